@@ -1,0 +1,42 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both set up what they use in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format sample clean
+
+demo: .venv/demo.stamp
+	$(BIN)/pleo-extract demo --out demo/export_jobs
+
+test: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto
+
+# What takes longer, or needs tools beyond Python; CI runs it after `make test`.
+check: .venv/test.stamp
+	.ci/contract
+
+format: .venv/test.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# data/sample: made by the sandbox, the same each time.
+sample: .venv/demo.stamp
+	$(BIN)/python data/make_sample.py
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/python.stamp:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/demo.stamp: .venv/python.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/test.stamp: .venv/python.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@

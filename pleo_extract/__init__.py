@@ -1,0 +1,77 @@
+"""Pleo's export jobs as a typed Polars DataFrame, as Parquet that stays up to date, and as answers in DuckDB.
+
+    from pleo_extract import load_export_jobs
+    df = load_export_jobs()                       # every job once, typed, or an error that says why not
+
+    from pleo_extract import connect, dump_export_jobs
+    dump_export_jobs("data/export_jobs")          # the same as Parquet, published whole
+    connect("data/export_jobs").sql("from failure_rates('month')").pl()
+
+Names are imported where they are first used, so that importing this costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pleo_extract.version import __version__
+
+if TYPE_CHECKING:
+    from pleo_extract.client import Client
+    from pleo_extract.contract import COLUMNS, POLARS_SCHEMA, Query
+    from pleo_extract.errors import PleoExtractError
+    from pleo_extract.extract import (
+        Receipt,
+        connect,
+        dump_export_jobs,
+        fetch_page,
+        iter_export_jobs,
+        load_export_jobs,
+    )
+    from pleo_extract.lake import scan_lake, verify_lake
+
+__all__ = [
+    "COLUMNS",
+    "POLARS_SCHEMA",
+    "Client",
+    "PleoExtractError",
+    "Query",
+    "Receipt",
+    "__version__",
+    "connect",
+    "dump_export_jobs",
+    "fetch_page",
+    "iter_export_jobs",
+    "load_export_jobs",
+    "scan_lake",
+    "verify_lake",
+]
+
+_ROOMS = {
+    "COLUMNS": "contract",
+    "POLARS_SCHEMA": "contract",
+    "Client": "client",
+    "PleoExtractError": "errors",
+    "Query": "contract",
+    "Receipt": "extract",
+    "connect": "extract",
+    "dump_export_jobs": "extract",
+    "fetch_page": "extract",
+    "iter_export_jobs": "extract",
+    "load_export_jobs": "extract",
+    "scan_lake": "lake",
+    "verify_lake": "lake",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

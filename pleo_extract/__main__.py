@@ -1,0 +1,6 @@
+"""`python -m pleo_extract` is `pleo-extract`."""
+
+from pleo_extract.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The tree of errors. One cause, one class, one exit code, so that a scheduler can tell them apart.
+
+    PleoExtractError
+     ├─ UsageError             2   an argument that cannot be used (also a ValueError)
+     ├─ DataError             65   rows or a lake that are not as they must be
+     │   ├─ RejectedRows           rows that do not fit the contract, each with path and reason
+     │   └─ LakeError              a lake that is not as it was written
+     ├─ LakeLocked            69   another run holds the lake
+     ├─ StorageError          74   disk full, no permission, read-only
+     ├─ TryLater              75   the network, the server or the time did not suffice: come back later
+     │   └─ DeadlineExceeded       the time given for this run or request is used up
+     ├─ ContractError         76   the server broke its contract
+     │   ├─ PageError              a page that is no page
+     │   ├─ WalkError              pages that do not make a list: a loop, a lost cursor, a foreign row
+     │   │   └─ CursorRefused      a cursor the server gave and no longer takes
+     │   ├─ RequestRefused         a request that is right by the contract, answered with 400
+     │   └─ IncompleteWalk         fewer jobs than the server says there are
+     ├─ CredentialsError      77   missing, wrong, expired or not allowed
+     └─ ConfigurationError    78   a URL, file or setting that cannot be used
+
+The codes follow sysexits.h. A message says what happened, where, and what to do; never a credential.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "ConfigurationError",
+    "ContractError",
+    "CredentialsError",
+    "CursorRefused",
+    "DataError",
+    "DeadlineExceeded",
+    "IncompleteWalk",
+    "LakeError",
+    "LakeLocked",
+    "PageError",
+    "PleoExtractError",
+    "RejectedRows",
+    "RequestRefused",
+    "StorageError",
+    "TryLater",
+    "UsageError",
+    "WalkError",
+    "escape",
+    "worst_code",
+]
+
+
+class PleoExtractError(Exception):
+    """Root of all errors of this library; `code` is the exit code of the command line.
+
+    `receipt` is what a dump can say about the run that ended so, as plain data; None elsewhere.
+    """
+
+    code: ClassVar[int] = 1
+    receipt: Mapping[str, Any] | None = None
+
+
+class UsageError(PleoExtractError, ValueError):
+    """An argument that cannot be used. Nothing was sent, nothing was written."""
+
+    code = 2
+
+
+class DataError(PleoExtractError):
+    """Rows or a lake that are not as they must be."""
+
+    code = 65
+
+
+class RejectedRows(DataError):
+    """Rows that do not fit the contract. `reasons` holds one line a row: page, path, what is wrong."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        more = f"; and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
+        super().__init__(
+            f"{len(self.reasons)} row(s) do not fit the contract: {self.reasons[0]}{more}. "
+            "A dump sets such rows aside and keeps the rest"
+        )
+
+
+class LakeError(DataError):
+    """A lake that is not as it was written: a file is missing, changed, or from a newer version."""
+
+
+class LakeLocked(PleoExtractError):
+    """Another run holds the lake."""
+
+    code = 69
+
+
+class StorageError(PleoExtractError):
+    """The disk refused: full, no permission, read-only, too many open files."""
+
+    code = 74
+
+
+class TryLater(PleoExtractError):
+    """The network or the server did not answer properly for as long as was allowed; later it may."""
+
+    code = 75
+
+
+class DeadlineExceeded(TryLater):
+    """The time given for this run is used up, or the wait that is due would outlast it."""
+
+
+class ContractError(PleoExtractError):
+    """The server broke its contract; trying again by itself will hardly help."""
+
+    code = 76
+
+
+class PageError(ContractError):
+    """An answer that is no page: not JSON, no `data`, no `pagination`, too large."""
+
+
+class WalkError(ContractError):
+    """Pages that do not make a list: a loop, a cursor missing or malformed, a foreign company's row."""
+
+
+class CursorRefused(WalkError):
+    """A cursor that the server gave out and then answered with 400."""
+
+
+class RequestRefused(ContractError):
+    """A request that keeps the contract, answered with 400. `params` is what was asked."""
+
+    def __init__(self, message: str, *, params: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.params = tuple(params)
+
+
+class IncompleteWalk(ContractError):
+    """The list ended with fewer jobs than the server says there are, twice."""
+
+
+class CredentialsError(PleoExtractError):
+    """No credential, or one that is wrong, expired, or not allowed to see this company."""
+
+    code = 77
+
+
+class ConfigurationError(PleoExtractError):
+    """A URL, a certificate, a file or a setting that cannot be used."""
+
+    code = 78
+
+
+_WORST_FIRST = (78, 77, 76, 65, 75)
+
+
+def worst_code(codes: Sequence[int]) -> int:
+    """Exit code for several companies: 78, 77, 76, 65, 75, the first that occurs; else the highest; 0 for none."""
+    return next((code for code in _WORST_FIRST if code in codes), max(codes, default=0))
+
+
+def escape(text: str, limit: int = 80) -> str:
+    """Text of a server as it may be shown: control characters, line breaks and odd spaces escaped, clipped."""
+    clipped = text[:limit]
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clipped)
+    return shown + ("…" if len(text) > limit else "")
