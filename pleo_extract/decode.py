@@ -1,0 +1,358 @@
+"""Bytes to rows, strictly: a page either decodes, or an error names the field that does not fit.
+
+Two steps, so that JSON is parsed once and a frame is built once per batch:
+
+    parse_page(body)   bytes of one page -> Page: what `paging` must know (PageInfo), and the rows as parsed
+    build_frame(pages) the rows of several pages -> one typed frame, and the rows that do not fit
+
+Rows that do not fit are told apart from pages that do not fit: the first are set aside as `Rejected`
+(page, path, reason, raw JSON), the second raise PageError.
+
+Instants are RFC 3339 with an offset, upper or lower case; fractions beyond microseconds are cut, not rounded; a
+leap second (:60) becomes the second after it. UUIDs become lower case. Of a repeated key the last one counts.
+
+Rules of this room: no clock, no files, no network; the same bytes give the same answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+import polars as pl
+
+from pleo_extract.contract import (
+    COLUMNS,
+    EXTRA,
+    FIELDS,
+    POLARS_SCHEMA,
+    UUID,
+    Field,
+    Key,
+    PageInfo,
+    uuid_problem,
+)
+from pleo_extract.errors import PageError, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Page", "Rejected", "build_frame", "instant_key", "parse_page"]
+
+_PLAIN_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+_ANY_FORMAT: Final = "%Y-%m-%dT%H:%M:%S%.f%#z"
+_PLAIN_SHAPE: Final = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
+_ANY_SHAPE: Final = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+)
+_CANONICAL: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_PLAIN_KEYS: Final = re.compile(r"(?:\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ)*", re.ASCII)
+_EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+_INSTANT: Final = pl.Datetime("us", "UTC")
+_RAW: Final = {f.column: pl.String() if f.kind == "instant" else POLARS_SCHEMA[f.column] for f in FIELDS}
+_CHECKED: Final = [field for field in FIELDS if field.kind in ("uuid", "instant")]
+_TYPES: Final[dict[str, Any]] = {
+    "uuid": str,
+    "text": str,
+    "instant": str,
+    "bool": bool,
+    "int32": Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)],
+    "int64": Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
+}
+
+
+def _declare(field: Field) -> tuple[str, Any] | tuple[str, Any, None]:
+    kind = _TYPES[field.kind]
+    return (field.column, kind) if field.required else (field.column, kind | None, None)
+
+
+def _declare_job(name: str, *, strict: bool) -> Any:
+    ordered = sorted(FIELDS, key=lambda field: not field.required)
+    names = {field.column: field.name for field in FIELDS}
+    return msgspec.defstruct(
+        name, [_declare(f) for f in ordered], rename=names, gc=False, forbid_unknown_fields=strict
+    )
+
+
+_Job: Final[Any] = _declare_job("Job", strict=True)
+_WideJob: Final[Any] = _declare_job("WideJob", strict=False)
+_ORDER: Final[tuple[str, ...]] = _Job.__struct_fields__
+_KNOWN: Final = frozenset(field.name for field in FIELDS)
+
+
+class _Understood(msgspec.Struct, rename="camel", gc=False):
+    limit: int | None = None
+    sorting_keys: list[str] | None = None
+    sorting_order: list[str] | None = None
+
+
+class _Pagination(msgspec.Struct, rename="camel", gc=False):
+    has_next_page: bool
+    has_previous_page: bool = False
+    start_cursor: str | None = None
+    end_cursor: str | None = None
+    total: int | None = None
+    current_request_pagination: _Understood | None = None
+
+
+class _FastPage(msgspec.Struct):
+    data: list[_Job]
+    pagination: _Pagination
+
+
+class _AnyPage(msgspec.Struct):
+    data: list[msgspec.Raw]
+    pagination: _Pagination
+
+
+_fast: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_FastPage)
+_any: Final = msgspec.json.Decoder(_AnyPage)
+_job: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Job)
+_wide_job: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_WideJob)
+_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that does not fit the contract.
+
+    Attributes:
+        page: which page of the walk, from 1.
+        path: the field, as ``$.data[3].createdAt``.
+        reason: what is wrong with it.
+        raw: the row's own JSON, as sent.
+    """
+
+    page: int
+    path: str
+    reason: str
+    raw: bytes
+
+    def __str__(self) -> str:
+        return f"page {self.page}, {self.path}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One parsed page: `info` for the walk, the rows for `build_frame`.
+
+    `places` holds each row's index on the page where some rows were left out, `extras` its unknown fields where
+    any row has some; both are None on a page on which every row fits exactly.
+    """
+
+    number: int
+    info: PageInfo
+    rows: Sequence[Any]
+    body: bytes
+    rejected: tuple[Rejected, ...] = ()
+    places: Sequence[int] | None = None
+    extras: Sequence[str | None] | None = None
+
+
+def parse_page(body: bytes, *, number: int = 1) -> Page:
+    """One page of the list, from its bytes.
+
+    Args:
+        body: the answer's body, decompressed.
+        number: which page of the walk this is, for messages.
+
+    Raises:
+        PageError: the body is no page: not JSON, not UTF-8, nested beyond reason, without `data` or `pagination`.
+    """
+    try:
+        page = _fast.decode(body)
+    except msgspec.ValidationError:
+        return _parse_row_by_row(body, number)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise PageError(_no_page(body, number, str(exc))) from exc
+    return Page(number, _inform(page.pagination, page.data, len(page.data)), page.data, body)
+
+
+def _no_page(body: bytes, number: int, why: str) -> str:
+    start = escape(body[:200].decode("utf-8", "replace"))
+    return f"page {number} is no page of export jobs ({why}): {len(body)} bytes, starting {start!r}"
+
+
+def _parse_row_by_row(body: bytes, number: int) -> Page:
+    try:
+        page = _any.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise PageError(_no_page(body, number, str(exc))) from exc
+    rows: list[Any] = []
+    places: list[int] = []
+    extras: list[str | None] = []
+    rejected: list[Rejected] = []
+    for place, raw in enumerate(page.data):
+        try:
+            row, extra = _parse_row(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            path, reason = _locate(str(exc), place)
+            rejected.append(Rejected(number, path, reason, bytes(raw)))
+        else:
+            rows.append(row)
+            places.append(place)
+            extras.append(extra)
+    info = _inform(page.pagination, rows, len(page.data))
+    return Page(number, info, rows, body, tuple(rejected), places, extras if any(extras) else None)
+
+
+def _parse_row(raw: msgspec.Raw) -> tuple[Any, str | None]:
+    try:
+        return _job.decode(raw), None
+    except msgspec.ValidationError:
+        row = _wide_job.decode(raw)
+    unknown = {name: value for name, value in sorted(_fields.decode(raw).items()) if name not in _KNOWN}
+    return row, msgspec.json.encode(unknown).decode() if unknown else None
+
+
+def _locate(message: str, place: int) -> tuple[str, str]:
+    """The path of the field within the page, and the reason, from msgspec's message about one row."""
+    reason, _, path = message.partition(" - at `$")
+    missing = re.search(r"missing required field `(\w+)`", reason)
+    field = f".{missing[1]}" if missing else path.rstrip("`")
+    return f"$.data[{place}]{field}", reason
+
+
+def _inform(said: _Pagination, rows: Sequence[Any], count: int) -> PageInfo:
+    understood = said.current_request_pagination or _Understood()
+    keys, orders = understood.sorting_keys, understood.sorting_order
+    return PageInfo(
+        rows=count,
+        has_next=said.has_next_page,
+        has_previous=said.has_previous_page,
+        keys=_keys(rows),
+        start_cursor=said.start_cursor,
+        end_cursor=said.end_cursor,
+        total=said.total,
+        limit=understood.limit,
+        sorting_keys=None if keys is None else tuple(keys),
+        sorting_order=None if orders is None else tuple(orders),
+        companies=frozenset({row.company_id for row in rows}),
+        statuses=frozenset({row.status for row in rows}),
+    )
+
+
+def _keys(rows: Sequence[Any]) -> tuple[Key, ...]:
+    created = [row.created_at for row in rows]
+    ids = [row.id for row in rows]
+    plain = _PLAIN_KEYS.fullmatch("".join(created)) and all(map(_is_date, {text[:10] for text in created}))
+    if plain and "".join(ids).islower():
+        return tuple(zip([text[:-1] for text in created], ids, strict=True))
+    instants = pl.select(_read_any(pl.lit(pl.Series(created, dtype=pl.String)))).to_series()
+    return tuple(
+        (instant_key(instant), name.lower())
+        for instant, name in zip(instants, ids, strict=True)
+        if instant is not None and UUID.fullmatch(name)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def instant_key(instant: datetime) -> str:
+    """An instant as text that sorts as instants do: UTC, no zone, no trailing zeros in the fraction."""
+    text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
+    return text.rstrip("0") if "." in text else text
+
+
+def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
+    """The rows of these pages as one typed frame, and the rows that do not fit.
+
+    Returns:
+        A frame with the columns of `contract.COLUMNS` in the pages' order (timestamps ``Datetime("us", "UTC")``,
+        `expires_in` Int32 in seconds, `number_of_items` Int64, UUIDs in lower case), and what was set aside.
+    """
+    texts = _to_columns(pages)
+    plain = texts.select(_IS_PLAIN).row(0, named=True)
+    typed = texts.with_columns((_PLAIN if plain[field.column] else _ANY)[field.column] for field in _CHECKED)
+    before, after = texts.null_count().row(0, named=True), typed.null_count().row(0, named=True)
+    rejected = [row for page in pages for row in page.rejected]
+    misfits = [field for field in _CHECKED if after[field.column] > before[field.column]]
+    if misfits:
+        wrong = texts.select(
+            pl.col(field.column).is_not_null() & typed[field.column].is_null() for field in misfits
+        )
+        rejected += _reject(pages, misfits, wrong)
+        typed = typed.filter(~wrong.select(pl.any_horizontal(pl.all())).to_series())
+    return typed.select(COLUMNS), rejected
+
+
+def _to_columns(pages: Sequence[Page]) -> pl.DataFrame:
+    """The rows as parsed, one column a field, instants still as text."""
+    astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
+    values = list(zip(*[astuple(row) for page in pages for row in page.rows], strict=True)) or [()] * len(
+        _ORDER
+    )
+    series = [pl.Series(name, column, dtype=_RAW[name]) for name, column in zip(_ORDER, values, strict=True)]
+    if any(page.extras for page in pages):
+        extras = [extra for page in pages for extra in page.extras or [None] * len(page.rows)]
+        return pl.DataFrame([*series, pl.Series(EXTRA.column, extras, dtype=pl.String)])
+    return pl.DataFrame(series).with_columns(pl.lit(None, pl.String).alias(EXTRA.column))
+
+
+def _read_plain(column: pl.Expr) -> pl.Expr:
+    """Instants of texts in the documented form; null where a text is none."""
+    return column.str.to_datetime(_PLAIN_FORMAT, time_unit="us", strict=False).cast(_INSTANT)
+
+
+def _read_any(column: pl.Expr) -> pl.Expr:
+    """Instants of texts in any RFC 3339 form with an offset; null where a text is none, or beyond years 1 to 9999."""
+    upper = column.str.to_uppercase()
+    shaped = pl.when(upper.str.contains(_ANY_SHAPE)).then(upper)
+    instants = shaped.str.to_datetime(_ANY_FORMAT, time_unit="us", time_zone="UTC", strict=False)
+    return pl.when(instants.is_between(_EARLIEST, _LATEST)).then(instants)
+
+
+def _read_uuid(column: pl.Expr) -> pl.Expr:
+    lower = column.str.to_lowercase()
+    return pl.when(lower.str.contains(_CANONICAL)).then(lower)
+
+
+_IS_PLAIN: Final = [
+    pl.col(field.column).str.contains(_CANONICAL if field.kind == "uuid" else _PLAIN_SHAPE).all()
+    for field in _CHECKED
+]
+_PLAIN: Final = {
+    field.column: column if field.kind == "uuid" else _read_plain(column)
+    for field in _CHECKED
+    for column in [pl.col(field.column)]
+}
+_ANY: Final = {
+    field.column: (_read_uuid(column) if field.kind == "uuid" else _read_any(column)).alias(field.column)
+    for field in _CHECKED
+    for column in [pl.col(field.column)]
+}
+
+
+def _reject(pages: Sequence[Page], misfits: Sequence[Field], wrong: pl.DataFrame) -> list[Rejected]:
+    """The rows that do not fit, each once, with the first field that does not."""
+    owners = [(page, n) for page in pages for n in range(len(page.rows))]
+    first: dict[int, Field] = {}
+    for field in misfits:
+        for row in wrong[field.column].arg_true():
+            first.setdefault(row, field)
+    return [_reject_row(*owners[row], field) for row, field in sorted(first.items())]
+
+
+def _reject_row(page: Page, n: int, field: Field) -> Rejected:
+    place = page.places[n] if page.places is not None else n
+    value = getattr(page.rows[n], field.column)
+    reason = (
+        uuid_problem(value)
+        if field.kind == "uuid"
+        else f"not an instant with an offset: {escape(value, 50)!r}"
+    )
+    raw = bytes(_any.decode(page.body).data[place])
+    return Rejected(page.number, f"$.data[{place}].{field.name}", reason or "", raw)

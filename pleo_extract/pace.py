@@ -1,0 +1,127 @@
+"""When to ask: the window of requests, the waits that a server asks for, the retries that a run may spend.
+
+Everything here is arithmetic on instants that the caller passes in (seconds of a monotonic clock) and on
+random numbers that the caller draws. `client` holds the lock and does the waiting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+
+from pleo_extract.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+__all__ = ["RATE", "Budget", "Patience", "Window", "backoff", "retry_after"]
+
+RATE: Final = 500
+"""Requests a minute that Pleo asks integrations to stay within; its limit is 600."""
+MINUTE: Final = 60.0
+SLACK: Final = 0.05
+"""Seconds added to the window, since the server's clock starts later than ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for what.
+
+    Attributes:
+        request_seconds: for one request, from sending to the last byte.
+        read_seconds: between two reads. connect_seconds: to connect.
+        attempts: tries of one request.
+        longest_wait: seconds a server may ask us to wait at once; more is cut to this.
+        first_backoff, last_backoff: seconds; the jittered wait doubles from the first to the last.
+        bad_bodies: the same kind of bad body so many times running is the server's fault, not the network's.
+    """
+
+    request_seconds: float = 60.0
+    read_seconds: float = 30.0
+    connect_seconds: float = 10.0
+    attempts: int = 8
+    longest_wait: float = 120.0
+    first_backoff: float = 1.0
+    last_backoff: float = 60.0
+    bad_bodies: int = 3
+
+
+class Window:
+    """At most `rate` requests in any minute: remembers when the last `rate` were due."""
+
+    def __init__(self, rate: int = RATE) -> None:
+        if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
+            raise UsageError(f"rate must be a whole number of requests a minute from 1, not {rate!r}")
+        self.rate = rate
+        self._due: deque[float] = deque(maxlen=rate)
+        self._not_before = -math.inf
+
+    def reserve(self, now: float) -> float:
+        """Take the next free place; returns the seconds to wait for it."""
+        due = max(now, self._not_before)
+        if len(self._due) == self.rate:
+            due = max(due, self._due[0] + MINUTE + SLACK)
+        if self._due:
+            due = max(due, self._due[-1])
+        self._due.append(due)
+        return due - now
+
+    def is_paused(self, now: float) -> bool:
+        """Whether a pause was asked for that is not over yet."""
+        return now < self._not_before
+
+    def pause(self, now: float, seconds: float) -> None:
+        """No request before `seconds` from now, whoever asks."""
+        self._not_before = max(self._not_before, now + seconds)
+
+
+class Budget:
+    """What one run may spend on retries: tokens, spent by failures and slowly earned back by successes."""
+
+    def __init__(self, tokens: int = 500) -> None:
+        self._most = tokens
+        self.tokens = tokens
+
+    def spend(self, *, timeout: bool) -> bool:
+        """Pay for one retry (5 tokens, 10 after a timeout); False when there are too few left."""
+        price = 10 if timeout else 5
+        if self.tokens < price:
+            return False
+        self.tokens -= price
+        return True
+
+    def earn(self) -> None:
+        """A request succeeded."""
+        self.tokens = min(self._most, self.tokens + 1)
+
+
+def backoff(attempt: int, chance: float, patience: Patience) -> float:
+    """Seconds to wait before retry number `attempt` (from 1), with full jitter; `chance` is drawn from [0, 1)."""
+    return chance * min(patience.last_backoff, patience.first_backoff * 2.0 ** min(attempt, 30))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a 429 or 503 asks to wait, or None when it does not say so usably.
+
+    A date counts from the answer's own Date, never from our clock. Source: RFC 9110, section 10.2.3.
+    """
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), 1e9)
+    until, now = _date(text), _date(headers.get("date", ""))
+    if until is None or now is None:
+        return None
+    seconds = (until - now).total_seconds()
+    return seconds if seconds > 0 else None
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, IndexError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else None

@@ -1,0 +1,320 @@
+"""What to ask next: a walk over the list, as a generator that yields queries and receives PageInfo.
+
+    walk = Walk(Query(sorting_keys=("createdAt", "id"), sorting_order=("ASC", "ASC"), limit=100))
+    steps = walk.steps()
+    query = next(steps)
+    while True: query = steps.send(info_of(query))     # or steps.throw(RequestRefused(...)) for a 400
+
+The caller does all sending and waiting. When the generator ends, the walk is over; its attributes say what was
+seen and what that proves. A server that breaks the contract raises WalkError, which names page and field.
+
+Order is believed only as far as it is proven: the server must echo the sorting that was asked for, and every row
+must keep it. `strict` (createdAt, then id, each row after the one before), `created` (createdAt never runs
+back; ties in unknown order) or `none`. A walk that is not in proven order still goes to its end.
+
+Rules of this room: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from pleo_extract.contract import Key, PageInfo, PageOrder, Query, is_cursor
+from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["BY_CREATION", "NEWEST_FIRST", "PAGE_SIZE", "Order", "Verdict", "Walk", "Way", "judge"]
+
+PAGE_SIZE: Final = 100
+"""Rows asked for; the largest page that clients of a sibling endpoint have seen."""
+MAX_PAGES: Final = 1_000_000
+EMPTY_PAGES: Final = 10
+"""Empty pages in a row after which a walk ends in an error."""
+ANCHOR_TRIES: Final = 3
+
+Order = Literal["strict", "created", "none"]
+Way = Literal["after", "before", "offset"]
+VerdictName = Literal["complete", "complete_with_drift", "incomplete"]
+
+_BY: Final = ("createdAt", "id")
+BY_CREATION: Final = Query(limit=PAGE_SIZE, sorting_keys=_BY, sorting_order=(PageOrder.ASC, PageOrder.ASC))
+"""The full walk: new jobs land at its end."""
+NEWEST_FIRST: Final = replace(BY_CREATION, sorting_order=(PageOrder.DESC, PageOrder.DESC))
+"""The walk that can stop early."""
+
+
+class Walk:
+    """One walk over the list, and what it has seen.
+
+    Attributes:
+        pages, rows: read so far; `rows` counts every row received.
+        order: what is proven so far, ``strict``, ``created`` or ``none``.
+        distinct: different jobs read, known while the order is strict; None otherwise.
+        unkeyed: rows without a usable key; they count as read.
+        first_total, last_total: `total` as first and last told, None when absent.
+        understood: the sorting keys, orders and limit that the server echoed on the first page.
+        ended: ``end`` (hasNextPage was false) or ``until`` (the key that ends the walk was passed); None while under way.
+        edge: the key furthest along the walk so far.
+        restarts, anchors: how often a refused cursor sent the walk back to its start, or to an offset near its edge.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        *,
+        until: Key | None = None,
+        way: Way = "after",
+        max_pages: int = MAX_PAGES,
+        restarts: int = 1,
+    ) -> None:
+        """Prepare a walk.
+
+        Args:
+            query: the first query; its sorting is what order is proven against.
+            until: a key in walking direction; the walk may end with the page that reaches it, if order is proven.
+            way: which of the contract's ways of paging to follow.
+            max_pages: a cap; a list that is longer ends in an error.
+            restarts: how often a refused cursor may send the walk back to its start.
+        """
+        self.query = query
+        self.way = way
+        self.pages = 0
+        self.rows = 0
+        self.unkeyed = 0
+        self.order: Order = "strict" if query.sorting_keys[:2] == _BY else "none"
+        self.first_total: int | None = None
+        self.last_total: int | None = None
+        self.understood: tuple[tuple[str, ...] | None, tuple[str, ...] | None, int | None] = (
+            None,
+            None,
+            None,
+        )
+        self.ended: Literal["end", "until"] | None = None
+        self.edge: Key | None = None
+        self.restarts = 0
+        self.anchors = 0
+        self._new = 0
+        self._prior: Key | None = None
+        self._until = until
+        self._max_pages = max_pages
+        self._restarts_left = restarts
+        self._anchoring = 0
+        self._empty = 0
+        self._seen: set[str] = set()
+
+    @property
+    def distinct(self) -> int | None:
+        """Different jobs read so far, where the order proves it."""
+        return self._new if self.order == "strict" else None
+
+    def steps(self) -> Generator[Query, PageInfo, None]:
+        """The walk itself.
+
+        Raises:
+            WalkError: a loop, a missing or malformed cursor, a foreign row, empty pages without end, too many pages.
+            RequestRefused: a query without a cursor was refused and there is no simpler one.
+        """
+        query = self.query
+        while True:
+            try:
+                info = yield query
+            except RequestRefused as refusal:
+                query = self._mend(query, refusal)
+                continue
+            self.pages += 1
+            self.rows += info.rows
+            self._guard(query, info)
+            if self._anchoring and not self._overlaps(query, info):
+                query = self._anchor()
+                continue
+            self._take(info)
+            if self._is_over(info):
+                return
+            query = self._next(query, info)
+
+    def _take(self, info: PageInfo) -> None:
+        if self.pages == 1:
+            self.understood = (info.sorting_keys, info.sorting_order, info.limit)
+        if info.total is not None and info.total >= 0:
+            self.first_total = info.total if self.first_total is None else self.first_total
+            self.last_total = info.total
+        self._prove(info)
+        self.unkeyed += 0 if self._anchoring else info.rows - len(info.keys)
+        self._anchoring = 0
+        if info.keys:
+            self._new += self._count_new(info.keys)
+            self._prior = info.keys[-1]
+            furthest = min if self.query.descending else max
+            self.edge = furthest(info.keys) if self.edge is None else furthest(self.edge, *info.keys)
+
+    def _guard(self, query: Query, info: PageInfo) -> None:
+        foreign = (
+            {name.lower() for name in info.companies} - {query.company_id} if query.company_id else set()
+        )
+        if foreign:
+            raise WalkError(
+                f"page {self.pages} holds a row of company {escape(min(foreign))!r} although company_id "
+                f"{query.company_id} was asked for: data[].companyId. Nothing of this walk is used"
+            )
+        if self.pages > self._max_pages:
+            raise WalkError(f"page {self.pages}: the list goes on beyond the cap of {self._max_pages} pages")
+        self._empty = 0 if info.rows else self._empty + 1
+        if self._empty >= EMPTY_PAGES and self._has_more(info):
+            raise WalkError(
+                f"page {self.pages} is the {self._empty}th empty page in a row and hasNextPage is still true"
+            )
+
+    def _prove(self, info: PageInfo) -> None:
+        """Take back what the echo or the rows do not bear out."""
+        if self.order == "none":
+            return
+        asked = (self.query.sorting_keys, tuple(map(str, self.query.sorting_order)))
+        told = (info.sorting_keys, info.sorting_order)
+        if told != asked:
+            keys, orders = info.sorting_keys or (), info.sorting_order or ()
+            first = (keys[:1], orders[:1]) == (asked[0][:1], asked[1][:1])
+            self.order = "created" if first else "none"
+        chain = info.keys if self._prior is None else (self._prior, *info.keys)
+        strictly, loosely = (
+            (operator.gt, operator.ge) if self.query.descending else (operator.lt, operator.le)
+        )
+        if self.order == "strict" and not all(map(strictly, chain, chain[1:])):
+            self.order = "created"
+        created = [key[0] for key in chain]
+        if self.order == "created" and not all(map(loosely, created, created[1:])):
+            self.order = "none"
+
+    def _count_new(self, keys: tuple[Key, ...]) -> int:
+        edge = self.edge
+        if edge is None:
+            return len(keys)
+        if self.query.descending:
+            return sum(key < edge for key in keys)
+        return sum(key > edge for key in keys)
+
+    def _has_more(self, info: PageInfo) -> bool:
+        return info.has_previous if self.way == "before" else info.has_next
+
+    def _is_over(self, info: PageInfo) -> bool:
+        if not self._has_more(info):
+            self.ended = "end"
+        elif self._reaches_until(info):
+            self.ended = "until"
+        return self.ended is not None
+
+    def _reaches_until(self, info: PageInfo) -> bool:
+        if self._until is None or self.order == "none" or not info.keys:
+            return False
+        last, until = info.keys[-1], self._until
+        if self.order == "created":  # ties stand in unknown order: read on to the first job strictly beyond
+            return last[0] < until[0] if self.query.descending else last[0] > until[0]
+        return last < until if self.query.descending else last >= until
+
+    def _next(self, query: Query, info: PageInfo) -> Query:
+        if self.way == "offset":
+            return query.at(offset=(query.offset or 0) + info.rows)
+        name, cursor = (
+            ("startCursor", info.start_cursor) if self.way == "before" else ("endCursor", info.end_cursor)
+        )
+        flag = "hasPreviousPage" if self.way == "before" else "hasNextPage"
+        if not is_cursor(cursor):
+            shown = "absent" if cursor is None else repr(escape(cursor))
+            raise WalkError(
+                f"page {self.pages}: {flag} is true but {name} is {shown}, not a cursor (^[A-Z2-7=~]+$); the walk cannot go on"
+            )
+        if cursor in self._seen:
+            raise WalkError(f"loop at page {self.pages}: {name} {escape(str(cursor))!r} was given before")
+        self._seen.add(str(cursor))
+        return query.at(before=cursor) if self.way == "before" else query.at(after=cursor)
+
+    def _mend(self, query: Query, refusal: RequestRefused) -> Query:
+        """The next query after a 400: a simpler sorting at first, a way back for a lost cursor later."""
+        if query.after is not None or query.before is not None:
+            return self._return(refusal)
+        if self._anchoring:  # the server takes no offsets
+            return self._restart(refusal)
+        if self.pages or not query.sorting_keys:
+            raise refusal
+        keys, orders = query.sorting_keys[:-1], query.sorting_order[:-1]
+        self.query = replace(query, sorting_keys=keys, sorting_order=orders)
+        self.order = "created" if keys else "none"
+        return self.query
+
+    def _return(self, refusal: RequestRefused) -> Query:
+        """Where to go on when the cursor is gone: near the edge where order is proven, else at the start."""
+        unfiltered = not self.query.statuses and self.way == "after"
+        if self.order == "strict" and unfiltered and self.edge is not None and self.anchors < ANCHOR_TRIES:
+            self.anchors += 1
+            return self._anchor()
+        return self._restart(refusal)
+
+    def _anchor(self) -> Query:
+        self._anchoring += 1
+        self._prior = None
+        if self._anchoring > ANCHOR_TRIES:
+            return self._restart(RequestRefused("no page near the place reached overlaps what was read"))
+        back = PAGE_SIZE * (4 ** (self._anchoring - 1))
+        return self.query.at(offset=max(0, self._new + self.unkeyed - back))
+
+    def _overlaps(self, query: Query, info: PageInfo) -> bool:
+        """Whether this page leaves no gap to what was read: in strict order, its first row is none beyond the edge."""
+        if query.offset == 0:
+            return True
+        if not info.keys or self.edge is None:
+            return False
+        first = info.keys[0]
+        return first >= self.edge if self.query.descending else first <= self.edge
+
+    def _restart(self, refusal: RequestRefused) -> Query:
+        if self._restarts_left <= 0:
+            raise CursorRefused(
+                f"page {self.pages + 1}: the server no longer takes the cursor it gave, again after starting over: {refusal}"
+            ) from refusal
+        self._restarts_left -= 1
+        self.restarts += 1
+        self.unkeyed = 0
+        self._anchoring = 0
+        self._prior = None
+        self._seen.clear()
+        return self.query
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a finished walk proves: the name, and whether another pass is due; `why` in words, "" when complete."""
+
+    name: VerdictName
+    why: str = ""
+    again: bool = False
+
+
+def judge(distinct: int, totals: tuple[int | None, int | None], *, previous: int | None = None) -> Verdict:
+    """Whether `distinct` jobs are all there are, by the totals told first and last.
+
+    Args:
+        distinct: different jobs read, unusable rows included.
+        totals: `total` of the first and of the last page; None where the server told none.
+        previous: distinct jobs after the pass before, when this is the second pass.
+
+    Fewer than the smaller total asks for one more pass; the same jobs again mean that `total` is not to be trusted.
+    """
+    known = [total for total in totals if total is not None]
+    if not known or min(known) <= distinct <= max(known):
+        drift = len(set(known)) > 1
+        return (
+            Verdict("complete_with_drift", f"total went from {known[0]} to {known[-1]}")
+            if drift
+            else Verdict("complete")
+        )
+    if distinct > max(known):
+        return Verdict("complete_with_drift", f"{distinct} jobs read, more than the total of {max(known)}")
+    shortfall = f"{distinct} jobs read, fewer than the total of {min(known)}"
+    if previous is None:
+        return Verdict("incomplete", shortfall, again=True)
+    if previous == distinct:
+        return Verdict("complete_with_drift", f"total_untrusted: {shortfall}, twice the same jobs")
+    return Verdict("incomplete", f"{shortfall}, and {previous} before")
