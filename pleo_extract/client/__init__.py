@@ -1,0 +1,105 @@
+"""The one door to the API: sends a Query, waits as `pace` says, gives back what `read` makes of the body.
+
+    client = Client()                                  credentials from the environment
+    run = client.start_run(deadline=3600)              one budget of time and retries, and its counters
+    page = run.fetch(query, parse_page)
+
+Requests go through one httpx transport, below httpx.Client: no redirects, no cookies, no proxies or .netrc from
+the environment. Only the host that was named is ever spoken to, and only https unless it is this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Final, Self
+
+from pleo_extract.client.credential import Credential, Secret
+from pleo_extract.client.run import Clock, Line, RealClock, Run
+from pleo_extract.client.server import open_transport, resolve_server
+from pleo_extract.contract import canonical_uuid
+from pleo_extract.errors import UsageError
+from pleo_extract.pace import RATE, Patience, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    import httpx
+
+    from pleo_extract.sandbox import Request, Response
+
+__all__ = ["Client", "Clock", "Run", "Secret", "resolve_server"]
+
+IN_FLIGHT: Final = 8
+
+
+class Client:
+    """A server, a credential and their pace. Safe to share between threads; close it, or use it as a context.
+
+    Args:
+        base_url: ``production`` (default), ``staging`` or a URL; else the environment's PLEO_BASE_URL.
+        api_key: sent as Basic user name with an empty password; else PLEO_API_KEY.
+        access_token: sent as Bearer; a text, or a callable that returns a valid one and is called again after a
+            401; else PLEO_ACCESS_TOKEN, or the output of PLEO_TOKEN_COMMAND.
+        company_id: the company to ask for where a call names none; else PLEO_COMPANY_ID.
+        rate: requests in any minute, 500 by default, shared by all threads.
+        in_flight: requests under way at once.
+        ca_file: certificates to trust in place of the usual ones. proxy: URL of a proxy to go through.
+        transport: what carries requests, in place of the network: an httpx transport, or a callable like the
+            sandbox. clock: time, for tests. patience: how long to wait for what.
+
+    Raises:
+        ConfigurationError: a server, file or setting that cannot be used. CredentialsError: no credential, or two.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is one fact about the outside world, and all have defaults
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        access_token: str | Callable[[], str] | None = None,
+        company_id: str | None = None,
+        rate: int = RATE,
+        in_flight: int = IN_FLIGHT,
+        ca_file: str | Path | None = None,
+        proxy: str | None = None,
+        transport: httpx.BaseTransport | Callable[[Request], Response] | None = None,
+        clock: Clock | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self.server = resolve_server(base_url or os.environ.get("PLEO_BASE_URL") or "production")
+        company = company_id or os.environ.get("PLEO_COMPANY_ID") or None
+        self.company_id = canonical_uuid(company) if company is not None else None
+        if not isinstance(in_flight, int) or isinstance(in_flight, bool) or in_flight < 1:
+            raise UsageError(f"in_flight must be a whole number from 1, not {in_flight!r}")
+        self.in_flight = in_flight
+        self._line = Line(
+            server=self.server,
+            transport=open_transport(self.server, transport, in_flight, ca_file, proxy),
+            credential=Credential.find(api_key, access_token),
+            window=Window(rate),
+            patience=patience or Patience(),
+            clock=clock or RealClock(),
+            places=threading.Semaphore(in_flight),
+        )
+
+    def __repr__(self) -> str:
+        return f"Client({str(self.server)!r}, company_id={self.company_id!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._line.transport.close()
+
+    def start_run(self, *, deadline: float | None = None) -> Run:
+        """A run: one budget of retries, and of time where `deadline` (seconds from now) is given."""
+        return Run(self._line, deadline)

@@ -1,0 +1,128 @@
+"""What an answer means: a page, an error of ours, or something that may pass.
+
+Every status code and every error of httpx is translated here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import httpx
+
+from pleo_extract.errors import (
+    ConfigurationError,
+    ContractError,
+    CredentialsError,
+    PageError,
+    RequestRefused,
+    TryLater,
+    escape,
+)
+from pleo_extract.pace import retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Again", "Answer", "Unauthorized", "judge", "translate"]
+
+T = TypeVar("T")
+
+TRANSIENT: Final = frozenset({408, 425, 429})
+"""Below 500, what may pass by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Again(Exception):
+    """A failure that may pass: its kind, the error it is when it does not, and the wait the server asks for."""
+
+    def __init__(self, kind: str, error: TryLater | PageError, wait: float | None = None) -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.error = error
+        self.wait = wait
+
+
+class Unauthorized(Exception):
+    """A 401, and the error it is when the credential cannot be renewed."""
+
+    def __init__(self, error: CredentialsError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[bytes], T]) -> T:
+    """What a status code means. The tables of `errors` and of the contract, in one place."""
+    status = answer.status
+    if status == httpx.codes.OK:
+        try:
+            return read(answer.body)
+        except PageError as exc:
+            raise Again("bad body", exc) from exc
+    if status in TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        wait = retry_after(answer.headers)
+        raise Again(str(status), TryLater(f"the server answered {status}{_said(answer)}"), wait)
+    if status == httpx.codes.UNAUTHORIZED:
+        raise Unauthorized(
+            CredentialsError(
+                f"the server answered 401{_said(answer)}: the key or token is missing, wrong or expired. "
+                "Check PLEO_API_KEY or PLEO_ACCESS_TOKEN"
+            )
+        )
+    if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+        company = dict(params).get("company_id", "any company")
+        raise CredentialsError(
+            f"the server answered {status}{_said(answer)}: this credential has no access to export jobs of {company} "
+            "(scope export-jobs:read)"
+        )
+    if status == httpx.codes.BAD_REQUEST:
+        raise RequestRefused(f"the server answered 400{_said(answer)}", params=params)
+    if httpx.codes.is_redirect(status) or 300 <= status < 400:
+        raise ContractError(
+            f"the server answered {status}, a redirect to {_target(answer)}; redirects are not followed"
+        )
+    if status < 300:
+        raise Again("no page", PageError(f"the server answered {status} without a page"))
+    raise ContractError(f"the server answered {status}{_said(answer)}, which the contract does not have")
+
+
+def _said(answer: Answer) -> str:
+    text = answer.body[:400].decode("utf-8", "replace").strip()
+    return f" ({escape(text, 160)})" if text else ""
+
+
+def _target(answer: Answer) -> str:
+    try:
+        host = httpx.URL(answer.headers.get("location", "")).host
+    except httpx.InvalidURL:
+        host = ""
+    return f"host {escape(host)!r}" if host else "the same host"
+
+
+def translate(exc: httpx.HTTPError, host: str) -> Again | ConfigurationError:
+    """An error of httpx as one of ours; the message never holds the request."""
+    if isinstance(exc, httpx.DecodingError):
+        return Again("bad body", PageError(f"the body of {host} cannot be decompressed"))
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return ConfigurationError(
+                f"the certificate of {host} is not trusted ({escape(cause.verify_message)}). If your network has its own "
+                "authority, name its file with --ca-file"
+            )
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(exc, httpx.UnsupportedProtocol | httpx.ProxyError):
+        return ConfigurationError(
+            f"the way to {host} cannot be used: {type(exc).__name__}: {escape(str(exc))}"
+        )
+    kind = "timeout" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__
+    return Again(kind, TryLater(f"no proper answer from {host}: {type(exc).__name__}: {escape(str(exc))}"))

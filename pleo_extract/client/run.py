@@ -1,0 +1,219 @@
+"""One run: asks, waits, asks again where that may help, within one budget of time and retries."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import httpx
+
+from pleo_extract.client.answer import Again, Answer, Unauthorized, judge, translate
+from pleo_extract.contract import PATH
+from pleo_extract.errors import DeadlineExceeded, PageError, TryLater
+from pleo_extract.pace import Budget, Patience, Window, backoff
+from pleo_extract.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pleo_extract.client.credential import Credential
+    from pleo_extract.contract import Query
+
+__all__ = ["Clock", "Line", "RealClock", "Run"]
+
+T = TypeVar("T")
+
+LARGEST_PAGE: Final = 128 * 2**20
+"""Decoded bytes of one page: 100 rows with a megabyte of text each fit."""
+
+
+class Clock(Protocol):
+    """Time as the client sees it."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never steps back."""
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """Return after so many seconds, or as soon as `stop` is set."""
+
+
+class RealClock:
+    """The machine's own time."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def wait(seconds: float, stop: threading.Event) -> None:
+        """Wait, or stop at once."""
+        stop.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What all runs of one client share: the way to the server, the credential, the pace."""
+
+    server: httpx.URL
+    transport: httpx.BaseTransport
+    credential: Credential
+    window: Window
+    patience: Patience
+    clock: Clock
+    places: threading.Semaphore
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Run:
+    """One run over a line: what it may spend, and what it has spent.
+
+    Attributes:
+        requests: sent. retries: of these, sent again. waited: seconds spent waiting (pace, pauses, backoff).
+        faults: why requests were sent again, by kind. stop: set it to end all waits and refuse new requests.
+    """
+
+    def __init__(self, line: Line, deadline: float | None) -> None:
+        self.line = line
+        self.requests = 0
+        self.retries = 0
+        self.waited = 0.0
+        self.faults: Counter[str] = Counter()
+        self.stop = threading.Event()
+        self._clock = line.clock
+        self._budget = Budget()
+        self._deadline = deadline
+        self._end = self._clock.monotonic() + deadline if deadline is not None else float("inf")
+
+    def fetch(self, query: Query, read: Callable[[bytes], T]) -> T:
+        """Ask once, again where that may help, and give back what `read` makes of the body.
+
+        Args:
+            query: what to ask.
+            read: turns the body into the result; a PageError that it raises counts as a bad answer.
+
+        Raises:
+            RequestRefused: 400. CredentialsError: 401, 403, 404. TryLater: it did not work for too long.
+            ContractError: an answer the contract does not have. ConfigurationError: TLS, proxy.
+        """
+        params = query.params()
+        alike: list[str] = []
+        attempt = 0
+        renewed = False
+        while True:
+            attempt += 1
+            generation = self.line.credential.generation
+            try:
+                result = judge(self._ask(params), params, read)
+            except Unauthorized as exc:
+                if renewed or not self.line.credential.renew(generation):
+                    raise exc.error from None
+                renewed = True
+            except Again as exc:
+                alike = [*alike, exc.kind] if alike[-1:] in ([], [exc.kind]) else [exc.kind]
+                self._before_retry(attempt, exc, alike)
+            else:
+                with self.line.lock:
+                    self._budget.earn()
+                return result
+
+    def _before_retry(self, attempt: int, failure: Again, alike: list[str]) -> None:
+        """Wait as the failure asks, or raise what it means when waiting will not help any more."""
+        patience = self.line.patience
+        if isinstance(failure.error, PageError) and len(alike) >= patience.bad_bodies:
+            raise failure.error from failure.error.__cause__
+        with self.line.lock:
+            self.faults[failure.kind] += 1
+            paid = self._budget.spend(timeout=failure.kind == "timeout")
+        if attempt >= patience.attempts or not paid:
+            spent = f"after {attempt} tries" if paid else "this run's retries are used up"
+            raise TryLater(f"{failure.error}; {spent}. Try again later") from failure.error.__cause__
+        jitter = backoff(attempt, random.random(), patience)  # noqa: S311 - spreads load, guards nothing
+        wait = jitter if failure.wait is None else failure.wait + jitter / 10
+        if self._clock.monotonic() + wait >= self._end:
+            raise DeadlineExceeded(
+                f"{failure.error}; the wait of {wait:.0f} s that is due would outlast this run's deadline of "
+                f"{self._deadline:g} s. Come back in {wait:.0f} s"
+            ) from failure.error.__cause__
+        wait = min(wait, patience.longest_wait)
+        if failure.wait is not None:
+            with self.line.lock:
+                self.line.window.pause(self._clock.monotonic(), wait)
+        else:
+            self._wait(wait)
+        self.retries += 1
+
+    def _ask(self, params: list[tuple[str, str]]) -> Answer:
+        line = self.line
+        with line.places:
+            self._wait_for_place()
+            with line.lock:
+                self.requests += 1
+            return self._send(params)
+
+    def _wait_for_place(self) -> None:
+        line = self.line
+        while True:
+            with line.lock:
+                now = self._clock.monotonic()
+                wait = line.window.reserve(now)
+            if now + wait >= self._end:
+                raise DeadlineExceeded(
+                    f"this run's deadline of {self._deadline:g} s would pass while waiting {wait:.0f} s for the next "
+                    "request the pace allows. Give it more time, or come back later"
+                )
+            self._wait(wait)
+            with line.lock:
+                if not line.window.is_paused(self._clock.monotonic()):
+                    return
+
+    def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            self._clock.wait(seconds, self.stop)
+            with self.line.lock:
+                self.waited += seconds
+        if self.stop.is_set():
+            raise TryLater("this run was stopped")
+
+    def _send(self, params: list[tuple[str, str]]) -> Answer:
+        patience = self.line.patience
+        started = self._clock.monotonic()
+        left = min(patience.request_seconds, self._end - started)
+        read = max(0.05, min(patience.read_seconds, left))
+        connect = max(0.05, min(patience.connect_seconds, left))
+        timeout = {"connect": connect, "read": read, "write": read, "pool": left}
+        request = httpx.Request(
+            "GET",
+            self.line.server.copy_with(path=self.line.server.path.rstrip("/") + PATH, params=params),
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "Authorization": self.line.credential.header(),
+                "User-Agent": f"pleo-extract/{__version__}",
+            },
+            extensions={"timeout": timeout},
+        )
+        try:
+            response = self.line.transport.handle_request(request)
+            try:
+                body = self._read(response, started + left)
+            finally:
+                response.close()
+        except httpx.HTTPError as exc:
+            raise translate(exc, self.line.server.host) from exc
+        return Answer(response.status_code, response.headers, body)
+
+    def _read(self, response: httpx.Response, end: float) -> bytes:
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > LARGEST_PAGE:
+                raise PageError(
+                    f"a page of more than {LARGEST_PAGE} bytes after decoding; it was not read further"
+                )
+            if self._clock.monotonic() > end:
+                raise httpx.ReadTimeout("the answer came too slowly")
+            if self.stop.is_set():
+                raise TryLater("this run was stopped")
+        return bytes(body)

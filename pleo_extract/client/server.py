@@ -1,0 +1,120 @@
+"""Where the server is, and what carries requests to it."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from typing import TYPE_CHECKING
+
+import httpx
+
+from pleo_extract.contract import SERVERS
+from pleo_extract.errors import ConfigurationError, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pleo_extract.sandbox import Request, Response
+
+__all__ = ["open_transport", "resolve_server"]
+
+
+def resolve_server(base_url: str) -> httpx.URL:
+    """The server's address, from ``production``, ``staging`` or a URL.
+
+    Raises:
+        ConfigurationError: not https (this machine excepted), no host, a user, a query or a fragment in it.
+    """
+    try:
+        url = httpx.URL(SERVERS.get(base_url, base_url))
+    except (httpx.InvalidURL, TypeError, ValueError) as exc:
+        raise ConfigurationError(f"the base URL cannot be read ({type(exc).__name__})") from None
+    if url.userinfo:
+        raise ConfigurationError("the base URL holds a user or password; set PLEO_API_KEY instead")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(
+            f"the base URL {escape(str(url))!r} is neither production, staging nor an https:// address"
+        )
+    if url.query or url.fragment:
+        raise ConfigurationError(f"the base URL of {escape(url.host)} has a query or fragment; leave it out")
+    if url.scheme == "http" and not _is_loopback(url.host):
+        raise ConfigurationError(
+            f"http://{escape(url.host)} would send the credential unencrypted; use https:// (http is for this machine only)"
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def open_transport(
+    server: httpx.URL,
+    transport: httpx.BaseTransport | Callable[[Request], Response] | None,
+    in_flight: int,
+    ca_file: str | Path | None,
+    proxy: str | None,
+) -> httpx.BaseTransport:
+    """What carries requests to this server.
+
+    Raises:
+        ConfigurationError: the CA file or the proxy cannot be used.
+    """
+    if isinstance(transport, httpx.BaseTransport):
+        return transport
+    if transport is not None:
+        return _InProcess(transport)
+    limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight, keepalive_expiry=30)
+    try:
+        verify = _trust(ca_file) if server.scheme == "https" else False
+        return httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, proxy=proxy)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigurationError(f"the CA file {ca_file} cannot be used: {type(exc).__name__}") from exc
+    except (ValueError, httpx.InvalidURL) as exc:
+        raise ConfigurationError(f"the proxy cannot be used: {type(exc).__name__}") from None
+
+
+def _trust(ca_file: str | Path | None) -> ssl.SSLContext:
+    return (
+        ssl.create_default_context(cafile=str(ca_file))
+        if ca_file
+        else httpx.create_ssl_context(trust_env=False)
+    )
+
+
+class _InProcess(httpx.BaseTransport):
+    """A callable in place of the network: the sandbox, in tests and notebooks, faults on the wire included."""
+
+    def __init__(self, app: Callable[[Request], Response]) -> None:
+        self._app = app
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        from pleo_extract.sandbox import Request  # noqa: PLC0415 - never needed against a real server
+
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        answer = self._app(
+            Request(request.method, request.url.path, request.url.query.decode("ascii"), headers)
+        )
+        if answer.wire == "reset":
+            raise httpx.ReadError("connection reset")
+        if answer.wire == "silence":
+            raise httpx.ReadTimeout("no answer")
+        return httpx.Response(answer.status, headers=dict(answer.headers), stream=_Wire(answer))
+
+
+class _Wire(httpx.SyncByteStream):
+    def __init__(self, answer: Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._answer.body
+        if self._answer.wire in ("reset_mid", "cut", "cut_chunked"):
+            raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+        if self._answer.wire == "drip":
+            raise httpx.ReadTimeout("the answer came too slowly")
