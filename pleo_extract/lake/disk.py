@@ -1,0 +1,161 @@
+"""Every storage call there is, each made durable where it must be, each failing as StorageError with its path.
+
+The rest of the room calls these and nothing else that writes, so that a test can stop the process before and
+after every one of them. No Parquet writer syncs by itself: these do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pleo_extract.errors import LakeError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = [
+    "append_line",
+    "link_file",
+    "make_folder",
+    "read_file",
+    "remove_file",
+    "remove_tree",
+    "rename",
+    "replace_file",
+    "swap_link",
+    "sync_folder",
+    "write_file",
+]
+
+
+@contextmanager
+def _translated(verb: str, path: Path, size: int | None = None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        bytes_ = f" ({size} bytes)" if size is not None else ""
+        reason = exc.strerror or type(exc).__name__
+        raise StorageError(
+            f"cannot {verb} {path}{bytes_}: {reason}. Nothing was published; see to the disk and run again"
+        ) from exc
+
+
+def make_folder(path: Path, *, private: bool = False) -> None:
+    """Make the folder and those above it; `private` ones are open to their owner only."""
+    with _translated("make", path):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+
+
+def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
+    """A new file, written and synced; one that is there already, or a link in its place, is an error."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    with _translated("write", path, len(data)):
+        handle = os.open(path, flags, 0o600 if private else 0o666)
+        try:
+            _write_all(handle, data)
+            os.fsync(handle)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """One more line of a private file, synced."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with _translated("write", path, len(line)):
+        handle = os.open(path, flags, 0o600)
+        try:
+            _write_all(handle, line + b"\n")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """A private file in place of the one of that name, whole or not at all."""
+    beside = path.with_name(f".{path.name}.new")
+    remove_file(beside)
+    write_file(beside, data, private=True)
+    rename(beside, path)
+    sync_folder(path.parent)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where links are not possible."""
+    with _translated("link", target):
+        try:
+            target.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, target)
+            _sync(target)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename; the caller syncs the folders."""
+    with _translated("rename", target):
+        source.replace(target)
+
+
+def swap_link(link: Path, target: str) -> None:
+    """Point `link` to `target` (relative), in one step, synced."""
+    beside = link.with_name(f".{link.name}.new")
+    with _translated("point", link):
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(target)
+        beside.replace(link)
+    sync_folder(link.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    with _translated("sync", path):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        LakeError: it is not there. StorageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as exc:
+        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
+    except OSError as exc:
+        raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file or link, if it is there."""
+    with _translated("remove", path):
+        path.unlink(missing_ok=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and what is in it, if it is there; links in it are removed, never followed."""
+    with _translated("remove", path):
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)

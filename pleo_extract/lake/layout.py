@@ -1,0 +1,189 @@
+"""Where things are in a lake, and what a manifest says.
+
+current -> snapshots/000012                                swapped by one rename; the only pointer
+snapshots/000012/created_month=2026-11/part-0.parquet      never changed once published
+_meta/000012.json                                          manifest; _meta/last_run.json: how the last run ended
+_staging/<run>/                                            fetched but not yet published, with a journal
+_rejected/<run>.jsonl, _lock
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+
+from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.errors import ConfigurationError, LakeError, UsageError
+from pleo_extract.lake import disk
+
+__all__ = ["FORMAT", "FileEntry", "Layout", "Manifest", "Snapshot", "decode_manifest"]
+
+FORMAT: Final = 1
+"""Version of the lake's layout and manifest; a newer one is refused, an older one carried over."""
+
+_NUMBER: Final = re.compile(r"\d{6,}")
+_MONTH: Final = re.compile(r"created_month=\d{4}-(?:0[1-9]|1[0-2])")
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One data file of a snapshot: path below the snapshot, rows, bytes, sha256 of its bytes."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """What a snapshot is, and what the runs know that made it.
+
+    `made_at` is when the data was published (UTC); `accounts` the sync state, by account; `receipt` the last run's.
+    """
+
+    format: int
+    snapshot: int
+    server: str
+    made_at: datetime
+    rows: int
+    files: list[FileEntry]
+    library: str
+    receipt: dict[str, Any] = {}
+    accounts: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One published, immutable state of the lake, resolved to its real folder once."""
+
+    number: int
+    folder: Path
+
+    def files(self) -> list[Path]:
+        """The data files, in order of month."""
+        return sorted(
+            p for p in self.folder.glob("created_month=*/*.parquet") if _MONTH.fullmatch(p.parent.name)
+        )
+
+    def scan(self) -> pl.LazyFrame:
+        """All rows, lazily, with the columns of design 5; an empty frame with these when there are none."""
+        files = self.files()
+        return pl.scan_parquet(files, hive_partitioning=False) if files else self.scan_nothing()
+
+    @staticmethod
+    def scan_nothing() -> pl.LazyFrame:
+        """No rows, with all columns: what a lake without a snapshot holds."""
+        return pl.LazyFrame(schema=POLARS_SCHEMA)
+
+
+class Layout:
+    """The names below a lake's root, and the pointer resolved."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+        self.current = self.root / "current"
+        self.snapshots = self.root / "snapshots"
+        self.meta = self.root / "_meta"
+        self.staging = self.root / "_staging"
+        self.rejected = self.root / "_rejected"
+        self.lock = self.root / "_lock"
+        self.last_run = self.meta / "last_run.json"
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigurationError(f"{self.root} is a file, not a folder that can hold a lake")
+
+    def snapshot_folder(self, number: int) -> Path:
+        """Where snapshot `number` is."""
+        return self.snapshots / f"{number:06d}"
+
+    def manifest_file(self, number: int) -> Path:
+        """Where its manifest is."""
+        return self.meta / f"{number:06d}.json"
+
+    def numbers(self) -> list[int]:
+        """The snapshots there are, oldest first."""
+        if not self.snapshots.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.snapshots.iterdir() if _NUMBER.fullmatch(p.name))
+
+    def snapshot(self) -> Snapshot | None:
+        """The current snapshot, or None where nothing was published yet.
+
+        Raises:
+            LakeError: the pointer leads nowhere, or out of the lake.
+        """
+        if not self.current.is_symlink():
+            if self.current.exists():
+                raise LakeError(
+                    f"{self.current} is not the link that a lake keeps there; is this folder a lake?"
+                )
+            if self.numbers() not in ([], [1]):  # a first publish that was killed leaves 1 without a pointer
+                raise LakeError(f"{self.root} has snapshots but no pointer 'current'; run repair")
+            return None
+        folder = self.current.resolve()
+        if (
+            folder.parent != self.snapshots.resolve()
+            or not _NUMBER.fullmatch(folder.name)
+            or not folder.is_dir()
+        ):
+            raise LakeError(f"{self.current} does not lead to a snapshot of this lake; run verify")
+        return Snapshot(int(folder.name), folder)
+
+    def snapshot_as_of(self, as_of: datetime | int | None) -> Snapshot | None:
+        """The current snapshot; or the one of that number; or the one that was current at that instant.
+
+        Raises:
+            UsageError: no such snapshot is kept, or the instant has no time zone.
+        """
+        if as_of is None:
+            return self.snapshot()
+        numbers = self.numbers()
+        if isinstance(as_of, datetime):
+            if as_of.tzinfo is None:
+                raise UsageError("as_of has no time zone; say which, for example datetime.now(UTC)")
+            numbers = [
+                n for n in numbers if self.manifest_file(n).exists() and self.manifest(n).made_at <= as_of
+            ]
+        elif as_of not in numbers:
+            raise UsageError(f"snapshot {as_of} is not kept in {self.root}; there are {self.numbers()}")
+        if not numbers:
+            raise UsageError(
+                f"no snapshot of {self.root} is as old as {as_of}; older ones were pruned, or never made"
+            )
+        number = numbers[-1] if isinstance(as_of, datetime) else int(as_of)
+        return Snapshot(number, self.snapshot_folder(number).resolve())
+
+    def manifest(self, number: int) -> Manifest:
+        """The manifest of a snapshot.
+
+        Raises:
+            LakeError: missing, broken, or written by a newer version.
+        """
+        path = self.manifest_file(number)
+        return decode_manifest(disk.read_file(path), path)
+
+
+def decode_manifest(data: bytes, path: Path) -> Manifest:
+    """A manifest from its bytes; the version is looked at first.
+
+    Raises:
+        LakeError: it is broken, or from a newer version.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Version).format
+        if version > FORMAT:
+            raise LakeError(
+                f"{path} has lake format {version}; this version of pleo-extract knows {FORMAT}. Upgrade pleo-extract"
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as exc:
+        raise LakeError(f"{path} is broken ({exc}); run repair") from exc
+    return msgspec.structs.replace(manifest, made_at=manifest.made_at.astimezone(UTC))
+
+
+class _Version(msgspec.Struct):
+    format: int

@@ -1,0 +1,60 @@
+"""How the last run ended, in `_meta/last_run.json`: written by every run, failed ones too."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pleo_extract.errors import LakeError
+from pleo_extract.lake import disk
+
+if TYPE_CHECKING:
+    from pleo_extract.lake.layout import Layout
+
+__all__ = ["LastRun", "read_last_run", "write_last_run"]
+
+
+class LastRun(msgspec.Struct, kw_only=True):
+    """One run's end.
+
+    `code` is the exit code, `error` its message or null, `published` whether a new snapshot came of it,
+    `last_complete_at` when a run last ended complete (UTC), `seconds_since_complete` how long that was before the end.
+    """
+
+    run: str
+    ended_at: datetime
+    code: int
+    error: str | None
+    published: bool
+    last_complete_at: datetime | None
+    seconds_since_complete: float | None
+    receipt: dict[str, Any]
+
+
+def write_last_run(layout: Layout, *, receipt: dict[str, Any], error: str | None, complete: bool) -> None:
+    """Record how this run ended; `receipt` holds its run, code and whether it published."""
+    now = datetime.now(UTC)
+    before = read_last_run(layout)
+    last = now if complete else before.last_complete_at if before else None
+    record = LastRun(
+        run=receipt["run"],
+        ended_at=now,
+        code=receipt["code"],
+        error=error,
+        published=receipt["published"],
+        last_complete_at=last,
+        seconds_since_complete=(now - last).total_seconds() if last else None,
+        receipt=receipt,
+    )
+    disk.make_folder(layout.meta, private=True)
+    disk.replace_file(layout.last_run, msgspec.json.format(msgspec.json.encode(record), indent=1))
+
+
+def read_last_run(layout: Layout) -> LastRun | None:
+    """The last run's record; None where there was none, or where it cannot be read."""
+    try:
+        return msgspec.json.decode(disk.read_file(layout.last_run), type=LastRun)
+    except (LakeError, msgspec.DecodeError):
+        return None
