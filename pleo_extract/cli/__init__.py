@@ -1,0 +1,90 @@
+"""The command line, `pleo-extract`. The only room that prints.
+
+Exit codes follow sysexits.h, see `errors`. Results go to stdout, everything about the run to stderr. What a command
+needs is imported inside it, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from pleo_extract.cli.demo import demo
+from pleo_extract.cli.dump import dump
+from pleo_extract.cli.sandbox import sandbox
+from pleo_extract.cli.sql import sql
+from pleo_extract.cli.verify import verify
+from pleo_extract.errors import PleoExtractError, escape
+from pleo_extract.version import __version__
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["group", "main"]
+
+EPILOG = """\b
+Credentials come from the environment, never from options:
+  PLEO_API_KEY         an API key, or
+  PLEO_ACCESS_TOKEN    an access token, or
+  PLEO_TOKEN_COMMAND   a command that prints a fresh one
+Also read: PLEO_BASE_URL, PLEO_COMPANY_ID.
+
+\b
+Exit codes:
+   0 done              74 disk                    78 configuration
+   2 usage             75 try again later        130 interrupted
+  65 bad data or lake  76 server broke contract  143 terminated
+  69 lake is held      77 credentials
+"""
+
+
+@click.group(
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="pleo-extract")
+def group() -> None:
+    r"""Pleo's export jobs as Parquet that stays up to date, and as answers in SQL.
+
+    \b
+    Try it without an account:     pleo-extract demo
+    Keep a lake:                   PLEO_API_KEY=… pleo-extract dump data/export_jobs
+    Ask it:                        pleo-extract sql "from failure_rates('month')"
+    """
+
+
+for command in (demo, dump, sql, verify, sandbox):
+    group.add_command(command)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception that unwinds like Ctrl-C."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code that says how it went."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = group.main(standalone_mode=False, prog_name="pleo-extract")
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except PleoExtractError as exc:
+        code = exc.code
+        click.echo(f"pleo-extract: {escape(str(exc), 2000)}", err=True)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("pleo-extract: interrupted; what was published stays as it was", err=True)
+        code = 130
+    except _Terminated:
+        click.echo("pleo-extract: terminated; what was published stays as it was", err=True)
+        code = 143
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,58 @@
+"""`pleo-extract sandbox`: the API in a box, on a port of this machine."""
+
+from __future__ import annotations
+
+import threading
+
+import click
+
+__all__ = ["sandbox"]
+
+EXAMPLES = """\b
+Examples:
+  pleo-extract sandbox --port 8080
+  pleo-extract sandbox --port 8080 --jobs 100000 --latency-ms 50 --rate 500
+  pleo-extract sandbox --port 8080 --faults '12:503,30-32:429,reset=0.01'
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one"
+)
+@click.option("--jobs", type=click.IntRange(min=0), default=20_000, show_default=True, help="Jobs so far")
+@click.option("--companies", type=click.IntRange(min=1), default=5, show_default=True, help="Companies")
+@click.option("--seed", type=int, default=7, show_default=True, help="Same seed, same world")
+@click.option(
+    "--latency-ms", type=click.FloatRange(min=0), default=0, show_default=True, help="Before each answer"
+)
+@click.option("--rate", type=click.IntRange(min=1), help="Requests a minute; 429 beyond [default: no limit]")
+@click.option("--max-limit", type=click.IntRange(min=1), default=100, show_default=True, help="Largest page")
+@click.option(
+    "--faults", default="", metavar="SCRIPT", help="Faults by request number or chance, see the examples"
+)
+def sandbox(
+    port: int,
+    jobs: int,
+    companies: int,
+    seed: int,
+    latency_ms: float,
+    rate: int | None,
+    max_limit: int,
+    faults: str,
+) -> None:
+    """Serve GET /v3/export-jobs from a seeded world that moves with the clock: no account needed.
+
+    Jobs are created, start and end while you page. Stop it with Ctrl-C.
+    """
+    from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+
+    rules = Rules(max_limit=max_limit, latency=latency_ms / 1000, rate=rate, speed=1.0)
+    api = Sandbox(World(jobs=jobs, companies=companies, seed=seed), rules=rules, faults=faults)
+    with serve(api, port=port) as running:
+        click.echo(
+            f"sandbox with {jobs:,} jobs of {companies} companies on {running.url}; in another terminal:\n"
+        )
+        click.echo(f"  export PLEO_API_KEY={API_KEY} PLEO_BASE_URL={running.url}")
+        click.echo("  pleo-extract dump data/export_jobs\n")
+        threading.Event().wait()

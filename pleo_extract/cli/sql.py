@@ -1,0 +1,134 @@
+"""`pleo-extract sql`: answers from a lake."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from pleo_extract.errors import UsageError
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["sql"]
+
+EXAMPLES = """\b
+Examples:
+  pleo-extract sql "from failure_rates('month')"
+  pleo-extract sql --lake data/sample "from duration_stats('week')" --format csv > durations.csv
+  pleo-extract sql "select * from export_jobs where status = $s" -p s=failed --format json
+  pleo-extract sql --list
+  pleo-extract sql --describe failure_rates
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("query", required=False)
+@click.option("--lake", type=click.Path(path_type=Path), default=Path("data/export_jobs"), show_default=True)
+@click.option(
+    "--file",
+    "-f",
+    "script",
+    type=click.File(encoding="utf-8"),
+    help="Read the query from a file, - for stdin",
+)
+@click.option(
+    "--param", "-p", "params", multiple=True, metavar="NAME=VALUE", help="A value for $NAME, as text"
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to a file instead of the screen")
+@click.option(
+    "--as-of",
+    metavar="WHEN",
+    help="An older snapshot: its number, or an instant such as 2026-11-01T08:00:00Z",
+)
+@click.option(
+    "--allow", multiple=True, type=click.Path(path_type=Path, exists=True), help="Let the query read here too"
+)
+@click.option(
+    "--raw-csv", is_flag=True, help="Leave texts that a spreadsheet would run, such as =1+1, as they are"
+)
+@click.option("--list", "listing", is_flag=True, help="Name the views and macros")
+@click.option("--describe", metavar="NAME", help="Define one of them")
+def sql(
+    query: str | None,
+    lake: Path,
+    script: TextIO | None,
+    params: tuple[str, ...],
+    kind: str,
+    output: Path | None,
+    as_of: str | None,
+    allow: tuple[Path, ...],
+    raw_csv: bool,
+    listing: bool,
+    describe: str | None,
+) -> None:
+    """Ask a lake in SQL: its views and macros, or any SELECT of DuckDB's over them.
+
+    The query can read the lake and nothing else, and write nothing. Times are UTC.
+    """
+    if listing or describe:
+        click.echo(_list() if listing else _describe(str(describe)))
+        return
+    if (query is None) == (script is None):
+        raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
+    from pleo_extract.extract import connect
+    from pleo_extract.warehouse import answer
+
+    text = query if query is not None else script.read() if script else ""
+    con = connect(lake, _read_as_of(as_of), locked=True, allow=allow)
+    try:
+        _write(answer(con, text, _read_params(params)), kind, output, raw_csv=raw_csv)
+    finally:
+        con.close()
+
+
+def _write(relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *, raw_csv: bool) -> None:
+    from pleo_extract.warehouse import table, write
+
+    if kind == "table":
+        text = table(relation)
+        click.echo(text) if output is None else output.write_text(text + "\n", encoding="utf-8")
+    elif output is None and kind == "parquet" and sys.stdout.isatty():
+        raise UsageError("Parquet is not for the screen; give --output FILE, or send it on with >")
+    else:
+        write(relation, sys.stdout.buffer if output is None else output, kind, formula_safe=not raw_csv)
+
+
+def _list() -> str:
+    from pleo_extract.warehouse import statements
+
+    return "\n".join(f"{found.signature}\n    {found.summary}" for found in statements().values())
+
+
+def _describe(name: str) -> str:
+    from pleo_extract.warehouse.statement import find_statement
+
+    found = find_statement(name)
+    return f"{found.signature}\n{found.summary}\n\n{found.definition}"
+
+
+def _read_as_of(text: str | None) -> datetime | int | None:
+    if text is None:
+        return None
+    try:
+        return int(text) if text.isdigit() else datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--as-of is neither a snapshot's number nor an instant: {text!r}") from None
+
+
+def _read_params(params: tuple[str, ...]) -> dict[str, object]:
+    pairs = [param.partition("=") for param in params]
+    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise UsageError(f"--param takes NAME=VALUE, not {wrong[0]!r}")
+    return {name: value for name, _, value in pairs}

@@ -1,0 +1,30 @@
+"""`pleo-extract verify`: is the lake as it was written?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pleo_extract.errors import LakeError, escape
+
+__all__ = ["verify"]
+
+
+@click.command(epilog="\b\nExample:\n  pleo-extract verify data/export_jobs")
+@click.argument("lake", type=click.Path(path_type=Path))
+def verify(lake: Path) -> None:
+    """Read all of LAKE and compare it with what was written: files, sums, columns, keys.
+
+    Ends with 65 where something is not as it was written.
+    """
+    from pleo_extract.lake import verify_lake
+
+    found = verify_lake(lake)
+    for problem in found.problems:
+        click.echo(escape(problem, 500))
+    if not found.ok:
+        raise LakeError(
+            f"{lake}: {len(found.problems)} problem(s). Dump again with another folder, or restore it"
+        )
+    click.echo(f"{lake}: snapshot {found.snapshot}, {found.files} files, {found.rows:,} jobs, all as written")

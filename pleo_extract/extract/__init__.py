@@ -1,0 +1,22 @@
+"""The verbs: load, iterate, dump, connect. Here paging, client, decode, lake and warehouse meet.
+
+client.get(query) -> bytes -> decode -> typed frame -> staging -> merge into partitions -> snapshot -> view -> answer
+      ^---------- paging <- PageInfo <-'    '-> load_export_jobs() returns here
+"""
+
+from pleo_extract.extract.answers import connect
+from pleo_extract.extract.dump import dump_export_jobs
+from pleo_extract.extract.iterate import Batches, iter_export_jobs
+from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
+from pleo_extract.extract.receipt import Receipt
+
+__all__ = [
+    "Batches",
+    "JobPage",
+    "Receipt",
+    "connect",
+    "dump_export_jobs",
+    "fetch_page",
+    "iter_export_jobs",
+    "load_export_jobs",
+]

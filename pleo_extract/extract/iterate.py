@@ -1,0 +1,138 @@
+"""The live API as a stream of frames, each job once, in bounded memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
+from pleo_extract.extract.load import DEADLINE, open_client
+from pleo_extract.extract.reading import read_batches
+from pleo_extract.extract.wanted import Instant, Wanted, check_wanted
+from pleo_extract.paging import Walk, judge
+from pleo_extract.progress import show_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    import pyarrow as pa
+
+    from pleo_extract.client import Client
+
+__all__ = ["Batches", "iter_export_jobs"]
+
+
+class Batches:
+    """Export jobs as they are read: an iterable of typed frames, or one Arrow stream. To be read once.
+
+    In order of created_at and id where the server keeps that order, each job once. The memory it takes is that of a
+    batch; without a proven order, the keys read so far are remembered too.
+    """
+
+    def __init__(self, source: Iterator[pl.DataFrame]) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        return self._source
+
+    def to_arrow(self) -> pa.RecordBatchReader:
+        """The same as a pyarrow.RecordBatchReader, for DuckDB, Delta Lake, a Parquet writer."""
+        import pyarrow as pa  # noqa: PLC0415 - only where Arrow is asked for
+
+        schema = pl.DataFrame(schema=POLARS_SCHEMA).to_arrow().schema
+        batches = (batch for frame in self for batch in frame.to_arrow().cast(schema).to_batches())
+        return pa.RecordBatchReader.from_batches(schema, batches)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+
+def iter_export_jobs(
+    *,
+    company_id: str | None = None,
+    statuses: Sequence[str] | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    client: Client | None = None,
+    progress: bool | None = None,
+) -> Batches:
+    """Every export job once, in batches and bounded memory: what `load_export_jobs` gives at once.
+
+    With `since` the newest come first. Arguments and columns are those of `load_export_jobs`; each frame holds up to
+    20 pages. An error comes after the batches read before it.
+
+    Raises:
+        As `load_export_jobs`; also WalkError where the server's order breaks on the way, since jobs given out before
+        can then no longer be told from new ones.
+    """
+    wanted = check_wanted(company_id, statuses, since, until)
+    return Batches(_iterate(wanted, client, progress))
+
+
+def _iterate(wanted: Wanted, client: Client | None, progress: bool | None) -> Iterator[pl.DataFrame]:  # noqa: FBT001 - internal
+    with open_client(client) as source, show_progress("export jobs", show=progress) as update:
+        run = source.start_run(deadline=DEADLINE)
+        walk = wanted.for_company_of(source).start_walk()
+        once = _Once(walk)
+        for frame, rejected in read_batches(
+            run, walk, lambda walk, run: update(walk.rows, walk.last_total, run.waited)
+        ):
+            if rejected:
+                raise RejectedRows([str(row) for row in rejected])
+            kept = wanted.keep(once.keep_new(frame))
+            if kept.height:
+                yield kept
+        if walk.ended == "end" and judge(once.count, (walk.first_total, walk.last_total)).again:
+            raise IncompleteWalk(
+                f"{once.count} jobs read, fewer than the total of {walk.last_total}. Try again"
+            )
+
+
+class _Once:
+    """Lets each job through once: by its place where the order is proven, by remembering keys where it is not."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.count = 0
+        self._walk = walk
+        self._order = ""
+        self._last: tuple[datetime, str] | None = None
+        self._seen: set[tuple[str, str]] = set()
+
+    def keep_new(self, frame: pl.DataFrame) -> pl.DataFrame:
+        if self._order == "strict" != self._walk.order and self.count:
+            raise WalkError(
+                f"the server's order broke at page {self._walk.pages}, after {self.count} jobs were given out; "
+                "use load_export_jobs, which sorts out repeated jobs at the end"
+            )
+        self._order = self._walk.order
+        if self._order == "strict":
+            frame = self._beyond_last(frame)
+        else:
+            keys = list(frame.select(KEY).iter_rows())
+            fresh = [key not in self._seen and not self._seen.add(key) for key in keys]  # type: ignore[func-returns-value]
+            frame = frame.filter(pl.Series(fresh, dtype=pl.Boolean))
+        self.count += frame.height
+        return frame
+
+    def _beyond_last(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows beyond the last one given out: after a lost cursor a walk reads some again."""
+        key = pl.struct("created_at", "id")
+        if self._last is not None:
+            created, name = self._last
+            at = pl.col("created_at") == created
+            down = self._walk.query.descending
+            later = pl.col("created_at") < created if down else pl.col("created_at") > created
+            beyond = pl.col("id") < name if down else pl.col("id") > name
+            frame = frame.filter(later | (at & beyond))
+        frame = (
+            frame.unique(KEY, keep="last", maintain_order=True)
+            if not frame["id"].is_unique().all()
+            else frame
+        )
+        if frame.height:
+            row = frame.select(key.alias("key")).item(-1, "key")
+            self._last = (row["created_at"], row["id"])
+        return frame

@@ -1,0 +1,138 @@
+"""The live API as frames: all of it at once, in batches, or one page."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pleo_extract.client import Client
+from pleo_extract.decode import build_frame
+from pleo_extract.errors import IncompleteWalk, RejectedRows
+from pleo_extract.extract.reading import ask, read_batches
+from pleo_extract.extract.wanted import check_wanted
+from pleo_extract.paging import Verdict, Walk, judge
+from pleo_extract.progress import show_progress
+from pleo_extract.refresh import keep_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pleo_extract.client import Run
+    from pleo_extract.contract import PageInfo, Query
+    from pleo_extract.decode import Rejected
+    from pleo_extract.extract.wanted import Instant, Wanted
+
+__all__ = [
+    "JobPage",
+    "fetch_page",
+    "load_export_jobs",
+    "open_client",
+]
+
+DEADLINE: Final = 3600.0
+"""Seconds that one load may take."""
+
+
+@contextmanager
+def open_client(client: Client | None) -> Iterator[Client]:
+    """The client given, or one from the environment that is closed at the end."""
+    if client is not None:
+        yield client
+        return
+    with Client() as own:
+        yield own
+
+
+def load_export_jobs(
+    *,
+    company_id: str | None = None,
+    statuses: Sequence[str] | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    client: Client | None = None,
+    progress: bool | None = None,
+) -> pl.DataFrame:
+    """Every export job once, as a typed DataFrame; or an error that says why not.
+
+    Args:
+        company_id: one company's jobs; by default the client's company, or all that the credential may see.
+        statuses: only jobs in these states (pending, in_progress, failed, completed, completed_with_errors).
+        since: only jobs created at or after this instant: a datetime with a time zone, a date (midnight UTC) or
+            ISO 8601 text. The API has no date filter: with `since`, the list is read newest first
+            and no further than needed, where the server keeps that order.
+        until: only jobs created before this instant.
+        client: server and credential; by default from the environment (PLEO_API_KEY and others, see Client).
+        progress: show a progress bar; by default on a terminal and in a notebook.
+
+    Returns:
+        One row a job, ordered by created_at and id, with the columns of `pleo_extract.COLUMNS`: timestamps in UTC
+        to the microsecond, `expires_in` in seconds. All columns also when there are no rows.
+
+    Raises:
+        UsageError: an argument. CredentialsError: no access. RejectedRows: rows that do not fit the contract.
+        IncompleteWalk: fewer jobs than the server says there are. ContractError: pages that make no list.
+        TryLater: it did not work for too long, an hour at most.
+    """
+    wanted = check_wanted(company_id, statuses, since, until)
+    with open_client(client) as source, show_progress("export jobs", show=progress) as update:
+        wanted = wanted.for_company_of(source)
+        run = source.start_run(deadline=DEADLINE)
+        return _load(run, wanted, lambda walk, run: update(walk.rows, walk.last_total, run.waited))
+
+
+def _load(run: Run, wanted: Wanted, on_page: Callable[[Walk, Run], None]) -> pl.DataFrame:
+    frame, walk = _read_once(run, wanted, on_page)
+    verdict = _judge(frame, walk)
+    if verdict.again:
+        before = frame.height
+        more, walk = _read_once(run, wanted, on_page)
+        frame = keep_latest(pl.concat([frame, more]))
+        verdict = _judge(frame, walk, previous=before)
+    if verdict.name == "incomplete":
+        raise IncompleteWalk(
+            f"{verdict.why}; the list is not complete. Try again, or dump it, which keeps what it gets"
+        )
+    return wanted.keep(frame).sort("created_at", "id")
+
+
+def _read_once(run: Run, wanted: Wanted, on_page: Callable[[Walk, Run], None]) -> tuple[pl.DataFrame, Walk]:
+    walk = wanted.start_walk()
+    frames: list[pl.DataFrame] = []
+    rejected: list[Rejected] = []
+    for frame, misfits in read_batches(run, walk, on_page):
+        frames.append(frame)
+        rejected += misfits
+    if rejected:
+        raise RejectedRows([str(row) for row in rejected])
+    return keep_latest(pl.concat(frames)), walk
+
+
+def _judge(frame: pl.DataFrame, walk: Walk, previous: int | None = None) -> Verdict:
+    if walk.ended == "until":
+        return Verdict("complete")
+    return judge(frame.height, (walk.first_total, walk.last_total), previous=previous)
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """One page: its rows as a frame with the columns of `load_export_jobs`, and what the server said about it."""
+
+    frame: pl.DataFrame
+    info: PageInfo
+
+
+def fetch_page(query: Query, *, client: Client | None = None) -> JobPage:
+    """One page of the list, for one query with any of the endpoint's parameters.
+
+    Raises:
+        RejectedRows: rows that do not fit the contract; else as `load_export_jobs`.
+    """
+    with open_client(client) as source:
+        page = ask(source.start_run(deadline=DEADLINE), query)
+    frame, rejected = build_frame([page])
+    if rejected:
+        raise RejectedRows([str(row) for row in rejected])
+    return JobPage(frame, page.info)

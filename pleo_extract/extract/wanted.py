@@ -1,0 +1,92 @@
+"""What a caller wants of the list: which jobs, and so which walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pleo_extract.contract import Query
+from pleo_extract.decode import instant_key
+from pleo_extract.errors import UsageError
+from pleo_extract.extract.reading import narrow
+from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pleo_extract.client import Client
+
+__all__ = ["Instant", "Wanted", "check_wanted"]
+
+Instant = datetime | date | str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller wants of the list, checked: the walk it takes and the rows that are kept."""
+
+    company_id: str | None
+    statuses: tuple[str, ...]
+    since: datetime | None
+    until: datetime | None
+
+    def for_company_of(self, client: Client) -> Wanted:
+        """The same, for the client's company where none was named."""
+        return replace(self, company_id=self.company_id or client.company_id)
+
+    def start_walk(self) -> Walk:
+        """Ascending to the end; with `since`, newest first down to it."""
+        query = narrow(
+            BY_CREATION if self.since is None else NEWEST_FIRST,
+            company_id=self.company_id,
+            statuses=self.statuses,
+        )
+        line = None if self.since is None else (instant_key(self.since), "")
+        return Walk(query, until=line, restarts=5 if self.statuses else 1)
+
+    def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Only rows that were asked for, whatever the server makes of filters."""
+        if self.statuses:
+            frame = frame.filter(pl.col("status").is_in(self.statuses))
+        if self.since is not None:
+            frame = frame.filter(pl.col("created_at") >= self.since)
+        if self.until is not None:
+            frame = frame.filter(pl.col("created_at") < self.until)
+        return frame
+
+
+def check_wanted(
+    company_id: str | None, statuses: Sequence[str] | None, since: Instant | None, until: Instant | None
+) -> Wanted:
+    """What a caller wants, checked at the door.
+
+    Raises:
+        UsageError: an unknown status, no UUID, an instant without a zone, an empty span.
+    """
+    query = Query(company_id=company_id, statuses=statuses or ())
+    low, high = _to_instant("since", since), _to_instant("until", until)
+    if low is not None and high is not None and low >= high:
+        raise UsageError(f"since ({low}) is not before until ({high}): no job can lie between them")
+    return Wanted(query.company_id, tuple(query.statuses), low, high)
+
+
+def _to_instant(name: str, value: Instant | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise UsageError(
+            f"{name} is neither a date nor an instant: {value!r}. Write 2026-11-01 or 2026-11-01T08:00:00Z"
+        ) from None
+    is_day = isinstance(value, str) and len(value) <= len("2026-11-01")
+    if not isinstance(moment, datetime):
+        moment, is_day = datetime(moment.year, moment.month, moment.day), True  # noqa: DTZ001 - the zone follows
+    if moment.tzinfo is None and not is_day:
+        raise UsageError(
+            f"{name} has no time zone: {value!r}. Say which, for example with datetime(..., tzinfo=UTC)"
+        )
+    return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

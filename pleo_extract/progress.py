@@ -1,0 +1,47 @@
+"""A progress bar for a person: on a terminal or in a notebook, silent everywhere else. The only room with tqdm."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["show_progress"]
+
+
+@contextmanager
+def show_progress(
+    what: str, *, show: bool | None = None
+) -> Iterator[Callable[[int, int | None, float], None]]:
+    """A bar of jobs read, with total, rate and time left.
+
+    Args:
+        what: the words before it.
+        show: True or False; by default where a person looks on, a terminal or a notebook.
+
+    Yields:
+        A function to call with the jobs read so far, the total if known, and the seconds spent waiting.
+    """
+    if not (_is_watched() if show is None else show):
+        yield lambda _rows, _total, _waited: None
+        return
+    from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
+
+    with tqdm(
+        desc=what, unit=" jobs", unit_scale=False, dynamic_ncols=True, leave=False, smoothing=0.1
+    ) as bar:
+
+        def update(rows: int, total: int | None, waited: float) -> None:
+            bar.total = max(total, rows) if total else None
+            if waited >= 1:
+                bar.set_postfix_str(f"waited {waited:.0f} s", refresh=False)
+            bar.update(rows - bar.n)
+
+        yield update
+
+
+def _is_watched() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
