@@ -78,6 +78,7 @@ def dump_export_jobs(
         show_progress(f"dump to {lake}", show=progress) as update,
     ):
         dump = _Dump(layout, source, company_id, deadline)
+        dump.receipt.lake = str(lake)
         complaint: PleoExtractError | None = None
         try:
             complaint = dump.make(lambda walk, run: update(walk.rows, walk.last_total, run.waited))
@@ -104,7 +105,6 @@ class _Dump:
         self.run = client.start_run(deadline=deadline)
         self.receipt = Receipt(
             run=name_run(),
-            lake=str(layout.root),
             account=f"{self.server} {self.query.company_id or '*'}",
         )
 

@@ -17,7 +17,7 @@ class Receipt(msgspec.Struct, kw_only=True):
     """One run's own account.
 
     Attributes:
-        run: its name. lake: the folder. account: server and company it is about, ``*`` for any company.
+        run: its name. lake: the folder, as it was given. account: server and company it is about, ``*`` for any company.
         mode: ``full`` or ``refresh``. verdict: ``complete``, ``complete_with_drift`` or ``incomplete``; why: in words.
         pages, requests, retries: counts. waited, seconds: spent waiting, and in all.
         rows: rows received. distinct: different jobs among them. duplicates: rows beyond these. rejected: rows set aside.

@@ -1,0 +1,67 @@
+"""Make `data/sample`: a lake of about 3,000 jobs from the sandbox, the same each time (`make sample`).
+
+Five companies over a year, their incident, retries, expired jobs, jobs that hang and jobs that are still running.
+The world stands still while it is read. What would differ between two runs or two machines (when, how fast, where)
+is written over with what the world's own clock says, so that for the sample "now" is the moment it was taken.
+"""
+# ruff: noqa: INP001 - a script, no part of a package
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pleo_extract import Client, dump_export_jobs
+from pleo_extract.sandbox import API_KEY, Sandbox, World
+
+SAMPLE = Path(__file__).parent / "sample"
+TAKEN = datetime(2026, 9, 30, 15, tzinfo=UTC)
+"""A Wednesday afternoon at the end of a month: exports are under way, and the week is not over."""
+
+WHEN = TAKEN.strftime("%Y-%m-%dT%H:%M:%SZ")
+SETTLED = {
+    "run": f"{TAKEN:%Y%m%dT%H%M%SZ}-sample",
+    "lake": "data/sample",
+    "seconds": 0.0,
+    "waited": 0.0,
+    "seconds_since_complete": 0.0,
+    **dict.fromkeys(("made_at", "ended_at", "walked_at", "last_complete_at"), WHEN),
+}
+"""What a run says about itself, not about the jobs."""
+OF_ONE_MACHINE = ("_lock", "_staging", "jobs.duckdb")
+
+
+def make_sample(lake: Path) -> None:
+    """Make the lake anew at `lake`."""
+    shutil.rmtree(lake, ignore_errors=True)
+    world = World(jobs=3_000, companies=5, seed=21, now=TAKEN, days=364)
+    # A host that cannot exist: nobody brings the sample up to date by mistake.
+    with Client("https://sandbox.invalid", api_key=API_KEY, transport=Sandbox(world), rate=10_000) as client:
+        dump_export_jobs(lake, client=client, progress=False)
+    for name in OF_ONE_MACHINE:
+        found = lake / name
+        shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
+    for file in (lake / "_meta").glob("*.json"):
+        file.write_text(json.dumps(settle(json.loads(file.read_bytes())), indent=1) + "\n", encoding="utf-8")
+
+
+def settle(document: Any) -> Any:
+    """The same document, with `SETTLED` in place of what it says under these names."""
+    if isinstance(document, dict):
+        return {
+            name: SETTLED[name] if name in SETTLED and value is not None else settle(value)
+            for name, value in document.items()
+        }
+    return [settle(item) for item in document] if isinstance(document, list) else document
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument(
+        "lake", nargs="?", type=Path, default=SAMPLE, help="where to make it [default: data/sample]"
+    )
+    make_sample(parser.parse_args().lake)

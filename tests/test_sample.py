@@ -1,0 +1,79 @@
+"""The sample lake: the same rows each time, and nothing in it of the machine it was made on."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow.dataset as ds
+import pytest
+from polars.testing import assert_frame_equal
+
+from pleo_extract import COLUMNS, connect, scan_lake, verify_lake
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "data" / "sample"
+
+
+def test_the_sample_is_as_it_was_written() -> None:
+    """What is committed is a whole lake of 3,000 jobs."""
+    found = verify_lake(SAMPLE)
+    assert (found.problems, found.rows) == ((), 3_000)
+
+
+def test_making_it_again_gives_the_same(tmp_path: Path) -> None:
+    """`make sample` makes the rows and the records that are committed; only how Parquet packs rows may differ."""
+    make = runpy.run_path(str(ROOT / "data" / "make_sample.py"))["make_sample"]
+    make(tmp_path / "sample")
+    assert_frame_equal(scan_lake(tmp_path / "sample").collect(), scan_lake(SAMPLE).collect())
+    packing = re.compile(r'"(?:bytes|sha256|library)": .*')
+    for name in ("000001.json", "last_run.json"):
+        again, committed = (
+            packing.sub("", (lake / "_meta" / name).read_text()) for lake in (tmp_path / "sample", SAMPLE)
+        )
+        assert again == committed
+
+
+def test_nothing_of_a_machine_is_in_it() -> None:
+    """No lock, no catalogue, no staging, no name of a host, no path but the lake's own."""
+    assert {path.name for path in SAMPLE.iterdir()} >= {"_meta", "current", "snapshots"}
+    files = [
+        path for path in SAMPLE.rglob("*") if path.is_file() and not path.is_relative_to(SAMPLE / "current")
+    ]
+    foreign = {path.name for path in files} - {"000001.json", "last_run.json", "part-0.parquet"}
+    assert foreign <= {"_lock", "jobs.duckdb"}, "git ignores what reading and dumping leave behind"
+    for path in files:
+        if path.suffix == ".json":
+            assert not re.search(r'"host|"/', path.read_text())
+
+
+def test_the_story_is_in_it() -> None:
+    """The incident, expired and hanging jobs are there, and jobs under way: what the documents tell about."""
+    con = connect(SAMPLE)
+    week = con.sql("from failure_rates('week', per_company := false, since := '2026-02-23') limit 1").pl()
+    assert week.select("failed", "finished").row(0) == (48, 92)
+    ends = con.sql("select outcome, count(*) as n from job_durations group by outcome").pl()
+    assert dict(ends.iter_rows()).items() >= {"expired": 5, "open": 5}.items()
+    assert con.sql("from snapshot").pl().item() == datetime(2026, 9, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb", "pyarrow"])
+def test_other_tools_read_it(engine: str) -> None:
+    """A plain glob over `current` shows every job once, with the columns of the contract."""
+    files = str(SAMPLE / "current" / "*" / "*.parquet")
+    if engine == "polars":
+        frame = pl.scan_parquet(files, hive_partitioning=False).collect()
+    elif engine == "duckdb":
+        frame = (
+            duckdb.connect()
+            .sql("from read_parquet($files, hive_partitioning = false)", params={"files": files})
+            .pl()
+        )
+    else:
+        found = [str(path) for path in sorted((SAMPLE / "current").glob("*/*.parquet"))]
+        frame = pl.DataFrame(ds.dataset(found).to_table())
+    assert (frame.height, tuple(frame.columns)) == (3_000, COLUMNS)
