@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["group", "main"]
 
+HELP = """Pleo's export jobs as Parquet that stays up to date, and as answers in SQL.
+
+\b
+Try it without an account:  pleo-extract demo
+Keep a lake:                PLEO_API_KEY=… pleo-extract dump data/export_jobs
+Ask it:                     pleo-extract sql "from failure_rates('month')"
+"""
 EPILOG = """\b
 Credentials come from the environment, never from options:
   PLEO_API_KEY         an API key, or
@@ -41,18 +48,22 @@ Exit codes:
 """
 
 
+class _InOrder(click.Group):
+    """Commands in the order in which they were added: that in which people meet them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+
 @click.group(
-    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_InOrder,
+    help=HELP,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="pleo-extract")
 def group() -> None:
-    r"""Pleo's export jobs as Parquet that stays up to date, and as answers in SQL.
-
-    \b
-    Try it without an account:     pleo-extract demo
-    Keep a lake:                   PLEO_API_KEY=… pleo-extract dump data/export_jobs
-    Ask it:                        pleo-extract sql "from failure_rates('month')"
-    """
+    """The command line; see HELP."""
 
 
 for command in (demo, dump, sql, verify, sandbox):

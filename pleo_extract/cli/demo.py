@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import click
 
 from pleo_extract.cli.dump import tell_receipt
+from pleo_extract.cli.screen import fit_terminal
 
 __all__ = ["demo"]
 
 
-@click.command(epilog="\b\nExample:\n  pleo-extract demo --out /tmp/demo")
+@click.command(
+    epilog="\b\nExample:\n  pleo-extract demo --out demo/export_jobs",
+    short_help="The whole path, without an account",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
+    metavar="LAKE",
     default=Path("demo/export_jobs"),
     show_default=True,
-    help="The lake",
+    help="Where to make the lake; -2, -3 … is added where there is something already",
 )
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=20_000, show_default=True, help="Jobs in the sandbox"
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=20_000,
+    show_default=True,
+    help="Jobs in the sandbox",
 )
 def demo(out: Path, jobs: int) -> None:
     """Dump a sandbox twice and ask the lake how long exports take and how often they fail."""
@@ -29,37 +40,45 @@ def demo(out: Path, jobs: int) -> None:
     from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
     from pleo_extract.warehouse import answer, table
 
+    lake = _find_free(out)
     api = Sandbox(World(jobs=jobs), rules=Rules(tick=2.0))
     with serve(api) as running, Client(running.url, api_key=API_KEY, rate=100_000) as client:
-        _say(
-            f"1. A sandbox with {jobs:,} jobs listens on {running.url}. Jobs come, start and end while it is read."
-        )
-        _say("2. The first dump reads everything:")
-        click.echo(tell_receipt(dump_export_jobs(out, client=client)))
+        _say(f"1. A sandbox with {jobs:,} jobs listens on {running.url}")
+        click.echo("   Jobs are created, start and end while it is read.")
+        _say("2. The first dump reads everything")
+        click.echo(tell_receipt(dump_export_jobs(lake, client=client)))
         api.world.advance(86_400)
-        _say("3. A day later, the second dump:")
-        click.echo(tell_receipt(dump_export_jobs(out, client=client)))
-    con = connect(out, locked=True)
+        _say("3. The second dump, a day later")
+        click.echo(tell_receipt(dump_export_jobs(lake, client=client)))
+    con = connect(lake, locked=True)
     for number, (title, query) in enumerate(_QUESTIONS, start=4):
         _say(f"{number}. {title}")
-        click.echo(f'pleo-extract sql --lake {out} "{query}"\n')
-        click.echo(table(answer(con, query)))
+        click.echo(f'pleo-extract sql --lake {lake} "{query}"\n')
+        click.echo(fit_terminal(table(answer(con, query))))
     _say("Now you:")
-    click.echo(f"""  pleo-extract sql --lake {out} --list
-  pleo-extract verify {out}
+    click.echo(f"""  pleo-extract sql --lake {lake} --list
+  pleo-extract verify {lake}
   PLEO_API_KEY=… pleo-extract dump data/export_jobs     # your own jobs""")
 
 
-_DURATIONS = """\
-select period, duration, n, p50, p95, max, still_running
-from duration_stats('month', per_company := false) order by period desc, duration limit 9"""
-_FAILURES = """\
-select period, finished, failed, rate, low, high, still_open
-from failure_rates('month', per_company := false) order by period desc limit 6"""
+_DURATIONS = """
+  select period, duration, n, p50, p95, max, still_running
+  from duration_stats('month', per_company := false)
+  order by period desc, duration limit 9"""
+_FAILURES = """
+  select period, finished, failed, rate, low, high, still_open
+  from failure_rates('month', per_company := false)
+  order by period desc limit 6"""
 _QUESTIONS = (
-    ("How long do exports take? In seconds, all companies together, the last three months:", _DURATIONS),
-    ("How often do they fail? With the 95 % interval, the last six months:", _FAILURES),
+    ("How long do exports take? In seconds, the last three months", _DURATIONS),
+    ("How often do they fail? With the 95 % interval, the last six months", _FAILURES),
 )
+
+
+def _find_free(out: Path) -> Path:
+    """The path itself, or the next one that does not exist: a lake belongs to one server, and each demo is a new one."""
+    numbered = (out.with_name(f"{out.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([out], numbered) if not path.exists())
 
 
 def _say(text: str) -> None:

@@ -17,27 +17,43 @@ __all__ = ["dump", "tell_receipt"]
 EXAMPLES = """\b
 Examples:
   PLEO_API_KEY=… pleo-extract dump data/export_jobs
-  pleo-extract dump data/acme --company-id 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11 --rate 200
-  pleo-extract dump /tmp/try --base-url http://127.0.0.1:8080
+  pleo-extract dump data/acme --company-id 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11
+  pleo-extract dump data/export_jobs --rate 200 --deadline 900 --quiet
+  pleo-extract dump sandbox/jobs --base-url http://127.0.0.1:8080
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Bring a lake of Parquet up to date")
 @click.argument("lake", type=click.Path(path_type=Path))
 @click.option(
     "--base-url", metavar="URL", help="production, staging, or a URL [default: PLEO_BASE_URL or production]"
 )
 @click.option("--company-id", metavar="UUID", help="One company's jobs [default: PLEO_COMPANY_ID or all]")
 @click.option(
-    "--rate", type=click.IntRange(min=1), default=RATE, show_default=True, help="Requests in any minute"
+    "--rate",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=RATE,
+    show_default=True,
+    help="Requests in any minute",
 )
 @click.option(
-    "--in-flight", type=click.IntRange(min=1), default=8, show_default=True, help="Requests under way at once"
+    "--in-flight",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=8,
+    show_default=True,
+    help="Requests under way at once",
 )
 @click.option(
-    "--deadline", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Give up after so long"
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up after so long [default: never]",
 )
-@click.option("--ca-file", type=click.Path(path_type=Path), help="Certificates to trust, a PEM file")
+@click.option(
+    "--ca-file", type=click.Path(path_type=Path), metavar="FILE", help="Certificates to trust, a PEM file"
+)
 @click.option("--proxy", metavar="URL", help="Go through this proxy")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something is wrong")
 def dump(

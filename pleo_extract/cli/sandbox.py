@@ -16,18 +16,44 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Serve the API from an invented world")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one"
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8080,
+    show_default=True,
+    help="0 takes a free one",
 )
-@click.option("--jobs", type=click.IntRange(min=0), default=20_000, show_default=True, help="Jobs so far")
-@click.option("--companies", type=click.IntRange(min=1), default=5, show_default=True, help="Companies")
-@click.option("--seed", type=int, default=7, show_default=True, help="Same seed, same world")
 @click.option(
-    "--latency-ms", type=click.FloatRange(min=0), default=0, show_default=True, help="Before each answer"
+    "--jobs", type=click.IntRange(min=0), metavar="N", default=20_000, show_default=True, help="Jobs so far"
 )
-@click.option("--rate", type=click.IntRange(min=1), help="Requests a minute; 429 beyond [default: no limit]")
-@click.option("--max-limit", type=click.IntRange(min=1), default=100, show_default=True, help="Largest page")
+@click.option(
+    "--companies", type=click.IntRange(min=1), metavar="N", default=5, show_default=True, help="Companies"
+)
+@click.option("--seed", type=int, metavar="N", default=7, show_default=True, help="Same seed, same world")
+@click.option(
+    "--latency-ms",
+    type=click.FloatRange(min=0),
+    metavar="MS",
+    default=0,
+    show_default=True,
+    help="Wait before each answer",
+)
+@click.option(
+    "--rate",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Requests a minute; 429 beyond [default: no limit]",
+)
+@click.option(
+    "--max-limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="Largest page",
+)
 @click.option(
     "--faults", default="", metavar="SCRIPT", help="Faults by request number or chance, see the examples"
 )

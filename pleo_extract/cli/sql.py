@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from pleo_extract.cli.screen import fit_terminal
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,21 +20,29 @@ __all__ = ["sql"]
 EXAMPLES = """\b
 Examples:
   pleo-extract sql "from failure_rates('month')"
-  pleo-extract sql --lake data/sample "from duration_stats('week')" --format csv > durations.csv
-  pleo-extract sql "select * from export_jobs where status = $s" -p s=failed --format json
+  pleo-extract sql "from duration_stats('week')" --format csv > durations.csv
+  pleo-extract sql 'from export_jobs where status = $s' -p s=failed --format json
+  pleo-extract sql "from failure_rates('week', tz := 'Europe/Copenhagen')"
   pleo-extract sql --list
   pleo-extract sql --describe failure_rates
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Ask a lake in SQL")
 @click.argument("query", required=False)
-@click.option("--lake", type=click.Path(path_type=Path), default=Path("data/export_jobs"), show_default=True)
+@click.option(
+    "--lake",
+    type=click.Path(path_type=Path),
+    default=Path("data/export_jobs"),
+    show_default=True,
+    help="The lake's folder",
+)
 @click.option(
     "--file",
     "-f",
     "script",
     type=click.File(encoding="utf-8"),
+    metavar="FILE",
     help="Read the query from a file, - for stdin",
 )
 @click.option(
@@ -43,10 +52,18 @@ Examples:
     "--format",
     "kind",
     type=click.Choice(["table", "csv", "json", "parquet"]),
+    metavar="KIND",
     default="table",
     show_default=True,
+    help="table (folded to fit a screen), csv, json or parquet",
 )
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write to a file instead of the screen")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write to a file instead of the screen",
+)
 @click.option(
     "--as-of",
     metavar="WHEN",
@@ -98,7 +115,7 @@ def _write(relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *,
 
     if kind == "table":
         text = table(relation)
-        click.echo(text) if output is None else output.write_text(text + "\n", encoding="utf-8")
+        click.echo(fit_terminal(text)) if output is None else output.write_text(text + "\n", encoding="utf-8")
     elif output is None and kind == "parquet" and sys.stdout.isatty():
         raise UsageError("Parquet is not for the screen; give --output FILE, or send it on with >")
     else:
@@ -108,7 +125,13 @@ def _write(relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *,
 def _list() -> str:
     from pleo_extract.warehouse import statements
 
-    return "\n".join(f"{found.signature}\n    {found.summary}" for found in statements().values())
+    lines = []
+    for found in statements().values():
+        given = f"({', '.join(parameter.name for parameter in found.parameters)})" if found.parameters else ""
+        lines.append(f"{found.name}{given}\n    {found.summary}")
+    return "\n".join(
+        [*lines, "", "What each counts, its columns and defaults: pleo-extract sql --describe NAME"]
+    )
 
 
 def _describe(name: str) -> str:

@@ -11,7 +11,10 @@ from pleo_extract.errors import LakeError, escape
 __all__ = ["verify"]
 
 
-@click.command(epilog="\b\nExample:\n  pleo-extract verify data/export_jobs")
+@click.command(
+    epilog="\b\nExample:\n  pleo-extract verify data/export_jobs",
+    short_help="Compare a lake with what was written",
+)
 @click.argument("lake", type=click.Path(path_type=Path))
 def verify(lake: Path) -> None:
     """Read all of LAKE and compare it with what was written: files, sums, columns, keys.
