@@ -309,7 +309,8 @@ class PageInfo:
 def _texts(name: str, value: object) -> tuple[str, ...]:
     if value is None:
         return ()
-    if isinstance(value, str) or not isinstance(value, tuple | list | frozenset | set):
+    kinds = tuple | list | frozenset | set if name == "statuses" else tuple | list  # sorting has an order
+    if not isinstance(value, kinds):
         raise UsageError(f"{name} takes a list of texts, not {value!r}")
     if not all(isinstance(item, str) for item in value):
         raise UsageError(f"{name} takes texts only, not {value!r}")
@@ -346,7 +347,7 @@ def _check_sorting(keys: Sequence[str], orders: Sequence[str]) -> None:
         raise UsageError(
             f"sorting_keys has {len(keys)} entries and sorting_order {len(orders)}; give one order a key"
         )
-    if any(not key for key in keys):
-        raise UsageError("a sorting key is empty")
+    if not all(key and key.isprintable() for key in keys):
+        raise UsageError("a sorting key is empty or holds characters that no field's name has")
     if wrong := [order for order in orders if order not in set(PageOrder)]:
         raise UsageError(f"unknown sorting order {wrong[0]!r}; the API takes {', '.join(PageOrder)}")

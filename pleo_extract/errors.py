@@ -84,6 +84,9 @@ class RejectedRows(DataError):
             "A dump sets such rows aside and keeps the rest"
         )
 
+    def __reduce__(self) -> tuple[type[RejectedRows], tuple[tuple[str, ...]], dict[str, Any]]:
+        return type(self), (self.reasons,), vars(self)  # by default it would be made anew from its message
+
 
 class LakeError(DataError):
     """A lake that is not as it was written: a file is missing, changed, or from a newer version."""
