@@ -285,7 +285,7 @@ class PageInfo:
     Attributes:
         rows: rows on the page, unusable ones included.
         keys: (created_at, id) of the usable rows, in the page's order.
-        has_next: `hasNextPage`. has_previous: `hasPreviousPage`.
+        has_next: `hasNextPage`. has_previous: `hasPreviousPage`, None when absent.
         start_cursor, end_cursor: as sent; None when absent or null. Not yet checked.
         total: `total`, or None when absent.
         limit, sorting_keys, sorting_order: what the server understood; None when it did not say.
@@ -294,7 +294,7 @@ class PageInfo:
 
     rows: int
     has_next: bool
-    has_previous: bool = False
+    has_previous: bool | None = None
     keys: tuple[Key, ...] = ()
     start_cursor: str | None = None
     end_cursor: str | None = None

@@ -45,12 +45,13 @@ __all__ = ["Page", "Rejected", "build_frame", "instant_key", "parse_page"]
 
 _PLAIN_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 _ANY_FORMAT: Final = "%Y-%m-%dT%H:%M:%S%.f%#z"
-_PLAIN_SHAPE: Final = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
+_PLAIN_SHAPE: Final = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]Z$"
 _ANY_SHAPE: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
 _CANONICAL: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-_PLAIN_KEYS: Final = re.compile(r"(?:\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ)*", re.ASCII)
+_PLAIN_TIMES: Final = re.compile(r"(?:\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ)*", re.ASCII)
+_PLAIN_IDS: Final = re.compile(r"(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})*")
 _EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
@@ -94,10 +95,10 @@ class _Understood(msgspec.Struct, rename="camel", gc=False):
 
 class _Pagination(msgspec.Struct, rename="camel", gc=False):
     has_next_page: bool
-    has_previous_page: bool = False
+    has_previous_page: bool | None = None
     start_cursor: str | None = None
     end_cursor: str | None = None
-    total: int | None = None
+    total: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     current_request_pagination: _Understood | None = None
 
 
@@ -176,11 +177,12 @@ def parse_page(body: bytes, *, number: int = 1) -> Page:
 
 def _no_page(body: bytes, number: int, why: str) -> str:
     start = escape(body[:200].decode("utf-8", "replace"))
-    return f"page {number} is no page of export jobs ({why}): {len(body)} bytes, starting {start!r}"
+    return f"page {number} is no page of export jobs ({why}): {len(body)} bytes, starting '{start}'"
 
 
 def _parse_row_by_row(body: bytes, number: int) -> Page:
     try:
+        body.decode()  # rows that are set aside unread would else be kept in whatever encoding they are
         page = _any.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise PageError(_no_page(body, number, str(exc))) from exc
@@ -191,9 +193,12 @@ def _parse_row_by_row(body: bytes, number: int) -> Page:
     for place, raw in enumerate(page.data):
         try:
             row, extra = _parse_row(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except msgspec.ValidationError as exc:
             path, reason = _locate(str(exc), place)
             rejected.append(Rejected(number, path, reason, bytes(raw)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            # A row that is no JSON makes the page none, as it does where all rows are read at once.
+            raise PageError(_no_page(body, number, f"{exc} - in `$.data[{place}]`")) from exc
         else:
             rows.append(row)
             places.append(place)
@@ -208,7 +213,7 @@ def _parse_row(raw: msgspec.Raw) -> tuple[Any, str | None]:
     except msgspec.ValidationError:
         row = _wide_job.decode(raw)
     unknown = {name: value for name, value in sorted(_fields.decode(raw).items()) if name not in _KNOWN}
-    return row, msgspec.json.encode(unknown).decode() if unknown else None
+    return row, msgspec.json.format(msgspec.json.encode(unknown), indent=-1).decode() if unknown else None
 
 
 def _locate(message: str, place: int) -> tuple[str, str]:
@@ -241,8 +246,7 @@ def _inform(said: _Pagination, rows: Sequence[Any], count: int) -> PageInfo:
 def _keys(rows: Sequence[Any]) -> tuple[Key, ...]:
     created = [row.created_at for row in rows]
     ids = [row.id for row in rows]
-    plain = _PLAIN_KEYS.fullmatch("".join(created)) and all(map(_is_date, {text[:10] for text in created}))
-    if plain and "".join(ids).islower():
+    if _are_plain(created, ids):
         return tuple(zip([text[:-1] for text in created], ids, strict=True))
     instants = pl.select(_read_any(pl.lit(pl.Series(created, dtype=pl.String)))).to_series()
     return tuple(
@@ -250,6 +254,14 @@ def _keys(rows: Sequence[Any]) -> tuple[Key, ...]:
         for instant, name in zip(instants, ids, strict=True)
         if instant is not None and UUID.fullmatch(name)
     )
+
+
+def _are_plain(created: Sequence[str], ids: Sequence[str]) -> bool:
+    """Whether all are in the documented form already; most pages are, and this is quick to find out."""
+    alike = {len(text) for text in created} <= {20} and {len(text) for text in ids} <= {36}
+    if not (alike and _PLAIN_TIMES.fullmatch("".join(created)) and _PLAIN_IDS.fullmatch("".join(ids))):
+        return False
+    return all(map(_is_date, {text[:10] for text in created}))
 
 
 @lru_cache(maxsize=4096)

@@ -197,7 +197,11 @@ class Walk:
         return sum(key > edge for key in keys)
 
     def _has_more(self, info: PageInfo) -> bool:
-        return info.has_previous if self.way == "before" else info.has_next
+        if self.way != "before":
+            return info.has_next
+        if info.has_previous is None:
+            raise WalkError(f"page {self.pages}: hasPreviousPage is absent; a walk backwards cannot go on")
+        return info.has_previous
 
     def _is_over(self, info: PageInfo) -> bool:
         if not self._has_more(info):
