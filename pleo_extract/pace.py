@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,6 @@ from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
 __all__ = ["RATE", "Budget", "Patience", "Window", "backoff", "retry_after"]
 
@@ -101,7 +101,7 @@ class Budget:
 
 def backoff(attempt: int, chance: float, patience: Patience) -> float:
     """Seconds to wait before retry number `attempt` (from 1), with full jitter; `chance` is drawn from [0, 1)."""
-    return chance * min(patience.last_backoff, patience.first_backoff * 2.0 ** min(attempt, 30))
+    return chance * min(patience.last_backoff, patience.first_backoff * 2.0 ** min(attempt - 1, 30))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -124,4 +124,4 @@ def _date(text: str) -> datetime | None:
         moment = parsedate_to_datetime(text)
     except (ValueError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo is not None else None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)  # asctime's form names no zone

@@ -1,0 +1,223 @@
+"""When to ask: the window, pauses, the budget of retries, backoff, Retry-After."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pleo_extract.errors import UsageError
+from pleo_extract.pace import MINUTE, RATE, SLACK, Budget, Patience, Window, backoff, retry_after
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.floats(0, 200, allow_nan=False) | st.just(0.0) | st.floats(0, 0.1),
+        st.none() | st.floats(0, 200, allow_nan=False),
+    ),
+    max_size=80,
+)
+"""Seconds since the one before, and perhaps a pause that the server asks for at that moment."""
+
+
+def crowd(dues: list[float], seconds: float = MINUTE) -> int:
+    """The most requests that any such span holds, its start included and its end not."""
+    return max((sum(due <= other < due + seconds for other in dues) for due in dues), default=0)
+
+
+class TestWindow:
+    """At most so many in any minute, whoever asks and however they come."""
+
+    @given(st.integers(1, 12), ARRIVALS)
+    def test_never_more_than_the_rate_in_any_minute(
+        self, rate: int, arrivals: list[tuple[float, float | None]]
+    ) -> None:
+        """However requests come, and whatever pauses fall between, no 60 s hold more than `rate` of them."""
+        window, now = Window(rate), 0.0
+        dues: list[float] = []
+        for gap, pause in arrivals:
+            now += gap
+            if pause is not None:
+                window.pause(now, pause)
+            wait = window.reserve(now)
+            assert wait >= 0
+            dues.append(round(now + wait, 6))
+        assert crowd(dues) <= rate
+        assert dues == sorted(dues)
+
+    @given(st.integers(1, 12), st.lists(st.floats(0, 90, allow_nan=False), max_size=60))
+    def test_nobody_waits_longer_than_needed(self, rate: int, gaps: list[float]) -> None:
+        """A place is due now, or a minute after the one `rate` places before, or with the one before: no later."""
+        window, now = Window(rate), 0.0
+        dues: list[float] = []
+        for gap in gaps:
+            now += gap
+            due = now + window.reserve(now)
+            earliest = max(
+                [now, *dues[-1:], *[old + MINUTE + SLACK for old in dues[-rate:][:1] if len(dues) >= rate]]
+            )
+            assert due == pytest.approx(earliest, abs=1e-6)
+            dues.append(due)
+
+    @given(st.integers(1, 5), ARRIVALS)
+    def test_nothing_within_a_pause(self, rate: int, arrivals: list[tuple[float, float | None]]) -> None:
+        """After a pause was asked for, no place is due before its end; a shorter pause never ends a longer one."""
+        window, now, until = Window(rate), 0.0, 0.0
+        for gap, pause in arrivals:
+            now += gap
+            if pause is not None:
+                window.pause(now, pause)
+                until = max(until, now + pause)
+            assert window.is_paused(now) is (now < until)
+            assert now + window.reserve(now) >= until - 1e-9
+        assert not window.is_paused(until)
+
+    def test_by_default_five_hundred(self) -> None:
+        """The first 500 are due at once, the next after a minute: what Pleo asks integrations to keep."""
+        window = Window()
+        assert [window.reserve(0.0) for _ in range(500)] == [0.0] * 500
+        assert window.reserve(0.0) == pytest.approx(60, abs=0.1)
+        assert RATE == window.rate == 500
+
+    @pytest.mark.parametrize("rate", [0, -1, 1.5, True, "500", None])
+    def test_a_rate_is_a_whole_number_from_one(self, rate: object) -> None:
+        """Anything else is refused before the first request."""
+        with pytest.raises(UsageError, match="rate must be a whole number"):
+            Window(rate)  # type: ignore[arg-type]
+
+
+class TestBudget:
+    """What one run may spend on retries."""
+
+    def test_prices(self) -> None:
+        """500 tokens, 5 a retry, 10 after a timeout: 100 retries, or 50 timeouts, and no more."""
+        budget = Budget()
+        assert sum(budget.spend(timeout=False) for _ in range(1000)) == 100
+        budget = Budget()
+        assert sum(budget.spend(timeout=True) for _ in range(1000)) == 50
+
+    def test_successes_earn_slowly_and_not_beyond_the_start(self) -> None:
+        """One token a success: five successes pay one retry; a thousand at the start save nothing up."""
+        budget = Budget()
+        for _ in range(1000):
+            budget.earn()
+        assert budget.tokens == 500
+        while budget.spend(timeout=False):
+            pass
+        for _ in range(4):
+            budget.earn()
+        assert not budget.spend(timeout=False)
+        budget.earn()
+        assert budget.spend(timeout=False)
+
+    @given(st.lists(st.sampled_from(["retry", "timeout", "success"]), max_size=400), st.integers(0, 60))
+    def test_what_is_spent_was_there(self, events: list[str], tokens: int) -> None:
+        """Retries never cost more than the start and what successes earned; tokens stay within their bounds."""
+        budget, spent = Budget(tokens), 0
+        for event in events:
+            if event == "success":
+                budget.earn()
+            elif budget.spend(timeout=event == "timeout"):
+                spent += 10 if event == "timeout" else 5
+            assert 0 <= budget.tokens <= tokens
+        assert spent <= tokens + events.count("success")
+
+
+class TestBackoff:
+    """Full jitter, doubling from the first to the last."""
+
+    @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
+    def test_within_its_bounds(self, attempt: int, chance: float) -> None:
+        """A wait lies between nothing and the doubled first, never beyond the last."""
+        patience = Patience(first_backoff=1, last_backoff=60)
+        assert 0 <= backoff(attempt, chance, patience) <= min(60, 2.0 ** min(attempt - 1, 10))
+
+    def test_doubles(self) -> None:
+        """Half-way luck waits half of 1, 2, 4 … 60 seconds."""
+        waits = [backoff(attempt, 0.5, Patience()) for attempt in range(1, 9)]
+        assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+DATE = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+def http_date(seconds: float) -> str:
+    """The form that servers send."""
+    return format_datetime(DATE + timedelta(seconds=seconds), usegmt=True)
+
+
+class TestRetryAfter:
+    """What a server may write, and what comes of it."""
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [("0", 0), ("1", 1), (" 120 ", 120), ("007", 7), ("1000000000", 1e9), ("9" * 400, 1e9)],
+    )
+    def test_f1_seconds(self, text: str, seconds: float) -> None:
+        """F1: whole seconds, whatever the answer's Date."""
+        assert retry_after({"retry-after": text}) == seconds
+        assert retry_after({"retry-after": text, "date": http_date(0)}) == seconds
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            http_date(90),
+            "Tue, 24 Nov 2026 12:01:30 +0000",
+            "Tue, 24 Nov 2026 13:01:30 +0100",
+            "Tuesday, 24-Nov-26 12:01:30 GMT",
+            "Tue Nov 24 12:01:30 2026",
+        ],
+    )
+    def test_f2_date(self, text: str) -> None:
+        """F2: a date, in each form that HTTP knows, counts from the answer's own Date; our clock has no say."""
+        assert retry_after({"retry-after": text, "date": http_date(0)}) == 90
+        assert retry_after({"retry-after": text, "date": "Tue Nov 24 12:00:00 2026"}) == 90
+
+    def test_f2_date_that_says_nothing(self) -> None:
+        """F2: a date past, at the answer's own Date, or without one to count from asks for no wait: backoff decides."""
+        assert retry_after({"retry-after": http_date(-3600), "date": http_date(0)}) is None
+        assert retry_after({"retry-after": http_date(0), "date": http_date(0)}) is None
+        assert retry_after({"retry-after": http_date(90)}) is None
+        assert retry_after({"retry-after": http_date(90), "date": "today"}) is None
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            " ",
+            "-5",
+            "+5",
+            "1.5",
+            "nan",
+            "inf",
+            "1e9",
+            "soon",
+            "5 seconds",
+            "5, 10",
+            "0x10",
+            "\u0665",
+            "²",
+            "1_000",
+        ],
+    )
+    def test_f3_junk(self, text: str) -> None:
+        """F3: what is neither whole seconds nor a date asks for no wait."""
+        assert retry_after({"retry-after": text, "date": http_date(0)}) is None
+
+    def test_f3_missing(self) -> None:
+        """F3: no header, no wait asked for."""
+        assert retry_after({"date": http_date(0)}) is None
+        assert retry_after({}) is None
+
+    @given(
+        st.text(max_size=40)
+        | st.text("0123456789 :,-+GMTueNov", max_size=40)
+        | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} (Nov|Feb|Xyz) \d{1,6} \d{1,3}:\d{1,3}:\d{1,3} [-+]?\w{1,8}"),
+        st.text(max_size=30) | st.just(http_date(0)),
+    )
+    def test_f3_anything(self, text: str, date: str) -> None:
+        """F3: whatever stands in the headers, the outcome is None or a finite number of seconds from 0."""
+        seconds = retry_after({"retry-after": text, "date": date})
+        assert seconds is None or 0 <= seconds < 10**12
