@@ -875,6 +875,18 @@ class TestServer:
             connection.close()
         assert sandbox.requests[0].request.headers["host"] == urlsplit(served.url).netloc
 
+    @pytest.mark.parametrize("method", ["TRACE", "QUERY", "HEAD", "PROPFIND", "get"])
+    def test_refuses_every_method_in_the_same_way(self, still: World, method: str) -> None:
+        """A method that the standard library's server does not know is 405 too, and a HEAD gets no body."""
+        with serve(Sandbox(still)) as served:
+            connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=5)
+            for _ in range(2):  # the connection stays usable
+                connection.request(method, PATH, headers=BASIC)
+                refused = connection.getresponse()
+                assert (refused.status, refused.headers["Allow"]) == (405, "GET")
+                assert bool(refused.read()) == (method != "HEAD")
+            connection.close()
+
     @pytest.mark.parametrize(
         ("kind", "error"),
         [

@@ -216,7 +216,9 @@ class World:
             fresh = list(self._worked())
             self._jobs += fresh
             self._schedule(fresh)
-            self._log += [job for job in fresh if job.born <= self._t]  # a leap of days: they are here already
+            self._log += [
+                job for job in fresh if job.born <= self._t
+            ]  # a leap of days: they are here already
 
     def _schedule(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
