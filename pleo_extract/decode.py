@@ -16,6 +16,7 @@ Rules of this room: no clock, no files, no network; the same bytes give the same
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -119,6 +120,14 @@ _wide_job: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_WideJob)
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+class _Name(msgspec.Struct, rename="camel"):
+    id: str
+    company_id: str
+
+
+_Named: Final = msgspec.json.Decoder(_Name)
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A row that does not fit the contract.
@@ -134,6 +143,15 @@ class Rejected:
     path: str
     reason: str
     raw: bytes
+
+    @property
+    def name(self) -> str:
+        """What the row is called from one run to the next: its company and id where they can be read, else a hash."""
+        try:
+            row = _Named.decode(self.raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return f"sha256:{hashlib.sha256(self.raw).hexdigest()}"
+        return f"{row.company_id}/{row.id}".lower()
 
     def __str__(self) -> str:
         return f"page {self.page}, {self.path}: {self.reason}"

@@ -8,7 +8,9 @@
      ├─ LakeLocked            69   another run holds the lake
      ├─ StorageError          74   disk full, no permission, read-only
      ├─ TryLater              75   the network, the server or the time did not suffice: come back later
-     │   └─ DeadlineExceeded       the time given for this run or request is used up
+     │   ├─ DeadlineExceeded       the time given for this run is used up
+     │   ├─ RequestsExceeded       the requests given for this run are used up
+     │   └─ Stopped                the run was told to stop
      ├─ ContractError         76   the server broke its contract
      │   ├─ PageError              a page that is no page
      │   ├─ WalkError              pages that do not make a list: a loop, a lost cursor, a foreign row
@@ -42,6 +44,8 @@ __all__ = [
     "PleoExtractError",
     "RejectedRows",
     "RequestRefused",
+    "RequestsExceeded",
+    "Stopped",
     "StorageError",
     "TryLater",
     "UsageError",
@@ -112,6 +116,14 @@ class TryLater(PleoExtractError):
 
 class DeadlineExceeded(TryLater):
     """The time given for this run is used up, or the wait that is due would outlast it."""
+
+
+class RequestsExceeded(TryLater):
+    """The requests given for this run are used up; what was fetched is kept for the next."""
+
+
+class Stopped(TryLater):
+    """The run was told to stop."""
 
 
 class ContractError(PleoExtractError):

@@ -27,7 +27,7 @@ from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["BY_CREATION", "NEWEST_FIRST", "PAGE_SIZE", "Order", "Verdict", "Walk", "Way", "judge"]
+__all__ = ["BY_CREATION", "NEWEST_FIRST", "PAGE_SIZE", "Mark", "Order", "Verdict", "Walk", "Way", "judge"]
 
 PAGE_SIZE: Final = 100
 """Rows asked for; the largest page that clients of a sibling endpoint have seen."""
@@ -58,7 +58,8 @@ class Walk:
         first_total, last_total: `total` as first and last told, None when absent.
         understood: the sorting keys, orders and limit that the server echoed on the first page.
         ended: ``end`` (hasNextPage was false) or ``until`` (the key that ends the walk was passed); None while under way.
-        edge: the key furthest along the walk so far.
+        until: the key that ends the walk, in walking direction; it may be set while the walk is under way.
+        first, edge, newest: the first key read, the one furthest along the walk, the one created last.
         restarts, anchors: how often a refused cursor sent the walk back to its start, or to an offset near its edge.
     """
 
@@ -70,6 +71,7 @@ class Walk:
         way: Way = "after",
         max_pages: int = MAX_PAGES,
         restarts: int = 1,
+        mark: Mark | None = None,
     ) -> None:
         """Prepare a walk.
 
@@ -79,6 +81,7 @@ class Walk:
             way: which of the contract's ways of paging to follow.
             max_pages: a cap; a list that is longer ends in an error.
             restarts: how often a refused cursor may send the walk back to its start.
+            mark: where an earlier walk of the same query stood; this one goes on from there.
         """
         self.query = query
         self.way = way
@@ -99,12 +102,18 @@ class Walk:
         self.anchors = 0
         self._new = 0
         self._prior: Key | None = None
-        self._until = until
+        self.until = until
+        self.first: Key | None = None
+        self.newest: Key | None = None
+        self._cursor: str | None = None
+        self._has_gone_on = False
         self._max_pages = max_pages
         self._restarts_left = restarts
         self._anchoring = 0
         self._empty = 0
         self._seen: set[str] = set()
+        if mark is not None:
+            self._resume(mark)
 
     @property
     def distinct(self) -> int | None:
@@ -119,6 +128,10 @@ class Walk:
             RequestRefused: a query without a cursor was refused and there is no simpler one.
         """
         query = self.query
+        if self._has_gone_on:  # resumed
+            if self.is_over:
+                return
+            query = self._go_on()
         while True:
             try:
                 info = yield query
@@ -147,6 +160,8 @@ class Walk:
         self._anchoring = 0
         if info.keys:
             self._new += self._count_new(info.keys)
+            self.first = info.keys[0] if self.first is None else self.first
+            self.newest = max(info.keys) if self.newest is None else max(self.newest, *info.keys)
             self._prior = info.keys[-1]
             furthest = min if self.query.descending else max
             self.edge = furthest(info.keys) if self.edge is None else furthest(self.edge, *info.keys)
@@ -189,12 +204,13 @@ class Walk:
             self.order = "none"
 
     def _count_new(self, keys: tuple[Key, ...]) -> int:
-        edge = self.edge
-        if edge is None:
+        """How many lie beyond the edge, and before the key that ends the walk: that one is another's to count."""
+        edge, until = self.edge, self.until
+        if edge is None and (until is None or self.query.descending):
             return len(keys)
         if self.query.descending:
-            return sum(key < edge for key in keys)
-        return sum(key > edge for key in keys)
+            return sum(key < edge for key in keys if edge is not None)
+        return sum((edge is None or key > edge) and (until is None or key < until) for key in keys)
 
     def _has_more(self, info: PageInfo) -> bool:
         if self.way != "before":
@@ -204,16 +220,22 @@ class Walk:
         return info.has_previous
 
     def _is_over(self, info: PageInfo) -> bool:
-        if not self._has_more(info):
-            self.ended = "end"
-        elif self._reaches_until(info):
+        self._has_gone_on = True
+        self._cursor = info.start_cursor if self.way == "before" else info.end_cursor
+        self.ended = None if self._has_more(info) else "end"
+        return self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the list or the part of it that is wanted has been read."""
+        if self.ended is None and self._reaches_until():
             self.ended = "until"
         return self.ended is not None
 
-    def _reaches_until(self, info: PageInfo) -> bool:
-        if self._until is None or self.order == "none" or not info.keys:
+    def _reaches_until(self) -> bool:
+        if self.until is None or self.order == "none" or self.edge is None:
             return False
-        last, until = info.keys[-1], self._until
+        last, until = self.edge, self.until
         if self.order == "created":  # ties stand in unknown order: read on to the first job strictly beyond
             return last[0] < until[0] if self.query.descending else last[0] > until[0]
         return last < until if self.query.descending else last >= until
@@ -262,7 +284,7 @@ class Walk:
         if self._anchoring > ANCHOR_TRIES:
             return self._restart(RequestRefused("no page near the place reached overlaps what was read"))
         back = PAGE_SIZE * (4 ** (self._anchoring - 1))
-        return self.query.at(offset=max(0, self._new + self.unkeyed - back))
+        return self.query.at(offset=max(0, (self.query.offset or 0) + self._new + self.unkeyed - back))
 
     def _overlaps(self, query: Query, info: PageInfo) -> bool:
         """Whether this page leaves no gap to what was read: in strict order, its first row is none beyond the edge."""
@@ -285,6 +307,54 @@ class Walk:
         self._prior = None
         self._seen.clear()
         return self.query
+
+    def mark(self) -> Mark:
+        """Where this walk stands after its last page, as plain data."""
+        return Mark(
+            first=self.first,
+            edge=self.edge,
+            newest=self.newest,
+            cursor=self._cursor,
+            at_end=self.ended == "end",
+            order=self.order,
+            pages=self.pages,
+            rows=self.rows,
+            new=self._new,
+            unkeyed=self.unkeyed,
+            totals=(self.first_total, self.last_total),
+        )
+
+    def _go_on(self) -> Query:
+        if is_cursor(self._cursor):
+            return self.query.at(after=self._cursor)
+        self._prior = None  # the cursor was lost or no cursor at all: from the start, what was read is known
+        return self.query
+
+    def _resume(self, mark: Mark) -> None:
+        self.first, self.edge, self.newest = mark.first, mark.edge, mark.newest
+        self._prior = mark.edge
+        self._cursor, self._has_gone_on = mark.cursor, True
+        self.ended = "end" if mark.at_end else None
+        self.order = mark.order
+        self.pages, self.rows, self._new, self.unkeyed = mark.pages, mark.rows, mark.new, mark.unkeyed
+        self.first_total, self.last_total = mark.totals
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a walk stood: enough to go on from there after a restart of the program."""
+
+    first: Key | None
+    edge: Key | None
+    newest: Key | None
+    cursor: str | None
+    at_end: bool
+    order: Order
+    pages: int
+    rows: int
+    new: int
+    unkeyed: int
+    totals: tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)

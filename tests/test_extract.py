@@ -237,7 +237,7 @@ def test_a_broken_server_leaves_the_lake_as_it_was(
     sandbox.world.advance(200_000)
     broken = Sandbox(sandbox.world, faults=faults)
     with pytest.raises(error) as caught:
-        dump_export_jobs(tmp_path, client=open_client(broken))
+        dump_export_jobs(tmp_path, client=open_client(broken), full=True)
     receipt = caught.value.receipt  # type: ignore[attr-defined]
     assert receipt["code"] == caught.value.code  # type: ignore[attr-defined]
     assert receipt["verdict"] == "incomplete"

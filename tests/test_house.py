@@ -39,7 +39,7 @@ LIBRARIES = {
     "paging": set(),
     "pace": set(),
     "decode": {"polars", "msgspec"},
-    "refresh": {"polars"},
+    "refresh": {"polars", "msgspec"},
     "sandbox": set(),
     "client": {"httpx"},
     "lake": {"polars", "msgspec", "filelock"},

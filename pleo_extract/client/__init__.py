@@ -14,6 +14,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
+from pleo_extract.client.accounts import AccountEntry, read_accounts
 from pleo_extract.client.credential import Credential, Secret
 from pleo_extract.client.run import Clock, Line, RealClock, Run
 from pleo_extract.client.server import open_transport, resolve_server
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.sandbox import Request, Response
 
-__all__ = ["Client", "Clock", "Run", "Secret", "resolve_server"]
+__all__ = ["AccountEntry", "Client", "Clock", "Run", "Secret", "read_accounts", "resolve_server"]
 
 IN_FLIGHT: Final = 8
 
@@ -69,6 +70,10 @@ class Client:
         clock: Clock | None = None,
         patience: Patience | None = None,
     ) -> None:
+        try:
+            credential = Credential.find(api_key, access_token)
+        finally:
+            del api_key, access_token  # a traceback may show the locals of this frame
         self.server = resolve_server(base_url or os.environ.get("PLEO_BASE_URL") or "production")
         company = company_id or os.environ.get("PLEO_COMPANY_ID") or None
         self.company_id = canonical_uuid(company) if company is not None else None
@@ -78,7 +83,7 @@ class Client:
         self._line = Line(
             server=self.server,
             transport=open_transport(self.server, transport, in_flight, ca_file, proxy),
-            credential=Credential.find(api_key, access_token),
+            credential=credential,
             window=Window(rate),
             patience=patience or Patience(),
             clock=clock or RealClock(),
@@ -100,6 +105,6 @@ class Client:
         """Close the connections."""
         self._line.transport.close()
 
-    def start_run(self, *, deadline: float | None = None) -> Run:
-        """A run: one budget of retries, and of time where `deadline` (seconds from now) is given."""
-        return Run(self._line, deadline)
+    def start_run(self, *, deadline: float | None = None, max_requests: int | None = None) -> Run:
+        """A run: one budget of retries, of time (`deadline`, seconds from now) and of requests where they are given."""
+        return Run(self._line, deadline, max_requests)

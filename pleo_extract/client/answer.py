@@ -25,7 +25,7 @@ from pleo_extract.pace import retry_after
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Again", "Answer", "Unauthorized", "judge", "translate"]
+__all__ = ["FOREIGN", "Again", "Answer", "Unauthorized", "forget_frames", "judge", "translate"]
 
 T = TypeVar("T")
 
@@ -40,6 +40,8 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    generation: int = 0
+    """Of the credential that was sent."""
 
 
 class Again(Exception):
@@ -53,11 +55,12 @@ class Again(Exception):
 
 
 class Unauthorized(Exception):
-    """A 401, and the error it is when the credential cannot be renewed."""
+    """A 401, the generation of the credential it refused, and the error it is when that cannot be renewed."""
 
-    def __init__(self, error: CredentialsError) -> None:
+    def __init__(self, error: CredentialsError, generation: int) -> None:
         super().__init__()
         self.error = error
+        self.generation = generation
 
 
 def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[bytes], T]) -> T:
@@ -67,7 +70,8 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
         try:
             return read(answer.body)
         except PageError as exc:
-            raise Again("bad body", exc) from exc
+            kind = escape(answer.headers.get("content-type", "no content type"))
+            raise Again("bad body", PageError(f"{exc}, sent as {kind}")) from exc
     if status in TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         wait = retry_after(answer.headers)
         raise Again(str(status), TryLater(f"the server answered {status}{_said(answer)}"), wait)
@@ -76,7 +80,8 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
             CredentialsError(
                 f"the server answered 401{_said(answer)}: the key or token is missing, wrong or expired. "
                 "Check PLEO_API_KEY or PLEO_ACCESS_TOKEN"
-            )
+            ),
+            answer.generation,
         )
     if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
         company = dict(params).get("company_id", "any company")
@@ -96,19 +101,30 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
 
 
 def _said(answer: Answer) -> str:
-    text = answer.body[:400].decode("utf-8", "replace").strip()
+    text = answer.body[:1000].decode("utf-8", "replace").strip()
     return f" ({escape(text, 160)})" if text else ""
 
 
 def _target(answer: Answer) -> str:
     try:
         host = httpx.URL(answer.headers.get("location", "")).host
-    except httpx.InvalidURL:
-        host = ""
+    except (httpx.InvalidURL, ValueError):  # a ValueError: a host that is no name
+        return "what is no URL"
     return f"host {escape(host)!r}" if host else "the same host"
 
 
-def translate(exc: httpx.HTTPError, host: str) -> Again | ConfigurationError:
+FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
+"""The roots of all that httpx raises."""
+
+
+def forget_frames(exc: BaseException | None) -> None:
+    """Take the tracebacks from a foreign error and its causes: the locals of those frames hold the credential."""
+    while exc is not None:
+        exc.__traceback__ = None
+        exc = exc.__cause__ or exc.__context__
+
+
+def translate(exc: Exception, host: str) -> Again | ConfigurationError:
     """An error of httpx as one of ours; the message never holds the request."""
     if isinstance(exc, httpx.DecodingError):
         return Again("bad body", PageError(f"the body of {host} cannot be decompressed"))

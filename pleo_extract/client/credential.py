@@ -8,11 +8,14 @@ import shlex
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import quote
 
 from pleo_extract.errors import CredentialsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import httpx
 
 __all__ = ["Credential", "Secret"]
 
@@ -27,9 +30,12 @@ class Secret:
     _reveal: Callable[[], str]
 
     def __init__(self, text: str) -> None:
-        if not text or not text.isascii() or not text.isprintable() or " " in text:
-            raise CredentialsError("the credential is empty or holds characters that no key or token has")
-        self._reveal = lambda: text
+        try:
+            if not _is_secret(text):
+                raise CredentialsError("the credential is empty or holds characters that no key or token has")
+            self._reveal = _keep(text)
+        finally:
+            del text  # a traceback may show the locals of this frame
 
     def reveal(self) -> str:
         """The text itself, for the one header it belongs in."""
@@ -47,10 +53,20 @@ class Secret:
         raise TypeError("a Secret is not pickled; make it anew where it is needed")
 
 
+def _is_secret(text: object) -> bool:
+    return isinstance(text, str) and text != "" and text.isascii() and text.isprintable() and " " not in text
+
+
+def _keep(text: str) -> Callable[[], str]:
+    return lambda: text
+
+
 class Credential:
     """One credential, and how it is renewed: once at a time, and only by who saw the present one fail."""
 
     def __init__(self, scheme: str, secret: Secret | None, supply: Callable[[], str] | None = None) -> None:
+        if scheme == "Basic" and secret is not None and ":" in secret.reveal():
+            raise CredentialsError("an API key holds no colon; give the key alone, the password is empty")
         self.generation = 0
         self._scheme = scheme
         self._secret = secret
@@ -64,17 +80,20 @@ class Credential:
         Raises:
             CredentialsError: there is none, or more than one.
         """
-        if api_key is None and access_token is None:
-            return cls._find_in_environment()
-        if api_key is not None and access_token is not None:
-            raise CredentialsError("there is an API key and an access token; give one of them")
-        if callable(access_token):
-            return cls("Bearer", None, access_token)
-        return (
-            cls("Basic", Secret(api_key))
-            if api_key is not None
-            else cls("Bearer", Secret(access_token or ""))
-        )
+        try:
+            if api_key is None and access_token is None:
+                return cls._find_in_environment()
+            if api_key is not None and access_token is not None:
+                raise CredentialsError("there is an API key and an access token; give one of them")
+            if callable(access_token):
+                return cls("Bearer", None, access_token)
+            return (
+                cls("Basic", Secret(api_key))
+                if api_key is not None
+                else cls("Bearer", Secret(access_token or ""))
+            )
+        finally:
+            del api_key, access_token  # a traceback may show the locals of this frame
 
     @classmethod
     def _find_in_environment(cls) -> Credential:
@@ -90,12 +109,26 @@ class Credential:
             return cls("Bearer", None, _run_token_command)
         return cls("Basic" if given == ["PLEO_API_KEY"] else "Bearer", Secret(os.environ[given[0]]))
 
-    def header(self) -> str:
-        """The value of Authorization: Bearer, or Basic with the key as user name and an empty password."""
-        secret = self._present()
+    def sign(self, request: httpx.Request) -> int:
+        """Give the request its Authorization: Bearer, or Basic with the key as user name and an empty password.
+
+        Returns:
+            The generation of the secret that it now bears, for `renew` should the server refuse it.
+        """
+        secret, generation = self._present()
         if self._scheme == "Basic":
-            return f"Basic {base64.b64encode(f'{secret.reveal()}:'.encode()).decode()}"
-        return f"{self._scheme} {secret.reveal()}"
+            request.headers["Authorization"] = (
+                f"Basic {base64.b64encode(f'{secret.reveal()}:'.encode()).decode()}"
+            )
+        else:
+            request.headers["Authorization"] = f"{self._scheme} {secret.reveal()}"
+        return generation
+
+    def mask(self, body: bytes) -> bytes:
+        """The bytes without the secret, should a server send back what it got: as it is, in base64, URL-encoded."""
+        for spelling in _spell(self._secret) if self._secret is not None else ():
+            body = body.replace(spelling, b"***")
+        return body
 
     def renew(self, generation: int) -> bool:
         """Get a new secret in place of the one of this generation; False when there is no way to get one."""
@@ -107,22 +140,37 @@ class Credential:
                 self.generation += 1
         return True
 
-    def _present(self) -> Secret:
+    def _present(self) -> tuple[Secret, int]:
         with self._lock:
             if self._secret is None and self._supply is not None:
                 self._secret = Secret(self._supply())
             if self._secret is None:
                 raise CredentialsError("there is no credential")
-            return self._secret
+            return self._secret, self.generation
+
+
+def _spell(secret: Secret) -> list[bytes]:
+    """How a server may spell the secret, the longest first, so that no part of a longer one stays behind."""
+    texts = {
+        secret.reveal(),
+        quote(secret.reveal(), safe=""),
+        *(base64.b64encode(f"{secret.reveal()}{end}".encode()).decode() for end in (":", "")),
+    }
+    return [text.encode() for text in sorted(texts, key=len, reverse=True)]
 
 
 def _run_token_command() -> str:
     """The output of the user's own command, which is split as a shell splits, and run without a shell."""
+    problem = ""
     try:
         command = shlex.split(os.environ["PLEO_TOKEN_COMMAND"])
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True)  # noqa: S603 - see above
-    except subprocess.CalledProcessError as exc:
-        raise CredentialsError(f"PLEO_TOKEN_COMMAND ended with {exc.returncode}") from None
-    except (OSError, subprocess.TimeoutExpired, ValueError) as exc:
-        raise CredentialsError(f"PLEO_TOKEN_COMMAND could not be run ({type(exc).__name__})") from None
-    return done.stdout.strip()
+        done = subprocess.run(  # noqa: S603 - see above
+            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+        if done.returncode == 0:
+            return done.stdout.strip()
+        problem = f"ended with {done.returncode}"
+        del done  # it holds what the command wrote, and a traceback may show the locals of this frame
+    except (OSError, KeyError, subprocess.TimeoutExpired, ValueError) as exc:
+        problem = f"could not be run ({type(exc).__name__})"
+    raise CredentialsError(f"PLEO_TOKEN_COMMAND {problem}")

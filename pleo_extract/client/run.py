@@ -7,13 +7,23 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import httpx
 
-from pleo_extract.client.answer import Again, Answer, Unauthorized, judge, translate
+from pleo_extract.client.answer import FOREIGN, Again, Answer, Unauthorized, forget_frames, judge, translate
+from pleo_extract.client.server import limit_time
 from pleo_extract.contract import PATH
-from pleo_extract.errors import DeadlineExceeded, PageError, TryLater
+from pleo_extract.errors import (
+    DeadlineExceeded,
+    PageError,
+    RequestsExceeded,
+    Stopped,
+    TryLater,
+    UsageError,
+    escape,
+)
 from pleo_extract.pace import Budget, Patience, Window, backoff
 from pleo_extract.version import __version__
 
@@ -29,6 +39,8 @@ T = TypeVar("T")
 
 LARGEST_PAGE: Final = 128 * 2**20
 """Decoded bytes of one page: 100 rows with a megabyte of text each fit."""
+LARGEST_ERROR: Final = 64 * 2**10
+"""Bytes of any other answer; what is beyond is not read."""
 
 
 class Clock(Protocol):
@@ -74,7 +86,7 @@ class Run:
         faults: why requests were sent again, by kind. stop: set it to end all waits and refuse new requests.
     """
 
-    def __init__(self, line: Line, deadline: float | None) -> None:
+    def __init__(self, line: Line, deadline: float | None, max_requests: int | None = None) -> None:
         self.line = line
         self.requests = 0
         self.retries = 0
@@ -84,6 +96,7 @@ class Run:
         self._clock = line.clock
         self._budget = Budget()
         self._deadline = deadline
+        self._max_requests = max_requests
         self._end = self._clock.monotonic() + deadline if deadline is not None else float("inf")
 
     def fetch(self, query: Query, read: Callable[[bytes], T]) -> T:
@@ -103,11 +116,10 @@ class Run:
         renewed = False
         while True:
             attempt += 1
-            generation = self.line.credential.generation
             try:
-                result = judge(self._ask(params), params, read)
+                result = judge(self._ask(params), params, partial(self._make, read))
             except Unauthorized as exc:
-                if renewed or not self.line.credential.renew(generation):
+                if renewed or not self.line.credential.renew(exc.generation):
                     raise exc.error from None
                 renewed = True
             except Again as exc:
@@ -117,6 +129,18 @@ class Run:
                 with self.line.lock:
                     self._budget.earn()
                 return result
+
+    def _make(self, read: Callable[[bytes], T], body: bytes) -> T:
+        """What `read` makes of the body; should it complain of a body that repeats the credential, none of it is shown."""
+        try:
+            return read(body)
+        except PageError as exc:
+            problem = exc
+        if self.line.credential.mask(body) == body:
+            raise problem
+        raise PageError(
+            f"{len(body)} bytes that are no page and repeat the credential, so they are not shown"
+        )
 
     def _before_retry(self, attempt: int, failure: Again, alike: list[str]) -> None:
         """Wait as the failure asks, or raise what it means when waiting will not help any more."""
@@ -142,13 +166,18 @@ class Run:
                 self.line.window.pause(self._clock.monotonic(), wait)
         else:
             self._wait(wait)
-        self.retries += 1
+        with self.line.lock:
+            self.retries += 1
 
     def _ask(self, params: list[tuple[str, str]]) -> Answer:
         line = self.line
         with line.places:
             self._wait_for_place()
             with line.lock:
+                if self._max_requests is not None and self.requests >= self._max_requests:
+                    raise RequestsExceeded(
+                        f"this run's {self._max_requests} requests are used up; what was fetched is kept, run again to go on"
+                    )
                 self.requests += 1
             return self._send(params)
 
@@ -161,7 +190,7 @@ class Run:
             if now + wait >= self._end:
                 raise DeadlineExceeded(
                     f"this run's deadline of {self._deadline:g} s would pass while waiting {wait:.0f} s for the next "
-                    "request the pace allows. Give it more time, or come back later"
+                    f"request the pace allows. Give it more time, or come back in {wait:.0f} s"
                 )
             self._wait(wait)
             with line.lock:
@@ -174,7 +203,7 @@ class Run:
             with self.line.lock:
                 self.waited += seconds
         if self.stop.is_set():
-            raise TryLater("this run was stopped")
+            raise Stopped("this run was stopped")
 
     def _send(self, params: list[tuple[str, str]]) -> Answer:
         patience = self.line.patience
@@ -182,38 +211,54 @@ class Run:
         left = min(patience.request_seconds, self._end - started)
         read = max(0.05, min(patience.read_seconds, left))
         connect = max(0.05, min(patience.connect_seconds, left))
-        timeout = {"connect": connect, "read": read, "write": read, "pool": left}
-        request = httpx.Request(
-            "GET",
-            self.line.server.copy_with(path=self.line.server.path.rstrip("/") + PATH, params=params),
-            headers={
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-                "Authorization": self.line.credential.header(),
-                "User-Agent": f"pleo-extract/{__version__}",
-            },
-            extensions={"timeout": timeout},
-        )
+        timeout = {"connect": connect, "read": read, "write": read, "pool": max(0.05, left)}
+        request = self._write_request(params, timeout)
+        generation = self.line.credential.sign(request)
         try:
-            response = self.line.transport.handle_request(request)
-            try:
-                body = self._read(response, started + left)
-            finally:
-                response.close()
-        except httpx.HTTPError as exc:
+            with limit_time(max(0.05, left)):
+                response = self.line.transport.handle_request(request)
+                try:
+                    body = self._read(response, started + left)
+                finally:
+                    response.close()
+        except FOREIGN as exc:
+            forget_frames(exc)
             raise translate(exc, self.line.server.host) from exc
-        return Answer(response.status_code, response.headers, body)
+        if response.status_code != httpx.codes.OK:
+            body = self.line.credential.mask(body)
+        return Answer(response.status_code, response.headers, body, generation)
+
+    def _write_request(self, params: list[tuple[str, str]], timeout: dict[str, float]) -> httpx.Request:
+        server = self.line.server
+        try:
+            url = server.copy_with(path=server.path.rstrip("/") + PATH, params=params)
+        except httpx.InvalidURL:
+            raise UsageError("the query is longer than a URL may be; nothing was sent") from None
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": f"pleo-extract/{__version__}",
+        }
+        return httpx.Request("GET", url, headers=headers, extensions={"timeout": timeout})
 
     def _read(self, response: httpx.Response, end: float) -> bytes:
         body = bytearray()
+        is_page = response.status_code == httpx.codes.OK
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", "identity", "gzip"):  # others, or several, unpack a bomb within one chunk
+            if not is_page:
+                return b""
+            raise Again(
+                "bad body", PageError(f"the body is packed as {escape(encoding)}, which nobody asked for")
+            )
         for chunk in response.iter_bytes():
             body += chunk
+            if len(body) > LARGEST_ERROR and not is_page:
+                break
             if len(body) > LARGEST_PAGE:
                 raise PageError(
                     f"a page of more than {LARGEST_PAGE} bytes after decoding; it was not read further"
                 )
             if self._clock.monotonic() > end:
                 raise httpx.ReadTimeout("the answer came too slowly")
-            if self.stop.is_set():
-                raise TryLater("this run was stopped")
         return bytes(body)

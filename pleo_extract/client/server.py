@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import ssl
-from typing import TYPE_CHECKING
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.sandbox import Request, Response
 
-__all__ = ["open_transport", "resolve_server"]
+__all__ = ["limit_time", "open_transport", "resolve_server"]
 
 
 def resolve_server(base_url: str) -> httpx.URL:
@@ -28,13 +32,20 @@ def resolve_server(base_url: str) -> httpx.URL:
     """
     try:
         url = httpx.URL(SERVERS.get(base_url, base_url))
+        url.raw_host.decode("ascii").encode("idna")  # as looking it up will do
     except (httpx.InvalidURL, TypeError, ValueError) as exc:
         raise ConfigurationError(f"the base URL cannot be read ({type(exc).__name__})") from None
     if url.userinfo:
         raise ConfigurationError("the base URL holds a user or password; set PLEO_API_KEY instead")
     if url.scheme not in ("http", "https") or not url.host:
+        # A text without a scheme is not shown: it may be a key in the wrong place.
+        shown = f" {escape(str(url))!r}" if url.scheme else ""
         raise ConfigurationError(
-            f"the base URL {escape(str(url))!r} is neither production, staging nor an https:// address"
+            f"the base URL{shown} is neither production, staging nor an https:// address"
+        )
+    if url.port is not None and not 0 < url.port < 2**16:
+        raise ConfigurationError(
+            f"the base URL of {escape(url.host)} has port {url.port}; a port is 1 to 65535"
         )
     if url.query or url.fragment:
         raise ConfigurationError(f"the base URL of {escape(url.host)} has a query or fragment; leave it out")
@@ -73,11 +84,14 @@ def open_transport(
     limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight, keepalive_expiry=30)
     try:
         verify = _trust(ca_file) if server.scheme == "https" else False
-        return httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, proxy=proxy)
+        network = httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, proxy=proxy)
     except (OSError, ssl.SSLError) as exc:
         raise ConfigurationError(f"the CA file {ca_file} cannot be used: {type(exc).__name__}") from exc
-    except (ValueError, httpx.InvalidURL) as exc:
+    except (ValueError, httpx.InvalidURL, ImportError) as exc:  # an ImportError: socks without its package
         raise ConfigurationError(f"the proxy cannot be used: {type(exc).__name__}") from None
+    pool: Any = network._pool  # noqa: SLF001 - httpx has no other way to its sockets; a test fails if this one goes
+    pool._network_backend = _Punctual(pool._network_backend)  # noqa: SLF001 - as above
+    return network
 
 
 def _trust(ca_file: str | Path | None) -> ssl.SSLContext:
@@ -86,6 +100,51 @@ def _trust(ca_file: str | Path | None) -> ssl.SSLContext:
         if ca_file
         else httpx.create_ssl_context(trust_env=False)
     )
+
+
+class _Limit(threading.local):
+    until = math.inf
+
+
+_limit: Final = _Limit()
+
+
+@contextmanager
+def limit_time(seconds: float) -> Iterator[None]:
+    """What this thread sends and reads within is over after so many seconds, however slowly the bytes come."""
+    _limit.until = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _limit.until = math.inf
+
+
+class _Punctual:
+    """A network, or a stream of it, that no timeout of a single read outlasts: a drip in the head must not hang."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def connect_tcp(self, *args: Any, timeout: float | None = None, **more: Any) -> _Punctual:
+        return _Punctual(self._inner.connect_tcp(*args, timeout=_cut(timeout), **more))
+
+    def start_tls(self, *args: Any, timeout: float | None = None, **more: Any) -> _Punctual:
+        return _Punctual(self._inner.start_tls(*args, timeout=_cut(timeout), **more))
+
+    def read(self, size: int, timeout: float | None = None) -> bytes:
+        data: bytes = self._inner.read(size, timeout=_cut(timeout))
+        return data
+
+    def write(self, data: bytes, timeout: float | None = None) -> None:
+        self._inner.write(data, timeout=_cut(timeout))
+
+
+def _cut(timeout: float | None) -> float:
+    left = max(0.001, _limit.until - time.monotonic())  # with 0 a socket would not wait at all
+    return left if timeout is None else min(timeout, left)
 
 
 class _InProcess(httpx.BaseTransport):

@@ -5,16 +5,18 @@ client.get(query) -> bytes -> decode -> typed frame -> staging -> merge into par
 """
 
 from pleo_extract.extract.answers import connect
-from pleo_extract.extract.dump import dump_export_jobs
+from pleo_extract.extract.dump import DumpOptions, dump_accounts, dump_export_jobs
 from pleo_extract.extract.iterate import Batches, iter_export_jobs
 from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
 from pleo_extract.extract.receipt import Receipt
 
 __all__ = [
     "Batches",
+    "DumpOptions",
     "JobPage",
     "Receipt",
     "connect",
+    "dump_accounts",
     "dump_export_jobs",
     "fetch_page",
     "iter_export_jobs",

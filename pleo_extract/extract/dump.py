@@ -1,25 +1,26 @@
-"""One dump: the list read into staging, merged into the lake, published; and the account of it."""
+"""One dump: accounts read into staging, merged into the lake, published; and the account of it."""
 
 from __future__ import annotations
 
+import logging
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
-from pleo_extract.contract import KEY
-from pleo_extract.errors import (
-    ConfigurationError,
-    DataError,
-    IncompleteWalk,
-    PleoExtractError,
-    RejectedRows,
-)
+import msgspec
+
+from pleo_extract.contract import canonical_uuid
+from pleo_extract.errors import ConfigurationError, PleoExtractError, RejectedRows, UsageError
+from pleo_extract.extract.account import AccountDump, How, name_account
 from pleo_extract.extract.load import open_client
-from pleo_extract.extract.reading import narrow, read_batches
 from pleo_extract.extract.receipt import Receipt
+from pleo_extract.extract.shield import hold_signals
 from pleo_extract.lake import (
+    KEEP,
+    KEEP_COUNT,
     Layout,
-    Staging,
     commit,
     hold_lock,
     name_run,
@@ -28,20 +29,40 @@ from pleo_extract.lake import (
     sweep,
     write_last_run,
 )
-from pleo_extract.paging import BY_CREATION, Verdict, Walk, judge
 from pleo_extract.progress import show_progress
+from pleo_extract.refresh import FULL_EVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from pleo_extract.client import Client, Run
+    from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake import Manifest
 
-__all__ = ["dump_export_jobs"]
+__all__ = ["DumpOptions", "dump_accounts", "dump_export_jobs"]
 
-MANY_REJECTED: Final = 100
-"""Above this many rejected rows, and above 1 % of all rows, nothing is published."""
+THREADS: Final = 8
+"""Accounts read at once."""
+
+_log = logging.getLogger(__name__)
+
+
+class DumpOptions(TypedDict, total=False):
+    """What else a dump may be told.
+
+    full: walk the whole list, whatever a refresh would do. full_every: a full walk at least so often (7 days).
+    accept_vanished: believe a server that no longer lists more than 1 % of the jobs.
+    deadline: seconds the run may take. max_requests: requests it may send; it publishes nothing half, and goes on next time.
+    keep, keep_count: how long a snapshot stays after it was replaced (24 hours), and how many stay (1,000).
+    """
+
+    full: bool
+    full_every: timedelta
+    accept_vanished: bool
+    deadline: float | None
+    max_requests: int | None
+    keep: timedelta
+    keep_count: int
 
 
 def dump_export_jobs(
@@ -49,17 +70,21 @@ def dump_export_jobs(
     *,
     company_id: str | None = None,
     client: Client | None = None,
-    deadline: float | None = None,
     progress: bool | None = None,
+    **options: Unpack[DumpOptions],
 ) -> Receipt:
-    """Bring the lake up to date: every job once, published whole or not at all.
+    """Bring the lake up to date: every job once, published whole or not at all, at the cost of what changed.
+
+    The first dump walks the whole list. Later ones read the open jobs, the newer ones, those that were open before
+    and a sample of the rest, and walk the whole list again where anything does not fit, and every 7 days. A run that
+    was cut short is gone on with.
 
     Args:
         lake: the lake's folder; made where there is none. A lake belongs to one server.
         company_id: one company's jobs; by default the client's company, or all that the credential may see.
         client: server and credential; by default from the environment (PLEO_API_KEY and others, see Client).
-        deadline: seconds the run may take; by default as long as its budget of retries lasts.
         progress: show a progress bar; by default on a terminal and in a notebook.
+        **options: full, full_every, accept_vanished, deadline, max_requests, keep, keep_count; see `DumpOptions`.
 
     Returns:
         The receipt: what was read, what that proves, what was published.
@@ -70,138 +95,210 @@ def dump_export_jobs(
         LakeLocked, LakeError, StorageError, CredentialsError, ContractError, TryLater, ConfigurationError: nothing is
         published. Each error carries the `receipt` and its exit `code`; ``_meta/last_run.json`` says the same.
     """
-    started = time.monotonic()
-    layout = Layout(lake)
+    how, keep = _read_options(options)
+    with open_client(client) as source:
+        server = str(source.server).rstrip("/")
+        company = canonical_uuid(company_id) if company_id is not None else source.company_id
+        account = AccountDump(name_account(server, company), lambda: nullcontext(source), how)
+        with (
+            _Dump.begin(lake, server, keep) as dump,
+            show_progress(f"dump to {lake}", show=progress) as update,
+        ):
+            dump.make([account], update)
+    if account.error is not None:
+        account.error.receipt = account.receipt.to_dict()
+        raise account.error
+    return account.receipt
+
+
+def dump_accounts(
+    lake: str | Path,
+    accounts: Sequence[AccountEntry],
+    *,
+    progress: bool | None = None,
+    **options: Unpack[DumpOptions],
+) -> list[Receipt]:
+    """Bring a lake of many companies up to date, each with its own credential, pace and state.
+
+    One company's failure never costs another's data: the others are published, and the receipt of the one that
+    failed has its `code` and `error`. The companies that were brought up to date longest ago come first.
+
+    Args:
+        lake: the lake's folder. accounts: from `read_accounts`; all of one server.
+        accounts: who to dump, from `read_accounts`; all of one server.
+        progress: show a progress bar; by default on a terminal and in a notebook.
+        **options: as for `dump_export_jobs`; deadline and max_requests are for each company.
+
+    Returns:
+        One receipt an account, in the order of `accounts`; `worst_code` makes one exit code of theirs.
+
+    Raises:
+        LakeLocked, LakeError, StorageError, ConfigurationError: what concerns the lake as a whole.
+    """
+    how, keep = _read_options(options)
+    servers = {entry.server for entry in accounts}
+    if len(servers) != 1:
+        raise ConfigurationError(
+            f"one lake holds one server's jobs; the accounts name {sorted(servers) or 'none'}"
+        )
+    dumps = [
+        AccountDump(name_account(entry.server, entry.company_id), entry.open, how, name=entry.name)
+        for entry in accounts
+    ]
     with (
-        open_client(client) as source,
-        hold_lock(layout),
-        show_progress(f"dump to {lake}", show=progress) as update,
+        _Dump.begin(lake, servers.pop(), keep) as dump,
+        show_progress(f"dump of {len(accounts)} accounts to {lake}", show=progress) as update,
     ):
-        dump = _Dump(layout, source, company_id, deadline)
-        dump.receipt.lake = str(lake)
-        complaint: PleoExtractError | None = None
-        try:
-            complaint = dump.make(lambda walk, run: update(walk.rows, walk.last_total, run.waited))
-        except PleoExtractError as exc:
-            complaint = exc
-        receipt = dump.close(started, complaint)
-        if complaint is not None:
-            complaint.receipt = receipt.to_dict()
-            raise complaint
-        return receipt
+        dump.make(dumps, update)
+    return [each.receipt for each in dumps]
 
 
 class _Dump:
-    """A dump under way."""
+    """A dump of one or more accounts under way, the lake held."""
 
-    def __init__(
-        self, layout: Layout, client: Client, company_id: str | None, deadline: float | None
-    ) -> None:
+    def __init__(self, layout: Layout, lake: str, server: str, keep: tuple[timedelta, int]) -> None:
         self.layout = layout
-        self.server = str(client.server).rstrip("/")
-        self.query = narrow(
-            BY_CREATION, company_id=narrow(BY_CREATION, company_id=company_id).company_id or client.company_id
-        )
-        self.run = client.start_run(deadline=deadline)
-        self.receipt = Receipt(
-            run=name_run(),
-            account=f"{self.server} {self.query.company_id or '*'}",
-        )
+        self.run = name_run()
+        self._lake = lake
+        self._server = server
+        self._keep = keep
+        self._started = time.monotonic()
 
-    def make(self, on_page: Callable[[Walk, Run], None]) -> PleoExtractError | None:
-        """Read and publish; returns what the run has to complain of although it published."""
-        base = self._open_lake()
-        staging = Staging.start(self.layout.staging, self.receipt.run)
-        walk, verdict = self._read(staging, on_page)
-        self._refuse_many_rejected(staging)
-        self._publish(staging, base, walk)
-        staging.keep_rejected(self.layout.rejected)
-        staging.clear()
-        if verdict.name == "incomplete":
-            return IncompleteWalk(
-                f"{verdict.why}. What there is was published as incomplete; the next run reads all again"
-            )
-        return self._complain_of_rejected(staging)
+    @classmethod
+    @contextmanager
+    def begin(cls, lake: str | Path, server: str, keep: tuple[timedelta, int]) -> Iterator[_Dump]:
+        """Hold the lake."""
+        layout = Layout(lake)
+        with hold_lock(layout):
+            yield cls(layout, str(lake), server, keep)
 
-    def close(self, started: float, complaint: PleoExtractError | None) -> Receipt:
-        """The receipt, finished and recorded."""
-        receipt = self.receipt
-        receipt.count_run(self.run)
-        receipt.seconds = round(time.monotonic() - started, 3)
-        receipt.code = complaint.code if complaint else 0
-        complete = receipt.verdict != "incomplete" and (
-            complaint is None or isinstance(complaint, RejectedRows)
-        )
-        write_last_run(
-            self.layout,
-            receipt=receipt.to_dict(),
-            error=str(complaint) if complaint else None,
-            complete=complete,
-        )
-        return receipt
+    def make(self, accounts: Sequence[AccountDump], update: Callable[[int, int | None, float], None]) -> None:
+        """Read all accounts, publish those that may be, record how it ended; only what concerns the lake is raised."""
+        for account in accounts:
+            account.receipt.run, account.receipt.lake = self.run, self._lake
+        failure: BaseException | None = None
+        try:
+            base = self._open_lake()
+            _log.info("run %s: %d account(s) to %s", self.run, len(accounts), self.layout.root)
+            self._read(accounts, base, update)
+            self._publish([account for account in accounts if account.state is not None], base)
+        except (PleoExtractError, KeyboardInterrupt, SystemExit) as exc:
+            failure = exc
+            raise
+        finally:
+            self._record(accounts, failure)
 
     def _open_lake(self) -> Manifest | None:
         snapshot = self.layout.snapshot()
         base = self.layout.manifest(snapshot.number) if snapshot else None
-        if base is not None and base.server != self.server:
+        if base is not None and base.server != self._server:
             raise ConfigurationError(
-                f"the lake {self.layout.root} holds jobs of {base.server}; {self.server} needs a lake of its own"
+                f"the lake {self.layout.root} holds jobs of {base.server}; {self._server} needs a lake of its own"
             )
-        sweep(self.layout, snapshot)
+        sweep(self.layout, snapshot, now=datetime.now(UTC))
         return base
 
-    def _read(self, staging: Staging, on_page: Callable[[Walk, Run], None]) -> tuple[Walk, Verdict]:
-        walk, distinct = self._walk(staging, on_page)
-        verdict = judge(distinct, (walk.first_total, walk.last_total))
-        if verdict.again:
-            previous = distinct
-            walk, distinct = self._walk(staging, on_page, again=True)
-            verdict = judge(distinct, (walk.first_total, walk.last_total), previous=previous)
-        self.receipt.conclude(verdict, distinct=distinct)
-        return walk, verdict
-
-    def _walk(
-        self, staging: Staging, on_page: Callable[[Walk, Run], None], *, again: bool = False
-    ) -> tuple[Walk, int]:
-        """One pass into staging, and how many different jobs are staged now (unusable rows count as read)."""
-        walk = Walk(self.query)
+    def _read(
+        self,
+        accounts: Sequence[AccountDump],
+        base: Manifest | None,
+        update: Callable[[int, int | None, float], None],
+    ) -> None:
+        if len(accounts) == 1:
+            accounts[0].read(self.layout, base, self.run, update)
+            return
+        known = base.accounts if base else {}
+        never = datetime.min.replace(tzinfo=UTC)
+        stalest = sorted(
+            accounts, key=lambda each: known[each.key].updated_at or never if each.key in known else never
+        )
+        pool = ThreadPoolExecutor(max_workers=min(THREADS, len(accounts)))
         try:
-            for frame, rejected in read_batches(self.run, walk, on_page):
-                staging.add(frame, rejected)
-        finally:
-            self.receipt.count_walk(walk)
-            self.receipt.rejected = staging.rejected
-        if walk.distinct is not None and not again:
-            return walk, walk.distinct + walk.unkeyed
-        return walk, sum(_count_jobs(staging, month) for month in staging.months()) + walk.unkeyed
+            for future in [pool.submit(each.read, self.layout, base, self.run, update) for each in stalest]:
+                future.result()
+        except BaseException:
+            for each in accounts:
+                if each.run is not None:
+                    each.run.stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
 
-    def _refuse_many_rejected(self, staging: Staging) -> None:
-        if staging.rejected > MANY_REJECTED and staging.rejected > self.receipt.rows / 100:
-            raise DataError(
-                f"{staging.rejected} of {self.receipt.rows} rows do not fit the contract, more than 1 %: nothing was "
-                f"published. The rows are in {staging.folder}; perhaps the API changed: look for a newer pleo-extract"
-            )
+    def _publish(self, accounts: Sequence[AccountDump], base: Manifest | None) -> None:
+        if not accounts:
+            return
+        stagings = [account.staging for account in accounts if account.staging is not None]
+        now = datetime.now(UTC)
+        with hold_signals():
+            manifest, written = publish(self.layout, stagings, base, server=self._server)
+            for account in accounts:
+                self._fill(account.receipt, manifest, base, written)
+            states = {
+                account.key: msgspec.structs.replace(account.state, updated_at=now)
+                for account in accounts
+                if account.state is not None
+            }
+            commit(self.layout, manifest, base, receipt=sum_receipts(accounts).to_dict(), accounts=states)
+            for staging in stagings:
+                staging.keep_rejected(self.layout.rejected)
+                staging.clear()
+        prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=self._keep[0], count=self._keep[1])
 
-    def _publish(self, staging: Staging, base: Manifest | None, walk: Walk) -> None:
-        manifest, written = publish(self.layout, staging, base, server=self.server)
-        receipt = self.receipt
+    def _fill(self, receipt: Receipt, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
         receipt.published = base is None or manifest.snapshot != base.snapshot
         receipt.snapshot, receipt.lake_rows, receipt.months_written = (
             manifest.snapshot,
             manifest.rows,
             written,
         )
-        receipt.count_run(self.run)
-        edge = list(walk.edge) if walk.edge else None
-        account = {"verdict": receipt.verdict, "walked_at": datetime.now(UTC).isoformat(), "frontier": edge}
-        commit(self.layout, manifest, receipt=receipt.to_dict(), accounts={receipt.account: account})
-        prune(self.layout, manifest.snapshot, now=datetime.now(UTC))
+        receipt.seconds = round(time.monotonic() - self._started, 3)
 
-    def _complain_of_rejected(self, staging: Staging) -> RejectedRows | None:
-        if not staging.rejected:
-            return None
-        return RejectedRows(staging.reasons)
+    def _record(self, accounts: Sequence[AccountDump], failure: BaseException | None) -> None:
+        for account in accounts:
+            error = failure if account.state is None or failure is not None else None
+            shown = account.error or error
+            account.receipt.code, account.receipt.error = _code_of(shown), str(shown) if shown else None
+        receipt = sum_receipts(accounts)
+        receipt.seconds = round(time.monotonic() - self._started, 3)
+        bad = [account.receipt for account in accounts if account.receipt.code]
+        complete = (
+            not [each for each in bad if each.code != RejectedRows.code] and receipt.verdict != "incomplete"
+        )
+        _log.info("run %s: code %d, %s", self.run, receipt.code, receipt.verdict)
+        write_last_run(
+            self.layout,
+            receipt=receipt.to_dict(),
+            error=receipt.error,
+            complete=complete,
+            failed={each.name or each.account: [each.code, each.error] for each in bad}
+            if len(accounts) > 1
+            else {},
+        )
 
 
-def _count_jobs(staging: Staging, month: str) -> int:
-    return sum(1 for _ in {key for frame in staging.read(month) for key in frame.select(KEY).iter_rows()})
+def sum_receipts(accounts: Sequence[AccountDump]) -> Receipt:
+    """The receipts of a run's accounts as one; of one account, its own."""
+    receipts = [account.receipt for account in accounts]
+    return receipts[0] if len(receipts) == 1 else Receipt.sum(receipts)
+
+
+def _code_of(error: BaseException | None) -> int:
+    if error is None:
+        return 0
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
+
+
+def _read_options(options: DumpOptions) -> tuple[How, tuple[timedelta, int]]:
+    keep, count = options.get("keep", KEEP), options.get("keep_count", KEEP_COUNT)
+    if keep < timedelta(0) or count < 1:
+        raise UsageError("keep must not be negative, and keep_count at least 1")
+    how = How(
+        full=options.get("full", False),
+        full_every=options.get("full_every", FULL_EVERY),
+        accept_vanished=options.get("accept_vanished", False),
+        deadline=options.get("deadline"),
+        max_requests=options.get("max_requests"),
+    )
+    return how, (keep, count)

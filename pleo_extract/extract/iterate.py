@@ -9,7 +9,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
 from pleo_extract.extract.load import DEADLINE, open_client
-from pleo_extract.extract.reading import read_batches
+from pleo_extract.extract.reading import RowCount, read_walk
 from pleo_extract.extract.wanted import Instant, Wanted, check_wanted
 from pleo_extract.paging import Walk, judge
 from pleo_extract.progress import show_progress
@@ -77,12 +77,10 @@ def _iterate(wanted: Wanted, client: Client | None, progress: bool | None) -> It
         run = source.start_run(deadline=DEADLINE)
         walk = wanted.for_company_of(source).start_walk()
         once = _Once(walk)
-        for frame, rejected in read_batches(
-            run, walk, lambda walk, run: update(walk.rows, walk.last_total, run.waited)
-        ):
-            if rejected:
-                raise RejectedRows([str(row) for row in rejected])
-            kept = wanted.keep(once.keep_new(frame))
+        for part in read_walk(run, walk, RowCount(run, update).count):
+            if part.rejected:
+                raise RejectedRows([str(row) for row in part.rejected])
+            kept = wanted.keep(once.keep_new(part.frame))
             if kept.height:
                 yield kept
         if walk.ended == "end" and judge(once.count, (walk.first_total, walk.last_total)).again:

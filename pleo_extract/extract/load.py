@@ -11,7 +11,7 @@ import polars as pl
 from pleo_extract.client import Client
 from pleo_extract.decode import build_frame
 from pleo_extract.errors import IncompleteWalk, RejectedRows
-from pleo_extract.extract.reading import ask, read_batches
+from pleo_extract.extract.reading import RowCount, ask, totals_of
 from pleo_extract.extract.wanted import check_wanted
 from pleo_extract.paging import Verdict, Walk, judge
 from pleo_extract.progress import show_progress
@@ -80,17 +80,18 @@ def load_export_jobs(
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
         wanted = wanted.for_company_of(source)
         run = source.start_run(deadline=DEADLINE)
-        return _load(run, wanted, lambda walk, run: update(walk.rows, walk.last_total, run.waited))
+        rows = RowCount(run, update)
+        return _load(run, wanted, source.in_flight, rows.count)
 
 
-def _load(run: Run, wanted: Wanted, on_page: Callable[[Walk, Run], None]) -> pl.DataFrame:
-    frame, walk = _read_once(run, wanted, on_page)
-    verdict = _judge(frame, walk)
+def _load(run: Run, wanted: Wanted, segments: int, on_page: Callable[[Walk], None]) -> pl.DataFrame:
+    frame, walks = _read_once(run, wanted, segments, on_page)
+    verdict = _judge(frame, walks)
     if verdict.again:
         before = frame.height
-        more, walk = _read_once(run, wanted, on_page)
+        more, walks = _read_once(run, wanted, segments, on_page)
         frame = keep_latest(pl.concat([frame, more]))
-        verdict = _judge(frame, walk, previous=before)
+        verdict = _judge(frame, walks, previous=before)
     if verdict.name == "incomplete":
         raise IncompleteWalk(
             f"{verdict.why}; the list is not complete. Try again, or dump it, which keeps what it gets"
@@ -98,22 +99,24 @@ def _load(run: Run, wanted: Wanted, on_page: Callable[[Walk, Run], None]) -> pl.
     return wanted.keep(frame).sort("created_at", "id")
 
 
-def _read_once(run: Run, wanted: Wanted, on_page: Callable[[Walk, Run], None]) -> tuple[pl.DataFrame, Walk]:
-    walk = wanted.start_walk()
+def _read_once(
+    run: Run, wanted: Wanted, segments: int, on_page: Callable[[Walk], None]
+) -> tuple[pl.DataFrame, list[Walk]]:
+    walks, parts = wanted.start_reading(run, segments, on_page)
     frames: list[pl.DataFrame] = []
     rejected: list[Rejected] = []
-    for frame, misfits in read_batches(run, walk, on_page):
-        frames.append(frame)
-        rejected += misfits
+    for part in parts:
+        frames.append(part.frame)
+        rejected += part.rejected
     if rejected:
         raise RejectedRows([str(row) for row in rejected])
-    return keep_latest(pl.concat(frames)), walk
+    return keep_latest(pl.concat(frames)), walks
 
 
-def _judge(frame: pl.DataFrame, walk: Walk, previous: int | None = None) -> Verdict:
-    if walk.ended == "until":
+def _judge(frame: pl.DataFrame, walks: list[Walk], previous: int | None = None) -> Verdict:
+    if walks[-1].ended == "until":
         return Verdict("complete")
-    return judge(frame.height, (walk.first_total, walk.last_total), previous=previous)
+    return judge(frame.height, totals_of(walks), previous=previous)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pleo_extract.errors import worst_code
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pleo_extract.client import Run
     from pleo_extract.paging import Verdict, Walk
 
@@ -24,15 +28,20 @@ class Receipt(msgspec.Struct, kw_only=True):
         total_first, total_last: the server's `total` on the first and last page; None where it told none.
         order: the order the walk proved, ``strict``, ``created`` or ``none``.
         understood: sorting keys, sorting orders and limit as the server echoed them.
+        vanished: (company_id, id) of jobs newly found to be no longer listed; their rows stay as last seen.
+        audited: old jobs read anew by chance; audited_share: of all jobs, the chance that one changed row is noticed.
         faults: why requests were repeated, by kind. restarts: times a lost cursor sent a walk back.
         published: whether a new snapshot came of it. snapshot: the one now current. lake_rows: rows in it.
-        months_written: partitions rewritten. code: the exit code.
+        months_written: partitions rewritten. code: the exit code; error: the message that goes with it.
     """
 
     run: str = ""
     lake: str = ""
     account: str = ""
+    name: str = ""
     mode: str = "full"
+    why_full: str = ""
+    resumed: bool = False
     verdict: str = "incomplete"
     why: str = ""
     pages: int = 0
@@ -48,6 +57,9 @@ class Receipt(msgspec.Struct, kw_only=True):
     total_last: int | None = None
     order: str = "none"
     understood: dict[str, Any] = {}
+    vanished: list[tuple[str, str]] = []
+    audited: int = 0
+    audited_share: float = 0.0
     faults: dict[str, int] = {}
     restarts: int = 0
     published: bool = False
@@ -55,6 +67,7 @@ class Receipt(msgspec.Struct, kw_only=True):
     lake_rows: int = 0
     months_written: list[str] = []
     code: int = 0
+    error: str | None = None
 
     def count_run(self, run: Run) -> None:
         """Take over what the client counted."""
@@ -76,6 +89,40 @@ class Receipt(msgspec.Struct, kw_only=True):
         """The verdict, and the count it rests on."""
         self.verdict, self.why, self.distinct = verdict.name, verdict.why, distinct
         self.duplicates = max(0, self.rows - distinct - self.rejected)
+
+    @classmethod
+    def sum(cls, receipts: Sequence[Receipt]) -> Receipt:
+        """One receipt for the accounts of one run: counts added, the worst verdict and code."""
+        counts = (
+            "pages",
+            "requests",
+            "retries",
+            "waited",
+            "rows",
+            "distinct",
+            "duplicates",
+            "rejected",
+            "restarts",
+            "audited",
+        )
+        worst = next((each for each in receipts if each.code), None)
+        codes = [each.code for each in receipts]
+        verdicts = {each.verdict for each in receipts}
+        first = receipts[0]
+        return cls(
+            run=first.run,
+            lake=first.lake,
+            account=f"{len(receipts)} accounts",
+            mode="full" if any(each.mode == "full" for each in receipts) else "refresh",
+            verdict=next((v for v in ("incomplete", "complete_with_drift") if v in verdicts), "complete"),
+            published=any(each.published for each in receipts),
+            snapshot=max(each.snapshot for each in receipts),
+            lake_rows=max(each.lake_rows for each in receipts),
+            months_written=max((each.months_written for each in receipts), key=len),
+            code=worst_code(codes),
+            error=f"{worst.name or worst.account}: {worst.error}" if worst else None,
+            **{name: sum(getattr(each, name) for each in receipts) for name in counts},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""

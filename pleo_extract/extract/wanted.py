@@ -11,13 +11,13 @@ import polars as pl
 from pleo_extract.contract import Query
 from pleo_extract.decode import instant_key
 from pleo_extract.errors import UsageError
-from pleo_extract.extract.reading import narrow
+from pleo_extract.extract.reading import Part, narrow, read_list, read_walk
 from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from pleo_extract.client import Client
+    from pleo_extract.client import Client, Run
 
 __all__ = ["Instant", "Wanted", "check_wanted"]
 
@@ -36,6 +36,16 @@ class Wanted:
     def for_company_of(self, client: Client) -> Wanted:
         """The same, for the client's company where none was named."""
         return replace(self, company_id=self.company_id or client.company_id)
+
+    def start_reading(
+        self, run: Run, segments: int, on_page: Callable[[Walk], None]
+    ) -> tuple[list[Walk], Iterator[Part]]:
+        """The walks that read what is wanted, and what they read: in segments where the whole list is."""
+        if self.since is None and not self.statuses:
+            query = narrow(BY_CREATION, company_id=self.company_id)
+            return read_list(run, query, segments=segments, on_page=on_page)
+        walk = self.start_walk()
+        return [walk], read_walk(run, walk, on_page)
 
     def start_walk(self) -> Walk:
         """Ascending to the end; with `since`, newest first down to it."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from pleo_extract.errors import LakeError
 from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest, Snapshot
 from pleo_extract.lake.lock import hold_lock
-from pleo_extract.lake.publish import KEEP, commit, prune, publish, sweep, write_manifest
+from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
-from pleo_extract.lake.staging import Staging, name_run
+from pleo_extract.lake.staging import Header, Staging, name_run
 from pleo_extract.lake.verify import Verification, verify_lake
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT",
     "KEEP",
+    "KEEP_COUNT",
     "FileEntry",
+    "Header",
     "LastRun",
     "Layout",
     "Manifest",
@@ -43,7 +45,6 @@ __all__ = [
     "sweep",
     "verify_lake",
     "write_last_run",
-    "write_manifest",
 ]
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "remove_tree",
     "rename",
     "replace_file",
+    "size_of",
     "swap_link",
     "sync_folder",
     "write_file",
@@ -140,6 +141,20 @@ def read_file(path: Path) -> bytes:
     """
     try:
         return path.read_bytes()
+    except FileNotFoundError as exc:
+        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
+    except OSError as exc:
+        raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        LakeError: it is not there.
+    """
+    try:
+        return path.stat().st_size
     except FileNotFoundError as exc:
         raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
     except OSError as exc:

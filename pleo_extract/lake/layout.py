@@ -21,6 +21,7 @@ import polars as pl
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import ConfigurationError, LakeError, UsageError
 from pleo_extract.lake import disk
+from pleo_extract.refresh import Account
 
 __all__ = ["FORMAT", "FileEntry", "Layout", "Manifest", "Snapshot", "decode_manifest"]
 
@@ -54,7 +55,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     files: list[FileEntry]
     library: str
     receipt: dict[str, Any] = {}
-    accounts: dict[str, dict[str, Any]] = {}
+    accounts: dict[str, Account] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,14 @@ class Layout:
             )
         number = numbers[-1] if isinstance(as_of, datetime) else int(as_of)
         return Snapshot(number, self.snapshot_folder(number).resolve())
+
+    def scan(self, number: int | None) -> pl.LazyFrame:
+        """All rows of a snapshot, lazily; none of None."""
+        return (
+            Snapshot.scan_nothing()
+            if number is None
+            else Snapshot(number, self.snapshot_folder(number)).scan()
+        )
 
     def manifest(self, number: int) -> Manifest:
         """The manifest of a snapshot.

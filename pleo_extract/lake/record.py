@@ -21,6 +21,7 @@ class LastRun(msgspec.Struct, kw_only=True):
 
     `code` is the exit code, `error` its message or null, `published` whether a new snapshot came of it,
     `last_complete_at` when a run last ended complete (UTC), `seconds_since_complete` how long that was before the end.
+    `failed` names the accounts that failed, each with its code and message, where there is more than one.
     """
 
     run: str
@@ -31,9 +32,17 @@ class LastRun(msgspec.Struct, kw_only=True):
     last_complete_at: datetime | None
     seconds_since_complete: float | None
     receipt: dict[str, Any]
+    failed: dict[str, list[Any]] = {}
 
 
-def write_last_run(layout: Layout, *, receipt: dict[str, Any], error: str | None, complete: bool) -> None:
+def write_last_run(
+    layout: Layout,
+    *,
+    receipt: dict[str, Any],
+    error: str | None,
+    complete: bool,
+    failed: dict[str, list[Any]],
+) -> None:
     """Record how this run ended; `receipt` holds its run, code and whether it published."""
     now = datetime.now(UTC)
     before = read_last_run(layout)
@@ -47,6 +56,7 @@ def write_last_run(layout: Layout, *, receipt: dict[str, Any], error: str | None
         last_complete_at=last,
         seconds_since_complete=(now - last).total_seconds() if last else None,
         receipt=receipt,
+        failed=failed,
     )
     disk.make_folder(layout.meta, private=True)
     disk.replace_file(layout.last_run, msgspec.json.format(msgspec.json.encode(record), indent=1))

@@ -1,0 +1,162 @@
+"""Many companies, each with a credential of its own: the accounts file.
+
+    base_url = "production"                 # for all that do not name one
+
+    [[account]]
+    name = "Acme"
+    company_id = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11"
+    api_key_env = "ACME_PLEO_KEY"           # or api_key_file, access_token_env, access_token_file
+    rate = 300                              # requests in any minute; 500 by default
+
+The file holds no secret, only where each is: the name of an environment variable, or a file that only its owner
+can read (relative to the accounts file).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import tomllib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pleo_extract.client.server import open_transport, resolve_server
+from pleo_extract.contract import canonical_uuid
+from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
+from pleo_extract.pace import RATE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from pleo_extract.client import Client
+
+__all__ = ["AccountEntry", "read_accounts"]
+
+SOURCES: Final = ("api_key_env", "api_key_file", "access_token_env", "access_token_file")
+KNOWN: Final = frozenset({"name", "company_id", "base_url", "rate", *SOURCES})
+CONNECTIONS: Final = 8
+"""Open connections to one server, all accounts together."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountEntry:
+    """One account of the file: a company, its server, and where its credential is."""
+
+    name: str
+    company_id: str
+    server: str
+    rate: int
+    source: str
+    place: str
+    shared: _Shared
+
+    @contextmanager
+    def open(self) -> Iterator[Client]:
+        """A client for this company; its credential is read now, its connections are shared with the other accounts.
+
+        Raises:
+            CredentialsError: the variable or file is missing or empty. ConfigurationError: others can read the file.
+        """
+        from pleo_extract.client import Client  # noqa: PLC0415 - the room's own front
+
+        text = (
+            _read_file(Path(self.place)) if self.source.endswith("file") else os.environ.get(self.place, "")
+        )
+        if not text:
+            raise CredentialsError(f"{self.name}: {self.source} {self.place} is not set, or empty")
+        key, token = (text, None) if self.source.startswith("api_key") else (None, text)
+        transport = self.shared.transport(self.server)
+        yield Client(
+            self.server,
+            api_key=key,
+            access_token=token,
+            company_id=self.company_id,
+            rate=self.rate,
+            in_flight=1,
+            transport=transport,
+        )
+
+
+class _Shared:
+    """The connections that all accounts of a file share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._transports: dict[str, httpx.BaseTransport] = {}
+
+    def transport(self, server: str) -> httpx.BaseTransport:
+        with self._lock:
+            if server not in self._transports:
+                self._transports[server] = open_transport(
+                    resolve_server(server), None, CONNECTIONS, None, None
+                )
+            return self._transports[server]
+
+
+def read_accounts(path: str | Path) -> list[AccountEntry]:
+    """The accounts of a TOML file, checked; no credential is read yet.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or an entry cannot be used; the message names the entry.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
+    entries = content.get("account")
+    if not isinstance(entries, list) or not entries:
+        raise ConfigurationError(f"{path} has no [[account]]")
+    default, shared = content.get("base_url", "production"), _Shared()
+    accounts = [_read_entry(entry, n, path, default, shared) for n, entry in enumerate(entries, start=1)]
+    companies = [account.company_id for account in accounts]
+    if len(set(companies)) < len(companies):
+        twice = next(company for company in companies if companies.count(company) > 1)
+        raise ConfigurationError(f"{path} names company {twice} twice")
+    return accounts
+
+
+def _read_entry(entry: Any, number: int, path: Path, base_url: object, shared: _Shared) -> AccountEntry:
+    if not isinstance(entry, dict):
+        raise ConfigurationError(f"{path}: account {number} is no table")
+    where = f"{path}: account {number} ({entry.get('name', 'without a name')})"
+    if unknown := sorted(entry.keys() - KNOWN):
+        raise ConfigurationError(
+            f"{where} has an unknown key {unknown[0]!r}; there are {', '.join(sorted(KNOWN))}"
+        )
+    given = [source for source in SOURCES if source in entry]
+    if len(given) != 1 or not isinstance(entry[given[0]], str):
+        raise ConfigurationError(f"{where} needs one of {', '.join(SOURCES)}")
+    try:
+        company = canonical_uuid(entry.get("company_id"))
+    except UsageError as exc:
+        raise ConfigurationError(f"{where}: {exc}") from exc
+    rate = entry.get("rate", RATE)
+    if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
+        raise ConfigurationError(f"{where}: rate must be a whole number from 1, not {rate!r}")
+    place = entry[given[0]]
+    return AccountEntry(
+        name=str(entry.get("name", company)),
+        company_id=company,
+        server=str(resolve_server(str(entry.get("base_url", base_url)))).rstrip("/"),
+        rate=rate,
+        source=given[0],
+        place=str(path.parent / place) if given[0].endswith("file") else place,
+        shared=shared,
+    )
+
+
+def _read_file(path: Path) -> str:
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise ConfigurationError(f"{path} can be read by others; run: chmod 600 {path}")
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise CredentialsError(f"cannot read {path}: {type(exc).__name__}") from exc

@@ -1,0 +1,171 @@
+"""One account of a dump: read into staging, a refresh where that suffices, a full walk where it does not."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import polars as pl
+
+from pleo_extract.errors import IncompleteWalk, LakeError, PleoExtractError, RejectedRows, UsageError, escape
+from pleo_extract.extract.full import read_everything
+from pleo_extract.extract.reading import RowCount
+from pleo_extract.extract.receipt import Receipt
+from pleo_extract.extract.refreshing import Misfit, refresh
+from pleo_extract.extract.task import Task
+from pleo_extract.lake import Header, Staging
+from pleo_extract.refresh import FULL_EVERY, Account, choose_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from datetime import timedelta
+
+    from pleo_extract.client import Client, Run
+    from pleo_extract.lake import Layout, Manifest
+
+__all__ = ["AccountDump", "How", "name_account"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a dump is to be made; see `dump_export_jobs`."""
+
+    full: bool = False
+    full_every: timedelta = FULL_EVERY
+    accept_vanished: bool = False
+    deadline: float | None = None
+    max_requests: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("deadline", self.deadline), ("max_requests", self.max_requests)):
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} must be above 0, not {value!r}")
+
+
+def name_account(server: str, company_id: str | None) -> str:
+    """What an account is called in the manifest: the server and the company, ``*`` for any company."""
+    return f"{server} {company_id or '*'}"
+
+
+class AccountDump:
+    """One account of one dump.
+
+    Attributes:
+        key: the account's name in the manifest. receipt: what this run can say about it, filled as it goes.
+        staging, state: its rows and what the manifest will say about it, once they may be published; else None.
+        error: why they may not be, or what there is to complain of although they may.
+    """
+
+    def __init__(
+        self, key: str, open_client: Callable[[], AbstractContextManager[Client]], how: How, *, name: str = ""
+    ) -> None:
+        self.key = key
+        self.name = name
+        self.receipt = Receipt(account=key, name=name)
+        self.run: Run | None = None
+        self.staging: Staging | None = None
+        self.state: Account | None = None
+        self.error: PleoExtractError | None = None
+        self._open_client = open_client
+        self._how = how
+
+    def read(
+        self,
+        layout: Layout,
+        base: Manifest | None,
+        run: str,
+        update: Callable[[int, int | None, float], None],
+    ) -> None:
+        """Read what the lake lacks into staging. An error is kept in `error`; staged pages stay for the next run."""
+        try:
+            with self._open_client() as client:
+                self.run = client.start_run(deadline=self._how.deadline, max_requests=self._how.max_requests)
+                self.state, self.staging = self._read(layout, base, run, client.in_flight, update)
+            self.error = self._complain()
+        except PleoExtractError as exc:
+            self.error = exc
+        except pl.exceptions.PolarsError as exc:  # our own frames fit; what does not is a file of the lake
+            self.error = LakeError(
+                f"the lake {layout.root} cannot be read ({escape(str(exc), 200)}); run verify"
+            )
+            self.error.__cause__ = exc
+        finally:
+            if self.run is not None:
+                self.receipt.count_run(self.run)
+
+    def _read(
+        self,
+        layout: Layout,
+        base: Manifest | None,
+        run: str,
+        in_flight: int,
+        update: Callable[[int, int | None, float], None],
+    ) -> tuple[Account, Staging]:
+        assert self.run is not None
+        current, now = self.run, datetime.now(UTC)
+        how, receipt = self._how, self.receipt
+        before = base.accounts.get(self.key) if base else None
+        mode, why = choose_mode(before, now=now, full=how.full, full_every=how.full_every)
+        header = Header(run=run, mode=mode, base=base.snapshot if base else 0, started_at=now)
+        staging = self._open_staging(layout, header)
+        receipt.resumed = staging.resumed
+        task = Task(
+            run=current,
+            in_flight=in_flight,
+            company_id=None if self.key.endswith(" *") else self.key.rpartition(" ")[2],
+            lake=self._scan(layout, base),
+            before=before or Account(),
+            staging=staging,
+            receipt=receipt,
+            on_page=RowCount(current, update).count,
+        )
+        if staging.mode == "refresh" and not staging.is_done("refresh"):
+            try:
+                receipt.mode = "refresh"
+                return msgspec.structs.replace(refresh(task), name=self.name), staging
+            except Misfit as misfit:
+                why = str(misfit)
+                _log.warning("%s: %s; reading everything", self.key, why)
+                staging.finish("refresh")
+        receipt.mode, receipt.why_full = "full", why
+        state = read_everything(task, now, accept_vanished=how.accept_vanished)
+        return msgspec.structs.replace(state, name=self.name), staging
+
+    def _open_staging(self, layout: Layout, header: Header) -> Staging:
+        """What an earlier run left, or a new one; a refresh that was cut short does not stand in for a full walk."""
+        left = Staging.resume(layout.staging, self.key, base=header.base, now=header.started_at)
+        if left is None or (left.mode == "refresh" and header.mode == "full"):
+            return Staging.start(layout.staging, self.key, header)
+        _log.info("%s: going on with %d staged batches of run %s", self.key, len(left.batches), left.run)
+        return left
+
+    def _scan(self, layout: Layout, base: Manifest | None) -> pl.LazyFrame:
+        """The lake's rows of this account."""
+        rows = layout.scan(base.snapshot if base else None)
+        return (
+            rows
+            if self.key.endswith(" *")
+            else rows.filter(pl.col("company_id") == self.key.rpartition(" ")[2])
+        )
+
+    def _complain(self) -> PleoExtractError | None:
+        assert self.state is not None
+        assert self.staging is not None
+        self.receipt.rejected = len(set(self.staging.names))
+        if self.receipt.verdict == "incomplete":
+            return IncompleteWalk(
+                f"{self.receipt.why}. What there is was published as incomplete; the next run reads all again"
+            )
+        if self.staging.reasons:
+            return RejectedRows(self.staging.reasons)
+        if self.state.rejected:
+            return RejectedRows(
+                [f"{self.state.rejected[0]} was rejected by an earlier run, and not seen right since"]
+            )
+        return None

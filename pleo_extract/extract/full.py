@@ -1,0 +1,131 @@
+"""A full walk: everything is read, and what that proves is said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pleo_extract.contract import KEY
+from pleo_extract.errors import ContractError, DataError
+from pleo_extract.extract.reading import narrow, read_list, totals_of
+from pleo_extract.paging import BY_CREATION, Verdict, judge
+from pleo_extract.refresh import Account, created_month
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pleo_extract.extract.task import Task
+    from pleo_extract.paging import Walk
+    from pleo_extract.refresh import JobKey
+
+__all__ = ["read_everything"]
+
+MANY_REJECTED: Final = 100
+"""Above this many rejected rows, and above 1 % of all rows, nothing is published."""
+MANY_VANISHED: Final = 100
+"""Above this many vanished jobs, and above 1 % of all, the server is not believed without confirmation."""
+
+
+def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Account:
+    """Walk the whole list into staging, twice where the counts ask for it; returns the account's new state.
+
+    Raises:
+        DataError: too many rows that do not fit. ContractError: too many jobs have vanished.
+        PleoExtractError: the walk did not come to its end.
+    """
+    walks, distinct = _pass(task, "full")
+    verdict = judge(distinct, totals_of(walks))
+    if verdict.again:
+        walks, again = _pass(task, "again")
+        verdict = judge(again, totals_of(walks), previous=distinct)
+        distinct = again
+    order = min((walk.order for walk in walks), key=("none", "created", "strict").index)
+    complete = verdict.name != "incomplete"
+    vanished = (
+        _find_vanished(task, accept_vanished=accept_vanished) if complete and order != "none" else set()
+    )
+    news = sorted(vanished - task.known_vanished())
+    if news:
+        why = f"{len(news)} job(s) of the lake are no longer listed"
+        verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
+    task.receipt.conclude(verdict, distinct=distinct)
+    task.receipt.order, task.receipt.vanished = order, news
+    _refuse_many_rejected(task)
+    newest = [walk.newest for walk in walks if walk.newest is not None]
+    if not complete:
+        return Account(
+            verdict=verdict.name,
+            frontier=task.before.frontier,
+            vanished=task.before.vanished,
+            rejected=sorted(set(task.staging.names)),
+        )
+    return Account(
+        verdict=verdict.name,
+        order=order,
+        frontier=max(newest, default=None),
+        full_at=now,
+        full_jobs=distinct,
+        vanished=sorted(vanished),
+        rejected=sorted(set(task.staging.names)),
+    )
+
+
+def _pass(task: Task, phase: str) -> tuple[list[Walk], int]:
+    """One walk over the list, and how many different jobs are staged after it, unusable rows included."""
+    query = narrow(BY_CREATION, company_id=task.company_id)
+    walks, parts = read_list(
+        task.run, query, segments=task.in_flight, marks=task.staging.marks(phase), on_page=task.on_page
+    )
+    try:
+        task.stage(phase, parts)
+    finally:
+        for walk in walks:
+            task.receipt.count_walk(walk)
+    unkeyed = sum(walk.unkeyed for walk in walks)
+    proven = [walk.distinct for walk in walks if walk.distinct is not None]
+    if len(proven) == len(walks) and phase == "full":
+        return walks, sum(proven) + unkeyed
+    return walks, sum(_count_jobs(task, month) for month in task.staging.months()) + unkeyed
+
+
+def _count_jobs(task: Task, month: str) -> int:
+    frames = [frame.select(KEY) for frame in task.staging.read(month)]
+    return pl.concat(frames).unique().height
+
+
+def _find_vanished(task: Task, *, accept_vanished: bool) -> set[JobKey]:
+    """Jobs of the lake that a full walk in proven order did not meet, twice."""
+    known = task.known_vanished()
+    unmet = _unmet(task)
+    if unmet <= known:
+        return unmet
+    _pass(task, "confirm")
+    unmet = _unmet(task)
+    drop = len(unmet - known)
+    if drop > max(MANY_VANISHED, task.before.full_jobs // 100) and not accept_vanished:
+        task.staging.clear()
+        raise ContractError(
+            f"{drop} jobs that the lake has are no longer listed by the server, of {task.before.full_jobs} at the last "
+            "full walk. If that is right, run again with --accept-vanished; nothing was published"
+        )
+    return unmet
+
+
+def _unmet(task: Task) -> set[JobKey]:
+    unmet: set[JobKey] = set()
+    months = task.lake.select(created_month().unique()).collect().to_series().to_list()
+    for month in months:
+        lake = task.lake.filter(created_month() == month).select(KEY).collect()
+        met = pl.concat([lake.clear(), *(frame.select(KEY) for frame in task.staging.read(month))])
+        unmet |= {(company, name) for company, name in lake.join(met, on=KEY, how="anti").iter_rows()}
+    return unmet
+
+
+def _refuse_many_rejected(task: Task) -> None:
+    rejected = len(set(task.staging.names))
+    if rejected > MANY_REJECTED and rejected > task.receipt.rows / 100:
+        raise DataError(
+            f"{rejected} of {task.receipt.rows} rows do not fit the contract, more than 1 %: nothing was published. The "
+            f"rows are in {task.staging.folder}; perhaps the API changed: look for a newer pleo-extract"
+        )

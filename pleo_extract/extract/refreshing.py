@@ -1,0 +1,188 @@
+"""A refresh: only what can have changed is read, and what was read must fit what the lake has.
+
+(a) the open jobs, by status; (b) the list newest-first, down to an hour below the last frontier; (c) jobs that were
+open in the lake and are so no longer, each on the page where it must stand; (d) a page or two of old jobs, by
+chance; (e) counts against `total`. Whatever does not fit is said, and turns the run into a full walk.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import polars as pl
+
+from pleo_extract.contract import KEY
+from pleo_extract.decode import instant_key
+from pleo_extract.errors import CursorRefused, RequestRefused
+from pleo_extract.extract.reading import narrow
+from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Verdict, Walk
+from pleo_extract.refresh import (
+    OPEN,
+    find_changed,
+    find_unknown,
+    group_ranks,
+    is_beyond,
+    is_unsettled,
+    stop_line,
+)
+
+if TYPE_CHECKING:
+    from pleo_extract.contract import Query
+    from pleo_extract.extract.task import Task
+    from pleo_extract.refresh import Account, JobKey
+
+__all__ = ["Misfit", "refresh"]
+
+AUDIT_PAGES: Final = 2
+SLACK: Final = 20
+"""Rows that a page for one job also shows before its expected rank, since jobs appear and vanish meanwhile."""
+MANY_JOBS: Final = 200
+"""More jobs than these are not looked for one by one."""
+
+
+class Misfit(Exception):
+    """What was read does not fit the lake: only a full walk can tell. The message says what."""
+
+
+def refresh(task: Task) -> Account:
+    """Read what can have changed into staging; returns the account's new state.
+
+    Raises:
+        Misfit: a full walk is due.
+    """
+    newest = narrow(NEWEST_FIRST, company_id=task.company_id)
+    walk = _read_open_and_new(task, newest)
+    vanished = _find_settled(task, walk, newest)
+    _audit(task, walk, newest)
+    _compare(task, vanished)
+    return _conclude(task, walk, vanished)
+
+
+def _read_open_and_new(task: Task, newest: Query) -> Walk:
+    before = task.before
+    assert before.frontier is not None, "choose_mode asks for a full walk without one"
+    try:
+        task.walk("open", Walk(narrow(BY_CREATION, company_id=task.company_id, statuses=OPEN), restarts=5))
+        walk = task.walk("new", Walk(newest, until=stop_line(before.frontier)))
+    except (CursorRefused, RequestRefused) as exc:
+        raise Misfit(f"the list could not be read in parts ({exc})") from exc
+    if not task.staging.frame("open").filter(~pl.col("status").is_in(OPEN)).is_empty():
+        raise Misfit("the server does not keep to the statuses asked for")
+    if walk.order == "none" or (walk.order == "created" and before.order == "strict"):
+        raise Misfit("the server no longer keeps the order of creation")
+    if walk.edge is None:
+        raise Misfit("the list is empty")
+    return walk
+
+
+def _find_settled(task: Task, walk: Walk, newest: Query) -> set[JobKey]:
+    """Look for the jobs that were open in the lake and are so no longer; returns those that have vanished."""
+    assert walk.edge is not None
+    staged = task.staging.frame()
+    passed = task.lake.filter(is_beyond(walk.edge)).select("status", *KEY).collect()
+    known = task.known_vanished()
+    gone = passed.join(staged, on=KEY, how="anti")
+    settled = [key for key in gone.filter(~is_unsettled()).select(KEY).iter_rows() if key not in known]
+    if settled:
+        raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
+    vanished = {(company, name) for _, company, name in gone.iter_rows()} - known
+    open_before = (
+        task.lake.filter(is_unsettled() & ~is_beyond(walk.edge)).select("created_at", *KEY).collect()
+    )
+    missing = open_before.join(staged, on=KEY, how="anti")
+    missing = missing.filter([key not in known for key in missing.select(KEY).iter_rows()])
+    return vanished | (_look_for(task, missing, newest) if missing.height else set())
+
+
+def _look_for(task: Task, jobs: pl.DataFrame, newest: Query) -> set[JobKey]:
+    """Read the pages on which these jobs must stand, or walk down to the oldest; returns those that are not there."""
+    left = jobs
+    ranks = _rank(task, jobs)
+    offsets = group_ranks(ranks, page=PAGE_SIZE, slack=SLACK)
+    if ranks and len(offsets) <= max(ranks) // PAGE_SIZE + 1:
+        beside = PAGE_SIZE - SLACK
+        for step in (0, -beside, beside):
+            pages = task.read_pages("rank", newest, [max(0, offset + step) for offset in offsets])
+            if pages is None:
+                break
+            left = left.join(pl.concat(pages), on=KEY, how="anti")
+            inside = [_lies_on(pages, created) for created in left["created_at"]]
+            if all(inside):  # where it must stand it does not
+                return set(left.select(KEY).iter_rows())
+    created = left["created_at"].min()
+    task.walk("deep", Walk(newest, until=(instant_key(created), "")))  # type: ignore[arg-type]
+    return set(left.join(task.staging.frame("deep"), on=KEY, how="anti").select(KEY).iter_rows())
+
+
+def _rank(task: Task, jobs: pl.DataFrame) -> list[int]:
+    """How many jobs stand before each in the newest-first list; none where there are too many to ask for."""
+    if jobs.height > MANY_JOBS:
+        return []
+    keys = [(instant_key(created), name) for created, name in jobs.select("created_at", "id").iter_rows()]
+    newer = (
+        task.lake.select(is_beyond(key).sum().alias(str(n)) for n, key in enumerate(keys)).collect().row(0)
+    )
+    fresh = task.count_new()
+    return [fresh + count for count in newer]
+
+
+def _lies_on(pages: list[pl.DataFrame], created: object) -> bool:
+    return any(page["created_at"].min() < created < page["created_at"].max() for page in pages if page.height)  # type: ignore[operator]
+
+
+def _audit(task: Task, walk: Walk, newest: Query) -> None:
+    """Read some old jobs anew, chosen by chance; the receipt says what share of the lake that is."""
+    total = walk.last_total or task.count_lake()
+    if walk.ended == "end" or total <= walk.rows + PAGE_SIZE:
+        return
+    last = total - PAGE_SIZE
+    offsets = [random.randint(walk.rows, last) for _ in range(AUDIT_PAGES)]  # noqa: S311 - a sample, not a secret
+    pages = task.read_pages("audit", newest, offsets)
+    audited = pl.concat(pages).unique(KEY).height if pages else 0
+    task.receipt.audited, task.receipt.audited_share = audited, round(audited / total, 6)
+
+
+def _compare(task: Task, vanished: set[JobKey]) -> None:
+    """What was read anew against what the lake has of it."""
+    assert task.before.frontier is not None
+    fresh = task.staging.frame()
+    changed = find_changed(task.lake_rows(fresh), fresh)
+    if changed.height:
+        raise Misfit(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
+    for page in task.staging.pages("audit", "rank"):
+        low, high = page["created_at"].min(), page["created_at"].max()
+        lake = (
+            task.lake.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY).collect()
+        )
+        unknown = find_unknown(lake, page, until=stop_line(task.before.frontier))
+        if unknown.height:
+            raise Misfit(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
+        inside = lake.filter(pl.col("created_at").is_between(low, high, closed="none"))
+        gone = set(inside.join(page, on=KEY, how="anti").select(KEY).iter_rows())
+        gone -= task.known_vanished() | vanished
+        if gone:
+            raise Misfit(f"{len(gone)} old job(s) are no longer listed")
+
+
+def _conclude(task: Task, walk: Walk, vanished: set[JobKey]) -> Account:
+    """Counts against `total`; where they fit, this refresh is complete."""
+    before, staged = task.before, task.staging.frame()
+    met = set(staged.select(KEY).iter_rows())
+    gone = (task.known_vanished() | vanished) - met
+    seen = {f"{company}/{name}" for company, name in met}
+    rejected = sorted({*before.rejected, *task.staging.names} - seen)
+    jobs = task.count_lake() + task.count_new() - len(gone) + len(rejected)
+    totals = [total for total in (walk.first_total, walk.last_total) if total is not None]
+    if totals and not min(totals) <= jobs <= max(totals):
+        raise Misfit(f"the lake and what was read make {jobs} jobs, the server counts {totals[-1]}")
+    drift = len(set(totals)) > 1 or vanished
+    why = f"{len(vanished)} open job(s) are no longer listed" if vanished else "jobs came or went meanwhile"
+    verdict = Verdict("complete_with_drift", why) if drift else Verdict("complete")
+    task.receipt.conclude(verdict, distinct=len(met))
+    task.receipt.vanished = sorted(vanished)
+    newest = max(key for key in (walk.newest, before.frontier) if key is not None)
+    return msgspec.structs.replace(
+        before, verdict=verdict.name, frontier=newest, vanished=sorted(gone), rejected=rejected
+    )

@@ -1,0 +1,41 @@
+"""Signals held back while a snapshot is published, so that it is published whole or not at all, and soon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+__all__ = ["hold_signals"]
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM act when this is over; a second one acts at once. Does nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        if held:  # told twice
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        held.append(number)
+
+    before = {number: signal.signal(number, hold) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            os.kill(os.getpid(), held[0])

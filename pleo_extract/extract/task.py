@@ -1,0 +1,109 @@
+"""One account's reading under way: what it reads with, what it knows, where it puts what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pleo_extract.contract import KEY
+from pleo_extract.decode import build_frame
+from pleo_extract.errors import RequestRefused
+from pleo_extract.extract.reading import ask, read_walk
+from pleo_extract.paging import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pleo_extract.client import Run
+    from pleo_extract.contract import Query
+    from pleo_extract.extract.reading import Part
+    from pleo_extract.extract.receipt import Receipt
+    from pleo_extract.lake import Staging
+    from pleo_extract.refresh import Account, JobKey
+
+__all__ = ["Task"]
+
+MANY_INSTANTS: Final = 1_000
+"""Up to so many, the lake is asked for rows of these very instants; above, for a span."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One account of one dump.
+
+    Attributes:
+        run, in_flight: how requests are sent. company_id: whose jobs; None for all that the credential may see.
+        lake: the lake's rows of this account, lazily. before: its state after the last run.
+        staging: where rows go. receipt: what is counted. on_page: told of every page.
+    """
+
+    run: Run
+    in_flight: int
+    company_id: str | None
+    lake: pl.LazyFrame
+    before: Account
+    staging: Staging
+    receipt: Receipt
+    on_page: Callable[[Walk], None]
+
+    def stage(self, phase: str, parts: Iterable[Part]) -> None:
+        """Put what a walk reads into staging."""
+        for part in parts:
+            self.staging.add(part.frame, part.rejected, phase=phase, segment=part.segment, mark=part.mark)
+
+    def walk(self, phase: str, walk: Walk) -> Walk:
+        """A walk into staging; one that an earlier run began goes on from where it stood."""
+        marks = self.staging.marks(phase)
+        if marks and not walk.query.statuses:
+            walk = Walk(walk.query, until=walk.until, mark=marks[0])
+        try:
+            self.stage(phase, read_walk(self.run, walk, self.on_page))
+        finally:
+            self.receipt.count_walk(walk)
+        return walk
+
+    def read_pages(self, phase: str, query: Query, offsets: Sequence[int]) -> list[pl.DataFrame] | None:
+        """Single pages of a list into staging; None where the server takes no offsets or does not keep the order."""
+        frames = []
+        for offset in offsets:
+            walk = Walk(query.at(offset=offset))
+            steps = walk.steps()
+            try:
+                page = ask(self.run, next(steps))
+                steps.send(page.info)
+            except RequestRefused:
+                return None
+            except StopIteration:
+                pass
+            self.receipt.pages += 1
+            self.receipt.rows += page.info.rows
+            if walk.order == "none":
+                return None
+            frame, rejected = build_frame([page])
+            self.staging.add(frame, rejected, phase=phase)
+            frames.append(frame)
+        return frames
+
+    def count_lake(self) -> int:
+        """Jobs of this account in the lake."""
+        return int(self.lake.select(pl.len()).collect().item())
+
+    def lake_rows(self, fresh: pl.DataFrame) -> pl.DataFrame:
+        """Rows of the lake that were created when these were, and perhaps others: all that can share a key with them."""
+        created = fresh["created_at"].unique()
+        if created.is_empty():
+            return self.lake.head(0).collect()
+        if len(created) <= MANY_INSTANTS:
+            return self.lake.filter(pl.col("created_at").is_in(created.to_list())).collect()
+        return self.lake.filter(pl.col("created_at").is_between(created.min(), created.max())).collect()
+
+    def count_new(self) -> int:
+        """Jobs staged that the lake does not have."""
+        fresh = self.staging.frame().unique(KEY)
+        return fresh.join(self.lake_rows(fresh), on=KEY, how="anti").height
+
+    def known_vanished(self) -> set[JobKey]:
+        """Jobs of the lake that the server was known not to list any more."""
+        return {(company, name) for company, name in self.before.vanished}

@@ -1,0 +1,423 @@
+"""A dump that costs what changed, and survives: refresh, misfits, resume, vanished jobs, many companies."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+
+from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract.errors import (
+    ContractError,
+    LakeError,
+    LakeLocked,
+    PleoExtractError,
+    RejectedRows,
+    RequestsExceeded,
+    UsageError,
+)
+from pleo_extract.lake import Layout, hold_lock
+from pleo_extract.sandbox import API_KEY, Sandbox, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pleo_extract.extract import Receipt
+
+    OpenClient = Callable[[Sandbox], Client]
+    MakeSandbox = Callable[..., Sandbox]
+
+HOUR = 3_600.0
+DAY = 86_400.0
+
+
+def wrong(sandbox: Sandbox, lake: Path, since: datetime | None = None) -> list[Any]:
+    """What the sandbox, which knows the truth, finds wrong with a lake."""
+    rows = scan_lake(lake).collect().drop("extra").to_dicts()
+    return sandbox.truth(rows, since or sandbox.world.now)
+
+
+@pytest.fixture
+def refresh(open_client: OpenClient, tmp_path: Path) -> Callable[..., Receipt]:
+    """Dumps a sandbox to the test's lake, counting requests from nought."""
+
+    def run(sandbox: Sandbox, **options: Any) -> Receipt:
+        sandbox.requests.clear()
+        return dump_export_jobs(tmp_path, client=open_client(sandbox), **options)
+
+    return run
+
+
+def test_nothing_new_costs_a_handful_of_requests(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A refresh with nothing new: at most 6 requests, no data file, no snapshot; the lake equal to the server."""
+    sandbox = make_sandbox(jobs=5_000)
+    first = refresh(sandbox)
+    files = sorted(tmp_path.rglob("*.parquet"))
+    again = refresh(sandbox)
+    assert (again.mode, again.verdict, again.code) == ("refresh", "complete", 0)
+    assert len(sandbox.requests) == again.requests <= 6
+    assert (again.snapshot, again.published, again.months_written) == (first.snapshot, False, [])
+    assert sorted(tmp_path.rglob("*.parquet")) == files
+    assert wrong(sandbox, tmp_path) == []
+
+
+@pytest.mark.parametrize("days", [0.02, 0.5, 3, 40])
+def test_a_refresh_brings_what_is_new_and_what_changed(
+    days: float, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """After minutes or weeks, with jobs moving while the list is read, the lake is equal to the server again."""
+    sandbox = make_sandbox(jobs=4_000, tick=20.0)
+    refresh(sandbox)
+    for _ in range(3):
+        sandbox.world.advance(days * DAY)
+        since = sandbox.world.now
+        receipt = refresh(sandbox)
+        assert receipt.mode == "refresh", receipt.why_full
+        assert receipt.verdict in ("complete", "complete_with_drift")
+        assert wrong(sandbox, tmp_path, since) == []
+    assert verify_lake(tmp_path).ok
+
+
+def test_a_refresh_rewrites_only_the_months_touched(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """About 150 new jobs and those that ended: at most 10 requests, and only their months are written."""
+    sandbox = make_sandbox(jobs=20_000)
+    refresh(sandbox)
+    before = scan_lake(tmp_path).collect()
+    while len(sandbox.world.visible()) < 20_150:
+        sandbox.world.advance(HOUR)
+    receipt = refresh(sandbox)
+    assert receipt.mode == "refresh", receipt.why_full
+    assert receipt.requests <= 10
+    after = scan_lake(tmp_path).collect()
+    changed = after.join(before, on=after.columns, how="anti", nulls_equal=True)
+    assert receipt.months_written == sorted(set(changed["created_at"].dt.strftime("%Y-%m")))
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_old_stuck_jobs_do_not_cost_history(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """Jobs that hang for months are in the open list; when one ends at last it is read at its rank, not by a walk."""
+    sandbox = make_sandbox(jobs=10_000)
+    refresh(sandbox)
+    stuck = [job for job in sandbox.world.visible() if job["status"] in ("pending", "in_progress")]
+    assert stuck
+    job = stuck[0]
+    sandbox.world.change(job["id"], job["companyId"], status="failed", lastUpdatedAt="2026-10-31T23:00:00Z")
+    receipt = refresh(sandbox)
+    assert receipt.mode == "refresh", receipt.why_full
+    assert receipt.requests <= 8
+    row = scan_lake(tmp_path).filter(pl.col("id") == job["id"]).collect()
+    assert row["status"].to_list() == ["failed"]
+
+
+def test_a_stuck_job_that_vanishes_is_remembered(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """An open job that is listed nowhere any more has vanished: its row stays, it is named once, and costs nothing later."""
+    sandbox = make_sandbox(jobs=10_000)
+    refresh(sandbox)
+    job = next(job for job in sandbox.world.visible() if job["status"] in ("pending", "in_progress"))
+    sandbox.world.remove(job["id"], job["companyId"])
+    receipt = refresh(sandbox)
+    assert (receipt.mode, receipt.verdict) == ("refresh", "complete_with_drift")
+    assert receipt.vanished == [(job["companyId"], job["id"])]
+    assert scan_lake(tmp_path).collect().height == 10_000
+    later = refresh(sandbox)
+    assert (later.mode, later.verdict, later.vanished) == ("refresh", "complete", [])
+    assert later.requests <= 6
+
+
+def test_a_deleted_job_is_noticed(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A settled job that is gone does not fit `total`: a full walk, twice, records it as vanished; its row stays."""
+    sandbox = make_sandbox(jobs=3_000)
+    refresh(sandbox)
+    job = sandbox.world.visible()[100]
+    sandbox.world.remove(job["id"], job["companyId"])
+    receipt = refresh(sandbox)
+    assert receipt.mode == "full"
+    assert receipt.why_full
+    assert receipt.verdict == "complete_with_drift"
+    assert receipt.vanished == [(job["companyId"], job["id"])]
+    assert scan_lake(tmp_path).filter(pl.col("id") == job["id"]).collect().height == 1
+    later = refresh(sandbox)
+    assert (later.mode, later.verdict) == ("refresh", "complete")
+
+
+def test_a_job_inserted_in_the_past_is_noticed(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A job that appears with an old createdAt does not fit `total`: a full walk finds it."""
+    sandbox = make_sandbox(jobs=3_000)
+    refresh(sandbox)
+    inserted = sandbox.world.insert(sandbox.world.now - timedelta(days=100))
+    receipt = refresh(sandbox)
+    assert receipt.mode == "full"
+    assert scan_lake(tmp_path).filter(pl.col("id") == inserted["id"]).collect().height == 1
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_a_changed_terminal_row_is_noticed_when_read(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A settled job that changed is noticed for certain by a full walk, and by the audit when it falls on it."""
+    sandbox = make_sandbox(jobs=300)
+    refresh(sandbox)
+    for job in sandbox.world.visible()[:250]:
+        if job["status"] == "completed":
+            sandbox.world.change(job["id"], job["companyId"], numberOfItems=job["numberOfItems"] + 1)
+    receipt = refresh(sandbox)
+    assert receipt.mode == "full"
+    assert "changed" in receipt.why_full
+    assert receipt.audited > 0
+    assert 0 < receipt.audited_share <= 1
+    assert wrong(sandbox, tmp_path) == []
+
+
+@pytest.mark.parametrize("total", ["big", "small"])
+def test_a_total_that_lies_is_never_called_complete(
+    total: str, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A refresh cannot confirm its counts against a `total` that lies: full walk, and the verdict says drift."""
+    sandbox = make_sandbox(jobs=1_000, total=total)
+    refresh(sandbox)
+    receipt = refresh(sandbox)
+    assert (receipt.mode, receipt.verdict) == ("full", "complete_with_drift")
+    assert "the server counts" in receipt.why_full
+    assert wrong(sandbox, tmp_path) == []
+
+
+@pytest.mark.parametrize("unsortable", ["refuse", "ignore", "lie"])
+def test_without_proven_order_every_dump_is_full(
+    unsortable: str, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A server that does not sort is read in full each time, and the receipt says why."""
+    sandbox = make_sandbox(jobs=500, sorting=(), unsortable=unsortable)
+    refresh(sandbox)
+    sandbox.world.advance(DAY)
+    receipt = refresh(sandbox)
+    assert receipt.mode == "full"
+    assert "order" in receipt.why_full
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_a_server_that_ignores_statuses_is_found_out(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """If the open list holds settled jobs, the refresh is not relied on."""
+    sandbox = make_sandbox(jobs=500, filter_statuses=False)
+    refresh(sandbox)
+    receipt = refresh(sandbox)
+    assert receipt.mode == "full"
+    assert "statuses" in receipt.why_full
+
+
+@pytest.mark.parametrize("options", [{"full": True}, {"full_every": timedelta(0)}])
+def test_full_when_asked_and_when_due(
+    options: dict[str, Any], refresh: Callable[..., Receipt], make_sandbox: MakeSandbox
+) -> None:
+    """A full walk when asked for, and when the last one is older than `full_every`."""
+    sandbox = make_sandbox(jobs=500)
+    refresh(sandbox)
+    assert refresh(sandbox, **options).mode == "full"
+    assert refresh(sandbox).mode == "refresh"
+
+
+def test_f21_many_jobs_gone_need_confirmation(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A list that lost more than 100 jobs and 1 % is not believed: 76, the lake as it was, until --accept-vanished."""
+    sandbox = make_sandbox(jobs=3_000)
+    first = refresh(sandbox)
+    for job in sandbox.world.visible()[:200]:
+        sandbox.world.remove(job["id"], job["companyId"])
+    with pytest.raises(ContractError, match="--accept-vanished") as caught:
+        refresh(sandbox)
+    assert caught.value.code == 76
+    assert Layout(tmp_path).snapshot().number == first.snapshot  # type: ignore[union-attr]
+    receipt = refresh(sandbox, accept_vanished=True)
+    assert len(receipt.vanished) == 200
+    assert scan_lake(tmp_path).collect().height == 3_000
+    assert refresh(sandbox).mode == "refresh"
+
+
+def test_rejected_rows_are_remembered_until_seen_right(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """65 as long as a rejected row has not been seen right; the counts still fit, so a refresh stays a refresh."""
+    sandbox = make_sandbox(jobs=1_000)
+    with pytest.raises(RejectedRows):
+        refresh(Sandbox(sandbox.world, faults="3:badrow.float"))
+    assert scan_lake(tmp_path).collect().height == 999
+    with pytest.raises(RejectedRows, match="earlier run") as caught:
+        refresh(sandbox)
+    assert caught.value.receipt is not None
+    assert caught.value.receipt["mode"] == "refresh"
+    assert refresh(sandbox, full=True).code == 0
+    assert wrong(sandbox, tmp_path) == []
+    assert refresh(sandbox).code == 0
+
+
+def test_a_run_that_is_cut_short_is_gone_on_with(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A first dump out of requests publishes nothing, keeps its pages, and the next run goes on: no page twice."""
+    sandbox = make_sandbox(jobs=9_000, tick=1.0)
+    since = sandbox.world.now
+    for _ in range(3):
+        with pytest.raises(RequestsExceeded) as caught:
+            refresh(sandbox, max_requests=25)
+        assert caught.value.code == 75
+        assert not (tmp_path / "current").exists()
+    receipt = refresh(sandbox)
+    assert receipt.resumed
+    assert receipt.requests <= 90 - 75 + 2
+    assert wrong(sandbox, tmp_path, since) == []
+    assert list((tmp_path / "_staging").iterdir()) == []
+
+
+def test_a_refresh_that_is_cut_short_is_gone_on_with(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """The same for a long refresh."""
+    sandbox = make_sandbox(jobs=2_000, max_limit=20)
+    refresh(sandbox)
+    sandbox.world.advance(60 * DAY)
+    with pytest.raises(RequestsExceeded):
+        refresh(sandbox, max_requests=10)
+    since = sandbox.world.now
+    sandbox.world.advance(HOUR)
+    receipt = refresh(sandbox)
+    assert receipt.resumed
+    assert receipt.mode == "refresh", receipt.why_full
+    assert wrong(sandbox, tmp_path, since) == []
+    assert refresh(sandbox).code == 0
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_staging_of_another_query_or_age_is_not_gone_on_with(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """Staged pages are bound to server, company and snapshot, and go stale after six hours."""
+    sandbox = make_sandbox(jobs=3_000)
+    company = sandbox.world.companies[0]
+    with pytest.raises(RequestsExceeded):
+        refresh(sandbox, max_requests=10)
+    assert not refresh(sandbox, company_id=company).resumed
+    with pytest.raises(RequestsExceeded):
+        refresh(sandbox, max_requests=10)
+    (folder,) = (tmp_path / "_staging").iterdir()
+    header = json.loads((folder / "run.json").read_text())
+    header["started_at"] = "2020-01-01T00:00:00Z"
+    (folder / "run.json").write_text(json.dumps(header))
+    assert not refresh(sandbox).resumed
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_f37_one_writer(refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path) -> None:
+    """A second run is told who holds the lake, sends nothing, and ends with its own code."""
+    sandbox = make_sandbox()
+    with (
+        hold_lock(Layout(tmp_path)),
+        pytest.raises(LakeLocked, match=r"pid \d+ on .*, since \d{4}-") as caught,
+    ):
+        refresh(sandbox)
+    assert caught.value.code == 69
+    assert sandbox.requests == []
+    assert refresh(sandbox).code == 0
+
+
+def test_f43_a_changed_file_is_not_merged_over(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A bit that flipped in the lake is found before anything is built on it: 65, and verify names the file."""
+    sandbox = make_sandbox(jobs=2_000)
+    refresh(sandbox)
+    file = max((tmp_path / "current").glob("*/*.parquet"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    (problem,) = verify_lake(tmp_path).problems
+    assert file.parent.name in problem
+    sandbox.world.advance(DAY)
+    with pytest.raises(PleoExtractError) as caught:
+        refresh(sandbox)
+    assert caught.value.code == 65
+
+
+def test_a_newer_lake_is_refused(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A lake that a newer version wrote is not touched: 65, and the message says which version."""
+    sandbox = make_sandbox()
+    refresh(sandbox)
+    path = tmp_path / "_meta/000001.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(LakeError, match="99"):
+        refresh(sandbox)
+
+
+def test_companies_share_a_lake(make_sandbox: MakeSandbox, tmp_path: Path) -> None:
+    """Companies dumped one by one into one lake keep a state each; a refresh of one leaves the others alone."""
+    sandbox = make_sandbox(jobs=2_000)
+    one, two = sandbox.world.companies[:2]
+    with Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox, rate=100_000) as client:
+        dump_export_jobs(tmp_path, company_id=one, client=client)
+        dump_export_jobs(tmp_path, company_id=two, client=client)
+        sandbox.world.advance(5 * DAY)
+        receipts = [dump_export_jobs(tmp_path, company_id=company, client=client) for company in (one, two)]
+    assert [receipt.mode for receipt in receipts] == ["refresh", "refresh"]
+    rows = scan_lake(tmp_path).collect().drop("extra").to_dicts()
+    assert sandbox.truth(rows, sandbox.world.now, companies=frozenset({one, two})) == []
+
+
+def test_options_are_checked_before_anything_is_sent(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """Options that make no sense are refused at the door."""
+    sandbox = make_sandbox()
+    for options in ({"max_requests": 0}, {"deadline": -1.0}, {"keep": timedelta(-1)}, {"keep_count": 0}):
+        with pytest.raises(UsageError):
+            refresh(sandbox, **options)
+    assert sandbox.requests == []
+    assert not (tmp_path / "current").exists()
+
+
+def test_snapshots_are_pruned_by_age_and_count(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """Snapshots go when they were replaced long enough ago, or when there are too many; the current one stays."""
+    sandbox = make_sandbox(jobs=500)
+    for _ in range(4):
+        refresh(sandbox)
+        sandbox.world.advance(10 * DAY)
+    assert Layout(tmp_path).numbers() == [1, 2, 3, 4]
+    refresh(sandbox, keep_count=3)
+    assert Layout(tmp_path).numbers() == [3, 4, 5]
+    sandbox.world.advance(10 * DAY)
+    refresh(sandbox, keep=timedelta(0))
+    assert Layout(tmp_path).numbers() == [6]
+    assert sorted(path.name for path in (tmp_path / "_meta").iterdir()) == ["000006.json", "last_run.json"]
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_world_without_jobs_then_with(
+    make_sandbox: MakeSandbox, open_client: OpenClient, tmp_path: Path
+) -> None:
+    """A lake that began empty takes in the first jobs that come."""
+    world = World(jobs=0)
+    sandbox = Sandbox(world)
+    dump_export_jobs(tmp_path, client=open_client(sandbox))
+    world.insert(world.now)
+    receipt = dump_export_jobs(tmp_path, client=open_client(sandbox))
+    assert receipt.lake_rows == 1
