@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -19,11 +20,11 @@ from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
 __all__ = [
     "COLUMNS",
     "DUCKDB_SCHEMA",
-    "ECHOED",
     "EXTRA",
     "FIELDS",
     "KEY",
@@ -39,6 +40,7 @@ __all__ = [
     "PageOrder",
     "Query",
     "canonical_uuid",
+    "instant_key",
     "is_cursor",
     "uuid_problem",
 ]
@@ -274,8 +276,11 @@ class Query:
 Key = tuple[str, str]
 """(created_at as fixed-width UTC text, id in lower case): sorts as the jobs do."""
 
-ECHOED: Final = ("after", "before", "limit", "offset", "parameters", "sortingKeys", "sortingOrder")
-"""The fields of currentRequestPagination."""
+
+def instant_key(instant: datetime) -> str:
+    """An instant as text that sorts as instants do: UTC, no zone, no trailing zeros in the fraction."""
+    text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
+    return text.rstrip("0") if "." in text else text
 
 
 @dataclass(frozen=True, slots=True)

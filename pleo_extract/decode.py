@@ -35,6 +35,7 @@ from pleo_extract.contract import (
     Field,
     Key,
     PageInfo,
+    instant_key,
     uuid_problem,
 )
 from pleo_extract.errors import PageError, escape
@@ -42,7 +43,7 @@ from pleo_extract.errors import PageError, escape
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Page", "Rejected", "build_frame", "instant_key", "parse_page"]
+__all__ = ["Page", "Rejected", "build_frame", "parse_page"]
 
 _PLAIN_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 _ANY_FORMAT: Final = "%Y-%m-%dT%H:%M:%S%.f%#z"
@@ -289,12 +290,6 @@ def _is_date(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def instant_key(instant: datetime) -> str:
-    """An instant as text that sorts as instants do: UTC, no zone, no trailing zeros in the fraction."""
-    text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
-    return text.rstrip("0") if "." in text else text
 
 
 def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:

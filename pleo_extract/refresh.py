@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import COLUMNS, KEY, TERMINAL, Key
-from pleo_extract.decode import instant_key
+from pleo_extract.contract import COLUMNS, KEY, TERMINAL, Key, instant_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

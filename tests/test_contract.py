@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from pleo_extract.contract import (
     COLUMNS,
     DUCKDB_SCHEMA,
-    ECHOED,
     EXTRA,
     FIELDS,
     KEY,
@@ -167,15 +166,6 @@ class TestFields:
             "DESC_NULLS_FIRST",
             "DESC_NULLS_LAST",
         ]
-        assert set(ECHOED) == {
-            "after",
-            "before",
-            "limit",
-            "offset",
-            "parameters",
-            "sortingKeys",
-            "sortingOrder",
-        }
 
 
 FITS: list[dict[str, Any]] = [

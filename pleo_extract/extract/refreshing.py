@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import KEY
-from pleo_extract.decode import instant_key
+from pleo_extract.contract import KEY, instant_key
 from pleo_extract.errors import CursorRefused, RequestRefused
 from pleo_extract.extract.reading import narrow
 from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Verdict, Walk

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pleo_extract.contract import Query
-from pleo_extract.decode import instant_key
+from pleo_extract.contract import Query, instant_key
 from pleo_extract.errors import UsageError
 from pleo_extract.extract.reading import Part, narrow, read_list, read_walk
 from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, Walk
