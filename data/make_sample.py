@@ -29,9 +29,8 @@ SETTLED = {
     "seconds": 0.0,
     "waited": 0.0,
     "seconds_since_complete": 0.0,
-    **dict.fromkeys(("made_at", "ended_at", "walked_at", "last_complete_at"), WHEN),
 }
-"""What a run says about itself, not about the jobs."""
+"""What a run says about itself, not about the jobs; and all that ends in `_at` is `WHEN`."""
 OF_ONE_MACHINE = ("_lock", "_staging", "jobs.duckdb")
 
 
@@ -40,7 +39,10 @@ def make_sample(lake: Path) -> None:
     shutil.rmtree(lake, ignore_errors=True)
     world = World(jobs=3_000, companies=5, seed=21, now=TAKEN, days=364)
     # A host that cannot exist: nobody brings the sample up to date by mistake.
-    with Client("https://sandbox.invalid", api_key=API_KEY, transport=Sandbox(world), rate=10_000) as client:
+    sandbox = Sandbox(world)
+    with Client(
+        "https://sandbox.invalid", api_key=API_KEY, transport=sandbox, in_flight=1, rate=10_000
+    ) as client:
         dump_export_jobs(lake, client=client, progress=False)
     for name in OF_ONE_MACHINE:
         found = lake / name
@@ -50,13 +52,16 @@ def make_sample(lake: Path) -> None:
 
 
 def settle(document: Any) -> Any:
-    """The same document, with `SETTLED` in place of what it says under these names."""
+    """The same document, without what it says about one run on one machine."""
     if isinstance(document, dict):
-        return {
-            name: SETTLED[name] if name in SETTLED and value is not None else settle(value)
-            for name, value in document.items()
-        }
+        return {name: _settle_value(name, value) for name, value in document.items()}
     return [settle(item) for item in document] if isinstance(document, list) else document
+
+
+def _settle_value(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    return WHEN if name.endswith("_at") else SETTLED[name] if name in SETTLED else settle(value)
 
 
 if __name__ == "__main__":
