@@ -91,7 +91,8 @@ class Client:
         )
 
     def __repr__(self) -> str:
-        return f"Client({str(self.server)!r}, company_id={self.company_id!r})"
+        said = vars(self)  # empty while it is made, when a traceback may already show it
+        return f"Client({str(said.get('server'))!r}, company_id={said.get('company_id')!r})"
 
     def __enter__(self) -> Self:
         return self

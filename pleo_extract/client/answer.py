@@ -6,7 +6,7 @@ Every status code and every error of httpx is translated here and nowhere else.
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx
@@ -38,8 +38,8 @@ class Answer:
     """What came back, whole."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     generation: int = 0
     """Of the credential that was sent."""
 

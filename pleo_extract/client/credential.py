@@ -163,14 +163,17 @@ def _run_token_command() -> str:
     """The output of the user's own command, which is split as a shell splits, and run without a shell."""
     problem = ""
     try:
-        command = shlex.split(os.environ["PLEO_TOKEN_COMMAND"])
         done = subprocess.run(  # noqa: S603 - see above
-            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+            shlex.split(os.environ["PLEO_TOKEN_COMMAND"]),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
         )
         if done.returncode == 0:
             return done.stdout.strip()
         problem = f"ended with {done.returncode}"
         del done  # it holds what the command wrote, and a traceback may show the locals of this frame
-    except (OSError, KeyError, subprocess.TimeoutExpired, ValueError) as exc:
+    except (OSError, LookupError, subprocess.TimeoutExpired, ValueError) as exc:
         problem = f"could not be run ({type(exc).__name__})"
     raise CredentialsError(f"PLEO_TOKEN_COMMAND {problem}")

@@ -134,13 +134,12 @@ class Run:
         """What `read` makes of the body; should it complain of a body that repeats the credential, none of it is shown."""
         try:
             return read(body)
-        except PageError as exc:
-            problem = exc
-        if self.line.credential.mask(body) == body:
-            raise problem
-        raise PageError(
-            f"{len(body)} bytes that are no page and repeat the credential, so they are not shown"
-        )
+        except PageError:
+            if self.line.credential.mask(body) == body:
+                raise
+            size = len(body)
+            del body  # a traceback may show the locals of this frame
+        raise PageError(f"{size} bytes that are no page and repeat the credential, so they are not shown")
 
     def _before_retry(self, attempt: int, failure: Again, alike: list[str]) -> None:
         """Wait as the failure asks, or raise what it means when waiting will not help any more."""
@@ -149,9 +148,10 @@ class Run:
             raise failure.error from failure.error.__cause__
         with self.line.lock:
             self.faults[failure.kind] += 1
-            paid = self._budget.spend(timeout=failure.kind == "timeout")
-        if attempt >= patience.attempts or not paid:
-            spent = f"after {attempt} tries" if paid else "this run's retries are used up"
+            last = attempt >= patience.attempts
+            paid = not last and self._budget.spend(timeout=failure.kind == "timeout")
+        if not paid:
+            spent = f"after {attempt} tries" if last else "this run's retries are used up"
             raise TryLater(f"{failure.error}; {spent}. Try again later") from failure.error.__cause__
         jitter = backoff(attempt, random.random(), patience)  # noqa: S311 - spreads load, guards nothing
         wait = jitter if failure.wait is None else failure.wait + jitter / 10

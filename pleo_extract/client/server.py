@@ -32,12 +32,12 @@ def resolve_server(base_url: str) -> httpx.URL:
     """
     try:
         url = httpx.URL(SERVERS.get(base_url, base_url))
-        url.raw_host.decode("ascii").encode("idna")  # as looking it up will do
+        is_name = bool(url.host and url.raw_host.decode("ascii").encode("idna"))  # as looking it up will do
     except (httpx.InvalidURL, TypeError, ValueError) as exc:
         raise ConfigurationError(f"the base URL cannot be read ({type(exc).__name__})") from None
     if url.userinfo:
         raise ConfigurationError("the base URL holds a user or password; set PLEO_API_KEY instead")
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not is_name:
         # A text without a scheme is not shown: it may be a key in the wrong place.
         shown = f" {escape(str(url))!r}" if url.scheme else ""
         raise ConfigurationError(
