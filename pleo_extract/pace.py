@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["RATE", "Budget", "Patience", "Window", "backoff", "retry_after"]
+__all__ = ["RATE", "RATE_LIMIT", "Budget", "Patience", "Window", "backoff", "retry_after"]
 
 RATE: Final = 500
 """Requests a minute that Pleo asks integrations to stay within; its limit is 600."""
+RATE_LIMIT: Final = 600
+"""Requests a minute that Pleo allows."""
 MINUTE: Final = 60.0
 SLACK: Final = 0.05
 """Seconds added to the window, since the server's clock starts later than ours."""
@@ -51,20 +53,25 @@ class Patience:
 
 
 class Window:
-    """At most `rate` requests in any minute: remembers when the last `rate` were due."""
+    """At most `rate` requests in any minute: remembers when the last ones were due.
 
-    def __init__(self, rate: int = RATE) -> None:
+    Args:
+        rate: requests in any 60 seconds.
+        state: from `state()` of a window before, to go on from.
+    """
+
+    def __init__(self, rate: int = RATE, state: Sequence[float] = ()) -> None:
         if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
             raise UsageError(f"rate must be a whole number of requests a minute from 1, not {rate!r}")
         self.rate = rate
-        self._due: deque[float] = deque(maxlen=rate)
-        self._not_before = -math.inf
+        self._due: deque[float] = deque(state[1:], maxlen=max(rate, RATE_LIMIT))
+        self._not_before = state[0] if state else -math.inf
 
     def reserve(self, now: float) -> float:
         """Take the next free place; returns the seconds to wait for it."""
         due = max(now, self._not_before)
-        if len(self._due) == self.rate:
-            due = max(due, self._due[0] + MINUTE + SLACK)
+        if len(self._due) >= self.rate:
+            due = max(due, self._due[-self.rate] + MINUTE + SLACK)
         if self._due:
             due = max(due, self._due[-1])
         self._due.append(due)
@@ -75,8 +82,14 @@ class Window:
         return now < self._not_before
 
     def pause(self, now: float, seconds: float) -> None:
-        """No request before `seconds` from now, whoever asks."""
+        """No request before `seconds` from now, whoever asks; and a fifth fewer in the minute after it."""
+        if not self.is_paused(now):
+            self._due.extend([now + seconds] * (self.rate // 5))
         self._not_before = max(self._not_before, now + seconds)
+
+    def state(self) -> list[float]:
+        """What to remember of it: the end of the pause, then when requests were due, oldest first."""
+        return [self._not_before, *self._due]
 
 
 class Budget:

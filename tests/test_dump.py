@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -259,13 +260,21 @@ def test_rejected_rows_are_remembered_until_seen_right(
     with pytest.raises(RejectedRows):
         refresh(Sandbox(sandbox.world, faults="3:badrow.float"))
     assert scan_lake(tmp_path).collect().height == 999
+    random.seed(2)  # the audit looks elsewhere
     with pytest.raises(RejectedRows, match="earlier run") as caught:
         refresh(sandbox)
     assert caught.value.receipt is not None
     assert caught.value.receipt["mode"] == "refresh"
-    assert refresh(sandbox, full=True).code == 0
+    for seed in range(2, 100):  # until the audit falls on it: it is taken in, and forgiven
+        random.seed(seed)
+        try:
+            receipt = refresh(sandbox)
+        except RejectedRows:
+            continue
+        break
+    assert (receipt.code, receipt.mode) == (0, "refresh")
     assert wrong(sandbox, tmp_path) == []
-    assert refresh(sandbox).code == 0
+    assert refresh(sandbox, full=True).code == 0
 
 
 def test_a_run_that_is_cut_short_is_gone_on_with(

@@ -14,20 +14,21 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
+import httpx
+
 from pleo_extract.client.accounts import AccountEntry, read_accounts
 from pleo_extract.client.credential import Credential, Secret
 from pleo_extract.client.run import Clock, Line, RealClock, Run
 from pleo_extract.client.server import open_transport, resolve_server
+from pleo_extract.client.window import SharedWindow, open_window
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import UsageError
-from pleo_extract.pace import RATE, Patience, Window
+from pleo_extract.pace import RATE, Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
-
-    import httpx
 
     from pleo_extract.sandbox import Request, Response
 
@@ -80,11 +81,14 @@ class Client:
         if not isinstance(in_flight, int) or isinstance(in_flight, bool) or in_flight < 1:
             raise UsageError(f"in_flight must be a whole number from 1, not {in_flight!r}")
         self.in_flight = in_flight
+        self.rate = rate
+        self._owns_transport = transport is None
+        networked = transport is None or isinstance(transport, httpx.HTTPTransport)
         self._line = Line(
             server=self.server,
             transport=open_transport(self.server, transport, in_flight, ca_file, proxy),
             credential=credential,
-            window=Window(rate),
+            window=open_window(rate, str(self.server), credential.fixed() if networked else None),
             patience=patience or Patience(),
             clock=clock or RealClock(),
             places=threading.Semaphore(in_flight),
@@ -103,8 +107,11 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._line.transport.close()
+        """Close the connections that it opened; a transport that was passed in is its owner's."""
+        if self._owns_transport:
+            self._line.transport.close()
+        if isinstance(self._line.window, SharedWindow):
+            self._line.window.close()
 
     def start_run(self, *, deadline: float | None = None, max_requests: int | None = None) -> Run:
         """A run: one budget of retries, of time (`deadline`, seconds from now) and of requests where they are given."""

@@ -70,16 +70,16 @@ class AccountEntry:
         if not text:
             raise CredentialsError(f"{self.name}: {self.source} {self.place} is not set, or empty")
         key, token = (text, None) if self.source.startswith("api_key") else (None, text)
-        transport = self.shared.transport(self.server)
-        yield Client(
+        with Client(
             self.server,
             api_key=key,
             access_token=token,
             company_id=self.company_id,
             rate=self.rate,
             in_flight=1,
-            transport=transport,
-        )
+            transport=self.shared.transport(self.server),
+        ) as client:
+            yield client
 
 
 class _Shared:

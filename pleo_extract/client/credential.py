@@ -130,6 +130,10 @@ class Credential:
             body = body.replace(spelling, b"***")
         return body
 
+    def fixed(self) -> str | None:
+        """The credential itself where it stays the same, to be hashed; None where it is renewed."""
+        return None if self._supply is not None or self._secret is None else self._secret.reveal()
+
     def renew(self, generation: int) -> bool:
         """Get a new secret in place of the one of this generation; False when there is no way to get one."""
         if self._supply is None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pleo_extract.client.credential import Credential
+    from pleo_extract.client.window import SharedWindow
     from pleo_extract.contract import Query
 
 __all__ = ["Clock", "Line", "RealClock", "Run"]
@@ -71,7 +72,7 @@ class Line:
     server: httpx.URL
     transport: httpx.BaseTransport
     credential: Credential
-    window: Window
+    window: Window | SharedWindow
     patience: Patience
     clock: Clock
     places: threading.Semaphore

@@ -8,12 +8,16 @@ from pleo_extract.extract.answers import connect
 from pleo_extract.extract.dump import DumpOptions, dump_accounts, dump_export_jobs
 from pleo_extract.extract.iterate import Batches, iter_export_jobs
 from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
+from pleo_extract.extract.plan import DumpPlan, plan_dump
 from pleo_extract.extract.receipt import Receipt
+from pleo_extract.extract.status import LakeStatus, read_status
 
 __all__ = [
     "Batches",
     "DumpOptions",
+    "DumpPlan",
     "JobPage",
+    "LakeStatus",
     "Receipt",
     "connect",
     "dump_accounts",
@@ -21,4 +25,6 @@ __all__ = [
     "fetch_page",
     "iter_export_jobs",
     "load_export_jobs",
+    "plan_dump",
+    "read_status",
 ]

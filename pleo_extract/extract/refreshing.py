@@ -156,6 +156,10 @@ def _compare(task: Task, vanished: set[JobKey]) -> None:
             task.lake.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY).collect()
         )
         unknown = find_unknown(lake, page, until=stop_line(task.before.frontier))
+        rejected = set(task.before.rejected)  # seen right at last
+        unknown = unknown.filter(
+            [f"{company}/{name}" not in rejected for company, name in unknown.select(KEY).iter_rows()]
+        )
         if unknown.height:
             raise Misfit(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
         inside = lake.filter(pl.col("created_at").is_between(low, high, closed="none"))

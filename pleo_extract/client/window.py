@@ -1,0 +1,93 @@
+"""One window for all processes of this machine that share a credential, so that together they keep the pace.
+
+A small file in the user's cache, named after a hash of server and credential, holds when the last requests were
+due; each process reads and writes it under a lock. It survives a crash and restart, where a window in memory would
+let twice the rate through. Instants are those of the machine's monotonic clock, which all its processes share.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from struct import pack, unpack
+from typing import TYPE_CHECKING, Final
+
+from pleo_extract.pace import RATE_LIMIT, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SharedWindow", "open_window"]
+
+FAR: Final = 300.0
+"""Seconds ahead that no window can lie: what is further is from before the machine was started anew."""
+
+_log = logging.getLogger(__name__)
+
+
+class SharedWindow:
+    """A `Window` kept in a file. POSIX only."""
+
+    def __init__(self, path: Path, rate: int) -> None:
+        Window(rate)  # checks it
+        self.rate = rate
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def reserve(self, now: float) -> float:
+        """Take the next free place; returns the seconds to wait for it."""
+        with self._open(now) as window:
+            return window.reserve(now)
+
+    def is_paused(self, now: float) -> bool:
+        """Whether a pause was asked for, by any process, that is not over yet."""
+        with self._open(now) as window:
+            return window.is_paused(now)
+
+    def pause(self, now: float, seconds: float) -> None:
+        """No request before `seconds` from now, whoever asks."""
+        with self._open(now) as window:
+            window.pause(now, seconds)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+    @contextmanager
+    def _open(self, now: float) -> Iterator[Window]:
+        with self._lock:
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            try:
+                window = Window(self.rate, self._read(now))
+                yield window
+                values = window.state()
+                data = pack(f"<{len(values)}d", *values)
+                os.pwrite(self._handle, data, 0)
+                os.ftruncate(self._handle, len(data))
+            finally:
+                fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def _read(self, now: float) -> list[float]:
+        data = os.pread(self._handle, 8 * (RATE_LIMIT + 1), 0)
+        values = unpack(f"<{len(data) // 8}d", data[: len(data) // 8 * 8])
+        return [value for value in values if value < now + FAR]
+
+
+def open_window(rate: int, server: str, credential: str | None) -> Window | SharedWindow:
+    """The window that requests keep to: shared where the credential is known and the rate one that Pleo could allow."""
+    if credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
+        del credential  # a traceback may show the locals of this frame
+        return Window(rate)
+    name = hashlib.sha256(f"{server} {credential}".encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        return SharedWindow(cache / "pleo_extract" / name, rate)
+    except (OSError, RuntimeError) as exc:
+        _log.warning("the pace is not shared with other processes: %s", type(exc).__name__)
+        return Window(rate)

@@ -1,0 +1,93 @@
+"""How a lake is doing: what its manifest and the last run's record say. Nothing is asked of the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pleo_extract.errors import LakeError
+from pleo_extract.lake import LastRun, Layout, read_last_run
+from pleo_extract.refresh import FULL_EVERY, is_unsettled
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+__all__ = ["AccountStatus", "LakeStatus", "read_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """One account of a lake: its last verdict, when it was last walked in full and will be again, and what is amiss."""
+
+    account: str
+    name: str
+    verdict: str
+    full_at: datetime | None
+    next_full_at: datetime | None
+    vanished: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class LakeStatus:
+    """A lake at a glance.
+
+    Attributes:
+        lake: its folder. server: whose jobs it holds. snapshot: the current one, 0 before the first.
+        made_at: when it was published (UTC). rows: jobs. open: of these, unsettled. bytes: of its files.
+        newest: the latest created_at. last_run: how the last run ended, None before the first.
+        accounts: one a company, or one for all.
+    """
+
+    lake: str
+    server: str = ""
+    snapshot: int = 0
+    made_at: datetime | None = None
+    rows: int = 0
+    open: int = 0
+    bytes: int = 0
+    newest: datetime | None = None
+    last_run: LastRun | None = None
+    accounts: tuple[AccountStatus, ...] = ()
+
+
+def read_status(lake: str | Path, *, full_every: timedelta = FULL_EVERY) -> LakeStatus:
+    """What is known of a lake.
+
+    Raises:
+        LakeError: there is no such lake, or it is broken.
+    """
+    layout = Layout(lake)
+    if not layout.root.is_dir():
+        raise LakeError(f"there is no lake at {lake}; make one with: pleo-extract dump {lake}")
+    snapshot, last_run = layout.snapshot(), read_last_run(layout)
+    if snapshot is None:
+        return LakeStatus(lake=str(lake), last_run=last_run)
+    manifest = layout.manifest(snapshot.number)
+    rows = snapshot.scan().select(is_unsettled().sum().alias("open"), pl.col("created_at").max()).collect()
+    return LakeStatus(
+        lake=str(lake),
+        server=manifest.server,
+        snapshot=snapshot.number,
+        made_at=manifest.made_at,
+        rows=manifest.rows,
+        open=rows["open"][0],
+        bytes=sum(entry.bytes for entry in manifest.files),
+        newest=rows["created_at"][0],
+        last_run=last_run,
+        accounts=tuple(
+            AccountStatus(
+                account=key,
+                name=account.name,
+                verdict=account.verdict,
+                full_at=account.full_at,
+                next_full_at=account.full_at + full_every if account.full_at else None,
+                vanished=len(account.vanished),
+                rejected=len(account.rejected),
+            )
+            for key, account in sorted(manifest.accounts.items())
+        ),
+    )

@@ -1,0 +1,92 @@
+"""The window that processes share: together they never exceed the pace, and nothing of it outlives the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pleo_extract import Client
+from pleo_extract.client.window import SharedWindow, open_window
+from pleo_extract.pace import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+
+RESERVE = """
+import sys
+from pathlib import Path
+from pleo_extract.client.window import SharedWindow
+window = SharedWindow(Path(sys.argv[1]), int(sys.argv[2]))
+now = float(sys.argv[3])
+for _ in range(int(sys.argv[4])):
+    print(now + window.reserve(now))
+"""
+
+
+def most_in_a_minute(dues: Sequence[float]) -> int:
+    """The most requests due in any 60 seconds."""
+    dues = sorted(dues)
+    return max(sum(1 for due in dues if start <= due < start + 60) for start in dues)
+
+
+def test_processes_keep_the_pace_together(tmp_path: Path) -> None:
+    """Four processes that reserve at once never have more than the rate due in any minute."""
+    command = [sys.executable, "-c", RESERVE, str(tmp_path / "window"), "50", "1000.0", "60"]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    dues = [float(line) for process in running for line in process.communicate()[0].split()]
+    assert [process.returncode for process in running] == [0, 0, 0, 0]
+    assert len(dues) == 240
+    assert most_in_a_minute(dues) == 50
+
+
+def test_a_pause_holds_for_the_others(tmp_path: Path) -> None:
+    """A Retry-After that one process was given is kept by the next, also after the first has gone."""
+    first = SharedWindow(tmp_path / "window", 100)
+    first.pause(1000.0, 30.0)
+    first.close()
+    second = SharedWindow(tmp_path / "window", 100)
+    assert second.is_paused(1010.0)
+    assert second.reserve(1010.0) >= 20.0
+    second.close()
+
+
+def test_a_machine_started_anew_begins_anew(tmp_path: Path) -> None:
+    """Instants that lie far ahead are from before the monotonic clock began again: they are forgotten."""
+    window = SharedWindow(tmp_path / "window", 2)
+    for _ in range(10):
+        window.reserve(1_000_000.0)
+    assert window.reserve(5.0) == 0.0
+    window.close()
+
+
+def test_the_file_is_private_and_names_no_secret(tmp_path: Path) -> None:
+    """The file is named after a hash, and only its owner can read it."""
+    window = open_window(500, "https://example.test", "plp_canary")
+    assert isinstance(window, SharedWindow)
+    window.reserve(1.0)
+    window.close()
+    (file,) = Path(os.environ["XDG_CACHE_HOME"], "pleo_extract").iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+    assert b"canary" not in file.read_bytes()
+    assert "canary" not in str(file)
+
+
+def test_where_it_cannot_be_shared_it_is_kept_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No cache folder, a renewed token, or a rate that only a sandbox allows: the window is this process's own."""
+    assert isinstance(open_window(500, "https://example.test", None), Window)
+    assert isinstance(open_window(10_000, "https://example.test", "plp_x"), Window)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert isinstance(open_window(500, "https://example.test", "plp_x"), Window)
+
+
+def test_two_clients_of_one_key_share(tmp_path: Path) -> None:
+    """Two clients with the same key and server have one file between them; another key has another."""
+    for key in ("plp_one", "plp_one", "plp_two"):
+        Client("http://127.0.0.1:1", api_key=key).close()
+    assert len(list(Path(os.environ["XDG_CACHE_HOME"], "pleo_extract").iterdir())) == 2
