@@ -48,7 +48,7 @@ def demo(out: Path, jobs: int) -> None:
         _say("2. The first dump reads everything")
         click.echo(tell_receipt(dump_export_jobs(lake, client=client)))
         api.world.advance(86_400)
-        _say("3. The second dump, a day later")
+        _say("3. The second dump, a day later, reads what can have changed")
         click.echo(tell_receipt(dump_export_jobs(lake, client=client)))
     con = connect(lake, locked=True)
     for number, (title, query) in enumerate(_QUESTIONS, start=4):

@@ -86,11 +86,12 @@ def tell_receipt(receipt: Receipt) -> str:
     """A receipt in one paragraph."""
     months = len(receipt.months_written)
     change = f"{months} month{'s' * (months != 1)} written" if receipt.published else "nothing new"
+    how = "by refresh" if receipt.mode == "refresh" else f"in full ({receipt.why_full or 'asked for'})"
     why = f" ({receipt.why})" if receipt.why else ""
     retries = f", {receipt.retries} of them again" if receipt.retries else ""
     waited = f", {receipt.waited:.0f} s of it waiting" if receipt.waited >= 1 else ""
     return (
         f"{receipt.lake}: {receipt.lake_rows:,} jobs, snapshot {receipt.snapshot}, {change}\n"
-        f"{receipt.verdict}{why}: {receipt.distinct:,} jobs on {receipt.pages:,} pages, "
+        f"{receipt.verdict}{why}, read {how}: {receipt.distinct:,} jobs on {receipt.pages:,} pages, "
         f"{receipt.requests:,} requests{retries}, {receipt.seconds:.1f} s{waited}"
     )
