@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format sample clean
+.PHONY: demo test check format sample docs picture notebooks clean
 
 demo: .venv/demo.stamp
 	$(BIN)/pleo-extract demo --out demo/export_jobs
@@ -24,6 +24,18 @@ format: .venv/test.stamp
 # data/sample: made by the sandbox, the same each time.
 sample: .venv/demo.stamp
 	$(BIN)/python data/make_sample.py
+
+# Tables, help texts and outputs in the documents, from the code.
+docs: .venv/test.stamp
+	$(BIN)/python docs/generate.py
+
+# The picture at the top of the README, from data/sample.
+picture: .venv/test.stamp
+	$(BIN)/python docs/make_picture.py
+
+# The notebooks, run anew, with their outputs.
+notebooks: .venv/test.stamp
+	$(BIN)/python notebooks/run_all.py
 
 clean:
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,122 @@
+"""Run what a document shows: each block in order, as a reader would, and see what it prints.
+
+`python` blocks share one namespace, `sh` blocks run in bash, both in one new folder that holds `data/sample` and
+nothing else. The environment names a sandbox as the server, and `…` stands for its key. A `text` block right below
+is what the block prints. A `cron` block is run from `pleo-extract` on. Blocks of other languages are not run, nor
+are `sh` blocks that install something: those are compared with the Makefile.
+"""
+# ruff: noqa: INP001 - a script, no part of a package
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from pleo_extract.sandbox import API_KEY, Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+INSTALLS = re.compile(r"^make |pip install", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of a document: its language, its text, its line, what it is said to print and where that stands."""
+
+    language: str
+    text: str
+    line: int
+    output: str | None
+    span: tuple[int, int]
+
+    @property
+    def installs(self) -> bool:
+        """Whether it is about installing, and so not to be run in a test."""
+        return self.language == "sh" and INSTALLS.search(self.text) is not None
+
+
+def read_blocks(document: str) -> list[Block]:
+    """The blocks of a document, in order."""
+    return [
+        Block(found[1], found[2], document.count("\n", 0, found.start()) + 1, found[3], found.span(3))
+        for found in FENCED.finditer(document)
+        if found[1] != "text"
+    ]
+
+
+def run_blocks(document: str) -> Iterator[tuple[Block, str]]:
+    """Run the blocks that can be run; gives each with what it printed.
+
+    Raises:
+        AssertionError: a block failed.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve(Sandbox(World(jobs=3_000))) as running,
+        patch.dict(os.environ, _environment(running.url, Path(folder))),
+        contextlib.chdir(folder),
+    ):
+        shutil.copytree(ROOT / "data" / "sample", "data/sample", symlinks=True)
+        names: dict[str, Any] = {"__name__": "__document__"}
+        for block in read_blocks(document):
+            if block.language == "python":
+                yield block, _run_python(block, names)
+            elif block.language == "sh" and not block.installs:
+                yield block, _run_shell(block.text, block.line)
+            elif block.language == "cron":
+                yield block, _run_shell(block.text[block.text.index("pleo-extract") :], block.line)
+
+
+def _environment(url: str, folder: Path) -> dict[str, str]:
+    """The sandbox as the server, and a `pleo-extract` that is this interpreter's."""
+    command = folder / "bin" / "pleo-extract"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pleo_extract "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    return {
+        "PLEO_API_KEY": API_KEY,
+        "PLEO_BASE_URL": url,
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+        "COLUMNS": "100",
+    }
+
+
+def _run_python(block: Block, names: dict[str, Any]) -> str:
+    printed = io.StringIO()
+    # Line numbers in a traceback are those of the document.
+    code = compile("\n" * block.line + block.text, "document", "exec")
+    with contextlib.redirect_stdout(printed):
+        exec(code, names)  # noqa: S102 - the project's own documents
+    return printed.getvalue()
+
+
+def _run_shell(text: str, line: int) -> str:
+    script = f"set -euo pipefail\n{text.replace('…', API_KEY)}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603, S607 - as above
+    assert done.returncode == 0, f"line {line} ended with {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def fill(document: str) -> str:
+    """The document with what its blocks print now in place of what they are said to print."""
+    pieces, at = [], 0
+    for block, printed in run_blocks(document):
+        if block.output is not None:
+            pieces += [document[at : block.span[0]], printed]
+            at = block.span[1]
+    return "".join([*pieces, document[at:]])

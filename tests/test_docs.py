@@ -1,0 +1,219 @@
+"""The documents: what they show runs and prints what it says, what they list is what there is."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import pleo_extract
+from pleo_extract.cli import group
+from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+blocks = runpy.run_path(str(ROOT / "docs" / "blocks.py"))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_block_runs_and_prints_what_it_says(path: Path) -> None:
+    """Commands and snippets are run in order, as a reader would; see docs/blocks.py. `make docs` mends outputs."""
+    for block, printed in blocks["run_blocks"](path.read_text(encoding="utf-8")):
+        if block.output is not None:
+            assert printed == block.output, f"{path.name}, line {block.line}"
+
+
+def test_every_block_has_a_language_that_is_known() -> None:
+    """No block escapes the test above by a misspelt language; blocks without one show no code."""
+    for path in DOCUMENTS:
+        for block in blocks["read_blocks"](path.read_text(encoding="utf-8")):
+            assert block.language in {"python", "sh", "cron", "toml", ""}, f"{path.name}, line {block.line}"
+            assert block.language or "import " not in block.text, f"{path.name}, line {block.line}"
+
+
+def test_tables_and_helps_are_those_of_the_code() -> None:
+    """Columns, exit codes, commands, names, answers and `--help` texts are generated; `make docs` writes them."""
+    asked = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
+    done = subprocess.run(
+        asked, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, f"run `make docs`\n{done.stdout}{done.stderr}"
+
+
+def test_every_option_is_explained() -> None:
+    """Each command has a help text, an example, and a help text for each option."""
+    for name, command in group.commands.items():
+        assert command.help, name
+        assert f"pleo-extract {name}" in str(command.epilog), name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+def _examples(name: str) -> list[str]:
+    text = str(group.commands[name].epilog)
+    return [line.strip() for line in text.splitlines() if "pleo-extract " in line]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs a line in bash where a sandbox is the server and there is a lake in data/export_jobs."""
+    folder = tmp_path_factory.mktemp("examples")
+    world = World(jobs=500)
+    with serve(Sandbox(world)) as running:
+        environment = os.environ | blocks["_environment"](running.url, folder)
+
+        def run(line: str) -> subprocess.CompletedProcess[str]:
+            line = line.replace("…", API_KEY).replace("http://127.0.0.1:8080", running.url)
+            line = re.sub(r"(?<=--company-id )\S+", world.companies[0], line)
+            return subprocess.run(
+                ["bash", "-euc", line],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=folder,
+                env=environment,
+            )
+
+        assert run("pleo-extract dump data/export_jobs").returncode == 0
+        yield run
+
+
+@pytest.mark.parametrize(
+    "line", [line for name in group.commands if name != "sandbox" for line in _examples(name)]
+)
+def test_examples_in_help_run(shell: Any, line: str) -> None:
+    """Every example that `--help` shows ends with 0."""
+    done = shell(line)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", _examples("sandbox"))
+def test_examples_of_the_sandbox_serve(line: str) -> None:
+    """Each says where it listens and how to use it, and ends on Ctrl-C or SIGTERM."""
+    words = [*shlex.split(line.replace("8080", "0").replace("100000", "1000"))[1:]]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pleo_extract", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(10) == 143
+
+
+def test_installation_is_what_the_makefile_does() -> None:
+    """`make` targets that documents name exist, and the lines for those without make do the same."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    for path in DOCUMENTS:
+        assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|  )", path.read_text(encoding="utf-8"))) <= targets
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extras in re.findall(r"-e '\.\[([a-z,]+)\]'", README):
+        assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    for line in re.findall(r"^\.venv/bin/(pleo-extract|pytest) (.*)$", README, re.MULTILINE):
+        assert f"$(BIN)/{line[0]} {line[1].split(' --')[0]}" in makefile
+
+
+def test_every_environment_variable_is_listed() -> None:
+    """The README's table, the first page of help and the code name the same variables."""
+    used = {
+        name
+        for path in (ROOT / "pleo_extract").rglob("*.py")
+        if "sandbox" not in path.parts
+        for name in re.findall(r"\bPLEO_[A-Z_]+\b", path.read_text(encoding="utf-8"))
+    }
+    assert set(re.findall(r"^\| `(PLEO_[A-Z_]+)`", README, re.MULTILINE)) == used
+    assert set(re.findall(r"\bPLEO_[A-Z_]+\b", str(group.epilog))) == used
+
+
+def test_promises_name_tests_that_exist() -> None:
+    """Each promise of the README names the tests that try it, and they are there."""
+    table = README.partition("## What it promises")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!promise|---)(.+) \| (.+) \|$", table, re.MULTILINE)
+    assert rows
+    for promise, tried in rows:
+        files = re.findall(r"tests/(test_\w+)\.py", tried)
+        text = "".join((ROOT / "tests" / f"{name}.py").read_text(encoding="utf-8") for name in files)
+        assert files, promise
+        for name in re.findall(r"(?:::|`)(test_\w+)(?=`)", tried):
+            assert f"def {name}(" in text, f"{promise}: {name}"
+
+
+def test_links_lead_somewhere() -> None:
+    """Links within the repository and within a page lead to what is there."""
+    for path in (*DOCUMENTS, ROOT / "CHANGELOG.md"):
+        text = path.read_text(encoding="utf-8")
+        headings = {
+            re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        }
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            file, _, anchor = target.partition("#")
+            if not file:
+                assert anchor in headings, f"{path.name}: {target}"
+            elif "://" not in file:
+                assert (path.parent / file).exists(), f"{path.name}: {target}"
+
+
+def test_the_picture_shows_the_sample(tmp_path: Path) -> None:
+    """The committed picture was drawn from the numbers that the sample gives today; `make picture` draws it anew."""
+    pytest.importorskip("altair")
+    script = runpy.run_path(str(ROOT / "docs" / "make_picture.py"))
+    script["make_picture"](tmp_path / "picture.svg")
+    drawn = re.compile(r"drawn from (\w+)")
+    new, committed = (
+        (path / name).read_text()
+        for path, name in ((tmp_path, "picture.svg"), (ROOT / "docs", "failure-rates.svg"))
+    )
+    assert drawn.findall(new) == drawn.findall(committed) != []
+    assert "<script" not in committed
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]+"', "", committed)
+
+
+def _modules() -> list[str]:
+    found = pkgutil.walk_packages(pleo_extract.__path__, "pleo_extract.")
+    return ["pleo_extract", *(module.name for module in found if not module.name.endswith("__main__"))]
+
+
+@pytest.mark.parametrize("name", ["pleo_extract", "pleo_extract.sandbox"])
+def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The example at the top of each door runs as it stands, against a sandbox."""
+    module = importlib.import_module(name)
+    paragraphs = str(module.__doc__).split("\n\n")
+    code = [
+        textwrap.dedent(text)
+        for text in paragraphs
+        if all(line.startswith("    ") for line in text.splitlines())
+    ]
+    assert code
+    monkeypatch.chdir(tmp_path)
+    world = World(jobs=300)
+    with serve(Sandbox(world, rules=Rules())) as running:
+        monkeypatch.setenv("PLEO_BASE_URL", running.url)
+        monkeypatch.setenv("PLEO_API_KEY", API_KEY)
+        names = vars(module) | {"rows": world.visible()}
+        exec(compile("\n".join(code), name, "exec"), names)
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_prompts_in_docstrings_answer_so(name: str) -> None:
+    """Wherever a docstring shows `>>>`, the answer is what it says."""
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
