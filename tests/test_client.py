@@ -606,7 +606,8 @@ class TestWire:
         """F5 to F8: reset, cut, dripped or withheld, an answer is asked for again, and the page is whole."""
         sandbox = sandbox_of(f"1:{fault}", gzip=True)
         whole, _ = fetch(client_of(sandbox_of()))
-        patience = Patience(request_seconds=0.2, read_seconds=0.1)
+        slow = counted == "timeout"
+        patience = Patience(request_seconds=0.3, read_seconds=0.2) if slow else Patience()
         with serve(sandbox) as served, client_of(url=served.url, patience=patience) as client:
             page, run = fetch(client)
         assert page.rows == whole.rows

@@ -175,7 +175,6 @@ FITS: list[dict[str, Any]] = [
     {"statuses": []},
     {"statuses": None},
     {"statuses": list(STATUSES)},
-    {"statuses": {"failed", "completed"}},
     {"before": "A"},
     {"after": "AZ27=~"},
     {"offset": 0},
