@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -56,9 +58,10 @@ def demo(out: Path, jobs: int) -> None:
         click.echo(f'pleo-extract sql --lake {lake} "{query}"\n')
         click.echo(fit_terminal(table(answer(con, query))))
     _say("Now you:")
-    click.echo(f"""  pleo-extract sql --lake {lake} --list
-  pleo-extract verify {lake}
-  PLEO_API_KEY=… pleo-extract dump data/export_jobs     # your own jobs""")
+    me = _name_program()
+    click.echo(f"""  {me} sql --lake {lake} --list
+  {me} verify {lake}
+  PLEO_API_KEY=… {me} dump data/export_jobs     # your own jobs""")
 
 
 _DURATIONS = """
@@ -79,6 +82,13 @@ def _find_free(out: Path) -> Path:
     """The path itself, or the next one that does not exist: a lake belongs to one server, and each demo is a new one."""
     numbered = (out.with_name(f"{out.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([out], numbered) if not path.exists())
+
+
+def _name_program() -> str:
+    """What to type for this program: its name where the shell finds it, else the path it was started by."""
+    if shutil.which("pleo-extract"):
+        return "pleo-extract"
+    return "python -m pleo_extract" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
 
 
 def _say(text: str) -> None:
