@@ -1,0 +1,66 @@
+-- slow_jobs(q DOUBLE := 0.95, duration VARCHAR := 'total', company_id VARCHAR := NULL,
+--     since TIMESTAMPTZ := NULL, until TIMESTAMPTZ := NULL)
+-- Jobs slower than their company's own quantile: one row a job, the slowest in proportion first.
+--
+-- q is the quantile, from 0 to 1; duration is total (created to ended), queue (created to started) or run
+-- (started to ended). The limit is the exact quantile over the company's jobs, in the time asked for, whose
+-- duration is known. An open job is slow as soon as it has lasted longer than that.
+--
+-- id, company_id, status, created_at, number_of_items, failure_reason_type  as in export_jobs
+-- outcome        as in job_durations
+-- seconds        the duration; where is_censored, what it has come to by now (`snapshot`)
+-- is_censored    it has not ended yet
+-- limit_seconds  the company's quantile; seconds is above it
+-- n              jobs that the limit is made of
+-- times          seconds / limit_seconds; null where the limit is 0 or less
+WITH timed AS (
+    SELECT
+        a.id,
+        a.company_id AS company,
+        a.status,
+        a.outcome,
+        a.created_at,
+        a.number_of_items,
+        a.failure_reason_type,
+        CASE
+            WHEN :duration = 'total' THEN a.total_seconds
+            WHEN :duration = 'queue' THEN a.queue_seconds
+            WHEN :duration = 'run' THEN a.run_seconds
+            ELSE CAST(error(concat('duration ''', :duration, ''': take total, queue or run')) AS DOUBLE)
+        END AS known_seconds,
+        CASE
+            WHEN NOT a.is_censored THEN NULL
+            WHEN :duration = 'queue' AND a.started_at IS NOT NULL THEN NULL
+            WHEN :duration = 'run' THEN (epoch_us(s.as_of) - epoch_us(a.started_at)) / 1e6
+            ELSE (epoch_us(s.as_of) - epoch_us(a.created_at)) / 1e6
+        END AS seconds_so_far
+    FROM asked AS a
+    CROSS JOIN snapshot AS s
+),
+
+limits AS (
+    SELECT
+        t.company,
+        count(t.known_seconds) AS n,
+        percentile_cont(:q) WITHIN GROUP (ORDER BY t.known_seconds) AS limit_seconds
+    FROM timed AS t
+    GROUP BY t.company
+)
+
+SELECT
+    t.id,
+    t.company AS company_id,
+    t.status,
+    t.outcome,
+    t.created_at,
+    t.number_of_items,
+    t.failure_reason_type,
+    coalesce(t.known_seconds, t.seconds_so_far) AS seconds,
+    t.known_seconds IS NULL AS is_censored,
+    l.limit_seconds,
+    l.n,
+    CASE WHEN l.limit_seconds > 0 THEN coalesce(t.known_seconds, t.seconds_so_far) / l.limit_seconds END AS times
+FROM timed AS t
+INNER JOIN limits AS l ON t.company = l.company
+WHERE coalesce(t.known_seconds, t.seconds_so_far) > l.limit_seconds
+ORDER BY times DESC NULLS LAST, t.company, t.id

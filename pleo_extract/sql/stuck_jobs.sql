@@ -1,0 +1,48 @@
+-- stuck_jobs(as_of TIMESTAMPTZ := NULL, company_id VARCHAR := NULL)
+-- Open jobs that should have expired: one row a job, the longest overdue first.
+--
+-- A job expires expires_in seconds after the last action on it. One that is still open after that waits for
+-- something that does not come, and as a company's jobs are worked off one at a time, others wait behind it.
+-- as_of is the instant to judge at, by default now (`snapshot`); an earlier one knows the jobs as last seen, so
+-- it misses those that have ended since.
+--
+-- id, company_id, status, created_at, started_at, number_of_items  as in export_jobs; status is pending,
+--                  in_progress, or one that is not known to be an end
+-- last_action_at   last_updated_at, else started_at, else created_at
+-- age_seconds      created_at to as_of
+-- overdue_seconds  last_action_at and expires_in to as_of; always above 0
+-- waiting          open jobs of the same company that were created after it
+WITH opened AS (
+    SELECT
+        j.id,
+        j.company_id AS company,
+        j.status,
+        j.created_at,
+        j.started_at,
+        j.number_of_items,
+        j.expires_in,
+        coalesce(j.last_updated_at, j.started_at, j.created_at) AS last_action_at,
+        coalesce(:as_of, s.as_of) AS judged_at,
+        row_number() OVER (PARTITION BY j.company_id ORDER BY j.created_at DESC, j.id DESC) - 1 AS waiting
+    FROM job_durations AS j
+    CROSS JOIN snapshot AS s
+    WHERE
+        j.is_censored
+        AND j.created_at <= coalesce(:as_of, s.as_of)
+        AND (:company_id IS NULL OR j.company_id = lower(:company_id))
+)
+
+SELECT
+    o.id,
+    o.company AS company_id,
+    o.status,
+    o.created_at,
+    o.started_at,
+    o.number_of_items,
+    o.last_action_at,
+    (epoch_us(o.judged_at) - epoch_us(o.created_at)) / 1e6 AS age_seconds,
+    (epoch_us(o.judged_at) - epoch_us(o.last_action_at)) / 1e6 - o.expires_in AS overdue_seconds,
+    o.waiting
+FROM opened AS o
+WHERE (epoch_us(o.judged_at) - epoch_us(o.last_action_at)) / 1e6 - o.expires_in > 0
+ORDER BY overdue_seconds DESC, o.company, o.id

@@ -1,0 +1,31 @@
+"""Answers: DuckDB over the Parquet files of a lake, with the statements of `sql/` as its views and macros.
+
+The only room with duckdb. It is told which files to read and never looks for them, and "now" is the instant
+it is told, never a clock: the same files and the same instant give the same answers.
+
+    statement     what is in `sql/`: names, parameters, documentation, text
+    definition    a statement as DuckDB's CREATE VIEW or CREATE MACRO
+    connection    open_warehouse: a connection that holds them all; answer: one question, read only
+    catalogue     the same definitions in a DuckDB file, for other clients
+    output        an answer as a table for people, CSV, JSON or Parquet
+"""
+
+from __future__ import annotations
+
+from pleo_extract.warehouse.catalogue import write_catalogue
+from pleo_extract.warehouse.connection import answer, open_warehouse, translate_errors
+from pleo_extract.warehouse.output import FORMATS, table, write
+from pleo_extract.warehouse.statement import Parameter, Statement, statements
+
+__all__ = [
+    "FORMATS",
+    "Parameter",
+    "Statement",
+    "answer",
+    "open_warehouse",
+    "statements",
+    "table",
+    "translate_errors",
+    "write",
+    "write_catalogue",
+]

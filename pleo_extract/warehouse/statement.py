@@ -1,0 +1,134 @@
+"""The statements of `sql/`: each file is one query under a comment that names it and says what it means.
+
+A file opens with its signature in DuckDB's words, `-- name(parameter TYPE := default, …)`, or `-- name` for a
+view; the first sentence after it is the summary, the rest the definition. In the query a parameter is `:name`,
+so that no engine can take it for a column, and the parts in `sql/parts/` are named like tables: they are what
+DuckDB and Spark say differently, or what many statements begin with. Nothing else is a template.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Literal
+
+from pleo_extract.contract import EXTRA, FIELDS
+from pleo_extract.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
+
+__all__ = ["Parameter", "Statement", "bind", "find_statement", "parts", "statements"]
+
+_SIGNATURE = re.compile(r"(?P<name>[a-z_]+)(?:\((?P<parameters>[^)]*)\))?\n(?P<text>.*)", re.DOTALL)
+_PARAMETER = re.compile(r"(?P<name>\w+) (?P<type>[A-Z]+)(?: := (?P<default>[^,]+))?")
+_PLACEHOLDER = re.compile(r"(?<![:\w]):([a-z_]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a macro may be told. `type` is DuckDB's; `default` is SQL text, None where a value must be given."""
+
+    name: str
+    type: str
+    default: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One view or macro of `sql/`.
+
+    Attributes:
+        name: what it is called in SQL.
+        kind: ``view``, or ``macro`` (a table macro: ``FROM name(…)``).
+        parameters: in order; none for a view.
+        summary: what it answers, one sentence.
+        definition: what its columns mean, what counts and what is left out; lines as in the file.
+        query: the SELECT, with parameters as ``:name``.
+    """
+
+    name: str
+    kind: Literal["view", "macro"]
+    parameters: tuple[Parameter, ...]
+    summary: str
+    definition: str
+    query: str
+
+    @property
+    def signature(self) -> str:
+        """How it is called: ``failure_rates(grain := 'month', …)``, or the name of a view."""
+        if self.kind == "view":
+            return self.name
+        given = (p.name if p.default is None else f"{p.name} := {p.default}" for p in self.parameters)
+        return f"{self.name}({', '.join(given)})"
+
+
+@cache
+def statements() -> Mapping[str, Statement]:
+    """All views and macros by name: the views first, then the macros, each in alphabetical order."""
+    found = [_export_jobs(), *_read(resources.files("pleo_extract") / "sql")]
+    found.sort(key=lambda statement: (statement.kind == "macro", statement.name))
+    return {statement.name: statement for statement in found}
+
+
+@cache
+def parts() -> Mapping[str, Statement]:
+    """What statements are built from, by name: queries that a statement names as it would a table."""
+    return {part.name: part for part in _read(resources.files("pleo_extract") / "sql" / "parts")}
+
+
+def find_statement(name: str) -> Statement:
+    """The view or macro of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if (found := statements().get(name)) is None:
+        raise UsageError(f"there is no view or macro {name!r}; there are {', '.join(statements())}")
+    return found
+
+
+def bind(query: str, values: Mapping[str, str]) -> str:
+    """The query with each parameter ``:name`` replaced by what an engine calls it, SQL text from `values`."""
+    return _PLACEHOLDER.sub(lambda found: values[found[1]], query)
+
+
+def _read(folder: Traversable) -> list[Statement]:
+    files = (file for file in folder.iterdir() if file.name.endswith(".sql"))
+    return [_parse(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _parse(text: str) -> Statement:
+    lines = text.splitlines(keepends=True)
+    head = next(number for number, line in enumerate(lines) if not line.startswith("--"))
+    comment = "".join(line.removeprefix("--").removeprefix(" ") for line in lines[:head])
+    signature = _SIGNATURE.match(comment)
+    assert signature is not None, f"no signature in: {comment[:60]}"
+    summary, _, definition = signature["text"].partition("\n\n")
+    return Statement(
+        name=signature["name"],
+        kind="view" if signature["parameters"] is None else "macro",
+        parameters=tuple(
+            Parameter(found["name"], found["type"], found["default"])
+            for found in _PARAMETER.finditer(signature["parameters"] or "")
+        ),
+        summary=" ".join(summary.split()),
+        definition=definition.rstrip(),
+        query="".join(lines[head:]).strip(),
+    )
+
+
+def _export_jobs() -> Statement:
+    """The one view that is computed: its columns are those of the contract."""
+    columns = [(field.column, field.note) for field in (*FIELDS, EXTRA)]
+    return Statement(
+        name="export_jobs",
+        kind="view",
+        parameters=(),
+        summary="Every export job once, as last seen: one row a job.",
+        definition="\n".join(f"{column:<25} {note}" for column, note in columns),
+        query=f"SELECT {', '.join(f'f.{column}' for column, _ in columns)} FROM files AS f",  # noqa: S608 -- columns of the contract
+    )

@@ -1,0 +1,511 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from warehouse_jobs import START, A, ask, job, parquet
+
+from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
+from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError
+from pleo_extract.warehouse import answer, open_warehouse, statements, table, write, write_catalogue
+from pleo_extract.warehouse.definition import Source, definitions, literal
+from pleo_extract.warehouse.statement import find_statement, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def described(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
+    """Columns and types of a relation."""
+    rows = con.execute(f"DESCRIBE {relation}").fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+# Opening
+
+
+@pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
+def test_export_jobs_has_the_contracts_columns(tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
+    """`export_jobs` has all columns of the contract, in order and with their types, also for no files."""
+    files = [parquet(tmp_path / "a.parquet", jobs)] if jobs else []
+    with open_warehouse(files) as con:
+        assert list(described(con, "export_jobs").items()) == list(DUCKDB_SCHEMA.items())
+        frame = con.sql("FROM export_jobs").pl()
+    assert frame.schema == POLARS_SCHEMA
+    assert frame["created_at"].to_list() == [row["created_at"] for row in jobs]
+
+
+def test_columns_of_a_partitioned_path_stay_out(tmp_path: Path) -> None:
+    """A path like `created_month=2026-03` adds no column: one snapshot reads the same from any folder."""
+    (tmp_path / "created_month=2026-03").mkdir()
+    with open_warehouse([parquet(tmp_path / "created_month=2026-03" / "part-0.parquet", [job(1)])]) as con:
+        assert con.sql("FROM export_jobs").columns == list(COLUMNS)
+
+
+def test_several_files_are_one_table(tmp_path: Path) -> None:
+    """All files are read, each once."""
+    files = [parquet(tmp_path / f"{n}.parquet", [job(n)]) for n in range(3)]
+    with open_warehouse(files) as con:
+        assert con.sql("SELECT count(*), count(DISTINCT id) FROM export_jobs").fetchall() == [(3, 3)]
+
+
+def test_a_path_is_taken_literally(tmp_path: Path) -> None:
+    """Quotes and glob characters in a folder's name mean themselves, locked or not; its look-alike is not read."""
+    odd = tmp_path / "it's [ab]* {x,y}? $1 ; DROP"
+    twin = tmp_path / "it's a1 {x,y}! $1 ; DROP"
+    for folder, status in ((odd, "completed"), (twin, "failed")):
+        folder.mkdir()
+        parquet(folder / "jobs.parquet", [job(1, status)])
+    for locked in (False, True):
+        with open_warehouse([odd / "jobs.parquet"], locked=locked) as con:
+            assert con.sql("SELECT status FROM export_jobs").fetchall() == [("completed",)]
+
+
+def test_a_missing_or_broken_file_is_an_error_of_the_lake(tmp_path: Path) -> None:
+    """A file that is gone, is no Parquet, or lacks a column: LakeError at once, not at the first question."""
+    (tmp_path / "text.parquet").write_text("no parquet, whatever its name says")
+    pl.DataFrame({"id": ["1"]}).write_parquet(tmp_path / "thin.parquet")
+    for name, said in (("gone", "No files found"), ("text", "magic bytes"), ("thin", "company_id")):
+        with pytest.raises(LakeError, match=said):
+            open_warehouse([tmp_path / f"{name}.parquet"])
+
+
+def test_the_session_is_in_utc() -> None:
+    """Instants are shown in UTC whatever the machine's zone."""
+    assert ask("SELECT created_at::VARCHAR AS t FROM export_jobs", [job(0)])["t"].to_list() == [
+        "2026-03-01 00:00:00+00"
+    ]
+
+
+def test_snapshot_is_the_instant_given() -> None:
+    """`snapshot` holds as_of, to the microsecond and in UTC, else the latest instant in the data, else null."""
+    given_at = datetime(2026, 4, 1, 2, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+    assert ask("FROM snapshot", [job(0)], given_at)["as_of"].item() == given_at
+    assert ask("FROM snapshot", [job(0), job(5)])["as_of"].item() == START + timedelta(hours=5, minutes=3)
+    assert ask("FROM snapshot", [])["as_of"].to_list() == [None]
+
+
+def test_as_of_needs_a_time_zone() -> None:
+    """A naive as_of is refused: nobody can know which instant it means."""
+    with pytest.raises(UsageError, match="time zone"):
+        open_warehouse([], as_of=datetime(2026, 3, 1))  # noqa: DTZ001 -- the mistake under test
+
+
+def test_companies_are_named() -> None:
+    """`companies` holds the names given, whatever is in them, and is empty without."""
+    name = "O'Reilly; DROP TABLE x --\x1b"
+    with open_warehouse([], companies={A: name}) as con:
+        assert con.sql("FROM companies").fetchall() == [(A, name)]
+    with open_warehouse([]) as con:
+        assert described(con, "companies") == {"id": "VARCHAR", "name": "VARCHAR"}
+        assert con.sql("FROM companies").fetchall() == []
+
+
+# The lock
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A locked connection over one file in `lake/`, with `allowed/` and `one.csv` allowed."""
+    for name in ("lake", "allowed", "allowed-not"):
+        (tmp_path / name).mkdir()
+    for name in ("allowed/in.csv", "allowed-not/out.csv", "one.csv", "two.csv"):
+        (tmp_path / name).write_text("a\n1\n")
+    file = parquet(tmp_path / "lake" / "jobs.parquet", [job(1), job(2, "failed")])
+    parquet(tmp_path / "lake" / "other.parquet", [job(3)])
+    with open_warehouse([file], locked=True, allow=[tmp_path / "allowed", tmp_path / "one.csv"]) as con:
+        yield con
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM read_text('/etc/passwd')",
+        "FROM read_csv('{0}/two.csv')",
+        "FROM '{0}/lake/other.parquet'",
+        "FROM '{0}/allowed-not/out.csv'",
+        "FROM '{0}/allowed/../two.csv'",
+        "FROM glob('{0}/*')",
+        "FROM sniff_csv('{0}/two.csv')",
+        "FROM read_text('https://127.0.0.1:9/x')",
+        "COPY (SELECT 1) TO '{0}/new.csv'",
+        "COPY companies FROM '{0}/two.csv'",
+        "EXPORT DATABASE '{0}/export'",
+        "ATTACH '{0}/new.duckdb'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET enable_external_access = TRUE",
+        "SET allowed_directories = ['/']",
+        "SET TimeZone = 'Asia/Tokyo'",
+        "RESET lock_configuration",
+        "CALL enable_logging(storage = 'file', storage_path = '{0}/log')",
+        "FROM unlocked_frame",
+    ],
+)
+def test_f51_a_locked_connection_refuses(locked: duckdb.DuckDBPyConnection, tmp_path: Path, sql: str) -> None:
+    """No file beyond those given, no extension, no setting, no variable of the program: even on the raw connection."""
+    unlocked_frame = pl.DataFrame({"secret": [1]})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(duckdb.Error):
+        locked.execute(sql.format(tmp_path))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert unlocked_frame.height == 1
+
+
+def test_f51_a_locked_connection_answers(locked: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """Views, macros and what was allowed still work."""
+    assert answer(locked, "SELECT rate FROM failure_rates('month')").fetchall() == [(0.5,)]
+    assert answer(locked, "SELECT count(*) FROM job_durations").fetchall() == [(2,)]
+    for path in ("allowed/in.csv", "allowed/*.csv", "one.csv"):
+        assert answer(locked, f"FROM '{tmp_path}/{path}'").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1 AS id) TO '{0}/lake/jobs.parquet'",
+        "EXPLAIN ANALYZE COPY (SELECT 1 AS id) TO '{0}/lake/jobs.parquet'",
+        "WITH x AS (INSERT INTO companies VALUES ('1', '2') RETURNING id) FROM x",
+        "WITH x AS (COPY (SELECT 1 AS id) TO '{0}/lake/jobs.parquet') FROM x",
+        "FROM query('WITH x AS (COPY (SELECT 1) TO ''{0}/lake/jobs.parquet'') FROM x')",
+        "SELECT 1) AS x; COPY (SELECT 1 AS id) TO '{0}/lake/jobs.parquet' --",
+        "INSERT INTO companies VALUES ('1', '2')",
+        "CREATE TABLE t AS SELECT 1",
+        "DROP VIEW export_jobs",
+        "ATTACH ':memory:' AS other",
+        "SET threads = 1",
+        "SELECT 1; COPY (SELECT 1 AS id) TO '{0}/lake/jobs.parquet'",
+        "",
+    ],
+)
+def test_f51_an_answer_only_reads(locked: duckdb.DuckDBPyConnection, tmp_path: Path, sql: str) -> None:
+    """`answer` takes one SELECT: nothing is written, not even to a file that may be read."""
+    before = (tmp_path / "lake" / "jobs.parquet").read_bytes()
+    with pytest.raises(UsageError):
+        answer(locked, sql.format(tmp_path)).fetchall()
+    assert (tmp_path / "lake" / "jobs.parquet").read_bytes() == before
+    assert answer(locked, "FROM companies").fetchall() == []
+
+
+# Questions
+
+
+def test_values_are_bound() -> None:
+    """A value is a value, however much it looks like SQL; also as the argument of a macro."""
+    text = "x' OR '1'='1"
+    assert ask("SELECT $t AS t", [], t=text)["t"].item() == text
+    assert ask("FROM failure_rates($g, company_id := $c)", [job(1)], g="month", c=text).height == 0
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM range(2) AS t(i);",
+        "FROM range(2) AS t(i) ; -- the end; really\n",
+        "-- first\nWITH x AS (FROM range(2) AS t(i)) FROM x ORDER BY i -- é;",
+        "VALUES (0), (1);;",
+    ],
+)
+def test_a_question_may_end_in_a_semicolon_and_comments(sql: str) -> None:
+    """As people type it, and as files hold it."""
+    with open_warehouse([]) as con:
+        assert answer(con, sql).fetchall() == [(0,), (1,)]
+
+
+def test_an_answer_keeps_its_order(tmp_path: Path) -> None:
+    """ORDER BY is kept, over more rows than DuckDB handles at a time."""
+    with open_warehouse([]) as con:
+        rows = answer(con, "SELECT hash(i) AS h FROM range(200000) AS t(i) ORDER BY h").pl()["h"]
+        write(
+            answer(con, "SELECT hash(i) AS h FROM range(200000) AS t(i) ORDER BY h"),
+            tmp_path / "x",
+            "parquet",
+        )
+    assert rows.is_sorted()
+    assert rows.equals(pl.read_parquet(tmp_path / "x")["h"])
+
+
+@pytest.mark.parametrize(
+    "sql", ["DESCRIBE export_jobs", "SHOW TABLES", "SUMMARIZE companies", "TABLE companies"]
+)
+def test_what_there_is_can_be_asked(sql: str) -> None:
+    """Analysts look around first."""
+    with open_warehouse([], companies={A: "Acme"}) as con:
+        assert answer(con, sql).fetchall() != []
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("SELEC 1", "syntax error"),
+        ("FROM nowhere", "nowhere"),
+        ("SELECT $a", "parameters: a"),
+        ("SELECT 1; SELECT 2", "one statement, not 2"),
+        ("DELETE FROM companies", "only SELECT"),
+        ("PIVOT export_jobs ON status", r"ON x IN \(…\)"),
+    ],
+)
+def test_a_wrong_question_is_a_usage_error(sql: str, said: str) -> None:
+    """The message says what is wrong, in one line."""
+    with open_warehouse([]) as con, pytest.raises(UsageError, match=said) as caught:
+        answer(con, sql)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
+@pytest.mark.parametrize("grain", ["fortnight", "decade", "Month", "", "month'", None])
+def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | None) -> None:
+    """Every macro with a grain says which grains there are, also where there is no job."""
+    dated = [s for s in statements().values() if any(p.name == "grain" for p in s.parameters)]
+    assert len(dated) >= 2
+    for statement in dated:
+        with pytest.raises(UsageError, match="take hour, day, week, month, quarter, year or all"):
+            ask(f"FROM {statement.name}($g)", jobs, g=grain)
+
+
+# The texts in sql/
+
+
+def test_statements_document_themselves() -> None:
+    """Each has a summary and a definition that names every column it gives."""
+    with open_warehouse([]) as con:
+        for statement in statements().values():
+            assert statement.summary.endswith((".", "?")), statement.name
+            given_values = ", ".join("NULL" for p in statement.parameters if p.default is None)
+            call = statement.name + (f"({given_values})" if statement.kind == "macro" else "")
+            for column in described(con, f"FROM {call}"):
+                assert re.search(rf"\b{column}\b", statement.definition), (statement.name, column)
+
+
+def test_parameters_are_declared_and_used() -> None:
+    """What a query or the parts it is made of ask for is what its first line declares."""
+    for statement in statements().values():
+        names = [parameter.name for parameter in statement.parameters]
+        text = next(d for d in definitions(Source(())) if re.match(rf"CREATE \w+ {statement.name}\b", d))
+        body = text.partition(" AS TABLE ")[2]
+        assert set(re.findall(r"CAST\((\w+) AS [A-Z]+\)", body)) & set(names) == set(names), statement.name
+        assert not re.findall(r"(?<![:\w]):[a-z]\w*", body), statement.name
+
+
+def test_company_id_is_never_bare() -> None:
+    """Beside a parameter company_id a column company_id must be qualified, or DuckDB takes it for the parameter."""
+    for statement in (*statements().values(), *parts().values()):
+        code = re.sub(r"--.*", "", statement.query)
+        assert not re.search(r"(?<!AS )(?<![.:\w])company_id\b", code), statement.name
+
+
+def test_the_sql_is_in_the_package() -> None:
+    """One statement a file, under the statement's name: found wherever the package is installed."""
+    folder = resources.files("pleo_extract") / "sql"
+    files = {file.name.removesuffix(".sql") for file in folder.iterdir() if file.name.endswith(".sql")}
+    assert {*files, "export_jobs"} == set(statements())
+
+
+def test_a_name_that_does_not_exist() -> None:
+    """The names there are, are in the message."""
+    with pytest.raises(UsageError, match="failure_rates"):
+        find_statement("failure_rate")
+    assert find_statement("failure_rates").signature.startswith(
+        "failure_rates(grain := 'month', company_id := "
+    )
+
+
+@pytest.mark.parametrize("jobs", [[], [job(1), job(2, "failed"), job(3, "pending")]], ids=["empty", "some"])
+def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
+    """Every view and macro of the file gives another client, in another folder, what `open_warehouse` gives."""
+    folder = tmp_path / "it's [a]"
+    folder.mkdir()
+    files = [parquet(folder / "jobs.parquet", jobs)] if jobs else []
+    names = [*statements(), "snapshot", "companies"]
+    with open_warehouse(files, as_of=START, companies={A: "Acme"}) as con:
+        expected = {name: rows_as_csv(con, "", name) for name in names}
+    write_catalogue(folder / "jobs.duckdb", files, as_of=START, companies={A: "Acme"})
+    with duckdb.connect(str(folder / "jobs.duckdb"), read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        assert {name: rows_as_csv(con, "", name) for name in names} == expected
+    with duckdb.connect() as con:
+        con.execute(f"SET TimeZone = 'UTC'; ATTACH {literal(str(folder / 'jobs.duckdb'))} AS jobs")
+        assert {name: rows_as_csv(con, "jobs.", name) for name in names} == expected
+    assert sorted(path.name for path in folder.iterdir()) == ["jobs.duckdb"] + ["jobs.parquet"] * bool(jobs)
+
+
+def test_the_catalogue_follows_current(tmp_path: Path) -> None:
+    """Paths are absolute, links are kept: when `current` moves on, the catalogue reads the new snapshot."""
+    for name, status in (("old", "completed"), ("new", "failed")):
+        (tmp_path / name).mkdir()
+        parquet(tmp_path / name / "part-0.parquet", [job(1, status)])
+    (tmp_path / "current").symlink_to("old")
+    write_catalogue(tmp_path / "jobs.duckdb", [tmp_path / "current" / "part-0.parquet"])
+    (tmp_path / "next").symlink_to("new")
+    (tmp_path / "next").replace(tmp_path / "current")
+    with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
+        assert con.sql("SELECT failed FROM failure_rates()").fetchall() == [(1,)]
+
+
+def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
+    """A client that has the older file open goes on with it; a folder that is not there is the disk's fault."""
+    write_catalogue(tmp_path / "jobs.duckdb", [], as_of=START)
+    with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
+        write_catalogue(tmp_path / "jobs.duckdb", [], as_of=START + timedelta(days=1))
+        assert con.sql("SELECT epoch(as_of) FROM snapshot").fetchall() == [(START.timestamp(),)]
+    with pytest.raises(StorageError, match=re.escape(str(tmp_path / "gone"))):
+        write_catalogue(tmp_path / "gone" / "jobs.duckdb", [])
+
+
+def rows_as_csv(con: duckdb.DuckDBPyConnection, schema: str, name: str) -> str:
+    """All rows of a view, or of a macro called with nothing."""
+    statement = statements().get(name)
+    values = ", ".join("NULL" for p in statement.parameters if p.default is None) if statement else ""
+    call = f"({values})" if statement and statement.kind == "macro" else ""
+    rows: pl.DataFrame = con.sql(f"FROM {schema}{name}{call}").pl()
+    return rows.write_csv()
+
+
+# Output
+
+
+def written(relation: duckdb.DuckDBPyRelation, kind: str, **options: Any) -> bytes:
+    """What `write` gives to an open file."""
+    write(relation, file := io.BytesIO(), kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "\0"])
+def test_f53_csv_is_formula_safe(first: str) -> None:
+    """A text that a spreadsheet could run gets an apostrophe, unless that is turned off; numbers stay."""
+    with open_warehouse([]) as con:
+        sql = "SELECT $t AS t, -1 AS n, 'a=' || $t AS inner_one"
+        safe = pl.read_csv(written(answer(con, sql, {"t": f"{first}1"}), "csv"), infer_schema=False)
+        raw = pl.read_csv(
+            written(answer(con, sql, {"t": f"{first}1"}), "csv", formula_safe=False), infer_schema=False
+        )
+    assert safe.row(0) == (f"'{first}1", "-1", f"a={first}1")
+    assert raw.row(0) == (f"{first}1", "-1", f"a={first}1")
+
+
+def test_csv_keeps_null_and_nothing_apart(tmp_path: Path) -> None:
+    """Null is nothing between the commas, an empty text is a pair of quotes; instants are RFC 3339."""
+    with open_warehouse([]) as con:
+        relation = answer(con, "SELECT NULL AS a, '' AS b, TIMESTAMPTZ '2026-03-01 01:00:00.5+01' AS t")
+        write(relation, tmp_path / "x.csv", "csv")
+    assert (tmp_path / "x.csv").read_text() == 'a,b,t\n,"",2026-03-01T00:00:00.500000Z\n'
+
+
+def test_json_is_one_valid_array() -> None:
+    """Numbers that JSON cannot say are null; text comes back exactly."""
+    text = 'a "quote"\n\x1b\0 \u2028 😀'
+    with open_warehouse([]) as con:
+        sql = "SELECT $t AS t, 'nan'::DOUBLE AS n, 1.5 AS d, TIMESTAMPTZ '2026-03-01' AS at, NULL AS z"
+        rows = json.loads(written(answer(con, sql, {"t": text}), "json"))
+        nothing = json.loads(written(answer(con, "FROM export_jobs"), "json"))
+    assert rows == [{"t": text, "n": None, "d": 1.5, "at": "2026-03-01T00:00:00.000000Z", "z": None}]
+    assert nothing == []
+
+
+def test_parquet_keeps_types(tmp_path: Path) -> None:
+    """All columns of export_jobs come back as they were, from a locked connection too."""
+    file = parquet(tmp_path / "in.parquet", [job(1), job(2, "failed", failure_reason="=1\0")])
+    with open_warehouse([file], locked=True) as con:
+        write(answer(con, "FROM export_jobs ORDER BY id"), tmp_path / "out.parquet", "parquet")
+    assert pl.read_parquet(tmp_path / "out.parquet").equals(pl.read_parquet(file))
+
+
+def test_a_path_is_replaced_whole(tmp_path: Path) -> None:
+    """A question that fails half way leaves the older answer as it was, and nothing beside it."""
+    target = tmp_path / "it's.csv"
+    with open_warehouse([]) as con:
+        write(answer(con, "SELECT 1 AS a"), target, "csv")
+        late = "SELECT CASE WHEN i < 99999 THEN i ELSE error('too late') END AS a FROM range(100000) AS t(i)"
+        with pytest.raises(UsageError, match="too late"):
+            write(answer(con, late), target, "csv")
+    assert target.read_text() == "a\n1\n"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
+    """A missing folder, or a folder in its place, is the disk's fault; an unknown format is the caller's."""
+    with open_warehouse([]) as con:
+        relation = answer(con, "SELECT 1 AS a")
+        for target in (tmp_path / "none" / "x.csv", tmp_path):
+            with pytest.raises(StorageError, match=re.escape(str(target))):
+                write(relation, target, "csv")
+        with pytest.raises(UsageError, match="csv, json, parquet"):
+            write(relation, tmp_path / "x", "xlsx")
+
+
+def test_a_device_is_written_to_not_replaced() -> None:
+    """`-o /dev/null` stays a device."""
+    with open_warehouse([]) as con:
+        write(answer(con, "SELECT 1 AS a"), "/dev/null", "csv")
+    assert Path("/dev/null").is_char_device()
+
+
+@given(text=st.text(max_size=8), rows=st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_f54_a_table_has_one_line_a_row(text: str, rows: int) -> None:
+    """Header, rule, rows, foot; whatever is in the text, no control character reaches the terminal."""
+    with open_warehouse([]) as con:
+        said = table(answer(con, "SELECT $t AS t, 1 AS n FROM range($r::BIGINT)", {"t": text, "r": rows}))
+    assert len(said.split("\n")) == rows + 3
+    assert said.replace("\n", "").isprintable()
+
+
+def test_a_table_says_what_it_leaves_out() -> None:
+    """Numbers to the right, four decimals, nulls empty, and the number of rows, or that there are more."""
+    with open_warehouse([]) as con:
+        relation = answer(con, "SELECT i AS n, 'x' AS a, i / 3 AS third, NULL AS z FROM range(8, 11) AS t(i)")
+        assert table(relation).split("\n") == [
+            " n  a   third  z",
+            "--  -  ------  -",
+            " 8  x  2.6667",
+            " 9  x     3.0",
+            "10  x  3.3333",
+            "(3 rows)",
+        ]
+        assert table(relation, rows=1).split("\n")[-1] == "(the first 1 rows)"
+
+
+def test_errors_while_rows_are_read_are_ours() -> None:
+    """A question can fail late: `table` and `write` raise errors of this library only."""
+    with open_warehouse([]) as con:
+        for shown in (table, lambda relation: written(relation, "json")):
+            with pytest.raises(PleoExtractError, match="late"):
+                shown(answer(con, "SELECT error('late') FROM range(3)"))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "table(answer(con, SLOW))",
+        "write(answer(con, SLOW), sys.argv[1], 'csv')",
+        "table(answer(con, SLOW + ' WHERE range <> $one', {'one': 1}))",
+    ],
+)
+def test_f36_ctrl_c_stops_a_long_question(tmp_path: Path, code: str) -> None:
+    """A question that would run for an hour is over when the user says so, and nothing is left behind."""
+    program = f"""
+import os, signal, sys, threading
+from pleo_extract.warehouse import *
+SLOW = "SELECT sum(sqrt(range)) FROM range(1000000000000)"
+with open_warehouse([], locked=True) as con:
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        {code}
+    except KeyboardInterrupt:
+        sys.exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x.csv")], timeout=60, check=False)
+    assert done.returncode == 7
+    assert list(tmp_path.iterdir()) == []

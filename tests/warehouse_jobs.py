@@ -1,0 +1,128 @@
+"""Jobs for the tests of the warehouse, as the lake has them: Parquet with the contract's columns."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from hypothesis import strategies as st
+
+from pleo_extract.contract import FIELDS, POLARS_SCHEMA
+from pleo_extract.warehouse import answer, open_warehouse, translate_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import duckdb
+
+Row = dict[str, Any]
+
+A, B = (f"0000000{letter}-0000-4000-8000-000000000000" for letter in "ab")
+START = datetime(2026, 3, 1, tzinfo=UTC)
+REASONS = ("validation_failure", "service_timeout", "job_expired", None)
+STATUSES = ("pending", "in_progress", "archived", "failed", "completed", "completed_with_errors")
+TERMINAL = STATUSES[3:]
+
+
+def job(number: int, status: str = "completed", **fields: Any) -> Row:
+    """A job created `number` hours after START, one minute in the queue, two in the run."""
+    created = START + timedelta(hours=number)
+    ended = created + timedelta(minutes=3)
+    done = status in {"completed", "completed_with_errors"}
+    usual: Row = {
+        "id": f"00000000-0000-4000-8000-{number:012d}",
+        "company_id": A,
+        "status": status,
+        "created_at": created,
+        "started_at": created + timedelta(minutes=1),
+        "completed_at": ended if done else None,
+        "last_updated_at": ended,
+        "expires_in": 3600,
+        "is_interactive": True,
+        "number_of_items": 10,
+        "vendor_based_bookkeeping": False,
+        "failure_reason_type": "validation_failure" if status == "failed" else None,
+    }
+    return usual | fields
+
+
+def frame(rows: Iterable[Row]) -> pl.DataFrame:
+    """Rows as `export_jobs` has them."""
+    return pl.DataFrame(list(rows), schema=POLARS_SCHEMA, orient="row")
+
+
+def parquet(path: Path, rows: Iterable[Row]) -> Path:
+    """A file of a lake."""
+    frame(rows).write_parquet(path)
+    return path
+
+
+def ask(
+    sql: str, jobs: Sequence[Row] | pl.DataFrame, as_of: datetime | None = None, **params: object
+) -> pl.DataFrame:
+    """The answer to one question about these jobs."""
+    with warehouse(jobs, as_of) as con:
+        return rows_of(con, sql, **params)
+
+
+@contextmanager
+def warehouse(
+    jobs: Sequence[Row] | pl.DataFrame, as_of: datetime | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A warehouse of these jobs; without any, of a lake without files."""
+    table = jobs if isinstance(jobs, pl.DataFrame) else frame(jobs)
+    with TemporaryDirectory() as folder:
+        path = f"{folder}/jobs.parquet"
+        table.write_parquet(path)
+        with open_warehouse([path] if table.height else [], as_of=as_of) as con:
+            yield con
+
+
+def rows_of(con: duckdb.DuckDBPyConnection, sql: str, **params: object) -> pl.DataFrame:
+    """The answer to one question."""
+    with translate_errors():
+        rows: pl.DataFrame = answer(con, sql, params).pl()
+        return rows
+
+
+def recorded(records: Iterable[Row]) -> pl.DataFrame:
+    """Records of the API, by the contract's names and in its words, as `export_jobs` has them."""
+    texts = {
+        field.column: pl.String() if field.kind == "instant" else POLARS_SCHEMA[field.column]
+        for field in FIELDS
+    }
+    rows = [{field.column: record.get(field.name) for field in FIELDS} for record in records]
+    instants = [field.column for field in FIELDS if field.kind == "instant"]
+    return (
+        pl.DataFrame(rows, schema=texts, orient="row")
+        .with_columns(pl.col(instants).str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC"))
+        .with_columns(extra=pl.lit(None, pl.String))
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn, *, most: int = 40) -> list[Row]:
+    """None, one or many jobs of two companies, of every status or of few, with ties and missing instants."""
+    statuses = draw(st.sampled_from((STATUSES, TERMINAL, ("failed",), ("pending",), ("completed",))))
+    offset = st.integers(0, 12).map(lambda days: days * 7200 + 10)
+    seconds = st.sampled_from((0, 1, 1.5, 2, 2.25, 30, 30.000001, 600))
+    rows = []
+    for number in range(draw(st.integers(0, most))):
+        created = START + timedelta(seconds=draw(offset))
+        wait = draw(st.none() | seconds)
+        started = None if wait is None else created + timedelta(seconds=wait)
+        ended = (started or created) + timedelta(seconds=draw(seconds))
+        status = draw(st.sampled_from(statuses))
+        ends = draw(st.sampled_from(("completed_at", "expired_at", "last_updated_at", "none")))
+        rows.append(
+            job(number, status, company_id=draw(st.sampled_from((A, B))), created_at=created)
+            | {"started_at": started, "completed_at": None, "last_updated_at": None}
+            | ({ends: ended} if status in TERMINAL and ends != "none" else {})
+            | {"failure_reason_type": draw(st.sampled_from(REASONS)) if status == "failed" else None}
+            | {"number_of_items": draw(st.integers(0, 5))}
+        )
+    return rows
