@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
-from pleo_extract.decode import Page, Rejected, build_frame, instant_key, parse_page
+from pleo_extract.contract import COLUMNS, POLARS_SCHEMA, instant_key
+from pleo_extract.decode import Page, Rejected, build_frame, parse_page
 from pleo_extract.errors import PageError
 
 if TYPE_CHECKING:

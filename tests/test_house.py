@@ -47,7 +47,7 @@ LIBRARIES = {
     "progress": {"tqdm"},
     "extract": {"polars", "msgspec", "pyarrow", "duckdb"},
     "__init__": set(),
-    "cli": {"click", "duckdb"},
+    "cli": {"click", "duckdb", "msgspec"},
     "__main__": set(),
 }
 """What a room may import besides the standard library. `extract` and `cli` name types of duckdb, nothing more."""

@@ -6,6 +6,7 @@ needs is imported inside it, so that `--help` is quick.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -14,8 +15,10 @@ import click
 
 from pleo_extract.cli.demo import demo
 from pleo_extract.cli.dump import dump
+from pleo_extract.cli.plan import plan
 from pleo_extract.cli.sandbox import sandbox
 from pleo_extract.cli.sql import sql
+from pleo_extract.cli.status import status
 from pleo_extract.cli.verify import verify
 from pleo_extract.errors import PleoExtractError, escape
 from pleo_extract.version import __version__
@@ -32,6 +35,8 @@ Try it without an account:  pleo-extract demo
 Keep a lake:                PLEO_API_KEY=… pleo-extract dump data/export_jobs
 Ask it:                     pleo-extract sql "from failure_rates('month')"
 """
+INTERRUPTED = 130
+TERMINATED = 143
 EPILOG = """\b
 Credentials come from the environment, never from options:
   PLEO_API_KEY         an API key, or
@@ -66,21 +71,27 @@ def group() -> None:
     """The command line; see HELP."""
 
 
-for command in (demo, dump, sql, verify, sandbox):
+for command in (demo, dump, status, plan, sql, verify, sandbox):
     group.add_command(command)
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception that unwinds like Ctrl-C."""
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    """Unwind, so that what was fetched is kept; told a second time, leave at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _leave)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(TERMINATED)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
 
 
 def main() -> NoReturn:
     """Run the command line and exit with the code that says how it went."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _terminate)
     try:
         code = group.main(standalone_mode=False, prog_name="pleo-extract")
     except click.ClickException as exc:
@@ -90,12 +101,15 @@ def main() -> NoReturn:
         code = exc.code
         click.echo(f"pleo-extract: {escape(str(exc), 2000)}", err=True)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("pleo-extract: interrupted; what was published stays as it was", err=True)
-        code = 130
-    except _Terminated:
-        click.echo("pleo-extract: terminated; what was published stays as it was", err=True)
-        code = 143
+        code = INTERRUPTED
+    except SystemExit as exc:
+        code = exc.code
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         code = 0
+    if code in (INTERRUPTED, TERMINATED):
+        word = "interrupted" if code == INTERRUPTED else "terminated"
+        click.echo(f"pleo-extract: {word}; what was fetched is kept, run again to go on", err=True)
+        sys.stdout.flush()
+        os._exit(code)  # a thread may still wait for an answer
     sys.exit(code if isinstance(code, int) else 0)

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.cli.log import set_up_log
+from pleo_extract.cli.span import Span
+from pleo_extract.errors import UsageError, escape
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
-    from pleo_extract.extract import Receipt
+    from datetime import timedelta
+
+    from pleo_extract.extract import DumpOptions, Receipt
 
 __all__ = ["dump", "tell_receipt"]
 
@@ -55,6 +60,48 @@ Examples:
     "--ca-file", type=click.Path(path_type=Path), metavar="FILE", help="Certificates to trust, a PEM file"
 )
 @click.option("--proxy", metavar="URL", help="Go through this proxy")
+@click.option(
+    "--accounts",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Many companies, a TOML file; see the README",
+)
+@click.option("--full", is_flag=True, help="Read everything, whatever a refresh would do")
+@click.option(
+    "--full-every", type=Span(), default="7d", show_default=True, help="Read everything at least so often"
+)
+@click.option(
+    "--max-requests", type=click.IntRange(min=1), metavar="N", help="Stop after so many, go on next time"
+)
+@click.option(
+    "--accept-vanished", is_flag=True, help="Believe a server that no longer lists more than 1 % of the jobs"
+)
+@click.option(
+    "--keep", type=click.IntRange(min=1), metavar="N", help="Snapshots to keep at most [default: 1000]"
+)
+@click.option(
+    "--keep-for", type=Span(), default="24h", show_default=True, help="How long a replaced snapshot stays"
+)
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a Prometheus text file at the end",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How records on stderr look",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    show_default=True,
+    help="Which records are shown",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something is wrong")
 def dump(
     lake: Path,
@@ -65,21 +112,97 @@ def dump(
     deadline: float | None,
     ca_file: Path | None,
     proxy: str | None,
+    accounts: Path | None,
+    full: bool,
+    full_every: timedelta,
+    max_requests: int | None,
+    accept_vanished: bool,
+    keep: int | None,
+    keep_for: timedelta,
+    metrics: Path | None,
+    log_format: str,
+    log_level: str,
     quiet: bool,
 ) -> None:
     """Bring the Parquet in LAKE up to date with every export job.
 
-    Published whole or not at all; readers may read meanwhile. LAKE is made where there is none.
+    Published whole or not at all; readers may read meanwhile. LAKE is made where there is none. The first dump reads
+    everything, later ones what can have changed. A run that was cut short is gone on with.
     """
     from pleo_extract.client import Client
     from pleo_extract.extract import dump_export_jobs
 
-    with Client(
-        base_url, company_id=company_id, rate=rate, in_flight=in_flight, ca_file=ca_file, proxy=proxy
-    ) as client:
-        receipt = dump_export_jobs(lake, client=client, deadline=deadline, progress=False if quiet else None)
+    set_up_log(log_format, log_level)
+    options: DumpOptions = {
+        "full": full,
+        "full_every": full_every,
+        "accept_vanished": accept_vanished,
+        "deadline": deadline,
+        "max_requests": max_requests,
+        "keep": keep_for,
+    }
+    if keep is not None:
+        options["keep_count"] = keep
+    progress = False if quiet or log_format == "json" else None
+    try:
+        if accounts is not None:
+            given: dict[str, object] = {
+                "--base-url": base_url,
+                "--company-id": company_id,
+                "--ca-file": ca_file,
+                "--proxy": proxy,
+            }
+            _dump_many(lake, accounts, given, options, quiet=quiet, progress=progress)
+            return
+        with Client(
+            base_url, company_id=company_id, rate=rate, in_flight=in_flight, ca_file=ca_file, proxy=proxy
+        ) as client:
+            receipt = dump_export_jobs(lake, client=client, progress=progress, **options)
+        if not quiet:
+            click.echo(tell_receipt(receipt))
+    finally:
+        if metrics is not None:
+            _write_metrics(metrics, lake)
+
+
+def _dump_many(
+    lake: Path,
+    path: Path,
+    given: dict[str, object],
+    options: DumpOptions,
+    *,
+    quiet: bool,
+    progress: bool | None,
+) -> None:
+    from pleo_extract.client import read_accounts
+    from pleo_extract.extract import Receipt, dump_accounts
+
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise UsageError(
+            f"{wrong[0]} and --accounts exclude each other: the accounts file says it for each company"
+        )
+    receipts = dump_accounts(lake, read_accounts(path), progress=progress, **options)
+    for each in receipts:
+        if each.code:
+            click.echo(
+                f"pleo-extract: {each.name}: {escape(each.error or '', 500)} (code {each.code})", err=True
+            )
+    whole = Receipt.sum(receipts)
     if not quiet:
-        click.echo(tell_receipt(receipt))
+        bad = sum(1 for each in receipts if each.code)
+        click.echo(tell_receipt(whole))
+        click.echo(f"{len(receipts) - bad} of {len(receipts)} companies are up to date")
+    if whole.code:
+        raise SystemExit(whole.code)
+
+
+def _write_metrics(path: Path, lake: Path) -> None:
+    from pleo_extract.cli.metrics import write_metrics
+    from pleo_extract.lake import Layout, read_last_run
+
+    last = read_last_run(Layout(lake))
+    if last is not None:
+        write_metrics(path, lake, last)
 
 
 def tell_receipt(receipt: Receipt) -> str:

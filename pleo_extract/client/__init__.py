@@ -113,6 +113,11 @@ class Client:
         if isinstance(self._line.window, SharedWindow):
             self._line.window.close()
 
-    def start_run(self, *, deadline: float | None = None, max_requests: int | None = None) -> Run:
-        """A run: one budget of retries, of time (`deadline`, seconds from now) and of requests where they are given."""
-        return Run(self._line, deadline, max_requests)
+    def start_run(
+        self, *, deadline: float | None = None, max_requests: int | None = None, name: str = ""
+    ) -> Run:
+        """A run: one budget of retries, of time (`deadline`, seconds from now) and of requests where they are given.
+
+        Its `name` stands in what it logs.
+        """
+        return Run(self._line, deadline, max_requests, name)

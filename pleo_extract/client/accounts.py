@@ -90,12 +90,20 @@ class _Shared:
         self._transports: dict[str, httpx.BaseTransport] = {}
 
     def transport(self, server: str) -> httpx.BaseTransport:
+        """The connections to a server."""
         with self._lock:
             if server not in self._transports:
                 self._transports[server] = open_transport(
                     resolve_server(server), None, CONNECTIONS, None, None
                 )
             return self._transports[server]
+
+    def close(self) -> None:
+        """Close them; they are opened anew when they are needed again."""
+        with self._lock:
+            transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            transport.close()
 
 
 def read_accounts(path: str | Path) -> list[AccountEntry]:

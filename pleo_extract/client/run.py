@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Clock", "Line", "RealClock", "Run"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 LARGEST_PAGE: Final = 128 * 2**20
 """Decoded bytes of one page: 100 rows with a megabyte of text each fit."""
@@ -87,8 +90,11 @@ class Run:
         faults: why requests were sent again, by kind. stop: set it to end all waits and refuse new requests.
     """
 
-    def __init__(self, line: Line, deadline: float | None, max_requests: int | None = None) -> None:
+    def __init__(
+        self, line: Line, deadline: float | None, max_requests: int | None = None, name: str = ""
+    ) -> None:
         self.line = line
+        self.name = name
         self.requests = 0
         self.retries = 0
         self.waited = 0.0
@@ -162,6 +168,7 @@ class Run:
                 f"{self._deadline:g} s. Come back in {wait:.0f} s"
             ) from failure.error.__cause__
         wait = min(wait, patience.longest_wait)
+        _log.info("%s; asking again in %.1f s", failure.error, wait, extra={"run": self.name})
         if failure.wait is not None:
             with self.line.lock:
                 self.line.window.pause(self._clock.monotonic(), wait)

@@ -85,7 +85,9 @@ class AccountDump:
         """Read what the lake lacks into staging. An error is kept in `error`; staged pages stay for the next run."""
         try:
             with self._open_client() as client:
-                self.run = client.start_run(deadline=self._how.deadline, max_requests=self._how.max_requests)
+                self.run = client.start_run(
+                    deadline=self._how.deadline, max_requests=self._how.max_requests, name=run
+                )
                 self.state, self.staging = self._read(layout, base, run, client.in_flight, update)
             self.error = self._complain()
         except PleoExtractError as exc:
@@ -131,7 +133,7 @@ class AccountDump:
                 return msgspec.structs.replace(refresh(task), name=self.name), staging
             except Misfit as misfit:
                 why = str(misfit)
-                _log.warning("%s: %s; reading everything", self.key, why)
+                _log.warning("%s: %s; reading everything", self.key, why, extra={"run": run})
                 staging.finish("refresh")
         receipt.mode, receipt.why_full = "full", why
         state = read_everything(task, now, accept_vanished=how.accept_vanished)
@@ -142,7 +144,13 @@ class AccountDump:
         left = Staging.resume(layout.staging, self.key, base=header.base, now=header.started_at)
         if left is None or (left.mode == "refresh" and header.mode == "full"):
             return Staging.start(layout.staging, self.key, header)
-        _log.info("%s: going on with %d staged batches of run %s", self.key, len(left.batches), left.run)
+        _log.info(
+            "%s: going on with %d staged batches of run %s",
+            self.key,
+            len(left.batches),
+            left.run,
+            extra={"run": header.run},
+        )
         return left
 
     def _scan(self, layout: Layout, base: Manifest | None) -> pl.LazyFrame:

@@ -39,5 +39,10 @@ def connect(
     snapshot = open_snapshot(lake, as_of)
     if snapshot is None:
         return open_warehouse([], locked=locked, allow=allow)
-    made_at = Layout(lake).manifest(snapshot.number).made_at
-    return open_warehouse(snapshot.files(), as_of=made_at, locked=locked, allow=allow)
+    manifest = Layout(lake).manifest(snapshot.number)
+    names = {
+        key.rpartition(" ")[2]: account.name for key, account in manifest.accounts.items() if account.name
+    }
+    return open_warehouse(
+        snapshot.files(), as_of=manifest.made_at, locked=locked, allow=allow, companies=names
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 import msgspec
 
 from pleo_extract.contract import canonical_uuid
-from pleo_extract.errors import ConfigurationError, PleoExtractError, RejectedRows, UsageError
+from pleo_extract.errors import (
+    ConfigurationError,
+    LakeLocked,
+    PleoExtractError,
+    RejectedRows,
+    StorageError,
+    UsageError,
+)
 from pleo_extract.extract.account import AccountDump, How, name_account
 from pleo_extract.extract.load import open_client
+from pleo_extract.extract.reading import PATIENCE
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.lake import (
@@ -22,6 +30,7 @@ from pleo_extract.lake import (
     KEEP_COUNT,
     Layout,
     commit,
+    finish_first,
     hold_lock,
     name_run,
     prune,
@@ -149,16 +158,28 @@ def dump_accounts(
         _Dump.begin(lake, servers.pop(), keep) as dump,
         show_progress(f"dump of {len(accounts)} accounts to {lake}", show=progress) as update,
     ):
-        dump.make(dumps, update)
+        try:
+            dump.make(dumps, update)
+        finally:
+            for entry in accounts:
+                entry.shared.close()
     return [each.receipt for each in dumps]
 
 
 class _Dump:
     """A dump of one or more accounts under way, the lake held."""
 
-    def __init__(self, layout: Layout, lake: str, server: str, keep: tuple[timedelta, int]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        lake: str,
+        server: str,
+        keep: tuple[timedelta, int],
+        still_held: Callable[[], None],
+    ) -> None:
         self.layout = layout
         self.run = name_run()
+        self._still_held = still_held
         self._lake = lake
         self._server = server
         self._keep = keep
@@ -169,8 +190,8 @@ class _Dump:
     def begin(cls, lake: str | Path, server: str, keep: tuple[timedelta, int]) -> Iterator[_Dump]:
         """Hold the lake."""
         layout = Layout(lake)
-        with hold_lock(layout):
-            yield cls(layout, str(lake), server, keep)
+        with hold_lock(layout) as still_held:
+            yield cls(layout, str(lake), server, keep, still_held)
 
     def make(self, accounts: Sequence[AccountDump], update: Callable[[int, int | None, float], None]) -> None:
         """Read all accounts, publish those that may be, record how it ended; only what concerns the lake is raised."""
@@ -179,19 +200,41 @@ class _Dump:
         failure: BaseException | None = None
         try:
             base = self._open_lake()
-            _log.info("run %s: %d account(s) to %s", self.run, len(accounts), self.layout.root)
+            _log.info("dump of %d account(s) to %s", len(accounts), self.layout.root, extra={"run": self.run})
             self._read(accounts, base, update)
             self._publish([account for account in accounts if account.state is not None], base)
-        except (PleoExtractError, KeyboardInterrupt, SystemExit) as exc:
-            failure = exc
-            raise
+        except BaseException as exc:
+            failure = self._explain(exc)
+            if failure is exc:
+                raise
+            raise failure from exc
         finally:
+            self._try_to_record(accounts, failure)
+
+    def _explain(self, failure: BaseException) -> BaseException:
+        """That the lake is another run's by now is why files were not where they had been put."""
+        if isinstance(failure, PleoExtractError):
+            try:
+                self._still_held()
+            except LakeLocked as exc:
+                return exc
+        return failure
+
+    def _try_to_record(self, accounts: Sequence[AccountDump], failure: BaseException | None) -> None:
+        """Write how it ended, unless the lake is another run's; that this fails must not hide what went wrong before."""
+        if isinstance(failure, LakeLocked):
+            return
+        try:
             self._record(accounts, failure)
+        except StorageError as exc:
+            if failure is None and not any(account.error for account in accounts):
+                raise
+            _log.warning("%s", exc, extra={"run": self.run})
 
     def _open_lake(self) -> Manifest | None:
-        snapshot = self.layout.snapshot()
+        snapshot = finish_first(self.layout)
         base = self.layout.manifest(snapshot.number) if snapshot else None
-        if base is not None and base.server != self._server:
+        if base is not None and base.server not in ("", self._server):
             raise ConfigurationError(
                 f"the lake {self.layout.root} holds jobs of {base.server}; {self._server} needs a lake of its own"
             )
@@ -213,14 +256,16 @@ class _Dump:
             accounts, key=lambda each: known[each.key].updated_at or never if each.key in known else never
         )
         pool = ThreadPoolExecutor(max_workers=min(THREADS, len(accounts)))
+        futures = [pool.submit(each.read, self.layout, base, self.run, update) for each in stalest]
         try:
-            for future in [pool.submit(each.read, self.layout, base, self.run, update) for each in stalest]:
+            for future in futures:
                 future.result()
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
             for each in accounts:
                 if each.run is not None:
                     each.run.stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            wait(futures, timeout=PATIENCE)  # they stage what they hold
             raise
         pool.shutdown()
 
@@ -238,9 +283,19 @@ class _Dump:
                 for account in accounts
                 if account.state is not None
             }
-            commit(self.layout, manifest, base, receipt=sum_receipts(accounts).to_dict(), accounts=states)
             for staging in stagings:
                 staging.keep_rejected(self.layout.rejected)
+                if not written:  # it is in the lake, and must not stand in for the next run
+                    staging.clear()
+            commit(
+                self.layout,
+                manifest,
+                base,
+                receipt=sum_receipts(accounts).to_dict(),
+                accounts=states,
+                still_held=self._still_held,
+            )
+            for staging in stagings:
                 staging.clear()
         prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=self._keep[0], count=self._keep[1])
 
@@ -264,7 +319,13 @@ class _Dump:
         complete = (
             not [each for each in bad if each.code != RejectedRows.code] and receipt.verdict != "incomplete"
         )
-        _log.info("run %s: code %d, %s", self.run, receipt.code, receipt.verdict)
+        _log.info(
+            "ended with %d, %s, %d jobs in the lake",
+            receipt.code,
+            receipt.verdict,
+            receipt.lake_rows,
+            extra={"run": self.run},
+        )
         write_last_run(
             self.layout,
             receipt=receipt.to_dict(),

@@ -1,0 +1,54 @@
+"""What the library logs, on stderr: one record, one line, the run's name in each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from pleo_extract.errors import escape
+
+__all__ = ["set_up_log"]
+
+LONGEST = 4_000
+"""Characters of a message."""
+
+
+def set_up_log(form: str, level: str) -> None:
+    """Send records of `pleo_extract` to stderr, as text or as one JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
+    log = logging.getLogger("pleo_extract")
+    log.handlers[:] = [handler]
+    log.setLevel(level.upper())
+    log.propagate = False
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        run = getattr(record, "run", "")
+        where = f" [{run}]" if run else ""
+        return f"{_time(record)} {record.levelname.lower()}{where} {escape(_message(record), LONGEST)}"
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "run": getattr(record, "run", ""),
+            "logger": record.name,
+            "message": _message(record),
+        }
+        return json.dumps(fields)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+
+
+def _message(record: logging.LogRecord) -> str:
+    error = record.exc_info[1] if record.exc_info else None
+    return record.getMessage() + (f": {type(error).__name__}: {error}" if error else "")

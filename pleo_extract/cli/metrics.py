@@ -1,0 +1,72 @@
+"""How the last run ended, as Prometheus reads it from a text file, so that a dump that no longer runs is noticed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pleo_extract.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pleo_extract.lake import LastRun
+
+__all__ = ["write_metrics"]
+
+VERDICTS: Final = ("complete", "complete_with_drift", "incomplete")
+FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float]], ...]] = (
+    ("last_run_timestamp_seconds", "When the last run ended.", lambda run: run.ended_at.timestamp()),
+    (
+        "last_success_timestamp_seconds",
+        "When a run last ended complete; 0 for never.",
+        lambda run: run.last_complete_at.timestamp() if run.last_complete_at else 0,
+    ),
+    ("last_run_exit_code", "Exit code of the last run.", lambda run: run.code),
+    ("last_run_published", "1 if the last run published a new snapshot.", lambda run: int(run.published)),
+    ("lake_rows", "Jobs in the lake.", lambda run: run.receipt["lake_rows"]),
+    ("last_run_rows", "Rows that the last run read.", lambda run: run.receipt["rows"]),
+    ("last_run_rejected_rows", "Rows that did not fit the contract.", lambda run: run.receipt["rejected"]),
+    ("last_run_requests", "Requests that the last run sent.", lambda run: run.receipt["requests"]),
+    ("last_run_retries", "Of these, sent again.", lambda run: run.receipt["retries"]),
+    (
+        "last_run_waited_seconds",
+        "Seconds that the last run waited for the pace.",
+        lambda run: run.receipt["waited"],
+    ),
+    ("last_run_seconds", "Seconds that the last run took.", lambda run: run.receipt["seconds"]),
+    ("last_run_failed_accounts", "Accounts that failed.", lambda run: len(run.failed)),
+)
+
+
+def write_metrics(path: Path, lake: Path, run: LastRun) -> None:
+    """Write the file, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    label = f'{{lake="{_escape(str(lake))}"}}'
+    lines = [line for name, text, figure in FIGURES for line in _spell(name, text, label, figure(run))]
+    lines += [
+        "# HELP pleo_extract_last_run_verdict 1 for the last run's verdict.",
+        "# TYPE pleo_extract_last_run_verdict gauge",
+    ]
+    lines += [
+        f'pleo_extract_last_run_verdict{{lake="{_escape(str(lake))}",verdict="{verdict}"}} {int(run.receipt["verdict"] == verdict)}'
+        for verdict in VERDICTS
+    ]
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        beside.replace(path)
+    except OSError as exc:
+        raise StorageError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def _spell(name: str, text: str, label: str, value: Any) -> list[str]:
+    full = f"pleo_extract_{name}"
+    return [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full}{label} {value:.16g}"]
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,84 @@
+"""`pleo-extract status`: how a lake is doing."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pleo_extract.errors import escape
+
+if TYPE_CHECKING:
+    from pleo_extract.extract import LakeStatus
+
+__all__ = ["status"]
+
+
+@click.command(
+    short_help="Say how fresh a lake is and how the last run ended",
+    epilog="\b\nExamples:\n  pleo-extract status data/export_jobs\n  pleo-extract status data/export_jobs --json",
+)
+@click.argument("lake", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON")
+def status(lake: Path, as_json: bool) -> None:
+    """Say how fresh LAKE is, what it holds and how the last run ended.
+
+    Nothing is asked of the server.
+    """
+    import msgspec
+
+    from pleo_extract.extract import read_status
+
+    found = read_status(lake)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(dataclasses.asdict(found)), indent=2))
+    else:
+        click.echo(_tell(found, datetime.now(UTC)))
+
+
+def _tell(found: LakeStatus, now: datetime) -> str:
+    lines = [
+        ("jobs", f"{found.rows:,}, {found.open:,} of them open, {found.bytes / 1e6:.1f} MB"),
+        (
+            "snapshot",
+            f"{found.snapshot}, published {_ago(found.made_at, now)}" if found.snapshot else "none yet",
+        ),
+        ("newest job", _ago(found.newest, now)),
+        ("server", found.server),
+    ]
+    if (last := found.last_run) is not None:
+        error = f": {escape(last.error, 300)}" if last.error else ""
+        lines += [
+            ("last run", f"{_ago(last.ended_at, now)}, code {last.code}{error}"),
+            ("last complete", _ago(last.last_complete_at, now)),
+            ("verdict", str(last.receipt.get("verdict", ""))),
+        ]
+        lines += [
+            ("failed", f"{name}: {code}, {escape(str(error), 200)}")
+            for name, (code, error) in last.failed.items()
+        ]
+    due = [each.next_full_at for each in found.accounts if each.next_full_at is not None]
+    lines.append(("next full walk", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))
+    lines += [
+        (name, f"{count}")
+        for name, count in (
+            ("accounts", len(found.accounts) if len(found.accounts) > 1 else 0),
+            ("vanished", sum(each.vanished for each in found.accounts)),
+            ("rejected", sum(each.rejected for each in found.accounts)),
+        )
+        if count
+    ]
+    return "\n".join([found.lake, *(f"  {name:<15} {text}" for name, text in lines)])
+
+
+def _ago(then: datetime | None, now: datetime) -> str:
+    if then is None:
+        return "never"
+    seconds = max(0, (now - then).total_seconds())
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= 2 * size:
+            return f"{then:%Y-%m-%d %H:%M} UTC ({seconds / size:.0f} {unit}s ago)"
+    return f"{then:%Y-%m-%d %H:%M:%S} UTC (just now)"

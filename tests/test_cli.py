@@ -1,0 +1,332 @@
+"""The command line: what each command says, with which code it ends, and that it never says a secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+import pytest
+
+from pleo_extract.cli import main
+from pleo_extract.lake import Layout, hold_lock
+from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from pleo_extract.sandbox import Served
+
+CANARY = "plp_canary_7f3a"
+
+
+class Said(NamedTuple):
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def pleo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
+    """Runs `pleo-extract` with these words."""
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["pleo-extract", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capfd.readouterr()
+        assert CANARY not in said.out + said.err
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A sandbox on loopback, and an environment that names it."""
+    sandbox = Sandbox(World(jobs=1_000), api_keys={CANARY: None, API_KEY: None})
+    with serve(sandbox) as running:
+        monkeypatch.setenv("PLEO_API_KEY", CANARY)
+        monkeypatch.setenv("PLEO_BASE_URL", running.url)
+        yield running
+
+
+def test_dump_status_plan_verify_sql(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """The day of a scheduler and of an analyst: dump, look, ask; each says what a person wants to know."""
+    lake = tmp_path / "lake"
+    plan = pleo("plan", lake)
+    assert plan.code == 0
+    assert "a full walk (first dump): 1,000 jobs at the server, 0 in the lake" in plan.out
+    assert "10 to 20 requests" in plan.out
+    dump = pleo("dump", lake, "--rate", 100_000)
+    assert dump.code == 0
+    assert "1,000 jobs, snapshot 1" in dump.out
+    assert "complete, read in full (first dump)" in dump.out
+    again = pleo("dump", lake, "--rate", 100_000)
+    assert "nothing new" in again.out
+    assert "by refresh" in again.out
+    assert "a refresh: 1,000 jobs at the server, 1,000 in the lake" in pleo("plan", lake).out
+    status = pleo("status", lake)
+    assert status.code == 0
+    for words in ("1,000, 2 of them open", "last run", "code 0", "next full walk", served.url):
+        assert words in status.out, words
+    told = json.loads(pleo("status", lake, "--json").out)
+    assert (told["rows"], told["snapshot"], told["last_run"]["code"]) == (1_000, 1, 0)
+    assert "all as written" in pleo("verify", lake).out
+    answer = pleo(
+        "sql", "--lake", lake, "select count(*) as n from export_jobs where status = $s", "-p", "s=failed"
+    )
+    assert answer.code == 0
+    assert "n" in answer.out
+
+
+@pytest.fixture
+def lake_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, pytest.MonkeyPatch]:
+    """Where to dump to, and the environment to do it in."""
+    return tmp_path, monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("key", "faults", "words", "code"),
+    [
+        ("plp_wrong", "", (), 77),
+        (None, "", (), 77),
+        (CANARY, "1:redirect", (), 76),
+        (CANARY, "2-:html", (), 76),
+        (CANARY, "1-:reset", ("--deadline", "0.4"), 75),
+        (CANARY, "", ("--max-requests", "3"), 75),
+        (CANARY, "", ("--base-url", "http://example.test"), 78),
+        (CANARY, "", ("--base-url", "https://user:pass@example.test"), 78),
+        (CANARY, "", ("--company-id", "acme"), 2),
+        (CANARY, "", ("--full-every", "often"), 2),
+        (CANARY, "3:badrow.float", (), 65),
+    ],
+)
+def test_one_cause_one_code_one_line(
+    key: str | None,
+    faults: str,
+    words: tuple[str, ...],
+    code: int,
+    pleo: Callable[..., Said],
+    lake_and_environment: tuple[Path, pytest.MonkeyPatch],
+) -> None:
+    """What went wrong ends with its code and one line on stderr; the lake is published whole or not at all."""
+    tmp_path, monkeypatch = lake_and_environment
+    sandbox = Sandbox(World(jobs=600), faults=faults, api_keys={CANARY: None})
+    with serve(sandbox) as running:
+        monkeypatch.setenv("PLEO_BASE_URL", running.url)
+        if key is not None:
+            monkeypatch.setenv("PLEO_API_KEY", key)
+        said = pleo("dump", tmp_path / "lake", "--rate", 100_000, "--quiet", *words)
+    assert said.code == code
+    assert said.out == ""
+    lines = said.err.strip().splitlines()
+    assert lines[-1].startswith(("pleo-extract: ", "Error: "))
+    assert len(lines) == 1 or code == 2
+    assert (tmp_path / "lake/current").exists() == (code == 65)
+
+
+def test_a_held_lake_is_69(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """A second run is told who holds the lake."""
+    with hold_lock(Layout(tmp_path)):
+        said = pleo("dump", tmp_path)
+    assert said.code == 69
+    assert str(os.getpid()) in said.err
+
+
+def test_a_broken_lake_is_65(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """Verify names what is not as it was written."""
+    pleo("dump", tmp_path, "--rate", 100_000)
+    file = max(tmp_path.glob("current/*/*.parquet"))
+    file.write_bytes(b"PAR1")
+    said = pleo("verify", tmp_path)
+    assert said.code == 65
+    assert file.parent.name in said.out
+
+
+def test_there_is_no_lake(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """Asking a lake that is not there says how to make one."""
+    for words in (["status"], ["verify"], ["sql", "from export_jobs", "--lake"]):
+        said = pleo(*words, tmp_path / "nowhere")
+        assert said.code == 65
+        assert "there is no lake" in said.err
+
+
+def write_accounts(folder: Path, sandbox_url: str, companies: Sequence[str], broken: int) -> Path:
+    """An accounts file with one company whose key is not set."""
+    entries = [f'base_url = "{sandbox_url}"']
+    for number, company in enumerate(companies):
+        source = 'api_key_env = "NOT_SET"' if number == broken else f'api_key_file = "key-{number}"'
+        entries.append(
+            f'[[account]]\nname = "Company {number}"\ncompany_id = "{company}"\nrate = 100000\n{source}'
+        )
+        key = folder / f"key-{number}"
+        key.write_text(CANARY)
+        key.chmod(0o600)
+    path = folder / "accounts.toml"
+    path.write_text("\n".join(entries))
+    return path
+
+
+def test_f15_one_company_fails_the_others_are_published(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """Many companies in one lake: the one without a key is named, the code is its own, the others are published."""
+    companies = served.sandbox.world.companies
+    accounts = write_accounts(tmp_path, served.url, companies, broken=1)
+    said = pleo("dump", tmp_path / "lake", "--accounts", accounts)
+    assert said.code == 77
+    assert "Company 1: Company 1: api_key_env NOT_SET is not set" in said.err
+    assert f"{len(companies) - 1} of {len(companies)} companies are up to date" in said.out
+    rows = pl.read_parquet(f"{tmp_path}/lake/current/*/*.parquet", hive_partitioning=False)
+    asked = frozenset(companies) - {companies[1]}
+    assert (
+        served.sandbox.truth(rows.drop("extra").to_dicts(), served.sandbox.world.now, companies=asked) == []
+    )
+    status = pleo("status", tmp_path / "lake")
+    assert "Company 1: 77" in status.out
+    mended = write_accounts(tmp_path, served.url, companies, broken=-1)
+    served.sandbox.world.advance(86_400)
+    said = pleo("dump", tmp_path / "lake", "--accounts", mended)
+    assert said.code == 0
+    rows = pl.read_parquet(f"{tmp_path}/lake/current/*/*.parquet", hive_partitioning=False)
+    assert served.sandbox.truth(rows.drop("extra").to_dicts(), served.sandbox.world.now) == []
+    names = pleo("sql", "--lake", tmp_path / "lake", "from companies", "--format", "csv").out
+    assert f"{companies[0]},Company 0" in names
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("not toml", "is not TOML"),
+        ("base_url = 'production'", "no [[account]]"),
+        ("[[account]]\nname = 'x'", "needs one of"),
+        ("[[account]]\napi_key_env = 'K'\ncompany_id = 'acme'", "UUID"),
+        ("[[account]]\napi_key = 'plp_in_the_file'", "unknown key 'api_key'"),
+        (
+            "[[account]]\napi_key_env = 'K'\ncompany_id = '6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11'\nrate = 0",
+            "rate",
+        ),
+    ],
+)
+def test_an_accounts_file_is_checked_first(
+    content: str, says: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """An accounts file that cannot be used is 78, names the entry, and nothing was sent."""
+    (tmp_path / "accounts.toml").write_text(content)
+    said = pleo("dump", tmp_path / "lake", "--accounts", tmp_path / "accounts.toml")
+    assert said.code == 78
+    assert says in said.err
+    assert "plp_in_the_file" not in said.err
+    assert served.sandbox.requests == []
+
+
+def test_f55_a_key_file_open_to_others_is_refused(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """A key that others can read is a configuration error, and the message says how to mend it."""
+    companies = served.sandbox.world.companies[:1]
+    accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
+    (tmp_path / "key-0").chmod(0o644)
+    said = pleo("dump", tmp_path / "lake", "--accounts", accounts)
+    assert said.code == 78
+    assert "chmod 600" in said.err
+
+
+def test_logs_are_one_line_each_and_name_the_run(
+    pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """JSON lines on stderr, each with time, level, run and message; a server's text cannot break a line."""
+    sandbox = Sandbox(World(jobs=500), faults="3:503", api_keys={CANARY: None})
+    monkeypatch.setenv("PLEO_API_KEY", CANARY)
+    with serve(sandbox) as running:
+        said = pleo(
+            "dump",
+            tmp_path,
+            "--base-url",
+            running.url,
+            "--rate",
+            100_000,
+            "--log-format",
+            "json",
+            "--log-level",
+            "info",
+        )
+    assert said.code == 0
+    records = [json.loads(line) for line in said.err.splitlines()]
+    assert {"time", "level", "run", "logger", "message"} == set(records[0])
+    assert len({record["run"] for record in records}) == 1
+    assert any("503" in record["message"] for record in records)
+
+
+def test_metrics_are_written_by_runs_that_fail_too(
+    pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The Prometheus file says when a run last succeeded, and how the last one ended."""
+    file = tmp_path / "pleo.prom"
+    pleo("dump", tmp_path / "lake", "--rate", 100_000, "--metrics", file)
+    first = dict(line.rsplit(" ", 1) for line in file.read_text().splitlines() if not line.startswith("#"))
+    label = f'{{lake="{tmp_path / "lake"}"}}'
+    assert first[f"pleo_extract_lake_rows{label}"] == "1000"
+    assert first[f"pleo_extract_last_run_exit_code{label}"] == "0"
+    monkeypatch.setenv("PLEO_API_KEY", "plp_wrong")
+    assert pleo("dump", tmp_path / "lake", "--metrics", file).code == 77
+    second = dict(line.rsplit(" ", 1) for line in file.read_text().splitlines() if not line.startswith("#"))
+    assert second[f"pleo_extract_last_run_exit_code{label}"] == "77"
+    success = f"pleo_extract_last_success_timestamp_seconds{label}"
+    assert first[success] == second[success] != "0"
+
+
+def test_sql_reads_only_the_lake(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """A query may read the lake and what --allow names; nothing else, and it writes nothing."""
+    pleo("dump", tmp_path / "lake", "--rate", 100_000)
+    (tmp_path / "own.csv").write_text("a\n1\n")
+    query = f"select * from read_csv('{tmp_path / 'own.csv'}')"
+    assert pleo("sql", "--lake", tmp_path / "lake", query).code == 2
+    assert pleo("sql", "--lake", tmp_path / "lake", "--allow", tmp_path, query).code == 0
+    target = tmp_path / "lake/out.csv"
+    assert pleo("sql", "--lake", tmp_path / "lake", f"copy export_jobs to '{target}'").code == 2
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    """SIGTERM and Ctrl-C end a dump with their code; what was fetched is kept, and the next run goes on with it."""
+    sandbox = Sandbox(World(jobs=5_000), rules=Rules(latency=0.1))
+    with serve(sandbox) as running:
+        environment = os.environ | {"PLEO_API_KEY": API_KEY, "PLEO_BASE_URL": running.url}
+        command = [
+            sys.executable,
+            "-m",
+            "pleo_extract",
+            "dump",
+            str(tmp_path),
+            "--rate",
+            "100000",
+            "--in-flight",
+            "2",
+        ]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        while len(sandbox.requests) < 12:
+            assert process.poll() is None
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == code
+        assert "what was fetched is kept" in err
+        assert not (tmp_path / "current").exists()
+        asked = len(sandbox.requests)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "5,000 jobs" in done.stdout
+    assert len(sandbox.requests) - asked <= 50 - asked + 4
+    assert json.loads((tmp_path / "_meta/last_run.json").read_text())["receipt"]["resumed"]
