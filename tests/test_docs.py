@@ -216,4 +216,10 @@ def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("name", _modules())
 def test_prompts_in_docstrings_answer_so(name: str) -> None:
     """Wherever a docstring shows `>>>`, the answer is what it says."""
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if str(exc.name).startswith("pleo_extract"):
+            raise
+        pytest.skip(f"{exc.name} is an extra that is not installed")
+    assert doctest.testmod(module).failed == 0
