@@ -35,6 +35,9 @@ MAX_PAGES: Final = 1_000_000
 EMPTY_PAGES: Final = 10
 """Empty pages in a row after which a walk ends in an error."""
 ANCHOR_TRIES: Final = 3
+"""How often to look for the place reached, without a new job, before starting over."""
+LONGEST_CURSOR: Final = 8_192
+"""Characters; a longer one fits no URL that servers take."""
 
 Order = Literal["strict", "created", "none"]
 Way = Literal["after", "before", "offset"]
@@ -61,6 +64,7 @@ class Walk:
         until: the key that ends the walk, in walking direction; it may be set while the walk is under way.
         first, edge, newest: the first key read, the one furthest along the walk, the one created last.
         restarts, anchors: how often a refused cursor sent the walk back to its start, or to an offset near its edge.
+        stray: the page received last lies beyond a gap, and is no part of the walk: its rows will come again.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Walk:
         self.pages = 0
         self.rows = 0
         self.unkeyed = 0
-        self.order: Order = "strict" if query.sorting_keys[:2] == _BY else "none"
+        self.order: Order = _hope_for(query)
         self.first_total: int | None = None
         self.last_total: int | None = None
         self.understood: tuple[tuple[str, ...] | None, tuple[str, ...] | None, int | None] = (
@@ -100,6 +104,7 @@ class Walk:
         self.edge: Key | None = None
         self.restarts = 0
         self.anchors = 0
+        self.stray = False
         self._new = 0
         self._prior: Key | None = None
         self.until = until
@@ -110,7 +115,12 @@ class Walk:
         self._max_pages = max_pages
         self._restarts_left = restarts
         self._anchoring = 0
+        self._base = query.offset or 0
+        self._largest = 0
+        self._reread: Key | None = None
+        self._stuck_at: tuple[Key | None, int] = (None, 0)
         self._empty = 0
+        self._same: tuple[tuple[Key, ...], int] = ((), 0)
         self._seen: set[str] = set()
         if mark is not None:
             self._resume(mark)
@@ -141,23 +151,29 @@ class Walk:
             self.pages += 1
             self.rows += info.rows
             self._guard(query, info)
-            if self._anchoring and not self._overlaps(query, info):
+            self._prove(info)
+            self.stray = self._anchoring > 0 and not self._overlaps(query, info)
+            if self.stray:
                 query = self._anchor()
                 continue
+            if self._anchoring:
+                self._learn_place(query, info)
             self._take(info)
             if self._is_over(info):
                 return
             query = self._next(query, info)
 
     def _take(self, info: PageInfo) -> None:
-        if self.pages == 1:
+        if self.understood == (None, None, None):
             self.understood = (info.sorting_keys, info.sorting_order, info.limit)
         if info.total is not None and info.total >= 0:
             self.first_total = info.total if self.first_total is None else self.first_total
             self.last_total = info.total
-        self._prove(info)
-        self.unkeyed += 0 if self._anchoring else info.rows - len(info.keys)
+        if not self._is_read_again(info):
+            self.unkeyed += info.rows - len(info.keys)
+            self._reread = None
         self._anchoring = 0
+        self._largest = max(self._largest, info.rows)
         if info.keys:
             self._new += self._count_new(info.keys)
             self.first = info.keys[0] if self.first is None else self.first
@@ -181,6 +197,12 @@ class Walk:
         if self._empty >= EMPTY_PAGES and self._has_more(info):
             raise WalkError(
                 f"page {self.pages} is the {self._empty}th empty page in a row and hasNextPage is still true"
+            )
+        again = self._same[1] + 1 if info.keys and info.keys == self._same[0] else 0
+        self._same = (info.keys, again)
+        if self.way == "offset" and again >= EMPTY_PAGES:
+            raise WalkError(
+                f"page {self.pages} has the same jobs as the {again} pages before it: offset is ignored"
             )
 
     def _prove(self, info: PageInfo) -> None:
@@ -247,8 +269,8 @@ class Walk:
             ("startCursor", info.start_cursor) if self.way == "before" else ("endCursor", info.end_cursor)
         )
         flag = "hasPreviousPage" if self.way == "before" else "hasNextPage"
-        if not is_cursor(cursor):
-            shown = "absent" if cursor is None else repr(escape(cursor))
+        if not is_cursor(cursor) or len(str(cursor)) > LONGEST_CURSOR:
+            shown = "absent" if cursor is None else f"'{escape(cursor)}'"
             raise WalkError(
                 f"page {self.pages}: {flag} is true but {name} is {shown}, not a cursor (^[A-Z2-7=~]+$); the walk cannot go on"
             )
@@ -259,35 +281,42 @@ class Walk:
 
     def _mend(self, query: Query, refusal: RequestRefused) -> Query:
         """The next query after a 400: a simpler sorting at first, a way back for a lost cursor later."""
-        if query.after is not None or query.before is not None:
+        if (query.after is not None or query.before is not None) and query != self.query:
             return self._return(refusal)
         if self._anchoring:  # the server takes no offsets
             return self._restart(refusal)
-        if self.pages or not query.sorting_keys:
+        if self.pages or not query.sorting_keys or query.after is not None or query.before is not None:
             raise refusal
         keys, orders = query.sorting_keys[:-1], query.sorting_order[:-1]
         self.query = replace(query, sorting_keys=keys, sorting_order=orders)
-        self.order = "created" if keys else "none"
+        self.order = min(self.order, _hope_for(self.query), key=_ORDERS.index)
         return self.query
 
     def _return(self, refusal: RequestRefused) -> Query:
         """Where to go on when the cursor is gone: near the edge where order is proven, else at the start."""
-        unfiltered = not self.query.statuses and self.way == "after"
-        if self.order == "strict" and unfiltered and self.edge is not None and self.anchors < ANCHOR_TRIES:
+        whole = not self.query.statuses and self.way == "after" and self.query.after is None
+        edge, tries = self._stuck_at
+        self._stuck_at = (self.edge, tries + 1 if edge == self.edge else 1)
+        if self.order == "strict" and whole and self.edge is not None and self._stuck_at[1] <= ANCHOR_TRIES:
             self.anchors += 1
             return self._anchor()
         return self._restart(refusal)
 
     def _anchor(self) -> Query:
+        """An offset half a page before the edge, then further back: an odd number of halves, so that other cursors come."""
         self._anchoring += 1
         self._prior = None
-        if self._anchoring > ANCHOR_TRIES:
+        self._seen.clear()
+        self._reread = self.edge
+        if self._anchoring > ANCHOR_TRIES or self.order != "strict":
             return self._restart(RequestRefused("no page near the place reached overlaps what was read"))
-        back = PAGE_SIZE * (4 ** (self._anchoring - 1))
-        return self.query.at(offset=max(0, (self.query.offset or 0) + self._new + self.unkeyed - back))
+        back = max(1, self._largest // 2) * 5 ** (self._anchoring - 1)
+        return self.query.at(offset=max(0, self._base + self._new + self.unkeyed - back))
 
     def _overlaps(self, query: Query, info: PageInfo) -> bool:
         """Whether this page leaves no gap to what was read: in strict order, its first row is none beyond the edge."""
+        if self.order != "strict":
+            return False
         if query.offset == 0:
             return True
         if not info.keys or self.edge is None:
@@ -295,16 +324,30 @@ class Walk:
         first = info.keys[0]
         return first >= self.edge if self.query.descending else first <= self.edge
 
+    def _learn_place(self, query: Query, info: PageInfo) -> None:
+        """Where the edge is by now, should this page by offset reach beyond it: the next way back starts from there."""
+        new = self._count_new(info.keys)
+        if new:
+            self._base = (query.offset or 0) + len(info.keys) - new - self._new - self.unkeyed
+
+    def _is_read_again(self, info: PageInfo) -> bool:
+        """Whether a walk that went back is not yet where it was: what has no key there was counted before."""
+        if self._reread is None or not info.keys:
+            return self._reread is not None
+        first = info.keys[0]
+        return first >= self._reread if self.query.descending else first <= self._reread
+
     def _restart(self, refusal: RequestRefused) -> Query:
         if self._restarts_left <= 0:
+            again = ", again after starting over" if self.restarts else ""
             raise CursorRefused(
-                f"page {self.pages + 1}: the server no longer takes the cursor it gave, again after starting over: {refusal}"
+                f"page {self.pages + 1}: the server no longer takes the cursor it gave{again}: {refusal}"
             ) from refusal
         self._restarts_left -= 1
         self.restarts += 1
         self.unkeyed = 0
         self._anchoring = 0
-        self._prior = None
+        self._prior = self._reread = None
         self._seen.clear()
         return self.query
 
@@ -322,6 +365,8 @@ class Walk:
             new=self._new,
             unkeyed=self.unkeyed,
             totals=(self.first_total, self.last_total),
+            sorting=len(self.query.sorting_keys),
+            base=self._base,
         )
 
     def _go_on(self) -> Query:
@@ -331,6 +376,12 @@ class Walk:
         return self.query
 
     def _resume(self, mark: Mark) -> None:
+        if mark.sorting is not None:  # what the server refused then it would refuse now, with the cursor
+            keys, orders = self.query.sorting_keys, self.query.sorting_order
+            self.query = replace(
+                self.query, sorting_keys=keys[: mark.sorting], sorting_order=orders[: mark.sorting]
+            )
+        self._base = mark.base
         self.first, self.edge, self.newest = mark.first, mark.edge, mark.newest
         self._prior = mark.edge
         self._cursor, self._has_gone_on = mark.cursor, True
@@ -355,6 +406,20 @@ class Mark:
     new: int
     unkeyed: int
     totals: tuple[int | None, int | None]
+    sorting: int | None = None
+    """How many of the query's sorting keys the server took."""
+    base: int = 0
+    """The offset at which the walk began."""
+
+
+_ORDERS: Final[tuple[Order, ...]] = ("none", "created", "strict")
+
+
+def _hope_for(query: Query) -> Order:
+    """The order that a query's sorting promises, should the server keep it."""
+    if query.sorting_keys[:2] == _BY:
+        return "strict"
+    return "created" if query.sorting_keys[:1] == _BY[:1] else "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1091 @@
+"""What to ask next: guards, proof of order, the way back when a cursor is lost, and lists that move meanwhile."""
+
+from __future__ import annotations
+
+from base64 import b32encode, b64encode
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pleo_extract.contract import PATH, PageInfo, Query, is_cursor
+from pleo_extract.decode import parse_page
+from pleo_extract.errors import CursorRefused, RequestRefused, WalkError
+from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, Verdict, Walk, judge
+from pleo_extract.sandbox import API_KEY, Request, Rules, Sandbox, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pleo_extract.contract import Key
+
+    Answer = Callable[[Query], PageInfo]
+
+COMPANY = "5e6a4a5a-3b0c-4e8e-9a51-0d7d3c2b1a90"
+BASIC = {"authorization": "Basic " + b64encode(f"{API_KEY}:".encode()).decode()}
+REFUSED: Final = RequestRefused("the server answered 400 (the cursor is gone)")
+
+
+@dataclass
+class Trip:
+    """What a walk asked and got: queries, pages, and which of the pages were stray."""
+
+    asked: list[Query] = field(default_factory=list)
+    got: list[PageInfo] = field(default_factory=list)
+    stray: list[bool] = field(default_factory=list)
+
+    @property
+    def keys(self) -> list[Key]:
+        """All keys of the pages that belong to the walk, in the order they came."""
+        return [
+            key for info, stray in zip(self.got, self.stray, strict=True) if not stray for key in info.keys
+        ]
+
+
+def drive(walk: Walk, answer: Answer, *, most: int = 5_000, pages: int | None = None) -> Trip:
+    """A walk driven to its end, or for so many pages; it may take no more than `most` steps."""
+    trip, steps = Trip(), walk.steps()
+    try:
+        query = next(steps)
+        for _ in range(most):
+            trip.asked.append(query)
+            try:
+                info = answer(query)
+            except RequestRefused as refusal:
+                query = steps.throw(refusal)
+                continue
+            trip.got.append(info)
+            try:
+                query = steps.send(info)
+            finally:
+                trip.stray.append(walk.stray)
+            if pages is not None and len(trip.got) == pages:
+                return trip
+    except StopIteration:
+        return trip
+    raise AssertionError("the walk does not end")
+
+
+def ask(sandbox: Sandbox) -> Answer:
+    """The sandbox, asked by a walk: its answers as `decode` reads them, a 400 as the client raises it."""
+
+    def answer(query: Query) -> PageInfo:
+        got = sandbox(Request("GET", PATH, urlencode(query.params()), BASIC))
+        if got.status == 400:
+            raise RequestRefused(f"the server answered 400 ({got.body.decode()})", params=query.params())
+        assert got.status == 200, got.body
+        return parse_page(got.body).info
+
+    return answer
+
+
+def sandbox_of(faults: str = "", *, jobs: int = 250, **rules: Any) -> Sandbox:
+    """A sandbox with these rules."""
+    return Sandbox(World(jobs=jobs), rules=Rules(**rules), faults=faults)
+
+
+def keys_of(sandbox: Sandbox) -> list[Key]:
+    """The keys of all jobs listed now, oldest first."""
+    return sorted((row["createdAt"][:-1], row["id"]) for row in sandbox.world.visible())
+
+
+def key(n: int) -> Key:
+    """The n-th key: an hour apart."""
+    return (
+        f"2026-{1 + n // 600:02d}-{1 + n // 24 % 25:02d}T{n % 24:02d}:00:00",
+        f"{n:08d}-0000-4000-8000-000000000000",
+    )
+
+
+def page(*numbers: int, cursor: str | None = "NEXT", **more: Any) -> PageInfo:
+    """A page of the n-th keys with an echo of BY_CREATION; the last page where there is no cursor."""
+    said: dict[str, Any] = {
+        "rows": len(numbers),
+        "keys": tuple(map(key, numbers)),
+        "has_next": cursor is not None,
+        "end_cursor": cursor,
+        "sorting_keys": ("createdAt", "id"),
+        "sorting_order": ("ASC", "ASC"),
+        "limit": 100,
+    }
+    return PageInfo(**{**said, **more})
+
+
+def replay(*answers: PageInfo | RequestRefused) -> Answer:
+    """One answer after the other."""
+    left = iter(answers)
+
+    def answer(_: Query) -> PageInfo:
+        got = next(left)
+        if isinstance(got, RequestRefused):
+            raise got
+        return got
+
+    return answer
+
+
+class TestWays:
+    """The contract's three ways of paging."""
+
+    @pytest.mark.parametrize("limit", [1, 7, 100, 250, 1000])
+    @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
+    def test_after(self, query: Query, limit: int) -> None:
+        """Following endCursor reads each job once, in order, in as many pages as the server's cap makes."""
+        sandbox = sandbox_of(max_limit=limit)
+        walk = Walk(query)
+        trip = drive(walk, ask(sandbox))
+        assert trip.keys == sorted(keys_of(sandbox), reverse=query.descending)
+        assert (walk.pages, walk.rows, walk.distinct) == (-(-250 // min(100, limit)), 250, 250)
+        assert (walk.order, walk.ended) == ("strict", "end")
+        assert (walk.first_total, walk.last_total) == (250, 250)
+        assert walk.edge == trip.keys[-1]
+        assert walk.understood == (query.sorting_keys, query.sorting_order, min(100, limit))
+
+    @pytest.mark.parametrize("limit", [1, 7, 100, 1000])
+    def test_offset(self, limit: int) -> None:
+        """Counting on by the rows that came, not by the rows asked for, reads each job once."""
+        sandbox = sandbox_of(max_limit=limit)
+        walk = Walk(BY_CREATION, way="offset")
+        trip = drive(walk, ask(sandbox))
+        assert trip.keys == keys_of(sandbox)
+        assert walk.distinct == 250
+        step = min(100, limit)
+        assert [query.offset for query in trip.asked] == [None, *range(step, 250, step)]
+
+    @pytest.mark.parametrize("limit", [1, 7, 100])
+    def test_before(self, limit: int) -> None:
+        """Following startCursor backwards from a cursor reads all that precedes it, page by page."""
+        sandbox = sandbox_of(max_limit=limit)
+        last = drive(Walk(BY_CREATION), ask(sandbox)).got[-1].end_cursor
+        walk = Walk(BY_CREATION.at(before=last), way="before")
+        trip = drive(walk, ask(sandbox))
+        assert sorted(trip.keys) == keys_of(sandbox)[:-1]
+        assert walk.rows == 249
+        assert [info.keys for info in reversed(trip.got)] == sorted(info.keys for info in trip.got)
+        assert walk.ended == "end"
+
+    def test_empty_list(self) -> None:
+        """A list without jobs is one page and complete."""
+        walk = Walk(BY_CREATION)
+        assert drive(walk, ask(sandbox_of(jobs=0))).keys == []
+        assert (walk.pages, walk.distinct, walk.order, walk.ended) == (1, 0, "strict", "end")
+
+    def test_from_a_cursor_or_an_offset(self) -> None:
+        """A walk may begin anywhere, and reads from there to the end."""
+        sandbox = sandbox_of()
+        first = ask(sandbox)(BY_CREATION)
+        assert (
+            drive(Walk(BY_CREATION.at(after=first.end_cursor)), ask(sandbox)).keys == keys_of(sandbox)[100:]
+        )
+        assert drive(Walk(BY_CREATION.at(offset=130)), ask(sandbox)).keys == keys_of(sandbox)[130:]
+
+    def test_what_is_asked_stays(self) -> None:
+        """Company, statuses, limit and sorting are asked for on every page; one position at a time."""
+        world = World(jobs=2_000)
+        query = replace(BY_CREATION, company_id=world.companies[0], statuses=("completed",), limit=50)
+        trip = drive(Walk(query), ask(Sandbox(world)))
+        assert len(trip.asked) > 3
+        assert {replace(asked, after=None) for asked in trip.asked} == {query}
+
+
+class TestGuards:
+    """What makes no list is an error that names page and field, never a silent stop."""
+
+    @pytest.mark.parametrize(
+        ("answers", "where"),
+        [
+            ([page(1, cursor="A"), page(2, cursor="A")], "page 2: endCursor 'A'"),
+            ([page(1, cursor="A"), page(2, cursor="B"), page(3, cursor="A")], "page 3: endCursor 'A'"),
+            ([page(n, cursor=name) for n, name in enumerate("ABCDEFGC")], "page 8: endCursor 'C'"),
+        ],
+        ids=["A to A", "A to B to A", "back to C"],
+    )
+    def test_f17_loops(self, answers: list[PageInfo], where: str) -> None:
+        """F17: a cursor given before is a loop, however long, though the rows be new."""
+        with pytest.raises(WalkError, match=f"loop at {where} was given before"):
+            drive(Walk(BY_CREATION), replay(*answers))
+
+    @pytest.mark.parametrize("fault", ["3-:repeatcursor", "4-:loop2"])
+    def test_f17_loops_of_a_server(self, fault: str) -> None:
+        """F17: a server that sends the walk round in a loop is left within a page of it."""
+        sandbox = sandbox_of(fault, jobs=2_000)
+        walk = Walk(BY_CREATION)
+        with pytest.raises(WalkError, match="loop at page"):
+            drive(walk, ask(sandbox))
+        assert walk.pages <= 6
+        assert walk.ended is None
+
+    def test_f17_loops_backwards(self) -> None:
+        """F17: backwards it is startCursor that must not come again."""
+        info = page(1, has_previous=True, start_cursor="A")
+        with pytest.raises(WalkError, match="loop at page 2: startCursor 'A'"):
+            drive(Walk(BY_CREATION.at(before="Z"), way="before"), replay(info, info))
+
+    @pytest.mark.parametrize(
+        ("cursor", "shown"),
+        [
+            (None, "absent"),
+            ("", "''"),
+            ("abc", "'abc'"),
+            ("A B", "'A B'"),
+            ("A\n", "'A\\n'"),
+            ("A1", "'A1'"),
+            ("https://evil.example/?after=A", "'https://evil.example/?after=A'"),
+            ("A" * 8_193, "A…'"),
+        ],
+    )
+    def test_f18_no_usable_cursor(self, cursor: str | None, shown: str) -> None:
+        """F18: more pages but no cursor to ask for them: an error, never a request without one (page 1 for ever)."""
+        for walk, info, field_name in (
+            (Walk(BY_CREATION), page(1, has_next=True, cursor=cursor), "endCursor"),
+            (
+                Walk(BY_CREATION.at(before="Z"), way="before"),
+                page(1, has_previous=True, start_cursor=cursor),
+                "startCursor",
+            ),
+        ):
+            trip = Trip()
+
+            def answer(query: Query, info: PageInfo = info, trip: Trip = trip) -> PageInfo:
+                trip.asked.append(query)
+                return replace(info, has_next=True)
+
+            with pytest.raises(WalkError, match=f"page 1: has.*Page is true but {field_name} is ") as caught:
+                drive(walk, answer)
+            assert shown in str(caught.value)
+            assert str(caught.value).isprintable()
+            assert len(trip.asked) == 1
+
+    @pytest.mark.parametrize("fault", ["2:nocursor", "2:nocursor.null", "2:nocursor.blank", "2:badcursor"])
+    def test_f18_of_a_server(self, fault: str) -> None:
+        """F18: the same from a server, on its second page."""
+        with pytest.raises(WalkError, match="page 2: hasNextPage is true but endCursor is"):
+            drive(Walk(BY_CREATION), ask(sandbox_of(fault)))
+
+    def test_f18_the_last_page_needs_no_cursor(self) -> None:
+        """Without more pages nobody asks for a cursor, whatever it looks like."""
+        for last in (True, False):
+            assert drive(Walk(BY_CREATION), ask(sandbox_of(last_cursor=last))).keys
+        assert drive(Walk(BY_CREATION), replay(page(1, has_next=False, cursor="not a cursor"))).keys == [
+            key(1)
+        ]
+
+    def test_backwards_needs_has_previous_page(self) -> None:
+        """A walk backwards whose page does not say whether more precede it does not stop as if it were done."""
+        with pytest.raises(WalkError, match="page 1: hasPreviousPage is absent"):
+            drive(Walk(BY_CREATION.at(before="Z"), way="before"), replay(page(1, start_cursor="A")))
+
+    @pytest.mark.parametrize("way", ["after", "offset"])
+    def test_f19_empty_pages(self, way: Any) -> None:
+        """F19: nine empty pages are walked over, a tenth in a row is an error; a page with rows begins the count anew."""
+        empty = [page(cursor=f"A{'B' * n}") for n in range(30)]
+        more, last = page(1, cursor="ROWS"), page(2, cursor=None)
+        assert drive(Walk(BY_CREATION, way=way), replay(*empty[:9], more, *empty[9:18], last)).keys == [
+            key(1),
+            key(2),
+        ]
+        with pytest.raises(WalkError, match="page 11 is the 10th empty page in a row"):
+            drive(Walk(BY_CREATION, way=way), replay(more, *empty[:10]))
+        assert drive(Walk(BY_CREATION, way=way), replay(*empty[:9], page(cursor=None))).keys == []
+
+    def test_f19_of_a_server(self) -> None:
+        """F19: rows that a server holds back behind empty pages are read all the same."""
+        sandbox = sandbox_of("2-6:emptypage")
+        walk = Walk(BY_CREATION)
+        assert drive(walk, ask(sandbox)).keys == keys_of(sandbox)
+        assert walk.distinct == 250
+        with pytest.raises(WalkError, match="empty page in a row"):
+            drive(Walk(BY_CREATION), ask(sandbox_of("2-:emptypage")))
+
+    def test_f24_foreign_company(self) -> None:
+        """F24: a row of a company that was not asked for ends the walk, and is named."""
+        query = replace(BY_CREATION, company_id=COMPANY)
+        other = COMPANY.replace("5", "6")
+        with pytest.raises(WalkError, match=f"page 2 holds a row of company '{other}'") as caught:
+            drive(
+                Walk(query),
+                replay(
+                    page(1, companies=frozenset({COMPANY})),
+                    page(2, companies=frozenset({COMPANY, other.upper()})),
+                ),
+            )
+        assert COMPANY in str(caught.value)
+
+    def test_f24_the_same_company_in_capitals(self) -> None:
+        """The company's own rows are not foreign in another spelling; without company_id every company is right."""
+        query = replace(BY_CREATION, company_id=COMPANY)
+        drive(Walk(query), replay(page(1, cursor=None, companies=frozenset({COMPANY, COMPANY.upper()}))))
+        drive(Walk(BY_CREATION), replay(page(1, cursor=None, companies=frozenset({COMPANY, "anything"}))))
+
+    def test_f24_of_a_server(self) -> None:
+        """F24: a server that ignores company_id, or slips a row in, is caught; one that writes capitals is not."""
+        for rules, faults, fits in (
+            ({"filter_company": False}, "", False),
+            ({}, "2:foreign", False),
+            ({"upper_uuid": True}, "", True),
+        ):
+            sandbox = sandbox_of(faults, jobs=1_000, **rules)
+            walk = Walk(replace(BY_CREATION, company_id=sandbox.world.companies[0]))
+            if fits:
+                drive(walk, ask(sandbox))
+            else:
+                with pytest.raises(WalkError, match="company"):
+                    drive(walk, ask(sandbox))
+
+    def test_page_cap(self) -> None:
+        """A list without end is left at the cap; one that ends on the cap is complete."""
+        sandbox = sandbox_of(max_limit=50)
+        walk = Walk(BY_CREATION, max_pages=5)
+        drive(walk, ask(sandbox))
+        assert walk.pages == 5
+        with pytest.raises(WalkError, match=r"page 5: .* cap of 4 pages"):
+            drive(Walk(BY_CREATION, max_pages=4), ask(sandbox))
+
+    def test_ignored_offset(self) -> None:
+        """A server that ignores offsets gives the same page for ever; ten times it, and the walk ends."""
+        walk = Walk(BY_CREATION, way="offset")
+        with pytest.raises(WalkError, match="page 11 has the same jobs as the 10 pages before it"):
+            drive(walk, ask(sandbox_of(offsets="ignore")))
+
+    def test_offset_may_meet_a_page_again(self) -> None:
+        """By offset, jobs that appear meanwhile shift the list: the same page twice is no loop."""
+        again = page(1)
+        walk = Walk(BY_CREATION, way="offset")
+        assert drive(walk, replay(again, again, again, page(2, cursor=None))).keys[-1] == key(2)
+        assert walk.distinct is None
+
+
+class TestNegotiation:
+    """Ask, then look at what was understood."""
+
+    @pytest.mark.parametrize(
+        ("rules", "order", "refusals"),
+        [
+            ({}, "strict", 0),
+            ({"sorting": ("createdAt",)}, "created", 1),
+            ({"sorting": ()}, "none", 2),
+            ({"sorting": ("id",)}, "none", 2),
+            ({"sorting": ("createdAt",), "unsortable": "ignore"}, "created", 0),
+            ({"sorting": (), "unsortable": "ignore"}, "none", 0),
+            ({"sorting": ("id",), "unsortable": "ignore"}, "none", 0),
+            ({"sorting": (), "unsortable": "lie"}, "none", 0),
+            ({"echo": "bare"}, "none", 0),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
+    def test_what_servers_make_of_sorting(
+        self, query: Query, rules: dict[str, Any], order: str, refusals: int
+    ) -> None:
+        """Refused, ignored, half taken or lied about: the walk goes to its end, and claims no more order than is proven."""
+        sandbox = sandbox_of(**rules)
+        walk = Walk(query)
+        trip = drive(walk, ask(sandbox))
+        assert sorted(trip.keys) == keys_of(sandbox)
+        assert walk.order == order
+        assert len(trip.asked) - len(trip.got) == refusals
+        assert walk.distinct == (250 if order == "strict" else None)
+        assert walk.understood[2] == (None if "echo" in rules else 100)
+
+    def test_f24_an_echo_alone_proves_nothing(self) -> None:
+        """F24: a server may echo a sorting and not keep it: the rows decide."""
+        sandbox = sandbox_of(sorting=("id",), unsortable="lie")
+        walk = Walk(BY_CREATION)
+        trip = drive(walk, ask(sandbox))
+        assert trip.got[0].sorting_keys == ("createdAt", "id")
+        assert walk.order == "none"
+
+    def test_rows_alone_prove_nothing(self) -> None:
+        """Nor does an order prove itself that the server does not say it keeps: the next page may break it."""
+        walk = Walk(BY_CREATION)
+        drive(walk, replay(page(1, 2, 3, cursor=None, sorting_keys=None, sorting_order=None)))
+        assert walk.order == "none"
+
+    @pytest.mark.parametrize(
+        ("echo", "order"),
+        [
+            ((("createdAt", "id"), ("ASC", "ASC")), "strict"),
+            ((("createdAt", "id"), ("ASC", "DESC")), "created"),
+            ((("createdAt",), ("ASC",)), "created"),
+            ((("createdAt", "companyId"), ("ASC", "ASC")), "created"),
+            ((("createdAt", "id"), ("DESC", "ASC")), "none"),
+            ((("createdAt",), ()), "none"),
+            ((("id", "createdAt"), ("ASC", "ASC")), "none"),
+            (((), ()), "none"),
+            ((None, None), "none"),
+            ((("createdAt", "id"), None), "none"),
+        ],
+        ids=str,
+    )
+    def test_echo(self, echo: tuple[Any, Any], order: str) -> None:
+        """What is echoed is what is relied on, and no more; on whichever page it is said."""
+        good = page(1, 2, cursor="A")
+        odd = page(3, 4, cursor=None, sorting_keys=echo[0], sorting_order=echo[1])
+        walk = Walk(BY_CREATION)
+        drive(walk, replay(good, odd))
+        assert walk.order == order
+
+    @pytest.mark.parametrize(
+        ("numbers", "order"),
+        [
+            ([[1, 2], [3, 4]], "strict"),
+            ([[1, 2], [2, 3]], "created"),
+            ([[1, 1], [2]], "created"),
+            ([[1, 2], [1, 3]], "none"),
+            ([[2, 1]], "none"),
+            ([[1], [], [0]], "none"),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("descending", [False, True])
+    def test_rows(self, numbers: list[list[int]], order: str, descending: bool) -> None:  # noqa: FBT001 - a case
+        """Within a page, over a page's edge and over empty pages, rows must keep the order; a job twice is no order."""
+        orders = ("DESC", "DESC") if descending else ("ASC", "ASC")
+        pages = [
+            page(*[9 - n if descending else n for n in rows], cursor="A" * (place + 1), sorting_order=orders)
+            for place, rows in enumerate(numbers)
+        ]
+        walk = Walk(NEWEST_FIRST if descending else BY_CREATION)
+        drive(walk, replay(*pages, page(cursor=None, sorting_order=orders)))
+        assert walk.order == order
+
+    def test_ties_in_unknown_order(self) -> None:
+        """Jobs of the same instant whose ids are in no order leave createdAt proven."""
+        tied = [(key(1)[0], key(n)[1]) for n in (5, 3, 4)]
+        walk = Walk(BY_CREATION)
+        drive(walk, replay(page(cursor=None, rows=3, keys=tuple(tied))))
+        assert walk.order == "created"
+
+    def test_order_once_lost_is_not_regained(self) -> None:
+        """One page out of order is enough, though all others keep it."""
+        walk = Walk(BY_CREATION)
+        drive(walk, replay(page(2, 1, cursor="A"), page(3, 4, cursor="B"), page(5, cursor=None)))
+        assert walk.order == "none"
+
+    def test_one_sorting_key(self) -> None:
+        """A walk that asks for createdAt alone may prove createdAt; one that asks for nothing proves nothing."""
+        sandbox = sandbox_of()
+        one = Walk(Query(limit=100, sorting_keys=["createdAt"], sorting_order=["DESC"]))
+        drive(one, ask(sandbox))
+        none = Walk(Query(limit=100))
+        drive(none, ask(sandbox))
+        assert (one.order, none.order) == ("created", "none")
+
+    def test_a_request_that_is_refused_for_another_reason(self) -> None:
+        """A 400 that has nothing to do with sorting stays a 400, after the simpler sortings were tried."""
+        sandbox = sandbox_of(company_required=True)
+        with pytest.raises(RequestRefused, match="company_id must be sent"):
+            drive(Walk(BY_CREATION), ask(sandbox))
+        assert len(sandbox.requests) == 3
+
+    def test_sorting_is_negotiated_at_the_start_only(self) -> None:
+        """Mid-walk a 400 without a cursor is not met with another order, which would mix two lists."""
+        walk = Walk(BY_CREATION, way="offset")
+        with pytest.raises(RequestRefused):
+            drive(walk, replay(page(1, 2), REFUSED))
+
+    @pytest.mark.parametrize("way", ["after", "before"])
+    def test_a_cursor_of_the_caller(self, way: Any) -> None:
+        """A cursor that the caller brought and the server refuses is the caller's to know of, at once."""
+        start = BY_CREATION.at(after="A") if way == "after" else BY_CREATION.at(before="A")
+        with pytest.raises(RequestRefused):
+            drive(Walk(start, way=way), replay(REFUSED))
+
+
+class TestUntil:
+    """Where a walk may stop early, and where it must not."""
+
+    @pytest.mark.parametrize("limit", [1, 7, 100])
+    @pytest.mark.parametrize("place", [0, 1, 99, 100, 125, 248, 249])
+    @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
+    @pytest.mark.parametrize("sorting", [("createdAt", "id"), ("createdAt",)], ids=["strict", "created"])
+    def test_stops_soon_after(self, query: Query, place: int, limit: int, sorting: tuple[str, ...]) -> None:
+        """All jobs up to the key, that one included, are read, and at most a page beyond what that takes."""
+        sandbox = sandbox_of(max_limit=limit, sorting=sorting)
+        ordered = sorted(keys_of(sandbox), reverse=query.descending)
+        walk = Walk(query, until=ordered[place])
+        trip = drive(walk, ask(sandbox))
+        assert set(ordered[: place + 1]) <= set(trip.keys)
+        assert walk.ended == ("until" if len(trip.keys) < 250 else walk.ended)
+        assert len(trip.keys) <= place + 1 + 2 * min(limit, 100)
+
+    @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
+    @pytest.mark.parametrize("sorting", [("createdAt", "id"), ("createdAt",)], ids=["strict", "created"])
+    def test_an_instant_takes_all_its_ties(self, query: Query, sorting: tuple[str, ...]) -> None:
+        """An instant as the key, without an id: newest first, all jobs of that instant are read, however they are split."""
+        sandbox = sandbox_of(jobs=50, max_limit=3, sorting=sorting)
+        moment = sandbox.world.now.replace(hour=0, year=2026, month=10, day=1)
+        for _ in range(20):
+            sandbox.world.insert(moment)
+        instant = moment.strftime("%Y-%m-%dT%H:%M:%S")
+        walk = Walk(query, until=(instant, ""))
+        trip = drive(walk, ask(sandbox))
+        wanted = {k for k in keys_of(sandbox) if (k[0] >= instant if query.descending else k[0] < instant)}
+        assert wanted <= set(trip.keys)
+        assert len(trip.keys) < 70
+        assert walk.ended == "until"
+
+    @pytest.mark.parametrize(
+        "rules", [{"sorting": ()}, {"echo": "bare"}, {"sorting": (), "unsortable": "lie"}], ids=str
+    )
+    def test_never_stops_without_proven_order(self, rules: dict[str, Any]) -> None:
+        """F24: where no order is proven, the walk goes to its end."""
+        sandbox = sandbox_of(**rules)
+        walk = Walk(NEWEST_FIRST, until=keys_of(sandbox)[-2])
+        assert len(drive(walk, ask(sandbox)).keys) == 250
+        assert walk.ended == "end"
+
+    def test_order_that_breaks_on_the_way(self) -> None:
+        """A page out of order takes the stop line with it: nothing is known of what follows."""
+        orders: dict[str, Any] = {"sorting_order": ("DESC", "DESC")}
+        walk = Walk(NEWEST_FIRST, until=key(5))
+        trip = drive(
+            walk,
+            replay(page(9, 8, **orders), page(3, 7, cursor="B", **orders), page(1, cursor=None, **orders)),
+        )
+        assert len(trip.keys) == 5
+        assert walk.ended == "end"
+
+    def test_rows_without_keys_do_not_stop_it(self) -> None:
+        """Pages of unusable rows, or of none, say nothing of where the walk is."""
+        walk = Walk(BY_CREATION, until=key(5))
+        drive(walk, replay(page(1, 2), page(cursor="B", rows=3), page(cursor="C"), page(6, cursor="D")))
+        assert (walk.ended, walk.unkeyed, walk.pages) == ("until", 3, 4)
+
+
+class TestLostCursors:
+    """The way back when the server no longer takes the cursor it gave."""
+
+    @pytest.mark.parametrize("limit", [1, 3, 7, 20, 100])
+    @pytest.mark.parametrize("number", [2, 3, 5])
+    @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
+    def test_f16_lost_once(self, query: Query, number: int, limit: int) -> None:
+        """F16: in proven order the walk goes on from an offset just before the place reached: all is read, nothing counted twice."""
+        sandbox = sandbox_of(f"{number}:cursor400", jobs=max(60, 6 * limit), max_limit=limit)
+        walk = Walk(query)
+        trip = drive(walk, ask(sandbox))
+        assert sorted(set(trip.keys)) == keys_of(sandbox)
+        assert walk.distinct == len(keys_of(sandbox))
+        assert (walk.order, walk.anchors, walk.restarts) == ("strict", 1, 0)
+        assert len(trip.keys) - len(set(trip.keys)) <= max(1, limit // 2)
+
+    @pytest.mark.parametrize("limit", [2, 3, 20, 100])
+    def test_f16_every_cursor_lost(self, limit: int) -> None:
+        """F16: a server that takes none of its cursors is walked by offsets that overlap."""
+        sandbox = sandbox_of("*:cursor400", max_limit=limit)
+        walk = Walk(BY_CREATION)
+        trip = drive(walk, ask(sandbox))
+        assert sorted(set(trip.keys)) == keys_of(sandbox)
+        assert walk.distinct == 250
+        assert walk.restarts == 0
+
+    def test_f16_no_way_forward(self) -> None:
+        """F16: where neither cursors nor offsets lead on, the walk starts over once, then it is 76."""
+        for rules in ({"max_limit": 1}, {"offsets": "refuse"}, {"sorting": ()}, {"sorting": ("createdAt",)}):
+            walk = Walk(BY_CREATION)
+            with pytest.raises(CursorRefused, match="again after starting over"):
+                drive(walk, ask(sandbox_of("*:cursor400", **rules)))
+            assert walk.restarts == 1
+
+    @pytest.mark.parametrize(
+        "rules",
+        [{"sorting": ()}, {"sorting": ("createdAt",)}, {"offsets": "refuse"}, {"echo": "bare"}],
+        ids=str,
+    )
+    def test_f16_starts_over_once(self, rules: dict[str, Any]) -> None:
+        """F16: without proven order or offsets the walk starts over, once; the second time it is 76."""
+        sandbox = sandbox_of("5:cursor400", jobs=450, **rules)
+        walk = Walk(BY_CREATION)
+        trip = drive(walk, ask(sandbox))
+        assert sorted(set(trip.keys)) == keys_of(sandbox)
+        assert walk.restarts == 1
+        assert walk.distinct in (None, 450)
+        with pytest.raises(CursorRefused):
+            drive(Walk(BY_CREATION), ask(sandbox_of("5:cursor400,9:cursor400", jobs=450, **rules)))
+
+    def test_f16_filtered_lists_start_over(self) -> None:
+        """A filtered list, whose jobs leave it while it is read, is not entered by offset; it starts over five times if so told."""
+        query = replace(BY_CREATION, statuses=("completed",), limit=50)
+        for times, fits in ((5, True), (6, False)):
+            sandbox = sandbox_of(",".join(f"{2 + 2 * n}:cursor400" for n in range(times)))
+            walk = Walk(query, restarts=5)
+            if fits:
+                trip = drive(walk, ask(sandbox))
+                assert not any(asked.offset for asked in trip.asked)
+            else:
+                with pytest.raises(CursorRefused):
+                    drive(walk, ask(sandbox))
+            assert (walk.anchors, walk.restarts) == (0, 5)
+
+    @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
+    def test_rows_that_vanish_under_their_cursor(self, query: Query) -> None:
+        """Where cursors die with their row and the last row of every page is deleted, every job that stays is read."""
+        sandbox = sandbox_of(jobs=120, max_limit=10, cursors="row")
+        answer, gone = ask(sandbox), set[str]()
+
+        def answer_and_delete(asked: Query) -> PageInfo:
+            info = answer(asked)
+            if info.has_next and info.keys:
+                sandbox.world.remove(info.keys[-1][1])
+                gone.add(info.keys[-1][1])
+            return info
+
+        walk = Walk(query)
+        trip = drive(walk, answer_and_delete)
+        assert {k for k in keys_of(sandbox) if k[1] not in gone} <= set(trip.keys)
+        assert walk.anchors >= 3
+        assert walk.restarts == 0
+
+    @pytest.mark.parametrize("deleted", [5, 60, 140])
+    def test_an_offset_beyond_the_edge_is_no_way_on(self, deleted: int) -> None:
+        """Jobs deleted behind the walk shift the list: a page that leaves a gap is stray, and the walk looks further back."""
+        sandbox = sandbox_of(jobs=400, max_limit=20, cursors="row")
+        answer = ask(sandbox)
+        ordered = keys_of(sandbox)
+
+        def answer_and_delete(asked: Query) -> PageInfo:
+            info = answer(asked)
+            if len(sandbox.requests) == 10:
+                for _, name in ordered[199 : 199 - deleted : -1]:
+                    sandbox.world.remove(name)
+            return info
+
+        walk = Walk(BY_CREATION)
+        trip = drive(walk, answer_and_delete)
+        assert set(keys_of(sandbox)) <= set(trip.keys)
+        assert any(trip.stray) is (deleted > 10)
+        edge = ("", "")
+        for info, stray in zip(
+            trip.got, trip.stray, strict=True
+        ):  # pages that belong to the walk leave no gap
+            if not stray and info.keys:
+                between = [k for k in keys_of(sandbox) if edge < k < info.keys[0]]
+                assert between == []
+                edge = max(edge, info.keys[-1])
+
+    def test_offsets_that_are_ignored(self) -> None:
+        """A server that ignores offsets begins anew where it is asked for one: the walk goes on from there."""
+        sandbox = sandbox_of("4:cursor400", jobs=450, offsets="ignore")
+        walk = Walk(BY_CREATION)
+        trip = drive(walk, ask(sandbox))
+        assert sorted(set(trip.keys)) == keys_of(sandbox)
+        assert walk.distinct == 450
+
+    def test_an_offset_into_another_order_is_no_way_on(self) -> None:
+        """A page by offset that does not keep the order proves no overlap: the walk starts over."""
+        walk = Walk(BY_CREATION)
+        odd = page(1, 9, cursor="Z", sorting_keys=None, sorting_order=None)
+        trip = drive(
+            walk,
+            replay(
+                page(1, 2, cursor="A"), page(3, 4, cursor="B"), REFUSED, odd, page(*range(8), cursor=None)
+            ),
+        )
+        assert trip.stray == [False, False, True, False]
+        assert trip.asked[-1] == BY_CREATION
+        assert (walk.restarts, walk.order) == (1, "none")
+
+    def test_rows_without_keys_are_counted_once(self) -> None:
+        """Unusable rows that a walk reads again on its way back are not counted again; after starting over, all are."""
+        odd = [page(n, cursor=name, rows=2) for n, name in ((1, "A"), (2, "B"), (3, "C"), (4, "D"))]
+        last = page(5, cursor=None, rows=2)
+        walk = Walk(BY_CREATION)
+        drive(walk, replay(*odd, REFUSED, odd[2], page(4, cursor="E", rows=2), last))
+        assert (walk.distinct, walk.unkeyed, walk.anchors) == (5, 5, 1)
+        walk = Walk(replace(BY_CREATION, statuses=("failed",)))
+        drive(walk, replay(*odd, REFUSED, *odd, last))
+        assert (walk.distinct, walk.unkeyed, walk.restarts) == (5, 5, 1)
+
+    def test_segments_go_back_within_themselves(self) -> None:
+        """A walk that began at an offset goes back to a place counted from there."""
+        sandbox = sandbox_of("3:cursor400", jobs=600)
+        walk = Walk(BY_CREATION.at(offset=300))
+        trip = drive(walk, ask(sandbox))
+        assert sorted(set(trip.keys)) == keys_of(sandbox)[300:]
+        assert [asked.offset for asked in trip.asked if asked.offset] == [300, 450]
+        assert walk.distinct == 300
+
+    def test_a_walk_from_a_cursor_is_not_sent_before_it(self) -> None:
+        """A walk that began at the caller's cursor starts over there, and reads nothing before it."""
+        sandbox = sandbox_of("4:cursor400", jobs=600)
+        start = ask(sandbox)(BY_CREATION).end_cursor
+        walk = Walk(BY_CREATION.at(after=start))
+        trip = drive(walk, ask(sandbox))
+        assert sorted(set(trip.keys)) == keys_of(sandbox)[100:]
+        assert (walk.anchors, walk.restarts) == (0, 1)
+
+    def test_loops_are_loops_after_a_way_back_too(self) -> None:
+        """Going back forgets the cursors, which may rightly come again; a loop after it is found all the same."""
+        walk = Walk(BY_CREATION)
+        answers: list[PageInfo | RequestRefused] = [
+            page(1, 2, cursor="A"),
+            page(3, 4, cursor="B"),
+            REFUSED,
+            page(4, 5, cursor="B"),
+            page(6, cursor="B"),
+        ]
+        with pytest.raises(WalkError, match="loop at page 4: endCursor 'B'"):
+            drive(walk, replay(*answers))
+
+
+class TestMarks:
+    """A walk put down and taken up again."""
+
+    @pytest.mark.parametrize(
+        "rules",
+        [
+            {},
+            {"sorting": ("createdAt",)},
+            {"sorting": ()},
+            {"sorting": (), "unsortable": "ignore"},
+            {"echo": "bare"},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("pages", [1, 2, 5])
+    def test_goes_on_where_it_stood(self, rules: dict[str, Any], pages: int) -> None:
+        """From its mark a walk goes on with the next page, in the sorting that the server took, and counts on."""
+        sandbox = sandbox_of(max_limit=40, **rules)
+        first = Walk(BY_CREATION)
+        before = drive(first, ask(sandbox), pages=pages)
+        second = Walk(BY_CREATION, mark=first.mark())
+        after = drive(second, ask(sandbox))
+        assert sorted([*before.keys, *after.keys]) == keys_of(sandbox)
+        assert (second.rows, second.pages) == (250, 7)
+        assert second.order == first.order
+        assert second.distinct == (250 if second.order == "strict" else None)
+        assert len(after.asked) == 7 - pages
+
+    def test_nothing_left(self) -> None:
+        """The mark of a walk that is over asks for nothing."""
+        sandbox = sandbox_of()
+        walk = Walk(BY_CREATION)
+        drive(walk, ask(sandbox))
+        again = Walk(BY_CREATION, mark=walk.mark())
+        assert drive(again, ask(sandbox)).asked == []
+        assert (again.ended, again.distinct) == ("end", 250)
+
+    def test_the_cursor_is_gone_meanwhile(self) -> None:
+        """Where the cursor of the mark is no longer taken, the walk goes on near the place it had reached."""
+        sandbox = sandbox_of(jobs=600, max_limit=40)
+        first = Walk(BY_CREATION.at(offset=200))
+        before = drive(first, ask(sandbox), pages=4)
+        sandbox.faults = sandbox_of("5:cursor400").faults
+        second = Walk(BY_CREATION, mark=first.mark())
+        after = drive(second, ask(sandbox))
+        assert sorted({*before.keys, *after.keys}) == keys_of(sandbox)[200:]
+        assert second.distinct == 400
+        assert after.asked[1].offset in range(340, 360)
+
+
+class Shelf:
+    """A small list that moves: what a server could do, as one function of the query."""
+
+    def __init__(self, jobs: Iterable[int], *, cap: int, dies: bool) -> None:
+        self.jobs = sorted(map(key, jobs))
+        self.always = set(self.jobs)
+        self.cap = cap
+        self.dies = dies
+        self.names: dict[str, Key] = {}
+
+    def __call__(self, query: Query) -> PageInfo:
+        """A page."""
+        rows = sorted(self.jobs, reverse=query.descending)
+        start = query.offset or 0
+        if query.after is not None:
+            at = self.names[query.after]
+            if self.dies and at not in self.jobs:
+                raise REFUSED
+            ranks = self.jobs
+            start = len(ranks) - bisect_left(ranks, at) if query.descending else bisect_right(ranks, at)
+        keys = tuple(rows[start : start + self.cap])
+        more = start + len(keys) < len(rows)
+        return PageInfo(
+            rows=len(keys),
+            keys=keys,
+            has_next=more,
+            end_cursor=self.name(keys[-1]) if keys else None,
+            total=len(rows),
+            sorting_keys=tuple(query.sorting_keys),
+            sorting_order=tuple(map(str, query.sorting_order)),
+        )
+
+    def name(self, at: Key) -> str:
+        """A row's cursor."""
+        cursor = b32encode(at[1][:8].encode()).decode()
+        self.names[cursor] = at
+        return cursor
+
+    def change(self, number: int) -> None:
+        """Add the n-th job, or take it away."""
+        if key(number) in self.jobs:
+            self.jobs.remove(key(number))
+            self.always.discard(key(number))
+        else:
+            insort(self.jobs, key(number))
+
+
+CURSORS = st.sampled_from(["A", "B", "C", "AA", "", "a", "not a cursor", None])
+PAGES = st.one_of(
+    st.none(),
+    st.builds(
+        lambda keys, extra, has_next, has_previous, end, start, total, echo: PageInfo(
+            rows=len(keys) + extra,
+            keys=tuple(map(key, keys)),
+            has_next=has_next,
+            has_previous=has_previous,
+            end_cursor=end,
+            start_cursor=start,
+            total=total,
+            sorting_keys=echo and ("createdAt", "id"),
+            sorting_order=echo and ("ASC", "ASC"),
+        ),
+        st.lists(st.integers(0, 40), max_size=3),
+        st.integers(0, 2),
+        st.sampled_from([True, True, True, False]),
+        st.sampled_from([True, True, None, False]),
+        CURSORS,
+        CURSORS,
+        st.none() | st.integers(-5, 50),
+        st.sampled_from([True, None]),
+    ),
+)
+
+
+class TestAnyServer:
+    """Servers that Hypothesis thinks of."""
+
+    @given(
+        st.dictionaries(st.sampled_from(["", "A", "B", "C", "AA"]), st.lists(PAGES, min_size=1, max_size=4)),
+        st.lists(PAGES, min_size=1, max_size=6),
+        st.sampled_from(["after", "before", "offset"]),
+        st.integers(0, 3),
+        st.none() | st.integers(0, 40),
+        st.booleans(),
+    )
+    @settings(deadline=None)
+    def test_a_walk_always_ends(
+        self,
+        graph: dict[str, list[PageInfo | None]],
+        otherwise: list[PageInfo | None],
+        way: Any,
+        restarts: int,
+        until: int | None,
+        filtered: bool,  # noqa: FBT001 - drawn
+    ) -> None:
+        """Whatever pages, cursors and refusals come, in loops or not: a walk ends within bounds, and asks no bad query."""
+        turns: dict[str, int] = {}
+
+        def answer(query: Query) -> PageInfo:
+            place = query.after or query.before or ""
+            row = graph.get(place, otherwise) if query.offset is None else otherwise
+            turns[place] = turns.get(place, -1) + 1
+            info = row[turns[place] % len(row)]
+            if info is None:
+                raise REFUSED
+            return info
+
+        start = BY_CREATION.at(before="A") if way == "before" else BY_CREATION
+        query = replace(start, statuses=("failed",)) if filtered else start
+        walk = Walk(
+            query, way=way, max_pages=60, restarts=restarts, until=None if until is None else key(until)
+        )
+        trip = Trip()
+
+        def note(asked: Query) -> PageInfo:
+            trip.asked.append(asked)
+            return answer(asked)
+
+        error: Exception | None = None
+        try:
+            drive(walk, note, most=250)
+        except (WalkError, RequestRefused) as exc:
+            error = exc
+        assert (walk.ended in ("end", "until")) is (error is None)
+        assert error is None or str(error).isprintable()
+        for asked in trip.asked:
+            assert asked.after is None or is_cursor(asked.after)
+            assert asked.before is None or is_cursor(asked.before)
+            assert asked.offset is None or asked.offset >= 0
+        assert walk.pages <= 61
+
+    @given(
+        jobs=st.sets(st.integers(0, 120), max_size=60),
+        cap=st.integers(1, 12),
+        descending=st.booleans(),
+        dies=st.booleans(),
+        lost=st.sets(st.integers(2, 40), max_size=6),
+        changes=st.dictionaries(st.integers(1, 30), st.lists(st.integers(0, 120), max_size=6), max_size=8),
+        until=st.none() | st.integers(0, 120),
+    )
+    @example(
+        jobs=set(range(40)),
+        cap=4,
+        descending=False,
+        dies=True,
+        lost={5},
+        changes={4: [15, 14, 13, 12, 11, 10, 9]},
+        until=None,
+    )
+    @settings(deadline=None, max_examples=300)
+    def test_what_stays_is_read(  # noqa: PLR0917 - drawn
+        self,
+        jobs: set[int],
+        cap: int,
+        descending: bool,  # noqa: FBT001 - drawn
+        dies: bool,  # noqa: FBT001 - drawn
+        lost: set[int],
+        changes: dict[int, list[int]],
+        until: int | None,
+    ) -> None:
+        """Jobs come and go anywhere, cursors die or are lost: whoever was there throughout is read, or it is 76.
+
+        And it can be told apart as new by its place alone: the pages that belong to the walk leave no gap behind them.
+        """
+        shelf, requests = Shelf(jobs, cap=cap, dies=dies), 0
+
+        def answer(query: Query) -> PageInfo:
+            nonlocal requests
+            requests += 1
+            for number in changes.get(requests, []):
+                shelf.change(number)
+            if requests in lost and query.after is not None:
+                raise REFUSED
+            return shelf(query)
+
+        line = None if until is None else key(until)
+        walk = Walk(NEWEST_FIRST if descending else BY_CREATION, until=line)
+        try:
+            trip = drive(walk, answer)
+        except CursorRefused:
+            return
+        wanted = shelf.always & set(map(key, jobs))
+        if walk.ended == "until":
+            assert line is not None
+            wanted = {k for k in wanted if (k >= line if descending else k <= line)}
+        assert wanted <= set(trip.keys)
+        new, edge = set[Any](), None
+        for info, stray in zip(trip.got, trip.stray, strict=True):
+            for k in () if stray else info.keys:
+                if edge is None or (k < edge if descending else k > edge):
+                    new.add(k)
+                    edge = k
+        assert walk.order == "strict"
+        assert wanted <= new
+        assert walk.edge == edge
+
+    @given(
+        st.sets(st.integers(0, 500), max_size=80), st.integers(1, 20), st.sets(st.integers(2, 60), max_size=5)
+    )
+    @settings(deadline=None)
+    def test_distinct_counts_jobs(self, jobs: set[int], cap: int, lost: set[int]) -> None:
+        """On a list that stands still `distinct` is the number of jobs, however often the walk lost its cursor."""
+        shelf, requests = Shelf(jobs, cap=cap, dies=False), 0
+
+        def answer(query: Query) -> PageInfo:
+            nonlocal requests
+            requests += 1
+            if requests in lost and query.after is not None:
+                raise REFUSED
+            return shelf(query)
+
+        walk = Walk(BY_CREATION, restarts=9)
+        drive(walk, answer)
+        assert walk.distinct == len(jobs)
+        assert (walk.first_total, walk.last_total) == (len(jobs), len(jobs))
+
+
+class TestTotals:
+    """What the totals told are taken for."""
+
+    @pytest.mark.parametrize(
+        ("told", "taken"),
+        [
+            ([5, 6, 7], (5, 7)),
+            ([None, 6, None], (6, 6)),
+            ([None, None, None], (None, None)),
+            ([-1, -1, -1], (None, None)),
+            ([5, -1, 4], (5, 4)),
+            ([0, 0, 0], (0, 0)),
+        ],
+    )
+    def test_f20_first_and_last(
+        self, told: Sequence[int | None], taken: tuple[int | None, int | None]
+    ) -> None:
+        """F20: the first and the last that were told; absent and negative ones are not told."""
+        walk = Walk(BY_CREATION)
+        pages = [page(n, cursor="A" * (n + 1), total=total) for n, total in enumerate(told)]
+        drive(walk, replay(*pages[:-1], replace(pages[-1], has_next=False)))
+        assert (walk.first_total, walk.last_total) == taken
+
+    @pytest.mark.parametrize(
+        ("distinct", "totals", "previous", "name", "again"),
+        [
+            (10, (10, 10), None, "complete", False),
+            (10, (None, None), None, "complete", False),
+            (0, (0, 0), None, "complete", False),
+            (10, (10, None), None, "complete", False),
+            (10, (None, 10), None, "complete", False),
+            (11, (10, 12), None, "complete_with_drift", False),
+            (11, (12, 10), None, "complete_with_drift", False),
+            (10, (10, 12), None, "complete_with_drift", False),
+            (13, (10, 12), None, "complete_with_drift", False),
+            (11, (10, 10), None, "complete_with_drift", False),
+            (9, (10, 12), None, "incomplete", True),
+            (9, (12, 10), None, "incomplete", True),
+            (9, (10, None), None, "incomplete", True),
+            (9, (10, 10), 9, "complete_with_drift", False),
+            (9, (10, 10), 8, "incomplete", False),
+            (9, (10, 10), 10, "incomplete", False),
+            (10, (10, 10), 9, "complete", False),
+        ],
+    )
+    def test_f20_f21_judge(
+        self,
+        distinct: int,
+        totals: tuple[int | None, int | None],
+        previous: int | None,
+        name: Any,
+        again: bool,  # noqa: FBT001 - a case
+    ) -> None:
+        """F20, F21: between the totals it is complete; fewer ask for one more pass; the same again, and `total` is not trusted."""
+        verdict = judge(distinct, totals, previous=previous)
+        assert (verdict.name, verdict.again) == (name, again)
+        assert bool(verdict.why) is (verdict != Verdict("complete"))
+        assert ("total_untrusted" in verdict.why) is (previous == distinct)
+
+    @given(
+        st.integers(0, 20),
+        st.none() | st.integers(0, 20),
+        st.none() | st.integers(0, 20),
+        st.none() | st.integers(0, 20),
+    )
+    def test_a_second_pass_is_the_last(
+        self, distinct: int, first: int | None, last: int | None, previous: int | None
+    ) -> None:
+        """Only a first pass is ever followed by another; an incomplete walk is never called complete for want of jobs."""
+        verdict = judge(distinct, (first, last), previous=previous)
+        known = [total for total in (first, last) if total is not None]
+        assert not (verdict.again and previous is not None)
+        if known and distinct < min(known) and distinct != previous:
+            assert verdict.name == "incomplete"
+        else:
+            assert verdict.name != "incomplete"
+
+
+def test_the_standard_walks() -> None:
+    """Both walks sort by createdAt, then id: upwards to read all, downwards to stop early."""
+    assert BY_CREATION.params() == [
+        ("limit", "100"),
+        ("sorting_keys", "createdAt"),
+        ("sorting_keys", "id"),
+        ("sorting_order", "ASC"),
+        ("sorting_order", "ASC"),
+    ]
+    assert [value for name, value in NEWEST_FIRST.params() if name == "sorting_order"] == ["DESC", "DESC"]
+    assert all(early < late for early, late in pairwise(map(key, range(500))))
