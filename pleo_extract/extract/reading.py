@@ -21,7 +21,7 @@ from pleo_extract.errors import CursorRefused, PleoExtractError, RequestRefused,
 from pleo_extract.paging import Mark, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Part", "RowCount", "ask", "narrow", "read_list", "read_walk", "totals_of"]
 
 BATCH_PAGES: Final = 20
+"""So many pages at most are asked for and not yet staged: what a kill costs."""
 BATCH_BYTES: Final = 16 * 2**20
-"""A batch is full with the page that reaches either."""
+"""A batch is full with the page that reaches this, whatever its pages."""
 FEW_PAGES: Final = 8
 """A list or a segment that is shorter is not worth cutting."""
 
@@ -43,12 +44,11 @@ PATIENCE: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some pages of a walk: the rows as a typed frame, the rows that do not fit, and where the walk stands after them."""
+    """Some pages of a list: the rows as a typed frame, the rows that do not fit, where its segments stand after them."""
 
     frame: pl.DataFrame
     rejected: list[Rejected]
-    segment: int
-    mark: Mark
+    marks: dict[int, Mark]
 
 
 def ask(run: Run, query: Query, number: int = 1) -> Page:
@@ -90,7 +90,7 @@ def read_list(
     query: Query,
     *,
     segments: int = 1,
-    marks: Sequence[Mark] = (),
+    marks: Mapping[int, Mark] | None = None,
     on_page: Callable[[Walk], None] | None = None,
 ) -> tuple[list[Walk], Iterator[Part]]:
     """A full walk over an ascending list, in as many segments as are worth it, or resumed where `marks` say.
@@ -98,21 +98,28 @@ def read_list(
     Returns:
         The walks, which tell what they have seen (more may join them while the parts are read), and the parts.
     """
-    walks = _resume_walks(query, marks) or [Walk(query)]
-    return walks, _read_walks(run, walks, segments, on_page)
+    resumed = _resume_walks(query, marks or {})
+    walks = list(resumed.values())
+    return walks, _read_walks(run, walks, tuple(resumed), segments, on_page)
 
 
-def _resume_walks(query: Query, marks: Sequence[Mark]) -> list[Walk]:
-    """Each walk goes on to where the next one began; the last one to the end of the list."""
-    ordered = sorted(marks, key=lambda mark: mark.first or ("", ""))
-    walks = [Walk(query, mark=mark) for mark in ordered]
-    for walk, following in pairwise(walks):
+def _resume_walks(query: Query, marks: Mapping[int, Mark]) -> dict[int, Walk]:
+    """By segment. Each walk goes on to where the next one began; the last one to the end of the list."""
+    ordered = sorted(marks.items(), key=lambda item: item[1].first or ("", ""))
+    walks = {segment: Walk(query, mark=mark) for segment, mark in ordered}
+    if 0 not in walks:  # nothing of the first was kept
+        walks = {0: Walk(query), **walks}
+    for walk, following in pairwise(walks.values()):
         walk.until = following.first
     return walks
 
 
 def _read_walks(
-    run: Run, walks: list[Walk], segments: int, on_page: Callable[[Walk], None] | None
+    run: Run,
+    walks: list[Walk],
+    numbers: Sequence[int],
+    segments: int,
+    on_page: Callable[[Walk], None] | None,
 ) -> Iterator[Part]:
     if len(walks) == 1 and segments > 1:
         opening = _Driver(run, walks[0], on_page=on_page)
@@ -127,7 +134,7 @@ def _read_walks(
             raise
         walks[1:] = [driver.walk for driver in drivers[1:]]
     else:
-        drivers = [_Driver(run, walk, n, on_page=on_page) for n, walk in enumerate(walks)]
+        drivers = [_Driver(run, walk, n, on_page=on_page) for n, walk in zip(numbers, walks, strict=True)]
     if len(drivers) == 1:
         yield from _read_alone(drivers[0])
         return
@@ -136,6 +143,17 @@ def _read_walks(
     except CursorRefused:
         walks[:] = [Walk(walks[0].query, restarts=0)]  # from the start, once; what was read is merged by id
         yield from _read_alone(_Driver(run, walks[0], on_page=on_page))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """Pages of one segment, and where it stands after them. `number` counts what the segment has handed over."""
+
+    segment: int
+    number: int
+    held: list[Page]
+    size: int
+    mark: Mark
 
 
 class _Driver:
@@ -150,6 +168,8 @@ class _Driver:
         self.on_page = on_page
         self.held: list[Page] = []
         self._size = 0
+        self._mark = walk.mark()
+        self._handed = 0
         self._steps = walk.steps()
         self._query: Query | None = None
 
@@ -176,6 +196,7 @@ class _Driver:
     def _hold(self, page: Page) -> None:
         self.held.append(page)
         self._size += len(page.body)
+        self._mark = self.walk.mark()  # and no other: an interrupted step must not count as read
         if self.on_page is not None:
             self.on_page(self.walk)
 
@@ -185,9 +206,15 @@ class _Driver:
 
     def take(self) -> Part:
         """The rows held, as a part."""
-        frame, rejected = build_frame(self.held)
-        self.held, self._size = [], 0
-        return Part(frame, rejected, self.segment, self.walk.mark())
+        pages = self.hand_over()
+        frame, rejected = build_frame(pages.held)
+        return Part(frame, rejected, {self.segment: pages.mark})
+
+    def hand_over(self) -> _Pages:
+        """The pages held, and where the walk stands after them."""
+        pages = _Pages(self.segment, self._handed, self.held, self._size, self._mark)
+        self.held, self._size, self._handed = [], 0, self._handed + 1
+        return pages
 
 
 def _cut(opening: _Driver, segments: int) -> list[_Driver]:
@@ -268,41 +295,109 @@ def _read_alone(driver: _Driver) -> Iterator[Part]:
 
 
 def _read_together(run: Run, drivers: Sequence[_Driver]) -> Iterator[Part]:
-    """Each driver in a thread of its own; parts come through a queue that lets none run far ahead of the reader.
+    """Each driver in a thread of its own; their pages come through a queue and are made parts of here.
 
-    When one fails, or the reader is interrupted, all stop, hand over what they hold, and the failure is raised.
+    No more than a batch of pages (two a driver, if that is more) are under way or wait to be staged at any time.
     """
-    parts: queue.Queue[Part | BaseException | None] = queue.Queue(maxsize=len(drivers))
+    most = max(BATCH_PAGES, 2 * len(drivers))
+    room = threading.Semaphore(most - len(drivers))
+    batch = _Batch()
+    try:
+        for pages in _gather(run, drivers, room):
+            batch.add(pages)
+            if batch.pages >= most // 2 or batch.size >= BATCH_BYTES:
+                yield batch.take()
+                room.release(batch.pages)
+                batch = _Batch()
+    except (PleoExtractError, KeyboardInterrupt, SystemExit):
+        if batch.pages:
+            yield batch.take()
+        raise
+    if batch.pages:
+        yield batch.take()
+
+
+def _gather(run: Run, drivers: Sequence[_Driver], room: threading.Semaphore) -> Iterator[_Pages]:
+    """What the drivers read. When one fails, or the reader is interrupted, all stop, hand over, and the failure is raised."""
+    read: queue.SimpleQueue[_Pages | BaseException | None] = queue.SimpleQueue()
     for driver in drivers:
-        threading.Thread(target=_work, args=(driver, parts), daemon=True).start()
+        threading.Thread(target=_work, args=(driver, read, room), daemon=True).start()
     failure: BaseException | None = None
     working = len(drivers)
     until = math.inf
-    while working:
-        try:
-            got = parts.get(timeout=None if failure is None else max(0.0, until - time.monotonic()))
-        except queue.Empty:
-            break
-        except (KeyboardInterrupt, SystemExit) as exc:
-            got = exc
-        if isinstance(got, Part):
-            yield got
-        elif got is None:
-            working -= 1
-        elif failure is None or isinstance(failure, Stopped):
-            failure, until = got, time.monotonic() + PATIENCE
-            run.stop.set()
+    numbers = dict.fromkeys((driver.segment for driver in drivers), 0)
+    try:
+        while working and not isinstance(got := _get(read, until), queue.Empty):
+            if isinstance(got, _Pages):
+                if got.number == numbers[got.segment]:  # else one before it was lost to an interrupt
+                    numbers[got.segment] += 1
+                    yield got
+            elif got is None:
+                working -= 1
+            elif failure is None or isinstance(failure, Stopped):
+                failure, until = got, time.monotonic() + PATIENCE
+                _stop(run, room, drivers)
+    finally:
+        if working:
+            _stop(run, room, drivers)
     if failure is not None:
         if not working:
             run.stop.clear()
         raise failure
 
 
-def _work(driver: _Driver, parts: queue.Queue[Part | BaseException | None]) -> None:
+def _get(
+    read: queue.SimpleQueue[_Pages | BaseException | None], until: float
+) -> _Pages | BaseException | None:
+    """What comes next; queue.Empty when nothing has come by then."""
     try:
-        for part in _read_alone(driver):
-            parts.put(part)
+        return read.get(timeout=None if until == math.inf else max(0.0, until - time.monotonic()))
+    except (KeyboardInterrupt, SystemExit, queue.Empty) as exc:
+        return exc
+
+
+def _stop(run: Run, room: threading.Semaphore, drivers: Sequence[_Driver]) -> None:
+    run.stop.set()
+    room.release(len(drivers))  # who waits for room is to see it
+
+
+class _Batch:
+    """Pages of several segments on their way to become one part."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+        self.size = 0
+        self._held: list[Page] = []
+        self._marks: dict[int, Mark] = {}
+
+    def add(self, pages: _Pages) -> None:
+        """Further pages of a segment."""
+        self._held += pages.held
+        self._marks[pages.segment] = pages.mark
+        self.pages += len(pages.held)
+        self.size += pages.size
+
+    def take(self) -> Part:
+        """All of them, as a part."""
+        return Part(*build_frame(self._held), self._marks)
+
+
+def _work(
+    driver: _Driver, pages: queue.SimpleQueue[_Pages | BaseException | None], room: threading.Semaphore
+) -> None:
+    try:
+        if driver.held:
+            pages.put(driver.hand_over())
+            room.acquire()
+        while driver.step():
+            if driver.held:
+                pages.put(driver.hand_over())
+                room.acquire()
     except BaseException as exc:  # noqa: BLE001 - carried to the thread that reads, and raised there
-        parts.put(exc)
+        pages.put(exc)
     finally:
-        parts.put(None)
+        if driver.held:
+            pages.put(driver.hand_over())
+        else:
+            room.release()
+        pages.put(None)

@@ -51,7 +51,7 @@ class Task:
     def stage(self, phase: str, parts: Iterable[Part]) -> None:
         """Put what a walk reads into staging."""
         for part in parts:
-            self.staging.add(part.frame, part.rejected, phase=phase, segment=part.segment, mark=part.mark)
+            self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
 
     def walk(self, phase: str, walk: Walk) -> Walk:
         """A walk into staging; one that an earlier run began goes on from where it stood."""

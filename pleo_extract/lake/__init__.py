@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from pleo_extract.errors import LakeError
 from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest, Snapshot
 from pleo_extract.lake.lock import hold_lock
-from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, prune, publish, sweep
+from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
+from pleo_extract.lake.repair import Repair, repair_lake
 from pleo_extract.lake.staging import Header, Staging, name_run
 from pleo_extract.lake.verify import Verification, verify_lake
 
@@ -31,16 +32,19 @@ __all__ = [
     "LastRun",
     "Layout",
     "Manifest",
+    "Repair",
     "Snapshot",
     "Staging",
     "Verification",
     "commit",
+    "finish_first",
     "hold_lock",
     "name_run",
     "open_snapshot",
     "prune",
     "publish",
     "read_last_run",
+    "repair_lake",
     "scan_lake",
     "sweep",
     "verify_lake",

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pleo_extract.errors import LakeError, StorageError
+from pleo_extract.errors import LakeError, PleoExtractError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = [
     "append_line",
     "link_file",
     "make_folder",
+    "make_link",
     "read_file",
     "remove_file",
     "remove_tree",
@@ -46,16 +47,19 @@ def _translated(verb: str, path: Path, size: int | None = None) -> Iterator[None
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:
-    """Make the folder and those above it; `private` ones are open to their owner only."""
+    """Make the folder and those above it, durably; `private` ones are open to their owner only."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
     with _translated("make", path):
-        path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o755)
+    for each in missing:
+        sync_folder(each.parent)
 
 
 def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
     """A new file, written and synced; one that is there already, or a link in its place, is an error."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     with _translated("write", path, len(data)):
-        handle = os.open(path, flags, 0o600 if private else 0o666)
+        handle = os.open(path, flags, 0o600 if private else 0o644)
         try:
             _write_all(handle, data)
             os.fsync(handle)
@@ -73,8 +77,9 @@ def _write_all(handle: int, data: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """One more line of a private file, synced."""
+    """One more line of a private file, synced; the file is made where there is none."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    is_new = not path.exists()
     with _translated("write", path, len(line)):
         handle = os.open(path, flags, 0o600)
         try:
@@ -82,14 +87,22 @@ def append_line(path: Path, line: bytes) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+    if is_new:
+        sync_folder(path.parent)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """A private file in place of the one of that name, whole or not at all."""
+def replace_file(path: Path, data: bytes, *, check: Callable[[], None] | None = None) -> None:
+    """A private file in place of the one of that name, whole or not at all.
+
+    `check` is called when all is prepared; what it raises leaves things as they were.
+    """
     beside = path.with_name(f".{path.name}.new")
     remove_file(beside)
     write_file(beside, data, private=True)
-    rename(beside, path)
+    with _removed_if_unused(beside):
+        if check is not None:
+            check()
+        rename(beside, path)
     sync_folder(path.parent)
 
 
@@ -99,8 +112,19 @@ def link_file(source: Path, target: Path) -> None:
         try:
             target.hardlink_to(source)
         except OSError:
-            shutil.copyfile(source, target)
-            _sync(target)
+            _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        with source.open("rb") as old, os.fdopen(os.open(target, flags, 0o644), "wb") as new:
+            shutil.copyfileobj(old, new, 2**20)
+            new.flush()
+            os.fsync(new.fileno())
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def rename(source: Path, target: Path) -> None:
@@ -109,14 +133,32 @@ def rename(source: Path, target: Path) -> None:
         source.replace(target)
 
 
-def swap_link(link: Path, target: str) -> None:
-    """Point `link` to `target` (relative), in one step, synced."""
+def swap_link(link: Path, target: str, *, check: Callable[[], None] | None = None) -> None:
+    """Point `link` to `target` (relative), in one step, synced; `check` as for `replace_file`."""
     beside = link.with_name(f".{link.name}.new")
-    with _translated("point", link):
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(target)
-        beside.replace(link)
+    remove_file(beside)
+    make_link(beside, target)
+    with _removed_if_unused(beside):
+        if check is not None:
+            check()
+        rename(beside, link)
     sync_folder(link.parent)
+
+
+def make_link(link: Path, target: str) -> None:
+    """A new link to `target` (relative)."""
+    with _translated("make", link):
+        link.symlink_to(target)
+
+
+@contextmanager
+def _removed_if_unused(beside: Path) -> Iterator[None]:
+    try:
+        yield
+    except PleoExtractError:
+        with suppress(StorageError):
+            remove_file(beside)
+        raise
 
 
 def sync_folder(path: Path) -> None:

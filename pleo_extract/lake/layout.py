@@ -4,7 +4,7 @@ current -> snapshots/000012                                swapped by one rename
 snapshots/000012/created_month=2026-11/part-0.parquet      never changed once published
 _meta/000012.json                                          manifest; _meta/last_run.json: how the last run ended
 _staging/<run>/                                            fetched but not yet published, with a journal
-_rejected/<run>.jsonl, _lock
+_rejected/<run>-<account>.jsonl, _lock
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import POLARS_SCHEMA
-from pleo_extract.errors import ConfigurationError, LakeError, UsageError
+from pleo_extract.errors import ConfigurationError, LakeError, UsageError, escape
 from pleo_extract.lake import disk
 from pleo_extract.refresh import Account
 
-__all__ = ["FORMAT", "FileEntry", "Layout", "Manifest", "Snapshot", "decode_manifest"]
+__all__ = ["FORMAT", "FileEntry", "Layout", "Manifest", "Snapshot", "decode_manifest", "refuse_newer"]
 
 FORMAT: Final = 1
 """Version of the lake's layout and manifest; a newer one is refused, an older one carried over."""
 
 _NUMBER: Final = re.compile(r"\d{6,}")
 _MONTH: Final = re.compile(r"created_month=\d{4}-(?:0[1-9]|1[0-2])")
+_FILE: Final = re.compile(_MONTH.pattern + r"/[\w.-]+\.parquet")
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,10 @@ class Snapshot:
     def scan(self) -> pl.LazyFrame:
         """All rows, lazily, with the columns of design 5; an empty frame with these when there are none."""
         files = self.files()
-        return pl.scan_parquet(files, hive_partitioning=False) if files else self.scan_nothing()
+        if not files:
+            return self.scan_nothing()
+        # Columns that an older format did not have are null.
+        return pl.scan_parquet(files, hive_partitioning=False, schema=POLARS_SCHEMA, missing_columns="insert")
 
     @staticmethod
     def scan_nothing() -> pl.LazyFrame:
@@ -111,6 +115,10 @@ class Layout:
             return []
         return sorted(int(p.name) for p in self.snapshots.iterdir() if _NUMBER.fullmatch(p.name))
 
+    def manifest_numbers(self) -> list[int]:
+        """The snapshots that have a manifest, oldest first."""
+        return sorted(int(p.stem) for p in self.meta.glob("*.json") if _NUMBER.fullmatch(p.stem))
+
     def snapshot(self) -> Snapshot | None:
         """The current snapshot, or None where nothing was published yet.
 
@@ -142,7 +150,8 @@ class Layout:
         """
         if as_of is None:
             return self.snapshot()
-        numbers = self.numbers()
+        current = self.snapshot()
+        numbers = [n for n in self.numbers() if current is not None and n <= current.number]
         if isinstance(as_of, datetime):
             if as_of.tzinfo is None:
                 raise UsageError("as_of has no time zone; say which, for example datetime.now(UTC)")
@@ -150,7 +159,7 @@ class Layout:
                 n for n in numbers if self.manifest_file(n).exists() and self.manifest(n).made_at <= as_of
             ]
         elif as_of not in numbers:
-            raise UsageError(f"snapshot {as_of} is not kept in {self.root}; there are {self.numbers()}")
+            raise UsageError(f"snapshot {as_of} is not kept in {self.root}; there are {numbers}")
         if not numbers:
             raise UsageError(
                 f"no snapshot of {self.root} is as old as {as_of}; older ones were pruned, or never made"
@@ -173,25 +182,46 @@ class Layout:
             LakeError: missing, broken, or written by a newer version.
         """
         path = self.manifest_file(number)
-        return decode_manifest(disk.read_file(path), path)
+        manifest = decode_manifest(disk.read_file(path), path)
+        if manifest.snapshot != number:
+            raise LakeError(f"{path} is broken (it is of snapshot {manifest.snapshot}); run repair")
+        return manifest
+
+    def own_folders(self) -> tuple[Path, ...]:
+        """The folders that a run writes to."""
+        return self.snapshots, self.meta, self.staging, self.rejected
 
 
 def decode_manifest(data: bytes, path: Path) -> Manifest:
-    """A manifest from its bytes; the version is looked at first.
+    """A manifest from its bytes, the version looked at first.
 
     Raises:
         LakeError: it is broken, or from a newer version.
     """
+    refuse_newer(data, path)
     try:
-        version = msgspec.json.decode(data, type=_Version).format
-        if version > FORMAT:
-            raise LakeError(
-                f"{path} has lake format {version}; this version of pleo-extract knows {FORMAT}. Upgrade pleo-extract"
-            )
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as exc:
         raise LakeError(f"{path} is broken ({exc}); run repair") from exc
+    if odd := [entry.path for entry in manifest.files if not _FILE.fullmatch(entry.path)]:
+        raise LakeError(f"{path} is broken (it names {escape(odd[0])!r}); run repair")
     return msgspec.structs.replace(manifest, made_at=manifest.made_at.astimezone(UTC))
+
+
+def refuse_newer(data: bytes, path: Path) -> None:
+    """Look at the version of a manifest, if it says one.
+
+    Raises:
+        LakeError: it is newer than this.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Version).format
+    except msgspec.DecodeError:
+        return
+    if version > FORMAT:
+        raise LakeError(
+            f"{path} has lake format {version}; this version of pleo-extract knows {FORMAT}. Upgrade pleo-extract"
+        )
 
 
 class _Version(msgspec.Struct):

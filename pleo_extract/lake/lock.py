@@ -1,4 +1,9 @@
-"""One writer at a time: flock on `_lock`, which says who holds it. It is freed with its holder, however that ends."""
+"""One writer at a time: flock on `_lock`, which says who holds it. It is freed with its holder, however that ends.
+
+On a disk without flock, or with a lock file that somebody replaced, a run can lose the lake and not notice. So each
+run signs the lock, asks before it publishes whether the signature is still its own, and takes away what another may
+have prepared: whoever was paused and wakes up late finds that out, or has nothing left to put in place.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,11 @@ from typing import TYPE_CHECKING
 import filelock
 import msgspec
 
-from pleo_extract.errors import LakeLocked, StorageError, escape
+from pleo_extract.errors import LakeError, LakeLocked, StorageError, escape
 from pleo_extract.lake import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pleo_extract.lake.layout import Layout
 
@@ -29,13 +34,14 @@ class _Holder(msgspec.Struct):
 
 
 @contextmanager
-def hold_lock(layout: Layout) -> Iterator[None]:
-    """Hold the lake for writing.
+def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
+    """Hold the lake for writing; gives a function that raises LakeLocked when the lake is no longer held.
 
     Raises:
         LakeLocked: another run holds it; the message names its pid, host and since when.
+        LakeError: a link stands where the lake keeps a folder of its own. StorageError: there can be no lock.
     """
-    disk.make_folder(layout.root)
+    disk.make_folder(layout.root.resolve())
     lock = filelock.FileLock(layout.lock, timeout=0, mode=0o600, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -46,18 +52,52 @@ def hold_lock(layout: Layout) -> Iterator[None]:
     except OSError as exc:
         raise StorageError(f"cannot lock {layout.lock}: {exc.strerror or exc}") from exc
     try:
-        _sign(layout)
-        yield
+        _refuse_links(layout)
+        signature = _sign(layout)
+        _remove_prepared(layout)
+        yield lambda: _check(layout, signature)
     finally:
         lock.release()
 
 
-def _sign(layout: Layout) -> None:
+def _refuse_links(layout: Layout) -> None:
+    """Nothing is written or removed through a link: it may lead anywhere."""
+    for folder in layout.own_folders():
+        if folder.is_symlink():
+            raise LakeError(f"{folder} is a link; a lake keeps its folders itself. Put a folder in its place")
+
+
+def _sign(layout: Layout) -> bytes:
     holder = _Holder(pid=os.getpid(), host=socket.gethostname(), since=datetime.now(UTC))
+    signature = msgspec.json.encode(holder)
     try:
-        layout.lock.write_bytes(msgspec.json.encode(holder))
+        handle = os.open(layout.lock, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.write(handle, signature)
+        finally:
+            os.close(handle)
     except OSError as exc:
         raise StorageError(f"cannot write {layout.lock}: {exc.strerror}") from exc
+    return signature
+
+
+def _remove_prepared(layout: Layout) -> None:
+    """What a run that was killed, or has lost the lake, was about to rename into place."""
+    disk.remove_file(layout.root / f".{layout.current.name}.new")
+    for path in sorted(layout.meta.glob(".*.new")):
+        disk.remove_file(path)
+
+
+def _check(layout: Layout, signature: bytes) -> None:
+    try:
+        held = layout.lock.read_bytes() == signature
+    except OSError:
+        held = False
+    if not held or msgspec.json.decode(signature, type=_Holder).pid != os.getpid():
+        raise LakeLocked(
+            f"{layout.root} was taken over by another run{_describe(layout)} while this one held its lock; "
+            "this one publishes nothing"
+        )
 
 
 def _describe(layout: Layout) -> str:

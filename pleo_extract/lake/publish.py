@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
+import secrets
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import POLARS_SCHEMA
-from pleo_extract.errors import LakeError, LakeLocked
+from pleo_extract.errors import LakeError, LakeLocked, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest, Snapshot
 from pleo_extract.lake.staging import RESUME_WITHIN
@@ -24,12 +25,23 @@ from pleo_extract.refresh import Account, merge_rows, same_rows
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pleo_extract.lake.staging import Staging
 
-__all__ = ["KEEP", "KEEP_COUNT", "commit", "prune", "publish", "sweep"]
+__all__ = [
+    "KEEP",
+    "KEEP_COUNT",
+    "building",
+    "commit",
+    "finish_first",
+    "place",
+    "place_link",
+    "prune",
+    "publish",
+    "sweep",
+]
 
 KEEP: Final = timedelta(hours=24)
 """How long a snapshot stays after it was replaced, so that readers may finish."""
@@ -49,10 +61,27 @@ def publish(
     Raises:
         LakeError: a file of the base is not as it was written.
     """
-    build = layout.staging / "build"
-    disk.remove_tree(build)
+    with building(layout) as build:
+        return _build(layout, build, stagings, base, server=server)
+
+
+@contextmanager
+def building(layout: Layout) -> Iterator[Path]:
+    """A folder to build a snapshot in, gone again if that fails."""
     disk.make_folder(layout.staging, private=True)
+    build = layout.staging / f"build-{secrets.token_hex(4)}"
     disk.make_folder(build)
+    try:
+        yield build
+    except BaseException:
+        with suppress(StorageError):  # on a full disk it would be in the way
+            disk.remove_tree(build)
+        raise
+
+
+def _build(
+    layout: Layout, build: Path, stagings: Sequence[Staging], base: Manifest | None, *, server: str
+) -> tuple[Manifest, list[str]]:
     old = {_month_of(entry): entry for entry in base.files} if base else {}
     source = layout.snapshot_folder(base.snapshot) if base else layout.root
     carried = base is not None and base.format < FORMAT
@@ -62,15 +91,14 @@ def publish(
         fresh = [frame for staging in stagings for frame in staging.read(month)]
         merged = _merge_month(source, old.get(month), fresh, carried=carried)
         if merged is None:
-            _place_link(source, build, old[month])
+            place_link(source, build, old[month])
             entries.append(old[month])
         else:
             entries.append(_write_month(build, month, merged))
             written.append(month)
     if base is not None and not written and not carried:
         disk.remove_tree(build)
-        return base, []
-    disk.sync_folder(build)
+        return msgspec.structs.replace(base, server=server), []
     manifest = Manifest(
         format=FORMAT,
         snapshot=(base.snapshot if base else 0) + 1,
@@ -81,11 +109,17 @@ def publish(
         library=__version__,
         accounts=base.accounts if base else {},
     )
-    disk.make_folder(layout.snapshots)
-    disk.rename(build, layout.snapshot_folder(manifest.snapshot))
-    disk.sync_folder(layout.snapshots)
-    disk.sync_folder(layout.root)
+    place(layout, build, manifest.snapshot)
     return manifest, written
+
+
+def place(layout: Layout, build: Path, number: int) -> None:
+    """Make what was built snapshot `number`, durably; nobody reads it before the pointer leads there."""
+    disk.sync_folder(build)
+    disk.make_folder(layout.snapshots)
+    disk.rename(build, layout.snapshot_folder(number))
+    disk.sync_folder(layout.snapshots)
+    disk.sync_folder(build.parent)
 
 
 def commit(
@@ -95,37 +129,55 @@ def commit(
     *,
     receipt: dict[str, Any],
     accounts: dict[str, Account],
+    still_held: Callable[[], None],
 ) -> Manifest:
     """Write the manifest with this run's receipt and state, and point to its snapshot: now it is published.
 
     Raises:
-        LakeLocked: another run has published since `base` was read; this one's snapshot is not published.
+        LakeLocked: another run has taken the lake, or published since `base` was read; this one publishes nothing.
     """
-    current = layout.snapshot()
-    if (current.number if current else 0) != (base.snapshot if base else 0):
-        raise LakeLocked(
-            f"another run has published to {layout.root} meanwhile, although this one held the lock; run again"
-        )
+
+    def check() -> None:
+        still_held()
+        current = layout.snapshot()
+        if (current.number if current else 0) != (base.snapshot if base else 0):
+            raise LakeLocked(
+                f"another run has published to {layout.root} meanwhile, although this one held the lock; run again"
+            )
+
     manifest = msgspec.structs.replace(manifest, receipt=receipt, accounts={**manifest.accounts, **accounts})
     disk.make_folder(layout.meta, private=True)
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    disk.replace_file(layout.manifest_file(manifest.snapshot), data)
+    disk.replace_file(layout.manifest_file(manifest.snapshot), data, check=check)
     if base is None or base.snapshot != manifest.snapshot:
-        disk.swap_link(layout.current, f"snapshots/{manifest.snapshot:06d}")
+        disk.swap_link(layout.current, f"snapshots/{manifest.snapshot:06d}", check=check)
     return manifest
+
+
+def finish_first(layout: Layout) -> Snapshot | None:
+    """The current snapshot. A first one that lacks nothing but the pointer, since its run was killed, is given it."""
+    snapshot = layout.snapshot()
+    if snapshot is None and layout.numbers() == [1] and layout.manifest_file(1).exists():
+        disk.swap_link(layout.current, f"snapshots/{1:06d}")
+        return layout.snapshot()
+    return snapshot
 
 
 def sweep(layout: Layout, current: Snapshot | None, *, now: datetime) -> None:
     """Remove what a run left that was killed: snapshots and manifests beyond the pointer, staging too old to go on with."""
     newest = current.number if current else 0
-    for number in layout.numbers():
+    numbers = layout.numbers()
+    for number in numbers:
         if number > newest:
-            disk.remove_tree(layout.snapshot_folder(number))
+            _discard(layout, number)
+    for number in layout.manifest_numbers():
+        if number > newest or number not in numbers:
             disk.remove_file(layout.manifest_file(number))
     if layout.staging.is_dir():
         for folder in sorted(layout.staging.iterdir()):
             age = now.timestamp() - folder.lstat().st_mtime
-            if folder.name == "build" or not 0 <= age + 60 <= RESUME_WITHIN.total_seconds() + 60:
+            is_left = folder.name.startswith(("build-", "gone-"))
+            if is_left or not 0 <= age + 60 <= RESUME_WITHIN.total_seconds() + 60:
                 disk.remove_tree(folder)
 
 
@@ -135,13 +187,26 @@ def prune(
     """Remove snapshots that were replaced longer ago than `keep`, and all but the newest `count`; returns their numbers."""
     numbers = [n for n in layout.numbers() if n <= current]
     gone = set(numbers[: max(0, len(numbers) - max(1, count))])
-    for number, successor in itertools.pairwise(numbers):
-        if number not in gone and now - layout.manifest(successor).made_at >= keep:
+    replaced_at = now
+    for number in reversed(numbers):
+        if number != current and now - replaced_at >= keep:
             gone.add(number)
+        with suppress(LakeError):  # a broken manifest does not say when: no earlier than its successor
+            replaced_at = layout.manifest(number).made_at
     for number in sorted(gone):
-        disk.remove_tree(layout.snapshot_folder(number))
-        disk.remove_file(layout.manifest_file(number))
+        _discard(layout, number)
     return sorted(gone)
+
+
+def _discard(layout: Layout, number: int) -> None:
+    """Take a snapshot away at once, and then apart: nobody finds half of one."""
+    disk.make_folder(layout.staging, private=True)
+    gone = layout.staging / f"gone-{number:06d}"
+    disk.remove_tree(gone)
+    disk.rename(layout.snapshot_folder(number), gone)
+    disk.sync_folder(layout.snapshots)
+    disk.remove_file(layout.manifest_file(number))
+    disk.remove_tree(gone)
 
 
 def _month_of(entry: FileEntry) -> str:
@@ -175,7 +240,12 @@ def _read_month(source: Path, entry: FileEntry) -> pl.DataFrame:
     return rows.with_columns(missing).select(POLARS_SCHEMA.names()).cast(POLARS_SCHEMA)
 
 
-def _place_link(source: Path, build: Path, entry: FileEntry) -> None:
+def place_link(source: Path, build: Path, entry: FileEntry) -> None:
+    """A file of an earlier snapshot in the one that is built.
+
+    Raises:
+        LakeError: it is not as it was written, as far as its size tells.
+    """
     if disk.size_of(source / entry.path) != entry.bytes:
         raise LakeError(
             f"{source / entry.path} changed since it was written; run: pleo-extract repair {source.parent.parent}"

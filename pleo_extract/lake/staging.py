@@ -1,7 +1,8 @@
 """What is fetched but not yet published: batches of rows, and a journal that says which of them are whole.
 
 A batch counts once its line is in the journal; the line is written after the batch is synced. One folder an
-account, named after what binds it: server, company and query. A run that was cut short is gone on with from there.
+account, named after what binds it: server, company and query. A run that was cut short is gone on with from there,
+under a new name: whoever still writes to the old one, having lost the lake, finds it gone.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
 from pleo_extract.paging import Mark
 from pleo_extract.refresh import created_month, months_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pleo_extract.decode import Rejected
@@ -40,16 +42,16 @@ def name_run() -> str:
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the journal: a file of rows, the months they fall in, and where the walk stood after it.
 
-    `phase` names the walk (``open``, ``new``, ``full`` …), `segment` its part, `done` that nothing more of the phase
-    is to come. A line without a file only says so.
+    `phase` names the walk (``open``, ``new``, ``full`` …), `marks` says where its segments stood, `done` that nothing
+    more of the phase is to come. A line without a file only says so. `sha256` is of the file's bytes.
     """
 
     phase: str
     file: str = ""
+    sha256: str = ""
     rows: int = 0
     months: list[str] = []
-    segment: int = 0
-    mark: Mark | None = None
+    marks: dict[int, Mark] = {}
     done: bool = False
     rejected: list[str] = []
     names: list[str] = []
@@ -86,28 +88,30 @@ class Staging:
     def start(cls, staging: Path, binding: str, header: Header) -> Staging:
         """A new, empty one, in place of any of that binding."""
         disk.make_folder(staging, private=True)
-        folder = staging / _name_folder(binding)
-        disk.remove_tree(folder)
+        for left in _folders(staging, binding):
+            disk.remove_tree(left)
+        folder = _new_folder(staging, binding)
         disk.make_folder(folder, private=True)
         disk.write_file(folder / "run.json", msgspec.json.encode(header), private=True)
         disk.sync_folder(folder)
-        disk.sync_folder(staging)
         return cls(folder, header)
 
     @classmethod
     def resume(cls, staging: Path, binding: str, *, base: int, now: datetime) -> Staging | None:
         """What an earlier run of this binding left, if it is young enough and began from the same snapshot."""
-        folder = staging / _name_folder(binding)
-        if not (folder / "run.json").exists():
-            return None
-        try:
-            header = msgspec.json.decode(disk.read_file(folder / "run.json"), type=Header)
-        except msgspec.DecodeError:
-            return None
-        batches = _read_journal(folder)
-        if header.base != base or not timedelta(0) <= now - header.started_at <= RESUME_WITHIN or not batches:
-            return None
-        return cls(folder, header, batches)
+        for left in _folders(staging, binding):
+            header = _read_header(left)
+            if header is None or header.base != base:
+                continue
+            if not timedelta(0) <= now - header.started_at <= RESUME_WITHIN:
+                continue
+            if batches := _read_journal(left):
+                folder = _new_folder(staging, binding)
+                disk.rename(left, folder)
+                disk.sync_folder(staging)
+                _mend_journal(folder, batches)
+                return cls(folder, header, batches)
+        return None
 
     def add(
         self,
@@ -115,16 +119,16 @@ class Staging:
         rejected: Sequence[Rejected] = (),
         *,
         phase: str = "full",
-        segment: int = 0,
-        mark: Mark | None = None,
+        marks: Mapping[int, Mark] | None = None,
     ) -> None:
-        """Stage one batch; when this returns it will be found again."""
+        """Stage one batch; when this returns it will be found again. `marks`: by segment, where the walk stands now."""
         name = f"batch-{self._number:06d}"
         self._number += 1
         buffer = io.BytesIO()
         frame.write_ipc(buffer, compression="uncompressed")
+        data = buffer.getvalue()
         disk.remove_file(self.folder / f"{name}.arrow")
-        disk.write_file(self.folder / f"{name}.arrow", buffer.getvalue(), private=True)
+        disk.write_file(self.folder / f"{name}.arrow", data, private=True)
         if rejected:
             disk.remove_file(self.folder / f"{name}.rejected.jsonl")
             disk.write_file(self.folder / f"{name}.rejected.jsonl", _spell_rejected(rejected), private=True)
@@ -132,10 +136,10 @@ class Staging:
         batch = Batch(
             phase=phase,
             file=name,
+            sha256=hashlib.sha256(data).hexdigest(),
             rows=frame.height,
             months=months_of(frame),
-            segment=segment,
-            mark=mark,
+            marks=dict(marks or {}),
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
         )
@@ -151,10 +155,9 @@ class Staging:
         """Whether the phase was finished, by this run or the one it goes on with."""
         return any(batch.done for batch in self.batches if batch.phase == phase)
 
-    def marks(self, phase: str) -> list[Mark]:
-        """Where the walk of this phase stood, one mark a segment."""
-        marks = {b.segment: b.mark for b in self.batches if b.phase == phase and b.mark is not None}
-        return list(marks.values())
+    def marks(self, phase: str) -> dict[int, Mark]:
+        """Where the walk of this phase stood, by segment."""
+        return {n: mark for batch in self.batches if batch.phase == phase for n, mark in batch.marks.items()}
 
     @property
     def rejected(self) -> int:
@@ -180,13 +183,12 @@ class Staging:
         return (self._read(batch) for batch in self.batches if batch.rows and batch.phase in phases)
 
     def keep_rejected(self, folder: Path) -> None:
-        """Copy the rows that were set aside to where they stay: ``_rejected/<run>.jsonl``."""
+        """Copy the rows that were set aside to where they stay: ``_rejected/<run>-<account>.jsonl``; the same again if repeated."""
         files = [self.folder / f"{batch.file}.rejected.jsonl" for batch in self.batches if batch.rejected]
         if files:
             disk.make_folder(folder, private=True)
-            for file in files:
-                disk.append_line(folder / f"{self.run}.jsonl", disk.read_file(file).rstrip(b"\n"))
-            disk.sync_folder(folder)
+            name = f"{self.run}-{self.folder.name.partition('-')[0]}.jsonl"  # a run of many accounts has many
+            disk.replace_file(folder / name, b"".join(map(disk.read_file, files)))
 
     def clear(self) -> None:
         """Remove it all."""
@@ -200,12 +202,30 @@ class Staging:
         return pl.read_ipc(io.BytesIO(disk.read_file(self.folder / f"{batch.file}.arrow")))
 
 
-def _name_folder(binding: str) -> str:
+def _name_binding(binding: str) -> str:
     return hashlib.sha256(binding.encode()).hexdigest()[:16]
 
 
+def _new_folder(staging: Path, binding: str) -> Path:
+    return staging / f"{_name_binding(binding)}-{secrets.token_hex(4)}"
+
+
+def _folders(staging: Path, binding: str) -> list[Path]:
+    """What there is of this binding, a link or a file in its place included."""
+    return sorted(staging.glob(f"{_name_binding(binding)}-*"))
+
+
+def _read_header(folder: Path) -> Header | None:
+    if folder.is_symlink() or not (folder / "run.json").exists():
+        return None
+    try:
+        return msgspec.json.decode(disk.read_file(folder / "run.json"), type=Header)
+    except msgspec.DecodeError:
+        return None
+
+
 def _read_journal(folder: Path) -> list[Batch]:
-    """The lines that are whole, up to the first that is not, or whose file is not there."""
+    """The lines that are whole, up to the first that is not, or whose file is not as it was written."""
     if not (folder / "journal.jsonl").exists():
         return []
     batches: list[Batch] = []
@@ -214,10 +234,27 @@ def _read_journal(folder: Path) -> list[Batch]:
             batch = msgspec.json.decode(line, type=Batch)
         except msgspec.DecodeError:
             break
-        if batch.file and not (folder / f"{batch.file}.arrow").exists():
+        if batch.file and not _is_whole(folder, batch):
             break
         batches.append(batch)
     return batches
+
+
+def _is_whole(folder: Path, batch: Batch) -> bool:
+    try:
+        if batch.rejected:
+            disk.read_file(folder / f"{batch.file}.rejected.jsonl")
+        data = disk.read_file(folder / f"{batch.file}.arrow")
+    except LakeError:
+        return False
+    return hashlib.sha256(data).hexdigest() == batch.sha256
+
+
+def _mend_journal(folder: Path, batches: list[Batch]) -> None:
+    """Without what follows the whole lines: one that is cut short would spoil the next."""
+    data = b"".join(msgspec.json.encode(batch) + b"\n" for batch in batches)
+    if data != disk.read_file(folder / "journal.jsonl"):
+        disk.replace_file(folder / "journal.jsonl", data)
 
 
 def _spell_rejected(rejected: Sequence[Rejected]) -> bytes:

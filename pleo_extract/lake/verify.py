@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError
-from pleo_extract.lake.layout import Layout, Snapshot
+from pleo_extract.lake.layout import FORMAT, Layout, Snapshot
 from pleo_extract.refresh import created_month
 
 if TYPE_CHECKING:
@@ -18,17 +20,23 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import FileEntry, Manifest
 
-__all__ = ["Verification", "verify_lake"]
+__all__ = ["Verification", "check_file", "check_snapshot", "find_strangers", "has_columns", "verify_lake"]
+
+OWN: Final = r"current|snapshots|_meta|_staging|_rejected|_lock|jobs\.duckdb(\.wal)?"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `verify_lake` found: the snapshot (0: none yet), its files and rows, and one line a problem."""
+    """What `verify_lake` found: the snapshot (0: none yet), its files and rows, and one line a problem.
+
+    `foreign` names what lies in the lake's folder and is not the lake's; it is left alone and does no harm.
+    """
 
     snapshot: int
     files: int
     rows: int
     problems: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -40,26 +48,37 @@ def verify_lake(lake: str | Path) -> Verification:
     """Read the current snapshot in full and compare it with its manifest.
 
     Checked: the pointer, the manifest, each file's size and sha256, columns and types, the month each row is filed
-    under, and that no (company_id, id) occurs twice, across months too. Files that no manifest names are reported.
+    under, and that no (company_id, id) occurs twice, across months too. A file in the snapshot that no manifest names
+    is a problem, since a glob reads it; one elsewhere in the lake is reported as foreign.
     """
     layout = Layout(lake)
     if not layout.root.is_dir():
         raise LakeError(f"there is no lake at {layout.root}")
+    foreign = tuple(_find_foreign(layout))
     try:
         snapshot = layout.snapshot()
         if snapshot is None:
-            return Verification(0, 0, 0, ())
+            return Verification(0, 0, 0, (), foreign)
         manifest = layout.manifest(snapshot.number)
     except LakeError as exc:
-        return Verification(0, 0, 0, (str(exc),))
-    problems = [problem for entry in manifest.files for problem in _check_file(snapshot, entry)]
-    problems += _check_strangers(snapshot, manifest)
-    if not problems:
-        problems += _check_rows(snapshot, manifest)
-    return Verification(snapshot.number, len(manifest.files), manifest.rows, tuple(problems))
+        return Verification(0, 0, 0, (str(exc),), foreign)
+    problems = check_snapshot(snapshot, manifest)
+    return Verification(snapshot.number, len(manifest.files), manifest.rows, tuple(problems), foreign)
 
 
-def _check_file(snapshot: Snapshot, entry: FileEntry) -> list[str]:
+def check_snapshot(snapshot: Snapshot, manifest: Manifest) -> list[str]:
+    """One line for each way in which a snapshot is not as its manifest says; rows are looked at where files are right."""
+    problems = [
+        problem for entry in manifest.files for problem in check_file(snapshot, entry, manifest.format)
+    ]
+    problems += [
+        f"{path}: in the snapshot's folder, but in no manifest" for path in find_strangers(snapshot, manifest)
+    ]
+    return problems or _check_rows(snapshot, manifest)
+
+
+def check_file(snapshot: Snapshot, entry: FileEntry, version: int) -> list[str]:
+    """One line if this file is not as it was written."""
     path = snapshot.folder / entry.path
     try:
         data = path.read_bytes()
@@ -69,18 +88,43 @@ def _check_file(snapshot: Snapshot, entry: FileEntry) -> list[str]:
         return [f"{entry.path}: {len(data)} bytes, written with {entry.bytes}"]
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         return [f"{entry.path}: changed since it was written (sha256 differs)"]
-    schema = pl.read_parquet_schema(path)
-    if dict(schema) != dict(POLARS_SCHEMA):
+    if not has_columns(data, version):
         return [f"{entry.path}: columns or types are not those of this version"]
     return []
 
 
-def _check_strangers(snapshot: Snapshot, manifest: Manifest) -> list[str]:
+def has_columns(data: bytes, version: int = FORMAT) -> bool:
+    """Whether these are the bytes of a Parquet file with our columns; an older format may lack some."""
+    try:
+        schema = dict(pl.read_parquet_schema(io.BytesIO(data)))
+    except (pl.exceptions.PolarsError, OSError):
+        return False
+    ours = dict(POLARS_SCHEMA)
+    return schema == ours or (version < FORMAT and schema.items() <= ours.items() and set(KEY) <= set(schema))
+
+
+def find_strangers(snapshot: Snapshot, manifest: Manifest) -> list[str]:
+    """What lies in a snapshot and is not in its manifest; a glob would read it."""
     known = {entry.path for entry in manifest.files}
     found = {
-        path.relative_to(snapshot.folder).as_posix() for path in snapshot.folder.rglob("*") if path.is_file()
+        path.relative_to(snapshot.folder).as_posix()
+        for path in snapshot.folder.rglob("*")
+        if not path.is_dir() or path.is_symlink()
     }
-    return [f"{path}: in the snapshot's folder, but in no manifest" for path in sorted(found - known)]
+    return sorted(found - known)
+
+
+def _find_foreign(layout: Layout) -> list[str]:
+    """What a lake does not put into its folder, into `snapshots` and into `_meta`."""
+    own = {layout.root: OWN, layout.snapshots: r"\d{6,}", layout.meta: r"\d{6,}\.json|last_run\.json"}
+    prepared = r"|\..+\.new"  # by a run that is under way, or was killed
+    return sorted(
+        path.relative_to(layout.root).as_posix()
+        for folder, names in own.items()
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if not re.fullmatch(names + prepared, path.name)
+    )
 
 
 def _check_rows(snapshot: Snapshot, manifest: Manifest) -> list[str]:
