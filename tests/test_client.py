@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pleo_extract import Client
-from pleo_extract.client import Secret, resolve_server
+from pleo_extract.client import Secret, read_accounts, resolve_server
 from pleo_extract.client import run as run_module
 from pleo_extract.client.answer import FOREIGN
 from pleo_extract.contract import PATH, SERVERS, Query
@@ -134,7 +134,7 @@ class Listener:
     """A raw server: what it has received, by connection."""
 
     url: str
-    received: list[bytes] = field(default_factory=list)
+    received: list[bytes] = field(default_factory=list, repr=False)
     connections: int = 0
 
 
@@ -1530,6 +1530,40 @@ class TestSecrets:
             app = Script(says(status, b'{"message": "bad token ' + token.encode() + b'"}'))
             error, _ = fail(client_of(app, access_token=token, patience=Patience(attempts=3)))
             assert "abcdefghij" not in str(error)
+
+    @pytest.mark.parametrize(
+        "source", ["api_key_env", "api_key_file", "access_token_env", "access_token_file"]
+    )
+    def test_f48_accounts(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
+        """F48, F55: an account's credential is read from its place when it is opened, sent, and in no frame after it."""
+        (tmp_path / "secret").write_text(f"{CANARY}\n")
+        (tmp_path / "secret").chmod(0o600)
+        monkeypatch.setenv("SECRET", CANARY)
+        with listen(lambda stream, _: stream.sendall(http(PAGE))) as server:
+            (tmp_path / "accounts.toml").write_text(
+                f'base_url = "{server.url}"\n[[account]]\ncompany_id = "{COMPANY}"\n'
+                f'{source} = "{"secret" if source.endswith("file") else "SECRET"}"\n'
+            )
+            (account,) = read_accounts(tmp_path / "accounts.toml")
+            with account.open() as client:
+                fetch(client)
+            with pytest.raises(ContractError) as caught, account.open():
+                raise ContractError("on purpose")
+        assert found(server.received[0].decode()) != []
+        assert leaks(caught.value) == []
+        assert found(repr(account)) == []
+        monkeypatch.setenv("SECRET", f"{CANARY} x")
+        (tmp_path / "secret").write_text(f"{CANARY} x")
+        with pytest.raises(CredentialsError, match="characters that no key") as refused, account.open():
+            pass
+        assert leaks(refused.value) == []
+        monkeypatch.setenv("SECRET", "")
+        (tmp_path / "secret").chmod(0o644)
+        with (
+            pytest.raises(CredentialsError if source.endswith("env") else ConfigurationError),
+            account.open(),
+        ):
+            pass
 
     def test_f48_never_in_the_url(self) -> None:
         """F48: the credential is in one header and nowhere else of what is sent."""

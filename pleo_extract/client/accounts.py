@@ -62,24 +62,30 @@ class AccountEntry:
         Raises:
             CredentialsError: the variable or file is missing or empty. ConfigurationError: others can read the file.
         """
+        with self._connect() as client:
+            yield client
+
+    def _connect(self) -> Client:
         from pleo_extract.client import Client  # noqa: PLC0415 - the room's own front
 
         text = (
             _read_file(Path(self.place)) if self.source.endswith("file") else os.environ.get(self.place, "")
         )
-        if not text:
-            raise CredentialsError(f"{self.name}: {self.source} {self.place} is not set, or empty")
-        key, token = (text, None) if self.source.startswith("api_key") else (None, text)
-        with Client(
-            self.server,
-            api_key=key,
-            access_token=token,
-            company_id=self.company_id,
-            rate=self.rate,
-            in_flight=1,
-            transport=self.shared.transport(self.server),
-        ) as client:
-            yield client
+        is_key = self.source.startswith("api_key")
+        try:
+            if not text:
+                raise CredentialsError(f"{self.name}: {self.source} {self.place} is not set, or empty")
+            return Client(
+                self.server,
+                api_key=text if is_key else None,
+                access_token=None if is_key else text,
+                company_id=self.company_id,
+                rate=self.rate,
+                in_flight=1,
+                transport=self.shared.transport(self.server),
+            )
+        finally:
+            del text  # a traceback may show the locals of this frame
 
 
 class _Shared:
