@@ -13,7 +13,7 @@ test: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto
 
-# What takes longer, or needs tools beyond Python; CI runs it after `make test`.
+# What takes longer, or needs tools beyond Python, which it installs; CI runs it after `make test`.
 check: .venv/test.stamp
 	.ci/contract
 
@@ -38,7 +38,7 @@ notebooks: .venv/test.stamp
 	$(BIN)/python notebooks/run_all.py
 
 clean:
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-contract demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

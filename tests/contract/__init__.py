@@ -1,0 +1,1 @@
+"""The contract checked by others' tools: see README.md beside this file."""

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from contract.mend import CONTRACT, mend
+from pleo_extract.sandbox import API_KEY, TOKEN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Note = Callable[[str, str, str], None]
+NOTES = pytest.StashKey[list[tuple[str, str, str]]]()
+CREDENTIALS = {"basic": {"api_key": API_KEY}, "bearer": {"access_token": TOKEN}}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room for the table; being told to end is a reason to end the servers too."""
+    config.stash[NOTES] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of what was checked, by which tool, and how much of it."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for tool, what, count in config.stash[NOTES]:
+        told.setdefault((tool, what), []).append(count)
+    rows = [("by", "what", "count"), *((*key, ", ".join(counts)) for key, counts in told.items())]
+    wide, wider = (max(len(row[place]) for row in rows) for place in (0, 1))
+    terminalreporter.section("the contract checked by others' tools")
+    for row in rows:
+        terminalreporter.write_line(f"{row[0]:{wide}}  {row[1]:{wider}}  {row[2]}")
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Note:
+    """Adds to the table: the tool, what was checked, counts; the same check's counts stand in one row."""
+
+    def add(tool: str, what: str, count: str) -> None:
+        request.config.stash[NOTES].append((tool, what, count))
+
+    return add
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the environment may tell our client whom to ask."""
+    for name in [name for name in os.environ if name.startswith("PLEO_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def mended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mended copy of the contract."""
+    path = tmp_path_factory.mktemp("contract") / "mended.yaml"
+    path.write_text(mend(CONTRACT.read_text(encoding="utf-8")), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(params=CREDENTIALS)
+def credential(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Both kinds of authentication, one after the other, as `Client` takes them."""
+    return CREDENTIALS[request.param]
+
+
+def name_kind(credential: dict[str, str]) -> str:
+    """Which authentication this is, for the table."""
+    return next(kind for kind, known in CREDENTIALS.items() if known == credential)
