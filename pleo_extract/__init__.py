@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         load_export_jobs,
     )
     from pleo_extract.lake import scan_lake, verify_lake
+    from pleo_extract.scan import scan_export_jobs
 
 __all__ = [
     "COLUMNS",
@@ -44,6 +45,7 @@ __all__ = [
     "fetch_page",
     "iter_export_jobs",
     "load_export_jobs",
+    "scan_export_jobs",
     "scan_lake",
     "verify_lake",
 ]
@@ -60,6 +62,7 @@ _ROOMS = {
     "fetch_page": "extract",
     "iter_export_jobs": "extract",
     "load_export_jobs": "extract",
+    "scan_export_jobs": "scan",
     "scan_lake": "lake",
     "verify_lake": "lake",
 }

@@ -58,11 +58,21 @@ __all__ = [
 class PleoExtractError(Exception):
     """Root of all errors of this library; `code` is the exit code of the command line.
 
-    `receipt` is what a dump can say about the run that ended so, as plain data; None elsewhere.
+    `receipt` is what a dump can say about the run that ended so, as plain data; `page` the page of the list that was
+    asked for, from 1. None where there is no such thing.
     """
 
     code: ClassVar[int] = 1
     receipt: Mapping[str, Any] | None = None
+    page: int | None = None
+
+    def tell(self) -> str:
+        """The message in one line, with the run, account and page it is about where these are known."""
+        said = self.receipt or {}
+        where = [f"{name} {said[name]}" for name in ("run", "account") if said.get(name)]
+        if self.page is not None and f"page {self.page}" not in str(self):
+            where.append(f"page {self.page}")
+        return escape(": ".join([", ".join(where), str(self)] if where else [str(self)]), 2000)
 
 
 class UsageError(PleoExtractError, ValueError):

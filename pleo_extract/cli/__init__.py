@@ -16,11 +16,12 @@ import click
 from pleo_extract.cli.demo import demo
 from pleo_extract.cli.dump import dump
 from pleo_extract.cli.plan import plan
+from pleo_extract.cli.repair import repair
 from pleo_extract.cli.sandbox import sandbox
 from pleo_extract.cli.sql import sql
 from pleo_extract.cli.status import status
 from pleo_extract.cli.verify import verify
-from pleo_extract.errors import PleoExtractError, escape
+from pleo_extract.errors import PleoExtractError
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def group() -> None:
     """The command line; see HELP."""
 
 
-for command in (demo, dump, status, plan, sql, verify, sandbox):
+for command in (demo, dump, status, plan, sql, verify, repair, sandbox):
     group.add_command(command)
 
 
@@ -99,7 +100,7 @@ def main() -> NoReturn:
         code = exc.exit_code
     except PleoExtractError as exc:
         code = exc.code
-        click.echo(f"pleo-extract: {escape(str(exc), 2000)}", err=True)
+        click.echo(f"pleo-extract: {exc.tell()}", err=True)
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except SystemExit as exc:

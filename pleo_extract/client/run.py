@@ -104,6 +104,7 @@ class Run:
         self._budget = Budget()
         self._deadline = deadline
         self._max_requests = max_requests
+        self._warned: set[str] = set()
         self._end = self._clock.monotonic() + deadline if deadline is not None else float("inf")
 
     def fetch(self, query: Query, read: Callable[[bytes], T]) -> T:
@@ -124,7 +125,8 @@ class Run:
         while True:
             attempt += 1
             try:
-                result = judge(self._ask(params), params, partial(self._make, read))
+                answer = self._ask(params)
+                result = judge(answer, params, partial(self._make, read))
             except Unauthorized as exc:
                 if renewed or not self.line.credential.renew(exc.generation):
                     raise exc.error from None
@@ -135,7 +137,20 @@ class Run:
             else:
                 with self.line.lock:
                     self._budget.earn()
+                kind = answer.headers.get("content-type", "application/json")
+                if "json" not in kind.lower():
+                    self.warn_once(
+                        "type", f"a page came as {escape(kind)!r}, not as JSON; its rows are taken"
+                    )
                 return result
+
+    def warn_once(self, about: str, message: str) -> None:
+        """Log a warning, the first of this run that is about this; a thousand pages are no thousand warnings."""
+        with self.line.lock:
+            if about in self._warned:
+                return
+            self._warned.add(about)
+        _log.warning("%s", message, extra={"run": self.name})
 
     def _make(self, read: Callable[[bytes], T], body: bytes) -> T:
         """What `read` makes of the body; should it complain of a body that repeats the credential, none of it is shown."""

@@ -6,11 +6,12 @@ client.get(query) -> bytes -> decode -> typed frame -> staging -> merge into par
 
 from pleo_extract.extract.answers import connect
 from pleo_extract.extract.dump import DumpOptions, dump_accounts, dump_export_jobs
-from pleo_extract.extract.iterate import Batches, iter_export_jobs
+from pleo_extract.extract.iterate import Batches, iter_export_jobs, stream_wanted
 from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
 from pleo_extract.extract.plan import DumpPlan, plan_dump
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.status import LakeStatus, read_status
+from pleo_extract.extract.wanted import check_wanted
 
 __all__ = [
     "Batches",
@@ -19,6 +20,7 @@ __all__ = [
     "JobPage",
     "LakeStatus",
     "Receipt",
+    "check_wanted",
     "connect",
     "dump_accounts",
     "dump_export_jobs",
@@ -27,4 +29,5 @@ __all__ = [
     "load_export_jobs",
     "plan_dump",
     "read_status",
+    "stream_wanted",
 ]

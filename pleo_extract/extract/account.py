@@ -126,6 +126,7 @@ class AccountDump:
             staging=staging,
             receipt=receipt,
             on_page=RowCount(current, update).count,
+            rejected=layout.rejected,
         )
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:

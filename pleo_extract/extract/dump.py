@@ -22,9 +22,9 @@ from pleo_extract.errors import (
 )
 from pleo_extract.extract.account import AccountDump, How, name_account
 from pleo_extract.extract.load import open_client
-from pleo_extract.extract.reading import PATIENCE
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
+from pleo_extract.extract.together import PATIENCE
 from pleo_extract.lake import (
     KEEP,
     KEEP_COUNT,
@@ -312,7 +312,7 @@ class _Dump:
         for account in accounts:
             error = failure if account.state is None or failure is not None else None
             shown = account.error or error
-            account.receipt.code, account.receipt.error = _code_of(shown), str(shown) if shown else None
+            account.receipt.code, account.receipt.error = _code_of(shown), _tell(shown)
         receipt = sum_receipts(accounts)
         receipt.seconds = round(time.monotonic() - self._started, 3)
         bad = [account.receipt for account in accounts if account.receipt.code]
@@ -349,6 +349,12 @@ def _code_of(error: BaseException | None) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
+
+
+def _tell(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    return error.tell() if isinstance(error, PleoExtractError) else str(error)
 
 
 def _read_options(options: DumpOptions) -> tuple[How, tuple[timedelta, int]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pleo_extract.contract import KEY
-from pleo_extract.errors import ContractError, DataError
+from pleo_extract.errors import ContractError
 from pleo_extract.extract.reading import narrow, read_list, totals_of
 from pleo_extract.paging import BY_CREATION, Verdict, judge
 from pleo_extract.refresh import Account, created_month
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_everything"]
 
-MANY_REJECTED: Final = 100
-"""Above this many rejected rows, and above 1 % of all rows, nothing is published."""
+_log = logging.getLogger(__name__)
+
 MANY_VANISHED: Final = 100
 """Above this many vanished jobs, and above 1 % of all, the server is not believed without confirmation."""
 
@@ -40,6 +41,7 @@ def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Acco
         walks, again = _pass(task, "again")
         verdict = judge(again, totals_of(walks), previous=distinct)
         distinct = again
+    task.refuse_many_rejected()
     order = min((walk.order for walk in walks), key=("none", "created", "strict").index)
     complete = verdict.name != "incomplete"
     vanished = (
@@ -49,9 +51,12 @@ def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Acco
     if news:
         why = f"{len(news)} job(s) of the lake are no longer listed"
         verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
+    if verdict.why:
+        _log.warning(
+            "%s, %s: %s", task.receipt.account, verdict.name, verdict.why, extra={"run": task.run.name}
+        )
     task.receipt.conclude(verdict, distinct=distinct)
     task.receipt.order, task.receipt.vanished = order, news
-    _refuse_many_rejected(task)
     newest = [walk.newest for walk in walks if walk.newest is not None]
     if not complete:
         return Account(
@@ -113,19 +118,12 @@ def _find_vanished(task: Task, *, accept_vanished: bool) -> set[JobKey]:
 
 
 def _unmet(task: Task) -> set[JobKey]:
+    """Jobs of the lake that are neither staged nor set aside."""
     unmet: set[JobKey] = set()
     months = task.lake.select(created_month().unique()).collect().to_series().to_list()
     for month in months:
         lake = task.lake.filter(created_month() == month).select(KEY).collect()
         met = pl.concat([lake.clear(), *(frame.select(KEY) for frame in task.staging.read(month))])
         unmet |= {(company, name) for company, name in lake.join(met, on=KEY, how="anti").iter_rows()}
-    return unmet
-
-
-def _refuse_many_rejected(task: Task) -> None:
-    rejected = len(set(task.staging.names))
-    if rejected > MANY_REJECTED and rejected > task.receipt.rows / 100:
-        raise DataError(
-            f"{rejected} of {task.receipt.rows} rows do not fit the contract, more than 1 %: nothing was published. The "
-            f"rows are in {task.staging.folder}; perhaps the API changed: look for a newer pleo-extract"
-        )
+    rejected = set(task.staging.names)
+    return {(company, name) for company, name in unmet if f"{company}/{name}" not in rejected}

@@ -8,10 +8,11 @@ import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
+from pleo_extract.extract.driving import BATCH_PAGES
 from pleo_extract.extract.load import DEADLINE, open_client
 from pleo_extract.extract.reading import RowCount, read_walk
 from pleo_extract.extract.wanted import Instant, Wanted, check_wanted
-from pleo_extract.paging import Walk, judge
+from pleo_extract.paging import PAGE_SIZE, Walk, judge
 from pleo_extract.progress import show_progress
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import Client
 
-__all__ = ["Batches", "iter_export_jobs"]
+__all__ = ["Batches", "iter_export_jobs", "stream_wanted"]
 
 
 class Batches:
@@ -69,15 +70,21 @@ def iter_export_jobs(
         can then no longer be told from new ones.
     """
     wanted = check_wanted(company_id, statuses, since, until)
-    return Batches(_iterate(wanted, client, progress))
+    return Batches(stream_wanted(wanted, client, progress=progress))
 
 
-def _iterate(wanted: Wanted, client: Client | None, progress: bool | None) -> Iterator[pl.DataFrame]:  # noqa: FBT001 - internal
+def stream_wanted(
+    wanted: Wanted, client: Client | None, *, progress: bool | None = None, few: int | None = None
+) -> Iterator[pl.DataFrame]:
+    """The frames of `iter_export_jobs`. Where only a `few` rows are wanted, small pages, each given out at once."""
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
         run = source.start_run(deadline=DEADLINE)
-        walk = wanted.for_company_of(source).start_walk()
+        walk = wanted.for_company_of(source).start_walk(
+            page=PAGE_SIZE if few is None else min(few, PAGE_SIZE)
+        )
         once = _Once(walk)
-        for part in read_walk(run, walk, RowCount(run, update).count):
+        pages = BATCH_PAGES if few is None else 1
+        for part in read_walk(run, walk, RowCount(run, update).count, pages=pages):
             if part.rejected:
                 raise RejectedRows([str(row) for row in part.rejected])
             kept = wanted.keep(once.keep_new(part.frame))

@@ -11,7 +11,8 @@ import polars as pl
 from pleo_extract.client import Client
 from pleo_extract.decode import build_frame
 from pleo_extract.errors import IncompleteWalk, RejectedRows
-from pleo_extract.extract.reading import RowCount, ask, totals_of
+from pleo_extract.extract.driving import ask
+from pleo_extract.extract.reading import RowCount, totals_of
 from pleo_extract.extract.wanted import check_wanted
 from pleo_extract.paging import Verdict, Walk, judge
 from pleo_extract.progress import show_progress

@@ -12,8 +12,9 @@ import polars as pl
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import ConfigurationError, RequestRefused
 from pleo_extract.extract.account import name_account
+from pleo_extract.extract.driving import ask
 from pleo_extract.extract.load import open_client
-from pleo_extract.extract.reading import ask, narrow
+from pleo_extract.extract.reading import narrow
 from pleo_extract.lake import Layout
 from pleo_extract.paging import NEWEST_FIRST, PAGE_SIZE
 from pleo_extract.refresh import FULL_EVERY, choose_mode, created_month

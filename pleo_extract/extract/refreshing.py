@@ -171,6 +171,7 @@ def _compare(task: Task, vanished: set[JobKey]) -> None:
 
 def _conclude(task: Task, walk: Walk, vanished: set[JobKey]) -> Account:
     """Counts against `total`; where they fit, this refresh is complete."""
+    task.refuse_many_rejected()
     before, staged = task.before, task.staging.frame()
     met = set(staged.select(KEY).iter_rows())
     gone = (task.known_vanished() | vanished) - met

@@ -9,22 +9,27 @@ import polars as pl
 
 from pleo_extract.contract import KEY
 from pleo_extract.decode import build_frame
-from pleo_extract.errors import RequestRefused
-from pleo_extract.extract.reading import ask, read_walk
+from pleo_extract.errors import DataError, RequestRefused
+from pleo_extract.extract.driving import ask
+from pleo_extract.extract.reading import read_walk
+from pleo_extract.extract.shield import hold_signals
 from pleo_extract.paging import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Sequence
+    from pathlib import Path
 
     from pleo_extract.client import Run
     from pleo_extract.contract import Query
-    from pleo_extract.extract.reading import Part
+    from pleo_extract.extract.driving import Part
     from pleo_extract.extract.receipt import Receipt
     from pleo_extract.lake import Staging
     from pleo_extract.refresh import Account, JobKey
 
 __all__ = ["Task"]
 
+MANY_REJECTED: Final = 100
+"""Above this many rejected rows, and above 1 % of all rows, nothing is published."""
 MANY_INSTANTS: Final = 1_000
 """Up to so many, the lake is asked for rows of these very instants; above, for a span."""
 
@@ -37,6 +42,7 @@ class Task:
         run, in_flight: how requests are sent. company_id: whose jobs; None for all that the credential may see.
         lake: the lake's rows of this account, lazily. before: its state after the last run.
         staging: where rows go. receipt: what is counted. on_page: told of every page.
+        rejected: the folder for rows that are set aside for good.
     """
 
     run: Run
@@ -47,11 +53,23 @@ class Task:
     staging: Staging
     receipt: Receipt
     on_page: Callable[[Walk], None]
+    rejected: Path
 
-    def stage(self, phase: str, parts: Iterable[Part]) -> None:
-        """Put what a walk reads into staging."""
-        for part in parts:
-            self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
+    def stage(self, phase: str, parts: Generator[Part, None, None]) -> None:
+        """Put what a walk reads into staging. When interrupted, what the walk holds is staged before it ends."""
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                part = next(parts) if interrupt is None else parts.throw(interrupt)
+            except StopIteration:
+                break
+            try:
+                with hold_signals():
+                    self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
+            except (KeyboardInterrupt, SystemExit) as exc:
+                interrupt = exc
+        if interrupt is not None:
+            raise interrupt
 
     def walk(self, phase: str, walk: Walk) -> Walk:
         """A walk into staging; one that an earlier run began goes on from where it stood."""
@@ -85,6 +103,21 @@ class Task:
             self.staging.add(frame, rejected, phase=phase)
             frames.append(frame)
         return frames
+
+    def refuse_many_rejected(self) -> None:
+        """Give up where so many rows do not fit that it is no matter of rows; they are kept, nothing is built on them.
+
+        Raises:
+            DataError: more than 100 rows, and 1 % of those read.
+        """
+        count = len(set(self.staging.names))
+        if count > MANY_REJECTED and count > self.receipt.rows / 100:
+            self.staging.keep_rejected(self.rejected)
+            self.staging.clear()
+            raise DataError(
+                f"{count} of {self.receipt.rows} rows do not fit the contract, more than 1 %: nothing was published. "
+                f"They are in {self.rejected}; perhaps the API changed: look for a newer pleo-extract"
+            )
 
     def count_lake(self) -> int:
         """Jobs of this account in the lake."""

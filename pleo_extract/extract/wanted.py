@@ -10,13 +10,14 @@ import polars as pl
 
 from pleo_extract.contract import Query, instant_key
 from pleo_extract.errors import UsageError
-from pleo_extract.extract.reading import Part, narrow, read_list, read_walk
-from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, Walk
+from pleo_extract.extract.reading import narrow, read_list, read_walk
+from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from pleo_extract.client import Client, Run
+    from pleo_extract.extract.driving import Part
 
 __all__ = ["Instant", "Wanted", "check_wanted"]
 
@@ -38,7 +39,7 @@ class Wanted:
 
     def start_reading(
         self, run: Run, segments: int, on_page: Callable[[Walk], None]
-    ) -> tuple[list[Walk], Iterator[Part]]:
+    ) -> tuple[list[Walk], Generator[Part, None, None]]:
         """The walks that read what is wanted, and what they read: in segments where the whole list is."""
         if self.since is None and not self.statuses:
             query = narrow(BY_CREATION, company_id=self.company_id)
@@ -46,15 +47,15 @@ class Wanted:
         walk = self.start_walk()
         return [walk], read_walk(run, walk, on_page)
 
-    def start_walk(self) -> Walk:
-        """Ascending to the end; with `since`, newest first down to it."""
+    def start_walk(self, *, page: int = PAGE_SIZE) -> Walk:
+        """Ascending to the end; with `since`, newest first down to it; `page` rows asked for at once."""
         query = narrow(
             BY_CREATION if self.since is None else NEWEST_FIRST,
             company_id=self.company_id,
             statuses=self.statuses,
         )
         line = None if self.since is None else (instant_key(self.since), "")
-        return Walk(query, until=line, restarts=5 if self.statuses else 1)
+        return Walk(replace(query, limit=page), until=line, restarts=5 if self.statuses else 1)
 
     def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Only rows that were asked for, whatever the server makes of filters."""

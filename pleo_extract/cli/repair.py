@@ -1,0 +1,27 @@
+"""`pleo-extract repair`: make a broken lake whole again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pleo_extract.errors import escape
+
+__all__ = ["repair"]
+
+
+@click.command(
+    short_help="Make a broken lake whole again",
+    epilog="\b\nExample:\n  pleo-extract repair data/export_jobs && pleo-extract dump data/export_jobs",
+)
+@click.argument("lake", type=click.Path(path_type=Path))
+def repair(lake: Path) -> None:
+    """Make LAKE readable again after files of it were lost or damaged.
+
+    What is intact is kept; the next dump reads everything again and brings back the rest.
+    """
+    from pleo_extract.lake import repair_lake
+
+    for line in repair_lake(lake).done:
+        click.echo(escape(line, 500))
