@@ -7,10 +7,11 @@ import random
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import polars as pl
 import pytest
 
-from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import (
     ContractError,
     LakeError,
@@ -430,3 +431,21 @@ def test_world_without_jobs_then_with(
     world.insert(world.now)
     receipt = dump_export_jobs(tmp_path, client=open_client(sandbox))
     assert receipt.lake_rows == 1
+
+
+def test_the_catalogue_is_for_any_duckdb_client(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """Each publish rewrites jobs.duckdb: opened or attached, its views and macros answer as `connect` does."""
+    sandbox = make_sandbox(jobs=2_000)
+    for _ in range(2):
+        refresh(sandbox)
+        sandbox.world.advance(40 * DAY)
+        question = "from {}failure_rates('month') order by all"
+        expected = connect(tmp_path).sql(question.format("")).pl()
+        with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as opened:
+            assert opened.sql(question.format("")).pl().equals(expected)
+            assert opened.sql("select count(*) from export_jobs").fetchall() == [(expected["jobs"].sum(),)]
+        with duckdb.connect() as other:
+            other.execute(f"attach '{tmp_path / 'jobs.duckdb'}' as lake (read_only)")
+            assert other.sql(question.format("lake.")).pl().equals(expected)

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     import duckdb
 
-__all__ = ["connect"]
+    from pleo_extract.lake import Manifest
+
+
+__all__ = ["connect", "write_catalogue"]
 
 
 def connect(
@@ -40,9 +43,38 @@ def connect(
     if snapshot is None:
         return open_warehouse([], locked=locked, allow=allow)
     manifest = Layout(lake).manifest(snapshot.number)
-    names = {
+    return open_warehouse(
+        snapshot.files(),
+        as_of=manifest.made_at,
+        locked=locked,
+        allow=allow,
+        companies=_name_companies(manifest),
+    )
+
+
+def write_catalogue(lake: str | Path) -> Path:
+    """Write ``LAKE/jobs.duckdb``: the views and macros of `connect` in a file that any DuckDB client opens or attaches.
+
+    It holds no data and reads the lake through `current`, by absolute paths: after a lake was moved, or a dump has
+    added a month, it is to be written anew. Dumps do so by themselves.
+
+    Raises:
+        LakeError: there is no such lake. StorageError: the file cannot be written.
+    """
+    from pleo_extract import warehouse  # noqa: PLC0415 - as above
+
+    layout, snapshot = Layout(lake), open_snapshot(lake)
+    target = layout.root / "jobs.duckdb"
+    if snapshot is None:
+        warehouse.write_catalogue(target, [])
+        return target
+    manifest = layout.manifest(snapshot.number)
+    files = [layout.current / entry.path for entry in manifest.files]
+    warehouse.write_catalogue(target, files, as_of=manifest.made_at, companies=_name_companies(manifest))
+    return target
+
+
+def _name_companies(manifest: Manifest) -> dict[str, str]:
+    return {
         key.rpartition(" ")[2]: account.name for key, account in manifest.accounts.items() if account.name
     }
-    return open_warehouse(
-        snapshot.files(), as_of=manifest.made_at, locked=locked, allow=allow, companies=names
-    )

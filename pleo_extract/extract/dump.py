@@ -21,6 +21,7 @@ from pleo_extract.errors import (
     UsageError,
 )
 from pleo_extract.extract.account import AccountDump, How, name_account
+from pleo_extract.extract.answers import write_catalogue
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
@@ -298,6 +299,15 @@ class _Dump:
             for staging in stagings:
                 staging.clear()
         prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=self._keep[0], count=self._keep[1])
+        if written or base is None:
+            self._write_catalogue()
+
+    def _write_catalogue(self) -> None:
+        """The catalogue of the lake, for other DuckDB clients; a lake without one is whole all the same."""
+        try:
+            write_catalogue(self.layout.root)
+        except StorageError as exc:
+            _log.warning("%s", exc, extra={"run": self.run})
 
     def _fill(self, receipt: Receipt, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
         receipt.published = base is None or manifest.snapshot != base.snapshot
