@@ -16,6 +16,7 @@ test: .venv/test.stamp
 # What takes longer, or needs tools beyond Python, which it installs; CI runs it after `make test`.
 check: .venv/test.stamp
 	.ci/contract
+	.ci/browser
 
 format: .venv/test.stamp
 	$(BIN)/ruff format .

@@ -17,6 +17,7 @@ from pleo_extract.cli.demo import demo
 from pleo_extract.cli.dump import dump
 from pleo_extract.cli.plan import plan
 from pleo_extract.cli.repair import repair
+from pleo_extract.cli.report import report
 from pleo_extract.cli.sandbox import sandbox
 from pleo_extract.cli.sql import sql
 from pleo_extract.cli.status import status
@@ -72,7 +73,7 @@ def group() -> None:
     """The command line; see HELP."""
 
 
-for command in (demo, dump, status, plan, sql, verify, repair, sandbox):
+for command in (demo, dump, status, plan, sql, report, verify, repair, sandbox):
     group.add_command(command)
 
 

@@ -1,0 +1,52 @@
+"""`pleo-extract report`: a lake's answers on one page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+__all__ = ["report"]
+
+EXAMPLES = """\b
+Examples:
+  pleo-extract report data/export_jobs
+  pleo-extract report data/export_jobs -o september.html --since 2026-09-01 --until 2026-10-01
+  pleo-extract report data/export_jobs --company 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11
+"""
+
+
+@click.command(epilog=EXAMPLES, short_help="Put a lake's answers on one page to send or print")
+@click.argument("lake", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    default=Path("report.html"),
+    show_default=True,
+    help="The file to write",
+)
+@click.option("--company", "company_id", metavar="UUID", help="One company's jobs only")
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="Jobs created from this day on [default: a year, its last 30 days first]",
+)
+@click.option(
+    "--until", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Jobs created before this day"
+)
+def report(
+    lake: Path, output: Path, company_id: str | None, since: datetime | None, until: datetime | None
+) -> None:
+    """Put the answers of LAKE on one page: how many exports, how long, how often they fail and why.
+
+    One HTML file without script that loads nothing: it can be sent, printed, and read on a phone. Days are UTC.
+    """
+    from pleo_extract.report import write_report
+
+    bounds = [bound and bound.replace(tzinfo=UTC) for bound in (since, until)]
+    path = write_report(lake, output, company_id=company_id, since=bounds[0], until=bounds[1])
+    click.echo(f"{path}: {path.stat().st_size / 1000:,.0f} kB")

@@ -1,0 +1,91 @@
+"""The report: answers of one lake on one page that can be sent, printed and read on a phone.
+
+One HTML file with its style and its charts in it, no script, nothing to load. The same snapshot gives the same
+bytes. The charts are SVG drawn here, not by a drawing library: they follow the page's width and its light or dark
+colours, which a picture of a fixed size cannot, at a tenth of the bytes and without an installation.
+
+    window      which stretch of time, in which periods
+    figures     all numbers, asked of the macros of `sql/`
+    words       numbers, times and foreign texts as HTML
+    axis        where a value lies
+    drawing     SVG that fits any width
+    charts      the four charts
+    markup      sections, figures, tables
+    lists       the sections that are lists
+    headline    the first figures and their change
+    sections    the rest of the page
+    page        the page around them, and what is known of the data
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pleo_extract.errors import StorageError, UsageError
+from pleo_extract.report.figures import ask_lake
+from pleo_extract.report.page import render
+from pleo_extract.report.window import read_bound
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    lake: str | Path,
+    path: str | Path,
+    *,
+    company_id: str | None = None,
+    since: date | datetime | None = None,
+    until: date | datetime | None = None,
+) -> Path:
+    """Write a report on a lake's export jobs: one HTML file, without script, that loads nothing.
+
+    Without `since` its charts show the last year and its headline figures the last 30 days beside the 30 before;
+    with it, both begin there. The file is put in place whole.
+
+    Args:
+        lake: the lake's folder.
+        path: the file to write; one that is there is replaced.
+        company_id: only this company's jobs.
+        since: only jobs created from then on; a date begins at midnight, UTC.
+        until: only jobs created before then.
+
+    Returns:
+        The path.
+
+    Raises:
+        LakeError: there is no such lake, or it is broken.
+        UsageError: no UUID, an instant without a time zone, or a time that ends before it begins.
+        StorageError: the file cannot be written.
+    """
+    first, last = read_bound(since, "since"), read_bound(until, "until")
+    if first and last and first >= last:
+        raise UsageError(f"since {first:%Y-%m-%d} is not before until {last:%Y-%m-%d}")
+    figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last)
+    return _write_whole(Path(path), render(figures))
+
+
+def _read_uuid(text: str | None) -> str | None:
+    try:
+        return None if text is None else str(UUID(text))
+    except ValueError:
+        raise UsageError(f"{text!r} is no company's UUID") from None
+
+
+def _write_whole(path: Path, text: str) -> Path:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(path)
+    except OSError as exc:
+        raise StorageError(f"the report cannot be written to {path}: {exc.strerror}") from exc
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,190 @@
+"""All that a report shows, asked of the lake: each number is an answer of one of the macros of `sql/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pleo_extract.extract import connect, read_status
+from pleo_extract.report.window import Window, choose_window
+from pleo_extract.warehouse import answer, translate_errors
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    import duckdb
+    import polars as pl
+
+    from pleo_extract.extract import LakeStatus
+
+__all__ = ["Figures", "Headline", "ask_lake"]
+
+MOST_ROWS: Final = 10
+MOST_COMPANIES: Final = 25
+
+FIRST = """
+select min(created_at), count(*) filter (where created_at >= coalesce($since, timestamptz '-infinity')),
+    any_value((select as_of from snapshot))
+from export_jobs
+where (company_id = $company_id or $company_id is null) and (created_at < $until or $until is null)"""
+RATES = "from failure_rates($grain, company_id := $company_id, since := $since, until := $until, per_company := false)"
+DURATIONS = """
+from duration_stats($grain, company_id := $company_id, since := $since, until := $until, per_company := false)
+where duration = 'total'"""
+# The past is what an incident is judged by: `since` chooses rows of the answer, not jobs.
+LIMITS = """
+from incidents($grain, company_id := $company_id, until := $until, per_company := false, every_period := true)
+where period >= $since at time zone 'UTC'"""
+INCIDENTS = """
+select *, dense_rank() over (order by period) as number
+from (
+    from incidents($grain, company_id := $company_id, until := $until, per_company := false)
+    union all by name
+    from incidents($grain, company_id := $company_id, until := $until) where $company_id is null
+)
+where period >= $since at time zone 'UTC'
+order by period, company_id nulls first"""
+SURVIVAL = "from survival(company_id := $company_id, since := $since, until := $until, per_company := false)"
+REASONS = """
+select r.*, e.example
+from failure_reasons('all', company_id := $company_id, since := $since, until := $until, per_company := false) as r
+left join (
+    select failure_reason_type as reason, left(arg_max(failure_reason, created_at), 400) as example
+    from export_jobs
+    where status = 'failed'
+        and (company_id = $company_id or $company_id is null)
+        and (created_at >= $since or $since is null) and (created_at < $until or $until is null)
+    group by all
+) as e using (reason)
+order by r.jobs desc, r.reason"""
+SLOW = """
+select *, count(*) over () as all_of_them
+from slow_jobs(0.95, company_id := $company_id, since := $since, until := $until)
+where id not in (select id from stuck_jobs(company_id := $company_id))
+limit $most"""
+STUCK = "select *, count(*) over () as all_of_them from stuck_jobs(company_id := $company_id) limit $most"
+COMPANIES = """
+select f.*, d.n, d.p50, d.p95, count(*) over () as all_of_them
+from failure_rates('all', company_id := $company_id, since := $since, until := $until) as f
+left join (
+    from duration_stats('all', company_id := $company_id, since := $since, until := $until) where duration = 'total'
+) as d using (company_id)
+order by f.low desc nulls last, f.company_id
+limit $most"""
+COMPARED = """
+from compare($before, $recent, $recent, $until, company_id := $company_id, per_company := false)
+where figure in ('failure_rate', 'median_total_seconds')"""
+OPEN_AT = """
+select count(*) from job_durations
+where (company_id = $company_id or $company_id is null)
+    and created_at <= $instant and (is_censored or ended_at > $instant)"""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The figures of the recent stretch and of the one before it.
+
+    `rates` and `durations` are rows of `failure_rates` and `duration_stats`, the `_before` ones None where the lake
+    does not reach so far back; `changes` are rows of `compare` by figure; `open_now` jobs are open, of them `stuck`
+    should have expired, and `open_before` were open when the stretch began, as far as is known.
+    """
+
+    rates: Row | None
+    rates_before: Row | None
+    durations: Row | None
+    durations_before: Row | None
+    changes: dict[str, Row]
+    open_now: int
+    open_before: int | None
+    stuck: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a report shows. The frames are answers of the macros they are named after, for the window.
+
+    `window` is None where there is no job at all; then the frames are empty and `headline` is None.
+    """
+
+    status: LakeStatus
+    company_id: str | None
+    names: dict[str, str]
+    window: Window | None
+    headline: Headline | None = None
+    frames: dict[str, pl.DataFrame] | None = None
+
+    def frame(self, name: str) -> pl.DataFrame:
+        """One of rates, durations, limits, incidents, survival, reasons, slow, stuck, companies."""
+        assert self.frames is not None
+        return self.frames[name]
+
+
+def ask_lake(
+    lake: str | Path, *, company_id: str | None, since: datetime | None, until: datetime | None
+) -> Figures:
+    """Ask one snapshot of a lake for all that a report shows.
+
+    Raises:
+        LakeError: there is no such lake, or it is broken.
+    """
+    status = read_status(lake)
+    con = connect(lake, status.snapshot or None)
+    try:
+        ask = _Asker(con, {"company_id": company_id, "since": since, "until": until})
+        names = {row["id"]: row["name"] for row in ask("from companies").iter_rows(named=True)}
+        first, jobs, now = ask(FIRST).row(0)
+        if not jobs:
+            return Figures(status, company_id, names, None)
+        window = choose_window(now, first, jobs, since=since, until=until)
+        ask.values |= {"since": window.since, "grain": window.grain}
+        frames = {
+            "rates": ask(RATES),
+            "durations": ask(DURATIONS),
+            "limits": ask(LIMITS),
+            "incidents": ask(INCIDENTS),
+            "survival": ask(SURVIVAL),
+            "reasons": ask(REASONS),
+            "slow": ask(SLOW, most=MOST_ROWS),
+            "stuck": ask(STUCK, most=MOST_ROWS),
+            "companies": ask(COMPANIES, most=MOST_COMPANIES),
+        }
+        return Figures(status, company_id, names, window, _ask_headline(ask, window, frames["stuck"]), frames)
+    finally:
+        con.close()
+
+
+class _Asker:
+    """Asks a connection, with the values that a question names."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, values: Row) -> None:
+        self.con = con
+        self.values = values
+
+    def __call__(self, sql: str, **more: object) -> pl.DataFrame:
+        values = self.values | more
+        named = {name: value for name, value in values.items() if f"${name}" in sql}
+        with translate_errors():
+            found: pl.DataFrame = answer(self.con, sql, named).pl()
+            return found
+
+
+def _ask_headline(ask: _Asker, window: Window, stuck: pl.DataFrame) -> Headline:
+    def one(sql: str, since: datetime | None, until: datetime | None) -> Row | None:
+        rows = ask(sql, grain="all", since=since, until=until).rows(named=True)
+        return rows[0] if rows else None
+
+    recent, before = window.recent, window.before
+    compared = ask(COMPARED, before=before, recent=recent).rows(named=True) if before else []
+    return Headline(
+        rates=one(RATES, recent, window.until),
+        rates_before=one(RATES, before, recent) if before else None,
+        durations=one(DURATIONS, recent, window.until),
+        durations_before=one(DURATIONS, before, recent) if before else None,
+        changes={row["figure"]: row for row in compared},
+        open_now=ask(OPEN_AT, instant=window.end).item(),
+        open_before=ask(OPEN_AT, instant=recent).item() if before else None,
+        stuck=stuck["all_of_them"][0] if stuck.height else 0,
+    )

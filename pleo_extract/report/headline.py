@@ -1,0 +1,146 @@
+"""The figures a reader takes away, each beside what it was before, and the same in two sentences."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pleo_extract.report.words import count, day, duration, interval, percent, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pleo_extract.report.figures import Headline
+    from pleo_extract.report.window import Window
+
+__all__ = ["lead", "name_recent", "tiles"]
+
+Row = dict[str, Any]
+
+
+def name_recent(window: Window) -> str:
+    """The stretch of the headline figures in words: the 30 days to 30 September 2026."""
+    days = (window.end - window.recent) / timedelta(days=1)
+    last = window.end - timedelta(microseconds=1)
+    return f"{plural(round(days), 'day') if days >= 0.5 else plural(max(1, round(24 * days)), 'hour')} to {day(last)}"
+
+
+def lead(figures: Headline, window: Window) -> str:
+    """What happened, in two or three sentences."""
+    rates, durations = figures.rates, figures.durations
+    if rates is None:
+        return f"In the {name_recent(window)} no export was started."
+    said = [
+        f"In the {name_recent(window)}, {plural(rates['jobs'], 'export')} {_were(rates['jobs'])} started."
+    ]
+    if rates["finished"]:
+        said.append(f"{percent(rates['rate'])} of the finished ones failed{_against(figures)}.")
+    if durations and durations["n"]:
+        said.append(
+            f"Half were done within {duration(durations['p50'])}, 95 % within {duration(durations['p95'])}."
+        )
+    if figures.stuck:
+        are = "is stuck and needs" if figures.stuck == 1 else "are stuck and need"
+        said.append(f"{plural(figures.stuck, 'job')} {are} somebody to look.")
+    return " ".join(said)
+
+
+def tiles(figures: Headline, window: Window) -> str:
+    """Five figures with what is known of their change."""
+    shown = [_jobs(figures), _failure(figures), _median(figures), _slowest(figures), _open(figures, window)]
+    return f'<dl class="tiles">{"".join(_tile(name, value, notes) for name, value, notes in shown)}</dl>'
+
+
+def _tile(name: str, value: str, notes: Sequence[str]) -> str:
+    said = "".join(f"<dd>{note}</dd>" for note in notes if note)
+    return f'<div><dt>{name}</dt><dd class="figure">{value}</dd>{said}</div>'
+
+
+Tile = tuple[str, str, list[str]]
+
+
+def _jobs(figures: Headline) -> Tile:
+    now = figures.rates["jobs"] if figures.rates else 0
+    before = figures.rates_before
+    return (
+        "Exports started",
+        count(now),
+        [f"{_relative(now, before['jobs'])} on {count(before['jobs'])} before" if before else ""],
+    )
+
+
+def _failure(figures: Headline) -> Tile:
+    rates = figures.rates or {"rate": None, "low": None, "high": None, "finished": 0, "still_open": 0}
+    reach = f"95 % interval {interval(rates['low'], rates['high'])}" if rates["finished"] else ""
+    return (
+        "Failed, of the finished",
+        percent(rates["rate"]),
+        [
+            reach,
+            _change(figures, "failure_rate"),
+            f"{count(rates['still_open'])} may still fail" if rates["still_open"] else "",
+        ],
+    )
+
+
+def _median(figures: Headline) -> Tile:
+    value = figures.durations["p50"] if figures.durations else None
+    return "Half done within", duration(value), [_change(figures, "median_total_seconds")]
+
+
+def _slowest(figures: Headline) -> Tile:
+    now, before = figures.durations or {}, figures.durations_before or {}
+    return (
+        "95 % done within",
+        duration(now.get("p95")),
+        [
+            f"{duration(before['p95'])} before" if before.get("p95") is not None else "",
+            f"without {count(now['still_running'])} still running" if now.get("still_running") else "",
+        ],
+    )
+
+
+def _open(figures: Headline, window: Window) -> Tile:
+    stuck = f'<span class="worse">{count(figures.stuck)} of them stuck</span>'
+    before = figures.open_before
+    return (
+        "Open now",
+        count(figures.open_now),
+        [
+            stuck if figures.stuck else "none of them stuck" if figures.open_now else "",
+            f"{count(before)} on {day(window.recent)}" if before is not None else "",
+        ],
+    )
+
+
+def _change(figures: Headline, figure: str) -> str:
+    row = figures.changes.get(figure)
+    if row is None or row["change"] is None:
+        return ""
+    show = percent if figure == "failure_rate" else duration
+    before = f"{show(row['value_a'])} before"
+    if row["differs"] is None:
+        return before
+    if not row["differs"]:
+        return f"{before}, may be chance"
+    worse = row["change"] > 0
+    return f'{before}; <span class="{"worse" if worse else "better"}">{"up" if worse else "down"} by more than chance</span>'
+
+
+def _against(figures: Headline) -> str:
+    row = figures.changes.get("failure_rate")
+    if row is None or row["change"] is None:
+        return ""
+    kind = {True: "more than chance", False: "a difference that may be chance"}.get(
+        row["differs"], "too few to compare"
+    )
+    return f"; in the time before it was {percent(row['value_a'])}, {kind}"
+
+
+def _relative(now: int, before: int) -> str:
+    change = now / before - 1
+    return "unchanged" if not change else f"{'up' if change > 0 else 'down'} {percent(abs(change), 0)}"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"

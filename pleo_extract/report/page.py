@@ -1,0 +1,171 @@
+"""The page: one HTML file without script, and what it says of the data it was made from."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from pleo_extract.report.headline import lead, name_recent, tiles
+from pleo_extract.report.markup import Column, name_company, table
+from pleo_extract.report.sections import sections
+from pleo_extract.report.words import count, foreign, moment, plural, quote, stretch
+from pleo_extract.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pleo_extract.extract import LakeStatus
+    from pleo_extract.report.figures import Figures
+
+__all__ = ["render"]
+
+POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+)
+MOST_ACCOUNTS: Final = 50
+
+
+def render(figures: Figures) -> str:
+    """The report as HTML."""
+    style = (resources.files("pleo_extract.report") / "page.css").read_text(encoding="utf-8")
+    title = "Export jobs" + (f" of {quote(_who(figures), 80)}" if figures.company_id else "")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="generator" content="pleo-extract {__version__}">\n<meta name="referrer" content="no-referrer">\n'
+        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(_content(figures))
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _who(figures: Figures) -> str:
+    company = figures.company_id or ""
+    return figures.names.get(company, company)
+
+
+def _content(figures: Figures) -> Iterator[str]:
+    yield _head(figures)
+    yield from _warnings(figures.status)
+    window, headline = figures.window, figures.headline
+    if window is None or headline is None:
+        whose = " of this company" if figures.company_id else ""
+        yield f'<p class="lead">The lake holds no export job{whose} in this time.</p>'
+    else:
+        yield f'<p class="lead">{lead(headline, window)}</p>'
+        yield f"<h2>The {name_recent(window)}</h2>"
+        if window.before is None:
+            yield '<p class="note">The data do not reach back far enough to compare this with the time before.</p>'
+        yield tiles(headline, window)
+        yield from sections(figures, window)
+    yield _about(figures)
+
+
+def _head(figures: Figures) -> str:
+    window = figures.window
+    whose = f" of {foreign(_who(figures), 80)}" if figures.company_id else ""
+    when = f"{stretch(window.since, window.end - timedelta(microseconds=1))} · " if window else ""
+    return f'<header><h1>Export jobs{whose}</h1><p class="soft">{when}{_fresh(figures.status)}</p></header>'
+
+
+def _fresh(status: LakeStatus) -> str:
+    return f"data as of {moment(status.made_at)}" if status.made_at else "nothing was published yet"
+
+
+def _warnings(status: LakeStatus) -> Iterator[str]:
+    last = status.last_run
+    if last is not None and last.code:
+        said = f": {foreign(last.error, 300)}" if last.error else ""
+        yield (
+            f'<p class="warn">The last run, {moment(last.ended_at)}, ended with code {last.code}{said}. '
+            "What follows is older than that.</p>"
+        )
+    incomplete = sum(account.verdict == "incomplete" for account in status.accounts)
+    if incomplete:
+        yield f'<p class="warn">{plural(incomplete, "account")} could not be read in full: numbers may be too low.</p>'
+
+
+def _about(figures: Figures) -> str:
+    status = figures.status
+    facts = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in _facts(status) if said)
+    return (
+        '<section aria-labelledby="about-head" class="long"><h2 id="about-head">About the data</h2>'
+        f'<dl class="facts">{facts}</dl>{_accounts(figures)}'
+        '<p class="note">All times are UTC. A job counts in the period in which it was created. Failed are jobs with status '
+        "failed, expired ones included; those completed with errors are not among them. Jobs that are still open count "
+        "neither as success nor as failure. Intervals of rates are Wilson's; a difference is called more than chance where "
+        "its own 95 % interval leaves out zero, which happens by chance once in twenty times. "
+        f"Made by pleo-extract {__version__}.</p></section>"
+    )
+
+
+def _facts(status: LakeStatus) -> Iterator[tuple[str, str]]:
+    receipt: dict[str, Any] = status.last_run.receipt if status.last_run else {}
+    yield (
+        "Snapshot",
+        f"{count(status.snapshot)}, published {moment(status.made_at)}" if status.snapshot else "none yet",
+    )
+    yield "Jobs in the lake", f"{count(status.rows)}, {count(status.open)} of them open"
+    yield "Newest job", moment(status.newest)
+    yield "Server", foreign(status.server.partition("//")[2] or status.server, 100) if status.server else ""
+    if status.last_run is not None:
+        yield "Last run", f"{moment(status.last_run.ended_at)}, code {status.last_run.code}"
+        yield "Last complete run", moment(status.last_run.last_complete_at)
+    yield "How it was read", foreign(receipt["mode"], 40) if receipt.get("mode") else ""
+    yield "Verdict", foreign(_verdict(status, receipt), 60)
+    due = [account.next_full_at for account in status.accounts if account.next_full_at]
+    yield "Next full walk", f"by {moment(min(due))}" if due else "with the next run"
+    if receipt.get("pages"):
+        yield (
+            "Receipt",
+            (
+                f"{plural(receipt['pages'], 'page')}, {plural(receipt['rows'], 'row')}, {count(receipt['distinct'])} distinct, "
+                f"{plural(receipt['duplicates'], 'duplicate')}; the server counted {_total(receipt)}"
+            ),
+        )
+    yield (
+        "Set aside",
+        plural(sum(account.rejected for account in status.accounts), "row")
+        + " that did not fit the contract",
+    )
+    yield (
+        "Vanished",
+        plural(sum(account.vanished for account in status.accounts), "job")
+        + " that the server no longer lists, kept as last seen",
+    )
+
+
+def _verdict(status: LakeStatus, receipt: dict[str, Any]) -> str:
+    found = dict.fromkeys(account.verdict for account in status.accounts)
+    return ", ".join(verdict.replace("_", " ") for verdict in found) or str(receipt.get("verdict", "none"))
+
+
+def _total(receipt: dict[str, Any]) -> str:
+    first, last = receipt.get("total_first"), receipt.get("total_last")
+    if first is None or last is None:
+        return "none"
+    return count(last) if first == last else f"{count(first)} at the start and {count(last)} at the end"
+
+
+def _accounts(figures: Figures) -> str:
+    accounts = figures.status.accounts
+    if len(accounts) < 2:
+        return ""
+    rows = (
+        (
+            foreign(account.name, 80)
+            if account.name
+            else name_company(account.account.rpartition(" ")[2], figures.names),
+            foreign(account.verdict.replace("_", " "), 40),
+            moment(account.full_at),
+            moment(account.next_full_at) if account.next_full_at else "with the next run",
+        )
+        for account in accounts[:MOST_ACCOUNTS]
+    )
+    columns = [Column("Account"), Column("Verdict"), Column("Read in full", "less"), Column("Next full walk")]
+    more = len(accounts) - MOST_ACCOUNTS
+    return table("Accounts of this lake", columns, rows) + (
+        f'<p class="note">And {plural(more, "other")}.</p>' if more > 0 else ""
+    )

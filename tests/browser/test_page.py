@@ -1,0 +1,120 @@
+"""The report in a real browser: run by `.ci/browser`, which says where Chromium and axe-core are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from devtools import open_browser
+
+from pleo_extract.report import write_report
+
+sys.path.append(str(Path(__file__).parent.parent))  # where the lakes of chosen jobs are made
+
+from lakes import make_lake
+from warehouse_jobs import A, job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devtools import Page
+
+SAMPLE = Path(__file__).parent.parent.parent / "data" / "sample"
+NOW = datetime(2026, 4, 1, tzinfo=UTC)
+HOSTILE = (
+    "<script>document.title = 'script'</script><img src=https://example.invalid/x onerror=alert(1)>\u202e\x1b"
+)
+WIDTHS = (360, 800, 1280)
+OPEN_ALL = "document.querySelectorAll('details').forEach(each => each.open = true)"
+TOO_WIDE = """
+[...document.querySelectorAll('body *')]
+    .filter(each => !each.closest('.wide table') && each.getBoundingClientRect().right > WIDTH + 1)
+    .map(each => `${each.tagName} ${each.textContent.slice(0, 40)}`)
+"""
+AXE = """
+axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.map(
+    each => `${each.impact} ${each.id}: ${each.nodes.slice(0, 3).map(node => node.html.slice(0, 120)).join(' | ')}`))
+"""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """One browser for all."""
+    with open_browser(os.environ["CHROMIUM"]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The sample's report; one of long names and hostile text; and one of an empty lake."""
+    folder = tmp_path_factory.mktemp("reports")
+    rows = [
+        job(
+            n,
+            "failed" if n % 9 == 0 else "completed" if n < 700 else HOSTILE,
+            failure_reason_type=HOSTILE if n % 18 == 0 else "accounting_system_authentication_failure",
+            failure_reason=HOSTILE * 50,
+            number_of_items=10**9,
+            expires_in=60,
+        )
+        for n in range(720)
+    ]
+    lakes = {
+        "sample": SAMPLE,
+        "hostile": make_lake(folder / "hostile", rows, NOW, {A: "W" * 70 + HOSTILE, "x" * 36: "Other"}),
+        "empty": make_lake(folder / "empty", [], NOW - timedelta(days=1)),
+    }
+    return {name: write_report(lake, folder / f"{name}.html") for name, lake in lakes.items()}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["sample", "hostile", "empty"])
+def test_the_page_fits_loads_nothing_and_is_accessible(
+    page: Page, reports: dict[str, Path], name: str, width: int, *, dark: bool
+) -> None:
+    """No sideways scrolling, no request but for the file itself, no message, and nothing that axe calls serious."""
+    page.show(reports[name], width=width, dark=dark)
+    page.ask(OPEN_ALL)
+    assert page.ask("document.documentElement.scrollWidth") <= width
+    assert page.ask(TOO_WIDE.replace("WIDTH", str(width))) == []
+    page.ask(Path(os.environ["AXE"]).read_text(encoding="utf-8") + "; 0")
+    found: list[str] = page.ask(AXE)
+    assert not [each for each in found if each.startswith(("serious", "critical"))], found
+    assert told(page, "Network.requestWillBeSent", "request", "url") == [reports[name].as_uri()]
+    assert told(page, "Log.entryAdded", "entry", "text") == []
+    assert told(page, "Runtime.exceptionThrown", "exceptionDetails", "text") == []
+
+
+def test_no_script_runs(page: Page, reports: dict[str, Path]) -> None:
+    """The policy forbids scripts even where one got in: one that is put into the page does not run, nor loads."""
+    page.show(reports["hostile"], width=800)
+    assert page.ask("document.title") == "Export jobs"
+    page.ask(
+        "for (const text of ['document.title = \"script\"', '']) {"
+        " const script = document.createElement('script'); script.textContent = text;"
+        " if (!text) script.src = 'https://example.invalid/x.js'; document.body.append(script) }"
+    )
+    page.ask("new Promise(done => setTimeout(done, 100))")
+    assert page.ask("document.title") == "Export jobs"
+    refused = told(page, "Log.entryAdded", "entry", "text")
+    assert len(refused) == 2
+    assert all("Content Security Policy" in text for text in refused)
+
+
+@pytest.mark.parametrize("name", ["sample", "hostile", "empty"])
+def test_it_prints(page: Page, reports: dict[str, Path], name: str) -> None:
+    """On paper it is a few sheets, without what is folded away."""
+    page.show(reports[name], width=1280)
+    paper = page.paper()
+    assert paper.startswith(b"%PDF")
+    assert 1 <= paper.count(b"/Type /Page\n") <= 9
+
+
+def told(page: Page, method: str, part: str, name: str) -> list[Any]:
+    """What the browser told of one kind since the page was opened."""
+    return [each["params"][part][name] for each in page.events if each.get("method") == method]

@@ -1,0 +1,456 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from lakes import make_lake
+from warehouse_jobs import START, A, B, Row, job
+
+from pleo_extract import connect
+from pleo_extract.cli import group
+from pleo_extract.errors import LakeError, StorageError, UsageError
+from pleo_extract.lake import Layout, write_last_run
+from pleo_extract.report import write_report
+from pleo_extract.report.axis import count_axis, duration_axis, share_axis, time_axis
+from pleo_extract.report.window import choose_window
+from pleo_extract.report.words import count, duration, interval, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SAMPLE = Path(__file__).parent.parent / "data" / "sample"
+NOW = START + timedelta(days=40, hours=12)
+VOID = {"meta", "wbr", "br", "link"}
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+class Page(HTMLParser):
+    """A page as a browser reads it: its elements, its text, and whatever is not closed as it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.html = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(self.html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """An element begins."""
+        assert len(dict(attrs)) == len(attrs), f"<{tag}> has an attribute twice"
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in {"td", "th"}:
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """An element of SVG that holds nothing."""
+        assert "svg" in self.open
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        """An element ends, and it is the one that began last."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Text, outside of the style."""
+        if "style" not in self.open and "title" not in self.open:
+            self.words.append(data)
+            if {"td", "th"} & set(self.open):
+                self.rows[-1][-1] += data.replace(SPACE, " ")
+
+    @property
+    def text(self) -> str:
+        """What can be read, with plain spaces."""
+        return " ".join("".join(self.words).split()).replace(SPACE, " ")
+
+    def attributes(self, tag: str, name: str) -> list[str | None]:
+        """One attribute of all elements of a kind."""
+        return [attributes.get(name) for found, attributes in self.elements if found == tag]
+
+
+def some_jobs(number: int = 200) -> list[Row]:
+    """Jobs of two companies over a month, every seventh failed, the last ones open."""
+    return [
+        job(
+            n,
+            "pending" if n >= number - 3 else "failed" if n % 7 == 0 else "completed",
+            company_id=(A, B)[n % 2],
+            created_at=START + timedelta(hours=4 * n),
+            started_at=START + timedelta(hours=4 * n, minutes=1),
+            completed_at=None if n >= number - 3 else START + timedelta(hours=4 * n, minutes=2 + n % 5),
+        )
+        for n in range(number)
+    ]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The report of the sample lake."""
+    return Page(write_report(SAMPLE, tmp_path_factory.mktemp("report") / "report.html"))
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Callable[..., Page]:
+    """Reports on jobs."""
+
+    def make(
+        rows: list[Row], made_at: datetime = NOW, names: dict[str, str] | None = None, **asked: Any
+    ) -> Page:
+        lake = make_lake(tmp_path / f"lake{len(list(tmp_path.iterdir()))}", rows, made_at, names)
+        return Page(write_report(lake, tmp_path / "report.html", **asked))
+
+    return make
+
+
+def check_page(page: Page) -> None:
+    """What holds for every report: no script, nothing to load, policy, names for what is drawn, whole tables."""
+    tags = Counter(tag for tag, _ in page.elements)
+    assert not tags.keys() & {"script", "iframe", "object", "embed", "link", "form", "img", "a", "base"}
+    for tag, attributes in page.elements:
+        assert not [
+            name for name in attributes if name.startswith("on") or name in {"href", "src", "style"}
+        ], tag
+    style = page.html[page.html.index("<style>") : page.html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(each["content"] for tag, each in page.elements if each.get("http-equiv"))
+    assert str(policy).startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert page.attributes("html", "lang") == ["en"]
+    assert tags["h1"] == tags["main"] == 1
+    ids = [found for found in (each.get("id") for _, each in page.elements) if found]
+    assert len(ids) == len(set(ids))
+    for _, each in page.elements:
+        assert set((each.get("aria-labelledby") or "").split()) <= set(ids)
+    drawn = [each for tag, each in page.elements if tag == "svg" and each.get("class") == "chart"]
+    assert all(each.get("role") == "img" and each.get("aria-labelledby") for each in drawn)
+    assert tags["table"] == tags["caption"] == tags["thead"]
+    assert None not in page.attributes("th", "scope")
+    assert not re.search(r"\b(nan|None|inf|NaT)\b", page.html)
+
+
+# What it says
+
+
+def test_the_sample(sample: Page) -> None:
+    """The sample's report is whole, small, and says what the documents tell: the incident, stuck jobs, the receipt."""
+    check_page(sample)
+    assert len(sample.html) < 150_000
+    assert next(row for row in sample.rows if "48 of 92" in "".join(row))[:5] == [
+        "1",
+        "week of 23 February 2026",
+        "all",
+        "52.2 %48 of 92",
+        "5.6 %",
+    ]
+    for said in (
+        "29 September 2025 to 30 September 2026",
+        "data as of 30 Sep 2026, 15:00 UTC",
+        "3 jobs are stuck and need somebody to look",
+        "1, published 30 Sep 2026, 15:00 UTC",
+        "by 7 Oct 2026, 15:00 UTC",
+        "30 pages, 3,000 rows, 3,000 distinct, 0 duplicates; the server counted 3,000",
+        "Pale: the week of 28 September 2026, not whole",
+    ):
+        assert said in sample.text
+
+
+def test_headline_figures_are_the_macros(sample: Page) -> None:
+    """The headline is what `failure_rates`, `duration_stats` and `compare` answer for the last 30 days."""
+    con = connect(SAMPLE)
+    stretch = "since := timestamptz '2026-08-31 15:00Z', per_company := false"
+    jobs, rate, low, high = con.sql(
+        f"select jobs, rate, low, high from failure_rates('all', {stretch})"
+    ).fetchall()[0]
+    p50, p95 = con.sql(
+        f"select p50, p95 from duration_stats('all', {stretch}) where duration = 'total'"
+    ).fetchall()[0]
+    before = con.sql(
+        "select value_a from compare('2026-08-01 15:00Z', '2026-08-31 15:00Z', '2026-08-31 15:00Z', null, "
+        "per_company := false) where figure = 'failure_rate'"
+    ).fetchall()[0][0]
+    tiles = sample.html[sample.html.index('<dl class="tiles">') : sample.html.index("</dl>")]
+    figures = re.findall(r'<dd class="figure">([^<]*)</dd>', tiles)
+    assert figures == [count(jobs), percent(rate), duration(p50), duration(p95), "5"]
+    assert interval(low, high) in tiles
+    assert f"{percent(before)} before, may be chance" in tiles
+
+
+def test_tables_are_the_macros(sample: Page) -> None:
+    """Reasons, companies, weeks, stuck and slow jobs are the rows of their macros."""
+    con = connect(SAMPLE)
+    window = "since := timestamptz '2025-09-29 00:00Z'"
+
+    def ask(sql: str) -> list[Any]:
+        return con.sql(sql).fetchall()
+
+    for reason, jobs in ask(
+        f"select reason, jobs from failure_reasons('all', {window}, per_company := false) limit 12"
+    ):
+        row = next(row for row in sample.rows if row[0].startswith(reason))
+        assert row[2] == count(jobs)
+    ranked = ask(
+        f"select company_id, failed, finished from failure_rates('all', {window}) order by rate desc"
+    )
+    shown = [
+        row
+        for row in sample.rows
+        if len(row) == 6 and re.fullmatch(r"[0-9a-f]{8}.*", row[0]) and " of " in row[3]
+    ]
+    assert [row[3] for row in shown] == [
+        f"{count(failed)} of {count(finished)}" for _, failed, finished in ranked
+    ]
+    assert [row[0][:8] for row in shown] == [company[:8] for company, *_ in ranked]
+    weeks = ask(f"select finished, failed from failure_rates('week', {window}, per_company := false)")
+    listed = [row for row in sample.rows if row[0].startswith("week of") and "to" in row[4]]
+    assert [row[1:3] for row in listed] == [[count(n), count(k)] for n, k in weeks[:-1]], "whole weeks only"
+    for macro in ("stuck_jobs()", "slow_jobs(0.95) where id not in (select id from stuck_jobs())"):
+        for (found,) in ask(f"select id from {macro} limit 10"):
+            assert found in sample.html
+
+
+def test_the_curve_is_survivals(sample: Page) -> None:
+    """The times in which half, 90, 95 and 99 % are done come from `survival`, open jobs counted."""
+    con = connect(SAMPLE)
+    for share in (0.5, 0.9, 0.95, 0.99):
+        sql = f"select min(seconds) from survival(per_company := false) where survival <= {1 - share + 1e-12}"
+        seconds = con.sql(sql).fetchall()[0][0]
+        assert f"{share:.0%} within {duration(seconds)}".replace("%", " %").replace(SPACE, " ") in sample.text
+
+
+def test_names_of_companies(report: Callable[..., Page]) -> None:
+    """Companies are called by their names where the accounts have names, else by the first digits of their ids."""
+    page = report(some_jobs(), names={A: "Ångström & Søn <b>", B: ""})
+    check_page(page)
+    assert "Ångström & Søn <b>" in page.text
+    assert "0000000b" in page.text
+    assert "Accounts of this lake" in page.text
+
+
+def test_one_company(report: Callable[..., Page]) -> None:
+    """With a company only its jobs count, and nothing is said of others; braces and upper case are its UUID, too."""
+    page = report(some_jobs(), names={A: "Alpha", B: "Beta"}, company_id=B.upper())
+    check_page(page)
+    assert "Export jobs of Beta" in page.text
+    assert "Companies by failure rate" not in page.text
+    assert "100 exports were started" in page.text
+
+
+def test_since_and_until(report: Callable[..., Page]) -> None:
+    """Headline and charts show the stretch asked for, and compare it with as long a one before."""
+    page = report(some_jobs(), since=date(2026, 3, 15), until=date(2026, 3, 22))
+    check_page(page)
+    assert "15 March 2026 to 21 March 2026" in page.text
+    assert "In the 7 days to 21 March 2026, 42 exports were started" in page.text
+    assert "unchanged on 42 before" in page.text
+
+
+def test_a_period_that_is_not_whole(report: Callable[..., Page]) -> None:
+    """Today's jobs are pale in the chart of jobs, and not in those of rates and durations."""
+    rows = [job(n, created_at=START + timedelta(hours=n)) for n in range(20 * 24 + 6)]
+    page = report(rows, made_at=START + timedelta(days=20, hours=6))
+    assert "Pale: the 21 March 2026, not whole" in page.text
+    days = [row for row in page.rows if row[0] == "21 March 2026"]
+    assert [len(row) for row in days] == [3], "jobs only"
+
+
+def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
+    """The page says so, before anything else, and escapes what the run said."""
+    lake = make_lake(tmp_path / "lake", some_jobs(), NOW)
+    receipt = {"run": "r", "code": 75, "published": False}
+    write_last_run(Layout(lake), receipt=receipt, error="<i>503</i>\x1b[31m", complete=False, failed={})
+    page = Page(write_report(lake, tmp_path / "report.html"))
+    check_page(page)
+    assert r"ended with code 75: <i>503</i>\x1b[31m." in page.text
+
+
+# What it survives
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [job(1)],
+        [job(1, "failed")],
+        [job(1, "pending", started_at=None, last_updated_at=None)],
+        [job(n) for n in range(50)],
+        [job(n, "failed") for n in range(300)],
+        [job(n, "pending", completed_at=None) for n in range(300)],
+        [job(n, "archived") for n in range(300)],
+        [job(n, completed_at=START + timedelta(hours=n)) for n in range(300)],
+        [job(n, completed_at=START + timedelta(hours=n - 1)) for n in range(300)],
+        [job(n, started_at=None, completed_at=None, last_updated_at=None) for n in range(300)],
+        [job(n, number_of_items=0, created_at=START) for n in range(300)],
+        [job(0, created_at=START - timedelta(days=20 * 365)), job(1)],
+    ],
+    ids=[
+        "none",
+        "one",
+        "one-failed",
+        "one-open",
+        "one-company",
+        "all-failed",
+        "all-open",
+        "all-unknown",
+        "no-time",
+        "negative",
+        "unknown-ends",
+        "one-instant",
+        "twenty-years",
+    ],
+)
+def test_lakes_at_the_edge(report: Callable[..., Page], rows: list[Row]) -> None:
+    """Whatever is in the lake there is a page, and it is whole."""
+    check_page(report(rows))
+
+
+def test_no_snapshot_and_no_lake(tmp_path: Path) -> None:
+    """A lake without a snapshot has a page that says so; no lake is an error, and leaves no file."""
+    (tmp_path / "lake").mkdir()
+    page = Page(write_report(tmp_path / "lake", tmp_path / "report.html"))
+    check_page(page)
+    assert "nothing was published yet" in page.text
+    with pytest.raises(LakeError, match="there is no lake"):
+        write_report(tmp_path / "none", tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+
+
+HOSTILE = "</bdi></td><script>alert(1)</script>\"'&lt;\x1b[31m\r\n\u202e\u2028\0 =1+1 \N{FIRE}"
+
+
+def test_text_of_others_is_text(report: Callable[..., Page]) -> None:
+    """Reasons, messages, states and names stay text: no tag, no control character, no turning of directions."""
+    rows = [
+        job(1, "failed", failure_reason_type=HOSTILE, failure_reason=HOSTILE),
+        job(2, HOSTILE, expires_in=1),
+        *(job(n) for n in range(3, 90)),
+        job(90, "failed", failure_reason_type=HOSTILE * 9, failure_reason=HOSTILE * 20_000, completed_at=NOW),
+        job(91, HOSTILE * 9, expires_in=1),
+    ]
+    page = report(rows, names={A: HOSTILE, B: "b"})
+    check_page(page)
+    assert len(page.html) < 100_000
+    for odd in "\x1b\r\u202e\u2028\0":
+        assert odd not in page.html
+    assert "<script>alert(1)</script>" in page.text
+    assert r"\x1b[31m\r\n\u202e\u2028\x00 =1+1 " + "\N{FIRE}" in page.text
+
+
+def test_a_year_of_twenty_companies(report: Callable[..., Page]) -> None:
+    """A year of twenty companies is one page below 1 MB; of more, the page names those that matter and counts them."""
+    companies = [f"{n:08x}-0000-4000-8000-000000000000" for n in range(30)]
+    rows = [
+        job(n, "failed" if n % 11 == n % 3 else "completed", company_id=companies[n % 30])
+        for n in range(365 * 24)
+    ]
+    page = report(rows, made_at=START + timedelta(days=365))
+    check_page(page)
+    assert len(page.html) < 300_000
+    assert "The 25 of 30 that most certainly fail most." in page.text
+
+
+def test_the_same_snapshot_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Nothing of the moment or the machine is in it."""
+    once, twice = (write_report(SAMPLE, tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
+    assert once == twice
+    assert str(SAMPLE.parent).encode() not in once
+
+
+def test_the_file_is_put_in_place_whole(tmp_path: Path) -> None:
+    """A report that cannot be written leaves the one that is there, and nothing beside it."""
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_report(SAMPLE, tmp_path / "folder")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_report(SAMPLE, tmp_path / "none" / "report.html")
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_cannot_be_asked(tmp_path: Path) -> None:
+    """No UUID, an instant without a time zone, an end before the beginning: UsageError, and no file."""
+    path = tmp_path / "report.html"
+    with pytest.raises(UsageError, match="no company's UUID"):
+        write_report(SAMPLE, path, company_id="acme")
+    with pytest.raises(UsageError, match="since has no time zone"):
+        write_report(SAMPLE, path, since=datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is tested
+    with pytest.raises(UsageError, match="is not before until"):
+        write_report(SAMPLE, path, since=date(2026, 2, 1), until=date(2026, 2, 1))
+    assert not path.exists()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """`pleo-extract report` writes the file, says how large it is, and takes days and a company."""
+    path = tmp_path / "report.html"
+    asked = ["report", str(SAMPLE), "-o", str(path), "--since", "2026-02-01", "--until", "2026-03-01"]
+    company = connect(SAMPLE).sql("select min(company_id) from export_jobs").fetchall()[0][0]
+    done = CliRunner().invoke(group, [*asked, "--company", company])
+    assert done.exit_code == 0, done.output
+    assert re.fullmatch(rf"{re.escape(str(path))}: \d+ kB\n", done.output)
+    assert f"Export jobs of {company}" in Page(path).text
+    assert "1 February 2026 to 28 February 2026" in Page(path).text
+
+
+# How it chooses and words
+
+
+@pytest.mark.parametrize(
+    ("days", "jobs", "grain"),
+    [
+        (2, 5_000, "hour"),
+        (2, 40, "hour"),
+        (85, 30, "week"),
+        (60, 5_000, "day"),
+        (60, 200, "week"),
+        (364, 3_000, "week"),
+        (1200, 9_000, "month"),
+    ],
+)
+def test_periods_are_short_but_hold_some_jobs(days: int, jobs: int, grain: str) -> None:
+    """The shortest periods of which there are not too many and in which ten jobs lie on average."""
+    since = NOW - timedelta(days=days)
+    assert choose_window(NOW, since, jobs, since=since, until=None).grain == grain
+
+
+def test_what_the_headline_compares() -> None:
+    """The last 30 days with the 30 before, as far as the lake reaches; a year of charts, from a whole period on."""
+    window = choose_window(NOW, NOW - timedelta(days=900), 9_000, since=None, until=None)
+    assert (window.recent, window.before) == (NOW - timedelta(days=30), NOW - timedelta(days=60))
+    assert window.since == datetime(2025, 4, 14, tzinfo=UTC)
+    assert choose_window(NOW, NOW - timedelta(days=50), 9_000, since=None, until=None).before is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (0.26, "0.3 s"), (59, "59 s"), (60, "1 min"), (252, "4.2 min"), (4680, "1.3 h"), (172_800, "2 days"), (-5, "-5 s"), (None, "\N{EN DASH}")],
+)  # fmt: skip
+def test_durations_in_words(seconds: float | None, words: str) -> None:
+    """In the unit people would take."""
+    assert duration(seconds).replace(SPACE, " ") == words
+
+
+def test_axes_hold_their_values() -> None:
+    """An axis begins and ends at a named value, and what is beyond an end lies on it."""
+    assert [name for _, name in share_axis(0.43).ticks] == [f"{n}{SPACE}%" for n in (0, 10, 20, 30, 40, 50)]
+    assert share_axis(0.0).high > 0
+    assert count_axis(17).high == 20
+    axis = duration_axis(5, 900)
+    assert (axis.low, axis.high) == (1, 3600)
+    assert axis.place(0) == 0
+    assert axis.place(-1) == 0
+    assert axis.place(1e9) == 1
+    assert [name for _, name in time_axis(datetime(2025, 11, 3, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC)).ticks] == [
+        "Dec 2025", "Jan 2026", "Feb", "Mar", "Apr", "May",
+    ]  # fmt: skip
