@@ -302,16 +302,15 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
     texts = _to_columns(pages)
     plain = texts.select(_IS_PLAIN).row(0, named=True)
     typed = texts.with_columns((_PLAIN if plain[field.column] else _ANY)[field.column] for field in _CHECKED)
-    before, after = texts.null_count().row(0, named=True), typed.null_count().row(0, named=True)
     rejected = [row for page in pages for row in page.rejected]
-    misfits = [field for field in _CHECKED if after[field.column] > before[field.column]]
+    misfits = [f for f in _CHECKED if typed[f.column].null_count() > texts[f.column].null_count()]
     if misfits:
         wrong = texts.select(
             pl.col(field.column).is_not_null() & typed[field.column].is_null() for field in misfits
         )
         rejected += _reject(pages, misfits, wrong)
         typed = typed.filter(~wrong.select(pl.any_horizontal(pl.all())).to_series())
-    return typed.select(COLUMNS), rejected
+    return pl.DataFrame([typed[column] for column in COLUMNS]), rejected
 
 
 def _to_columns(pages: Sequence[Page]) -> pl.DataFrame:
@@ -324,7 +323,8 @@ def _to_columns(pages: Sequence[Page]) -> pl.DataFrame:
     if any(page.extras for page in pages):
         extras = [extra for page in pages for extra in page.extras or [None] * len(page.rows)]
         return pl.DataFrame([*series, pl.Series(EXTRA.column, extras, dtype=pl.String)])
-    return pl.DataFrame(series).with_columns(pl.lit(None, pl.String).alias(EXTRA.column))
+    nothing = pl.Series(EXTRA.column, [], dtype=pl.String).extend_constant(None, len(series[0]))
+    return pl.DataFrame([*series, nothing])
 
 
 def _read_plain(column: pl.Expr) -> pl.Expr:

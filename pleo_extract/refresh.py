@@ -140,8 +140,15 @@ def created_month() -> pl.Expr:
 
 def months_of(frame: pl.DataFrame) -> list[str]:
     """The months that these rows fall in, in order."""
-    starts = frame.select(pl.col("created_at").dt.truncate("1mo").unique().sort()).to_series()
-    return [f"{start.year:04d}-{start.month:02d}" for start in starts]
+    created = frame["created_at"]
+    ends = [end for end in (created.min(), created.max()) if isinstance(end, datetime)]
+    if len({_name_month(end) for end in ends}) <= 1:  # the rule, in a list that is walked in order
+        return [_name_month(end) for end in ends[:1]]
+    return [_name_month(start) for start in created.dt.truncate("1mo").unique().sort()]
+
+
+def _name_month(start: datetime) -> str:
+    return f"{start.year:04d}-{start.month:02d}"
 
 
 def keep_latest(rows: pl.DataFrame) -> pl.DataFrame:

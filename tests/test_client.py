@@ -1499,7 +1499,7 @@ class TestSecrets:
         """F48: whatever fails, the canary is in no message, no cause, no local of any frame, no log record."""
         caplog.set_level(logging.DEBUG)
         monkeypatch.setattr(run_module, "LARGEST_PAGE", 100_000)
-        sandbox, patience = sandbox_of(f"*:{fault}"), Patience(attempts=3, read_seconds=0.05)
+        sandbox, patience = sandbox_of(f"*:{fault}"), Patience(attempts=3, read_seconds=0.5)
         with ExitStack() as stack:
             url = stack.enter_context(serve(sandbox)).url if wire == "socket" else NOWHERE
             app = None if wire == "socket" else sandbox

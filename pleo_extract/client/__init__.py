@@ -86,6 +86,7 @@ class Client:
         networked = transport is None or isinstance(transport, httpx.HTTPTransport)
         self._line = Line(
             server=self.server,
+            networked=networked and proxy is None,
             transport=open_transport(self.server, transport, in_flight, ca_file, proxy),
             credential=credential,
             window=open_window(rate, str(self.server), credential.fixed() if networked else None),

@@ -112,11 +112,11 @@ _limit: Final = _Limit()
 @contextmanager
 def limit_time(seconds: float) -> Iterator[None]:
     """What this thread sends and reads within is over after so many seconds, however slowly the bytes come."""
-    _limit.until = time.monotonic() + seconds
+    before, _limit.until = _limit.until, time.monotonic() + seconds
     try:
         yield
     finally:
-        _limit.until = math.inf
+        _limit.until = before
 
 
 class _Punctual:

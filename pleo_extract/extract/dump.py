@@ -203,6 +203,7 @@ class _Dump:
             base = self._open_lake()
             _log.info("dump of %d account(s) to %s", len(accounts), self.layout.root, extra={"run": self.run})
             self._read(accounts, base, update)
+            self._still_held()  # if not, it does not matter what went wrong
             self._publish([account for account in accounts if account.state is not None], base)
         except BaseException as exc:
             failure = self._explain(exc)

@@ -8,6 +8,7 @@ meanwhile cannot shift anything. Where offsets, `total` or order are missing the
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RowCount", "narrow", "read_list", "read_walk", "totals_of"]
 
+WORTH_SECONDS: Final = 0.007
+"""A thread more for each so many seconds that a page takes: a server that answers at once is read by one."""
 FEW_PAGES: Final = 8
 """A list or a segment that is shorter is not worth cutting."""
 
@@ -103,7 +106,12 @@ def _read_walks(
             goes_on = opening.step()
             while goes_on and not opening.held:  # the first sorting was refused: a simpler one is asked for
                 goes_on = opening.step()
-            drivers = [opening, *_cut(opening, segments)] if goes_on else [opening]
+            drivers = [opening]
+            if goes_on:
+                started = time.monotonic()
+                goes_on = opening.step()
+                worth = 1 + int((time.monotonic() - started) / WORTH_SECONDS)
+                drivers += _cut(opening, min(segments, worth)) if goes_on else []
         except PleoExtractError:
             if opening.held:
                 yield opening.take()
