@@ -11,8 +11,9 @@
 -- value_a, value_b  the figure in a and in b; null where n is 0
 -- change      value_b - value_a
 -- low, high   95 % interval of the change. Rates: Newcombe's hybrid score interval (1998, Statistics in
---             Medicine 17:873, method 10). Medians: the two medians' own intervals, from order statistics,
---             joined in the same way (Zou and Donner 2008, 27:1693); null where an n is below 6
+--             Medicine 17:873, method 10). Medians: the two medians' own intervals, from order statistics
+--             (of at least 95 % whatever the distribution), joined in the same way (Zou and Donner 2008,
+--             27:1693); null where an n is below 6
 -- differs     whether the interval leaves out 0. Of twenty comparisons without any change, one differs
 -- still_open_a, still_open_b  jobs that have not ended: neither failed nor not, and not in the medians
 WITH sided AS (

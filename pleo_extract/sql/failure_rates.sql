@@ -46,8 +46,16 @@ SELECT
     b.expired,
     b.with_errors,
     CAST(b.failed AS DOUBLE) / nullif(b.finished, 0) AS rate,
-    CASE WHEN b.finished > 0 THEN greatest(0e0, (b.middle - b.reach) / b.width) END AS low,
-    CASE WHEN b.finished > 0 THEN least(1e0, (b.middle + b.reach) / b.width) END AS high,
+    CASE
+        WHEN b.finished = 0 THEN NULL
+        WHEN b.failed = 0 THEN 0e0 -- exactly, not but for rounding
+        ELSE (b.middle - b.reach) / b.width
+    END AS low,
+    CASE
+        WHEN b.finished = 0 THEN NULL
+        WHEN b.failed = b.finished THEN 1e0
+        ELSE (b.middle + b.reach) / b.width
+    END AS high,
     b.jobs - b.finished AS still_open
 FROM bounded AS b
 ORDER BY b.period, b.company NULLS FIRST

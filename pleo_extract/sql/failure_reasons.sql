@@ -57,10 +57,16 @@ SELECT
     b.failed,
     b.finished,
     CAST(b.jobs AS DOUBLE) / b.failed AS share,
-    greatest(0e0, (b.jobs + 1.920729410347062e0 - b.share_reach) / (b.failed + 3.841458820694124e0)) AS share_low,
-    least(1e0, (b.jobs + 1.920729410347062e0 + b.share_reach) / (b.failed + 3.841458820694124e0)) AS share_high,
+    (b.jobs + 1.920729410347062e0 - b.share_reach) / (b.failed + 3.841458820694124e0) AS share_low,
+    CASE
+        WHEN b.jobs = b.failed THEN 1e0 -- exactly, not but for rounding
+        ELSE (b.jobs + 1.920729410347062e0 + b.share_reach) / (b.failed + 3.841458820694124e0)
+    END AS share_high,
     CAST(b.jobs AS DOUBLE) / b.finished AS rate,
-    greatest(0e0, (b.jobs + 1.920729410347062e0 - b.rate_reach) / (b.finished + 3.841458820694124e0)) AS rate_low,
-    least(1e0, (b.jobs + 1.920729410347062e0 + b.rate_reach) / (b.finished + 3.841458820694124e0)) AS rate_high
+    (b.jobs + 1.920729410347062e0 - b.rate_reach) / (b.finished + 3.841458820694124e0) AS rate_low,
+    CASE
+        WHEN b.jobs = b.finished THEN 1e0
+        ELSE (b.jobs + 1.920729410347062e0 + b.rate_reach) / (b.finished + 3.841458820694124e0)
+    END AS rate_high
 FROM bounded AS b
 ORDER BY b.period, b.company NULLS FIRST, b.jobs DESC, b.reason

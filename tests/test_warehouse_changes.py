@@ -1,0 +1,233 @@
+"""What changed and what stands out: `compare` and `incidents`."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from functools import cache
+from importlib import import_module
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from warehouse_jobs import (
+    START,
+    A,
+    Row,
+    ask,
+    frame,
+    job,
+    recorded,
+)
+
+from pleo_extract.sandbox import World
+
+# Untyped packages, of which only functions are used.
+np: Any = import_module("numpy")
+proportion: Any = import_module("statsmodels.stats.proportion")
+binom: Any = import_module("scipy.stats").binom
+
+close = pytest.approx
+
+
+@given(counts=st.tuples(*[st.integers(0, 60)] * 4), opened=st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_compare_rates_is_newcombes(counts: tuple[int, int, int, int], opened: int) -> None:
+    """The change of the failure rate has statsmodels' interval for two independent proportions, to 1e-9."""
+    failed_a, done_a, failed_b, done_b = counts
+    rows = stretch(0, failed_a, done_a) + stretch(1, failed_b, done_b, opened)
+    found = ask("FROM compare($a, $b, $b, NULL)", rows, a=START, b=START + timedelta(days=30))
+    if not rows:
+        assert found.height == 0
+        return
+    row = found.row(0, named=True)
+    n_a, n_b = failed_a + done_a, failed_b + done_b
+    assert (row["figure"], row["n_a"], row["n_b"], row["still_open_b"]) == ("failure_rate", n_a, n_b, opened)
+    if n_a and n_b:
+        low, high = proportion.confint_proportions_2indep(
+            failed_b, n_b, failed_a, n_a, compare="diff", method="newcomb"
+        )
+        assert (row["low"], row["high"]) == close((low, high), abs=1e-9)
+        assert row["change"] == close(failed_b / n_b - failed_a / n_a)
+        assert row["differs"] == (row["low"] > 0 or row["high"] < 0)
+    else:
+        assert (row["change"], row["low"], row["high"], row["differs"]) == (None,) * 4
+
+
+def stretch(month: int, failed: int, done: int, opened: int = 0) -> list[Row]:
+    """Jobs of one stretch of 30 days."""
+    statuses = ["failed"] * failed + ["completed"] * done + ["pending"] * opened
+    return [
+        job(1000 * month + n, status, created_at=START + timedelta(days=30 * month))
+        for n, status in enumerate(statuses)
+    ]
+
+
+@given(st.lists(st.integers(1, 50), max_size=40), st.lists(st.integers(1, 50), max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_compare_medians_joins_order_statistics(first: list[int], second: list[int]) -> None:
+    """Medians are numpy's; each has an interval of 95 % by the binomial, or none below six; joined by squares."""
+    rows = [
+        job(
+            n,
+            created_at=START + timedelta(days=30 * side),
+            started_at=START + timedelta(days=30 * side, seconds=s),
+        )
+        for n, (side, s) in enumerate([(0, s) for s in first] + [(1, s) for s in second])
+    ]
+    found = ask(
+        "FROM compare(NULL, $b, $b, NULL) WHERE figure = 'median_queue_seconds'",
+        rows,
+        b=START + timedelta(days=15),
+    )
+    for row in found.iter_rows(named=True):
+        for value, values in ((row["value_a"], first), (row["value_b"], second)):
+            assert value == (close(float(np.median(values))) if values else None)
+        if min(len(first), len(second)) < 6:
+            assert (row["low"], row["high"]) == (None, None)
+        else:
+            (low_a, high_a), (low_b, high_b) = (median_interval(values) for values in (first, second))
+            below, above = (
+                math.hypot(row["value_b"] - low_b, high_a - row["value_a"]),
+                math.hypot(high_b - row["value_b"], row["value_a"] - low_a),
+            )
+            assert row["change"] == close(row["value_b"] - row["value_a"])
+            assert (row["low"], row["high"]) == close(
+                (row["change"] - below, row["change"] + above), abs=1e-9
+            )
+
+
+def median_interval(values: list[int]) -> tuple[float, float]:
+    """A symmetric pair of order statistics that holds the median with 95 % or a little more, by the binomial."""
+    n = len(values)
+    rank = math.floor((n + 1 - 1.959963984540054 * math.sqrt(n)) / 2)
+    assert 1 - 2 * binom.cdf(rank - 1, n, 0.5) >= 0.95
+    assert 1 - 2 * binom.cdf(rank + 1, n, 0.5) < 0.95
+    ordered = sorted(values)
+    return ordered[rank - 1], ordered[n - rank]
+
+
+# Incidents
+
+
+@cache
+def sandbox_year(
+    seed: int, jobs: int = 12_000
+) -> tuple[pl.DataFrame, tuple[datetime, datetime], tuple[str, ...]]:
+    """A year of the sandbox: its jobs, the week of its outage, the companies that were hit."""
+    world = World(jobs=jobs, companies=4, seed=seed)
+    return recorded(world.visible()), world.outage, world.companies[::2]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_sandboxs_outage_is_found(seed: int) -> None:
+    """Its week is an incident of the companies that were hit, for reasons of the accounting system."""
+    jobs, (began, ceased), hit = sandbox_year(seed)
+    found = ask("FROM incidents('week')", jobs).filter(
+        pl.col("period").is_between(
+            (began - timedelta(days=7)).replace(tzinfo=None), ceased.replace(tzinfo=None)
+        )
+    )
+    assert set(found["company_id"]) == set(hit)
+    assert (
+        found["reasons"]
+        .str.contains("^(accounting_system_timeout|accounting_system_unreachable|service_unreachable) ")
+        .all()
+    )
+    assert (found["rate"] > found["limit_rate"]).all()
+
+
+def test_the_sandboxs_other_companies_are_quiet() -> None:
+    """Whoever was not hit has no more incidents than the stated level, a year of ups and downs long."""
+    alarms = judged = 0
+    for seed in range(1, 9):
+        jobs, _, hit = sandbox_year(seed)
+        days = ask(
+            "FROM incidents('day', every_period := TRUE)", jobs.filter(~pl.col("company_id").is_in(hit))
+        )
+        alarms, judged = alarms + days.filter("is_incident").height, judged + days.height
+    assert judged > 740
+    assert alarms <= judged / 740
+
+
+def test_chance_raises_no_more_alarms_than_stated() -> None:
+    """Over many quiet years of one rate, at most one judged period in 740 is an incident, small or large."""
+    luck = Random(20261124)
+    for daily, chance in ((12, 0.02), (30, 0.1), (120, 0.05)):
+        rows = []
+        for year in range(12):
+            company = f"{year:08d}-0000-4000-8000-000000000000"
+            for day in range(250):
+                failed = sum(luck.random() < chance for _ in range(daily))
+                rows += [(company, START + timedelta(days=day), "failed")] * failed
+                rows += [(company, START + timedelta(days=day), "completed")] * (daily - failed)
+        found = ask("FROM incidents('day', every_period := TRUE)", quick(rows))
+        assert found.height == 12 * 242
+        assert found.filter("is_incident").height <= found.height / 740
+
+
+def quick(rows: list[tuple[str, datetime, str]]) -> pl.DataFrame:
+    """Many jobs by company, creation and status alone."""
+    usual = frame([job(0)])
+    columns = pl.DataFrame(rows, schema=["company_id", "created_at", "status"], orient="row")
+    return columns.join(usual.drop(columns.columns), how="cross").select(usual.columns)
+
+
+@given(
+    days=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=0, max_size=75),
+    at_least=st.sampled_from((1, 10)),
+)
+@settings(max_examples=30, deadline=None)
+def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: int) -> None:
+    """Baseline, score, spread and limit, said again in plain Python over the 60 periods before."""
+    rows = [
+        (A, START + timedelta(days=n), status)
+        for n, (failed, done) in enumerate(days)
+        for status in ["failed"] * failed + ["completed"] * done
+    ]
+    found = ask(
+        "FROM incidents('day', at_least := $n, every_period := TRUE)", quick(rows) if rows else [], n=at_least
+    )
+    expected = control_chart([(f, f + d) for f, d in days if f + d >= at_least])
+    assert found.height == len(expected)
+    for row, chart in zip(found.iter_rows(named=True), expected, strict=True):
+        assert (row["usual_rate"], row["sigmas"]) == close(chart[:2], abs=1e-9)
+        assert row["limit_rate"] == close(chart[2], abs=1e-9)
+        assert row["is_incident"] == (row["sigmas"] > 3)
+        if abs(row["sigmas"] - 3) > 1e-9 and row["limit_rate"] < 1:
+            assert row["is_incident"] == (row["rate"] > row["limit_rate"])
+
+
+def control_chart(periods: list[tuple[int, int]]) -> list[tuple[float, float, float]]:
+    """Usual rate, sigmas and limit of each judged period, from (failed, finished) of each."""
+    scores: list[float | None] = []
+    judged = []
+    for place, (k, n) in enumerate(periods):
+        past = periods[max(0, place - 60) : place]
+        past_k, past_n = sum(p[0] for p in past), sum(p[1] for p in past)
+        if not past:
+            scores.append(None)
+            continue
+        usual, deviation = angle(past_k, past_n), math.sqrt(1 / (4 * n + 2) + 1 / (4 * past_n + 2))
+        scores.append((angle(k, n) - usual) / deviation)
+        moves = [abs(new - old) for old, new in pairwise(scores[:-1]) if old is not None and new is not None][
+            -60:
+        ]
+        moves = moves[-(len(past)) :]
+        spread = max(1.0, sum(moves) / len(moves) / (2 / math.sqrt(math.pi)) if moves else 1.0)
+        student = 1 + 2.5 / max(1, len(moves)) + 5.75 / max(1, len(moves)) ** 2
+        if len(past) >= 8:
+            top = min(math.pi / 2, usual + 3 * deviation * spread * student)
+            limit = min(1.0, ((n + 0.75) * math.sin(top) ** 2 - 0.375) / n)
+            score = (angle(k, n) - usual) / deviation
+            judged.append((past_k / past_n, score / spread / student, limit))
+    return judged
+
+
+def angle(k: int, n: int) -> float:
+    """Anscombe's arcsine of a proportion."""
+    return math.asin(math.sqrt((k + 0.375) / (n + 0.75)))
