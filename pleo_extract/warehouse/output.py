@@ -157,6 +157,9 @@ def _cells(con: duckdb.DuckDBPyConnection, kind: str, *, formula_safe: bool) -> 
 
 def _shown(column: str, kind: str) -> str:
     cell = _quoted(column)
+    if kind == "TIMESTAMP":  # a period; where all begin a day, the day says it
+        days = f"bool_and({cell} = date_trunc('day', {cell})) OVER ()"
+        return f"CASE WHEN {days} THEN strftime({cell}, '%Y-%m-%d') ELSE CAST({cell} AS VARCHAR) END"
     return f"CAST({f'round({cell}, 4)' if kind in {'DOUBLE', 'FLOAT'} else cell} AS VARCHAR)"
 
 
