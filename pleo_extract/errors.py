@@ -63,16 +63,18 @@ class PleoExtractError(Exception):
     """
 
     code: ClassVar[int] = 1
+    advice: ClassVar[str] = ""
     receipt: Mapping[str, Any] | None = None
     page: int | None = None
 
     def tell(self) -> str:
-        """The message in one line, with the run, account and page it is about where these are known."""
+        """The message in one line: which run, account and page, where these are known; what happened; what to do."""
         said = self.receipt or {}
         where = [f"{name} {said[name]}" for name in ("run", "account") if said.get(name)]
         if self.page is not None and f"page {self.page}" not in str(self):
             where.append(f"page {self.page}")
-        return escape(": ".join([", ".join(where), str(self)] if where else [str(self)]), 2000)
+        advice = f". {self.advice}" if self.advice and "again" not in str(self) else ""
+        return escape(": ".join([", ".join(where), str(self)] if where else [str(self)]), 2000) + advice
 
 
 class UsageError(PleoExtractError, ValueError):
@@ -140,6 +142,7 @@ class ContractError(PleoExtractError):
     """The server broke its contract; trying again by itself will hardly help."""
 
     code = 76
+    advice = "Run again; if it stays, report it with this message"
 
 
 class PageError(ContractError):
