@@ -143,7 +143,8 @@ class TestWays:
         assert (walk.pages, walk.rows, walk.distinct) == (-(-250 // min(100, limit)), 250, 250)
         assert (walk.order, walk.ended) == ("strict", "end")
         assert (walk.first_total, walk.last_total) == (250, 250)
-        assert walk.edge == trip.keys[-1]
+        assert (walk.first, walk.edge) == (trip.keys[0], trip.keys[-1])
+        assert walk.newest == max(trip.keys)
         assert walk.understood == (query.sorting_keys, query.sorting_order, min(100, limit))
 
     @pytest.mark.parametrize("limit", [1, 7, 100, 1000])
@@ -551,6 +552,18 @@ class TestUntil:
         assert len(trip.keys) == 5
         assert walk.ended == "end"
 
+    @pytest.mark.parametrize("descending", [False, True])
+    def test_ties_in_unknown_order_are_read_on(self, descending: bool) -> None:  # noqa: FBT001 - a case
+        """Where only createdAt is proven, jobs of the same instant may follow: the walk stops strictly beyond it."""
+        order = "DESC" if descending else "ASC"
+        echo: dict[str, Any] = {"sorting_keys": ("createdAt",), "sorting_order": (order,)}
+        tied = [(key(5)[0], key(n)[1]) for n in ((1, 4, 2) if descending else (7, 4, 6))]
+        pages = [page(cursor="A" * (n + 1), rows=1, keys=(k,), **echo) for n, k in enumerate(tied)]
+        beyond = page(3 if descending else 8, cursor="B", **echo)
+        walk = Walk(NEWEST_FIRST if descending else BY_CREATION, until=tied[0])
+        assert drive(walk, replay(*pages, beyond)).keys == [*tied, *beyond.keys]
+        assert (walk.order, walk.ended) == ("created", "until")
+
     def test_rows_without_keys_do_not_stop_it(self) -> None:
         """Pages of unusable rows, or of none, say nothing of where the walk is."""
         walk = Walk(BY_CREATION, until=key(5))
@@ -700,6 +713,19 @@ class TestLostCursors:
         walk = Walk(replace(BY_CREATION, statuses=("failed",)))
         drive(walk, replay(*odd, REFUSED, *odd, last))
         assert (walk.distinct, walk.unkeyed, walk.restarts) == (5, 5, 1)
+        walk = Walk(BY_CREATION)
+        drive(
+            walk,
+            replay(
+                *odd,
+                REFUSED,
+                odd[3],
+                replace(last, has_next=True, end_cursor="G"),
+                page(cursor="F", rows=4),
+                page(cursor=None, rows=1),
+            ),
+        )
+        assert (walk.distinct, walk.unkeyed) == (5, 10)
 
     def test_segments_go_back_within_themselves(self) -> None:
         """A walk that began at an offset goes back to a place counted from there."""
@@ -769,6 +795,35 @@ class TestMarks:
         again = Walk(BY_CREATION, mark=walk.mark())
         assert drive(again, ask(sandbox)).asked == []
         assert (again.ended, again.distinct) == ("end", 250)
+
+    def test_what_was_known_is_known(self) -> None:
+        """Totals, first and newest key are those of the whole walk; and so is the order, over the place of the pause."""
+        first = Walk(BY_CREATION)
+        drive(first, replay(page(1, 2, cursor="A", total=9), page(3, cursor="B", total=8)), pages=2)
+        second = Walk(BY_CREATION, mark=first.mark())
+        drive(second, replay(page(4, cursor=None, total=7)))
+        assert (second.first_total, second.last_total) == (9, 7)
+        assert (second.first, second.newest, second.edge) == (key(1), key(4), key(4))
+        assert second.understood == (("createdAt", "id"), ("ASC", "ASC"), 100)
+        broken = Walk(BY_CREATION, mark=first.mark())
+        drive(broken, replay(page(3, 4, cursor=None)))
+        assert (broken.order, broken.distinct) == ("created", None)
+
+    def test_without_a_cursor(self) -> None:
+        """A mark that has no usable cursor sends the walk to its start; what was read there before is not counted again."""
+        sandbox = sandbox_of(max_limit=40)
+        first = Walk(BY_CREATION)
+        drive(first, ask(sandbox), pages=3)
+        for mark in (
+            Walk(BY_CREATION).mark(),
+            replace(first.mark(), cursor=None),
+            replace(first.mark(), cursor="?"),
+        ):
+            second = Walk(BY_CREATION, mark=mark)
+            trip = drive(second, ask(sandbox))
+            assert trip.asked[0] == BY_CREATION
+            assert sorted(trip.keys) == keys_of(sandbox)
+            assert (second.order, second.distinct) == ("strict", 250)
 
     def test_the_cursor_is_gone_meanwhile(self) -> None:
         """Where the cursor of the mark is no longer taken, the walk goes on near the place it had reached."""
