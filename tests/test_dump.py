@@ -86,22 +86,38 @@ def test_a_refresh_brings_what_is_new_and_what_changed(
     assert verify_lake(tmp_path).ok
 
 
-def test_a_refresh_rewrites_only_the_months_touched(
+def test_a_lake_of_100_000_jobs_is_refreshed_in_a_handful_of_requests(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """About 150 new jobs and those that ended: at most 10 requests, and only their months are written."""
-    sandbox = make_sandbox(jobs=20_000)
-    refresh(sandbox)
+    """Nothing new: at most 6 requests, no file. 150 new and 40 changed jobs: at most 10, and only their months written."""
+    sandbox = make_sandbox(jobs=100_000)
+    world = sandbox.world
+    running = [
+        world.insert(
+            world.now - timedelta(minutes=30 * n), status="in_progress", startedAt="2026-11-01T00:00:00Z"
+        )
+        for n in range(40)
+    ]
+    first = refresh(sandbox)
+    assert first.pages - first.requests == 0
+    assert first.pages <= -(-first.distinct // 100) + 1  # no page twice
+    again = refresh(sandbox)
+    assert (again.mode, again.published, again.months_written) == ("refresh", False, [])
+    assert len(sandbox.requests) <= 6
     before = scan_lake(tmp_path).collect()
-    while len(sandbox.world.visible()) < 20_150:
-        sandbox.world.advance(HOUR)
+    for job in running:
+        world.change(job["id"], job["companyId"], status="completed", completedAt="2026-11-01T01:00:00Z")
+    world.advance(1.4 * DAY)
     receipt = refresh(sandbox)
     assert receipt.mode == "refresh", receipt.why_full
-    assert receipt.requests <= 10
+    assert len(sandbox.requests) <= 10
     after = scan_lake(tmp_path).collect()
     changed = after.join(before, on=after.columns, how="anti", nulls_equal=True)
+    assert after.height - before.height >= 150
+    assert changed.height >= 190
     assert receipt.months_written == sorted(set(changed["created_at"].dt.strftime("%Y-%m")))
-    assert wrong(sandbox, tmp_path) == []
+    listed = {(job["companyId"], job["id"], job["status"]) for job in world.visible()}
+    assert set(after.select("company_id", "id", "status").iter_rows()) == listed
 
 
 def test_old_stuck_jobs_do_not_cost_history(
