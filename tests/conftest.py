@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from canary import (
+    CANARY,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+    pytest_unconfigure,
+    search_later,
+)
 
 from pleo_extract import Client
+from pleo_extract.cli import main
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
+
+pytest.register_assert_rewrite("trial")
+from trial import Trial  # noqa: E402 - its assertions are to say what they compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-CANARY = API_KEY
+__all__ = [
+    "pytest_configure",
+    "pytest_runtest_makereport",
+    "pytest_runtest_setup",
+    "pytest_unconfigure",
+]
 
 
 class FakeClock:
@@ -35,11 +56,20 @@ class FakeClock:
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No credential of the developer's, and no window shared with other tests or programs."""
+def own_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """No credential of the developer's, no window or log shared with other tests or programs."""
     for name in [name for name in os.environ if name.startswith("PLEO_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    search_later(cache)
+    log = logging.getLogger("pleo_extract")
+    before = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.propagate = before[0], before[2]
+    log.setLevel(before[1])
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +90,8 @@ def open_client(clock: FakeClock) -> Iterator[Callable[[Sandbox], Client]]:
     opened: list[Client] = []
 
     def open_one(sandbox: Sandbox) -> Client:
-        client = Client(
-            "http://127.0.0.1:1", api_key=API_KEY, transport=sandbox, clock=clock, rate=10_000_000
-        )
+        sandbox._access.setdefault(("basic", CANARY), None)
+        client = Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox, clock=clock, rate=10_000_000)
         opened.append(client)
         return client
 
@@ -76,6 +105,49 @@ def make_sandbox() -> Callable[..., Sandbox]:
     """Makes sandboxes: `jobs`, `faults` and any of the rules by name."""
 
     def make(jobs: int = 300, faults: str = "", seed: int = 7, **rules: object) -> Sandbox:
-        return Sandbox(World(jobs=jobs, seed=seed), rules=Rules(**rules), faults=faults)  # type: ignore[arg-type]
+        return Sandbox(
+            World(jobs=jobs, seed=seed),
+            rules=Rules(**rules),  # type: ignore[arg-type]
+            faults=faults,
+            api_keys={CANARY: None, API_KEY: None},
+        )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def dumped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of the trials' world, to copy."""
+    return Trial("refresh", tmp_path_factory.mktemp("dumped") / "lake", FakeClock()).lake
+
+
+@pytest.fixture(params=["first", "refresh"])
+def trial(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, dumped: Path) -> Trial:
+    """A dump to be tried by faults: the first of a lake, and a refresh of one."""
+    return Trial(request.param, tmp_path / "lake", clock, dumped=dumped)
+
+
+class Said(NamedTuple):
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def pleo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
+    """Runs `pleo-extract` with these words."""
+
+    def run(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["pleo-extract", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capfd.readouterr()
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

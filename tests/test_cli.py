@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
+from canary import CANARY
 
-from pleo_extract.cli import main
 from pleo_extract.lake import Layout, hold_lock
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 
@@ -20,36 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from conftest import Said
+
     from pleo_extract.sandbox import Served
-
-CANARY = "plp_canary_7f3a"
-
-
-class Said(NamedTuple):
-    """What a command said and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def pleo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
-    """Runs `pleo-extract` with these words."""
-
-    def run(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["pleo-extract", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capfd.readouterr()
-        assert CANARY not in said.out + said.err
-        return Said(int(ended.value.code or 0), said.out, said.err)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 import pytest
+from canary import CANARY
 
 from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import (
@@ -22,7 +23,7 @@ from pleo_extract.errors import (
     UsageError,
 )
 from pleo_extract.lake import Layout, hold_lock
-from pleo_extract.sandbox import API_KEY, Sandbox, World
+from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -397,7 +398,7 @@ def test_companies_share_a_lake(make_sandbox: MakeSandbox, tmp_path: Path) -> No
     """Companies dumped one by one into one lake keep a state each; a refresh of one leaves the others alone."""
     sandbox = make_sandbox(jobs=2_000)
     one, two = sandbox.world.companies[:2]
-    with Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox, rate=100_000) as client:
+    with Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox, rate=100_000) as client:
         dump_export_jobs(tmp_path, company_id=one, client=client)
         dump_export_jobs(tmp_path, company_id=two, client=client)
         sandbox.world.advance(5 * DAY)

@@ -11,6 +11,7 @@ import duckdb
 import polars as pl
 import pyarrow.dataset as pads
 import pytest
+from canary import CANARY
 
 from pleo_extract import (
     COLUMNS,
@@ -35,7 +36,7 @@ from pleo_extract.errors import (
     WalkError,
 )
 from pleo_extract.lake import Layout
-from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+from pleo_extract.sandbox import Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,10 +187,10 @@ def test_company_id_from_argument_or_client(make_sandbox: MakeSandbox) -> None:
     sandbox = make_sandbox(jobs=500)
     company = sandbox.world.visible()[0]["companyId"]
     with Client(
-        "http://127.0.0.1:1", api_key=API_KEY, transport=sandbox, company_id=company.upper()
+        "http://127.0.0.1:1", api_key=CANARY, transport=sandbox, company_id=company.upper()
     ) as client:
         at_client = load_export_jobs(client=client)
-    with Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox) as client:
+    with Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox) as client:
         in_call = load_export_jobs(company_id=company, client=client)
     assert at_client.equals(in_call)
     assert set(in_call["company_id"]) == {company}
@@ -373,10 +374,10 @@ def test_unchanged_months_are_hard_links(
 def test_one_lake_one_server(make_sandbox: MakeSandbox, tmp_path: Path) -> None:
     """A lake belongs to the server it was dumped from; another server is a configuration error, not a mixture."""
     sandbox = make_sandbox()
-    with Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox) as client:
+    with Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox) as client:
         dump_export_jobs(tmp_path, client=client)
     with (
-        Client("http://127.0.0.1:2", api_key=API_KEY, transport=sandbox) as client,
+        Client("http://127.0.0.1:2", api_key=CANARY, transport=sandbox) as client,
         pytest.raises(Exception, match="lake of its own") as caught,
     ):
         dump_export_jobs(tmp_path, client=client)
@@ -449,9 +450,9 @@ def test_the_latest_version_of_a_job_stays(
 
 def test_over_a_real_socket(tmp_path: Path) -> None:
     """The same over HTTP on loopback, compressed, while the world moves with every request."""
-    sandbox = Sandbox(World(jobs=3_000, seed=3), rules=Rules(tick=30.0, gzip=True))
+    sandbox = Sandbox(World(jobs=3_000, seed=3), rules=Rules(tick=30.0, gzip=True), api_keys={CANARY: None})
     since = sandbox.world.now
-    with serve(sandbox) as running, Client(running.url, api_key=API_KEY, rate=100_000) as client:
+    with serve(sandbox) as running, Client(running.url, api_key=CANARY, rate=100_000) as client:
         dump_export_jobs(tmp_path, client=client)
         frame = load_export_jobs(client=client)
     assert wrong(sandbox, frame, since) == []

@@ -1,0 +1,199 @@
+"""A trial: a lake, a server that can be struck, and what must hold before, during and after."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from canary import CANARY
+
+from pleo_extract import Client, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
+from pleo_extract.errors import PleoExtractError
+from pleo_extract.sandbox import Rules, Sandbox, World, parse_faults, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import polars as pl
+
+    from pleo_extract.client import Clock
+    from pleo_extract.extract import Receipt
+    from pleo_extract.sandbox import Request, Response
+
+__all__ = ["PAGE", "Trial", "edit_pages"]
+
+PAGE = 20
+"""Rows on a page of the trial's server."""
+JOBS = 240
+DAY = 86_400.0
+
+
+class Trial:
+    """An empty lake (`first`), or one whose world went on for 20 days since (`refresh`), and a server to strike.
+
+    The first dump is 12 pages of 20; the refresh asks for the open jobs with its first request and for the newer ones,
+    10 pages, from the second on. `dumped` is a lake of that world, dumped before; without it, it is dumped now.
+    """
+
+    nowhere = "http://127.0.0.1:1"
+    """The address of the server where it is called in process."""
+
+    def __init__(self, mode: str, lake: Path, clock: Clock, *, dumped: Path | None = None) -> None:
+        self.mode = mode
+        self.lake = lake
+        self.clock = clock
+        self.url = self.nowhere
+        self.transport: Any = None
+        self.options: dict[str, Any] = {"in_flight": 1, "rate": 10_000_000}
+        self.sandbox = Sandbox(
+            World(jobs=JOBS, days=30),
+            rules=Rules(max_limit=PAGE),
+            api_keys={CANARY: None},
+            tokens={CANARY: None},
+        )
+        if mode == "refresh":
+            if dumped is None:
+                self.dump()
+            else:
+                shutil.copytree(dumped, lake, symlinks=True, ignore=shutil.ignore_patterns("jobs.duckdb"))
+            self.sandbox.world.advance(20 * DAY)
+        self.strike()
+
+    def strike(self, faults: str = "", **rules: Any) -> None:
+        """From now on the server behaves so; its requests are counted from nought."""
+        self.sandbox.faults = parse_faults(faults)
+        self.sandbox.rules = replace(self.sandbox.rules, **rules)
+        self.sandbox.requests.clear()
+        self.sandbox._cursors_asked.clear()
+        self.sandbox._spelled.clear()  # as the rules were before
+
+    @contextlib.contextmanager
+    def on_the_wire(self) -> Iterator[str]:
+        """Over a real socket from here on; the lake is told that its server has moved there."""
+        with serve(self.sandbox) as running:
+            self.move(running.url)
+            yield running.url
+
+    def move(self, url: str) -> None:
+        """The server has another address."""
+        for path in self.lake.glob("_meta/0*.json"):
+            path.write_text(path.read_text().replace(self.url, url))
+        self.url = url
+
+    def open(self, **options: Any) -> Client:
+        """A client of the server, with the canary for a key."""
+        given = {"api_key": CANARY, "clock": self.clock, **self.options, **options}
+        if "access_token" in given:
+            del given["api_key"]
+        if self.url == self.nowhere:
+            given["transport"] = self.transport or self.sandbox
+        return Client(self.url, **given)
+
+    def dump(self, *, client: dict[str, Any] | None = None, **options: Any) -> Receipt:
+        """Dump to the lake."""
+        with self.open(**client or {}) as opened:
+            return dump_export_jobs(self.lake, client=opened, **options)
+
+    def load(self, **client: Any) -> pl.DataFrame:
+        """Load what there is."""
+        with self.open(**client) as opened:
+            return load_export_jobs(client=opened)
+
+    def survives(self, **options: Any) -> Receipt:
+        """A dump that comes to its end in spite of it, with the truth in the lake."""
+        receipt = self.dump(**options)
+        assert (receipt.code, receipt.mode) == (0, "full" if self.mode == "first" else "refresh"), receipt
+        assert self.wrong() == []
+        assert verify_lake(self.lake).ok
+        return receipt
+
+    def fails(self, error: type[PleoExtractError], *, at_most: int, **options: Any) -> PleoExtractError:
+        """A dump that ends in this error: nothing published, nothing lost, all said in one line, requests bounded."""
+        before = self.published()
+        with pytest.raises(PleoExtractError) as caught:
+            self.dump(**options)
+        failure = caught.value
+        assert type(failure) is error, failure
+        assert failure.receipt is not None
+        assert (failure.receipt["code"], failure.receipt["published"]) == (error.code, False)
+        assert self.published() == before
+        assert verify_lake(self.lake).ok
+        assert len(self.sandbox.requests) <= at_most
+        self._is_recorded(failure)
+        return failure
+
+    def _is_recorded(self, failure: PleoExtractError) -> None:
+        """One line that names run and account, and where it was reading; the run's record says the same."""
+        line = failure.tell()
+        assert line.isprintable()
+        assert failure.receipt is not None
+        assert f"run {failure.receipt['run']}, account {self.url} *" in line
+        about_a_page = self.sandbox.requests != [] and "nothing was published" not in line
+        assert re.search(r"page \d+", line) or not about_a_page, line
+        last = json.loads((self.lake / "_meta/last_run.json").read_text())
+        assert (last["run"], last["code"], last["published"]) == (failure.receipt["run"], failure.code, False)
+        assert last["error"].split("; ")[0] in line
+
+    def fails_of(self, *faults: str, error: type[PleoExtractError], at_most: int) -> None:
+        """Dump after dump against such faults, each going on with what was staged before; then a server that is well."""
+        for fault in faults:
+            self.strike(fault)
+            self.fails(error, at_most=at_most)
+        self.heals()
+
+    def heals(self, **options: Any) -> Receipt:
+        """The next dump, of a server that is well again, goes on with what was staged and ends with the truth."""
+        staged = self.staged()
+        self.transport = None
+        self.strike()
+        receipt = self.dump(**options)
+        assert receipt.code == 0
+        assert receipt.resumed == (staged > 0)
+        assert self.wrong() == []
+        assert verify_lake(self.lake).ok
+        assert self.staged() == 0
+        return receipt
+
+    def wrong(self, **asked: Any) -> list[Any]:
+        """What the server, which knows the truth, finds wrong with the lake."""
+        rows = scan_lake(self.lake).collect().drop("extra").to_dicts()
+        return self.sandbox.truth(rows, self.sandbox.world.now, **asked)
+
+    def staged(self) -> int:
+        """Rows fetched and not yet published."""
+        journals = self.lake.glob("_staging/*/journal.jsonl")
+        return sum(
+            json.loads(line)["rows"] for journal in journals for line in journal.read_text().splitlines()
+        )
+
+    def published(self) -> dict[str, str]:
+        """What readers see and the next run builds on: pointer, snapshot and manifest, each file with its hash."""
+        current = self.lake / "current"
+        if not current.is_symlink():
+            return {}
+        files = [*current.glob("*/*"), self.lake / f"_meta/{current.resolve().name}.json"]
+        found = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return found | {"current": str(current.readlink())}
+
+
+def edit_pages(
+    sandbox: Sandbox, edit: Callable[[dict[str, Any], int], object]
+) -> Callable[[Request], Response]:
+    """The sandbox with its pages changed on their way: `edit` gets the page, in place, and the request's number."""
+
+    def answer(request: Request) -> Response:
+        said = sandbox(request)
+        if said.status != 200:
+            return said
+        page = json.loads(said.body)
+        edit(page, len(sandbox.requests))
+        return replace(said, body=json.dumps(page).encode())
+
+    return answer
