@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format sample docs picture notebooks clean
+.PHONY: demo test check faults format sample docs picture notebooks clean
 
 demo: .venv/demo.stamp
 	$(BIN)/pleo-extract demo --out demo/export_jobs
@@ -17,6 +17,10 @@ test: .venv/test.stamp
 check: .venv/test.stamp
 	.ci/contract
 	.ci/browser
+
+# Every fault that is tried, and whether it is survived; see tests/fault_table.py.
+faults: .venv/test.stamp
+	$(BIN)/python tests/fault_table.py -n auto
 
 format: .venv/test.stamp
 	$(BIN)/ruff format .

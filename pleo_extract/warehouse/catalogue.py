@@ -53,6 +53,7 @@ def write_catalogue(
                 con.execute("USE fresh")
                 for definition in definitions(source, companies=companies, self_contained=True):
                     con.execute(definition)
+            fresh.chmod(fresh.stat().st_mode & 0o755)  # nobody else writes it, whatever the umask
             fresh.replace(target)
-    except (OSError, duckdb.IOException) as exc:
+    except (OSError, duckdb.Error) as exc:
         raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc

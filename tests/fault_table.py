@@ -1,0 +1,187 @@
+"""The fault table: `python tests/fault_table.py` tries every fault and prints which were survived.
+
+The tests of a fault are those whose names begin with its number, `test_f17_repeated_cursor`; several faults may share
+one, `test_f5_f6_...`. It ends with 1 when a test failed or a fault has none.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from xml.etree import ElementTree as ET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["FAULTS", "NOT_TRIED", "Row", "faults_of", "make_table", "missing", "names_of_tests"]
+
+FAULTS: Final = {
+    1: "429 with seconds",
+    2: "429 with a date",
+    3: "429 with nothing usable",
+    4: "server errors",
+    5: "connection reset",
+    6: "body cut short",
+    7: "body that drips",
+    8: "silence",
+    9: "200 that is no page",
+    10: "bytes that are no JSON",
+    11: "small body, huge page",
+    12: "redirects",
+    13: "no host, bad certificate",
+    14: "token refused or expired",
+    15: "one company refused",
+    16: "cursor no longer taken",
+    17: "cursors in a circle",
+    18: "more, but no cursor",
+    19: "empty pages",
+    20: "total that lies",
+    21: "list that ends early",
+    22: "row on two pages",
+    23: "list that moves",
+    24: "parameters ignored",
+    25: "our own load",
+    26: "unknown values",
+    27: "rows that do not fit",
+    28: "numbers that do not fit",
+    29: "odd instants",
+    30: "unknown fields",
+    31: "texts that harm",
+    32: "same id, two companies",
+    33: "odd UUIDs",
+    34: "killed at any moment",
+    35: "power loss",
+    36: "told to stop",
+    37: "two writers",
+    38: "stale lock, fork",
+    39: "disk full or failing",
+    40: "clocks that jump",
+    41: "strangers in the lake",
+    42: "lake of another version",
+    43: "damaged lake",
+    44: "reader during publish",
+    45: "little memory",
+    46: "object store fails",
+    47: "object store conflicts",
+    48: "secret shown",
+    49: "other hosts",
+    50: "paths from the server",
+    51: "SQL from outside",
+    52: "HTML from the server",
+    53: "formulas in CSV",
+    54: "control characters",
+    55: "other users' eyes",
+    56: "supply chain",
+}
+"""The faults by number, in few words."""
+NOT_TRIED: Final = {
+    25: "an aim: measured, not tested",
+    46: "later: with the object stores",
+    47: "later: with the object stores",
+    56: "an aim: looked at with each release",
+}
+"""Why a fault has no test."""
+
+HERE: Final = Path(__file__).parent
+_DEFINED: Final = re.compile(r"^ *(?:async )?def (test_f\d\w*)\(", re.MULTILINE)
+
+
+def faults_of(test: str) -> list[int]:
+    """The numbers that a test's name begins with."""
+    found = re.match(r"test((?:_f\d+)+)_", test)
+    return [int(number) for number in re.findall(r"\d+", found[1])] if found else []
+
+
+def names_of_tests() -> Iterator[str]:
+    """The names of all tests that are named after faults, from the files."""
+    for path in sorted(HERE.rglob("test_*.py")):
+        yield from _DEFINED.findall(path.read_text(encoding="utf-8"))
+
+
+def missing() -> list[int]:
+    """The faults that have no test and should."""
+    tested = {number for name in names_of_tests() for number in faults_of(name)}
+    return sorted(FAULTS.keys() - tested - NOT_TRIED.keys())
+
+
+class Row:
+    """One fault: how many cases were tried and survived, what failed, what could not be tried and why."""
+
+    def __init__(self) -> None:
+        self.tried = 0
+        self.survived = 0
+        self.lost: list[str] = []
+        self.skipped: Counter[str] = Counter()
+
+    def count(self, case: ET.Element) -> None:
+        """Add one case of the report."""
+        name, bad = case.get("name", "?"), [case.find(tag) for tag in ("failure", "error")]
+        skipped = case.find("skipped")
+        if skipped is not None and skipped.get("type") == "pytest.skip":
+            self.skipped[skipped.get("message", "")] += 1
+            return
+        self.tried += 1
+        if skipped is not None:  # known not to be survived
+            self.lost.append(f"{name}: {skipped.get('message', '')}")
+        elif any(each is not None for each in bad):
+            self.lost.append(name)
+        else:
+            self.survived += 1
+
+
+def read_report(path: Path) -> Mapping[int, Row]:
+    """The rows of a JUnit report. A case with a failure and an error is there twice, and counts once."""
+    rows: defaultdict[int, Row] = defaultdict(Row)
+    cases: dict[tuple[str | None, str | None], ET.Element] = {}
+    for case in ET.parse(path).iter("testcase"):
+        key = case.get("classname"), case.get("name")
+        if key not in cases or len(case):
+            cases[key] = case
+    for case in cases.values():
+        for number in faults_of(case.get("name", "")):
+            rows[number].count(case)
+    return rows
+
+
+def make_table(rows: Mapping[int, Row]) -> tuple[str, bool]:
+    """The table as text, and whether all was survived."""
+    lines = ["fault                           tried  survived"]
+    good = True
+    for number, name in FAULTS.items():
+        row = rows.get(number, Row())
+        notes = [f"NOT SURVIVED {lost}" for lost in row.lost]
+        notes += [f"{count} not tried: {why}" for why, count in row.skipped.items()]
+        if not row.tried and not row.skipped:
+            notes.append(NOT_TRIED.get(number, "NO TEST"))
+        good = good and not row.lost and (bool(row.tried or row.skipped) or number in NOT_TRIED)
+        first, *more = textwrap.wrap("; ".join(notes), 70) or [""]
+        lines.append(f"F{number:<3} {name:<26} {row.tried:>6} {row.survived:>9}  {first}".rstrip())
+        lines += [f"{'':<49}{each}" for each in more]
+    tried, survived = sum(row.tried for row in rows.values()), sum(row.survived for row in rows.values())
+    lines.append(f"{'all':<31} {tried:>6} {survived:>9}")
+    return "\n".join(lines), good
+
+
+def main() -> int:
+    """Run the tests that are named after faults and print the table; further arguments go to pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        names = " or ".join(f"test_f{digit}" for digit in range(1, 10))
+        command = [sys.executable, "-m", "pytest", "-k", names, f"--junitxml={report}", "--tb=short"]
+        folders = [HERE, *(each for each in [HERE / "torture"] if each.is_dir())]
+        ended = subprocess.run([*command, *sys.argv[1:], *map(str, folders)], check=False, cwd=HERE.parent)
+        if not report.exists():
+            return ended.returncode or 1
+        table, good = make_table(read_report(report))
+    sys.stdout.write(f"\n{table}\n")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""F38 to F45 as a dump meets them: locks, disks, clocks, strangers, versions, readers, memory. F34 to F37: torture/."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from canary import CANARY
+
+from pleo_extract import connect, scan_lake, verify_lake
+from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError, StorageError
+from pleo_extract.extract import account as account_module
+from pleo_extract.extract import dump as dump_module
+from pleo_extract.lake import Layout, hold_lock
+from pleo_extract.sandbox import Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trial import Trial
+
+DAY = 86_400.0
+refresh_only = pytest.mark.parametrize("trial", ["refresh"], indirect=True)
+
+
+class TestLock:
+    """F38: a lock dies with its holder, and with nobody else."""
+
+    def test_f38_stale_lock(self, trial: Trial) -> None:
+        """A lock file that a dead run left, be its pid in use again, or that says nothing, holds nobody up."""
+        trial.lake.mkdir(exist_ok=True)
+        for left in (b'{"pid":%d,"host":"here","since":"2026-01-01T00:00:00Z"}' % os.getpid(), b"", b"\xff{"):
+            (trial.lake / "_lock").write_bytes(left)
+            trial.survives() if not trial.published() else trial.dump()
+        assert trial.wrong() == []
+
+    def test_f38_held_by_nobody_else(self, trial: Trial) -> None:
+        """A program started while the lake is held does not hold it on, and a fork of the holder is no holder."""
+        with hold_lock(Layout(trial.lake)) as still_held:
+            child = subprocess.Popen(
+                [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False
+            )
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    still_held()
+                except LakeLocked:
+                    os._exit(69)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 69
+            still_held()
+        trial.dump()
+        child.communicate(b"\n")
+        assert trial.wrong() == []
+
+
+class TestDisk:
+    """F39: a disk that refuses."""
+
+    @pytest.mark.parametrize("calls", [0, 2])
+    @pytest.mark.parametrize("name", ["write", "fsync", "open"])
+    def test_f39_refused(self, name: str, calls: int, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Full, over quota, failing, read-only, out of handles, sooner or later: 74, at once, with the path."""
+        before = trial.published()
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE):
+            trial.strike()
+            with monkeypatch.context() as patch:
+                patch.setattr(os, name, self.refuse(getattr(os, name), str(trial.lake), code, calls))
+                with pytest.raises(StorageError) as caught:
+                    trial.dump()
+            assert caught.value.code == 74
+            assert os.strerror(code) in str(caught.value)
+            assert str(trial.lake) in str(caught.value)
+            assert trial.published() == before
+            assert not list(trial.lake.rglob(".*.new"))
+        trial.heals()
+
+    @staticmethod
+    def refuse(real: Callable[..., Any], lake: str, code: int, calls: int) -> Callable[..., Any]:
+        """A storage call that works so many times for the lake, and not again."""
+        counted = 0
+
+        def call(what: Any, *args: Any, **more: Any) -> Any:
+            nonlocal counted
+            path = (
+                str(what)
+                if isinstance(what, str | os.PathLike)
+                else str(Path(f"/proc/self/fd/{what}").readlink())
+            )
+            ours = path.startswith(lake) and "_lock" not in path
+            counted += ours
+            if ours and counted > calls:
+                raise OSError(code, os.strerror(code), path)
+            return real(what, *args, **more)
+
+        return call
+
+
+class Skewed(datetime):
+    """The machine's clock, when somebody has set it."""
+
+    years = 0
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        """The time, some years off."""
+        return datetime.now(tz) + timedelta(days=365 * cls.years)
+
+
+class TestClock:
+    """F40: the machine's clock is wrong, jumps, or stands in another zone."""
+
+    @pytest.mark.parametrize("years", [-20, 20])
+    def test_f40_wrong_clock(self, years: int, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A clock that is years off, then set right, then back: all jobs are there, and the frontier is the server's."""
+        for module in (account_module, dump_module):
+            monkeypatch.setattr(module, "datetime", Skewed)
+        for set_to in (years, 0, years):
+            monkeypatch.setattr(Skewed, "years", set_to)
+            trial.sandbox.world.advance(DAY)
+            assert trial.dump().code == 0
+            assert trial.wrong() == []
+        snapshot = Layout(trial.lake).snapshot()
+        assert snapshot is not None
+        (state,) = Layout(trial.lake).manifest(snapshot.number).accounts.values()
+        assert state.frontier is not None
+        newest = max(job["createdAt"] for job in trial.sandbox.world.visible())
+        assert state.frontier[0].startswith(newest[:19])
+
+    @pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Kiritimati"])
+    def test_f40_zones(self, zone: str, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The zone of the machine changes nothing: instants and months are UTC."""
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        try:
+            trial.survives()
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+        months = {path.parent.name.partition("=")[2] for path in trial.lake.glob("current/*/*.parquet")}
+        assert months == {job["createdAt"][:7] for job in trial.sandbox.world.visible()}
+
+
+class TestLake:
+    """F41, F42, F44: what else lies in a lake, who wrote it, who reads it."""
+
+    def test_f41_strangers_and_leftovers(self, trial: Trial) -> None:
+        """What a killed run left is swept away; what is not ours is left alone, reported, and read by nobody."""
+        trial.strike("3-:503")
+        with pytest.raises(PleoExtractError):
+            trial.dump()
+        ours = [
+            trial.lake / name for name in ("_staging/build-dead", ".current.new", "_meta/.last_run.json.new")
+        ]
+        ours[0].mkdir(parents=True)
+        (ours[0] / "part-0.parquet").write_bytes(b"PAR1")
+        ours[1].symlink_to("snapshots/000009")
+        ours[2].write_text("{")
+        theirs = [trial.lake / name for name in ("notes.txt", "backup.parquet")]
+        for path in theirs:
+            path.write_bytes(b"not yours")
+        trial.heals()
+        assert [path for path in ours if path.exists() or path.is_symlink()] == []
+        assert [path.read_bytes() for path in theirs] == [b"not yours"] * 2
+        found = verify_lake(trial.lake)
+        assert found.ok
+        assert [name for name in ("notes.txt", "backup.parquet") if name not in " ".join(found.foreign)] == []
+
+    @refresh_only
+    def test_f42_newer(self, trial: Trial) -> None:
+        """A lake of a newer version is left alone: 65, and which version it is."""
+        self.set_format(trial.lake, 99)
+        before = trial.published()
+        with pytest.raises(LakeError, match="99"):
+            trial.dump()
+        with pytest.raises(LakeError, match="99"):
+            connect(trial.lake)
+        assert trial.published() == before
+        assert trial.sandbox.requests == []
+        self.set_format(trial.lake, 1)
+        trial.heals()
+
+    @refresh_only
+    def test_f42_older(self, trial: Trial) -> None:
+        """A lake of an older version is carried over as a new snapshot; the old one is kept."""
+        self.set_format(trial.lake, 0)
+        old = scan_lake(trial.lake).collect()
+        trial.heals()
+        assert '"format":1' in (trial.lake / "_meta/000002.json").read_text().replace(" ", "")
+        assert scan_lake(trial.lake, as_of=1).collect().equals(old)
+
+    @staticmethod
+    def set_format(lake: Path, version: int) -> None:
+        """Let the manifest say that another version wrote it."""
+        path = lake / "_meta/000001.json"
+        text = path.read_text()
+        for said in ('"format": 1', '"format": 99', '"format": 0'):
+            text = text.replace(said, f'"format": {version}')
+        path.write_text(text)
+
+    @refresh_only
+    def test_f44_reader_during_publish(self, trial: Trial) -> None:
+        """Who began to read before a publish reads on what there was: one snapshot, whole."""
+        lazy, con = scan_lake(trial.lake), connect(trial.lake)
+        before = lazy.collect()
+        for _ in range(2):
+            trial.sandbox.world.advance(DAY)
+            trial.dump()
+        assert lazy.collect().equals(before)
+        assert con.sql("select count(*) from export_jobs").fetchall() == [(before.height,)]
+        con.close()
+        assert scan_lake(trial.lake).select(pl.len()).collect().item() > before.height
+        assert Layout(trial.lake).numbers() == [1, 2, 3]
+
+
+PEAK = """
+import resource, sys
+from pleo_extract import Client, dump_export_jobs
+with Client(sys.argv[1], rate=10_000_000) as client:
+    dump_export_jobs(sys.argv[2], client=client, progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_f45_little_memory(tmp_path: Path) -> None:
+    """Ten times the jobs take no more than half as much memory again; `torture` and the benchmarks go further."""
+    peaks = []
+    for jobs in (1_000, 10_000):
+        with serve(Sandbox(World(jobs=jobs, days=1_000), api_keys={CANARY: None})) as running:
+            done = subprocess.run(
+                [sys.executable, "-c", PEAK, running.url, str(tmp_path / str(jobs))],
+                env=os.environ | {"PLEO_API_KEY": CANARY},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        peaks.append(int(done.stdout))
+    assert peaks[1] < 1.5 * peaks[0]
+    assert scan_lake(tmp_path / "10000").select(pl.len()).collect().item() == 10_000
