@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check faults format sample docs picture notebooks clean
+.PHONY: demo test check faults torture format sample docs picture notebooks clean
 
 demo: .venv/demo.stamp
 	$(BIN)/pleo-extract demo --out demo/export_jobs
@@ -17,10 +17,15 @@ test: .venv/test.stamp
 check: .venv/test.stamp
 	.ci/contract
 	.ci/browser
+	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 
 # Every fault that is tried, and whether it is survived; see tests/fault_table.py.
 faults: .venv/test.stamp
 	$(BIN)/python tests/fault_table.py -n auto
+
+# Killed, cut off, starved and told to stop at every point, at full size: hours; `make check` has a small form.
+torture: .venv/test.stamp
+	TORTURE=full PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 
 format: .venv/test.stamp
 	$(BIN)/ruff format .

@@ -229,7 +229,7 @@ class _Dump:
         try:
             self._record(accounts, failure)
         except StorageError as exc:
-            if failure is None and not any(account.error for account in accounts):
+            if self._explain(exc) is exc and failure is None and not any(each.error for each in accounts):
                 raise
             _log.warning("%s", exc, extra={"run": self.run})
 

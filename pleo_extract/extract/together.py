@@ -31,7 +31,7 @@ def drive_together(run: Run, drivers: Sequence[Driver]) -> Generator[Part, None,
     No more than a batch of pages (two a driver, if that is more) are under way or wait to be staged at any time.
     """
     most = max(BATCH_PAGES, 2 * len(drivers))
-    crew = _Crew(run, drivers, room=most - len(drivers))
+    crew = _Crew(run, drivers, room=most - sum(max(1, len(driver.held)) for driver in drivers))
     gathered = crew.gather()
     batch = _Batch()
     try:

@@ -86,6 +86,8 @@ def _remove_prepared(layout: Layout) -> None:
     disk.remove_file(layout.root / f".{layout.current.name}.new")
     for path in sorted(layout.meta.glob(".*.new")):
         disk.remove_file(path)
+    for path in sorted(layout.root.glob(".catalogue-*")):
+        disk.remove_tree(path)
 
 
 def _check(layout: Layout, signature: bytes) -> None:

@@ -117,7 +117,7 @@ def find_strangers(snapshot: Snapshot, manifest: Manifest) -> list[str]:
 def _find_foreign(layout: Layout) -> list[str]:
     """What a lake does not put into its folder, into `snapshots` and into `_meta`."""
     own = {layout.root: OWN, layout.snapshots: r"\d{6,}", layout.meta: r"\d{6,}\.json|last_run\.json"}
-    prepared = r"|\..+\.new"  # by a run that is under way, or was killed
+    prepared = r"|\..+\.new|\.catalogue-.+"  # by a run that is under way, or was killed
     return sorted(
         path.relative_to(layout.root).as_posix()
         for folder, names in own.items()

@@ -1,0 +1,241 @@
+"""Any sequence of dumps, kills, faults, drift and meddling, against the sandbox, which knows the truth.
+
+The long form, with more and longer sequences, is in `torture/test_model.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conftest import FakeClock
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pleo_extract import Client, PleoExtractError, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract.lake import Layout, Snapshot, disk
+from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    import polars as pl
+
+    from pleo_extract.extract import Receipt
+
+DAY = 86_400.0
+WRITING = [
+    "append_line",
+    "link_file",
+    "make_folder",
+    "make_link",
+    "remove_file",
+    "remove_tree",
+    "rename",
+    "replace_file",
+    "swap_link",
+    "sync_folder",
+    "write_file",
+]
+PASSING = ("2:503", "1:429", "3:reset", "2:cut,3:cut", "4:html", "1-3:500")
+FATAL = ("1-9:cursor400", "2:repeatcursor", "2:nocursor", "2:badrow.float", "2:endsearly", "2-9:nodata")
+MISCHIEF = ("insert", "remove", "change")
+
+
+class Killed(BaseException):
+    """The process is dead: nothing it does from here on reaches the disk."""
+
+
+@contextmanager
+def killed_at(call: int) -> Iterator[None]:
+    """From this storage call on, counted from 1, there are none."""
+    count = 0
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def strike(*args: Any, **more: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count >= call:
+                raise Killed
+            return function(*args, **more)
+
+        return strike
+
+    before = {name: getattr(disk, name) for name in WRITING}
+    for name, function in before.items():
+        setattr(disk, name, wrap(function))
+    try:
+        yield
+    except Killed:
+        pass
+    finally:
+        for name, function in before.items():
+            setattr(disk, name, function)
+
+
+class LakeMachine(RuleBasedStateMachine):
+    """One lake and one world, and what is known of how they may differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        memory = Path("/dev/shm")
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="model-", dir=memory if os.access(memory, os.W_OK) else None)
+        )
+        self.lake = self.folder / "lake"
+        self.meddled = False
+        self.removed: set[tuple[str, str]] = set()
+        self.begun: datetime | None = None
+        self.opened: tuple[Snapshot, pl.DataFrame] | None = None
+
+    def teardown(self) -> None:
+        """Leave nothing."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @initialize(seed=st.integers(0, 5), jobs=st.sampled_from([0, 1, 60, 260]))
+    def begin(self, seed: int, jobs: int) -> None:
+        """A world, and no lake yet."""
+        self.sandbox = Sandbox(World(jobs=jobs, days=40, seed=seed))
+        self.world = self.sandbox.world
+
+    def run(self, faults: str = "", in_flight: int = 1, **options: Any) -> Receipt | None:
+        """A dump; None where it ended in an error."""
+        self.sandbox.faults = parse_faults(faults)
+        self.sandbox.requests.clear()
+        self.begun = self.begun or self.world.now
+        with Client(
+            "http://127.0.0.1:1",
+            api_key=API_KEY,
+            transport=self.sandbox,
+            clock=FakeClock(),
+            rate=10_000_000,
+            in_flight=in_flight,
+        ) as client:
+            try:
+                return dump_export_jobs(self.lake, client=client, progress=False, **options)
+            except PleoExtractError:
+                return None
+
+    def judge(self, since: datetime, *, lenient: bool) -> None:
+        """The lake against the truth; rows of removed jobs stay, and a meddled job may go unnoticed by a refresh."""
+        rows = scan_lake(self.lake).collect().drop("extra").to_dicts()
+        wrong = [
+            each
+            for each in self.sandbox.truth(rows, since)
+            if not (each.kind == "foreign" and (each.company, each.id) in self.removed)
+        ]
+        if lenient:
+            wrong = [each for each in wrong if each.kind == "double"]
+        assert wrong == []
+
+    @rule(
+        limit=st.sampled_from([7, 25, 100]),
+        tick=st.sampled_from([0.0, 0.0, 5.0, 600.0]),
+        total=st.sampled_from([True, True, True, False]),
+    )
+    def change_server(self, limit: int, tick: float, *, total: bool) -> None:
+        """Another page limit, another pace of the world, a total or none."""
+        self.sandbox.rules = Rules(max_limit=limit, tick=tick, total=total)
+        self.meddled = self.meddled or not total
+
+    @rule(days=st.sampled_from([0.01, 0.5, 3, 33]))
+    def let_time_pass(self, days: float) -> None:
+        """Jobs are created, start and end."""
+        self.world.advance(days * DAY)
+
+    @rule(what=st.sampled_from(MISCHIEF), where=st.floats(0, 1))
+    def meddle(self, what: str, where: float) -> None:
+        """A job inserted into the past, one deleted, a settled one changed."""
+        jobs = self.world.visible()
+        if what == "insert":
+            self.world.insert(self.world.now - timedelta(days=1 + 60 * where))
+        elif jobs:
+            job = jobs[int(where * (len(jobs) - 1))]
+            if what == "remove":
+                self.world.remove(job["id"], job["companyId"])
+                self.removed.add((job["companyId"], job["id"]))
+            elif job["status"] in ("completed", "failed"):
+                self.world.change(job["id"], job["companyId"], numberOfItems=job["numberOfItems"] + 1)
+        self.meddled = True
+
+    @rule(faults=st.sampled_from(["", *PASSING]), in_flight=st.sampled_from([1, 4]))
+    def refresh(self, faults: str, in_flight: int) -> None:
+        """A run that is let be: the lake is equal to the truth, unless somebody meddled with the past."""
+        begun = self.begun
+        now = self.world.now
+        receipt = self.run(faults, in_flight)
+        assert receipt is not None
+        self.judge((begun or now) if receipt.resumed else now, lenient=self.meddled)
+        self.begun = None
+
+    @rule(in_flight=st.sampled_from([1, 4]))
+    def read_everything(self, in_flight: int) -> None:
+        """After a full walk that began anew, it is equal whatever was done before."""
+        shutil.rmtree(self.lake / "_staging", ignore_errors=True)
+        now = self.world.now
+        receipt = self.run(in_flight=in_flight, full=True, accept_vanished=True)
+        assert receipt is not None
+        self.judge(now, lenient=False)
+        self.meddled, self.begun = not self.sandbox.rules.total, None
+
+    @rule(faults=st.sampled_from(FATAL))
+    def fail(self, faults: str) -> None:
+        """A server that breaks its contract, or a row that does not fit."""
+        self.run(faults)
+        self.meddled = True
+
+    @rule(requests=st.integers(1, 12))
+    def cut_short(self, requests: int) -> None:
+        """A run that is out of requests keeps its pages."""
+        if self.run(max_requests=requests) is not None:
+            self.begun = None
+
+    @rule(call=st.integers(1, 90), full=st.booleans())
+    def kill(self, call: int, *, full: bool) -> None:
+        """A run that dies before a storage call."""
+        with killed_at(call):
+            self.run(full=full)
+
+    @precondition(lambda self: (self.lake / "current").exists())
+    @rule()
+    def open_it(self) -> None:
+        """A reader resolves the current snapshot."""
+        snapshot = Layout(self.lake).snapshot()
+        assert snapshot is not None
+        self.opened = snapshot, snapshot.scan().collect()
+
+    @precondition(lambda self: self.opened is not None)
+    @rule()
+    def read_it(self) -> None:
+        """It sees the same rows as then, whatever happened since."""
+        assert self.opened is not None
+        snapshot, rows = self.opened
+        assert snapshot.scan().collect().equals(rows)
+
+    @invariant()
+    def is_whole(self) -> None:
+        """At any time: as written, each job once, every snapshot that can be named readable."""
+        if not self.lake.exists():
+            return
+        found = verify_lake(self.lake)
+        assert found.ok, found.problems
+        assert found.foreign == ()
+
+
+TestLakeModel = LakeMachine.TestCase
+TestLakeModel.settings = settings(
+    max_examples=12,
+    stateful_step_count=12,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)

@@ -1,0 +1,101 @@
+"""Lakes before the blow: each scene is a world, a lake as it is then, and the run that is struck."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from theatre import Victims, copy_lake
+
+from pleo_extract import Client, PleoExtractError, dump_export_jobs
+from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+DAY = 86_400.0
+TICK = 2.0
+
+
+@dataclass
+class Scene:
+    """A lake as it is before the blow, the world as of then, and how the run that is struck is called."""
+
+    victims: Victims
+    sandbox: Sandbox
+    url: str
+    lake: Path
+    before: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    since: datetime | None = None
+    ended: int = 0
+
+    def strike(self, when: str = "", at: int = 0) -> tuple[int, dict[str, Any]]:
+        """A run in a process of its own, killed there."""
+        return self.victims.run(self.lake, self.url, options=self.options, fail=["kill", when, at])
+
+    def dump(self, **options: Any) -> int:
+        """A run to its end, or to the end of its requests; its exit code."""
+        with Client(self.url, api_key=API_KEY, transport=self.sandbox, rate=10_000_000) as client:
+            try:
+                return dump_export_jobs(self.lake, client=client, progress=False, **options).code
+            except PleoExtractError as exc:
+                return exc.code
+
+    def set_up(self, *steps: Callable[[], None], **options: Any) -> None:
+        """Do the steps, and keep the lake as it is then."""
+        for step in steps:
+            step()
+        self.options = options
+        copy_lake(self.lake, self.before)
+
+    def run(self, **options: Any) -> Callable[[], None]:
+        """A step: a run."""
+
+        def step() -> None:
+            self.dump(**options)
+
+        return step
+
+    def wait(self, days: float) -> Callable[[], None]:
+        """A step: time passes."""
+
+        def step() -> None:
+            self.since = self.sandbox.world.advance(days * DAY)
+
+        return step
+
+
+SCENARIOS: dict[str, Callable[[Scene], None]] = {
+    "first dump": lambda scene: scene.set_up(),
+    "refresh": lambda scene: scene.set_up(scene.run(), scene.wait(3)),
+    "month change": lambda scene: scene.set_up(scene.run(), scene.wait(31)),
+    "prune": lambda scene: scene.set_up(*(scene.run(), scene.wait(2)) * 3, keep_count=2),
+    "resume of a first dump": lambda scene: scene.set_up(scene.run(max_requests=45)),
+    "resume of a refresh": lambda scene: scene.set_up(
+        scene.run(), scene.wait(60), scene.run(max_requests=25)
+    ),
+    "nothing new": lambda scene: scene.set_up(scene.run()),
+    "full walk": lambda scene: scene.set_up(scene.run(), scene.wait(1), full=True),
+}
+
+
+@pytest.fixture
+def scene(request: pytest.FixtureRequest, victims: Victims, ground: Path) -> Iterator[Scene]:
+    """The scene of the test's scenario."""
+    name = request.param
+    world = World(jobs=420, days=50, seed=11)
+    # A server that takes its time is read in segments.
+    latency = 0.03 if name in {"first dump", "full walk", "resume of a first dump"} else 0.0
+    rules = Rules(max_limit=6, tick=0.0 if name == "nothing new" else TICK, latency=latency)
+    sandbox = Sandbox(world, rules=rules)
+    place = Path(tempfile.mkdtemp(prefix=name.replace(" ", "-"), dir=ground))
+    with serve(sandbox) as served:
+        scene = Scene(victims, sandbox, served.url, place / "lake", place / "before")
+        scene.since = world.now
+        SCENARIOS[name](scene)
+        yield scene

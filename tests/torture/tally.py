@@ -1,0 +1,102 @@
+"""What the torture came to: a plugin of pytest that gathers each test's counts and prints one table at the end.
+
+PYTHONPATH=tests/torture pytest -p tally tests/torture            the small form, a few minutes
+TORTURE=full PYTHONPATH=tests/torture pytest -p tally tests/torture
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _pytest.terminal import TerminalReporter
+
+__all__ = ["FULL", "Tally", "sample"]
+
+pytest_plugins = ("theatre", "scenes")
+
+FULL = os.environ.get("TORTURE") == "full"
+COLUMNS = ("tries", "lost", "double", "wrong", "unreadable", "again")
+
+
+@dataclass
+class Tally:
+    """One scenario's counts.
+
+    Attributes:
+        tries: times it was tried. lost, double: jobs that were. wrong: rows of a version the job never had.
+        unreadable: lakes that could not be read, or were not as written. again: most pages fetched a second time.
+    """
+
+    scenario: str
+    tries: int = 0
+    lost: int = 0
+    double: int = 0
+    wrong: int = 0
+    unreadable: int = 0
+    again: int = 0
+
+    def count(self, discrepancies: list[Any]) -> None:
+        """Take over what the sandbox, which knows the truth, finds wrong."""
+        kinds = [each.kind for each in discrepancies]
+        self.lost += kinds.count("missing")
+        self.double += kinds.count("double")
+        self.wrong += len(kinds) - kinds.count("missing") - kinds.count("double")
+
+    def check(self) -> None:
+        """Fail unless nothing was lost, double, wrong or unreadable, and at most a batch was fetched again."""
+        assert self.tries
+        assert (self.lost, self.double, self.wrong, self.unreadable) == (0, 0, 0, 0), self
+        assert self.again <= 20, self
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Callable[[str], Tally]:
+    """Opens a tally that is shown in the table."""
+
+    def open_one(scenario: str) -> Tally:
+        one = Tally(scenario)
+        request.node.user_properties.append(("torture", one))
+        return one
+
+    return open_one
+
+
+def sample(count: int, small: int, *, seed: int = 0) -> list[int]:
+    """The numbers from 1 to `count`: all of them in the full form, some `small` of them else, spread evenly."""
+    if FULL or count <= small:
+        return list(range(1, count + 1))
+    return sorted({1 + (seed + n * count // small) % count for n in range(small)})
+
+
+def pytest_report_to_serializable(report: pytest.TestReport) -> None:
+    """Tallies travel between processes as plain data."""
+    properties = getattr(report, "user_properties", [])
+    properties[:] = [(k, asdict(v) if isinstance(v, Tally) else v) for k, v in properties]
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """The table."""
+    rows = []
+    for report in [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]:
+        for name, value in report.user_properties:
+            if name == "torture" and report.when == "call":
+                rows.append(asdict(value) if isinstance(value, Tally) else value)
+    if not rows:
+        return
+    width = max(len(row["scenario"]) for row in rows)
+    terminalreporter.section("torture")
+    terminalreporter.line(f"{'scenario':<{width}}" + "".join(f"{name:>12}" for name in COLUMNS))
+    for row in sorted(rows, key=lambda row: str(row["scenario"])):
+        terminalreporter.line(
+            f"{row['scenario']:<{width}}" + "".join(f"{row[name]:>12,}" for name in COLUMNS)
+        )
+    sums = {name: sum(row[name] for row in rows) for name in COLUMNS[:-1]}
+    sums["again"] = max(row["again"] for row in rows)
+    terminalreporter.line(f"{'together':<{width}}" + "".join(f"{sums[name]:>12,}" for name in COLUMNS))

@@ -1,0 +1,91 @@
+"""Killed before, after and in the middle of every storage call, in every kind of run, and again while recovering."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from scenes import SCENARIOS, Scene
+from tally import FULL, Tally, sample
+from theatre import (
+    KILLED,
+    Witness,
+    asked,
+    copy_lake,
+    examine,
+    is_tidy,
+    judge,
+    twice,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def blows(scene: Scene) -> list[tuple[str, int]]:
+    """When and at which call to strike: counted in a run that nothing happens to."""
+    copy_lake(scene.before, scene.lake)
+    _, said = scene.strike()
+    calls = said["calls"]
+    chosen = sample(len(calls), 6)
+    halves = [n for n, name in enumerate(calls, 1) if name in {"write_file", "append_line", "remove_tree"}]
+    halves = halves if FULL else halves[:: max(1, len(halves) // 3)]
+    return [(when, n) for n in chosen for when in ("before", "after")] + [("half", n) for n in halves]
+
+
+@pytest.mark.parametrize("scene", SCENARIOS, indirect=True)
+def test_f34_killed_at_every_storage_call(
+    scene: Scene, request: pytest.FixtureRequest, tally: Callable[[str], Tally]
+) -> None:
+    """Nothing lost, double or unreadable after the kill, the next run and one more; at most a batch fetched again."""
+    name = request.node.callspec.id
+    one = tally(f"kill, {name}")
+    for when, at in blows(scene):
+        strike(scene, one, [(when, at)])
+    one.check()
+
+
+@pytest.mark.parametrize("scene", SCENARIOS, indirect=True)
+def test_f34_killed_again_while_recovering(
+    scene: Scene, request: pytest.FixtureRequest, tally: Callable[[str], Tally]
+) -> None:
+    """The same when the run after the kill is killed too."""
+    one = tally(f"kill twice, {request.node.callspec.id}")
+    first = blows(scene)
+    second = [(when, 1 + n * 5) for n in range(14) for when in ("before", "after")]
+    step = 5 if FULL else 24
+    pairs = [(a, b) for n, a in enumerate(first) for m, b in enumerate(second) if (n * 7 + m) % step == 0]
+    for pair in pairs if FULL else pairs[:: max(1, len(pairs) // 6)]:
+        strike(scene, one, list(pair))
+    one.check()
+
+
+def strike(scene: Scene, tally: Tally, blows: list[tuple[str, int]]) -> None:
+    """One try: the blows, a run that recovers, and one more that must be right to the day."""
+    tally.tries += 1
+    wrong = tally.unreadable
+    copy_lake(scene.before, scene.lake)
+    witness = Witness(scene.lake)
+    asked(scene.sandbox)
+    before = asked(scene.sandbox)
+    for when, at in blows:
+        code, said = scene.strike(when, at)
+        assert code in {0, KILLED}, said
+        examine(scene.lake, tally, witness)
+        pages = asked(scene.sandbox)
+        if witness.is_current():
+            tally.again = max(tally.again, twice(before, pages))
+        before += pages
+    published = not witness.is_current()
+    assert scene.dump(**scene.options) == 0, blows
+    if not published:
+        tally.again = max(tally.again, twice(before, asked(scene.sandbox)))
+    examine(scene.lake, tally, witness)
+    assert scene.since is not None
+    judge(scene.sandbox, scene.lake, scene.since, tally)
+    today = scene.sandbox.world.now
+    assert scene.dump() == 0, blows
+    examine(scene.lake, tally, witness)
+    judge(scene.sandbox, scene.lake, today, tally)
+    assert is_tidy(scene.lake), blows
+    assert tally.unreadable == wrong, blows

@@ -1,0 +1,37 @@
+"""The model test of the quick suite, longer and deeper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from tally import FULL
+from test_lake_model import LakeMachine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tally import Tally
+
+
+def test_any_sequence(tally: Callable[[str], Tally]) -> None:
+    """See `tests/test_lake_model.py`."""
+    one = tally("model, sequences of up to 40 steps")
+
+    class Counted(LakeMachine):
+        """Counts its sequences."""
+
+        def teardown(self) -> None:
+            one.tries += 1
+            super().teardown()
+
+    profile = settings(
+        max_examples=600 if FULL else 25,
+        stateful_step_count=40 if FULL else 20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    run_state_machine_as_test(Counted, settings=profile)
+    one.check()

@@ -1,0 +1,122 @@
+"""Power lost at every system call: whatever was not synced is gone, all of it or some, and the lake is whole."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from power import Disk
+from scenes import SCENARIOS, Scene
+from tally import FULL, Tally, sample
+from theatre import (
+    Witness,
+    asked,
+    copy_lake,
+    examine,
+    is_tidy,
+    judge,
+    twice,
+)
+
+from pleo_extract.lake import Layout
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+
+    from tap import Operation
+
+SUBSETS = 3 if FULL else 1
+
+
+@pytest.mark.parametrize("scene", SCENARIOS, indirect=True)
+def test_f35_power_lost_at_every_call(
+    scene: Scene,
+    request: pytest.FixtureRequest,
+    tally: Callable[[str], Tally],
+) -> None:
+    """After it, the next run: nothing lost, double or unreadable; what a run published before it ended is kept."""
+    one = tally(f"power, {request.node.callspec.id}")
+    log, _ = record(scene)
+    for at in [*sample(len(log), 16), len(log)]:
+        for seed in range(SUBSETS + 1):
+            lose_power(scene, one, log[:at], random.Random(f"{at} {seed}") if seed else None)
+            if at == len(log):
+                assert is_kept(scene), "the run had ended, and its snapshot is gone"
+            recover(scene, one)
+    one.check()
+
+
+def record(scene: Scene) -> tuple[list[Operation], Counter[str]]:
+    """A run that nothing happens to: what it did to the disk, and which pages it read."""
+    copy_lake(scene.before, scene.lake)
+    asked(scene.sandbox)
+    victim = scene.victims.start(scene.lake, scene.url, options=scene.options, record=True)
+    assert victim.wait() == 0, victim.complained()
+    assert victim.said()["code"] == 0, victim.said()
+    scene.ended = victim.said()["receipt"]["snapshot"]
+    log = pickle.loads(Path(f"{victim.result}.log").read_bytes())
+    return log, asked(scene.sandbox)
+
+
+def lose_power(
+    scene: Scene,
+    tally: Tally,
+    log: list[Operation],
+    luck: random.Random | None,
+) -> None:
+    """The lake as it would be after so much of the run."""
+    tally.tries += 1
+    place = scene.lake.parent
+    shutil.rmtree(place / "here", ignore_errors=True)
+    (place / "here").mkdir()
+    copy_lake(scene.before, place / "here/lake")
+    disk = Disk(place / "here")
+    disk.base = scene.lake.resolve().parent  # that is where the run was
+    disk.play(log)
+    shutil.rmtree(place / "here")
+    disk.write_to(place / "here", luck)
+    copy_lake(place / "here/lake", scene.lake)
+
+
+def is_kept(scene: Scene) -> bool:
+    """Whether what the run published is there."""
+    snapshot = Layout(scene.lake).snapshot()
+    return snapshot is not None and snapshot.number == scene.ended
+
+
+def recover(scene: Scene, tally: Tally) -> None:
+    """The next run, and one more."""
+    examine(scene.lake, tally)
+    witness = Witness(scene.lake)
+    assert scene.dump(**scene.options) == 0
+    examine(scene.lake, tally, witness)
+    assert scene.since is not None
+    judge(scene.sandbox, scene.lake, scene.since, tally)
+    today = scene.sandbox.world.now
+    assert scene.dump() == 0
+    examine(scene.lake, tally, witness)
+    judge(scene.sandbox, scene.lake, today, tally)
+    assert is_tidy(scene.lake)
+
+
+@pytest.mark.parametrize("scene", ["first dump"], indirect=True)
+def test_f35_power_lost_under_way_costs_one_batch(
+    scene: Scene,
+    tally: Callable[[str], Tally],
+) -> None:
+    """Pages that were staged and synced are there after a loss of power: at most a batch is fetched again."""
+    one = tally("power, staged pages")
+    scene.set_up(max_requests=55)
+    log, pages = record(scene)
+    for seed in range(12 if FULL else 3):
+        lose_power(scene, one, log, random.Random(seed) if seed else None)
+        assert scene.dump() == 0
+        one.again = max(one.again, twice(pages, asked(scene.sandbox)))
+        assert scene.since is not None
+        judge(scene.sandbox, scene.lake, scene.since, one)
+    one.check()

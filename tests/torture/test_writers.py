@@ -1,0 +1,137 @@
+"""Two or more writers: one holds the lake; one that lost it while it was paused publishes nothing when it wakes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from tally import FULL, sample
+from theatre import (
+    Victims,
+    copy_lake,
+    examine,
+    is_tidy,
+    judge,
+)
+
+from pleo_extract.lake import Layout
+from pleo_extract.sandbox import Request, Response, Rules, Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from scenes import Scene
+    from tally import Tally
+
+WRITERS = 8
+
+
+class Gate(Sandbox):
+    """A sandbox that lets nobody have an answer before it is opened."""
+
+    open = threading.Event()
+
+    def __call__(self, request: Request) -> Response:
+        """Answer, once the gate is open."""
+        self.open.wait()
+        return super().__call__(request)
+
+
+def test_f37_two_writers_at_once(victims: Victims, ground: Path, tally: Callable[[str], Tally]) -> None:
+    """Of eight that start together one holds the lake, and the others end with 69 and say who that is."""
+    one = tally(f"writers, {WRITERS} at once")
+    gate = Gate(World(jobs=300, days=60, seed=3), rules=Rules(tick=1.0))
+    lake = ground / "lake"
+    with serve(gate) as served:
+        for _ in range(25 if FULL else 4):
+            gate.open.clear()
+            since = gate.world.advance(86_400)
+            one.tries += WRITERS
+            running = [victims.start(lake, served.url) for _ in range(WRITERS)]
+            left = set(range(WRITERS))
+            while len(left) > 1:
+                for n in sorted(left):
+                    if running[n].status is not None:
+                        left.remove(n)
+            (holder,) = left
+            gate.open.set()
+            assert running[holder].wait() == 0
+            assert running[holder].said()["code"] == 0
+            for n, victim in enumerate(running):
+                if n != holder:
+                    assert victim.wait() == 0
+                    assert victim.said()["code"] == 69, victim.said()
+                    assert f"(pid {running[holder].pid} on " in victim.said()["error"]
+            examine(lake, one)
+            judge(gate, lake, since, one)
+    assert is_tidy(lake)
+    one.check()
+
+
+def break_lock(lake: Path) -> None:
+    """As on a network disk without flock, or after somebody tidied up: another file under the lock's name."""
+    new = lake / "_lock.new"
+    new.touch()
+    new.rename(lake / "_lock")
+
+
+@pytest.mark.parametrize(
+    "scene", ["first dump", "refresh", "resume of a first dump", "nothing new"], indirect=True
+)
+@pytest.mark.parametrize("other", ["publishes", "is cut short"])
+def test_f37_a_paused_writer_wakes_late(
+    scene: Scene,
+    other: str,
+    request: pytest.FixtureRequest,
+    tally: Callable[[str], Tally],
+) -> None:
+    """Paused before any storage call, its lock broken, another run made meanwhile: it publishes nothing, nothing is lost."""
+    one = tally(f"wakes late, {request.node.callspec.id}")
+    copy_lake(scene.before, scene.lake)
+    _, said = scene.strike()
+    for at in sample(len(said["calls"]), 6, seed=len(other)):
+        one.tries += 1
+        copy_lake(scene.before, scene.lake)
+        sleeper = scene.victims.start(
+            scene.lake, scene.url, options=scene.options, fail=["stop", "before", at]
+        )
+        sleeper.wait(stopped=True)
+        if sleeper.is_stopped() and (scene.lake / "_lock").exists():
+            break_lock(scene.lake)
+        code = scene.dump(max_requests=None if other == "publishes" else 3)
+        number = published(scene.lake)
+        if sleeper.is_stopped():
+            os.kill(sleeper.pid, signal.SIGCONT)
+        sleeper_code = finish(scene, sleeper)
+        examine(scene.lake, one)
+        if code == 0:
+            assert published(scene.lake) == number, f"woke at {at} and published"
+        assert sleeper_code in {0, 69} or code == 69, (at, sleeper.said())
+        assert scene.dump() == 0
+        examine(scene.lake, one)
+        assert scene.since is not None
+        judge(scene.sandbox, scene.lake, scene.since, one)
+        today = scene.sandbox.world.now
+        assert scene.dump() == 0
+        judge(scene.sandbox, scene.lake, today, one)
+        assert is_tidy(scene.lake), at
+    one.check()
+
+
+def published(lake: Path) -> int:
+    """The number of the current snapshot."""
+    snapshot = Layout(lake).snapshot()
+    return snapshot.number if snapshot else 0
+
+
+def finish(scene: Scene, sleeper: object) -> int:
+    """Let the one that woke up come to its end; its exit code."""
+    while sleeper.is_stopped():  # type: ignore[attr-defined]
+        pass
+    assert sleeper.wait() == 0, sleeper.complained()  # type: ignore[attr-defined]
+    code: int = sleeper.said()["code"]  # type: ignore[attr-defined]
+    return code

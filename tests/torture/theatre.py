@@ -1,0 +1,255 @@
+"""What the torture plays with: victims that die where they are told to, and judges of what they leave behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+
+from pleo_extract import scan_lake, verify_lake
+from pleo_extract.errors import PleoExtractError
+from pleo_extract.lake import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tally import Tally
+
+    from pleo_extract.lake import Snapshot
+    from pleo_extract.sandbox import Sandbox
+
+KILLED = 86
+SOON = 60.0
+"""Seconds after which a victim that was to end hangs."""
+ENVIRONMENT = {**os.environ, "POLARS_MAX_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@dataclass
+class Victim:
+    """One child: how it ended, and what it said."""
+
+    number: int
+    result: Path
+    pid: int = 0
+    status: int | None = None
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def wait(self, *, stopped: bool = False) -> int:
+        """The exit code, negative for a signal; or, with `stopped`, 0 as soon as it stands still."""
+
+        def there() -> bool:
+            return self.status is not None and (stopped or not os.WIFSTOPPED(self.status))
+
+        with self.changed:
+            assert self.changed.wait_for(there, timeout=SOON), f"{self.result} hangs"
+        assert self.status is not None
+        if os.WIFSTOPPED(self.status):
+            return 0
+        return os.waitstatus_to_exitcode(self.status)
+
+    def is_stopped(self) -> bool:
+        """Whether it stands still."""
+        return self.status is not None and os.WIFSTOPPED(self.status)
+
+    def said(self) -> dict[str, Any]:
+        """What it had to say at its end."""
+        text = self.result.read_text()
+        said: dict[str, Any] = json.loads(text) if text else {}
+        return said
+
+    def complained(self) -> str:
+        """What it wrote to stderr."""
+        return Path(f"{self.result}.err").read_text()
+
+
+class Victims:
+    """Where victims come from; see `victim.py`."""
+
+    def __init__(self, ground: Path) -> None:
+        self._results = ground / "results"
+        self._results.mkdir()
+        self._numbers = itertools.count(1)
+        self._victims: dict[int, Victim] = {}
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("victim.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def start(self, lake: Path, url: str = "", **job: Any) -> Victim:
+        """One child, let loose."""
+        number = next(self._numbers)
+        victim = Victim(number, self._results / f"{number}")
+        self._victims[number] = victim
+        line = json.dumps({"job": number, "lake": str(lake), "url": url, "result": str(victim.result), **job})
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+        return victim
+
+    def run(self, lake: Path, url: str = "", **job: Any) -> tuple[int, dict[str, Any]]:
+        """One child to its end: exit code, and what it said."""
+        victim = self.start(lake, url, **job)
+        code = victim.wait()
+        said = victim.said()
+        assert code in {0, KILLED, 130, 143} or said, victim.complained()
+        for suffix in ("", ".err"):
+            Path(f"{victim.result}{suffix}").unlink()
+        return code, said
+
+    def close(self) -> None:
+        """No more victims."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=SOON)
+        self._reader.join(timeout=SOON)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            told = json.loads(line)
+            victim = self._victims[told["job"]]
+            with victim.changed:
+                victim.pid = told.get("pid", victim.pid)
+                victim.status = told.get("status", victim.status)
+                victim.changed.notify_all()
+        self._process.stdout.close()
+
+
+@contextmanager
+def open_ground() -> Iterator[Path]:
+    """A folder on a disk without a platter, where there is one: thousands of syncs are made on it."""
+    memory = Path("/dev/shm")
+    parent = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    ground = Path(tempfile.mkdtemp(prefix="torture-", dir=parent))
+    try:
+        yield ground
+    finally:
+        shutil.rmtree(ground, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Path]:
+    """A folder for this module's lakes."""
+    with open_ground() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def victims(ground: Path) -> Iterator[Victims]:
+    """Victims for this module."""
+    opened = Victims(ground)
+    yield opened
+    opened.close()
+
+
+def copy_lake(source: Path, target: Path) -> Path:
+    """The lake again, at another place, links kept."""
+    shutil.rmtree(target, ignore_errors=True)
+    if source.exists():
+        shutil.copytree(source, target, symlinks=True)
+    return target
+
+
+def fingerprint(rows: pl.LazyFrame) -> tuple[int, int]:
+    """Rows, and a sum that hardly any other rows have."""
+    parts = rows.select(pl.len(), pl.struct("company_id", "id", "status", "last_updated_at").hash().sum())
+    count, total = parts.collect().row(0)
+    return count, total or 0
+
+
+class Witness:
+    """A reader that opened the lake before the blow, and must see the same after it."""
+
+    def __init__(self, lake: Path) -> None:
+        self.lake = lake
+        self.snapshot: Snapshot | None = Layout(lake).snapshot() if lake.exists() else None
+        self.saw = fingerprint(self.snapshot.scan()) if self.snapshot else (0, 0)
+
+    def is_current(self) -> bool:
+        """Whether nothing was published since."""
+        now_there = Layout(self.lake).snapshot() if self.lake.exists() else None
+        return now_there == self.snapshot
+
+    def still_sees_it(self) -> bool:
+        """Whether it can still read what it read then."""
+        return self.snapshot is None or fingerprint(self.snapshot.scan()) == self.saw
+
+
+def examine(lake: Path, tally: Tally, witness: Witness | None = None) -> None:
+    """Nothing unreadable, nothing double, as a lake, as files and as a glob; at any time."""
+    try:
+        if not (lake / "_lock").exists():
+            return
+        found = verify_lake(lake)
+        rows = scan_lake(lake).collect()
+        keys = rows.select("company_id", "id")
+        tally.double += keys.height - keys.unique().height
+        good = found.ok and not found.foreign
+        if (lake / "current").exists():
+            good = (
+                good
+                and pl.read_parquet(lake / "current/*/*.parquet").drop("created_month", strict=False).height
+                == rows.height
+            )
+        good = good and (witness is None or witness.still_sees_it())
+        if not good:
+            tally.unreadable += 1
+            print(found, witness and witness.saw)  # noqa: T201 - pytest shows it where the test fails
+    except (PleoExtractError, pl.exceptions.PolarsError, OSError) as exc:
+        tally.unreadable += 1
+        print(f"{type(exc).__name__}: {exc}")  # noqa: T201 - as above
+
+
+def judge(sandbox: Sandbox, lake: Path, since: datetime, tally: Tally) -> None:
+    """The lake against the truth."""
+    wrong = sandbox.truth(scan_lake(lake).collect().drop("extra").to_dicts(), since)
+    if wrong:
+        print(wrong[:5])  # noqa: T201 - as above
+    tally.count(wrong)
+
+
+def is_tidy(lake: Path) -> bool:
+    """Whether nothing is left of runs that did not come to their end."""
+    layout = Layout(lake)
+    staged = list(layout.staging.iterdir()) if layout.staging.exists() else []
+    temporary = list(lake.rglob(".*"))
+    orphans = set(layout.manifest_numbers()) ^ set(layout.numbers())
+    return not staged and not temporary and not orphans
+
+
+def asked(sandbox: Sandbox) -> Counter[str]:
+    """The pages that were given out since this was last asked."""
+    pages = Counter(one.request.query for one in sandbox.requests if one.status == 200 and not one.fault)
+    sandbox.requests.clear()
+    return pages
+
+
+def twice(first: Counter[str], then: Counter[str]) -> int:
+    """How many pages of the first walk were asked for again; the list of open jobs is always read anew."""
+    return sum(count for query, count in (first & then).items() if "statuses=" not in query)
+
+
+def now() -> datetime:
+    """The machine's time, UTC."""
+    return datetime.now(UTC)
+
+
+OpenTally = "Callable[[str], Tally]"
