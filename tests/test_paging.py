@@ -276,6 +276,11 @@ class TestGuards:
             key(1)
         ]
 
+    def test_long_cursors(self) -> None:
+        """A cursor as long as a URL may be is one."""
+        trip = drive(Walk(BY_CREATION), replay(page(1, cursor="A" * 8_192), page(2, cursor=None)))
+        assert trip.asked[1].after == "A" * 8_192
+
     def test_backwards_needs_has_previous_page(self) -> None:
         """A walk backwards whose page does not say whether more precede it does not stop as if it were done."""
         with pytest.raises(WalkError, match="page 1: hasPreviousPage is absent"):
@@ -597,13 +602,41 @@ class TestLostCursors:
         assert walk.distinct == 250
         assert walk.restarts == 0
 
-    def test_f16_no_way_forward(self) -> None:
+    @pytest.mark.parametrize(
+        ("rules", "anchors"),
+        [
+            ({"max_limit": 1}, 3),
+            ({"offsets": "refuse"}, 2),
+            ({"sorting": ()}, 0),
+            ({"sorting": ("createdAt",)}, 0),
+        ],
+        ids=str,
+    )
+    def test_f16_no_way_forward(self, rules: dict[str, Any], anchors: int) -> None:
         """F16: where neither cursors nor offsets lead on, the walk starts over once, then it is 76."""
-        for rules in ({"max_limit": 1}, {"offsets": "refuse"}, {"sorting": ()}, {"sorting": ("createdAt",)}):
-            walk = Walk(BY_CREATION)
-            with pytest.raises(CursorRefused, match="again after starting over"):
-                drive(walk, ask(sandbox_of("*:cursor400", **rules)))
-            assert walk.restarts == 1
+        walk = Walk(BY_CREATION)
+        with pytest.raises(CursorRefused, match="again after starting over"):
+            drive(walk, ask(sandbox_of("*:cursor400", **rules)))
+        assert (walk.restarts, walk.anchors) == (1, anchors)
+
+    def test_f16_looks_three_times(self) -> None:
+        """A place that is not found again where it was is looked for further back, three times; then all begins anew."""
+        start, beyond = BY_CREATION.at(offset=500), page(8, 9, cursor="Z")
+        walk = Walk(start)
+        full = page(*range(10), cursor=None)
+        answers: list[PageInfo | RequestRefused] = [
+            page(1, 2, cursor="A"),
+            page(3, 4, cursor="B"),
+            REFUSED,
+            beyond,
+            beyond,
+            beyond,
+            full,
+        ]
+        trip = drive(walk, replay(*answers))
+        assert [asked.offset for asked in trip.asked[3:]] == [503, 499, 479, 500]
+        assert trip.stray == [False, False, True, True, True, False]
+        assert (walk.anchors, walk.restarts, walk.order) == (1, 1, "strict")
 
     @pytest.mark.parametrize(
         "rules",
