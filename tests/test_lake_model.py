@@ -14,12 +14,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from conftest import FakeClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pleo_extract import Client, PleoExtractError, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract.errors import RejectedRows
 from pleo_extract.lake import Layout, Snapshot, disk
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import polars as pl
-
-    from pleo_extract.extract import Receipt
 
 DAY = 86_400.0
 WRITING = [
@@ -108,7 +108,7 @@ class LakeMachine(RuleBasedStateMachine):
         self.world = self.sandbox.world
 
     def run(self, faults: str = "", in_flight: int = 1, **options: Any) -> Receipt | None:
-        """A dump; None where it ended in an error."""
+        """A dump; None where it ended in an error, rows aside that do not fit: the others are published."""
         self.sandbox.faults = parse_faults(faults)
         self.sandbox.requests.clear()
         self.begun = self.begun or self.world.now
@@ -122,6 +122,8 @@ class LakeMachine(RuleBasedStateMachine):
         ) as client:
             try:
                 return dump_export_jobs(self.lake, client=client, progress=False, **options)
+            except RejectedRows as exc:
+                return msgspec.convert(exc.receipt, Receipt)
             except PleoExtractError:
                 return None
 

@@ -300,8 +300,15 @@ class _Dump:
             for staging in stagings:
                 staging.clear()
         prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=self._keep[0], count=self._keep[1])
-        if written or base is None:
+        if written or self._is_catalogue_old():
             self._write_catalogue()
+
+    def _is_catalogue_old(self) -> bool:
+        """Whether it was removed, or a run was killed after its snapshot and before its catalogue."""
+        catalogue = self.layout.root / "jobs.duckdb"
+        return (
+            not catalogue.exists() or catalogue.stat().st_mtime_ns < self.layout.current.lstat().st_mtime_ns
+        )
 
     def _write_catalogue(self) -> None:
         """The catalogue of the lake, for other DuckDB clients; a lake without one is whole all the same."""

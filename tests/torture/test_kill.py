@@ -11,6 +11,7 @@ from theatre import (
     KILLED,
     Witness,
     asked,
+    can_be_asked,
     copy_lake,
     examine,
     is_tidy,
@@ -88,4 +89,5 @@ def strike(scene: Scene, tally: Tally, blows: list[tuple[str, int]]) -> None:
     examine(scene.lake, tally, witness)
     judge(scene.sandbox, scene.lake, today, tally)
     assert is_tidy(scene.lake), blows
+    assert can_be_asked(scene.lake), blows
     assert tally.unreadable == wrong, blows

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -233,6 +234,13 @@ def is_tidy(lake: Path) -> bool:
     temporary = list(lake.rglob(".*"))
     orphans = set(layout.manifest_numbers()) ^ set(layout.numbers())
     return not staged and not temporary and not orphans
+
+
+def can_be_asked(lake: Path) -> bool:
+    """Whether the catalogue, as any DuckDB client opens it, has every job of the lake."""
+    with duckdb.connect(str(lake / "jobs.duckdb"), read_only=True) as con:
+        found = con.execute("SELECT count(*) FROM export_jobs").fetchone()
+    return found == scan_lake(lake).select(pl.len()).collect().row(0)
 
 
 def asked(sandbox: Sandbox) -> Counter[str]:
