@@ -6,6 +6,7 @@ one, `test_f5_f6_...`. It ends with 1 when a test failed or a fault has none.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -174,8 +175,14 @@ def main() -> int:
         report = Path(folder, "report.xml")
         names = " or ".join(f"test_f{digit}" for digit in range(1, 10))
         command = [sys.executable, "-m", "pytest", "-k", names, f"--junitxml={report}", "--tb=short"]
-        folders = [HERE, *(each for each in [HERE / "torture"] if each.is_dir())]
-        ended = subprocess.run([*command, *sys.argv[1:], *map(str, folders)], check=False, cwd=HERE.parent)
+        with_torture = ["-p", "tally", "-o", "norecursedirs=.* __pycache__ benchmarks contract browser"]
+        paths = [str(HERE / "torture"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ended = subprocess.run(
+            [*command, *with_torture, *sys.argv[1:], str(HERE)],
+            check=False,
+            cwd=HERE.parent,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        )
         if not report.exists():
             return ended.returncode or 1
         table, good = make_table(read_report(report))
