@@ -92,12 +92,13 @@ class DataError(PleoExtractError):
 class RejectedRows(DataError):
     """Rows that do not fit the contract. `reasons` holds one line a row: page, path, what is wrong."""
 
-    def __init__(self, reasons: Sequence[str]) -> None:
+    def __init__(
+        self, reasons: Sequence[str], fate: str = "A dump sets such rows aside and keeps the rest"
+    ) -> None:
         self.reasons = tuple(reasons)
         more = f"; and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
         super().__init__(
-            f"{len(self.reasons)} row(s) do not fit the contract: {self.reasons[0]}{more}. "
-            "A dump sets such rows aside and keeps the rest"
+            f"{len(self.reasons)} row(s) do not fit the contract: {self.reasons[0]}{more}. {fate}"
         )
 
     def __reduce__(self) -> tuple[type[RejectedRows], tuple[tuple[str, ...]], dict[str, Any]]:

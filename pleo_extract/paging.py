@@ -34,6 +34,8 @@ PAGE_SIZE: Final = 100
 MAX_PAGES: Final = 1_000_000
 EMPTY_PAGES: Final = 10
 """Empty pages in a row after which a walk ends in an error."""
+MANY_GONE: Final = 100
+"""A `total` that falls by more than these, and by more than 1 %, while it is walked is not drift."""
 ANCHOR_TRIES: Final = 3
 """How often to look for the place reached, without a new job, before starting over."""
 LONGEST_CURSOR: Final = 8_192
@@ -442,6 +444,9 @@ def judge(distinct: int, totals: tuple[int | None, int | None], *, previous: int
     Fewer than the smaller total asks for one more pass; the same jobs again mean that `total` is not to be trusted.
     """
     known = [total for total in totals if total is not None]
+    if known and known[0] - known[-1] > max(MANY_GONE, known[0] // 100) and distinct < known[0]:
+        fell = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
+        return Verdict("incomplete", fell, again=previous is None)
     if not known or min(known) <= distinct <= max(known):
         drift = len(set(known)) > 1
         return (

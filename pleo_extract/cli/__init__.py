@@ -23,7 +23,7 @@ from pleo_extract.cli.sandbox import sandbox
 from pleo_extract.cli.sql import sql
 from pleo_extract.cli.status import status
 from pleo_extract.cli.verify import verify
-from pleo_extract.errors import PleoExtractError
+from pleo_extract.errors import PleoExtractError, StorageError, escape
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -105,13 +105,16 @@ def main() -> NoReturn:
     except PleoExtractError as exc:
         code = exc.code
         click.echo(f"pleo-extract: {exc.tell()}", err=True)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        code = 0
+    except OSError as exc:
+        code = StorageError.code
+        click.echo(f"pleo-extract: {escape(str(exc), 500)}", err=True)
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except SystemExit as exc:
         code = exc.code
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        code = 0
     if code in (INTERRUPTED, TERMINATED):
         word = "interrupted" if code == INTERRUPTED else "terminated"
         click.echo(f"pleo-extract: {word}; what was fetched is kept, run again to go on", err=True)

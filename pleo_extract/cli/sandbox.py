@@ -6,6 +6,8 @@ import threading
 
 import click
 
+from pleo_extract.errors import UsageError
+
 __all__ = ["sandbox"]
 
 EXAMPLES = """\b
@@ -71,10 +73,14 @@ def sandbox(
 
     Jobs are created, start and end while you page. Stop it with Ctrl-C.
     """
-    from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+    from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults, serve
 
     rules = Rules(max_limit=max_limit, latency=latency_ms / 1000, rate=rate, speed=1.0)
-    api = Sandbox(World(jobs=jobs, companies=companies, seed=seed), rules=rules, faults=faults)
+    try:
+        script = parse_faults(faults) and faults
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+    api = Sandbox(World(jobs=jobs, companies=companies, seed=seed), rules=rules, faults=script or "")
     with serve(api, port=port) as running:
         click.echo(
             f"sandbox with {jobs:,} jobs of {companies} companies on {running.url}; in another terminal:\n"

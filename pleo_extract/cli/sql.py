@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -97,6 +98,9 @@ def sql(
     if listing or describe:
         click.echo(_list() if listing else _describe(str(describe)))
         return
+    signal.signal(
+        signal.SIGTERM, signal.SIG_DFL
+    )  # nothing is kept here, and a query in DuckDB hears no handler
     if (query is None) == (script is None):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
     from pleo_extract.extract import connect

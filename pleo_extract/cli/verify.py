@@ -27,7 +27,5 @@ def verify(lake: Path) -> None:
     for problem in found.problems:
         click.echo(escape(problem, 500))
     if not found.ok:
-        raise LakeError(
-            f"{lake}: {len(found.problems)} problem(s). Dump again with another folder, or restore it"
-        )
+        raise LakeError(f"{lake}: {len(found.problems)} problem(s). Run: pleo-extract repair {lake}")
     click.echo(f"{lake}: snapshot {found.snapshot}, {found.files} files, {found.rows:,} jobs, all as written")

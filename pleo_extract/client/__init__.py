@@ -75,13 +75,16 @@ class Client:
             credential = Credential.find(api_key, access_token)
         finally:
             del api_key, access_token  # a traceback may show the locals of this frame
-        self.server = resolve_server(base_url or os.environ.get("PLEO_BASE_URL") or "production")
+        self.server = resolve_server(
+            base_url if base_url is not None else os.environ.get("PLEO_BASE_URL") or "production"
+        )
         company = company_id or os.environ.get("PLEO_COMPANY_ID") or None
         self.company_id = canonical_uuid(company) if company is not None else None
         if not isinstance(in_flight, int) or isinstance(in_flight, bool) or in_flight < 1:
             raise UsageError(f"in_flight must be a whole number from 1, not {in_flight!r}")
         self.in_flight = in_flight
         self.rate = rate
+        self._closed = False
         self._owns_transport = transport is None
         networked = transport is None or isinstance(transport, httpx.HTTPTransport)
         self._line = Line(
@@ -109,6 +112,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections that it opened; a transport that was passed in is its owner's."""
+        self._closed = True
         if self._owns_transport:
             self._line.transport.close()
         if isinstance(self._line.window, SharedWindow):
@@ -121,4 +125,6 @@ class Client:
 
         Its `name` stands in what it logs.
         """
+        if self._closed:
+            raise UsageError("this client is closed; open another")
         return Run(self._line, deadline, max_requests, name)

@@ -87,7 +87,7 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
         company = dict(params).get("company_id", "any company")
         raise CredentialsError(
             f"the server answered {status}{_said(answer)}: this credential has no access to export jobs of {company} "
-            "(scope export-jobs:read)"
+            "(scope export-jobs:read), or the address is wrong: check the base URL too"
         )
     if status == httpx.codes.BAD_REQUEST:
         raise RequestRefused(f"the server answered 400{_said(answer)}", params=params)

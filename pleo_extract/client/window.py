@@ -17,6 +17,7 @@ from pathlib import Path
 from struct import pack, unpack
 from typing import TYPE_CHECKING, Final
 
+from pleo_extract.errors import UsageError
 from pleo_extract.pace import RATE_LIMIT, Window
 
 if TYPE_CHECKING:
@@ -56,12 +57,17 @@ class SharedWindow:
             window.pause(now, seconds)
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._handle)
+        """Close the file; closed once is enough."""
+        with self._lock:
+            handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
 
     @contextmanager
     def _open(self, now: float) -> Iterator[Window]:
         with self._lock:
+            if self._handle < 0:
+                raise UsageError("this client is closed; open another")
             fcntl.flock(self._handle, fcntl.LOCK_EX)
             try:
                 window = Window(self.rate, self._read(now))

@@ -44,7 +44,7 @@ class How:
 
     def __post_init__(self) -> None:
         for name, value in (("deadline", self.deadline), ("max_requests", self.max_requests)):
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"{name} must be above 0, not {value!r}")
 
 
@@ -172,7 +172,10 @@ class AccountDump:
                 f"{self.receipt.why}. What there is was published as incomplete; the next run reads all again"
             )
         if self.staging.reasons:
-            return RejectedRows(self.staging.reasons)
+            kept = (
+                f"They are in {self.receipt.lake}/_rejected/{self.staging.run}.jsonl; the rest is published"
+            )
+            return RejectedRows(self.staging.reasons, kept)
         if self.state.rejected:
             return RejectedRows(
                 [f"{self.state.rejected[0]} was rejected by an earlier run, and not seen right since"]

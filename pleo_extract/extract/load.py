@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,8 @@ __all__ = [
     "load_export_jobs",
     "open_client",
 ]
+
+_log = logging.getLogger(__name__)
 
 DEADLINE: Final = 3600.0
 """Seconds that one load may take."""
@@ -97,6 +100,8 @@ def _load(run: Run, wanted: Wanted, segments: int, on_page: Callable[[Walk], Non
         raise IncompleteWalk(
             f"{verdict.why}; the list is not complete. Try again, or dump it, which keeps what it gets"
         )
+    if verdict.why:
+        _log.warning("%s: %s", verdict.name, verdict.why)
     return wanted.keep(frame).sort("created_at", "id")
 
 

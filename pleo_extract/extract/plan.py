@@ -15,7 +15,7 @@ from pleo_extract.extract.account import name_account
 from pleo_extract.extract.driving import ask
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.reading import narrow
-from pleo_extract.lake import Layout
+from pleo_extract.lake import Layout, open_snapshot
 from pleo_extract.paging import NEWEST_FIRST, PAGE_SIZE
 from pleo_extract.refresh import FULL_EVERY, choose_mode, created_month
 
@@ -68,7 +68,7 @@ def plan_dump(
         ConfigurationError: the lake holds another server's jobs. Else as `load_export_jobs`.
     """
     layout = Layout(lake)
-    snapshot = layout.snapshot() if layout.root.is_dir() else None
+    snapshot = open_snapshot(lake) if layout.root.is_dir() else None
     base = layout.manifest(snapshot.number) if snapshot else None
     with open_client(client) as source:
         server = str(source.server).rstrip("/")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pleo_extract.errors import LakeError
-from pleo_extract.lake import LastRun, Layout, read_last_run
+from pleo_extract.lake import LastRun, Layout, open_snapshot, read_last_run
 from pleo_extract.refresh import FULL_EVERY, is_unsettled
 
 if TYPE_CHECKING:
@@ -60,10 +59,8 @@ def read_status(lake: str | Path, *, full_every: timedelta = FULL_EVERY) -> Lake
     Raises:
         LakeError: there is no such lake, or it is broken.
     """
-    layout = Layout(lake)
-    if not layout.root.is_dir():
-        raise LakeError(f"there is no lake at {lake}; make one with: pleo-extract dump {lake}")
-    snapshot, last_run = layout.snapshot(), read_last_run(layout)
+    layout, snapshot = Layout(lake), open_snapshot(lake)
+    last_run = read_last_run(layout)
     if snapshot is None:
         return LakeStatus(lake=str(lake), last_run=last_run)
     manifest = layout.manifest(snapshot.number)

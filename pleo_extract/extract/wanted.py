@@ -93,6 +93,8 @@ def _to_instant(name: str, value: Instant | None) -> datetime | None:
             f"{name} is neither a date nor an instant: {value!r}. Write 2026-11-01 or 2026-11-01T08:00:00Z"
         ) from None
     is_day = isinstance(value, str) and len(value) <= len("2026-11-01")
+    if not isinstance(moment, date):
+        raise UsageError(f"{name} is neither a date nor an instant: {value!r}")
     if not isinstance(moment, datetime):
         moment, is_day = datetime(moment.year, moment.month, moment.day), True  # noqa: DTZ001 - the zone follows
     if moment.tzinfo is None and not is_day:

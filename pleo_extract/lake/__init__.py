@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pleo_extract.errors import LakeError
 from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest, Snapshot
 from pleo_extract.lake.lock import hold_lock
+from pleo_extract.lake.opening import open_snapshot
 from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
 from pleo_extract.lake.repair import Repair, repair_lake
@@ -50,18 +50,6 @@ __all__ = [
     "verify_lake",
     "write_last_run",
 ]
-
-
-def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snapshot | None:
-    """The snapshot to read, resolved once; None for a lake in which nothing was published yet.
-
-    Raises:
-        LakeError: there is no such folder, or it is not a lake. UsageError: no such snapshot is kept.
-    """
-    layout = Layout(lake)
-    if not layout.root.is_dir():
-        raise LakeError(f"there is no lake at {layout.root}; make one with: pleo-extract dump {layout.root}")
-    return layout.snapshot_as_of(as_of)
 
 
 def scan_lake(lake: str | Path, as_of: datetime | int | None = None) -> pl.LazyFrame:

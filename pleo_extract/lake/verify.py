@@ -13,6 +13,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError
 from pleo_extract.lake.layout import FORMAT, Layout, Snapshot
+from pleo_extract.lake.opening import require_pointer
 from pleo_extract.refresh import created_month
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def verify_lake(lake: str | Path) -> Verification:
     try:
         snapshot = layout.snapshot()
         if snapshot is None:
+            require_pointer(layout)
             return Verification(0, 0, 0, (), foreign)
         manifest = layout.manifest(snapshot.number)
     except LakeError as exc:

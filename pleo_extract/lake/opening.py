@@ -1,0 +1,53 @@
+"""The door for readers: one snapshot, resolved once, with all its files there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pleo_extract.errors import LakeError
+from pleo_extract.lake import disk
+from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.record import read_last_run
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from pleo_extract.lake.layout import Snapshot
+
+__all__ = ["open_snapshot", "require_pointer"]
+
+
+def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snapshot | None:
+    """The snapshot to read, resolved once; None for a lake in which nothing was published yet.
+
+    Raises:
+        LakeError: there is no such folder, it is not a lake, its pointer is lost, or a file is missing or not as long
+        as it was written. UsageError: no such snapshot is kept.
+    """
+    layout = Layout(lake)
+    if not layout.root.is_dir():
+        raise LakeError(f"there is no lake at {layout.root}; make one with: pleo-extract dump {layout.root}")
+    snapshot = layout.snapshot_as_of(as_of)
+    if snapshot is None:
+        require_pointer(layout)
+        return None
+    for entry in layout.manifest(snapshot.number).files:
+        if disk.size_of(snapshot.folder / entry.path) != entry.bytes:
+            raise LakeError(
+                f"{entry.path} of {lake} is not as it was written; run: pleo-extract repair {lake}"
+            )
+    return snapshot
+
+
+def require_pointer(layout: Layout) -> None:
+    """A lake without a pointer is one without a snapshot, unless a run has published to it.
+
+    Raises:
+        LakeError: the pointer is lost.
+    """
+    last = read_last_run(layout)
+    if last is not None and last.receipt.get("snapshot"):
+        raise LakeError(
+            f"{layout.root} has lost its pointer 'current'; run: pleo-extract repair {layout.root}"
+        )
