@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -12,9 +14,10 @@ import polars as pl
 import pytest
 from canary import CANARY
 
-from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import (
     ContractError,
+    IncompleteWalk,
     LakeError,
     LakeLocked,
     PleoExtractError,
@@ -22,12 +25,12 @@ from pleo_extract.errors import (
     RequestsExceeded,
     UsageError,
 )
+from pleo_extract.extract import read_status
 from pleo_extract.lake import Layout, hold_lock
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pleo_extract.extract import Receipt
 
@@ -466,3 +469,38 @@ def test_the_catalogue_is_for_any_duckdb_client(
         with duckdb.connect() as other:
             other.execute(f"attach '{tmp_path / 'jobs.duckdb'}' as lake (read_only)")
             assert other.sql(question.format("lake.")).pl().equals(expected)
+
+
+def test_a_client_that_is_closed_says_so(open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
+    """Closed twice it closes nothing else, and used again it says that it is closed."""
+    client = Client("http://127.0.0.1:1", api_key="plp_any")
+    client.close()
+    with Path(os.devnull).open("rb") as other:  # takes the number that the client's window had
+        client.close()
+        assert other.read() == b""
+    with pytest.raises(UsageError, match="closed"):
+        load_export_jobs(client=client)
+
+
+@pytest.mark.parametrize("lost", ["file", "pointer"])
+def test_a_lake_that_lost_something_does_not_answer(
+    lost: str, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A missing file or pointer is an error to every reader, and says to repair; never fewer jobs with 0."""
+    refresh(make_sandbox(jobs=1_000))
+    gone = tmp_path / "current" if lost == "pointer" else max(tmp_path.glob("current/*/*.parquet"))
+    gone.unlink()
+    for read in (scan_lake, connect, read_status):
+        with pytest.raises(LakeError, match=r"repair|verify"):
+            read(tmp_path)
+    assert not verify_lake(tmp_path).ok
+
+
+def test_a_total_that_falls_to_nothing_is_not_drift(
+    refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, open_client: OpenClient, tmp_path: Path
+) -> None:
+    """One empty answer in mid-walk costs a second pass; a list that stays so is incomplete, for dump and load."""
+    receipt = refresh(make_sandbox(jobs=800, faults="5:emptied"))
+    assert (receipt.verdict, receipt.lake_rows) == ("complete", 800)
+    with pytest.raises(IncompleteWalk):
+        load_export_jobs(client=open_client(make_sandbox(jobs=800, faults="5-:emptied")))

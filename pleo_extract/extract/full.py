@@ -38,8 +38,9 @@ def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Acco
     walks, distinct = _pass(task, "full")
     verdict = judge(distinct, totals_of(walks))
     if verdict.again:
+        told = totals_of(walks)[0]
         walks, again = _pass(task, "again")
-        verdict = judge(again, totals_of(walks), previous=distinct)
+        verdict = judge(again, (told, totals_of(walks)[1]), previous=distinct)
         distinct = again
     task.refuse_many_rejected()
     order = min((walk.order for walk in walks), key=("none", "created", "strict").index)

@@ -92,10 +92,10 @@ def _load(run: Run, wanted: Wanted, segments: int, on_page: Callable[[Walk], Non
     frame, walks = _read_once(run, wanted, segments, on_page)
     verdict = _judge(frame, walks)
     if verdict.again:
-        before = frame.height
+        before, told = frame.height, totals_of(walks)[0]
         more, walks = _read_once(run, wanted, segments, on_page)
         frame = keep_latest(pl.concat([frame, more]))
-        verdict = _judge(frame, walks, previous=before)
+        verdict = judge(frame.height, (told, totals_of(walks)[1]), previous=before)
     if verdict.name == "incomplete":
         raise IncompleteWalk(
             f"{verdict.why}; the list is not complete. Try again, or dump it, which keeps what it gets"
@@ -119,10 +119,10 @@ def _read_once(
     return keep_latest(pl.concat(frames)), walks
 
 
-def _judge(frame: pl.DataFrame, walks: list[Walk], previous: int | None = None) -> Verdict:
+def _judge(frame: pl.DataFrame, walks: list[Walk]) -> Verdict:
     if walks[-1].ended == "until":
         return Verdict("complete")
-    return judge(frame.height, totals_of(walks), previous=previous)
+    return judge(frame.height, totals_of(walks))
 
 
 @dataclass(frozen=True, slots=True)
