@@ -17,7 +17,6 @@ test: .venv/test.stamp
 check: .venv/test.stamp
 	.ci/contract
 	.ci/browser
-	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 
 # Every fault that is tried, and whether it is survived; see tests/fault_table.py.
 faults: .venv/test.stamp
