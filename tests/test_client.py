@@ -24,7 +24,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from canary import CANARY, SPELLINGS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pleo_extract import Client
@@ -880,6 +880,7 @@ class TestRedirects:
         st.text(st.characters(codec="ascii"), max_size=60)
         | st.sampled_from(["https://xn--", "//[", "http://a..b/"])
     )
+    @settings(deadline=None)
     def test_f12_any_location(self, location: str) -> None:
         """F12: whatever the Location, it is 76, on one printable line."""
         error, _ = fail(client_of(says(302, b"", location=location.replace("\n", "").replace("\r", ""))))
@@ -958,6 +959,7 @@ class TestServer:
         assert CANARY not in str(caught.value)
 
     @given(st.text(max_size=40) | st.from_regex(r"https?://[\w.:@/?#\[\]%-]{0,30}"))
+    @settings(deadline=None)
     def test_any_text_is_a_server_or_refused(self, text: str) -> None:
         """Whatever the text, there is a server, or ConfigurationError."""
         try:

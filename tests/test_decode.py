@@ -650,6 +650,7 @@ class TestAnything:
     @given(JSONISH.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
     @example(b'{"data":[],"pagination":{"hasNextPage":true}}')
     @example(b'{"data":[{}],"pagination":{"hasNextPage":true}}')
+    @settings(deadline=None)
     def test_f10_only_two_outcomes(self, body: bytes) -> None:
         """F10: whatever bytes come, there is a page or a PageError, and every row of a page is kept or set aside."""
         check_outcome(body)
@@ -671,6 +672,7 @@ class TestAnything:
         check_outcome(body[:place] + splice + body[place + len(splice) :])
 
     @given(st.lists(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)), min_size=2, max_size=6))  # noqa: DTZ001
+    @settings(deadline=None)
     def test_instant_keys_sort_as_instants(self, moments: list[datetime]) -> None:
         """Keys are texts that sort as the instants do, and equal ones are the same instant."""
         aware = sorted(moment.replace(tzinfo=UTC) for moment in moments)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pleo_extract.errors import UsageError
@@ -31,6 +31,7 @@ class TestWindow:
     """At most so many in any minute, whoever asks and however they come."""
 
     @given(st.integers(1, 12), ARRIVALS)
+    @settings(deadline=None)
     def test_never_more_than_the_rate_in_any_minute(
         self, rate: int, arrivals: list[tuple[float, float | None]]
     ) -> None:
@@ -48,6 +49,7 @@ class TestWindow:
         assert dues == sorted(dues)
 
     @given(st.integers(1, 12), st.lists(st.floats(0, 90, allow_nan=False), max_size=60))
+    @settings(deadline=None)
     def test_nobody_waits_longer_than_needed(self, rate: int, gaps: list[float]) -> None:
         """A place is due now, or a minute after the one `rate` places before, or with the one before: no later."""
         window, now = Window(rate), 0.0
@@ -62,6 +64,7 @@ class TestWindow:
             dues.append(due)
 
     @given(st.integers(1, 5), ARRIVALS)
+    @settings(deadline=None)
     def test_nothing_within_a_pause(self, rate: int, arrivals: list[tuple[float, float | None]]) -> None:
         """After a pause was asked for, no place is due before its end; a shorter pause never ends a longer one."""
         window, now, until = Window(rate), 0.0, 0.0
@@ -113,6 +116,7 @@ class TestBudget:
         assert budget.spend(timeout=False)
 
     @given(st.lists(st.sampled_from(["retry", "timeout", "success"]), max_size=400), st.integers(0, 60))
+    @settings(deadline=None)
     def test_what_is_spent_was_there(self, events: list[str], tokens: int) -> None:
         """Retries never cost more than the start and what successes earned; tokens stay within their bounds."""
         budget, spent = Budget(tokens), 0
@@ -129,6 +133,7 @@ class TestBackoff:
     """Full jitter, doubling from the first to the last."""
 
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
+    @settings(deadline=None)
     def test_within_its_bounds(self, attempt: int, chance: float) -> None:
         """A wait lies between nothing and the doubled first, never beyond the last."""
         patience = Patience(first_backoff=1, last_backoff=60)
@@ -217,6 +222,7 @@ class TestRetryAfter:
         | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} (Nov|Feb|Xyz) \d{1,6} \d{1,3}:\d{1,3}:\d{1,3} [-+]?\w{1,8}"),
         st.text(max_size=30) | st.just(http_date(0)),
     )
+    @settings(deadline=None)
     def test_f3_anything(self, text: str, date: str) -> None:
         """F3: whatever stands in the headers, the outcome is None or a finite number of seconds from 0."""
         seconds = retry_after({"retry-after": text, "date": date})

@@ -1153,6 +1153,7 @@ class TestTotals:
         st.none() | st.integers(0, 20),
         st.none() | st.integers(0, 20),
     )
+    @settings(deadline=None)
     def test_a_second_pass_is_the_last(
         self, distinct: int, first: int | None, last: int | None, previous: int | None
     ) -> None:
