@@ -22,7 +22,7 @@ check: .venv/test.stamp
 faults: .venv/test.stamp
 	$(BIN)/python tests/fault_table.py -n auto
 
-# Killed, cut off, starved and told to stop at every point, at full size: hours; `make check` has a small form.
+# Killed, cut off, starved and told to stop at every point, at full size: hours.
 torture: .venv/test.stamp
 	TORTURE=full PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 

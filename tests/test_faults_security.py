@@ -33,9 +33,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
 """What no terminal and no log should be sent; a tab and a line break are ours."""
 COMPANY = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11"
 first_only = pytest.mark.parametrize("trial", ["first"], indirect=True)
-GLOB = pytest.param(
-    "a [b] *?", marks=pytest.mark.xfail(reason="polars takes the folder's name for a pattern")
-)
+GLOB = "a [b] *?"
 
 
 def shown(error: BaseException) -> str:

@@ -78,7 +78,9 @@ class Snapshot:
         if not files:
             return self.scan_nothing()
         # Columns that an older format did not have are null.
-        return pl.scan_parquet(files, hive_partitioning=False, schema=POLARS_SCHEMA, missing_columns="insert")
+        return pl.scan_parquet(
+            files, glob=False, hive_partitioning=False, schema=POLARS_SCHEMA, missing_columns="insert"
+        )
 
     @staticmethod
     def scan_nothing() -> pl.LazyFrame:

@@ -124,7 +124,7 @@ def _rebuild(layout: Layout, snapshot: Snapshot) -> Manifest:
         data = disk.read_file(path)
         if has_columns(data, 0):
             version = FORMAT if version == FORMAT and has_columns(data) else 0
-            rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+            rows = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
             name, sha256 = path.relative_to(snapshot.folder).as_posix(), hashlib.sha256(data).hexdigest()
             entries.append(FileEntry(path=name, rows=rows, bytes=len(data), sha256=sha256))
     last_run = read_last_run(layout)
@@ -202,7 +202,7 @@ def _is_broken(snapshot: Snapshot, entry: FileEntry, version: int) -> bool:
     """Not as it was written, or in the wrong month."""
     if check_file(snapshot, entry, version):
         return True
-    months = pl.scan_parquet(snapshot.folder / entry.path).select(
+    months = pl.scan_parquet(snapshot.folder / entry.path, glob=False).select(
         pl.col("created_at").dt.strftime("created_month=%Y-%m").unique()
     )
     return months.collect().to_series().to_list() not in ([], [entry.path.partition("/")[0]])

@@ -133,7 +133,7 @@ def _check_rows(snapshot: Snapshot, manifest: Manifest) -> list[str]:
     problems = []
     for entry in manifest.files:
         months = (
-            pl.scan_parquet(snapshot.folder / entry.path)
+            pl.scan_parquet(snapshot.folder / entry.path, glob=False)
             .select(created_month().unique())
             .collect()
             .to_series()
