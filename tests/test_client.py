@@ -31,6 +31,7 @@ from pleo_extract import Client
 from pleo_extract.client import Secret, read_accounts, resolve_server
 from pleo_extract.client import run as run_module
 from pleo_extract.client.answer import FOREIGN
+from pleo_extract.client.run import RealClock
 from pleo_extract.contract import PATH, SERVERS, Query
 from pleo_extract.decode import Page, parse_page
 from pleo_extract.errors import (
@@ -41,6 +42,8 @@ from pleo_extract.errors import (
     PageError,
     PleoExtractError,
     RequestRefused,
+    RequestsExceeded,
+    Stopped,
     TryLater,
     UsageError,
 )
@@ -557,6 +560,16 @@ class TestWaiting:
         assert all(not isinstance(result, Exception) for result in in_threads(9, lambda: fetch(client)))
         assert peak == 3
 
+    def test_as_many_requests_as_were_given(self) -> None:
+        """A run that was given so many requests sends no more, retries included, and ends in 75."""
+        app = Script(says(), says(503), says())
+        run = client_of(app).start_run(max_requests=3)
+        run.fetch(Query(), parse_page)
+        run.fetch(Query(), parse_page)
+        with pytest.raises(RequestsExceeded, match="this run's 3 requests are used up"):
+            run.fetch(Query(), parse_page)
+        assert len(app.requests) == run.requests == 3
+
     def test_stop_ends_all_waits(self) -> None:
         """Once a run is told to stop, waits end, nothing more is sent, and it says so."""
         app = Script(says(503))
@@ -565,11 +578,22 @@ class TestWaiting:
         clock = client._line.clock
         assert isinstance(clock, Clock)
         clock.on_wait = lambda _: run.stop.set()
-        with pytest.raises(TryLater, match="stopped"):
+        with pytest.raises(Stopped):
             run.fetch(Query(), parse_page)
-        with pytest.raises(TryLater, match="stopped"):
+        with pytest.raises(Stopped):
             run.fetch(Query(), parse_page)
         assert len(app.requests) == 1
+
+    def test_real_time(self) -> None:
+        """The machine's own clock waits as long as it is told, and not at all once it is told to stop."""
+        clock, stop = RealClock(), threading.Event()
+        started = clock.monotonic()
+        clock.wait(0.01, stop)
+        waited = clock.monotonic() - started
+        assert waited >= 0.009
+        stop.set()
+        clock.wait(GRACE, stop)
+        assert clock.monotonic() - started < GRACE
 
     def test_counts(self) -> None:
         """A run counts what it sent, what it sent again and why, and what it waited; from all threads."""
@@ -772,11 +796,14 @@ class TestBodies:
         assert page.info.rows == 5
         assert run.faults == {"bad body": 3, "503": 2}
 
-    def test_f9_another_content_type(self) -> None:
-        """F9: a page under another content type is a page."""
-        page, run = fetch(client_of(sandbox_of("1:wrongtype")))
-        assert page.info.rows == 5
+    def test_f9_another_content_type(self, caplog: pytest.LogCaptureFixture) -> None:
+        """F9: a page under another content type is a page; the first of a run is warned of."""
+        run = client_of(sandbox_of("*:wrongtype")).start_run()
+        for _ in range(3):
+            assert run.fetch(Query(limit=5), parse_page).info.rows == 5
         assert run.retries == 0
+        warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert warnings == ["a page came as 'text/plain', not as JSON; its rows are taken"]
 
     def test_f11_gzip_bomb(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """F11: more than 128 MiB after decoding is not read on, and not asked for again: 76."""
