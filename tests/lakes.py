@@ -43,7 +43,12 @@ def make_lake(
         made_at=made_at,
         rows=len(rows),
         files=[
-            FileEntry(path=f"{month}/part-0.parquet", rows=len(jobs), bytes=1, sha256="")
+            FileEntry(
+                path=f"{month}/part-0.parquet",
+                rows=len(jobs),
+                bytes=(folder / month / "part-0.parquet").stat().st_size,
+                sha256="",
+            )
             for month, jobs in by_month.items()
         ],
         library="0",
