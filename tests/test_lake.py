@@ -787,3 +787,32 @@ def test_f39_a_file_that_cannot_be_written_leaves_nothing(
     assert failing == "replace" or "(5 bytes)" in str(caught.value)
     assert file.read_bytes() == data
     assert sorted(path.name for path in file.parent.iterdir()) == ["000001.json", "000002.json"]
+
+
+def test_a_run_whose_publishing_failed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pointer could not be swapped: 74, `published` false, and the lake is as before: without a snapshot."""
+
+    def fail(link: Path, *_: object, **__: object) -> None:
+        raise StorageError(f"cannot point {link}")
+
+    def dump() -> None:
+        with Client(SERVER, api_key=API_KEY, transport=sandbox, rate=10_000_000) as client:
+            dump_export_jobs(tmp_path, client=client, progress=False)
+
+    sandbox = Sandbox(World(jobs=50))
+    monkeypatch.setattr(disk, "swap_link", fail)
+    with pytest.raises(StorageError) as caught:
+        dump()
+    last = read_last_run(Layout(tmp_path))
+    assert last is not None
+    assert (last.code, last.published, last.receipt["snapshot"], last.receipt["lake_rows"]) == (
+        74,
+        False,
+        0,
+        0,
+    )
+    assert caught.value.code == 74
+    assert scan_lake(tmp_path).collect().is_empty()
+    monkeypatch.undo()
+    dump()
+    assert scan_lake(tmp_path).collect().height == 50

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake import Manifest
+    from pleo_extract.refresh import Account
 
 __all__ = ["DumpOptions", "dump_accounts", "dump_export_jobs"]
 
@@ -275,33 +276,44 @@ class _Dump:
         if not accounts:
             return
         stagings = [account.staging for account in accounts if account.staging is not None]
-        now = datetime.now(UTC)
         with hold_signals():
             manifest, written = publish(self.layout, stagings, base, server=self._server)
-            for account in accounts:
-                self._fill(account.receipt, manifest, base, written)
-            states = {
-                account.key: msgspec.structs.replace(account.state, updated_at=now)
-                for account in accounts
-                if account.state is not None
-            }
-            for staging in stagings:
-                staging.keep_rejected(self.layout.rejected)
-                if not written:  # it is in the lake, and must not stand in for the next run
-                    staging.clear()
-            commit(
-                self.layout,
-                manifest,
-                base,
-                receipt=sum_receipts(accounts).to_dict(),
-                accounts=states,
-                still_held=self._still_held,
-            )
+            try:
+                self._commit(accounts, manifest, base, written)
+            except BaseException:
+                self._take_back(accounts, manifest, base)
+                raise
             for staging in stagings:
                 staging.clear()
         prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=self._keep[0], count=self._keep[1])
         if written or self._is_catalogue_old():
             self._write_catalogue()
+
+    def _commit(
+        self, accounts: Sequence[AccountDump], manifest: Manifest, base: Manifest | None, written: list[str]
+    ) -> None:
+        now = datetime.now(UTC)
+        states: dict[str, Account] = {}
+        for account in accounts:
+            self._fill(account.receipt, manifest, base, written)
+            if account.state is not None:
+                states[account.key] = msgspec.structs.replace(account.state, updated_at=now)
+            if account.staging is not None:
+                account.staging.keep_rejected(self.layout.rejected)
+                if not written:  # it is in the lake, and must not stand in for the next run
+                    account.staging.clear()
+        receipt = sum_receipts(accounts).to_dict()
+        commit(self.layout, manifest, base, receipt=receipt, accounts=states, still_held=self._still_held)
+
+    def _take_back(self, accounts: Sequence[AccountDump], manifest: Manifest, base: Manifest | None) -> None:
+        """What the receipts say was published, if it was not."""
+        if self.layout.current.resolve() == self.layout.snapshot_folder(manifest.snapshot).resolve():
+            return
+        for account in accounts:
+            account.receipt.published, account.receipt.months_written = False, []
+            account.receipt.snapshot, account.receipt.lake_rows = (
+                (base.snapshot, base.rows) if base else (0, 0)
+            )
 
     def _is_catalogue_old(self) -> bool:
         """Whether it was removed, or a run was killed after its snapshot and before its catalogue."""
