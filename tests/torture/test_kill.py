@@ -28,7 +28,7 @@ def blows(scene: Scene) -> list[tuple[str, int]]:
     copy_lake(scene.before, scene.lake)
     _, said = scene.strike()
     calls = said["calls"]
-    chosen = sample(len(calls), 6)
+    chosen = sample(len(calls), 5)
     halves = [n for n, name in enumerate(calls, 1) if name in {"write_file", "append_line", "remove_tree"}]
     halves = halves if FULL else halves[:: max(1, len(halves) // 3)]
     return [(when, n) for n in chosen for when in ("before", "after")] + [("half", n) for n in halves]

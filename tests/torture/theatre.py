@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pleo_extract.sandbox import Sandbox
 
 KILLED = 86
-SOON = 60.0
+SOON = 300.0
 """Seconds after which a victim that was to end hangs."""
 ENVIRONMENT = {**os.environ, "POLARS_MAX_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 

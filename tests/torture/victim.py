@@ -48,7 +48,7 @@ LATE = (
 )
 STOCK = 2
 """Children made in advance."""
-HANGS = 30.0
+HANGS = 240.0
 """Seconds after which a child says where it hangs, and ends."""
 
 KILLED = 86
@@ -118,7 +118,7 @@ def dump(job: dict[str, Any]) -> dict[str, Any]:
     from pleo_extract import Client, PleoExtractError, dump_export_jobs  # noqa: PLC0415 - see LATE
     from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World  # noqa: PLC0415 - as above
 
-    options = {"deadline": HANGS / 2, **job.get("options", {})}
+    options = {"deadline": HANGS / 4, **job.get("options", {})}
     if world := job.get("world"):
         sandbox = Sandbox(World(**world), rules=Rules(**job.get("rules", {})))
         sandbox.world.advance(job.get("advance", 0))
