@@ -15,6 +15,7 @@ test: .venv/test.stamp
 
 # What takes longer, or needs tools beyond Python, which it installs; CI runs it after `make test`.
 check: .venv/test.stamp
+	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 	.ci/contract
 	.ci/browser
 
