@@ -300,8 +300,10 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
         `expires_in` Int32 in seconds, `number_of_items` Int64, UUIDs in lower case), and what was set aside.
     """
     texts = _to_columns(pages)
-    plain = texts.select(_IS_PLAIN).row(0, named=True)
-    typed = texts.with_columns((_PLAIN if plain[field.column] else _ANY)[field.column] for field in _CHECKED)
+    typed = texts.select(*_PLAIN, *_IS_PLAIN)
+    others = [field for field in _CHECKED if not typed[_flag(field)].all()]
+    if others:
+        typed = typed.with_columns(texts.select(_ANY[field.column] for field in others))
     rejected = [row for page in pages for row in page.rejected]
     misfits = [f for f in _CHECKED if typed[f.column].null_count() > texts[f.column].null_count()]
     if misfits:
@@ -345,15 +347,22 @@ def _read_uuid(column: pl.Expr) -> pl.Expr:
     return pl.when(lower.str.contains(_CANONICAL)).then(lower)
 
 
+def _flag(field: Field) -> str:
+    return f"{field.column} is plain"
+
+
+_PLAIN: Final = [
+    _read_plain(pl.col(field.column)) if field.kind == "instant" else pl.col(field.column)
+    for field in (*FIELDS, EXTRA)
+]
+"""All columns, if every text is in the documented form: most are."""
 _IS_PLAIN: Final = [
-    pl.col(field.column).str.contains(_CANONICAL if field.kind == "uuid" else _PLAIN_SHAPE).all()
+    pl.col(field.column)
+    .str.contains(_CANONICAL if field.kind == "uuid" else _PLAIN_SHAPE)
+    .all()
+    .alias(_flag(field))
     for field in _CHECKED
 ]
-_PLAIN: Final = {
-    field.column: column if field.kind == "uuid" else _read_plain(column)
-    for field in _CHECKED
-    for column in [pl.col(field.column)]
-}
 _ANY: Final = {
     field.column: (_read_uuid(column) if field.kind == "uuid" else _read_any(column)).alias(field.column)
     for field in _CHECKED

@@ -18,6 +18,7 @@ Rules of this room: no clock, no randomness, no I/O.
 from __future__ import annotations
 
 import operator
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -179,10 +180,11 @@ class Walk:
         if info.keys:
             self._new += self._count_new(info.keys)
             self.first = info.keys[0] if self.first is None else self.first
-            self.newest = max(info.keys) if self.newest is None else max(self.newest, *info.keys)
             self._prior = info.keys[-1]
+            ends = (info.keys[0], info.keys[-1]) if self.order == "strict" else info.keys
+            self.newest = max(ends) if self.newest is None else max(self.newest, *ends)
             furthest = min if self.query.descending else max
-            self.edge = furthest(info.keys) if self.edge is None else furthest(self.edge, *info.keys)
+            self.edge = furthest(ends) if self.edge is None else furthest(self.edge, *ends)
 
     def _guard(self, query: Query, info: PageInfo) -> None:
         foreign = (
@@ -232,6 +234,9 @@ class Walk:
         edge, until = self.edge, self.until
         if edge is None and (until is None or self.query.descending):
             return len(keys)
+        if self.order == "strict" and not self.query.descending:
+            start = 0 if edge is None else bisect_right(keys, edge)
+            return max(0, (len(keys) if until is None else bisect_left(keys, until)) - start)
         if self.query.descending:
             return sum(key < edge for key in keys if edge is not None)
         return sum((edge is None or key > edge) and (until is None or key < until) for key in keys)

@@ -170,8 +170,13 @@ class Staging:
 
     def read(self, month: str) -> list[pl.DataFrame]:
         """The staged rows of one month, in the order they were fetched."""
-        frames = [self._read(batch) for batch in self.batches if month in batch.months]
-        return [frame.filter(created_month() == month) for frame in frames]
+        batches = [batch for batch in self.batches if month in batch.months]
+        return [
+            self._read(batch)
+            if batch.months == [month]
+            else self._read(batch).filter(created_month() == month)
+            for batch in batches
+        ]
 
     def frame(self, *phases: str) -> pl.DataFrame:
         """All staged rows of these phases, or of all, in the order they were fetched."""
