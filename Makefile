@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check faults torture format sample docs picture notebooks clean
+.PHONY: demo test check faults torture bench format sample docs picture notebooks clean
 
 demo: .venv/demo.stamp
 	$(BIN)/pleo-extract demo --out demo/export_jobs
@@ -27,6 +27,10 @@ faults: .venv/test.stamp
 torture: .venv/test.stamp
 	TORTURE=full PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 
+# Beside its peers, each in an environment of its own, in .bench; about an hour. Writes docs/benchmarks.md.
+bench: .venv/test.stamp
+	$(BIN)/python tests/benchmarks/bench.py
+
 format: .venv/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -48,7 +52,7 @@ notebooks: .venv/test.stamp
 	$(BIN)/python notebooks/run_all.py
 
 clean:
-	rm -rf .venv .venv-contract demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-contract .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

@@ -21,6 +21,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -52,8 +53,10 @@ _ANY_SHAPE: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
 _CANONICAL: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-_PLAIN_TIMES: Final = re.compile(r"(?:\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ)*", re.ASCII)
-_PLAIN_IDS: Final = re.compile(r"(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})*")
+_DIGITS: Final = bytes.maketrans(b"0123456789", b"0000000000")
+_HEX: Final = bytes.maketrans(b"0123456789abcdef", b"0000000000000000")
+_PLAIN_TIME: Final = "0000-00-00T00:00:00Z"
+_PLAIN_ID: Final = "00000000-0000-0000-0000-000000000000"
 _EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
@@ -265,8 +268,11 @@ def _inform(said: _Pagination, rows: Sequence[Any], count: int) -> PageInfo:
 def _keys(rows: Sequence[Any]) -> tuple[Key, ...]:
     created = [row.created_at for row in rows]
     ids = [row.id for row in rows]
-    if _are_plain(created, ids):
-        return tuple(zip([text[:-1] for text in created], ids, strict=True))
+    # One text a page, since looking at each row costs more than all else. No text can pass for two: it would bring a
+    # line end of its own, and then there are too many.
+    times, names = "\n".join(created), "\n".join(ids)
+    if _are_plain(created, times) and _same_form(names, _HEX, _PLAIN_ID, len(rows)):
+        return tuple(zip(times[:-1].split("Z\n"), ids, strict=True)) if rows else ()
     instants = pl.select(_read_any(pl.lit(pl.Series(created, dtype=pl.String)))).to_series()
     return tuple(
         (instant_key(instant), name.lower())
@@ -275,21 +281,33 @@ def _keys(rows: Sequence[Any]) -> tuple[Key, ...]:
     )
 
 
-def _are_plain(created: Sequence[str], ids: Sequence[str]) -> bool:
-    """Whether all are in the documented form already; most pages are, and this is quick to find out."""
-    alike = {len(text) for text in created} <= {20} and {len(text) for text in ids} <= {36}
-    if not (alike and _PLAIN_TIMES.fullmatch("".join(created)) and _PLAIN_IDS.fullmatch("".join(ids))):
+def _are_plain(created: Sequence[str], times: str) -> bool:
+    """Whether these texts, and as lines of one text, are real instants in the documented form."""
+    if not _same_form(times, _DIGITS, _PLAIN_TIME, len(created)):
         return False
-    return all(map(_is_date, {text[:10] for text in created}))
+    width = len(_PLAIN_TIME) + 1
+    in_range = max(times[14::width], default="0") <= "5" >= max(times[17::width], default="0")
+    return in_range and all(map(_is_hour, {text[:13] for text in created}))
+
+
+def _same_form(lines: str, alphabet: bytes, form: str, count: int) -> bool:
+    """Whether these lines, with all characters of the alphabet made 0, are so many times this form."""
+    wanted = "\n".join([form] * count)
+    return (
+        len(lines) == len(wanted)
+        and lines.isascii()
+        and lines.encode().translate(alphabet) == wanted.encode()
+    )
 
 
 @lru_cache(maxsize=4096)
-def _is_date(text: str) -> bool:
+def _is_hour(text: str) -> bool:
+    """Whether there is such a day, and such an hour in it: ``2026-11-24T09``."""
     try:
-        date.fromisoformat(text)
+        date.fromisoformat(text[:10])
     except ValueError:
         return False
-    return True
+    return text[11:] <= "23"
 
 
 def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
@@ -300,10 +318,14 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
         `expires_in` Int32 in seconds, `number_of_items` Int64, UUIDs in lower case), and what was set aside.
     """
     texts = _to_columns(pages)
-    typed = texts.select(*_PLAIN, *_IS_PLAIN)
-    others = [field for field in _CHECKED if not typed[_flag(field)].all()]
-    if others:
-        typed = typed.with_columns(texts.select(_ANY[field.column] for field in others))
+    typed = texts.select(*_PLAIN, _ARE_PLAIN)
+    if not typed[_ARE_PLAIN_NAME].all():
+        plain = texts.select(_IS_PLAIN).row(0)
+        typed = typed.with_columns(
+            texts.select(
+                _ANY[field.column] for field, is_plain in zip(_CHECKED, plain, strict=True) if not is_plain
+            )
+        )
     rejected = [row for page in pages for row in page.rejected]
     misfits = [f for f in _CHECKED if typed[f.column].null_count() > texts[f.column].null_count()]
     if misfits:
@@ -318,9 +340,8 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
 def _to_columns(pages: Sequence[Page]) -> pl.DataFrame:
     """The rows as parsed, one column a field, instants still as text."""
     astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
-    values = list(zip(*[astuple(row) for page in pages for row in page.rows], strict=True)) or [()] * len(
-        _ORDER
-    )
+    rows = chain.from_iterable(page.rows for page in pages)
+    values = list(zip(*map(astuple, rows), strict=True)) or [()] * len(_ORDER)
     series = [pl.Series(name, column, dtype=_RAW[name]) for name, column in zip(_ORDER, values, strict=True)]
     if any(page.extras for page in pages):
         extras = [extra for page in pages for extra in page.extras or [None] * len(page.rows)]
@@ -347,22 +368,17 @@ def _read_uuid(column: pl.Expr) -> pl.Expr:
     return pl.when(lower.str.contains(_CANONICAL)).then(lower)
 
 
-def _flag(field: Field) -> str:
-    return f"{field.column} is plain"
-
-
 _PLAIN: Final = [
     _read_plain(pl.col(field.column)) if field.kind == "instant" else pl.col(field.column)
     for field in (*FIELDS, EXTRA)
 ]
 """All columns, if every text is in the documented form: most are."""
 _IS_PLAIN: Final = [
-    pl.col(field.column)
-    .str.contains(_CANONICAL if field.kind == "uuid" else _PLAIN_SHAPE)
-    .all()
-    .alias(_flag(field))
+    pl.col(field.column).str.contains(_CANONICAL if field.kind == "uuid" else _PLAIN_SHAPE).all()
     for field in _CHECKED
 ]
+_ARE_PLAIN_NAME: Final = "are plain"
+_ARE_PLAIN: Final = pl.all_horizontal(_IS_PLAIN).alias(_ARE_PLAIN_NAME)
 _ANY: Final = {
     field.column: (_read_uuid(column) if field.kind == "uuid" else _read_any(column)).alias(field.column)
     for field in _CHECKED

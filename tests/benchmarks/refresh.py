@@ -1,56 +1,70 @@
-"""What a refresh costs on a lake of 100,000 jobs: requests and files, with nothing new and with a day's work.
+"""What a refresh costs on a lake of a million jobs: with nothing, a little and much new.
 
-    python tests/benchmarks/refresh.py [--jobs 100000]
+    python tests/benchmarks/refresh.py [--jobs 1000000]
 
-Against the sandbox in process, so requests are counted where they arrive; after each dump the lake is compared with
-the sandbox's truth, row by row.
+Requests are counted by the server, CPU is the whole process's, beside that of a process which only imports what a
+dump imports. The lake is compared with the server after each.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import tempfile
 from pathlib import Path
 
-from pleo_extract import Client, dump_export_jobs, scan_lake
-from pleo_extract.sandbox import API_KEY, Sandbox, World
+from curve import dump
+from measure import count, measure, medians, serve, table
+
+IMPORTS = (
+    "import httpx, msgspec, polars, pleo_extract.cli.dump, pleo_extract.client, pleo_extract.extract.dump"
+)
+STEPS = (
+    ("nothing new", 0, 0),
+    ("150 new, 40 ended", 150, 40),
+    ("nothing new again", 0, 0),
+    ("10,000 new, 150 ended", 10_000, 150),
+)
+HEAD = ("", "requests", "months written", "CPU s", "CPU / of the imports", "jobs in the lake")
+
+
+def run(jobs: int, runs: int = 3) -> list[list[object]]:
+    """A row for each step."""
+    rows: list[list[object]] = []
+    with serve(jobs) as server, tempfile.TemporaryDirectory() as folder:
+        lake = Path(folder, "lake")
+        first = dump(server.url, lake)
+        imports = medians([measure([sys.executable, "-c", IMPORTS]) for _ in range(runs + 1)][1:])
+        rows.append(["imports alone", "", "", imports.cpu, 1.0, ""])
+        rows.append(_tell("first dump", server.ask("/seen")["requests"], lake, first.cpu, imports.cpu))
+        for name, new, ended in STEPS:
+            server.ask(f"/grow?new={new}&ended={ended}")
+            before = server.ask("/seen")["requests"]
+            times = 1 if new else runs
+            cost = medians([dump(server.url, lake) for _ in range(times)])
+            requests = (server.ask("/seen")["requests"] - before) // times
+            rows.append(_tell(name, requests, lake, cost.cpu, imports.cpu))
+    return rows
+
+
+def _tell(name: str, requests: int, lake: Path, cpu: float, imports: float) -> list[object]:
+    receipt = json.loads((lake / "_meta" / "last_run.json").read_text(encoding="utf-8"))["receipt"]
+    return [
+        name,
+        count(requests),
+        len(receipt["months_written"]),
+        cpu,
+        cpu / imports,
+        count(receipt["lake_rows"]),
+    ]
 
 
 def main() -> None:
-    """Dump, then refresh three times."""
+    """Run, print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=100_000)
-    jobs = parser.parse_args().jobs
-    sandbox = Sandbox(World(jobs=jobs))
-    print(f"{'':34}{'mode':>9}{'requests':>10}{'new':>7}{'changed':>9}{'months written':>16}{'equal':>7}")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox, rate=1_000_000) as client,
-    ):
-        steps = (
-            ("first dump", 0.0),
-            ("nothing new", 0.0),
-            ("half a day later", 0.55),
-            ("nothing new again", 0.0),
-        )
-        for name, days in steps:
-            before = {(row["id"], row["last_updated_at"]) for row in _rows(Path(folder))}
-            sandbox.world.advance(days * 86_400)
-            sandbox.requests.clear()
-            receipt = dump_export_jobs(folder, client=client)
-            rows = _rows(Path(folder))
-            fresh = [row for row in rows if (row["id"], row["last_updated_at"]) not in before]
-            known = {key for key, _ in before}
-            added = sum(1 for row in fresh if row["id"] not in known)
-            equal = not sandbox.truth(rows, sandbox.world.now)
-            print(
-                f"{name:34}{receipt.mode:>9}{len(sandbox.requests):>10}{added:>7}{len(fresh) - added:>9}"
-                f"{len(receipt.months_written):>16}{'yes' if equal else 'NO':>7}"
-            )
-
-
-def _rows(lake: Path) -> list[dict[str, object]]:
-    return scan_lake(lake).drop("extra").collect().to_dicts()
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    print(table(HEAD, run(parser.parse_args().jobs)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ import httpx
 import msgspec
 import polars as pl
 
+TITLE = "httpx + msgspec + polars, careful"
+REQUIREMENTS = ["httpx", "msgspec", "polars"]
+
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -70,9 +73,8 @@ def frame_of(rows: list[Job]) -> pl.DataFrame:
     return pl.DataFrame(series).with_columns(instants)
 
 
-def main() -> None:
-    """Read all pages, write one file a month."""
-    url, key, out = sys.argv[1:]
+def run(url: str, key: str, out: str) -> None:
+    """Fetch all jobs into Parquet files below the folder, one a month."""
     decoder = msgspec.json.Decoder(Page)
     params: dict[str, str | int] = {"limit": 100}
     frames, rows = [], []
@@ -95,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(*sys.argv[1:4])

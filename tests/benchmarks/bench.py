@@ -1,0 +1,174 @@
+"""All benchmarks, side by side on this machine: `make bench`. Writes `docs/benchmarks.md` and `docs/benchmarks.svg`.
+
+    python tests/benchmarks/bench.py [--quick]
+
+`--quick` makes everything small, to see that it works; it prints and writes nothing. The whole takes about an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import altair as alt
+import answers
+import curve
+import decode
+import pace
+import peers
+import polars as pl
+import refresh
+from measure import ROOT, Cost, count, make_venv, measure, medians, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FIGURES = {"cpu": "CPU s", "wall": "wall s", "peak": "peak MB"}
+SEQUENTIAL = ("ours", "careful", "polars_loop", "pandas_loop", "dlt_arrow", "dlt_rest")
+"""Who runs at 50 ms a response; the others would only wait longer."""
+IMPORTS = {
+    "python": "pass",
+    "import polars": "import polars",
+    "import pleo_extract": "import pleo_extract",
+    "pleo-extract --help": "import sys; sys.argv = ['pleo-extract', '--help']; from pleo_extract.cli import main; main()",
+}
+ABOUT = """\
+Written by `make bench`; nothing here is typed in by hand. Whole processes, run in turn on one machine, medians; seconds \
+are this machine's, ratios carry over. The server is `tests/benchmarks/server.py`, in a process of its own that is not \
+counted. What each contender wrote is compared with what the server has, row by row."""
+FIRST_DUMP = (
+    "No latency; in brackets, times ours. The tap and the source only write messages: loading comes on top"
+)
+PACE = "500 requests a minute; *most* is what the server saw in any 60 seconds"
+LIBRARIES = ("polars", "duckdb", "pyarrow", "httpx", "msgspec")
+
+
+def compare(titles: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
+    """A table of contenders, each figure with how many times ours it is."""
+    ours = costs["ours"]
+
+    def cell(cost: Cost, figure: str) -> str:
+        value = getattr(cost, figure)
+        return f"{value:,.1f} ({value / getattr(ours, figure):.2f})"
+
+    rows = [[titles[name][0], *(cell(cost, figure) for figure in FIGURES)] for name, cost in costs.items()]
+    return table(["", *FIGURES.values()], rows)
+
+
+def imports(runs: int) -> str:
+    """What a start costs, over bare Python; in our own environment, without the development tools."""
+    python = make_venv("ours", [str(ROOT)])
+    costs: dict[str, list[Cost]] = {name: [] for name in IMPORTS}
+    for _ in range(runs + 1):
+        for name, text in IMPORTS.items():
+            costs[name].append(measure([python, "-c", text]))
+    middle = {name: medians(each[1:]) for name, each in costs.items()}
+    bare = middle["python"].wall
+    return table(
+        ["", "CPU ms", "wall ms", "wall ms over bare Python"],
+        [
+            [name, count(cost.cpu * 1000), count(cost.wall * 1000), count((cost.wall - bare) * 1000)]
+            for name, cost in middle.items()
+        ],
+    )
+
+
+def draw(titles: dict[str, tuple[str, str]], costs: dict[str, Cost], path: str) -> None:
+    """CPU and memory of every contender, times ours."""
+    ours = costs["ours"]
+    frame = pl.DataFrame(
+        [
+            {"who": titles[name][0], "what": what, "times": getattr(cost, figure) / getattr(ours, figure)}
+            for name, cost in costs.items()
+            for figure, what in (("cpu", "CPU"), ("peak", "peak memory"))
+        ]
+    )
+    base = alt.Chart(frame).encode(
+        y=alt.Y("who:N", sort=[titles[name][0] for name in costs], title=None, axis=alt.Axis(labelLimit=260)),
+        x=alt.X("times:Q", title="times pleo-extract dump, which also proves, paces and publishes durably"),
+    )
+    bars = base.mark_bar(color="#2f6690")
+    labels = base.mark_text(align="left", dx=4).encode(text=alt.Text("times:Q", format=".2f"))
+    chart = (
+        (bars + labels)
+        .properties(width=300, height=alt.Step(24))
+        .facet(column=alt.Column("what:N", title=None))
+    )
+    chart.save(path)
+
+
+def sections(*, quick: bool) -> list[str]:
+    """Every benchmark's heading, command and table."""
+    jobs, runs = (2_000, 1) if quick else (100_000, 3)
+    titles = peers.prepare(list(peers.CONTENDERS))
+    everyone = peers.race(titles, jobs=jobs, runs=runs, latency=0, more=[])
+    if not quick:
+        draw(titles, everyone, str(ROOT / "docs" / "benchmarks.svg"))
+    waiting = {name: titles[name] for name in SEQUENTIAL}
+    at_50 = {
+        n: peers.race(waiting, jobs=jobs, runs=1, latency=50, more=["--in-flight", str(n)]) for n in (8, 16)
+    }
+    sizes = 10_000 if quick else 10_000_000
+    return [
+        section(f"A first dump of {count(jobs)} jobs", "peers", compare(titles, everyone), FIRST_DUMP),
+        *(
+            section(
+                f"The same at 50 ms a response, {n} requests in flight",
+                f"peers --latency-ms 50 --in-flight {n}",
+                compare(waiting, costs),
+            )
+            for n, costs in at_50.items()
+        ),
+        section("At a pace", "pace", table(pace.HEAD, pace.run(500, 20 if quick else 1050)), PACE),
+        section("A refresh", "refresh", table(refresh.HEAD, refresh.run(20_000 if quick else 1_000_000))),
+        section(f"From ten thousand to {count(sizes)} jobs", "curve", table(curve.HEAD, curve.run(sizes))),
+        section(
+            f"Answers over {count(sizes)} jobs",
+            "answers --all",
+            table(answers.HEAD, answers.run(sizes, runs, everything=True)),
+        ),
+        section("Decoding", "decode", table(decode.HEAD, decode.run(500))),
+        section("Starting", "bench", imports(5)),
+    ]
+
+
+def section(title: str, command: str, figures: str, note: str = "") -> str:
+    """One benchmark: what, how, how much."""
+    script, _, more = command.partition(" ")
+    said = f"`python tests/benchmarks/{script}.py{' ' * bool(more)}{more}`. {note}".rstrip(". ")
+    return f"## {title}\n\n{said}.\n\n{figures}"
+
+
+def page(parts: Sequence[str]) -> str:
+    """The whole document."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return "\n\n".join(
+        [
+            "# Benchmarks",
+            ABOUT,
+            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {system}, {libraries}.",
+            "![CPU and peak memory of each contender as a multiple of pleo-extract's](benchmarks.svg)",
+            *parts,
+        ]
+    )
+
+
+def main() -> None:
+    """Run all; write the page, or print it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    text = page(sections(quick=quick)) + "\n"
+    if quick:
+        print(text)
+    else:
+        (ROOT / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

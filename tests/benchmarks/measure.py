@@ -1,0 +1,147 @@
+"""What all benchmarks share: the server in a process of its own, whole processes measured in turn, tables, rows compared.
+
+CPU is user and system time of the process and its children, wall what a clock says, memory the peak of the largest
+process. Runs are interleaved, medians are taken, ratios are of medians in the same run: seconds alone mean nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import urllib.request
+import venv
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["Cost", "Server", "count", "make_venv", "measure", "medians", "serve", "table"]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+VENVS = ROOT / ".bench"
+KEY = "plp_benchmark"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process cost: CPU seconds, wall seconds, peak megabytes."""
+
+    cpu: float
+    wall: float
+    peak: float
+
+
+@dataclass(frozen=True)
+class Server:
+    """The list under test."""
+
+    url: str
+
+    def ask(self, path: str) -> dict[str, int]:
+        """`/seen` or `/grow`."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
+            told: dict[str, int] = json.load(answer)
+        return told
+
+
+@contextmanager
+def serve(jobs: int, *more: str) -> Iterator[Server]:
+    """The benchmark's server, in its own process."""
+    command = [sys.executable, str(HERE / "server.py"), "--jobs", str(jobs), *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield Server(process.stdout.readline().strip())
+        finally:
+            process.terminate()
+
+
+_STUB = """
+import json, os, sys, time
+tell = int(sys.argv[1])
+started = time.monotonic()
+child = os.fork()
+if not child:
+    os.close(tell)
+    os.execvp(sys.argv[2], sys.argv[2:])
+_, status, usage = os.wait4(child, 0)
+told = [os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, time.monotonic() - started, usage.ru_maxrss]
+os.write(tell, json.dumps(told).encode())
+"""
+"""A small process between this one and the one that is measured: peak memory starts from the parent's."""
+
+
+def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
+    """Run one process to its end.
+
+    Raises:
+        SystemExit: it failed; with what it printed.
+    """
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as told:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _STUB, str(writing), *command],
+            env={**os.environ, **(environment or {})},
+            pass_fds=[writing],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=True,
+        )
+        os.close(writing)
+        code, cpu, wall, peak = json.load(told)
+    if code:
+        raise SystemExit(f"{command} ended with {code}: {done.stdout.decode(errors='replace')[-3000:]}")
+    return Cost(cpu, wall, peak / 1024)
+
+
+def medians(costs: Sequence[Cost]) -> Cost:
+    """Figure by figure."""
+    return Cost(
+        *(statistics.median(getattr(each, name) for each in costs) for name in ("cpu", "wall", "peak"))
+    )
+
+
+def make_venv(name: str, requirements: Sequence[str]) -> str:
+    """A virtual environment with these packages, made once; returns its Python."""
+    folder = VENVS / name
+    wanted = hashlib.sha256(json.dumps([*requirements, sys.version]).encode()).hexdigest()
+    stamp, python = folder / "stamp", str(folder / "bin" / "python")
+    if not stamp.exists() or stamp.read_text(encoding="ascii") != wanted:
+        print(f"installing {', '.join(requirements)}", file=sys.stderr, flush=True)
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *requirements], check=True)
+        stamp.write_text(wanted, encoding="ascii")
+    return python
+
+
+def count(number: float) -> str:
+    """Ten thousand as 10,000."""
+    return f"{number:,.0f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table, columns aligned; numbers with two decimals."""
+    texts = [[f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[n]) for row in [list(head), *texts]) for n in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        first = row[0].ljust(widths[0])
+        return (
+            "| "
+            + " | ".join(
+                [first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            )
+            + " |"
+        )
+
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    return "\n".join([line(head), rule, *map(line, texts)])

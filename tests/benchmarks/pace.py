@@ -1,0 +1,53 @@
+"""A dump at a pace: is the window kept full, and never overfilled, whatever the latency?
+
+    python tests/benchmarks/pace.py [--rate 500] [--pages 1050]
+
+All latencies at once, each with a server of its own: they mostly wait. The server counts requests in any 60 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from curve import dump
+from measure import serve, table
+
+LATENCIES = ((20, 8), (200, 8), (2000, 20))
+"""Milliseconds a response, requests in flight: at 2 s a response 500 a minute need 17."""
+HEAD = ("latency ms", "in flight", "requests", "most in 60 s", "wall s", "pages / rate s", "ratio")
+
+
+def one(rate: int, pages: int, case: tuple[int, int]) -> list[object]:
+    """One latency."""
+    latency, in_flight = case
+    with (
+        serve(pages * 100, "--latency-ms", str(latency)) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        cost = dump(server.url, Path(folder, "lake"), "--rate", str(rate), "--in-flight", str(in_flight))
+        seen = server.ask("/seen")
+    due = pages / rate * 60
+    return [latency, in_flight, seen["requests"], seen["most"], cost.wall, due, cost.wall / due]
+
+
+def run(rate: int, pages: int) -> list[list[object]]:
+    """A row for each latency."""
+    with ThreadPoolExecutor(len(LATENCIES)) as pool:
+        return list(pool.map(partial(one, rate, pages), LATENCIES))
+
+
+def main() -> None:
+    """Run, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rate", type=int, default=500)
+    parser.add_argument("--pages", type=int, default=1050)
+    asked = parser.parse_args()
+    print(table(HEAD, run(asked.rate, asked.pages)))
+
+
+if __name__ == "__main__":
+    main()

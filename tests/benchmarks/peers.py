@@ -1,0 +1,113 @@
+"""A first dump beside its peers, each in an environment of its own: whole processes, in turn, against one server.
+
+    python tests/benchmarks/peers.py [--jobs 100000] [--runs 3] [--latency-ms 0] [--only ours,careful]
+
+What each wrote is compared row by row with what the server has, so nobody is quick by leaving something out. The tap
+of the Singer SDK and the source of the Airbyte CDK write messages only: loading them would come on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from measure import HERE, KEY, ROOT, Cost, count, make_venv, measure, medians, serve, table
+
+CONTENDERS = (
+    "ours",
+    "careful",
+    "polars_loop",
+    "pandas_loop",
+    "dlt_arrow",
+    "dlt_rest",
+    "dlt_duckdb",
+    "singer",
+    "airbyte",
+)
+
+
+def load(name: str) -> Any:
+    """A contender's module, for its title and requirements."""
+    sys.path.insert(0, str(HERE / "contenders"))
+    spec = importlib.util.spec_from_file_location(name, HERE / "contenders" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prepare(names: list[str]) -> dict[str, tuple[str, str]]:
+    """Title and Python of each contender."""
+    prepared = {}
+    for name in names:
+        module = load(name)
+        requirements = module.REQUIREMENTS or [f"{ROOT}"]
+        prepared[name] = (module.TITLE, make_venv(name, requirements))
+        if not module.REQUIREMENTS:  # our own source may have changed since
+            pip = [prepared[name][1], "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, "--no-deps", "--force-reinstall", str(ROOT)], check=True)
+    return prepared
+
+
+def race(
+    prepared: dict[str, tuple[str, str]], *, jobs: int, runs: int, latency: float, more: list[str]
+) -> dict[str, Cost]:
+    """Medians of each contender; all in turn, after one run that does not count and whose rows are checked."""
+    costs: dict[str, list[Cost]] = {name: [] for name in prepared}
+    with serve(jobs, "--latency-ms", str(latency)) as server, tempfile.TemporaryDirectory() as folder:
+        for number in range(runs + 1):
+            for name, (_, python) in prepared.items():
+                out = Path(folder, f"{name}-{number}")
+                command = [python, str(HERE / "contenders" / f"{name}.py"), server.url, KEY, str(out)]
+                cost = measure(command + (more if name == "ours" else []))
+                if number:
+                    costs[name].append(cost)
+                else:
+                    measure([sys.executable, str(HERE / "compare.py"), str(out), str(jobs)])
+                measure(["rm", "-rf", str(out), f"{out}-state"])
+    return {name: medians(each) for name, each in costs.items()}
+
+
+def main() -> None:
+    """Prepare, race, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--latency-ms", type=float, default=0)
+    parser.add_argument("--in-flight", type=int, default=8)
+    parser.add_argument("--only", default=",".join(CONTENDERS))
+    asked = parser.parse_args()
+    prepared = prepare(asked.only.split(","))
+    costs = race(
+        prepared,
+        jobs=asked.jobs,
+        runs=asked.runs,
+        latency=asked.latency_ms,
+        more=["--in-flight", str(asked.in_flight)],
+    )
+    ours = costs["ours"]
+    print(
+        f"{count(asked.jobs)} jobs, {asked.latency_ms:g} ms a response, medians of {asked.runs} runs in turn; "
+        "in brackets times ours\n"
+    )
+    rows = [
+        [
+            prepared[name][0],
+            *(
+                f"{getattr(cost, figure):,.1f} ({getattr(cost, figure) / getattr(ours, figure):.2f})"
+                for figure in ("cpu", "wall", "peak")
+            ),
+        ]
+        for name, cost in costs.items()
+    ]
+    print(table(["", "CPU s", "wall s", "peak MB"], rows))
+
+
+if __name__ == "__main__":
+    main()

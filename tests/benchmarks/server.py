@@ -1,0 +1,179 @@
+"""A list of export jobs made by formula, served as fast as Python can: what all contenders read.
+
+    python tests/benchmarks/server.py --jobs 100000 [--latency-ms 50] [--rate 500]
+
+It keeps the part of the contract that the contenders use: `limit` (100 at most), `after`, `offset`, `company_id` left
+out, sorting by createdAt and id both ways, `statuses` of open jobs, the echo. Job `n` is the same at every run: created
+`n` steps after the first, over three years; the last 40 are open. `rate`: more requests than that in any 60 seconds
+are answered with 429. `/grow?new=150&ended=40` adds jobs and ends open ones; `/seen` tells the number of requests, and
+the most within 60 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socketserver
+import threading
+import time
+from collections import deque
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+__all__ = ["Jobs", "main"]
+
+FIRST: Final = datetime(2023, 1, 1)  # noqa: DTZ001 - all is UTC here, and naive is quicker to print
+SPAN: Final = 3 * 365 * 86_400
+OPEN: Final = 40
+SPREAD: Final = 0x9E3779B97F4A7C15F39CC0605CEDC835
+"""Odd, so that multiplication makes a different id of every number."""
+COMPANIES: Final = [f"{n:08x}-0000-4000-8000-{n:012x}" for n in range(1, 21)]
+DIGITS: Final = str.maketrans("0123456789", "ABCDEFGHIJ")
+NUMBERS: Final = str.maketrans("ABCDEFGHIJ", "0123456789")
+
+
+class Jobs:
+    """The jobs, by number, and what may be asked of them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.open_from = max(0, count - OPEN)
+        self.step = SPAN / count
+
+    def grow(self, new: int, ended: int) -> None:
+        """So many jobs more, and so many of the open ones ended."""
+        self.count += new
+        self.open_from = min(self.count, self.open_from + ended)
+
+    def row(self, n: int) -> str:
+        """Job `n` as JSON."""
+        mixed = n * SPREAD & (1 << 128) - 1
+        name = f"{mixed:032x}"
+        created = int(n * self.step)
+        at = (FIRST + timedelta(seconds=created)).isoformat()
+        started = (FIRST + timedelta(seconds=created + 5 + n % 50)).isoformat()
+        ended = (FIRST + timedelta(seconds=created + 60 + mixed % 900)).isoformat()
+        if n >= self.open_from:
+            end = f'"pending","lastUpdatedAt":"{at}Z"'
+        elif mixed % 29 == 0:
+            end = (
+                f'"failed","startedAt":"{started}Z","lastUpdatedAt":"{ended}Z",'
+                '"failureReasonType":"accounting_system_unreachable","failureReason":"The accounting system did not answer in time"'
+            )
+        else:
+            end = f'"completed","startedAt":"{started}Z","completedAt":"{ended}Z","lastUpdatedAt":"{ended}Z"'
+        who = f'"createdBy":"{COMPANIES[n % 7]}",' if n % 3 == 0 else ""
+        return (
+            f'{{"id":"{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:]}","companyId":"{COMPANIES[mixed % 20]}",'
+            f'{who}"createdAt":"{at}Z","expiresIn":86400,"isInteractive":{"true" if n % 3 == 0 else "false"},'
+            f'"numberOfItems":{mixed % 200},"vendorBasedBookkeeping":false,"status":{end}}}'
+        )
+
+    def page(self, asked: dict[str, list[str]]) -> bytes:
+        """One page."""
+        limit = min(int(asked.get("limit", ["100"])[0]), 100)
+        orders = asked.get("sorting_order", [])
+        down = bool(orders) and orders[0].startswith("DESC")
+        low, high = (self.open_from if "statuses" in asked else 0), self.count
+        start = high - 1 if down else low
+        if "after" in asked:
+            start = int(asked["after"][0].translate(NUMBERS)) + (-1 if down else 1)
+        elif "offset" in asked:
+            start += int(asked["offset"][0]) * (-1 if down else 1)
+        numbers = (
+            range(start, max(low - 1, start - limit), -1) if down else range(start, min(high, start + limit))
+        )
+        more = bool(numbers) and (numbers[-1] > low if down else numbers[-1] < high - 1)
+        understood: dict[str, object] = {"parameters": asked, "limit": limit}
+        if orders:
+            understood |= {"sortingKeys": asked["sorting_keys"], "sortingOrder": orders}
+        about: dict[str, object] = {
+            "hasNextPage": more,
+            "hasPreviousPage": bool(numbers) and start != (high - 1 if down else low),
+            "total": high - low,
+            "currentRequestPagination": understood,
+        }
+        if numbers:
+            about["startCursor"] = str(numbers[0]).translate(DIGITS)
+            about["endCursor"] = str(numbers[-1]).translate(DIGITS)
+        return f'{{"data":[{",".join(map(self.row, numbers))}],"pagination":{json.dumps(about)}}}'.encode()
+
+
+class _Gate:
+    """Counts requests, and refuses those beyond the rate."""
+
+    def __init__(self, rate: int | None) -> None:
+        self.requests = 0
+        self.most = 0
+        self._rate = rate
+        self._recent: deque[float] = deque()
+        self._lock = threading.Lock()
+
+    def let_in(self) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            while self._recent and self._recent[0] <= now - 60:
+                self._recent.popleft()
+            if self._rate is not None and len(self._recent) >= self._rate:
+                return False
+            self._recent.append(now)
+            self.requests += 1
+            self.most = max(self.most, len(self._recent))
+        return True
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    disable_nagle_algorithm = True
+
+    def __init__(self, jobs: Jobs, gate: _Gate, latency: float, *args: object) -> None:
+        self._jobs, self._gate, self._latency = jobs, gate, latency
+        super().__init__(*args)  # type: ignore[arg-type]
+
+    def handle(self) -> None:
+        while head := self.rfile.readline():
+            while self.rfile.readline() not in (b"\r\n", b"\n", b""):
+                pass
+            self.wfile.write(self._answer(head.split(b" ")[1].decode("ascii")))
+
+    def _answer(self, target: str) -> bytes:
+        path, asked = urlsplit(target).path, parse_qs(urlsplit(target).query)
+        status, more = "200 OK", ""
+        if path.endswith("/v3/export-jobs"):
+            if self._latency:
+                time.sleep(self._latency)
+            if self._gate.let_in():
+                body = self._jobs.page(asked)
+            else:
+                status, body, more = "429 Too Many Requests", b"{}", "Retry-After: 1\r\n"
+        elif path == "/grow":
+            self._jobs.grow(int(asked["new"][0]), int(asked["ended"][0]))
+            body = b"{}"
+        else:
+            body = json.dumps({"requests": self._gate.requests, "most": self._gate.most}).encode()
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def main() -> None:
+    """Serve until stopped; prints the address first."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--latency-ms", type=float, default=0)
+    parser.add_argument("--rate", type=int)
+    asked = parser.parse_args()
+    handler = partial(_Handler, Jobs(asked.jobs), _Gate(asked.rate), asked.latency_ms / 1000)
+    with _Server(("127.0.0.1", 0), handler) as server:
+        print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
