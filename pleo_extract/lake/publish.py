@@ -61,8 +61,12 @@ def publish(
     Raises:
         LakeError: a file of the base is not as it was written.
     """
+    merge = _Merge(layout, stagings, base)
+    first = next((month for month in merge.months if merge.is_changed(month)), None)
+    if base is not None and first is None and not merge.carried:
+        return msgspec.structs.replace(base, server=server), []
     with building(layout) as build:
-        return _build(layout, build, stagings, base, server=server)
+        return _build(layout, build, merge, base, first=first, server=server)
 
 
 @contextmanager
@@ -79,26 +83,54 @@ def building(layout: Layout) -> Iterator[Path]:
         raise
 
 
+class _Merge:
+    """The months of the base and of what is staged, each merged when it is asked for: memory holds one at a time."""
+
+    def __init__(self, layout: Layout, stagings: Sequence[Staging], base: Manifest | None) -> None:
+        self.source = layout.snapshot_folder(base.snapshot) if base else layout.root
+        self.old = {_month_of(entry): entry for entry in base.files} if base else {}
+        self.carried = base is not None and base.format < FORMAT
+        self.months = sorted(self.old.keys() | {month for staging in stagings for month in staging.months()})
+        self._stagings = stagings
+        self._last: tuple[str, pl.DataFrame | None] = ("", None)
+
+    def is_changed(self, month: str) -> bool:
+        """Whether the month is not as it was."""
+        self._last = (month, None)  # one is let go before the next is made
+        self._last = (month, self._merge(month))
+        return self._last[1] is not None
+
+    def take(self, month: str) -> pl.DataFrame | None:
+        """The month's rows as they are to be, or None when they are as they were."""
+        rows = self._last[1] if self._last[0] == month else self._merge(month)
+        self._last = ("", None)
+        return rows
+
+    def _merge(self, month: str) -> pl.DataFrame | None:
+        entry = self.old.get(month)
+        fresh = [frame for staging in self._stagings for frame in staging.read(month)]
+        if entry is None:
+            return merge_rows(*fresh)
+        if not fresh and not self.carried:
+            return None
+        old = _read_month(self.source, entry)
+        merged = merge_rows(old, *fresh)
+        return None if same_rows(old, merged) and not self.carried else merged
+
+
 def _build(
-    layout: Layout, build: Path, stagings: Sequence[Staging], base: Manifest | None, *, server: str
+    layout: Layout, build: Path, merge: _Merge, base: Manifest | None, *, first: str | None, server: str
 ) -> tuple[Manifest, list[str]]:
-    old = {_month_of(entry): entry for entry in base.files} if base else {}
-    source = layout.snapshot_folder(base.snapshot) if base else layout.root
-    carried = base is not None and base.format < FORMAT
     entries: list[FileEntry] = []
     written: list[str] = []
-    for month in sorted(old.keys() | {month for staging in stagings for month in staging.months()}):
-        fresh = [frame for staging in stagings for frame in staging.read(month)]
-        merged = _merge_month(source, old.get(month), fresh, carried=carried)
+    for month in merge.months:
+        merged = merge.take(month) if first is not None and month >= first else None
         if merged is None:
-            place_link(source, build, old[month])
-            entries.append(old[month])
+            place_link(merge.source, build, merge.old[month])
+            entries.append(merge.old[month])
         else:
             entries.append(_write_month(build, month, merged))
             written.append(month)
-    if base is not None and not written and not carried:
-        disk.remove_tree(build)
-        return msgspec.structs.replace(base, server=server), []
     manifest = Manifest(
         format=FORMAT,
         snapshot=(base.snapshot if base else 0) + 1,
@@ -211,19 +243,6 @@ def _discard(layout: Layout, number: int) -> None:
 
 def _month_of(entry: FileEntry) -> str:
     return entry.path.partition("/")[0].partition("=")[2]
-
-
-def _merge_month(
-    source: Path, entry: FileEntry | None, fresh: list[pl.DataFrame], *, carried: bool
-) -> pl.DataFrame | None:
-    """The month's rows as they are to be, or None when they are as they were."""
-    if entry is None:
-        return merge_rows(*fresh)
-    if not fresh and not carried:
-        return None
-    old = _read_month(source, entry)
-    merged = merge_rows(old, *fresh)
-    return None if same_rows(old, merged) and not carried else merged
 
 
 def _read_month(source: Path, entry: FileEntry) -> pl.DataFrame:
