@@ -170,6 +170,37 @@ def test_chance_raises_no_more_alarms_than_stated() -> None:
         assert found.filter("is_incident").height <= found.height / 740
 
 
+@pytest.mark.parametrize("lasting", [1, 2, 5, 30])
+def test_an_incident_is_found_from_its_first_period_to_its_last(lasting: int) -> None:
+    """However it swells and ebbs: what is beyond the limit is no past to judge the rest by."""
+    failing = [20 - 8 * (day % 2) for day in range(lasting)]
+    found = days_beyond([2] * 20 + failing + [2] * 20)
+    assert found == list(range(20, 20 + lasting))
+
+
+def test_what_lasts_becomes_what_is_usual() -> None:
+    """A rate that stays high is an incident for a month of days, and within another is none any more."""
+    found = days_beyond([2] * 40 + [20] * 120)
+    assert found[:30] == list(range(40, 70))
+    assert max(found) < 100
+
+
+def test_a_second_incident_is_judged_by_the_time_without_the_first() -> None:
+    """It is found although the first one, in the past, was worse."""
+    assert days_beyond([2] * 20 + [30] * 3 + [2] * 3 + [14] + [2] * 5) == [20, 21, 22, 26]
+
+
+def days_beyond(failed: list[int]) -> list[int]:
+    """The days that are incidents, of 40 jobs each of which so many failed."""
+    rows = [
+        (A, START + timedelta(days=day), status)
+        for day, k in enumerate(failed)
+        for status in ["failed"] * k + ["completed"] * (40 - k)
+    ]
+    periods = ask("FROM incidents('day')", quick(rows))["period"]
+    return [(period - START.replace(tzinfo=None)).days for period in periods]
+
+
 def quick(rows: list[tuple[str, datetime, str]]) -> pl.DataFrame:
     """Many jobs by company, creation and status alone."""
     usual = frame([job(0)])
@@ -178,12 +209,13 @@ def quick(rows: list[tuple[str, datetime, str]]) -> pl.DataFrame:
 
 
 @given(
-    days=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=0, max_size=75),
+    days=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=0, max_size=75)
+    | st.lists(st.sampled_from([(0, 12), (1, 11), (0, 14), (12, 1), (9, 3)]), min_size=10, max_size=75),
     at_least=st.sampled_from((1, 10)),
 )
 @settings(max_examples=30, deadline=None)
 def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: int) -> None:
-    """Baseline, score, spread and limit, said again in plain Python over the 60 periods before."""
+    """Two passes of baseline, score, spread and limit, said again in plain Python over the 60 periods before."""
     rows = [
         (A, START + timedelta(days=n), status)
         for n, (failed, done) in enumerate(days)
@@ -203,29 +235,49 @@ def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: in
 
 
 def control_chart(periods: list[tuple[int, int]]) -> list[tuple[float, float, float]]:
-    """Usual rate, sigmas and limit of each judged period, from (failed, finished) of each."""
-    scores: list[float | None] = []
-    judged = []
+    """Usual rate, sigmas and limit of each judged period, from (failed, finished) of each, in two passes."""
+    apart: set[int] = set()
+    for begun, chart in enumerate(one_pass(periods, apart)):
+        if chart and chart[3] > 3:
+            usual, past_n, bound = chart[4:]
+            for place, (k, n) in enumerate(periods[begun : begun + 30], start=begun):
+                deviation = math.sqrt(1 / (4 * n + 2) + 1 / (4 * past_n + 2))
+                if (angle(k, n) - usual) / deviation > bound:
+                    apart.add(place)
+    return [(c[0], c[3], c[1]) for c in one_pass(periods, apart) if c]
+
+
+def one_pass(periods: list[tuple[int, int]], apart: set[int]) -> list[tuple[float, ...]]:
+    """Of each period the usual rate, the limit's rate, the score, the sigmas and the bound; empty where not judged."""
+    scores: dict[int, float] = {}
+    charts: list[tuple[float, ...]] = []
     for place, (k, n) in enumerate(periods):
-        past = periods[max(0, place - 60) : place]
+        before = range(max(0, place - 60), place)
+        past = [periods[p] for p in before if p not in apart]
         past_k, past_n = sum(p[0] for p in past), sum(p[1] for p in past)
+        charts.append(())
         if not past:
-            scores.append(None)
             continue
         usual, deviation = angle(past_k, past_n), math.sqrt(1 / (4 * n + 2) + 1 / (4 * past_n + 2))
-        scores.append((angle(k, n) - usual) / deviation)
-        moves = [abs(new - old) for old, new in pairwise(scores[:-1]) if old is not None and new is not None][
-            -60:
-        ]
-        moves = moves[-(len(past)) :]
+        score = (angle(k, n) - usual) / deviation
+        moves = [abs(scores[p] - scores[q]) for q, p in pairwise(sorted(scores)) if p in before]
         spread = max(1.0, sum(moves) / len(moves) / (2 / math.sqrt(math.pi)) if moves else 1.0)
         student = 1 + 2.5 / max(1, len(moves)) + 5.75 / max(1, len(moves)) ** 2
+        if place not in apart:
+            scores[place] = score
         if len(past) >= 8:
             top = min(math.pi / 2, usual + 3 * deviation * spread * student)
             limit = min(1.0, ((n + 0.75) * math.sin(top) ** 2 - 0.375) / n)
-            score = (angle(k, n) - usual) / deviation
-            judged.append((past_k / past_n, score / spread / student, limit))
-    return judged
+            charts[-1] = (
+                past_k / past_n,
+                limit,
+                score,
+                score / spread / student,
+                usual,
+                past_n,
+                3 * spread * student,
+            )
+    return charts
 
 
 def angle(k: int, n: int) -> float:

@@ -10,12 +10,16 @@
 -- clusters, periods differ more than that; how much is estimated from the past and widens the limit (Laney 2002,
 -- Quality Engineering 14:531), but a past that was quiet cannot warn of the first cluster. Falls are not reported.
 --
+-- An incident is no past to judge by. So there are two passes: the first judges each period by all before it; what
+-- is beyond the limit, and of the 29 periods that follow what is beyond the same limit, is left out of the past in
+-- the second, which is the answer. An incident that lasts longer than these 30 periods becomes what is usual.
+--
 -- period        when the period began, on the clocks of tz; a job counts in the period of its created_at
 -- company_id    the company; null where per_company is false and all companies are one
 -- finished      jobs with status failed, completed or completed_with_errors
 -- failed        of these, status failed, expired ones included
 -- rate          failed / finished
--- usual_rate    the same for the periods before
+-- usual_rate    the same for the periods before, without incidents
 -- limit_rate    the upper control limit: an incident's rate is above it
 -- sigmas        how many standard deviations rate is above usual_rate (Anscombe's arcsine scale, Biometrika
 --               1948, 35:246; less for few periods, as Student's t asks)
@@ -51,16 +55,19 @@ summed AS (
 ),
 
 counted AS (
-    SELECT u.*
+    SELECT
+        u.*,
+        asin(sqrt((u.k + 0.375e0) / (u.n + 0.75e0))) AS angle,
+        row_number() OVER (PARTITION BY u.company ORDER BY u.period) AS place
     FROM summed AS u
     WHERE u.n >= :at_least
 ),
 
-compared AS (
+-- The first pass, by all periods before.
+seen AS (
     SELECT
         c.*,
         count(*) OVER before AS past,
-        first_value(c.period) OVER before AS past_from,
         sum(c.n) OVER before AS past_n,
         sum(c.k) OVER before AS past_k
     FROM counted AS c
@@ -71,22 +78,92 @@ compared AS (
     )
 ),
 
+weighed AS (
+    SELECT
+        s.*,
+        asin(sqrt((s.past_k + 0.375e0) / (s.past_n + 0.75e0))) AS usual_angle,
+        (s.angle - asin(sqrt((s.past_k + 0.375e0) / (s.past_n + 0.75e0))))
+        / sqrt(1 / (4 * s.n + 2) + 1 / (4 * s.past_n + 2)) AS score
+    FROM seen AS s
+),
+
+swung AS (
+    SELECT
+        w.*,
+        abs(w.score - lag(w.score) OVER (PARTITION BY w.company ORDER BY w.period)) AS moving_range
+    FROM weighed AS w
+),
+
+bounded AS (
+    SELECT
+        s.*,
+        greatest(1e0, coalesce(avg(s.moving_range) OVER before, 1e0) / 1.1283791670955126e0) AS sigma,
+        CAST(greatest(1, count(s.moving_range) OVER before) AS DOUBLE) AS moves
+    FROM swung AS s
+    WINDOW before AS (
+        PARTITION BY s.company
+        ORDER BY s.period
+        ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
+    )
+),
+
+begun AS (
+    SELECT
+        b.company,
+        b.place,
+        b.past_n,
+        b.usual_angle,
+        3 * b.sigma * (1 + 2.5e0 / b.moves + 5.75e0 / (b.moves * b.moves)) AS bound
+    FROM bounded AS b
+    WHERE b.past >= 8 AND b.score > 3 * b.sigma * (1 + 2.5e0 / b.moves + 5.75e0 / (b.moves * b.moves))
+),
+
+apart AS (
+    SELECT DISTINCT c.company, c.period
+    FROM counted AS c
+    INNER JOIN begun AS b ON c.company = b.company AND c.place >= b.place AND c.place < b.place + 30
+    WHERE (c.angle - b.usual_angle) / sqrt(1 / (4 * c.n + 2) + 1 / (4 * b.past_n + 2)) > b.bound
+),
+
+-- The second pass, by the periods before that are not apart.
+sorted AS (
+    SELECT c.*, a.period IS NOT NULL AS is_apart
+    FROM counted AS c
+    LEFT JOIN apart AS a ON c.company = a.company AND c.period = a.period
+),
+
+compared AS (
+    SELECT
+        s.*,
+        sum(CASE WHEN s.is_apart THEN 0 ELSE 1 END) OVER before AS past,
+        first_value(s.period) OVER before AS past_from,
+        sum(CASE WHEN s.is_apart THEN 0e0 ELSE s.n END) OVER before AS past_n,
+        sum(CASE WHEN s.is_apart THEN 0e0 ELSE s.k END) OVER before AS past_k
+    FROM sorted AS s
+    WINDOW before AS (
+        PARTITION BY s.company
+        ORDER BY s.period
+        ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
+    )
+),
+
 scored AS (
     SELECT
         c.*,
         asin(sqrt((c.past_k + 0.375e0) / (c.past_n + 0.75e0))) AS usual_angle,
         sqrt(1 / (4 * c.n + 2) + 1 / (4 * c.past_n + 2)) AS deviation,
-        (
-            asin(sqrt((c.k + 0.375e0) / (c.n + 0.75e0)))
-            - asin(sqrt((c.past_k + 0.375e0) / (c.past_n + 0.75e0)))
-        ) / sqrt(1 / (4 * c.n + 2) + 1 / (4 * c.past_n + 2)) AS score
+        (c.angle - asin(sqrt((c.past_k + 0.375e0) / (c.past_n + 0.75e0))))
+        / sqrt(1 / (4 * c.n + 2) + 1 / (4 * c.past_n + 2)) AS score
     FROM compared AS c
 ),
 
 moved AS (
     SELECT
         s.*,
-        abs(s.score - lag(s.score) OVER (PARTITION BY s.company ORDER BY s.period)) AS moving_range
+        CASE
+            WHEN NOT s.is_apart
+                THEN abs(s.score - lag(s.score) OVER (PARTITION BY s.company, s.is_apart ORDER BY s.period))
+        END AS moving_range
     FROM scored AS s
 ),
 
@@ -126,8 +203,8 @@ explained AS (
     FROM judged AS j
     INNER JOIN tallied AS t
         ON j.company = t.company AND t.period >= j.past_from AND t.period <= j.period AND t.reason IS NOT NULL
-    INNER JOIN counted AS c ON t.company = c.company AND t.period = c.period
-    WHERE j.sigmas > 3
+    INNER JOIN sorted AS s ON t.company = s.company AND t.period = s.period
+    WHERE j.sigmas > 3 AND (t.period = j.period OR NOT s.is_apart)
     GROUP BY j.company, j.period, t.reason, j.n, j.past_n
 ),
 
@@ -166,7 +243,7 @@ SELECT
     j.sigmas,
     j.sigmas > 3 AS is_incident,
     w.reasons,
-    j.past,
+    CAST(j.past AS BIGINT) AS past,
     j.still_open
 FROM judged AS j
 LEFT JOIN worded AS w ON j.company = w.company AND j.period = w.period
