@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from pleo_extract.lake import Layout, open_snapshot
+from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,10 +15,9 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from pleo_extract.lake import Manifest
+    from pleo_extract.lake import Manifest, Snapshot
 
-
-__all__ = ["connect", "write_catalogue"]
+__all__ = ["connect", "is_catalogue_current", "write_catalogue"]
 
 
 def connect(
@@ -63,15 +64,41 @@ def write_catalogue(lake: str | Path) -> Path:
     """
     from pleo_extract import warehouse  # noqa: PLC0415 - as above
 
-    layout, snapshot = Layout(lake), open_snapshot(lake)
-    target = layout.root / "jobs.duckdb"
+    snapshot = open_snapshot(lake)
+    target, (files, as_of, companies) = Layout(lake).root / "jobs.duckdb", _read_content(lake, snapshot)
+    mark = _make_mark(files, as_of, companies)
+    warehouse.write_catalogue(target, files, as_of=as_of, companies=companies, mark=mark)
+    return target
+
+
+def is_catalogue_current(lake: str | Path) -> bool:
+    """Whether the catalogue is there, and is what `write_catalogue` would write: of this snapshot, path and version.
+
+    Raises:
+        LakeError: there is no such lake.
+    """
+    mark = _make_mark(*_read_content(lake, open_snapshot(lake)))
+    try:
+        return mark.encode() in (Layout(lake).root / "jobs.duckdb").read_bytes()
+    except OSError:
+        return False
+
+
+def _read_content(
+    lake: str | Path, snapshot: Snapshot | None
+) -> tuple[list[Path], datetime | None, dict[str, str]]:
+    """What the catalogue of a lake reads: files, the instant of the snapshot, names of companies."""
+    layout = Layout(lake)
     if snapshot is None:
-        warehouse.write_catalogue(target, [])
-        return target
+        return [], None, {}
     manifest = layout.manifest(snapshot.number)
     files = [layout.current / entry.path for entry in manifest.files]
-    warehouse.write_catalogue(target, files, as_of=manifest.made_at, companies=_name_companies(manifest))
-    return target
+    return files, manifest.made_at, _name_companies(manifest)
+
+
+def _make_mark(files: list[Path], as_of: datetime | None, companies: dict[str, str]) -> str:
+    content = f"{[str(file) for file in files]} {as_of} {sorted(companies.items())}"
+    return f"pleo_extract {__version__} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def _name_companies(manifest: Manifest) -> dict[str, str]:

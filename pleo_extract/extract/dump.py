@@ -21,7 +21,7 @@ from pleo_extract.errors import (
     UsageError,
 )
 from pleo_extract.extract.account import AccountDump, How, name_account
-from pleo_extract.extract.answers import write_catalogue
+from pleo_extract.extract.answers import is_catalogue_current, write_catalogue
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
@@ -286,7 +286,7 @@ class _Dump:
             for staging in stagings:
                 staging.clear()
         prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=self._keep[0], count=self._keep[1])
-        if written or self._is_catalogue_old():
+        if written or not is_catalogue_current(self.layout.root):
             self._write_catalogue()
 
     def _commit(
@@ -314,13 +314,6 @@ class _Dump:
             account.receipt.snapshot, account.receipt.lake_rows = (
                 (base.snapshot, base.rows) if base else (0, 0)
             )
-
-    def _is_catalogue_old(self) -> bool:
-        """Whether it was removed, or a run was killed after its snapshot and before its catalogue."""
-        catalogue = self.layout.root / "jobs.duckdb"
-        return (
-            not catalogue.exists() or catalogue.stat().st_mtime_ns < self.layout.current.lstat().st_mtime_ns
-        )
 
     def _write_catalogue(self) -> None:
         """The catalogue of the lake, for other DuckDB clients; a lake without one is whole all the same."""

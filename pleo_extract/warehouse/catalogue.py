@@ -19,6 +19,8 @@ __all__ = ["write_catalogue"]
 
 _STORAGE: Final = "v1.0.0"
 """A file of DuckDB 2.0's own storage version cannot be opened by 1.x."""
+_MARKED: Final = ("export_jobs", "job_durations", "snapshot")
+"""More than one: the end of a block may part the bytes of a comment."""
 
 
 def write_catalogue(
@@ -27,6 +29,7 @@ def write_catalogue(
     *,
     as_of: datetime | None = None,
     companies: Mapping[str, str] | None = None,
+    mark: str = "",
 ) -> None:
     """Write or replace, atomically, a DuckDB file with all views and macros over these Parquet files.
 
@@ -39,6 +42,7 @@ def write_catalogue(
         files: as for `open_warehouse`; symbolic links are kept, so that `current` stays current.
         as_of: the instant that "now" means; by default the latest instant in the files.
         companies: names of companies by id.
+        mark: a short text to know the file by: it stands in its bytes as it is.
 
     Raises:
         StorageError: the file cannot be written.
@@ -53,6 +57,8 @@ def write_catalogue(
                 con.execute("USE fresh")
                 for definition in definitions(source, companies=companies, self_contained=True):
                     con.execute(definition)
+                for view in _MARKED if mark else ():
+                    con.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
             fresh.chmod(fresh.stat().st_mode & 0o755)  # nobody else writes it, whatever the umask
             fresh.replace(target)
     except (OSError, duckdb.Error) as exc:
