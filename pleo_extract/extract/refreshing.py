@@ -81,8 +81,8 @@ def _find_settled(task: Task, walk: Walk, newest: Query) -> set[JobKey]:
     assert walk.edge is not None
     staged = task.staging.frame()
     passed = task.lake.filter(is_beyond(walk.edge)).select("status", *KEY).collect()
-    known = task.known_vanished()
-    gone = passed.join(staged, on=KEY, how="anti")
+    known, spoiled = task.known_vanished(), task.spoiled()
+    gone = _without(passed.join(staged, on=KEY, how="anti"), spoiled)
     settled = [key for key in gone.filter(~is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
         raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
@@ -91,7 +91,7 @@ def _find_settled(task: Task, walk: Walk, newest: Query) -> set[JobKey]:
         task.lake.filter(is_unsettled() & ~is_beyond(walk.edge)).select("created_at", *KEY).collect()
     )
     missing = open_before.join(staged, on=KEY, how="anti")
-    missing = missing.filter([key not in known for key in missing.select(KEY).iter_rows()])
+    missing = _without(missing, known | spoiled)
     return vanished | (_look_for(task, missing, newest) if missing.height else set())
 
 
@@ -106,13 +106,18 @@ def _look_for(task: Task, jobs: pl.DataFrame, newest: Query) -> set[JobKey]:
             pages = task.read_pages("rank", newest, [max(0, offset + step) for offset in offsets])
             if pages is None:
                 break
-            left = left.join(pl.concat(pages), on=KEY, how="anti")
+            left = _without(left.join(pl.concat(pages), on=KEY, how="anti"), task.spoiled())
             inside = [_lies_on(pages, created) for created in left["created_at"]]
             if all(inside):  # where it must stand it does not
                 return set(left.select(KEY).iter_rows())
     created = left["created_at"].min()
     task.walk("deep", Walk(newest, until=(instant_key(created), "")))  # type: ignore[arg-type]
-    return set(left.join(task.staging.frame("deep"), on=KEY, how="anti").select(KEY).iter_rows())
+    left = _without(left.join(task.staging.frame("deep"), on=KEY, how="anti"), task.spoiled())
+    return set(left.select(KEY).iter_rows())
+
+
+def _without(jobs: pl.DataFrame, keys: set[JobKey]) -> pl.DataFrame:
+    return jobs.filter([key not in keys for key in jobs.select(KEY).iter_rows()]) if keys else jobs
 
 
 def _rank(task: Task, jobs: pl.DataFrame) -> list[int]:
@@ -164,7 +169,7 @@ def _compare(task: Task, vanished: set[JobKey]) -> None:
             raise Misfit(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
         inside = lake.filter(pl.col("created_at").is_between(low, high, closed="none"))
         gone = set(inside.join(page, on=KEY, how="anti").select(KEY).iter_rows())
-        gone -= task.known_vanished() | vanished
+        gone -= task.known_vanished() | task.spoiled() | vanished
         if gone:
             raise Misfit(f"{len(gone)} old job(s) are no longer listed")
 
@@ -174,10 +179,10 @@ def _conclude(task: Task, walk: Walk, vanished: set[JobKey]) -> Account:
     task.refuse_many_rejected()
     before, staged = task.before, task.staging.frame()
     met = set(staged.select(KEY).iter_rows())
-    gone = (task.known_vanished() | vanished) - met
+    gone = (task.known_vanished() | vanished) - met - task.spoiled()
     seen = {f"{company}/{name}" for company, name in met}
     rejected = sorted({*before.rejected, *task.staging.names} - seen)
-    jobs = task.count_lake() + task.count_new() - len(gone) + len(rejected)
+    jobs = task.count_lake() + task.count_new() - len(gone) + task.count_unknown(rejected)
     totals = [total for total in (walk.first_total, walk.last_total) if total is not None]
     if totals and not min(totals) <= jobs <= max(totals):
         raise Misfit(f"the lake and what was read make {jobs} jobs, the server counts {totals[-1]}")

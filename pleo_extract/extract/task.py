@@ -119,6 +119,18 @@ class Task:
                 f"They are in {self.rejected}; perhaps the API changed: look for a newer pleo-extract"
             )
 
+    def spoiled(self) -> set[JobKey]:
+        """Jobs whose rows do not fit, where their names can be read: they are listed all the same."""
+        keys = (name.partition("/") for name in self.staging.names)
+        return {(company, name) for company, slash, name in keys if slash}
+
+    def count_unknown(self, rejected: Sequence[str]) -> int:
+        """How many of these rejected rows are of jobs that the lake does not have."""
+        names = pl.concat_str(KEY, separator="/")
+        return len(rejected) - int(
+            self.lake.select(names.is_in(rejected).sum()).collect().item() if rejected else 0
+        )
+
     def count_lake(self) -> int:
         """Jobs of this account in the lake."""
         return int(self.lake.select(pl.len()).collect().item())
