@@ -25,6 +25,7 @@ The codes follow sysexits.h. A message says what happened, where, and what to do
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ __all__ = [
     "TryLater",
     "UsageError",
     "WalkError",
+    "amount",
     "escape",
+    "span",
     "worst_code",
 ]
 
@@ -195,3 +198,13 @@ def escape(text: str, limit: int = 80) -> str:
     clipped = text[:limit]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clipped)
     return shown + ("…" if len(text) > limit else "")
+
+
+def amount(number: float, noun: str, plural: str = "") -> str:
+    """A number with its noun: 1 request, 2,000 requests."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def span(seconds: float) -> str:
+    """A time to wait, in whole seconds and never none: 1 s, 90 s."""
+    return f"{max(1, math.ceil(seconds))} s"

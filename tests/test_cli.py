@@ -110,6 +110,49 @@ def test_one_cause_one_code_one_line(
     assert (tmp_path / "lake/current").exists() == (code == 65)
 
 
+@pytest.mark.parametrize("command", ["dump", "plan", "status", "verify", "repair", "report"])
+def test_a_lake_without_a_name_is_refused(command: str, pleo: Callable[..., Said]) -> None:
+    """`pleo-extract dump "$LAKE"` without LAKE does not make one where we happen to be: 2."""
+    said = pleo(command, "")
+    assert said.code == 2
+    assert "empty; is a variable not set?" in said.err
+
+
+def test_a_lake_has_a_folder_of_its_own(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """Not the root, no file, no folder full of other things: refused before a request is sent or a file written."""
+    (tmp_path / "letter.txt").write_text("Dear")
+    (tmp_path / "photo.jpg").write_text("")
+    for place, code, says in (
+        ("/", 2, "a folder of its own, not /"),
+        (tmp_path / "letter.txt", 78, "is a file"),
+        (tmp_path, 78, "not empty (it holds 'letter.txt' and 1 more)"),
+    ):
+        said = pleo("dump", place)
+        assert (said.code, says in said.err) == (code, True), said.err
+    assert served.sandbox.requests == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["letter.txt", "photo.jpg"]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/.gitkeep").touch()
+    assert pleo("dump", tmp_path / "new", "--rate", 100_000).code == 0
+    (tmp_path / "new/note.txt").touch()  # beside a lake they are left alone
+    assert pleo("dump", tmp_path / "new", "--rate", 100_000).code == 0
+
+
+def test_one_is_one(
+    pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, served: Served, tmp_path: Path
+) -> None:
+    """Counts of one are spelt so, and nobody is told to come back in 0 s."""
+    said = pleo("dump", tmp_path / "lake", "--max-requests", 1)
+    assert "may send 1 request, and has" in said.err
+    with serve(Sandbox(World(jobs=1, companies=1))) as running:
+        monkeypatch.setenv("PLEO_API_KEY", API_KEY)
+        said = pleo("dump", tmp_path / "one", "--base-url", running.url, "--rate", 100_000)
+    assert "1 job, snapshot 1, 1 month written" in said.out
+    assert "1 job on 1 page, " in said.out
+    said = pleo("dump", tmp_path / "two", "--base-url", running.url, "--deadline", 0.001)
+    assert "ome back in 1 s" in said.err
+
+
 def test_a_held_lake_is_69(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
     """A second run is told who holds the lake."""
     with hold_lock(Layout(tmp_path)):

@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from pleo_extract.cli.dump import tell_receipt
+from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.screen import fit_terminal
+from pleo_extract.errors import amount
 
 __all__ = ["demo"]
 
@@ -21,7 +23,7 @@ __all__ = ["demo"]
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LakeFolder(),
     metavar="LAKE",
     default=Path("demo/export_jobs"),
     show_default=True,
@@ -45,7 +47,7 @@ def demo(out: Path, jobs: int) -> None:
     lake = _find_free(out)
     api = Sandbox(World(jobs=jobs), rules=Rules(tick=2.0))
     with serve(api) as running, Client(running.url, api_key=API_KEY, rate=100_000) as client:
-        _say(f"1. A sandbox with {jobs:,} jobs listens on {running.url}")
+        _say(f"1. A sandbox with {amount(jobs, 'job')} listens on {running.url}")
         click.echo("   Jobs are created, start and end while it is read.")
         _say("2. The first dump reads everything")
         click.echo(tell_receipt(dump_export_jobs(lake, client=client)))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.span import Span
-from pleo_extract.errors import UsageError, escape
+from pleo_extract.errors import UsageError, amount, escape
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES, short_help="Bring a lake of Parquet up to date")
-@click.argument("lake", type=click.Path(path_type=Path))
+@click.argument("lake", type=LakeFolder())
 @click.option(
     "--base-url", metavar="URL", help="production, staging, or a URL [default: PLEO_BASE_URL or production]"
 )
@@ -208,13 +209,18 @@ def _write_metrics(path: Path, lake: Path) -> None:
 def tell_receipt(receipt: Receipt) -> str:
     """A receipt in one paragraph."""
     months = len(receipt.months_written)
-    change = f"{months} month{'s' * (months != 1)} written" if receipt.published else "nothing new"
-    how = "by refresh" if receipt.mode == "refresh" else f"in full ({receipt.why_full or 'asked for'})"
+    change = f"{amount(months, 'month')} written" if receipt.published else "nothing new"
+    how = "by refresh" if receipt.mode == "refresh" else f"in full{_tell_why(receipt)}"
     why = f" ({receipt.why})" if receipt.why else ""
-    retries = f", {receipt.retries} of them again" if receipt.retries else ""
+    retries = f", {receipt.retries:,} of them again" if receipt.retries else ""
     waited = f", {receipt.waited:.0f} s of it waiting" if receipt.waited >= 1 else ""
     return (
-        f"{receipt.lake}: {receipt.lake_rows:,} jobs, snapshot {receipt.snapshot}, {change}\n"
-        f"{receipt.verdict}{why}, read {how}: {receipt.distinct:,} jobs on {receipt.pages:,} pages, "
-        f"{receipt.requests:,} requests{retries}, {receipt.seconds:.1f} s{waited}"
+        f"{receipt.lake}: {amount(receipt.lake_rows, 'job')}, snapshot {receipt.snapshot}, {change}\n"
+        f"{receipt.verdict}{why}, read {how}: {amount(receipt.distinct, 'job')} on {amount(receipt.pages, 'page')}, "
+        f"{amount(receipt.requests, 'request')}{retries}, {receipt.seconds:.1f} s{waited}"
     )
+
+
+def _tell_why(receipt: Receipt) -> str:
+    """Why it was read in full; of many companies, each has its own reason."""
+    return f" ({receipt.why_full})" if receipt.why_full else ""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pleo_extract.extract import DumpPlan
 
 __all__ = ["plan"]
@@ -19,7 +21,7 @@ __all__ = ["plan"]
     short_help="Say what the next dump would take",
     epilog="\b\nExample:\n  PLEO_API_KEY=… pleo-extract plan data/export_jobs",
 )
-@click.argument("lake", type=click.Path(path_type=Path))
+@click.argument("lake", type=LakeFolder())
 @click.option(
     "--base-url", metavar="URL", help="production, staging, or a URL [default: PLEO_BASE_URL or production]"
 )

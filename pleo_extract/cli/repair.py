@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.errors import escape
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["repair"]
 
@@ -15,7 +19,7 @@ __all__ = ["repair"]
     short_help="Make a broken lake whole again",
     epilog="\b\nExample:\n  pleo-extract repair data/export_jobs && pleo-extract dump data/export_jobs",
 )
-@click.argument("lake", type=click.Path(path_type=Path))
+@click.argument("lake", type=LakeFolder())
 def repair(lake: Path) -> None:
     """Make LAKE readable again after files of it were lost or damaged.
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from pleo_extract.cli.folder import LakeFolder
+
 __all__ = ["report"]
 
 EXAMPLES = """\b
@@ -18,7 +20,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES, short_help="Put a lake's answers on one page to send or print")
-@click.argument("lake", type=click.Path(path_type=Path))
+@click.argument("lake", type=LakeFolder())
 @click.option(
     "--output",
     "-o",

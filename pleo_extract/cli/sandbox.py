@@ -6,7 +6,7 @@ import threading
 
 import click
 
-from pleo_extract.errors import UsageError
+from pleo_extract.errors import UsageError, amount
 
 __all__ = ["sandbox"]
 
@@ -83,7 +83,7 @@ def sandbox(
     api = Sandbox(World(jobs=jobs, companies=companies, seed=seed), rules=rules, faults=script or "")
     with serve(api, port=port) as running:
         click.echo(
-            f"sandbox with {jobs:,} jobs of {companies} companies on {running.url}; in another terminal:\n"
+            f"sandbox with {amount(jobs, 'job')} of {amount(companies, 'company', 'companies')} on {running.url}; in another terminal:\n"
         )
         click.echo(f"  export PLEO_API_KEY={API_KEY} PLEO_BASE_URL={running.url}")
         click.echo("  pleo-extract dump data/export_jobs\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.screen import fit_terminal
 from pleo_extract.errors import UsageError
 
@@ -33,7 +34,7 @@ Examples:
 @click.argument("query", required=False)
 @click.option(
     "--lake",
-    type=click.Path(path_type=Path),
+    type=LakeFolder(),
     default=Path("data/export_jobs"),
     show_default=True,
     help="The lake's folder",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.errors import escape
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pleo_extract.extract import LakeStatus
 
 __all__ = ["status"]
@@ -21,7 +23,7 @@ __all__ = ["status"]
     short_help="Say how fresh a lake is and how the last run ended",
     epilog="\b\nExamples:\n  pleo-extract status data/export_jobs\n  pleo-extract status data/export_jobs --json",
 )
-@click.argument("lake", type=click.Path(path_type=Path))
+@click.argument("lake", type=LakeFolder())
 @click.option("--json", "as_json", is_flag=True, help="All of it, as JSON")
 def status(lake: Path, as_json: bool) -> None:
     """Say how fresh LAKE is, what it holds and how the last run ended.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.errors import LakeError, escape
+from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.errors import LakeError, amount, escape
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["verify"]
 
@@ -15,7 +19,7 @@ __all__ = ["verify"]
     epilog="\b\nExample:\n  pleo-extract verify data/export_jobs",
     short_help="Compare a lake with what was written",
 )
-@click.argument("lake", type=click.Path(path_type=Path))
+@click.argument("lake", type=LakeFolder())
 def verify(lake: Path) -> None:
     """Read all of LAKE and compare it with what was written: files, sums, columns, keys.
 
@@ -28,4 +32,6 @@ def verify(lake: Path) -> None:
         click.echo(escape(problem, 500))
     if not found.ok:
         raise LakeError(f"{lake}: {len(found.problems)} problem(s). Run: pleo-extract repair {lake}")
-    click.echo(f"{lake}: snapshot {found.snapshot}, {found.files} files, {found.rows:,} jobs, all as written")
+    click.echo(
+        f"{lake}: snapshot {found.snapshot}, {amount(found.files, 'file')}, {amount(found.rows, 'job')}, all as written"
+    )

@@ -24,7 +24,9 @@ from pleo_extract.errors import (
     Stopped,
     TryLater,
     UsageError,
+    amount,
     escape,
+    span,
 )
 from pleo_extract.pace import Budget, Patience, Window, backoff
 from pleo_extract.version import __version__
@@ -180,14 +182,14 @@ class Run:
             last = attempt >= patience.attempts
             paid = not last and self._budget.spend(timeout=failure.kind == "timeout")
         if not paid:
-            spent = f"after {attempt} tries" if last else "this run's retries are used up"
+            spent = f"after {amount(attempt, 'try', 'tries')}" if last else "this run's retries are used up"
             raise TryLater(f"{failure.error}; {spent}. Try again later") from failure.error.__cause__
         jitter = backoff(attempt, random.random(), patience)  # noqa: S311 - spreads load, guards nothing
         wait = jitter if failure.wait is None else failure.wait + jitter / 10
         if self._clock.monotonic() + wait >= self._end:
             raise DeadlineExceeded(
-                f"{failure.error}; the wait of {wait:.0f} s that is due would outlast this run's deadline of "
-                f"{self._deadline:g} s. Come back in {wait:.0f} s"
+                f"{failure.error}; the wait of {span(wait)} that is due would outlast this run's deadline of "
+                f"{self._deadline:g} s. Come back in {span(wait)}"
             ) from failure.error.__cause__
         wait = min(wait, patience.longest_wait)
         _log.info("%s; asking again in %.1f s", failure.error, wait, extra={"run": self.name})
@@ -206,7 +208,7 @@ class Run:
             with line.lock:
                 if self._max_requests is not None and self.requests >= self._max_requests:
                     raise RequestsExceeded(
-                        f"this run's {self._max_requests} requests are used up; what was fetched is kept, run again to go on"
+                        f"this run may send {amount(self._max_requests, 'request')}, and has; what was fetched is kept, run again to go on"
                     )
                 self.requests += 1
             return self._send(params)
@@ -219,8 +221,8 @@ class Run:
                 wait = line.window.reserve(now)
             if now + wait >= self._end:
                 raise DeadlineExceeded(
-                    f"this run's deadline of {self._deadline:g} s would pass while waiting {wait:.0f} s for the next "
-                    f"request the pace allows. Give it more time, or come back in {wait:.0f} s"
+                    f"this run's deadline of {self._deadline:g} s would pass while waiting {span(wait)} for the next "
+                    f"request the pace allows. Give it more time, or come back in {span(wait)}"
                 )
             self._wait(wait)
             with line.lock:

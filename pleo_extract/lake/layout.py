@@ -28,6 +28,9 @@ __all__ = ["FORMAT", "FileEntry", "Layout", "Manifest", "Snapshot", "decode_mani
 FORMAT: Final = 1
 """Version of the lake's layout and manifest; a newer one is refused, an older one carried over."""
 
+OWN: Final = re.compile(r"current|snapshots|_meta|_staging|_rejected|_lock|jobs\.duckdb(\.wal)?")
+"""What a lake puts into its folder."""
+
 _NUMBER: Final = re.compile(r"\d{6,}")
 _MONTH: Final = re.compile(r"created_month=\d{4}-(?:0[1-9]|1[0-2])")
 _FILE: Final = re.compile(_MONTH.pattern + r"/[\w.-]+\.parquet")
@@ -92,6 +95,8 @@ class Layout:
     """The names below a lake's root, and the pointer resolved."""
 
     def __init__(self, root: str | Path) -> None:
+        if isinstance(root, str) and not root.strip():
+            raise UsageError("the name of the lake's folder is empty; is a variable not set?")
         self.root = Path(root).absolute()
         self.current = self.root / "current"
         self.snapshots = self.root / "snapshots"
@@ -188,6 +193,22 @@ class Layout:
         if manifest.snapshot != number:
             raise LakeError(f"{path} is broken (it is of snapshot {manifest.snapshot}); run repair")
         return manifest
+
+    def require_room(self) -> None:
+        """Refuse to make a lake where it can hardly be meant to be: among other files.
+
+        Raises:
+            UsageError: the root of the file system. ConfigurationError: a folder with files and no lake in it.
+        """
+        if self.root == self.root.parent:
+            raise UsageError(f"a lake needs a folder of its own, not {self.root}")
+        found = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+        foreign = [name for name in found if not name.startswith(".") and name != "lost+found"]
+        if foreign and not any(OWN.fullmatch(name) for name in found):
+            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            raise ConfigurationError(
+                f"{self.root} is no lake and not empty (it holds {escape(foreign[0])!r}{more}); name a folder of its own"
+            )
 
     def own_folders(self) -> tuple[Path, ...]:
         """The folders that a run writes to."""

@@ -40,7 +40,9 @@ def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
     Raises:
         LakeLocked: another run holds it; the message names its pid, host and since when.
         LakeError: a link stands where the lake keeps a folder of its own. StorageError: there can be no lock.
+        UsageError, ConfigurationError: a folder that cannot be meant, see `Layout.require_room`.
     """
+    layout.require_room()
     disk.make_folder(layout.root.resolve())
     lock = filelock.FileLock(layout.lock, timeout=0, mode=0o600, fallback_to_soft=False)
     try:

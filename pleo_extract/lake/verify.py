@@ -6,13 +6,13 @@ import hashlib
 import io
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError
-from pleo_extract.lake.layout import FORMAT, Layout, Snapshot
+from pleo_extract.lake.layout import FORMAT, OWN, Layout, Snapshot
 from pleo_extract.lake.opening import require_pointer
 from pleo_extract.refresh import created_month
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pleo_extract.lake.layout import FileEntry, Manifest
 
 __all__ = ["Verification", "check_file", "check_snapshot", "find_strangers", "has_columns", "verify_lake"]
-
-OWN: Final = r"current|snapshots|_meta|_staging|_rejected|_lock|jobs\.duckdb(\.wal)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ def find_strangers(snapshot: Snapshot, manifest: Manifest) -> list[str]:
 
 def _find_foreign(layout: Layout) -> list[str]:
     """What a lake does not put into its folder, into `snapshots` and into `_meta`."""
-    own = {layout.root: OWN, layout.snapshots: r"\d{6,}", layout.meta: r"\d{6,}\.json|last_run\.json"}
+    own = {layout.root: OWN.pattern, layout.snapshots: r"\d{6,}", layout.meta: r"\d{6,}\.json|last_run\.json"}
     prepared = r"|\..+\.new|\.catalogue-.+"  # by a run that is under way, or was killed
     return sorted(
         path.relative_to(layout.root).as_posix()
