@@ -153,6 +153,27 @@ def test_one_is_one(
     assert "ome back in 1 s" in said.err
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--ca-file", "nowhere.pem"), "the CA file nowhere.pem is not there"),
+        (("--proxy", "foo"), "the proxy is no URL; give http://HOST:PORT"),
+        (("--proxy", "ftp://user:secret@host"), "the proxy is no URL; give http://HOST:PORT"),
+        (("--metrics", "nowhere/pleo.prom"), "there is no folder nowhere"),
+    ],
+)
+def test_files_and_addresses_are_checked_at_the_door(
+    words: tuple[str, str], says: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """What cannot be used is 78 before a request is sent, also where this server would not have needed it."""
+    said = pleo("dump", tmp_path / "lake", *words)
+    assert said.code == 78
+    assert says in said.err
+    assert "secret" not in said.err
+    assert served.sandbox.requests == []
+    assert not (tmp_path / "lake").exists()
+
+
 def test_a_held_lake_is_69(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
     """A second run is told who holds the lake."""
     with hold_lock(Layout(tmp_path)):
@@ -203,7 +224,7 @@ def test_f15_one_company_fails_the_others_are_published(
     accounts = write_accounts(tmp_path, served.url, companies, broken=1)
     said = pleo("dump", tmp_path / "lake", "--accounts", accounts)
     assert said.code == 77
-    assert "Company 1: Company 1: api_key_env NOT_SET is not set" in said.err
+    assert ", Company 1: api_key_env NOT_SET is not set" in said.err
     assert f"{len(companies) - 1} of {len(companies)} companies are up to date" in said.out
     rows = pl.read_parquet(f"{tmp_path}/lake/current/*/*.parquet", hive_partitioning=False)
     asked = frozenset(companies) - {companies[1]}
@@ -346,3 +367,39 @@ def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tm
     assert "5,000 jobs" in done.stdout
     assert len(sandbox.requests) - asked <= 50 - asked + 4
     assert json.loads((tmp_path / "_meta/last_run.json").read_text())["receipt"]["resumed"]
+
+
+def test_a_wrong_key_of_an_account_is_named_by_its_place(
+    pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What to check is the account's own variable; the line names the run and the company, once each."""
+    companies = served.sandbox.world.companies[:2]
+    accounts = write_accounts(tmp_path, served.url, companies, broken=1)
+    for key, says in (
+        ("plp_wrong", "Check NOT_SET"),
+        (f"{CANARY}\n", "NOT_SET: the credential begins or ends with a space or a line break"),
+        (f"{CANARY} {CANARY}", "NOT_SET: the credential has a space or a line break in it"),
+    ):
+        monkeypatch.setenv("NOT_SET", key)
+        said = pleo("dump", tmp_path / "lake", "--accounts", accounts, "--rate", 100_000)
+        assert said.code == 77
+        (line,) = said.err.splitlines()
+        assert says in line
+        assert "PLEO_API_KEY" not in line
+        assert line.count("Company 1") == 1
+        run = json.loads((tmp_path / "lake/_meta/last_run.json").read_text())["receipt"]["run"]
+        assert line.startswith(f"pleo-extract: run {run}, Company 1: ")
+        assert "asked for" not in said.out
+
+
+@pytest.mark.parametrize("key", ["plp_x\n", " plp_x", "plp x", "plp\rx"])
+def test_a_key_with_spaces_is_named(
+    key: str, pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A line break that came along with the key is said to be one, and in which variable."""
+    monkeypatch.setenv("PLEO_API_KEY", key)
+    said = pleo("dump", tmp_path / "lake")
+    assert said.code == 77
+    assert "PLEO_API_KEY" in said.err
+    assert "a space or a line break" in said.err
+    assert served.sandbox.requests == []

@@ -360,7 +360,7 @@ class TestAccess:
         """A key that is refused: 77 after one request, with what to check."""
         trial.strike("*:401")
         failure = trial.fails(CredentialsError, at_most=1)
-        assert "Check PLEO_API_KEY" in str(failure)
+        assert "Check the api_key" in str(failure)
         trial.heals()
 
     def test_f14_expires_on_the_way(self, trial: Trial) -> None:

@@ -10,7 +10,7 @@ import click
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.span import Span
-from pleo_extract.errors import UsageError, amount, escape
+from pleo_extract.errors import ConfigurationError, UsageError, amount, escape
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ def dump(
     from pleo_extract.extract import dump_export_jobs
 
     set_up_log(log_format, log_level)
+    if metrics is not None and not metrics.absolute().parent.is_dir():
+        raise ConfigurationError(f"--metrics {metrics}: there is no folder {metrics.parent}; make it first")
     options: DumpOptions = {
         "full": full,
         "full_every": full_every,
@@ -186,7 +188,8 @@ def _dump_many(
     for each in receipts:
         if each.code:
             click.echo(
-                f"pleo-extract: {each.name}: {escape(each.error or '', 500)} (code {each.code})", err=True
+                f"pleo-extract: run {each.run}, {each.name}: {escape(each.error or '', 500)} (code {each.code})",
+                err=True,
             )
     whole = Receipt.sum(receipts)
     if not quiet:

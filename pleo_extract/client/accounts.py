@@ -68,14 +68,10 @@ class AccountEntry:
     def _connect(self) -> Client:
         from pleo_extract.client import Client  # noqa: PLC0415 - the room's own front
 
-        text = (
-            _read_file(Path(self.place)) if self.source.endswith("file") else os.environ.get(self.place, "")
-        )
         is_key = self.source.startswith("api_key")
+        text = self._read()
         try:
-            if not text:
-                raise CredentialsError(f"{self.name}: {self.source} {self.place} is not set, or empty")
-            return Client(
+            client = Client(
                 self.server,
                 api_key=text if is_key else None,
                 access_token=None if is_key else text,
@@ -84,8 +80,20 @@ class AccountEntry:
                 in_flight=1,
                 transport=self.shared.transport(self.server),
             )
+        except CredentialsError as exc:
+            raise CredentialsError(f"{self.source} {self.place}: {exc}") from None
         finally:
             del text  # a traceback may show the locals of this frame
+        client._line.credential.origin = self.place  # noqa: SLF001 - the room's own
+        return client
+
+    def _read(self) -> str:
+        text = (
+            _read_file(Path(self.place)) if self.source.endswith("file") else os.environ.get(self.place, "")
+        )
+        if not text:
+            raise CredentialsError(f"{self.source} {self.place} is not set, or empty")
+        return text
 
 
 class _Shared:

@@ -63,8 +63,11 @@ class Unauthorized(Exception):
         self.generation = generation
 
 
-def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[bytes], T]) -> T:
-    """What a status code means. The tables of `errors` and of the contract, in one place."""
+def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[bytes], T], *, origin: str) -> T:
+    """What a status code means. The tables of `errors` and of the contract, in one place.
+
+    `origin` is where the credential came from: what to check when it is refused.
+    """
     status = answer.status
     if status == httpx.codes.OK:
         try:
@@ -79,7 +82,7 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
         raise Unauthorized(
             CredentialsError(
                 f"the server answered 401{_said(answer)}: the key or token is missing, wrong or expired. "
-                "Check PLEO_API_KEY or PLEO_ACCESS_TOKEN"
+                f"Check {origin}"
             ),
             answer.generation,
         )

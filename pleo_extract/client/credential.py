@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shlex
 import subprocess
 import threading
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import quote
 
-from pleo_extract.errors import CredentialsError
+from pleo_extract.errors import CredentialsError, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +30,10 @@ class Secret:
     __slots__ = ("_reveal",)
     _reveal: Callable[[], str]
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, origin: str = "the credential") -> None:
         try:
-            if not _is_secret(text):
-                raise CredentialsError("the credential is empty or holds characters that no key or token has")
+            if problem := _find_problem(text):
+                raise CredentialsError(f"{origin} {problem}")
             self._reveal = _keep(text)
         finally:
             del text  # a traceback may show the locals of this frame
@@ -53,8 +54,17 @@ class Secret:
         raise TypeError("a Secret is not pickled; make it anew where it is needed")
 
 
-def _is_secret(text: object) -> bool:
-    return isinstance(text, str) and text != "" and text.isascii() and text.isprintable() and " " not in text
+def _find_problem(text: object) -> str:
+    """Why this can be no key or token; empty where it can."""
+    if not isinstance(text, str) or not text:
+        return "is empty, or no text"
+    if text != text.strip():
+        return "begins or ends with a space or a line break; give the key or token alone"
+    if any(c.isspace() for c in text):
+        return "has a space or a line break in it; give one key or token alone"
+    if not (text.isascii() and text.isprintable()):
+        return "holds characters that no key or token has"
+    return ""
 
 
 def _keep(text: str) -> Callable[[], str]:
@@ -64,10 +74,14 @@ def _keep(text: str) -> Callable[[], str]:
 class Credential:
     """One credential, and how it is renewed: once at a time, and only by who saw the present one fail."""
 
-    def __init__(self, scheme: str, secret: Secret | None, supply: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self, scheme: str, secret: Secret | None, supply: Callable[[], str] | None = None, *, origin: str = ""
+    ) -> None:
         if scheme == "Basic" and secret is not None and ":" in secret.reveal():
             raise CredentialsError("an API key holds no colon; give the key alone, the password is empty")
         self.generation = 0
+        self.origin = origin
+        """Where it is to be mended: the name of a variable, file or argument."""
         self._scheme = scheme
         self._secret = secret
         self._supply = supply
@@ -86,11 +100,11 @@ class Credential:
             if api_key is not None and access_token is not None:
                 raise CredentialsError("there is an API key and an access token; give one of them")
             if callable(access_token):
-                return cls("Bearer", None, access_token)
+                return cls("Bearer", None, access_token, origin="what access_token returns")
             return (
-                cls("Basic", Secret(api_key))
+                cls("Basic", Secret(api_key), origin="the api_key that was given")
                 if api_key is not None
-                else cls("Bearer", Secret(access_token or ""))
+                else cls("Bearer", Secret(access_token or ""), origin="the access_token that was given")
             )
         finally:
             del api_key, access_token  # a traceback may show the locals of this frame
@@ -106,8 +120,9 @@ class Credential:
         if len(given) > 1:
             raise CredentialsError(f"{' and '.join(given)} are set; unset all but one")
         if given == ["PLEO_TOKEN_COMMAND"]:
-            return cls("Bearer", None, _run_token_command)
-        return cls("Basic" if given == ["PLEO_API_KEY"] else "Bearer", Secret(os.environ[given[0]]))
+            return cls("Bearer", None, _run_token_command, origin=given[0])
+        scheme = "Basic" if given == ["PLEO_API_KEY"] else "Bearer"
+        return cls(scheme, Secret(os.environ[given[0]], given[0]), origin=given[0])
 
     def sign(self, request: httpx.Request) -> int:
         """Give the request its Authorization: Bearer, or Basic with the key as user name and an empty password.
@@ -140,14 +155,14 @@ class Credential:
             return False
         with self._lock:
             if generation == self.generation:
-                self._secret = Secret(self._supply())
+                self._secret = Secret(self._supply(), f"{self.origin}: the token")
                 self.generation += 1
         return True
 
     def _present(self) -> tuple[Secret, int]:
         with self._lock:
             if self._secret is None and self._supply is not None:
-                self._secret = Secret(self._supply())
+                self._secret = Secret(self._supply(), f"{self.origin}: the token")
             if self._secret is None:
                 raise CredentialsError("there is no credential")
             return self._secret, self.generation
@@ -176,8 +191,32 @@ def _run_token_command() -> str:
         )
         if done.returncode == 0:
             return done.stdout.strip()
-        problem = f"ended with {done.returncode}"
+        problem = f"ended with {done.returncode}{_read_last_words(done.stderr, done.stdout)}"
         del done  # it holds what the command wrote, and a traceback may show the locals of this frame
-    except (OSError, LookupError, subprocess.TimeoutExpired, ValueError) as exc:
+    except FileNotFoundError:
+        problem = "could not be run: there is no such program"
+    except subprocess.TimeoutExpired:
+        problem = f"could not be run: it took longer than {COMMAND_SECONDS} s"
+    except (OSError, LookupError, ValueError) as exc:
         problem = f"could not be run ({type(exc).__name__})"
     raise CredentialsError(f"PLEO_TOKEN_COMMAND {problem}")
+
+
+_LIKE_SECRETS: Final = re.compile(
+    r"(?P<name>\b(?:pass\w*|secret|token|key|bearer|authorization)\w*\s*[:=]\s*(?:bearer\s+|basic\s+)?)\S+"
+    r"|(?=\S*\d)[^\s'\"]{16,}",
+    re.IGNORECASE,
+)
+"""What stands after such a name, and any long word with a digit in it."""
+
+
+def _read_last_words(stderr: str, stdout: str) -> str:
+    """The last line of what a command complained, without what may be a secret: what it printed, or what looks so."""
+    lines = stderr.strip().splitlines()
+    if not lines:
+        return ", and said nothing"
+    last = lines[-1]
+    for printed in stdout.split():
+        last = last.replace(printed, "***")
+    shown = _LIKE_SECRETS.sub(lambda found: (found["name"] or "") + "***", last.strip())
+    return f": {escape(shown, 200)}"

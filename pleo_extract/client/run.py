@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -48,6 +49,8 @@ LONGEST_TARGET: Final = 60_000
 """Bytes of a path with its query; httpx takes 65,536 of a URL."""
 LARGEST_PAGE: Final = 128 * 2**20
 """Decoded bytes of one page: 100 rows with a megabyte of text each fit."""
+SILENCE: Final = 5.0
+"""Seconds that a request may be in trouble before it is said; each silence after that is twice the last."""
 LARGEST_ERROR: Final = 64 * 2**10
 """Bytes of any other answer; what is beyond is not read."""
 
@@ -114,6 +117,7 @@ class Run:
         self._deadline = deadline
         self._max_requests = max_requests
         self._warned: set[str] = set()
+        self._told: dict[str, tuple[float, float]] = {}
         self._end = self._clock.monotonic() + deadline if deadline is not None else float("inf")
 
     def fetch(self, query: Query, read: Callable[[bytes], T]) -> T:
@@ -131,18 +135,20 @@ class Run:
         alike: list[str] = []
         attempt = 0
         renewed = False
+        since = math.inf
         while True:
             attempt += 1
             try:
                 answer = self._ask(params)
-                result = judge(answer, params, partial(self._make, read))
+                result = judge(answer, params, partial(self._make, read), origin=self.line.credential.origin)
             except Unauthorized as exc:
                 if renewed or not self.line.credential.renew(exc.generation):
                     raise exc.error from None
                 renewed = True
             except Again as exc:
                 alike = [*alike, exc.kind] if alike[-1:] in ([], [exc.kind]) else [exc.kind]
-                self._before_retry(attempt, exc, alike)
+                since = min(since, self._clock.monotonic())
+                self._before_retry(attempt, exc, alike, since)
             else:
                 with self.line.lock:
                     self._budget.earn()
@@ -161,6 +167,27 @@ class Run:
             self._warned.add(about)
         _log.warning("%s", message, extra={"run": self.name})
 
+    def _tell_wait(self, failure: Again, wait: float, since: float) -> None:
+        """Log why there is a wait: as a warning once a request has been in trouble for long, the next after twice as long.
+
+        So a passing fault is no line, and no mail from cron; an outage is one at once, and of an hour a dozen.
+        """
+        now = self._clock.monotonic()
+        with self.line.lock:
+            count = self.faults[failure.kind]
+            due, pause = self._told.get(failure.kind, (-math.inf, SILENCE))
+            if loud := now >= due and now + wait - since >= SILENCE:
+                self._told[failure.kind] = (now + 2 * pause, 2 * pause)
+        often = f" ({count} times so far)" if count > 1 else ""
+        _log.log(
+            logging.WARNING if loud else logging.INFO,
+            "%s%s; asking again in %s",
+            failure.error,
+            often,
+            span(wait),
+            extra={"run": self.name},
+        )
+
     def _make(self, read: Callable[[bytes], T], body: bytes) -> T:
         """What `read` makes of the body; should it complain of a body that repeats the credential, none of it is shown."""
         try:
@@ -172,8 +199,11 @@ class Run:
             del body  # a traceback may show the locals of this frame
         raise PageError(f"{size} bytes that are no page and repeat the credential, so they are not shown")
 
-    def _before_retry(self, attempt: int, failure: Again, alike: list[str]) -> None:
-        """Wait as the failure asks, or raise what it means when waiting will not help any more."""
+    def _before_retry(self, attempt: int, failure: Again, alike: list[str], since: float) -> None:
+        """Wait as the failure asks, or raise what it means when waiting will not help any more.
+
+        `since` is when this request failed first.
+        """
         patience = self.line.patience
         if isinstance(failure.error, PageError) and len(alike) >= patience.bad_bodies:
             raise failure.error from failure.error.__cause__
@@ -192,7 +222,7 @@ class Run:
                 f"{self._deadline:g} s. Come back in {span(wait)}"
             ) from failure.error.__cause__
         wait = min(wait, patience.longest_wait)
-        _log.info("%s; asking again in %.1f s", failure.error, wait, extra={"run": self.name})
+        self._tell_wait(failure, wait, since)
         if failure.wait is not None:
             with self.line.lock:
                 self.line.window.pause(self._clock.monotonic(), wait)

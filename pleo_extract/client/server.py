@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -17,7 +18,6 @@ from pleo_extract.errors import ConfigurationError, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from pleo_extract.sandbox import Request, Response
 
@@ -81,6 +81,10 @@ def open_transport(
         return transport
     if transport is not None:
         return _InProcess(transport)
+    if ca_file is not None and not Path(ca_file).is_file():
+        raise ConfigurationError(f"the CA file {ca_file} is not there, or is no file")
+    if proxy is not None:
+        _check_proxy(proxy)
     limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight, keepalive_expiry=30)
     try:
         verify = _trust(ca_file) if server.scheme == "https" else False
@@ -88,10 +92,23 @@ def open_transport(
     except (OSError, ssl.SSLError) as exc:
         raise ConfigurationError(f"the CA file {ca_file} cannot be used: {type(exc).__name__}") from exc
     except (ValueError, httpx.InvalidURL, ImportError) as exc:  # an ImportError: socks without its package
-        raise ConfigurationError(f"the proxy cannot be used: {type(exc).__name__}") from None
+        socks = "; for SOCKS, pip install 'httpx[socks]'" if isinstance(exc, ImportError) else ""
+        raise ConfigurationError(f"the proxy cannot be used ({type(exc).__name__}){socks}") from None
     pool: Any = network._pool  # noqa: SLF001 - httpx has no other way to its sockets; a test fails if this one goes
     pool._network_backend = _Punctual(pool._network_backend)  # noqa: SLF001 - as above
     return network
+
+
+def _check_proxy(proxy: str) -> None:
+    """A proxy that is no URL; it may hold a password, so it is not shown."""
+    try:
+        url = httpx.URL(proxy)
+    except (httpx.InvalidURL, TypeError, ValueError):
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https", "socks5", "socks5h") or not url.host:
+        raise ConfigurationError(
+            "the proxy is no URL; give http://HOST:PORT, or https:// or socks5:// for a proxy that speaks so"
+        )
 
 
 def _trust(ca_file: str | Path | None) -> ssl.SSLContext:
