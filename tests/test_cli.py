@@ -403,3 +403,30 @@ def test_a_key_with_spaces_is_named(
     assert "PLEO_API_KEY" in said.err
     assert "a space or a line break" in said.err
     assert served.sandbox.requests == []
+
+
+def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """One request a company, a line each and their sum; one that cannot be asked is named, the others are planned."""
+    companies = served.sandbox.world.companies
+    accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
+    said = pleo("plan", tmp_path / "lake", "--accounts", accounts)
+    assert said.code == 0
+    assert len(served.sandbox.requests) == len(companies)
+    assert not (tmp_path / "lake").exists()
+    head, _, *lines, _, total = said.out.splitlines()
+    assert head.split("  ")[0] == "company"
+    counts = [int(line.split()[3].replace(",", "")) for line in lines]
+    assert [line.split()[:3] for line in lines] == [
+        ["Company", str(n), "full"] for n in range(len(companies))
+    ]
+    assert sum(counts) == 1_000
+    assert total.split() == [str(len(companies)), "together", "1,000", "0", *total.split()[-3:]]
+    assert pleo("dump", tmp_path / "lake", "--accounts", accounts).code == 0
+    again = pleo("plan", tmp_path / "lake", "--accounts", accounts)
+    assert again.out.count("refresh") == len(companies)
+    broken = write_accounts(tmp_path, served.url, companies, broken=2)
+    said = pleo("plan", tmp_path / "lake", "--accounts", broken)
+    assert said.code == 77
+    assert said.err.startswith("pleo-extract: Company 2: api_key_env NOT_SET is not set")
+    assert f"{len(companies) - 1} together" in said.out
+    assert pleo("plan", tmp_path / "lake", "--accounts", broken, "--base-url", served.url).code == 2

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.errors import PleoExtractError, UsageError, amount, escape, worst_code
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from pleo_extract.extract import DumpPlan
 
@@ -34,23 +36,95 @@ __all__ = ["plan"]
     show_default=True,
     help="Requests in any minute",
 )
+@click.option(
+    "--accounts",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Many companies, a TOML file; see the README",
+)
 @click.option("--full", is_flag=True, help="As if a full walk were asked for")
-def plan(lake: Path, base_url: str | None, company_id: str | None, rate: int, full: bool) -> None:
+def plan(
+    lake: Path, base_url: str | None, company_id: str | None, rate: int, accounts: Path | None, full: bool
+) -> None:
     """Ask the server once and say what a dump to LAKE would take. Nothing is written.
 
-    An estimate: from what it takes when all fits, to what it takes as a rule at most.
+    An estimate: from what it takes when all fits, to what it takes as a rule at most. With --accounts, once for each
+    company, in a table.
     """
     from pleo_extract.client import Client
     from pleo_extract.extract import plan_dump
 
+    if accounts is not None:
+        if base_url is not None or company_id is not None:
+            given = "--base-url" if base_url is not None else "--company-id"
+            raise UsageError(
+                f"{given} and --accounts exclude each other: the accounts file says it for each company"
+            )
+        _plan_many(lake, accounts, full=full)
+        return
     with Client(base_url, company_id=company_id, rate=rate) as client:
         click.echo(_tell(plan_dump(lake, client=client, full=full)))
 
 
+def _plan_many(lake: Path, path: Path, *, full: bool) -> None:
+    """A line for each company, then their sum; a company that cannot be asked is named, and the others are planned."""
+    from pleo_extract.client import read_accounts
+    from pleo_extract.extract import plan_dump
+
+    entries = read_accounts(path)
+    found: list[tuple[str, DumpPlan]] = []
+    codes = []
+    try:
+        for entry in entries:
+            try:
+                with entry.open() as client:
+                    found.append((entry.name, plan_dump(lake, client=client, full=full)))
+            except PleoExtractError as exc:
+                codes.append(exc.code)
+                click.echo(f"pleo-extract: {entry.name}: {exc.tell()} (code {exc.code})", err=True)
+    finally:
+        for entry in entries:
+            entry.shared.close()
+    if found:
+        click.echo(_tabulate([(name, *_cells(each)) for name, each in found], _sum([p for _, p in found])))
+    if codes:
+        raise SystemExit(worst_code(codes))
+
+
+def _cells(found: DumpPlan) -> tuple[str, ...]:
+    requests = "unknown" if found.requests is None else "{:,} to {:,}".format(*found.requests)
+    seconds = "unknown" if found.seconds is None else " to ".join(map(_span, found.seconds))
+    total = "unknown" if found.total is None else f"{found.total:,}"
+    return "refresh" if found.mode == "refresh" else "full", total, f"{found.known:,}", requests, seconds
+
+
+def _sum(plans: Sequence[DumpPlan]) -> tuple[str, ...]:
+    """The sums of what is known of all; companies are read side by side, so their times are not added."""
+    totals = [each.total for each in plans]
+    ranges = [each.requests for each in plans]
+    total = "unknown" if None in totals else f"{sum(filter(None, totals)):,}"
+    known = [each for each in ranges if each is not None]
+    least, most = sum(low for low, _ in known), sum(high for _, high in known)
+    requests = "unknown" if len(known) < len(ranges) else f"{least:,} to {most:,}"
+    return f"{len(plans)} together", "", total, f"{sum(each.known for each in plans):,}", requests, ""
+
+
+def _tabulate(rows: Sequence[tuple[str, ...]], last: tuple[str, ...]) -> str:
+    heads = ("company", "walk", "at the server", "in the lake", "requests", "time")
+    cells = [heads, *((escape(name, 40), *more) for name, *more in rows), last]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    ruler = "  ".join("-" * width for width in widths)
+    return "\n".join([lines[0], ruler, *lines[1:-1], ruler, lines[-1]])
+
+
 def _tell(found: DumpPlan) -> str:
     mode = "a refresh" if found.mode == "refresh" else f"a full walk ({found.why})"
-    total = "an unknown number of" if found.total is None else f"{found.total:,}"
-    lines = [f"{mode}: {total} jobs at the server, {found.known:,} in the lake"]
+    total = "an unknown number of jobs" if found.total is None else amount(found.total, "job")
+    lines = [f"{mode}: {total} at the server, {found.known:,} in the lake"]
     if found.requests is None or found.seconds is None:
         lines.append("the server does not tell its total, so requests and time cannot be said")
     else:
