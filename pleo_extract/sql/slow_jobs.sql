@@ -13,40 +13,6 @@
 -- limit_seconds  the company's quantile; seconds is above it
 -- n              jobs that the limit is made of
 -- times          seconds / limit_seconds; null where the limit is 0 or less
-WITH timed AS (
-    SELECT
-        a.id,
-        a.company_id AS company,
-        a.status,
-        a.outcome,
-        a.created_at,
-        a.number_of_items,
-        a.failure_reason_type,
-        CASE
-            WHEN :duration = 'total' THEN a.total_seconds
-            WHEN :duration = 'queue' THEN a.queue_seconds
-            WHEN :duration = 'run' THEN a.run_seconds
-            ELSE CAST(error(concat('duration ''', :duration, ''': take total, queue or run')) AS DOUBLE)
-        END AS known_seconds,
-        CASE
-            WHEN NOT a.is_censored THEN NULL
-            WHEN :duration = 'queue' AND a.started_at IS NOT NULL THEN NULL
-            WHEN :duration = 'run' THEN (epoch_us(s.as_of) - epoch_us(a.started_at)) / 1e6
-            ELSE (epoch_us(s.as_of) - epoch_us(a.created_at)) / 1e6
-        END AS seconds_so_far
-    FROM asked AS a
-    CROSS JOIN snapshot AS s
-),
-
-limits AS (
-    SELECT
-        t.company,
-        count(t.known_seconds) AS n,
-        percentile_cont(:q) WITHIN GROUP (ORDER BY t.known_seconds) AS limit_seconds
-    FROM timed AS t
-    GROUP BY t.company
-)
-
 SELECT
     t.id,
     t.company AS company_id,
@@ -60,7 +26,7 @@ SELECT
     l.limit_seconds,
     l.n,
     CASE WHEN l.limit_seconds > 0 THEN coalesce(t.known_seconds, t.seconds_so_far) / l.limit_seconds END AS times
-FROM timed AS t
+FROM lasting AS t
 INNER JOIN limits AS l ON t.company = l.company
 WHERE coalesce(t.known_seconds, t.seconds_so_far) > l.limit_seconds
 ORDER BY times DESC NULLS LAST, t.company, t.id

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pleo_extract.contract import DUCKDB_SCHEMA
-from pleo_extract.warehouse.statement import bind, parts, statements
+from pleo_extract.warehouse.statement import bind, parts, statements, with_relations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Source", "definitions", "literal", "pattern"]
 
 _GLOB = re.compile(r"[\[*?]")
-_READ = re.compile(r"\b(?:FROM|JOIN)\s+([a-z_]+)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def definitions(
     """
     views = _views(source, companies or {})
     for name, query in views.items():
-        yield f"CREATE VIEW {name} AS {_with(query, views) if self_contained else query}"
+        yield f"CREATE VIEW {name} AS {with_relations(query, views) if self_contained else query}"
     for statement in statements().values():
         if statement.kind == "macro":
             yield _macro(statement, views if self_contained else {})
@@ -100,23 +99,5 @@ def _macro(statement: Statement, views: Mapping[str, str]) -> str:
     declared = (p.name if p.default is None else f"{p.name} := {p.default}" for p in statement.parameters)
     # Cast where they are used: a typed parameter would refuse since := '2026-01-01', and 1.x files have none.
     values = {p.name: f"CAST({p.name} AS {p.type})" for p in statement.parameters}
-    body = _with(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
+    body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
     return f"CREATE MACRO {statement.name}({', '.join(declared)}) AS TABLE {bind(body, values)}"
-
-
-def _with(query: str, relations: Mapping[str, str]) -> str:
-    """The query with every relation it reads, directly or through another, put before it as WITH."""
-    needed: dict[str, None] = {}
-
-    def visit(text: str) -> None:
-        for name in _READ.findall(text):
-            if name in relations and name not in needed:
-                visit(relations[name])
-                needed[name] = None
-
-    visit(query)
-    if not needed:
-        return query
-    before = ",\n".join(f"{name} AS (\n{relations[name]}\n)" for name in needed)
-    own = query.removeprefix("WITH ")
-    return f"WITH {before}{' ' if own == query else ', '}{own}"

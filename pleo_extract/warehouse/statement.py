@@ -2,8 +2,9 @@
 
 A file opens with its signature in DuckDB's words, `-- name(parameter TYPE := default, …)`, or `-- name` for a
 view; the first sentence after it is the summary, the rest the definition. In the query a parameter is `:name`,
-so that no engine can take it for a column, and the parts in `sql/parts/` are named like tables: they are what
-DuckDB and Spark say differently, or what many statements begin with. Nothing else is a template.
+so that no engine can take it for a column, and the parts in `sql/parts/` are named like tables: what many
+statements begin with, and, in a folder an engine, all that DuckDB and Spark say differently. Nothing else is a
+template.
 """
 
 from __future__ import annotations
@@ -21,10 +22,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
-__all__ = ["Parameter", "Statement", "bind", "find_statement", "parts", "statements"]
+__all__ = [
+    "Engine",
+    "Parameter",
+    "Statement",
+    "bind",
+    "find_statement",
+    "parts",
+    "statements",
+    "with_relations",
+]
+
+Engine = Literal["duckdb", "spark"]
 
 _SIGNATURE = re.compile(r"(?P<name>[a-z_]+)(?:\((?P<parameters>[^)]*)\))?\n(?P<text>.*)", re.DOTALL)
 _PARAMETER = re.compile(r"(?P<name>\w+) (?P<type>[A-Z]+)(?: := (?P<default>[^,]+))?")
+_READ = re.compile(r"\b(?:FROM|JOIN)\s+([a-z_]+)\b")
 _PLACEHOLDER = re.compile(r"(?<![:\w]):([a-z_]+)")
 
 
@@ -75,9 +88,13 @@ def statements() -> Mapping[str, Statement]:
 
 
 @cache
-def parts() -> Mapping[str, Statement]:
-    """What statements are built from, by name: queries that a statement names as it would a table."""
-    return {part.name: part for part in _read(resources.files("pleo_extract") / "sql" / "parts")}
+def parts(engine: Engine = "duckdb") -> Mapping[str, Statement]:
+    """What statements are built from, by name: queries that a statement names as it would a table.
+
+    Those of `sql/parts/` are the same for all engines, those in its folder `engine` are that engine's.
+    """
+    folder = resources.files("pleo_extract") / "sql" / "parts"
+    return {part.name: part for part in (*_read(folder), *_read(folder / engine))}
 
 
 def find_statement(name: str) -> Statement:
@@ -94,6 +111,24 @@ def find_statement(name: str) -> Statement:
 def bind(query: str, values: Mapping[str, str]) -> str:
     """The query with each parameter ``:name`` replaced by what an engine calls it, SQL text from `values`."""
     return _PLACEHOLDER.sub(lambda found: values[found[1]], query)
+
+
+def with_relations(query: str, relations: Mapping[str, str]) -> str:
+    """The query with every relation it reads, directly or through another, put before it as WITH."""
+    needed: dict[str, None] = {}
+
+    def visit(text: str) -> None:
+        for name in _READ.findall(text):
+            if name in relations and name not in needed:
+                visit(relations[name])
+                needed[name] = None
+
+    visit(query)
+    if not needed:
+        return query
+    before = ",\n".join(f"{name} AS (\n{relations[name]}\n)" for name in needed)
+    own = query.removeprefix("WITH ")
+    return f"WITH {before}{' ' if own == query else ', '}{own}"
 
 
 def _read(folder: Traversable) -> list[Statement]:
