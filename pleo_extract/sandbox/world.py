@@ -68,6 +68,8 @@ class World:
         self._drawn = 0
         self._log: list[Job] = []
         self._views: OrderedDict[Selection, View] = OrderedDict()
+        self._owned: dict[str, list[Job]] = {}
+        self._counted = 0
         self._schedule(self._jobs)
         self._draw_ahead()
 
@@ -97,7 +99,7 @@ class World:
         with self.lock:
             view = self._views.pop(selection, None)
             if view is None:
-                view = View(selection, self._jobs, self._t, len(self._log))
+                view = View(selection, self._jobs_of(selection.companies), self._t, len(self._log))
             for job in self._log[view.read :]:
                 view.place(job, self._t)
             view.read = len(self._log)
@@ -168,6 +170,16 @@ class World:
             job.born = self._intervene("insert", job)
             job.changes = [(job.born, fields)] if fields else []
             return job.at(self._t)
+
+    def _jobs_of(self, companies: frozenset[str] | None) -> Iterable[Job]:
+        """All jobs that were drawn for these companies, found without going through those of all."""
+        if companies is None:
+            return self._jobs
+        if self._counted != len(self._jobs):
+            self._owned, self._counted = {}, len(self._jobs)
+            for job in self._jobs:
+                self._owned.setdefault(job.company, []).append(job)
+        return (job for company in companies for job in self._owned.get(company, ()))
 
     def _find(self, id: str, company: str | None) -> Job:  # noqa: A002
         for job in self._jobs:
