@@ -383,7 +383,7 @@ def test_a_wrong_key_of_an_account_is_named_by_its_place(
         monkeypatch.setenv("NOT_SET", key)
         said = pleo("dump", tmp_path / "lake", "--accounts", accounts, "--rate", 100_000)
         assert said.code == 77
-        (line,) = said.err.splitlines()
+        (line,) = [each for each in said.err.splitlines() if each.startswith("pleo-extract: ")]
         assert says in line
         assert "PLEO_API_KEY" not in line
         assert line.count("Company 1") == 1
