@@ -16,6 +16,7 @@ test: .venv/test.stamp
 # What takes longer, or needs tools beyond Python, which it installs; CI runs it after `make test`.
 check: .venv/test.stamp
 	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
+	$(BIN)/python tests/benchmarks/guard.py
 	.ci/contract
 	.ci/browser
 

@@ -1,0 +1,63 @@
+"""What CI watches of our speed: ratios against others' work in the same run, never seconds. Ends with 1 beyond a bound.
+
+    python tests/benchmarks/guard.py
+
+The bounds lie above what is measured on a quiet machine (see docs/benchmarks.md), so that noise passes and a change
+that costs does not.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from measure import HERE, KEY, Cost, measure, medians, serve, table
+
+JOBS: Final = 30_000
+RUNS: Final = 5
+START: Final = "import sys; sys.argv = ['pleo-extract', '--help']; from pleo_extract.cli import main; main()"
+BOUNDS: Final = {
+    "dump / careful script, CPU": 2.2,
+    "dump / careful script, peak memory": 1.6,
+    "import pleo_extract / import polars, CPU": 0.5,
+    "pleo-extract --help / import polars, CPU": 0.9,
+}
+"""A dump of 30,000 jobs carries its fixed cost (imports, catalogue) on fewer pages than one of 100,000."""
+
+
+def race() -> dict[str, Cost]:
+    """Medians of all, in turn, after a round that does not count."""
+    python = sys.executable
+    costs: dict[str, list[Cost]] = {
+        name: [] for name in ("ours", "careful", "polars", "pleo_extract", "help")
+    }
+    with serve(JOBS) as server, tempfile.TemporaryDirectory() as folder:
+        for number in range(RUNS + 1):
+            for name in ("ours", "careful"):
+                script, out = HERE / "contenders" / f"{name}.py", Path(folder, f"{name}-{number}")
+                costs[name].append(measure([python, str(script), server.url, KEY, str(out)]))
+            costs["polars"].append(measure([python, "-c", "import polars"]))
+            costs["pleo_extract"].append(measure([python, "-c", "import pleo_extract"]))
+            costs["help"].append(measure([python, "-c", START]))
+    return {name: medians(each[1:]) for name, each in costs.items()}
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    found = race()
+    ours, careful, polars = found["ours"], found["careful"], found["polars"]
+    figures = (
+        ours.cpu / careful.cpu,
+        ours.peak / careful.peak,
+        found["pleo_extract"].cpu / polars.cpu,
+        found["help"].cpu / polars.cpu,
+    )
+    rows = [(name, figure, bound) for (name, bound), figure in zip(BOUNDS.items(), figures, strict=True)]
+    print(table(["ratio", "measured", "bound"], rows))
+    return int(any(figure > bound for _, figure, bound in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
