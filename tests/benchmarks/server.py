@@ -1,12 +1,12 @@
 """A list of export jobs made by formula, served as fast as Python can: what all contenders read.
 
-    python tests/benchmarks/server.py --jobs 100000 [--latency-ms 50] [--rate 500]
+    python tests/benchmarks/server.py --jobs 100000 [--companies 20] [--latency-ms 50] [--rate 500] [--refuse 0.05]
 
-It keeps the part of the contract that the contenders use: `limit` (100 at most), `after`, `offset`, `company_id` left
-out, sorting by createdAt and id both ways, `statuses` of open jobs, the echo. Job `n` is the same at every run: created
+It keeps the part of the contract that the contenders use: `limit` (100 at most), `after`, `offset`, `company_id`,
+sorting by createdAt and id both ways, `statuses` of open jobs, the echo. Job `n` is the same at every run: created
 `n` steps after the first, over three years; the last 40 are open. `rate`: more requests than that in any 60 seconds
-are answered with 429. `/grow?new=150&ended=40` adds jobs and ends open ones; `/seen` tells the number of requests, and
-the most within 60 seconds.
+are answered with 429; `refuse`: that share of the companies with 403. `/grow?new=150&ended=40` adds jobs and ends open ones; `/seen` tells the number of requests,
+the most within 60 seconds, and the most connections at once.
 """
 
 from __future__ import annotations
@@ -29,16 +29,21 @@ SPAN: Final = 3 * 365 * 86_400
 OPEN: Final = 40
 SPREAD: Final = 0x9E3779B97F4A7C15F39CC0605CEDC835
 """Odd, so that multiplication makes a different id of every number."""
-COMPANIES: Final = [f"{n:08x}-0000-4000-8000-{n:012x}" for n in range(1, 21)]
 DIGITS: Final = str.maketrans("0123456789", "ABCDEFGHIJ")
 NUMBERS: Final = str.maketrans("ABCDEFGHIJ", "0123456789")
 
 
-class Jobs:
-    """The jobs, by number, and what may be asked of them."""
+def company(number: int) -> str:
+    """The id of a company, from 0."""
+    return f"{number + 1:08x}-0000-4000-8000-{number + 1:012x}"
 
-    def __init__(self, count: int) -> None:
+
+class Jobs:
+    """The jobs, by number, and what may be asked of them. Job `n` is of company `n` modulo their number."""
+
+    def __init__(self, count: int, companies: int = 20) -> None:
         self.count = count
+        self.companies = companies
         self.open_from = max(0, count - OPEN)
         self.step = SPAN / count
 
@@ -64,9 +69,9 @@ class Jobs:
             )
         else:
             end = f'"completed","startedAt":"{started}Z","completedAt":"{ended}Z","lastUpdatedAt":"{ended}Z"'
-        who = f'"createdBy":"{COMPANIES[n % 7]}",' if n % 3 == 0 else ""
+        who = f'"createdBy":"{company(n % 7)}",' if n % 3 == 0 else ""
         return (
-            f'{{"id":"{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:]}","companyId":"{COMPANIES[mixed % 20]}",'
+            f'{{"id":"{name[:8]}-{name[8:12]}-{name[12:16]}-{name[16:20]}-{name[20:]}","companyId":"{company(n % self.companies)}",'
             f'{who}"createdAt":"{at}Z","expiresIn":86400,"isInteractive":{"true" if n % 3 == 0 else "false"},'
             f'"numberOfItems":{mixed % 200},"vendorBasedBookkeeping":false,"status":{end}}}'
         )
@@ -76,23 +81,18 @@ class Jobs:
         limit = min(int(asked.get("limit", ["100"])[0]), 100)
         orders = asked.get("sorting_order", [])
         down = bool(orders) and orders[0].startswith("DESC")
-        low, high = (self.open_from if "statuses" in asked else 0), self.count
-        start = high - 1 if down else low
+        ordered = self._listed(asked)[:: -1 if down else 1]
+        start = int(asked.get("offset", ["0"])[0])
         if "after" in asked:
-            start = int(asked["after"][0].translate(NUMBERS)) + (-1 if down else 1)
-        elif "offset" in asked:
-            start += int(asked["offset"][0]) * (-1 if down else 1)
-        numbers = (
-            range(start, max(low - 1, start - limit), -1) if down else range(start, min(high, start + limit))
-        )
-        more = bool(numbers) and (numbers[-1] > low if down else numbers[-1] < high - 1)
+            start = ordered.index(int(asked["after"][0].translate(NUMBERS))) + 1
+        numbers = ordered[start : start + limit]
         understood: dict[str, object] = {"parameters": asked, "limit": limit}
         if orders:
             understood |= {"sortingKeys": asked["sorting_keys"], "sortingOrder": orders}
         about: dict[str, object] = {
-            "hasNextPage": more,
-            "hasPreviousPage": bool(numbers) and start != (high - 1 if down else low),
-            "total": high - low,
+            "hasNextPage": start + len(numbers) < len(ordered),
+            "hasPreviousPage": start > 0,
+            "total": len(ordered),
             "currentRequestPagination": understood,
         }
         if numbers:
@@ -100,18 +100,41 @@ class Jobs:
             about["endCursor"] = str(numbers[-1]).translate(DIGITS)
         return f'{{"data":[{",".join(map(self.row, numbers))}],"pagination":{json.dumps(about)}}}'.encode()
 
+    def _listed(self, asked: dict[str, list[str]]) -> range:
+        """The numbers of the jobs that are asked for, oldest first."""
+        low = self.open_from if "statuses" in asked else 0
+        if "company_id" not in asked:
+            return range(low, self.count)
+        number = int(asked["company_id"][0][:8], 16) - 1
+        return range(low + (number - low) % self.companies, self.count, self.companies)
+
 
 class _Gate:
-    """Counts requests, and refuses those beyond the rate."""
+    """Counts requests and connections, and refuses requests beyond the rate, and those of some companies."""
 
-    def __init__(self, rate: int | None) -> None:
+    def __init__(self, rate: int | None, refused: float) -> None:
         self.requests = 0
         self.most = 0
+        self.connections = 0
+        self.most_connections = 0
         self._rate = rate
+        self._refused = refused
         self._recent: deque[float] = deque()
         self._lock = threading.Lock()
 
+    def connect(self, number: int) -> None:
+        """A connection more, or one less."""
+        with self._lock:
+            self.connections += number
+            self.most_connections = max(self.most_connections, self.connections)
+
+    def is_refused(self, asked: dict[str, list[str]]) -> bool:
+        """Whether it is for a company that the credential may not see: every twentieth, at 0.05."""
+        number = int(asked.get("company_id", ["1"])[0][:8], 16)
+        return self._refused > 0 and number % round(1 / self._refused) == 0
+
     def let_in(self) -> bool:
+        """Whether the rate allows one more."""
         now = time.monotonic()
         with self._lock:
             while self._recent and self._recent[0] <= now - 60:
@@ -132,6 +155,13 @@ class _Handler(socketserver.StreamRequestHandler):
         super().__init__(*args)  # type: ignore[arg-type]
 
     def handle(self) -> None:
+        self._gate.connect(1)
+        try:
+            self._serve()
+        finally:
+            self._gate.connect(-1)
+
+    def _serve(self) -> None:
         while head := self.rfile.readline():
             while self.rfile.readline() not in (b"\r\n", b"\n", b""):
                 pass
@@ -143,7 +173,9 @@ class _Handler(socketserver.StreamRequestHandler):
         if path.endswith("/v3/export-jobs"):
             if self._latency:
                 time.sleep(self._latency)
-            if self._gate.let_in():
+            if self._gate.is_refused(asked):
+                status, body = "403 Forbidden", b"{}"
+            elif self._gate.let_in():
                 body = self._jobs.page(asked)
             else:
                 status, body, more = "429 Too Many Requests", b"{}", "Retry-After: 1\r\n"
@@ -151,7 +183,8 @@ class _Handler(socketserver.StreamRequestHandler):
             self._jobs.grow(int(asked["new"][0]), int(asked["ended"][0]))
             body = b"{}"
         else:
-            body = json.dumps({"requests": self._gate.requests, "most": self._gate.most}).encode()
+            seen = {"requests": self._gate.requests, "most": self._gate.most}
+            body = json.dumps({**seen, "connections": self._gate.most_connections}).encode()
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
@@ -168,8 +201,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--latency-ms", type=float, default=0)
     parser.add_argument("--rate", type=int)
+    parser.add_argument("--companies", type=int, default=20)
+    parser.add_argument("--refuse", type=float, default=0)
     asked = parser.parse_args()
-    handler = partial(_Handler, Jobs(asked.jobs), _Gate(asked.rate), asked.latency_ms / 1000)
+    jobs, gate = Jobs(asked.jobs, asked.companies), _Gate(asked.rate, asked.refuse)
+    handler = partial(_Handler, jobs, gate, asked.latency_ms / 1000)
     with _Server(("127.0.0.1", 0), handler) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
         server.serve_forever()
