@@ -41,6 +41,7 @@ from pleo_extract.lake import (
     disk,
     finish_first,
     hold_lock,
+    merging,
     open_snapshot,
     prune,
     publish,
@@ -50,6 +51,7 @@ from pleo_extract.lake import (
     write_last_run,
 )
 from pleo_extract.paging import Mark
+from pleo_extract.refresh import merge_rows
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 if TYPE_CHECKING:
@@ -651,7 +653,7 @@ def test_nothing_but_disk_changes_a_lake() -> None:
     changing = {
         "chmod", "copy", "copyfile", "copytree", "fdopen", "hardlink_to", "link", "link_to", "makedirs", "mkdir", "move",
         "open", "remove", "removedirs", "rename", "renames", "rmdir", "rmtree", "symlink", "symlink_to", "touch",
-        "truncate", "unlink", "utime", "write_bytes", "write_text", "sink_parquet", "sink_ipc",
+        "truncate", "unlink", "utime", "write_bytes", "write_text", "sink_ipc",
     }  # fmt: skip
     for path in sorted(ROOM.glob("*.py")):
         if path.name == "disk.py":
@@ -661,7 +663,7 @@ def test_nothing_but_disk_changes_a_lake() -> None:
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-            if name in ("write_parquet", "write_ipc"):
+            if name in ("write_parquet", "write_ipc", "sink_parquet"):
                 assert ast.unparse(node.args[0]) == "buffer", f"{path.name}:{node.lineno}"
             elif name == "replace":
                 assert owner == "msgspec.structs", f"{path.name}:{node.lineno}"
@@ -816,3 +818,69 @@ def test_a_run_whose_publishing_failed_says_so(tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
     dump()
     assert scan_lake(tmp_path).collect().height == 50
+
+
+# Months of many rows
+
+
+def dump_twice(lake: Path, sandbox: Sandbox) -> None:
+    """A first dump, and a refresh some days later."""
+    with Client(SERVER, api_key=API_KEY, transport=sandbox, rate=10_000_000) as client:
+        dump_export_jobs(lake, client=client, progress=False)
+        sandbox.world.advance(3 * 86_400)
+        dump_export_jobs(lake, client=client, progress=False)
+
+
+@pytest.mark.parametrize("piece", [1, 20, 150])
+def test_a_month_in_pieces_is_the_month(piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory holds one piece; the rows and their order are those of a month that is merged at once."""
+    dump_twice(tmp_path / "whole", Sandbox(World(jobs=900)))
+    most = 0
+
+    def watch(*frames: pl.DataFrame) -> pl.DataFrame:
+        nonlocal most
+        merged = merge_rows(*frames)
+        most = max(most, merged.height)
+        return merged
+
+    monkeypatch.setattr(merging, "PIECE", piece)
+    monkeypatch.setattr(merging, "merge_rows", watch)
+    sandbox = Sandbox(World(jobs=900))
+    dump_twice(tmp_path / "pieces", sandbox)
+    whole, pieces = (
+        sorted((tmp_path / name / "current").glob("*/*.parquet")) for name in ("whole", "pieces")
+    )
+    assert [path.parent.name for path in pieces] == [path.parent.name for path in whole]
+    for one, other in zip(pieces, whole, strict=True):
+        assert pl.read_parquet(one).drop("expires_in").equals(pl.read_parquet(other).drop("expires_in"))
+    assert most <= 2 * piece + 20  # the jobs of one company and day stay together
+    assert not sandbox.truth(
+        scan_lake(tmp_path / "pieces").drop("extra").collect().to_dicts(), sandbox.world.now
+    )
+    assert verify_lake(tmp_path / "pieces").ok
+
+
+def test_a_job_in_two_pieces_is_merged_all_the_same(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that moves createdAt within the month: the later version stays, and there is one."""
+    monkeypatch.setattr(merging, "PIECE", 1)
+    moved = rows(2, status="failed", hour=5).with_columns(pl.col("created_at") + timedelta(days=1))
+    put(lake, moved)
+    found = scan_lake(lake).filter(pl.col("created_at").dt.month() == 10).sort("id").collect()
+    assert found["status"].to_list() == ["completed", "failed", "completed"]
+
+
+def test_f39_a_disk_error_while_pieces_are_merged_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not an error of the library that writes the file."""
+    monkeypatch.setattr(merging, "PIECE", 20)
+
+    def fail(_: Staging, batch: object) -> pl.DataFrame:
+        raise StorageError("cannot read batch-000001.arrow: Input/output error")
+
+    monkeypatch.setattr(Staging, "_read", fail)
+    with (
+        Client(SERVER, api_key=API_KEY, transport=Sandbox(World(jobs=900)), rate=10_000_000) as client,
+        pytest.raises(StorageError, match="Input/output error"),
+    ):
+        dump_export_jobs(tmp_path, client=client, progress=False)

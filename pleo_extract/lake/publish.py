@@ -14,21 +14,25 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import polars as pl
+from polars.exceptions import PolarsError
+from polars.io.plugins import register_io_source
 
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import LakeError, LakeLocked, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest, Snapshot
+from pleo_extract.lake.merging import Merge
 from pleo_extract.lake.staging import RESUME_WITHIN
-from pleo_extract.refresh import Account, merge_rows, same_rows
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    import polars as pl
+
     from pleo_extract.lake.staging import Staging
+    from pleo_extract.refresh import Account
 
 __all__ = [
     "KEEP",
@@ -61,7 +65,7 @@ def publish(
     Raises:
         LakeError: a file of the base is not as it was written.
     """
-    merge = _Merge(layout, stagings, base)
+    merge = Merge(layout, stagings, base)
     first = next((month for month in merge.months if merge.is_changed(month)), None)
     if base is not None and first is None and not merge.carried:
         return msgspec.structs.replace(base, server=server), []
@@ -83,54 +87,18 @@ def building(layout: Layout) -> Iterator[Path]:
         raise
 
 
-class _Merge:
-    """The months of the base and of what is staged, each merged when it is asked for: memory holds one at a time."""
-
-    def __init__(self, layout: Layout, stagings: Sequence[Staging], base: Manifest | None) -> None:
-        self.source = layout.snapshot_folder(base.snapshot) if base else layout.root
-        self.old = {_month_of(entry): entry for entry in base.files} if base else {}
-        self.carried = base is not None and base.format < FORMAT
-        self.months = sorted(self.old.keys() | {month for staging in stagings for month in staging.months()})
-        self._stagings = stagings
-        self._last: tuple[str, pl.DataFrame | None] = ("", None)
-
-    def is_changed(self, month: str) -> bool:
-        """Whether the month is not as it was."""
-        self._last = (month, None)  # one is let go before the next is made
-        self._last = (month, self._merge(month))
-        return self._last[1] is not None
-
-    def take(self, month: str) -> pl.DataFrame | None:
-        """The month's rows as they are to be, or None when they are as they were."""
-        rows = self._last[1] if self._last[0] == month else self._merge(month)
-        self._last = ("", None)
-        return rows
-
-    def _merge(self, month: str) -> pl.DataFrame | None:
-        entry = self.old.get(month)
-        fresh = [frame for staging in self._stagings for frame in staging.read(month)]
-        if entry is None:
-            return merge_rows(*fresh)
-        if not fresh and not self.carried:
-            return None
-        old = _read_month(self.source, entry)
-        merged = merge_rows(old, *fresh)
-        return None if same_rows(old, merged) and not self.carried else merged
-
-
 def _build(
-    layout: Layout, build: Path, merge: _Merge, base: Manifest | None, *, first: str | None, server: str
+    layout: Layout, build: Path, merge: Merge, base: Manifest | None, *, first: str | None, server: str
 ) -> tuple[Manifest, list[str]]:
     entries: list[FileEntry] = []
     written: list[str] = []
     for month in merge.months:
-        merged = merge.take(month) if first is not None and month >= first else None
-        if merged is None:
+        if first is not None and (month == first or (month > first and merge.is_changed(month))):
+            entries.append(_write_month(build, month, merge.pieces(month)))
+            written.append(month)
+        else:
             place_link(merge.source, build, merge.old[month])
             entries.append(merge.old[month])
-        else:
-            entries.append(_write_month(build, month, merged))
-            written.append(month)
     manifest = Manifest(
         format=FORMAT,
         snapshot=(base.snapshot if base else 0) + 1,
@@ -241,24 +209,6 @@ def _discard(layout: Layout, number: int) -> None:
     disk.remove_tree(gone)
 
 
-def _month_of(entry: FileEntry) -> str:
-    return entry.path.partition("/")[0].partition("=")[2]
-
-
-def _read_month(source: Path, entry: FileEntry) -> pl.DataFrame:
-    """A file of the base, as written; columns that an older format did not have are null."""
-    data = disk.read_file(source / entry.path)
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise LakeError(
-            f"{source / entry.path} changed since it was written; run: pleo-extract repair {source.parent.parent}"
-        )
-    rows = pl.read_parquet(io.BytesIO(data))
-    missing = [
-        pl.lit(None, kind).alias(name) for name, kind in POLARS_SCHEMA.items() if name not in rows.columns
-    ]
-    return rows.with_columns(missing).select(POLARS_SCHEMA.names()).cast(POLARS_SCHEMA)
-
-
 def place_link(source: Path, build: Path, entry: FileEntry) -> None:
     """A file of an earlier snapshot in the one that is built.
 
@@ -275,13 +225,32 @@ def place_link(source: Path, build: Path, entry: FileEntry) -> None:
     disk.sync_folder(target.parent)
 
 
-def _write_month(build: Path, month: str, rows: pl.DataFrame) -> FileEntry:
+def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> FileEntry:
     path = f"created_month={month}/part-0.parquet"
-    buffer = io.BytesIO()
-    rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+    buffer, rows = io.BytesIO(), 0
+    failures: list[BaseException] = []
+
+    def give(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:
+        nonlocal rows
+        try:
+            for piece in pieces:
+                rows += piece.height
+                yield piece if columns is None else piece.select(columns)
+        except BaseException as exc:
+            failures.append(exc)
+            raise
+
+    try:
+        register_io_source(give, schema=POLARS_SCHEMA).sink_parquet(
+            buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP, maintain_order=True
+        )
+    except PolarsError:
+        if failures:  # polars has made an error of its own of it
+            raise failures[0] from None
+        raise
     data = buffer.getvalue()
     target = build / path
     disk.make_folder(target.parent)
     disk.write_file(target, data)
     disk.sync_folder(target.parent)
-    return FileEntry(path=path, rows=rows.height, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return FileEntry(path=path, rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

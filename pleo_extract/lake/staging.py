@@ -168,15 +168,12 @@ class Staging:
         """The months that staged rows fall in."""
         return sorted({month for batch in self.batches for month in batch.months})
 
-    def read(self, month: str) -> list[pl.DataFrame]:
-        """The staged rows of one month, in the order they were fetched."""
-        batches = [batch for batch in self.batches if month in batch.months]
-        return [
-            self._read(batch)
-            if batch.months == [month]
-            else self._read(batch).filter(created_month() == month)
-            for batch in batches
-        ]
+    def read(self, month: str) -> Iterator[pl.DataFrame]:
+        """The staged rows of one month, batch by batch, in the order they were fetched."""
+        for batch in self.batches:
+            if month in batch.months:
+                rows = self._read(batch)
+                yield rows if batch.months == [month] else rows.filter(created_month() == month)
 
     def frame(self, *phases: str) -> pl.DataFrame:
         """All staged rows of these phases, or of all, in the order they were fetched."""

@@ -1,0 +1,161 @@
+"""A month merged: what the lake has of it and what is staged, the latest row of each job, in a file's order.
+
+A month of many rows is merged in pieces, one range of companies and days after the other, so that memory holds a
+piece and not the month: a dump of ten million jobs takes hardly more than one of a hundred thousand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.errors import LakeError
+from pleo_extract.lake import disk
+from pleo_extract.lake.layout import FORMAT
+from pleo_extract.refresh import merge_rows, same_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import date
+
+    from pleo_extract.lake.layout import FileEntry, Layout, Manifest
+    from pleo_extract.lake.staging import Staging
+
+__all__ = ["Merge"]
+
+PIECE: Final = 50_000
+"""Rows of a month that are merged at once; a month of up to twice as many is merged as a whole."""
+_DAY: Final = pl.col("created_at").dt.date().alias("day")
+
+Place = tuple[str, "date"]
+
+
+class Merge:
+    """The months of a lake and of what is staged, each merged when it is asked for.
+
+    Attributes:
+        source: the folder of the base's files. old: these files by month. months: all there will be, in order.
+        carried: whether the base is of an older format, so that every month is written anew.
+    """
+
+    def __init__(self, layout: Layout, stagings: Sequence[Staging], base: Manifest | None) -> None:
+        self.source = layout.snapshot_folder(base.snapshot) if base else layout.root
+        self.old = {_month_of(entry): entry for entry in base.files} if base else {}
+        self.carried = base is not None and base.format < FORMAT
+        self._fresh: dict[str, list[Staging]] = {}
+        for staging in stagings:
+            for month in staging.months():
+                self._fresh.setdefault(month, []).append(staging)
+        self.months = sorted(self.old.keys() | self._fresh.keys())
+        self._kept: tuple[str, pl.DataFrame] | None = None
+
+    def is_changed(self, month: str) -> bool:
+        """Whether the month is not as it was.
+
+        Raises:
+            LakeError: its file is not as it was written.
+        """
+        self._kept = None
+        if month not in self.old or self.carried:
+            return True
+        if month not in self._fresh:
+            return False
+        whole = self._is_small(month)
+        for old, new in self._merge(month):
+            if not same_rows(old, new):
+                self._kept = (month, new) if whole else None
+                return True
+        return False
+
+    def pieces(self, month: str) -> Iterator[pl.DataFrame]:
+        """The month's rows as they are to be, in order, piece by piece."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept[0] == month:
+            yield kept[1]
+        else:
+            yield from (new for _, new in self._merge(month))
+
+    def _is_small(self, month: str) -> bool:
+        staged = (
+            batch.rows
+            for each in self._fresh.get(month, ())
+            for batch in each.batches
+            if month in batch.months
+        )
+        return sum(staged) + (self.old[month].rows if month in self.old else 0) <= 2 * PIECE
+
+    def _merge(self, month: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """What the lake has and what it is to have, of one range after the other."""
+        file = self._open(month)
+        small = self._is_small(month)
+        ranges: list[pl.Expr | None] = [None] if small else self._cut(month, file)
+        for rows in ranges:
+            chosen = pl.lit(value=True) if rows is None else rows
+            old = _read(file).filter(chosen).collect() if file else pl.DataFrame(schema=POLARS_SCHEMA)
+            fresh = [frame if rows is None else frame.filter(rows) for frame in self._staged(month)]
+            yield old, merge_rows(old, *fresh)
+
+    def _staged(self, month: str) -> Iterator[pl.DataFrame]:
+        return (frame for staging in self._fresh.get(month, ()) for frame in staging.read(month))
+
+    def _cut(self, month: str, file: bytes | None) -> list[pl.Expr | None]:
+        """Ranges of companies and days, of so many rows each; one for all where a job is in two of them."""
+        sizes, jobs, places = [], [], []
+        for frame in (
+            *([_read(file).select(*KEY, "created_at").collect()] if file else []),
+            *self._staged(month),
+        ):
+            sizes.append(frame.group_by("company_id", _DAY).len())
+            jobs.append(frame.select(pl.struct(KEY).hash()).to_series())
+            places.append(frame.select(pl.struct(*KEY, _DAY).hash()).to_series())
+        if pl.concat(jobs).n_unique() != pl.concat(places).n_unique():
+            return [None]
+        total = (
+            pl.concat(sizes).group_by("company_id", "day").agg(pl.col("len").sum()).sort("company_id", "day")
+        )
+        groups = total.with_columns(piece=pl.col("len").cum_sum() // PIECE).group_by(
+            "piece", maintain_order=True
+        )
+        ends = groups.agg(pl.col("company_id", "day").last()).select("company_id", "day").rows()
+        return [_between(after, upto) for after, upto in pairwise([None, *ends[:-1], None])]
+
+    def _open(self, month: str) -> bytes | None:
+        """The bytes of the base's file, as it was written."""
+        if month not in self.old:
+            return None
+        entry = self.old[month]
+        data = disk.read_file(self.source / entry.path)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise LakeError(
+                f"{self.source / entry.path} changed since it was written; "
+                f"run: pleo-extract repair {self.source.parent.parent}"
+            )
+        return data
+
+
+def _month_of(entry: FileEntry) -> str:
+    return entry.path.partition("/")[0].partition("=")[2]
+
+
+def _read(file: bytes) -> pl.LazyFrame:
+    """A file of the base; columns that an older format did not have are null."""
+    rows = pl.scan_parquet(io.BytesIO(file))
+    there = rows.collect_schema()
+    missing = [pl.lit(None, kind).alias(name) for name, kind in POLARS_SCHEMA.items() if name not in there]
+    return rows.with_columns(missing).select(POLARS_SCHEMA.names()).cast(POLARS_SCHEMA)
+
+
+def _between(after: Place | None, upto: Place | None) -> pl.Expr:
+    """Rows beyond one company and day, up to another."""
+    beyond = pl.lit(value=True) if after is None else ~_is_upto(*after)
+    return beyond if upto is None else beyond & _is_upto(*upto)
+
+
+def _is_upto(company: str, day: date) -> pl.Expr:
+    is_before = pl.col("company_id") < company
+    return is_before | ((pl.col("company_id") == company) & (pl.col("created_at").dt.date() <= day))
