@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -18,7 +19,6 @@ from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from conftest import Said
 
@@ -430,3 +430,66 @@ def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_p
     assert said.err.startswith("pleo-extract: Company 2: api_key_env NOT_SET is not set")
     assert f"{len(companies) - 1} together" in said.out
     assert pleo("plan", tmp_path / "lake", "--accounts", broken, "--base-url", served.url).code == 2
+
+
+SAMPLE = Path(__file__).parent.parent / "data" / "sample"
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("select statu from export_jobs", 'Candidate bindings: "status"'),
+        ("from failure_rate('week')", 'Did you mean "failure_rates"?'),
+        ("from failure_rates('week', compny := 'x')", "failure_rates(grain := 'month', company_id := NULL"),
+        ("from failure_rates('week', tz := 'Mars/X')", 'Candidate time zones: "'),
+        ("from failure_rates('fortnight')", "pleo-extract: unknown grain 'fortnight': take hour, day, week,"),
+        ("drop table export_jobs", "only SELECT is answered, this is DROP\n"),
+        ("pivot export_jobs on status using count(*)", "name the values of a PIVOT: ON x IN (…)"),
+    ],
+)
+def test_sql_says_what_may_have_been_meant(query: str, says: str, pleo: Callable[..., Said]) -> None:
+    """A name that is not there comes with those that are; a refusal says what was refused and no more."""
+    said = pleo("sql", "--lake", SAMPLE, query)
+    assert said.code == 2
+    assert says in said.err
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "words", "noted"),
+    [
+        ("from failure_rates('all', company_id := 'ACME')", (), "ACME"),
+        ("select count(*) from export_jobs where company_id = $c", ("-p", "c=acme"), "acme"),
+        ("from failure_rates('all', company_id := $c)", ("-p", "c=943ED717-c36d-4aad-bf07-1747abb86545"), ""),
+        ("select 'acme' as company_id", (), ""),
+    ],
+)
+def test_sql_notes_a_company_without_jobs(
+    query: str, words: tuple[str, ...], noted: str, pleo: Callable[..., Said]
+) -> None:
+    """A company that the lake has no job of answers with nothing or 0: stderr says so, the answer stays one."""
+    said = pleo("sql", "--lake", SAMPLE, query, *words, "--format", "csv")
+    assert said.code == 0
+    assert said.err == (f"note: there is no job of company {noted} in {SAMPLE}\n" if noted else "")
+
+
+def test_sql_says_how_much_it_leaves_out(pleo: Callable[..., Said]) -> None:
+    """The last line of a table has the number of all rows, and how to get them."""
+    said = pleo("sql", "--lake", SAMPLE, "from export_jobs")
+    assert said.out.endswith(
+        "(the first 40 of 3,000 rows; texts are cut at 60 characters; all of it with --format csv)\n"
+    ) or said.out.endswith("(the first 40 of 3,000 rows; all of it with --format csv)\n")
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "table"])
+def test_a_reader_that_has_seen_enough_is_no_failure(form: str) -> None:
+    """`pleo-extract sql … | head` ends with 0 and says nothing."""
+    query = "select repeat('x', 50) as a from range(200000)" if form != "table" else "from export_jobs"
+    command = [sys.executable, "-m", "pleo_extract", "sql", "--lake", str(SAMPLE), "--format", form, query]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if form != "table":
+            process.stdout.read(10)
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == (b"", 0)

@@ -22,6 +22,7 @@ import pytest
 import pleo_extract
 from pleo_extract.cli import group
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+from pleo_extract.sandbox.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
@@ -121,7 +122,17 @@ def test_examples_of_the_sandbox_serve(line: str) -> None:
         assert process.stdout is not None
         assert "http://127.0.0.1:" in process.stdout.readline()
         process.terminate()
-        assert process.wait(10) == 143
+        _, err = process.communicate(timeout=10)
+        assert (process.returncode, err) == (143, "pleo-extract: terminated\n")
+
+
+def test_the_sandboxs_help_lists_its_faults() -> None:
+    """Every kind of fault that a script can name, with its variants, is in `pleo-extract sandbox --help`."""
+    told = (ROOT / "tests/help/sandbox.txt").read_text(encoding="utf-8")
+    listed = " ".join(told.partition("Faults, as")[2].split())
+    for name, kind in KINDS.items():
+        assert re.search(rf" {name} ", listed), name
+        assert not kind.variants or f"Variants: {', '.join(kind.variants)}." in listed, name
 
 
 def test_installation_is_what_the_makefile_does() -> None:

@@ -474,7 +474,10 @@ def test_a_table_says_what_it_leaves_out() -> None:
             "10  x  3.3333",
             "(3 rows)",
         ]
-        assert table(relation, rows=1).split("\n")[-1] == "(the first 1 rows)"
+        assert table(relation, whole="ask for all").split("\n")[-1] == "(3 rows)"
+        long = answer(con, "SELECT repeat('x', 61) AS a")
+        assert table(long, whole="ask").split("\n")[-1] == "(1 row; texts are cut at 60 characters; ask)"
+        assert table(relation, rows=1).split("\n")[-1] == "(the first 1 of 3 rows)"
 
 
 def test_errors_while_rows_are_read_are_ours() -> None:

@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -62,6 +62,27 @@ class _InOrder(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
 
+    asked = ""
+    """The command that was asked for."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Note the command on its way."""
+        found = super().resolve_command(ctx, args)
+        self.asked = found[0] or ""
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; where the reader of our output has seen enough, as `head` has, that is no failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())  # what is left to write goes nowhere
+            os.close(nowhere)
+            raise click.exceptions.Exit(0) from None
+
 
 @click.group(
     cls=_InOrder,
@@ -105,9 +126,6 @@ def main() -> NoReturn:
     except PleoExtractError as exc:
         code = exc.code
         click.echo(f"pleo-extract: {exc.tell()}", err=True)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        code = 0
     except OSError as exc:
         code = StorageError.code
         click.echo(f"pleo-extract: {escape(str(exc), 500)}", err=True)
@@ -117,7 +135,8 @@ def main() -> NoReturn:
         code = exc.code
     if code in (INTERRUPTED, TERMINATED):
         word = "interrupted" if code == INTERRUPTED else "terminated"
-        click.echo(f"pleo-extract: {word}; what was fetched is kept, run again to go on", err=True)
+        kept = "; what was fetched is kept, run again to go on" if group.asked == "dump" else ""
+        click.echo(f"pleo-extract: {word}{kept}", err=True)
         sys.stdout.flush()
         os._exit(code)  # a thread may still wait for an answer
     sys.exit(code if isinstance(code, int) else 0)

@@ -18,7 +18,23 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES, short_help="Serve the API from an invented world")
+class _WithFaults(click.Command):
+    """Its help lists the faults, from their own table."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The faults, then the examples."""
+        from pleo_extract.sandbox.kinds import KINDS
+
+        rows = [("NNN", "That status with a JSON error. Variants: Retry-After in seconds.")]
+        for name, kind in KINDS.items():
+            variants = f" Variants: {', '.join(kind.variants)}." if kind.variants else ""
+            rows.append((name, f"{kind.words.rstrip('.')}.{variants}"))
+        with formatter.section("Faults, as REQUESTS:KIND or KIND=CHANCE, with .VARIANT where there are some"):
+            formatter.write_dl(rows, col_max=14)
+        super().format_epilog(ctx, formatter)
+
+
+@click.command(cls=_WithFaults, epilog=EXAMPLES, short_help="Serve the API from an invented world")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -56,9 +72,7 @@ Examples:
     show_default=True,
     help="Largest page",
 )
-@click.option(
-    "--faults", default="", metavar="SCRIPT", help="Faults by request number or chance, see the examples"
-)
+@click.option("--faults", default="", metavar="SCRIPT", help="Faults by request number or chance, see below")
 def sandbox(
     port: int,
     jobs: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from datetime import datetime
@@ -12,7 +13,7 @@ import click
 
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.screen import fit_terminal
-from pleo_extract.errors import UsageError
+from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
     import duckdb
@@ -109,8 +110,11 @@ def sql(
 
     text = query if query is not None else script.read() if script else ""
     con = connect(lake, _read_as_of(as_of), locked=True, allow=allow)
+    values = _read_params(params)
     try:
-        _write(answer(con, text, _read_params(params)), kind, output, raw_csv=raw_csv)
+        for company in _name_strangers(con, text, values):
+            click.echo(f"note: there is no job of company {escape(company)} in {lake}", err=True)
+        _write(answer(con, text, values), kind, output, raw_csv=raw_csv)
     finally:
         con.close()
 
@@ -119,12 +123,28 @@ def _write(relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *,
     from pleo_extract.warehouse import table, write
 
     if kind == "table":
-        text = table(relation)
+        text = table(relation, whole="all of it with --format csv")
         click.echo(fit_terminal(text)) if output is None else output.write_text(text + "\n", encoding="utf-8")
     elif output is None and kind == "parquet" and sys.stdout.isatty():
         raise UsageError("Parquet is not for the screen; give --output FILE, or send it on with >")
     else:
         write(relation, sys.stdout.buffer if output is None else output, kind, formula_safe=not raw_csv)
+
+
+_ASKED = re.compile(r"\bcompany_id\s*(?::=|=>|==?)\s*(?:'([^']*)'|\$(\w+))", re.IGNORECASE)
+
+
+def _name_strangers(con: duckdb.DuckDBPyConnection, text: str, values: dict[str, object]) -> list[str]:
+    """Companies that a query asks for by id and of which the lake has no job: it would answer with nothing, or 0."""
+    asked = {str(values.get(name, "")) if name else literal for literal, name in _ASKED.findall(text)} - {""}
+    if not asked:
+        return []
+    from pleo_extract.warehouse import translate_errors
+
+    known = "select unnest($asked) except select company_id from export_jobs"
+    lower = {company.lower(): company for company in asked}
+    with translate_errors():
+        return sorted(lower[row[0]] for row in con.execute(known, {"asked": list(lower)}).fetchall())
 
 
 def _list() -> str:

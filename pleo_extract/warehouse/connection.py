@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
+
+_GRAIN = re.compile(r'extract specifier "(unknown grain .*)" not recognized')
+"""How DuckDB says what `sql/parts/dated.sql` says of a grain."""
 
 __all__ = ["answer", "open_warehouse", "translate_errors"]
 
@@ -86,9 +91,9 @@ def answer(
             raise UsageError(f"give one statement, not {len(asked)}")
         if asked[0].type != duckdb.StatementType.SELECT:
             kind = asked[0].type.name
-            raise UsageError(
-                f"only SELECT is answered, this is {kind}; a PIVOT needs its values: ON x IN (…)"
-            )
+            if kind == "MULTI":  # a PIVOT that looks for its values first
+                raise UsageError("name the values of a PIVOT: ON x IN (…)")
+            raise UsageError(f"only SELECT is answered, this is {kind}")
         # As a subquery, because DuckDB lets a WITH at the top hold a COPY … TO, but none below.
         inner = f"SELECT * FROM (\n{_without_end(asked[0].query)}\n)"  # noqa: S608 -- one SELECT, as parsed
         return con.sql(inner, params=dict(params)) if params else con.sql(inner)
@@ -157,6 +162,11 @@ def _without_end(query: str) -> str:
 
 
 def _first_line(exc: Exception) -> str:
-    """DuckDB's message without its kind, its advice and its picture of the query, safe to show."""
-    said = str(exc).partition("\n")[0]
-    return escape(said.partition(": ")[2] or said, 300)
+    """DuckDB's message with the names it proposes, without its kind and its picture of the query, safe to show."""
+    said, *more = str(exc).split("\n")
+    said = said.partition(": ")[2] or said
+    if grain := _GRAIN.fullmatch(said):
+        said = grain[1]
+    proposed = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
+    words = [line.strip() for line in itertools.takewhile(str.strip, proposed)]
+    return escape(" ".join([said, *words]), 600)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import duckdb
 
-from pleo_extract.errors import StorageError, UsageError, escape
+from pleo_extract.errors import StorageError, UsageError, amount, escape
 from pleo_extract.warehouse.connection import translate_errors
 from pleo_extract.warehouse.definition import literal
 
@@ -27,6 +27,9 @@ FORMATS: Final = {
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
 """Formats that `write` knows, each with DuckDB's options for it."""
+
+LONGEST_CELL: Final = 60
+"""Characters of a cell of a table; what is beyond is cut."""
 
 _FORMULA: Final = ", ".join(f"chr({ord(first)})" for first in "=+-@\t\r\n\0")
 """What makes a spreadsheet take a cell for a formula, or hides that it is one."""
@@ -73,8 +76,10 @@ def write(
         raise StorageError(f"the answer cannot be written to {path}: {exc.strerror or exc}") from exc
 
 
-def table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40) -> str:
+def table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, whole: str = "") -> str:
     """An answer as text for a terminal: at most `rows` rows, control characters escaped, long texts clipped.
+
+    The last line says how many rows there are, and, where not all is shown, `whole`: how to get all.
 
     Raises:
         UsageError: the question fails while its rows are read.
@@ -84,8 +89,12 @@ def table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40) -> str:
         kinds = [str(kind) for kind in con.table("answer").types]
         shown_as = con.table("answer").select(", ".join(map(_shown, columns, kinds)))
         cells = run(shown_as.fetchall)
+    count = len(cells)
+    if count > rows:
+        asked = relation._con  # noqa: SLF001 -- as in `_received`
+        count = _run(lambda: relation.count("*").fetchall()[0][0], [asked])
     names = [escape(column, 60) for column in columns]
-    shown = [["" if cell is None else escape(cell, 60) for cell in row] for row in cells[:rows]]
+    shown = [["" if cell is None else escape(cell, LONGEST_CELL) for cell in row] for row in cells[:rows]]
     widths = [max(map(len, column)) for column in zip(names, *shown, strict=True)]
     right = [kind.startswith(_NUMBERS) for kind in kinds]
 
@@ -93,7 +102,10 @@ def table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40) -> str:
         padded = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True))
         return "  ".join(padded).rstrip()
 
-    foot = f"(the first {rows} rows)" if len(cells) > rows else f"({len(shown)} row{'s' * (len(shown) != 1)})"
+    foot = f"the first {rows} of {count:,} rows" if count > rows else amount(count, "row")
+    clipped = any(cell is not None and len(cell) > LONGEST_CELL for row in cells[:rows] for cell in row)
+    foot += f"; texts are cut at {LONGEST_CELL} characters" if clipped else ""
+    foot = f"({foot}; {whole})" if whole and (clipped or count > rows) else f"({foot})"
     return "\n".join([line(names), line(["-" * width for width in widths]), *map(line, shown), foot])
 
 

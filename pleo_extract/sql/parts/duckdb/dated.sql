@@ -12,7 +12,7 @@ SELECT
                 CASE
                     WHEN :grain IN ('all', 'hour') THEN 'hour'
                     WHEN :grain IN ('day', 'week', 'month', 'quarter', 'year') THEN :grain
-                    ELSE concat('grain ''', :grain, ''': take hour, day, week, month, quarter, year or all')
+                    ELSE concat('unknown grain ''', :grain, ''': take hour, day, week, month, quarter, year or all')
                 END,
                 CASE
                     WHEN :tz = 'UTC' THEN make_timestamp(epoch_us(a.created_at))
