@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         dump_export_jobs,
         fetch_page,
         iter_export_jobs,
+        list_answers,
         load_export_jobs,
     )
     from pleo_extract.lake import scan_lake, verify_lake
@@ -44,6 +45,7 @@ __all__ = [
     "dump_export_jobs",
     "fetch_page",
     "iter_export_jobs",
+    "list_answers",
     "load_export_jobs",
     "scan_export_jobs",
     "scan_lake",
@@ -61,6 +63,7 @@ _ROOMS = {
     "dump_export_jobs": "extract",
     "fetch_page": "extract",
     "iter_export_jobs": "extract",
+    "list_answers": "extract",
     "load_export_jobs": "extract",
     "scan_export_jobs": "scan",
     "scan_lake": "lake",

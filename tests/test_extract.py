@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -40,7 +43,6 @@ from pleo_extract.sandbox import Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pleo_extract.sandbox import Discrepancy
 
@@ -458,3 +460,12 @@ def test_over_a_real_socket(tmp_path: Path) -> None:
     assert wrong(sandbox, frame, since) == []
     assert scan_lake(tmp_path).collect().height >= 3_000
     assert sandbox.world.now - since == timedelta(seconds=30 * len(sandbox.requests))
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_that_start_afresh_read_a_lake(method: str) -> None:
+    """What the README says of processes: whoever has used polars starts others by spawn or forkserver, and they work."""
+    sample = Path(__file__).parent.parent / "data" / "sample"
+    assert scan_lake(sample).collect().height == 3_000
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        assert pool.submit(verify_lake, sample).result(timeout=120).rows == 3_000

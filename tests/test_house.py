@@ -129,6 +129,7 @@ def test_what_is_public() -> None:
         "dump_export_jobs",
         "fetch_page",
         "iter_export_jobs",
+        "list_answers",
         "load_export_jobs",
         "scan_export_jobs",
         "scan_lake",

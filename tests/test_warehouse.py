@@ -15,8 +15,9 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from warehouse_jobs import START, A, ask, job, parquet
+from warehouse_jobs import START, A, ask, job, parquet, rows_of, warehouse
 
+from pleo_extract import list_answers
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError
 from pleo_extract.warehouse import answer, open_warehouse, statements, table, write, write_catalogue
@@ -512,3 +513,25 @@ with open_warehouse([], locked=True) as con:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "x.csv")], timeout=60, check=False)
     assert done.returncode == 7
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_are_listed_for_python() -> None:
+    """`list_answers` has a row for each view and macro, and what each row says of a call is one that works."""
+    listed = list_answers()
+    assert listed.columns == ["name", "kind", "call", "summary", "definition"]
+    assert listed["name"].to_list() == list(statements())
+    assert listed.null_count().row(0) == (0,) * 5
+    with open_warehouse([]) as con:
+        for name, kind, call in listed.select("name", "kind", "call").iter_rows():
+            if kind == "view" or ":=" in call.partition(",")[0]:
+                assert answer(con, f"FROM {name if kind == 'view' else call}").fetchall() == []
+
+
+def test_the_period_of_all_is_null() -> None:
+    """With the grain 'all' there is no period to name: the column is there, and null."""
+    for macro in ("duration_stats", "failure_rates", "failure_reasons", "throughput"):
+        with warehouse([job(1), job(2, "failed")]) as con:
+            rows = rows_of(con, f"FROM {macro}('all')")
+            assert rows.height
+            assert rows["period"].null_count() == rows.height, macro
+        assert "null where the grain is 'all'" in statements()[macro].definition

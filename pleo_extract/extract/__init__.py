@@ -4,7 +4,7 @@ client.get(query) -> bytes -> decode -> typed frame -> staging -> merge into par
       ^---------- paging <- PageInfo <-'    '-> load_export_jobs() returns here
 """
 
-from pleo_extract.extract.answers import connect
+from pleo_extract.extract.answers import connect, list_answers
 from pleo_extract.extract.dump import DumpOptions, dump_accounts, dump_export_jobs
 from pleo_extract.extract.iterate import Batches, iter_export_jobs, stream_wanted
 from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
@@ -26,6 +26,7 @@ __all__ = [
     "dump_export_jobs",
     "fetch_page",
     "iter_export_jobs",
+    "list_answers",
     "load_export_jobs",
     "plan_dump",
     "read_status",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from pleo_extract.lake import Layout, open_snapshot
 from pleo_extract.version import __version__
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake import Manifest, Snapshot
 
-__all__ = ["connect", "is_catalogue_current", "write_catalogue"]
+__all__ = ["connect", "is_catalogue_current", "list_answers", "write_catalogue"]
 
 
 def connect(
@@ -51,6 +53,21 @@ def connect(
         allow=allow,
         companies=_name_companies(manifest),
     )
+
+
+def list_answers() -> pl.DataFrame:
+    """The views and macros of `connect`: one row each, columns `name`, `kind`, `call`, `summary`, `definition`.
+
+    `kind` is ``view`` or ``macro``; `call` how it is called, with its parameters and their defaults; `definition` what
+    counts, what is left out, the units, column by column. No lake is needed.
+    """
+    from pleo_extract.warehouse import statements  # noqa: PLC0415 - as above
+
+    rows = [
+        (each.name, each.kind, each.signature, each.summary, each.definition)
+        for each in statements().values()
+    ]
+    return pl.DataFrame(rows, schema=["name", "kind", "call", "summary", "definition"], orient="row")
 
 
 def write_catalogue(lake: str | Path) -> Path:

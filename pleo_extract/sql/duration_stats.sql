@@ -2,7 +2,8 @@
 --     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
 -- How long exports take: three rows a period and company, one a duration.
 --
--- period         when the period began, on the clocks of tz; a job counts in the period of its created_at
+-- period         when the period began, on the clocks of tz; a job counts in the period of its created_at;
+--                null where the grain is 'all': all periods are one
 -- company_id     the company; null where per_company is false and all companies are one
 -- duration       queue (created to started), run (started to ended) or total (created to ended)
 -- n              jobs whose duration is known; all figures are of these

@@ -2,7 +2,8 @@
 --     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
 -- Why exports fail: one row a period, company and reason, the most frequent reason first.
 --
--- period        when the period began, on the clocks of tz; a job counts in the period of its created_at
+-- period        when the period began, on the clocks of tz; a job counts in the period of its created_at;
+--               null where the grain is 'all': all periods are one
 -- company_id    the company; null where per_company is false and all companies are one
 -- reason        failure_reason_type as sent; job_expired for a job that expired without one, not_given for
 --               another failure without one. Only reasons that occur have a row

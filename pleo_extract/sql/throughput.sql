@@ -2,7 +2,8 @@
 --     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
 -- How much is exported, and how fast: one row a period and company.
 --
--- period          when the period began, on the clocks of tz; a job counts in the period of its created_at
+-- period          when the period began, on the clocks of tz; a job counts in the period of its created_at;
+--                 null where the grain is 'all': all periods are one
 -- company_id      the company; null where per_company is false and all companies are one
 -- jobs            all jobs, open ones included
 -- items           accounting entries chosen for them (number_of_items)
