@@ -1,132 +1,93 @@
 """Make `docs/failure-rates.svg` from the sample lake: the picture that the README opens with (`make picture`).
 
-A digest of the numbers drawn goes into the file: a test compares it with the lake's, so that the picture cannot
-grow old unnoticed. How the drawing library writes SVG may differ from version to version.
+Drawn by the code of the report, with its style, in light and dark. The same lake gives the same bytes, which a test
+compares with the file, so that the picture cannot grow old unnoticed.
 """
 # ruff: noqa: INP001 - a script, no part of a package
 
 from __future__ import annotations
 
-import hashlib
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import altair as alt
 import polars as pl
 
-from pleo_extract import connect
+from pleo_extract.report.axis import share_axis
+from pleo_extract.report.charts import draw_rates
+from pleo_extract.report.drawing import interval_cell
+from pleo_extract.report.figures import ask_lake
+from pleo_extract.report.sections import number_incidents
+from pleo_extract.report.words import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pleo_extract.report.figures import Figures
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "failure-rates.svg"
-BLUE, RED, INK, GREY = "#2f6690", "#b23a48", "#1f2933", "#7b8794"
+WIDE, HIGH = 940, 318
+STYLE = """
+svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+.sheet { fill: var(--card); stroke: var(--rule); }
+.head { font-size: 17px; font-weight: 650; fill: var(--ink); }
+.name { font-size: 13px; fill: var(--ink); } .small { font-size: 12.5px; fill: var(--soft); }
+.chart { margin: 0; width: 100%; } .plot { width: auto; }
+"""
 
-WEEKS = """
-from failure_rates('week', per_company := false, since := '2025-10-06',
-                   until := (select date_trunc('week', as_of) from snapshot))"""
-COMPANIES = "from failure_rates('all') order by rate desc"
 
-
-def read_rates() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The failure rates of the sample's whole weeks, and those of its companies.
-
-    The week under way is left out: with few jobs in it, it looks like an event.
-    """
-    con = connect(ROOT / "data" / "sample")
-    weeks = con.sql(WEEKS).pl().with_columns(pl.col("period").dt.replace_time_zone("UTC"))
-    companies = (
-        con.sql(COMPANIES)
-        .pl()
-        .with_columns(
-            (
-                "company "
-                + pl.col("company_id").str.head(4)
-                + ", "
-                + pl.col("finished").cast(pl.String)
-                + " jobs"
-            ).alias("company")
-        )
+def draw(figures: Figures) -> str:
+    """Two panels: the rate over time with its interval and incidents, and the companies beside each other."""
+    assert figures.window is not None
+    window = figures.window
+    rates, limits, incidents = (
+        figures.frame(name).filter(window.is_whole()) for name in ("rates", "limits", "incidents")
     )
-    return weeks, companies
-
-
-def digest(*frames: pl.DataFrame) -> str:
-    """A digest of the numbers, to four decimals: what the picture shows."""
-    text = "".join(
-        frame.select("finished", "failed", pl.col("rate", "low", "high").round(4)).write_csv()
-        for frame in frames
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def draw(weeks: pl.DataFrame, companies: pl.DataFrame) -> alt.HConcatChart:
-    """Two panels: the rate over time with its interval, and the companies beside each other."""
-    percent = alt.Axis(format="%", tickCount=5)
-    over_time = alt.Chart(weeks).encode(
-        x=alt.X(
-            "period:T",
-            title=None,
-            scale=alt.Scale(type="utc"),
-            axis=alt.Axis(format="%b %Y", tickCount=4, grid=False),
-        )
-    )
-    band = over_time.mark_area(color=BLUE, opacity=0.18).encode(
-        y=alt.Y("low:Q", title=None, axis=percent, scale=alt.Scale(domain=[0, 0.65])), y2="high:Q"
-    )
-    line = over_time.mark_line(color=BLUE, strokeWidth=2).encode(y="rate:Q")
-    high = weeks.filter(pl.col("low") > 0.15)
-    marked = (
-        alt.Chart(high)
-        .mark_point(color=RED, filled=True, size=70, opacity=1)
-        .encode(x="period:T", y="rate:Q")
-    )
-    named = (
-        alt.Chart(high.sort("rate").tail(1))
-        .mark_text(color=RED, align="left", dx=12, fontSize=12, fontWeight="bold", lineBreak="\n")
-        .encode(
-            x="period:T",
-            y="rate:Q",
-            text=alt.value("24 February: accounting\nsystems unreachable for a week"),
-        )
-    )
-    left = alt.layer(band, line, marked, named).properties(
-        width=470,
-        height=230,
-        title=alt.Title(
-            "Failed exports by week", subtitle="share of the finished ones, with its 95 % interval"
+    chart = draw_rates(rates.filter(pl.col("finished") > 0), limits, number_incidents(incidents), window)
+    css = (resources.files("pleo_extract.report") / "page.css").read_text(encoding="utf-8")
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" width="{WIDE}" height="{HIGH}">',
+        f"<style>{css.partition('@media (min-width')[0]}{STYLE}</style>",
+        f'<rect class="sheet" x="0.5" y="0.5" width="{WIDE - 1}" height="{HIGH - 1}" rx="8"/>',
+        _write(20, 34, "head", f"Failure rate by {window.grain}"),
+        _write(
+            20, 54, "small", "with its 95 % interval; dotted: what the past explains; numbered: incidents"
         ),
-    )
-    by_company = alt.Chart(companies).encode(
-        y=alt.Y("company:N", sort=None, title=None, axis=alt.Axis(labelLimit=180, ticks=False, domain=False))
-    )
-    interval = by_company.mark_rule(color=BLUE, strokeWidth=7, opacity=0.25, strokeCap="round").encode(
-        x=alt.X("low:Q", title=None, axis=percent, scale=alt.Scale(domain=[0, 0.2])), x2="high:Q"
-    )
-    point = by_company.mark_point(color=BLUE, filled=True, size=70, opacity=1).encode(x="rate:Q")
-    right = alt.layer(interval, point).properties(
-        width=170, height=230, title=alt.Title("By company, a year", subtitle="apart is more than chance")
-    )
-    picture: alt.HConcatChart = (
-        alt.hconcat(left, right, spacing=30)
-        .properties(background="white", padding=16)
-        .configure(font="Helvetica, Arial, sans-serif", aria=False)
-        .configure_view(stroke=None)
-        .configure_title(
-            anchor="start", color=INK, fontSize=15, subtitleColor=GREY, subtitleFontSize=12, offset=12
+        f'<svg x="66" y="76" width="524" height="226" overflow="visible">{chart.svg()}</svg>',
+        _write(640, 34, "head", "Failure rate by company"),
+        *_companies(figures),
+        "</svg>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _companies(figures: Figures) -> Iterator[str]:
+    """A line each, the worst first, as the report lists them."""
+    companies = figures.frame("companies").sort("rate", descending=True)
+    overall = sum(figures.frame("rates")["failed"]) / sum(figures.frame("rates")["finished"])
+    axis = share_axis(max(companies["high"]))
+    yield _write(640, 54, "small", f"a year; dotted: all together, {percent(overall)}")
+    for number, row in enumerate(companies.iter_rows(named=True)):
+        y = 100 + 44 * number
+        apart = "worse" if row["low"] > overall else "better" if row["high"] < overall else ""
+        cell = interval_cell(
+            [axis.place(row[name]) for name in ("low", "rate", "high")], axis.place(overall), apart
         )
-        .configure_axis(
-            labelColor=INK, labelFontSize=12, gridColor="#e4e7eb", domainColor=GREY, tickColor=GREY
-        )
-    )
-    return picture
+        yield _write(640, y, "name", row["company_id"][:8])
+        yield f'<svg x="716" y="{y - 13}" width="140" height="18" overflow="visible"><g class="plot">{cell}</g></svg>'
+        yield _write(920, y, "name end", percent(row["rate"]))
+
+
+def _write(x: int, y: int, kind: str, text: str) -> str:
+    anchor = ' text-anchor="end"' if kind.endswith("end") else ""
+    return f'<text class="{kind}" x="{x}" y="{y}"{anchor}>{text}</text>'
 
 
 def make_picture(path: Path) -> None:
     """Write the picture."""
-    weeks, companies = read_rates()
-    draw(weeks, companies).save(path)
-    svg = path.read_text(encoding="utf-8")
-    path.write_text(
-        svg.replace("</svg>", f"<!-- drawn from {digest(weeks, companies)} --></svg>"), encoding="utf-8"
-    )
+    figures = ask_lake(ROOT / "data" / "sample", company_id=None, since=None, until=None)
+    path.write_text(draw(figures), encoding="utf-8")
 
 
 if __name__ == "__main__":

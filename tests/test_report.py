@@ -216,6 +216,21 @@ def test_tables_are_the_macros(sample: Page) -> None:
     weeks = ask(f"select finished, failed from failure_rates('week', {window}, per_company := false)")
     listed = [row for row in sample.rows if row[0].startswith("week of") and "to" in row[4]]
     assert [row[1:3] for row in listed] == [[count(n), count(k)] for n, k in weeks[:-1]], "whole weeks only"
+    for reason, times, half, longest, not_yet in ask(
+        "select reason, count(*) as times, median(seconds), max(seconds), count(*) filter (where is_censored) "
+        f"from recoveries({window}) where is_first group by reason order by times desc, reason limit 12"
+    ):
+        more = f"{count(not_yet)} not over yet" if not_yet else ""
+        row = [reason, count(times), duration(half), duration(longest) + more]
+        assert [cell.replace(SPACE, " ") for cell in row] in sample.rows
+    entries = ask(
+        f"select exported_jobs, exported_items, items_per_run_second from throughput('week', {window}, per_company := false)"
+    )
+    listed = [
+        row for row in sample.rows if row[0].startswith("week of") and re.fullmatch(r"\d\.\d\d", row[3])
+    ]
+    assert [row[1:4] for row in listed] == [[count(n), count(k), f"{speed:.2f}"] for n, k, speed in entries]
+    assert f"{count(sum(row[1] for row in entries))} accounting entries in" in sample.text
     for macro in ("stuck_jobs()", "slow_jobs(0.95) where id not in (select id from stuck_jobs())"):
         for (found,) in ask(f"select id from {macro} limit 10"):
             assert found in sample.html
@@ -258,12 +273,12 @@ def test_since_and_until(report: Callable[..., Page]) -> None:
 
 
 def test_a_period_that_is_not_whole(report: Callable[..., Page]) -> None:
-    """Today's jobs are pale in the chart of jobs, and not in those of rates and durations."""
+    """Today's jobs are pale in the charts of jobs and entries, and not in those of rates and durations."""
     rows = [job(n, created_at=START + timedelta(hours=n)) for n in range(20 * 24 + 6)]
     page = report(rows, made_at=START + timedelta(days=20, hours=6))
     assert "Pale: the 21 March 2026, not whole" in page.text
     days = [row for row in page.rows if row[0] == "21 March 2026"]
-    assert [len(row) for row in days] == [3], "jobs only"
+    assert [len(row) for row in days] == [3, 5], "jobs and entries only"
 
 
 def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ colours, which a picture of a fixed size cannot, at a tenth of the bytes and wit
     words       numbers, times and foreign texts as HTML
     axis        where a value lies
     drawing     SVG that fits any width
-    charts      the four charts
+    charts      the five charts
     markup      sections, figures, tables
     lists       the sections that are lists
     headline    the first figures and their change

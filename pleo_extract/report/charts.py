@@ -1,4 +1,4 @@
-"""The four charts: jobs by outcome, failure rate, durations over time, and how long until an export is done."""
+"""The five charts: jobs by outcome, failure rate, durations over time, how long until an export is done, and entries."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ __all__ = [
     "done_after",
     "draw_done",
     "draw_durations",
+    "draw_items",
     "draw_outcomes",
     "draw_rates",
     "name_period",
+    "with_days",
 ]
 
 OUTCOMES: Final = {
@@ -47,14 +49,20 @@ Mark = tuple[int, str]
 def by_outcome(rates: pl.DataFrame, window: Window) -> pl.DataFrame:
     """Rows of `failure_rates` with one column an outcome, which add up to `jobs`.
 
-    Also `days`, how many of the period's lie in the window (hours, where periods are hours), and `whole`.
+    Also what `with_days` adds.
     """
+    return with_days(rates, window).with_columns(
+        completed=pl.col("finished") - pl.col("failed") - pl.col("with_errors"),
+        failed=pl.col("failed") - pl.col("expired"),
+    )
+
+
+def with_days(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
+    """Rows by period with `days`, how many of the period's lie in the window (hours, where periods are hours), and `whole`."""
     start = pl.max_horizontal("period", pl.lit(_naive(window.since)))
     stop = pl.min_horizontal(pl.col("period").dt.offset_by(window.every), pl.lit(_naive(window.end)))
     hour = 3600 if window.grain == "hour" else 86_400
-    return rates.with_columns(
-        completed=pl.col("finished") - pl.col("failed") - pl.col("with_errors"),
-        failed=pl.col("failed") - pl.col("expired"),
+    return rows.with_columns(
         days=((stop - start).dt.total_seconds() / hour).clip(1 / 24),
         whole=window.is_whole(),
     )
@@ -143,6 +151,32 @@ def draw_durations(durations: pl.DataFrame, window: Window) -> Chart:
     over = _pointed(_edges(durations, window, x), words)
     return Chart(
         "durations", f"Durations by {window.grain}: median, 90th and 95th percentile", told, x, y, paths, over
+    )
+
+
+def draw_items(throughput: pl.DataFrame, window: Window) -> Chart:
+    """Bars of accounting entries exported a day, or an hour; a period that is not over is pale."""
+    x = time_axis(window.since, window.last)
+    daily = throughput.with_columns(each=pl.col("exported_items") / pl.col("days"))
+    y = count_axis(float(daily["each"].max()))  # type: ignore[arg-type]
+    edges = list(_edges(daily, window, x))
+    boxes = [(left, right, 0.0, y.place(n)) for (left, right), n in zip(edges, daily["each"], strict=True)]
+    paths = [
+        bars(
+            [box for box, is_whole in zip(boxes, daily["whole"], strict=True) if is_whole == whole],
+            "bar completed" + ("" if whole else " part"),
+        )
+        for whole in (True, False)
+    ]
+    words = [
+        f"{name_period(row['period'], window)}{'' if row['whole'] else ', not whole'}: "
+        f"{count(row['exported_items'])} entries in {count(row['exported_jobs'])} exported jobs"
+        for row in daily.iter_rows(named=True)
+    ]
+    busiest = daily.sort("each").row(-1, named=True)
+    told = f"Most in the {name_period(busiest['period'], window)}: {busiest['each']:.0f} a {_unit(window)}."
+    return Chart(
+        "items", f"Accounting entries exported a {_unit(window)}", told, x, y, paths, _pointed(edges, words)
     )
 
 

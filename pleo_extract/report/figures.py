@@ -58,6 +58,14 @@ left join (
     group by all
 ) as e using (reason)
 order by r.jobs desc, r.reason"""
+RECOVERIES = """
+select reason, count(*) as times, median(seconds) as half, max(seconds) as longest,
+    count(*) filter (where is_censored) as not_yet
+from recoveries(company_id := $company_id, since := $since, until := $until)
+where is_first
+group by reason
+order by times desc, reason"""
+THROUGHPUT = "from throughput($grain, company_id := $company_id, since := $since, until := $until, per_company := false)"
 SLOW = """
 select *, count(*) over () as all_of_them
 from slow_jobs(0.95, company_id := $company_id, since := $since, until := $until)
@@ -117,7 +125,7 @@ class Figures:
     frames: dict[str, pl.DataFrame] | None = None
 
     def frame(self, name: str) -> pl.DataFrame:
-        """One of rates, durations, limits, incidents, survival, reasons, slow, stuck, companies."""
+        """The frame of this name, as `ask_lake` names them."""
         assert self.frames is not None
         return self.frames[name]
 
@@ -147,6 +155,8 @@ def ask_lake(
             "incidents": ask(INCIDENTS),
             "survival": ask(SURVIVAL),
             "reasons": ask(REASONS),
+            "recoveries": ask(RECOVERIES),
+            "throughput": ask(THROUGHPUT),
             "slow": ask(SLOW, most=MOST_ROWS),
             "stuck": ask(STUCK, most=MOST_ROWS),
             "companies": ask(COMPANIES, most=MOST_COMPANIES),

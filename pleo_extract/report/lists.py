@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.report.figures import Figures
 
-__all__ = ["list_companies", "list_reasons", "list_slow", "list_stuck"]
+__all__ = ["list_companies", "list_reasons", "list_recoveries", "list_slow", "list_stuck"]
 
 MOST_REASONS: Final = 12
 
@@ -36,6 +36,12 @@ REASONS: Final = (
     Column("Jobs", "n"),
     Column("Share", "n"),
     Column("95 % interval", "n less"),
+)
+RECOVERIES: Final = (
+    Column("Reason"),
+    Column("Times", "n"),
+    Column("Half within", "n"),
+    Column("Longest", "n less"),
 )
 STUCK: Final = (
     Column("Job"),
@@ -83,6 +89,30 @@ def list_reasons(figures: Figures) -> str:
     return section(
         "reasons", "Why exports fail", table(caption, REASONS, rows), note(more) if rest.height else ""
     )
+
+
+def list_recoveries(figures: Figures) -> str:
+    """How long until exports work again, by the reason of the first failure."""
+    recoveries = figures.frame("recoveries")
+    head = "How long until exports work again"
+    if recoveries.is_empty():
+        return section("recoveries", head, "<p>No export failed.</p>")
+    rows = (
+        (
+            foreign(row["reason"] or "not given"),
+            count(row["times"]),
+            duration(row["half"]),
+            duration(row["longest"]) + say(f"{count(row['not_yet'])} not over yet" if row["not_yet"] else ""),
+        )
+        for row in recoveries.head(MOST_REASONS).iter_rows(named=True)
+    )
+    rest = recoveries.slice(MOST_REASONS)
+    more = f"And {plural(rest.height, 'rarer reason')}, {plural(sum(rest['times']), 'time')} together."
+    caption = (
+        "From a company's first failure to its next export that was completed, by the reason of the first failure; "
+        "what is not over yet counts with its time so far"
+    )
+    return section("recoveries", head, table(caption, RECOVERIES, rows), note(more) if rest.height else "")
 
 
 def list_companies(figures: Figures) -> str:

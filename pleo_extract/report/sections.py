@@ -13,13 +13,21 @@ from pleo_extract.report.charts import (
     done_after,
     draw_done,
     draw_durations,
+    draw_items,
     draw_outcomes,
     draw_rates,
     name_period,
+    with_days,
 )
-from pleo_extract.report.lists import list_companies, list_reasons, list_slow, list_stuck
+from pleo_extract.report.lists import (
+    list_companies,
+    list_reasons,
+    list_recoveries,
+    list_slow,
+    list_stuck,
+)
 from pleo_extract.report.markup import Column, figure, key, name_company, numbers, say, section, table
-from pleo_extract.report.words import count, duration, foreign, interval, percent
+from pleo_extract.report.words import count, duration, foreign, interval, percent, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from pleo_extract.report.figures import Figures
     from pleo_extract.report.window import Window
 
-__all__ = ["sections"]
+__all__ = ["number_incidents", "sections"]
 
 MOST_INCIDENTS: Final = 20
 FEWEST: Final = 2
@@ -42,6 +50,8 @@ def sections(figures: Figures, window: Window) -> Iterator[str]:
     yield _durations(figures, window)
     yield _done(figures)
     yield list_reasons(figures)
+    yield list_recoveries(figures)
+    yield _throughput(figures, window)
     if figures.company_id is None:
         yield list_companies(figures)
     yield list_stuck(figures)
@@ -83,7 +93,7 @@ def _rates(figures: Figures, window: Window) -> str:
     if rates.height < FEWEST:
         said = f"<p>There are not yet two whole {window.grain}s with finished exports.</p>"
         return section("rates", "Failure rate", said, listed)
-    marks = _marks(incidents.filter(window.is_whole()))
+    marks = number_incidents(incidents.filter(window.is_whole()))
     limits = figures.frame("limits").filter(window.is_whole())
     entries = [("rate", "share that failed"), ("band", "its 95 % interval")]
     entries += [("limit", "limit of what the past explains")] if limits.height else []
@@ -119,7 +129,7 @@ def _rates(figures: Figures, window: Window) -> str:
     )
 
 
-def _marks(incidents: pl.DataFrame) -> dict[datetime, tuple[int, str]]:
+def number_incidents(incidents: pl.DataFrame) -> dict[datetime, tuple[int, str]]:
     """What to mark in the chart of all: their own incidents, and paler those of single companies."""
     by_period = incidents.group_by("period", "number", maintain_order=True).agg(
         pl.col("company_id").is_null().any()
@@ -220,6 +230,48 @@ def _done(figures: Figures) -> str:
             "Done means ended, failures included.",
         ),
     )
+
+
+def _throughput(figures: Figures, window: Window) -> str:
+    throughput = figures.frame("throughput")
+    head = "How much is exported"
+    jobs, items = sum(throughput["exported_jobs"]), sum(throughput["exported_items"])
+    if not items:
+        return section("throughput", head, "<p>Nothing has been exported yet.</p>")
+    unit = "hour" if window.grain == "hour" else "day"
+    shown = with_days(throughput, window)
+    parts = " and the ".join(name_period(each, window) for each in shown.filter(~pl.col("whole"))["period"])
+    rows = (
+        (
+            name_period(row["period"], window),
+            count(row["exported_jobs"]),
+            count(row["exported_items"]),
+            _speed(row["items_per_run_second"]),
+            count(row["still_open"]),
+        )
+        for row in throughput.iter_rows(named=True)
+    )
+    return section(
+        "throughput",
+        f"{head}, by {window.grain}",
+        f"<p><strong>{plural(items, 'accounting entry', 'accounting entries')}</strong> in "
+        f"{plural(jobs, 'export')} that were completed, {items / jobs:.1f} in each on average.</p>",
+        figure(
+            draw_items(shown, window).svg(),
+            key([("completed", f"entries a {unit}")]),
+            "Entries chosen for exports that were completed, with errors or without: of those with errors some did "
+            "not arrive." + (f" Pale: the {parts}, not whole." if parts else ""),
+        ),
+        numbers(
+            f"Entries exported by {window.grain}",
+            _heads(window, "Exported jobs", "Entries", "Entries a running second", "Still open"),
+            rows,
+        ),
+    )
+
+
+def _speed(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _heads(window: Window, *heads: str) -> list[Column]:

@@ -50,9 +50,9 @@ def count(number: float | None) -> str:
     return NOTHING if number is None else f"{number:,.0f}"
 
 
-def plural(number: int, noun: str) -> str:
+def plural(number: int, noun: str, nouns: str = "") -> str:
     """A number of things: 1 job, 2 jobs."""
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+    return f"{count(number)} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
