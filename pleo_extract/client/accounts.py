@@ -112,6 +112,9 @@ class _Shared:
                 )
             return self._transports[server]
 
+    def __reduce__(self) -> tuple[type[_Shared], tuple[()]]:
+        return _Shared, ()  # an entry may travel to another process, where connections are opened anew
+
     def close(self) -> None:
         """Close them; they are opened anew when they are needed again."""
         with self._lock:

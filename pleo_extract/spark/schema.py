@@ -1,0 +1,29 @@
+"""The columns of `contract.FIELDS` as Spark types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pyspark.sql import types
+
+from pleo_extract.contract import EXTRA, FIELDS
+
+if TYPE_CHECKING:
+    from pleo_extract.contract import Kind
+
+__all__ = ["SCHEMA"]
+
+_SPARK: Final[dict[Kind, types.DataType]] = {
+    "uuid": types.StringType(),
+    "text": types.StringType(),
+    "json": types.StringType(),
+    "instant": types.TimestampType(),
+    "int32": types.IntegerType(),
+    "int64": types.LongType(),
+    "bool": types.BooleanType(),
+}
+
+SCHEMA: Final = types.StructType(
+    [types.StructField(field.column, _SPARK[field.kind], not field.required) for field in (*FIELDS, EXTRA)]
+)
+"""One row a job, columns as in `pleo_extract.COLUMNS`; instants are TIMESTAMP, to the microsecond."""

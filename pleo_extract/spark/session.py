@@ -1,0 +1,180 @@
+"""The answers on Spark: the statements of `sql/` as views and table functions, from the text that DuckDB reads.
+
+Spark has two functions less than that text needs, `epoch_us` and `error`, which are made here, and three parts of its
+own in `sql/parts/spark/`. All else is the same text. Spark keeps the settings under which a view or function was made:
+those are made in UTC and with errors for what cannot be computed, whatever the session is set to.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pyspark.sql import functions
+from pyspark.sql.types import TimestampType
+
+from pleo_extract.errors import LakeError, UsageError
+from pleo_extract.lake import Layout, open_snapshot
+from pleo_extract.spark.schema import SCHEMA
+from pleo_extract.warehouse.statement import bind, parts, statements, with_relations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from pleo_extract.warehouse import Parameter, Statement
+
+__all__ = ["answers"]
+
+SETTINGS: Final = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
+"""What every definition is made under, and keeps."""
+
+MISSING: Final = {
+    "epoch_us(t TIMESTAMP) RETURNS BIGINT": "unix_micros(t)",
+    "error(message STRING) RETURNS STRING": "raise_error(message)",
+}
+"""Functions that DuckDB has and Spark has by another name."""
+
+TYPES: Final = {
+    "VARCHAR": "STRING",
+    "TIMESTAMPTZ": "TIMESTAMP",
+    "BIGINT": "BIGINT",
+    "DOUBLE": "DOUBLE",
+    "BOOLEAN": "BOOLEAN",
+}
+"""Types of parameters, DuckDB's and Spark's."""
+
+
+def answers(
+    spark: SparkSession, lake: str | Path | DataFrame, *, as_of: datetime | int | None = None
+) -> None:
+    """Make the views and functions of `pleo_extract.connect` in a Spark session, over a lake.
+
+    Views: `export_jobs`, `job_durations`, `companies`, `snapshot`. Table functions, with the parameters and columns
+    that ``pleo-extract sql --list`` and ``--describe`` name: ``SELECT * FROM failure_rates('month')``,
+    ``SELECT * FROM slow_jobs(q => 0.9)``. Periods are TIMESTAMP_NTZ, all other instants TIMESTAMP. As in any SQL, rows
+    have an order where the query says ORDER BY.
+
+    All of them are temporary: they belong to this session, and replace what has their names in it.
+
+    Args:
+        spark: the session. It may be in any time zone: periods are in UTC, or in the `tz` of the question.
+        lake: the lake's folder, where all executors can read it, of which one snapshot is resolved once; or a
+            DataFrame with the columns of `pleo_extract.COLUMNS`, such as one that was read from a Delta table.
+        as_of: for a folder, the snapshot that was current at this instant, or that has this number. For a DataFrame
+            the instant that "now" means for open jobs; by default the latest instant in it.
+
+    Raises:
+        LakeError: there is no such lake, or a column is missing. UsageError: no such snapshot is kept, or an instant
+        without a time zone.
+    """
+    with _settings(spark):
+        if isinstance(lake, str | Path):
+            jobs, now, names = _open_lake(spark, lake, as_of)
+        else:
+            jobs, now, names = lake, _check_instant(as_of), {}
+        _check_columns(jobs)
+        columns = [functions.col(field.name).cast(field.dataType) for field in SCHEMA]
+        jobs.select(*columns).createOrReplaceTempView("export_jobs")
+        _name_companies(spark, names)
+        _define(spark, now)
+
+
+def _open_lake(
+    spark: SparkSession, lake: str | Path, as_of: datetime | int | None
+) -> tuple[DataFrame, datetime | None, dict[str, str]]:
+    """The jobs of one snapshot, when it was published, and the names of companies."""
+    snapshot = open_snapshot(lake, as_of)
+    if snapshot is None:
+        return spark.createDataFrame([], SCHEMA), None, {}
+    manifest = Layout(lake).manifest(snapshot.number)
+    names = {
+        key.rpartition(" ")[2]: account.name for key, account in manifest.accounts.items() if account.name
+    }
+    files = [_literal_path(file) for file in snapshot.files()]
+    if not files:
+        return spark.createDataFrame([], SCHEMA), manifest.made_at, names
+    return spark.read.schema(SCHEMA).parquet(*files), manifest.made_at, names
+
+
+def _literal_path(file: Path) -> str:
+    """A path as Spark takes it for itself, whatever is in it that would be a pattern elsewhere."""
+    return "file://" + reduce(
+        lambda text, sign: text.replace(sign, "\\" + sign), "\\{}[]*?", str(file.absolute())
+    )
+
+
+def _check_instant(as_of: datetime | int | None) -> datetime | None:
+    if as_of is None or (isinstance(as_of, datetime) and as_of.tzinfo is not None):
+        return as_of
+    raise UsageError("for a DataFrame, as_of is an instant with a time zone")
+
+
+def _check_columns(jobs: DataFrame) -> None:
+    if missing := [name for name in SCHEMA.names if name not in jobs.columns]:
+        raise LakeError(f"these are no export jobs: there is no column {missing[0]!r}")
+
+
+def _name_companies(spark: SparkSession, names: dict[str, str]) -> None:
+    frame = spark.createDataFrame(list(names.items()), "id STRING, name STRING")
+    frame.createOrReplaceTempView("companies")
+
+
+def _define(spark: SparkSession, now: datetime | None) -> None:
+    for signature, body in MISSING.items():
+        spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {signature} RETURN {body}")
+    spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW snapshot AS {_snapshot(now)}")
+    for statement in statements().values():
+        if statement.name == "export_jobs":
+            continue  # made already
+        comment = f"COMMENT {_literal(statement.summary + chr(10) * 2 + statement.definition)}"
+        if statement.kind == "view":
+            spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {statement.name} {comment} AS {statement.query}")
+        else:
+            spark.sql(_function(statement, comment))
+
+
+def _snapshot(now: datetime | None) -> str:
+    if now is not None:
+        return f"SELECT TIMESTAMP {_literal(now.astimezone(UTC).isoformat())} AS as_of"
+    instants = [f"max(j.{field.name})" for field in SCHEMA if isinstance(field.dataType, TimestampType)]
+    return f"SELECT greatest({', '.join(instants)}) AS as_of FROM export_jobs AS j"  # noqa: S608 - columns of the contract
+
+
+def _function(statement: Statement, comment: str) -> str:
+    """CREATE FUNCTION, with the parts that the statement reads as its WITH."""
+    body = with_relations(statement.query, {part.name: part.query for part in parts("spark").values()})
+    values = {p.name: f"{statement.name}.{p.name}" for p in statement.parameters}
+    declared = ", ".join(map(_declare, statement.parameters))
+    return (
+        f"CREATE OR REPLACE TEMPORARY FUNCTION {statement.name}({declared}) RETURNS TABLE {comment} "
+        f"RETURN {bind(body, values)}"
+    )
+
+
+def _declare(parameter: Parameter) -> str:
+    default = "" if parameter.default is None else f" DEFAULT {parameter.default}"
+    return f"{parameter.name} {TYPES[parameter.type]}{default}"
+
+
+def _literal(text: str) -> str:
+    """A text as Spark's SQL literal, in which a backslash would begin an escape."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@contextmanager
+def _settings(spark: SparkSession) -> Iterator[None]:
+    """The session with the settings that definitions are made under; afterwards as it was."""
+    before = {name: spark.conf.get(name) for name in SETTINGS}
+    try:
+        for name, value in SETTINGS.items():
+            spark.conf.set(name, value)
+        yield
+    finally:
+        for name, said in before.items():
+            if said is not None:
+                spark.conf.set(name, said)
