@@ -1,0 +1,40 @@
+"""A program for Spark: reads the API into a Parquet file, and says how it went.
+
+`FOLDER/told.json` tells it the `master`, the `settings` of the session and the `options` of the read;
+`FOLDER/rows.parquet` is what it read. The last line it prints is JSON: seconds (of the read alone), tasks, and the
+machines that it counted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+from pyspark.sql import SparkSession
+
+from pleo_extract.spark import register
+
+
+def main(folder: Path) -> None:
+    """Do it."""
+    told = json.loads((folder / "told.json").read_text())
+    builder = SparkSession.builder.master(told["master"])
+    for name, value in told["settings"].items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    register(spark)
+    began = time.monotonic()
+    jobs = spark.read.format("pleo_export_jobs").options(**told["options"]).load()
+    rows = jobs.toArrow()
+    seconds = time.monotonic() - began
+    pl.DataFrame(pl.from_arrow(rows)).write_parquet(folder / "rows.parquet")
+    said = {"seconds": round(seconds, 1), "tasks": jobs.rdd.getNumPartitions()}
+    spark.stop()
+    print(json.dumps(said), flush=True)  # noqa: T201 - it is how it answers
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,231 @@
+"""One SQL text, two engines: every answer of `sql/` on Spark and on DuckDB, over the same lakes, to 1e-9."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+import pytest
+from lakes import make_lake
+from polars.testing import assert_frame_equal
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from warehouse_jobs import Row, job
+
+from pleo_extract import connect, scan_lake
+from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
+from pleo_extract.errors import LakeError, UsageError
+from pleo_extract.spark import answers
+from pleo_extract.warehouse import statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import SparkSession
+
+    from pleo_extract.warehouse import Parameter, Statement
+
+SAMPLE: Final = Path(__file__).parents[2] / "data" / "sample"
+A, B = scan_lake(SAMPLE).select(pl.col("company_id").unique().sort()).collect()["company_id"][:2]
+VALUES: Final[dict[str, list[str]]] = {
+    "grain": ["'hour'", "'day'", "'week'", "'quarter'", "'year'", "'all'"],
+    "tz": ["'Europe/Copenhagen'", "'America/New_York'"],
+    "company_id": [f"'{A.upper()}'"],
+    "since": ["'2026-03-02T07:00:00Z'", "'2026-03-09T10:00:00+02:00'"],
+    "until": ["'2026-04-02T02:30:00Z'"],
+    "since_a": ["'2026-03-01T00:00:00Z'"],
+    "until_a": ["'2026-03-15T00:00:00Z'"],
+    "since_b": ["'2026-03-15T00:00:00Z'"],
+    "until_b": ["'2026-11-01T00:00:00Z'"],
+    "per_company": ["FALSE"],
+    "at_least": ["1", "3"],
+    "every_period": ["TRUE"],
+    "as_of": ["'2026-03-20T00:00:00Z'"],
+    "q": ["0.0", "0.5", "1.0", "0.37"],
+    "duration": ["'queue'", "'run'"],
+    "step": ["0.0", "0.5", "3600.0"],
+}
+"""What each parameter is tried with, beside its default."""
+
+
+def odd_jobs() -> list[Row]:
+    """300 jobs of two companies: ties, unknown statuses, instants that are missing, run backwards or have fractions."""
+    luck = Random(11)
+    statuses = ("completed", "completed", "completed_with_errors", "failed", "failed", "pending", "archived")
+    jobs = []
+    for number in range(300):
+        created = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(minutes=luck.choice((0, 1, 7)) + 173 * number)
+        started = created + timedelta(seconds=luck.choice((0, 1.5, 30, 30.000001, 600, -2)))
+        ended = started + timedelta(seconds=luck.choice((0, 2.25, 90, 7200, -1)))
+        status = luck.choice(statuses)
+        over = status in {"completed", "completed_with_errors", "failed"}
+        ends = luck.choice(("completed_at", "completed_at", "expired_at", "last_updated_at", None))
+        jobs.append(
+            job(number, status, company_id=luck.choice((A, A, B)), created_at=created)
+            | {"started_at": luck.choice((started, started, None)), "completed_at": None}
+            | {"last_updated_at": luck.choice((created, None))}
+            | ({ends: ended} if over and ends else {})
+            | {"failure_reason_type": luck.choice(("a'b", "service_timeout", "job_expired", None))}
+            | {"number_of_items": luck.choice((0, 1, 2**40)), "expires_in": luck.choice((0, 3600))}
+        )
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def lakes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The lakes to ask, by name."""
+    root = tmp_path_factory.mktemp("lakes")
+    made_at = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    odd = root / "it's [an] odd {lake} *"
+    (empty := root / "empty").mkdir()
+    odd.mkdir()
+    return {
+        "sample": SAMPLE,
+        "odd": make_lake(odd, odd_jobs(), made_at, names={A: "O'Reilly \\ Søn"}),
+        "empty": empty,
+    }
+
+
+def calls(statement: Statement) -> Iterator[str]:
+    """A question without any argument that has a default; then some in which each parameter takes its values in turn."""
+    if statement.kind == "view":
+        yield f"SELECT * FROM {statement.name}"
+        return
+    required = [p for p in statement.parameters if p.default is None]
+    yield call(statement, {p: VALUES[p.name][0] for p in required})
+    for turn in range(max(len(VALUES[p.name]) for p in statement.parameters)):
+        said = {}
+        for place, parameter in enumerate(statement.parameters):
+            values = [*VALUES[parameter.name], parameter.default or "NULL"]
+            said[parameter] = values[(turn + (place > 0) * turn // 2 * place) % len(values)]
+        yield call(statement, said)
+
+
+def call(statement: Statement, said: dict[Parameter, str]) -> str:
+    """One question, in words that both engines take."""
+    given = ", ".join(f"{parameter.name} => {value}" for parameter, value in said.items())
+    return f"SELECT * FROM {statement.name}({given})"
+
+
+QUESTIONS: Final = [question for statement in statements().values() for question in calls(statement)] + [
+    "SELECT * FROM snapshot",
+    "SELECT * FROM companies",
+]
+
+
+@pytest.mark.parametrize("name", ["sample", "odd", "empty"])
+def test_spark_answers_as_duckdb_does(spark: SparkSession, lakes: dict[str, Path], name: str) -> None:
+    """All views, and all macros with several sets of arguments: the same columns, the same rows, numbers to 1e-9.
+
+    All questions over the odd lake, some of them over the others.
+    """
+    answers(spark, lakes[name])
+    answered = 0
+    some = QUESTIONS if name == "odd" else QUESTIONS[:: {"sample": 3, "empty": 8}[name]]
+    with connect(lakes[name]) as con:
+        for question in some:
+            expected = plain(con.sql(question).pl())
+            frame = plain(pl.DataFrame(pl.from_arrow(spark.sql(question).toArrow())))
+            try:
+                assert_frame_equal(frame, expected, rel_tol=1e-9, abs_tol=1e-9)
+            except AssertionError as exc:
+                raise AssertionError(f"{question}: {exc}") from exc
+            answered += expected.height > 0
+    assert name == "empty" or answered >= len(some) * 2 // 3, "most questions found nothing"
+
+
+def plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame that two engines can agree on: whole numbers of one width, instants in UTC, rows in order."""
+    casts: dict[str, pl.DataType] = {}
+    for column, kind in frame.schema.items():
+        if kind.is_integer():
+            casts[column] = pl.Int64()
+        elif isinstance(kind, pl.Datetime):
+            casts[column] = pl.Datetime("us", "UTC" if kind.time_zone else None)
+    return frame.with_columns(pl.col(column).cast(kind) for column, kind in casts.items()).sort(
+        [*sorted(frame.columns, key=lambda c: frame.schema[c].is_float())]
+    )
+
+
+def test_every_parameter_is_tried() -> None:
+    """A new parameter is given values to try it with, or this fails."""
+    asked = {p.name for statement in statements().values() for p in statement.parameters}
+    assert asked == VALUES.keys()
+
+
+def test_the_session_stays_as_it_was(spark: SparkSession) -> None:
+    """Periods are in UTC in a session that is not, and stay so when it changes; its own settings are not touched."""
+    spark.conf.set("spark.sql.ansi.enabled", "false")
+    answers(spark, SAMPLE)
+    assert spark.conf.get("spark.sql.session.timeZone") == "America/New_York"
+    assert spark.conf.get("spark.sql.ansi.enabled") == "false"
+    spark.conf.unset("spark.sql.ansi.enabled")
+    question = "SELECT min(period) AS first, sum(jobs) AS jobs FROM failure_rates('year')"
+    before = spark.sql(question).collect()
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    assert spark.sql(question).collect() == before
+    spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+    assert before[0].asDict() == {"first": datetime(2025, 1, 1), "jobs": 3_000}  # noqa: DTZ001 - it has none
+
+
+def test_a_wrong_argument_is_an_error(spark: SparkSession) -> None:
+    """A grain, a duration, a zone or a quantile that there is not: an error that says what there is."""
+    answers(spark, SAMPLE)
+    for question, said in (
+        ("failure_rates('fortnight')", "take hour, day, week, month, quarter, year or all"),
+        ("slow_jobs(duration => 'nap')", "take total, queue or run"),
+        ("slow_jobs(q => 1.5)", "take a number from 0 to 1"),
+        ("failure_rates(tz => 'Mars/Base')", "Mars/Base"),
+    ):
+        with pytest.raises((PySparkException, Py4JJavaError), match=said):
+            spark.sql(f"SELECT * FROM {question}").collect()
+
+
+def test_a_function_says_what_it_means(spark: SparkSession) -> None:
+    """DESCRIBE FUNCTION EXTENDED gives the definition that `pleo-extract sql --describe` gives."""
+    answers(spark, SAMPLE)
+    rows = spark.sql("DESCRIBE FUNCTION EXTENDED stuck_jobs").collect()
+    assert statements()["stuck_jobs"].summary in " ".join(row[0] for row in rows)
+
+
+def test_a_dataframe_is_a_lake_too(spark: SparkSession, lakes: dict[str, Path]) -> None:
+    """Any DataFrame with the columns is asked, more columns and another order too; "now" is its latest instant or as_of."""
+    files = [str(file) for file in (SAMPLE / "current").resolve().rglob("*.parquet")]
+    jobs = spark.read.parquet(*files).select("*").withColumnRenamed("absent", "x")
+    answers(spark, jobs.select(*reversed(jobs.columns)))
+    assert list(spark.table("export_jobs").columns) == list(COLUMNS)
+    with connect(SAMPLE) as con:
+        latest = con.sql(
+            "SELECT greatest(max(created_at), max(started_at), max(completed_at), max(expired_at), "
+            "max(last_updated_at)) AS latest FROM export_jobs"
+        ).pl()
+    assert instant(spark) == latest.item()
+    answers(spark, jobs, as_of=datetime(2026, 12, 1, tzinfo=UTC))
+    assert instant(spark) == datetime(2026, 12, 1, tzinfo=UTC)
+    with pytest.raises(UsageError, match="time zone"):
+        answers(spark, jobs, as_of=3)
+    with pytest.raises(LakeError, match="no column 'status'"):
+        answers(spark, jobs.drop("status"))
+
+
+def instant(spark: SparkSession) -> Any:
+    """What "now" means."""
+    return pl.DataFrame(pl.from_arrow(spark.sql("SELECT * FROM snapshot").toArrow())).item()
+
+
+def test_a_lake_that_is_none_is_an_error(spark: SparkSession, tmp_path: Path) -> None:
+    """A folder that is not there, and a snapshot that is not kept."""
+    with pytest.raises(LakeError, match="there is no lake"):
+        answers(spark, tmp_path / "none")
+    with pytest.raises(UsageError):
+        answers(spark, SAMPLE, as_of=99)
+
+
+def test_the_schema_is_the_lakes(spark: SparkSession) -> None:
+    """`export_jobs` has the columns and types of every other frame, whatever the zone of the session."""
+    answers(spark, SAMPLE)
+    frame = plain(pl.DataFrame(pl.from_arrow(spark.table("export_jobs").limit(1).toArrow())))
+    assert list(frame.schema) == list(POLARS_SCHEMA)

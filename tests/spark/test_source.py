@@ -1,0 +1,252 @@
+"""The data source in one process: what may be said to it, what it asks the server for, what it gives."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from canary import CANARY
+from pyspark.errors import PySparkException
+from pyspark.sql import functions
+from pyspark.sql.datasource import EqualNullSafe, EqualTo, GreaterThan, In, Not
+
+from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.pace import RATE
+from pleo_extract.sandbox import Sandbox, World, serve
+from pleo_extract.spark import list_companies, register
+from pleo_extract.spark.options import read_options
+from pleo_extract.spark.pushing import companies_in, statuses_in
+from pleo_extract.spark.source import Companies, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from pleo_extract.sandbox import Served
+
+COMPANIES = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(10_000)]
+A, B = COMPANIES[:2]
+
+
+@pytest.fixture(scope="module")
+def api() -> Sandbox:
+    """A world that stands still, whose only key is the canary."""
+    return Sandbox(World(jobs=900, companies=6), api_keys={CANARY: None})
+
+
+@pytest.fixture
+def server(api: Sandbox) -> Iterator[Served]:
+    """The same on a port, with nothing asked yet."""
+    api.requests.clear()
+    with serve(api) as running:
+        yield running
+
+
+def read(spark: SparkSession, server: Served, **options: Any) -> DataFrame:
+    """The data source's frame."""
+    register(spark)
+    return spark.read.format("pleo_export_jobs").options(base_url=server.url, rate=100_000, **options).load()
+
+
+def frame_of(jobs: DataFrame) -> pl.DataFrame:
+    """A Spark frame's rows."""
+    frame = pl.DataFrame(pl.from_arrow(jobs.toArrow()))
+    return frame.with_columns(pl.col(pl.Datetime).dt.convert_time_zone("UTC"))
+
+
+def asked(api: Sandbox, name: str) -> set[tuple[str, ...]]:
+    """What the server was asked for under this name."""
+    return {tuple(ask.parameters.get(name, ())) for ask in api.requests}
+
+
+def test_all_companies_of_a_credential(spark: SparkSession, api: Sandbox, server: Served) -> None:
+    """Without a company one task reads what the credential sees: every job once, in the contract's types."""
+    jobs = read(spark, server)
+    frame = frame_of(jobs)
+    assert frame.schema == POLARS_SCHEMA
+    assert jobs.rdd.getNumPartitions() == 1
+    assert api.truth(frame.to_dicts(), api.world.now) == []
+
+
+def test_companies_from_a_file(spark: SparkSession, api: Sandbox, server: Served, tmp_path: Path) -> None:
+    """One company a line, in either case, twice or not, is read once; blank lines and comments are none."""
+    one, two = api.world.companies[:2]
+    (tmp_path / "list.txt").write_text(f"# ours\n{one.upper()}\n\n{two}\n{one}\n")
+    frame = frame_of(read(spark, server, companies=str(tmp_path / "list.txt")))
+    assert api.truth(frame.to_dicts(), api.world.now, companies=frozenset({one, two})) == []
+
+
+def test_companies_of_an_accounts_file(
+    spark: SparkSession, api: Sandbox, server: Served, tmp_path: Path
+) -> None:
+    """Each company is read with the credential that the file names, on the executor."""
+    one, two = api.world.companies[:2]
+    (tmp_path / "key-of-two").write_text(CANARY)
+    (tmp_path / "key-of-two").chmod(0o600)
+    (tmp_path / "accounts.toml").write_text(
+        f'base_url = "{server.url}"\n'
+        f'[[account]]\ncompany_id = "{one}"\napi_key_env = "PLEO_API_KEY"\n'
+        f'[[account]]\ncompany_id = "{two}"\napi_key_file = "key-of-two"\n'
+    )
+    register(spark)
+    source = spark.read.format("pleo_export_jobs").option("companies", str(tmp_path / "accounts.toml"))
+    frame = frame_of(source.load())
+    assert api.truth(frame.to_dicts(), api.world.now, companies=frozenset({one, two})) == []
+    with pytest.raises(PySparkException, match="rate for each company"):
+        source.option("rate", "10").load()
+
+
+def test_companies_of_a_dataframe(spark: SparkSession) -> None:
+    """Each once, in order, nulls aside; what is no UUID is refused."""
+    frame = spark.createDataFrame([(B,), (A.upper(),), (A,), (None,)], "company_id STRING")
+    assert list_companies(frame) == f"{A},{B}"
+    with pytest.raises(UsageError):
+        list_companies(spark.createDataFrame([("x",)], "id STRING"), "id")
+
+
+def test_filters_travel_to_the_server(spark: SparkSession, api: Sandbox, server: Served) -> None:
+    """A company and known statuses are asked for; an unknown status and another spelling are not, and find nothing."""
+    company = api.world.companies[0]
+    jobs = read(spark, server)
+    col = functions.col
+    everything = frame_of(jobs)
+    for condition, expected, companies, statuses in (
+        (col("company_id") == company, pl.col("company_id") == company, {(company,)}, {()}),
+        (
+            col("status").isin("failed", "pending"),
+            pl.col("status").is_in(["failed", "pending"]),
+            {()},
+            {("failed", "pending")},
+        ),
+        (
+            (col("company_id") == company) & (col("status") == "failed") & (col("number_of_items") > 3),
+            (pl.col("company_id") == company)
+            & (pl.col("status") == "failed")
+            & (pl.col("number_of_items") > 3),
+            {(company,)},
+            {("failed",)},
+        ),
+        (col("status") == "archived", pl.lit(value=False), {()}, {()}),
+        (col("company_id") == company.upper(), pl.lit(value=False), set(), set()),
+        ((col("status") == "failed") & (col("status") == "pending"), pl.lit(value=False), set(), set()),
+    ):
+        api.requests.clear()
+        frame = frame_of(jobs.where(condition))
+        assert frame.sort("id").equals(everything.filter(expected).sort("id")), str(condition)
+        assert (asked(api, "company_id"), asked(api, "statuses")) == (companies, statuses), str(condition)
+
+
+def test_a_session_that_pushes_nothing(spark: SparkSession, api: Sandbox, server: Served) -> None:
+    """Where Spark pushes no filters, which is its default, queries are answered all the same."""
+    spark.conf.set("spark.sql.python.filterPushdown.enabled", "false")
+    try:
+        jobs = read(spark, server)
+        failed = frame_of(jobs.where("status = 'failed'"))
+    finally:
+        spark.conf.set("spark.sql.python.filterPushdown.enabled", "true")
+    assert asked(api, "statuses") == {()}
+    assert failed.height == sum(job["status"] == "failed" for job in api.world.visible())
+
+
+def test_the_server_is_asked_with_the_executors_key(spark: SparkSession, server: Served) -> None:
+    """A server that does not know the key: an error that says so, and that it may be set for the executors."""
+    stranger = Sandbox(World(jobs=3), api_keys={"plp_other": None})
+    with serve(stranger) as other, pytest.raises(PySparkException, match="CredentialsError"):
+        read(spark, other).count()
+
+
+@pytest.mark.parametrize("name", ["api_key", "apiKey", "PLEO_API_KEY", "access_token", "password", "secret"])
+def test_a_credential_is_no_option(spark: SparkSession, server: Served, name: str) -> None:
+    """An option that would hold a credential is refused, in words that do not show it."""
+    with pytest.raises(PySparkException, match=r"set PLEO_API_KEY for each executor") as caught:
+        read(spark, server, **{name: CANARY})
+    assert CANARY not in str(caught.value)
+
+
+def test_a_schema_of_ones_own_is_refused(spark: SparkSession, server: Served) -> None:
+    """The columns are those of the contract."""
+    register(spark)
+    source = spark.read.format("pleo_export_jobs").schema("id STRING").option("base_url", server.url)
+    with pytest.raises(PySparkException, match="columns of pleo_export_jobs are fixed"):
+        source.load().count()
+
+
+# Without a session
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"limit": "3"}, "unknown option 'limit'"),
+        ({"company_id": "acme"}, "not a UUID"),
+        ({"company_id": A, "companies": "list.txt"}, "give one of them"),
+        ({"statuses": "archived"}, "unknown status"),
+        ({"since": "2026-01-01T00:00:00"}, "no time zone"),
+        ({"since": "2026-02-01", "until": "2026-01-01"}, "not before"),
+        ({"rate": "0"}, "whole number from 1"),
+        ({"tasks": "-1"}, "whole number from 1"),
+        ({"machines": "²"}, "whole number from 1"),
+        ({"base_url": "http://example.com"}, "https"),
+        ({"companies": "no/such/file"}, "cannot read"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(given: dict[str, str], said: str) -> None:
+    """Before anything is read, with what is wrong."""
+    with pytest.raises((UsageError, ConfigurationError), match=said):
+        read_options(given, machines=1)
+
+
+def test_the_rate_is_divided_by_the_machines() -> None:
+    """What all machines may ask together is what was said; where none is known, one; never less than one a minute."""
+    assert read_options({}, machines=1).rate == RATE
+    assert read_options({"RATE": "90"}, machines=4).rate == 22
+    assert read_options({"rate": "90", "machines": "2"}, machines=4).rate == 45
+    assert read_options({"rate": "3"}, machines=4).rate == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "tasks", "sizes"),
+    [(10_000, None, {100}), (50, None, {1}), (101, None, {1, 2}), (10, "3", {3, 4}), (1, "5", {1})],
+)
+def test_companies_are_dealt_out_evenly(count: int, tasks: str | None, sizes: set[int]) -> None:
+    """At most 100 tasks unless told otherwise, equal in companies but for one; each company in one of them."""
+    given = {"company_id": ",".join(COMPANIES[:count])} | ({"tasks": tasks} if tasks else {})
+    parts = Reader(read_options(given, machines=1)).partitions()
+    assert len(parts) == min(count, int(tasks or 100))
+    dealt = [part.ids for part in parts if isinstance(part, Companies)]
+    assert {len(ids) for ids in dealt} == sizes
+    assert sorted(str(company) for ids in dealt for company in ids) == COMPANIES[:count]
+
+
+def test_tasks_can_travel(tmp_path: Path) -> None:
+    """A task of an accounts file goes to another process and holds no secret."""
+    (tmp_path / "key-of-a").write_text(CANARY)
+    (tmp_path / "key-of-a").chmod(0o600)
+    (tmp_path / "accounts.toml").write_text(f'[[account]]\ncompany_id = "{A}"\napi_key_file = "key-of-a"\n')
+    reader = Reader(read_options({"companies": str(tmp_path / "accounts.toml")}, machines=1))
+    sent = pickle.dumps((reader, reader.partitions()))
+    assert CANARY.encode() not in sent
+    _, (part,) = pickle.loads(sent)
+    with part.accounts[0].open() as client:
+        assert client.company_id == A
+
+
+def test_which_filters_are_understood() -> None:
+    """Equality and lists of them, joined by AND; what is not understood leaves the question open."""
+    company, status = ("company_id",), ("status",)
+    assert companies_in([]) is None
+    assert companies_in([In(company, (A, B)), EqualTo(company, A)]) == frozenset({A})
+    assert companies_in([EqualNullSafe(company, B), EqualTo(status, "failed")]) == frozenset({B})
+    assert companies_in([EqualTo(company, "x"), Not(EqualTo(company, A))]) == frozenset()
+    assert companies_in([EqualTo(company, None)]) == frozenset()
+    assert statuses_in([GreaterThan(status, "a"), Not(EqualTo(status, "failed"))]) is None
+    assert statuses_in([In(status, ("failed", "archived"))]) is None
+    assert statuses_in([In(status, ("failed", "pending")), EqualTo(status, "failed")]) == frozenset(
+        {"failed"}
+    )
+    assert statuses_in([EqualTo(status, "failed"), EqualTo(status, "archived")]) == frozenset({"failed"})
