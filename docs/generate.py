@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import runpy
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,15 @@ WHAT_TO_DO = {
     143: ("terminated (SIGTERM)", "run again"),
 }
 _TYPES = {"instant": 'Datetime("us", "UTC")'}
+_ATHENA = {
+    "uuid": "string",
+    "text": "string",
+    "json": "string",
+    "instant": "timestamp",
+    "int32": "int",
+    "int64": "bigint",
+    "bool": "boolean",
+}
 _CONSTANTS = {
     "COLUMNS": "The columns of every frame and file, in order.",
     "POLARS_SCHEMA": "The columns with their Polars types.",
@@ -110,6 +120,25 @@ def answers() -> Iterator[str]:
     return _table(("view or macro", "what it answers"), rows)
 
 
+def options() -> Iterator[str]:
+    """The options of Spark's data source, from a file that can be read without Spark."""
+    said = runpy.run_path(str(ROOT / "pleo_extract" / "spark" / "options.py"))["OPTIONS"]
+    return _table(("option", "what it says"), ((f"`{name}`", text) for name, text in said.items()))
+
+
+def athena() -> Iterator[str]:
+    """A table for Athena over a copy of a snapshot, from `contract.FIELDS`."""
+    declared = [f"    {field.column} {_ATHENA[field.kind]}" for field in (*FIELDS, EXTRA)]
+    yield "```sql"
+    yield "CREATE EXTERNAL TABLE export_jobs ("
+    yield ",\n".join(declared)
+    yield ")"
+    yield "PARTITIONED BY (created_month string)"
+    yield "STORED AS PARQUET"
+    yield "LOCATION 's3://bucket/snapshot/'"
+    yield "```"
+
+
 def _first_sentence(name: str) -> str:
     doc = _CONSTANTS.get(name) or inspect.getdoc(getattr(pleo_extract, name)) or ""
     return " ".join(doc.partition("\n\n")[0].split())
@@ -122,7 +151,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
         yield "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
 
 
-TABLES = {made.__name__: made for made in (answers, columns, commands, exit_codes, names)}
+TABLES = {made.__name__: made for made in (answers, athena, columns, commands, exit_codes, names, options)}
 
 
 def helps() -> Iterator[tuple[Path, str]]:

@@ -42,11 +42,12 @@ def test_every_block_runs_and_prints_what_it_says(path: Path) -> None:
 def test_every_block_has_a_language_that_is_known() -> None:
     """No block escapes the test above by a misspelt language; blocks without one show no code.
 
-    What is in `ini`, `py` and `toml` is tried in tests/test_scheduling.py.
+    What is in `ini`, `py` and `toml` is tried in tests/test_scheduling.py and tests/spark; `sql` is for engines that
+    are not here.
     """
     for path in DOCUMENTS:
         for block in blocks["read_blocks"](path.read_text(encoding="utf-8")):
-            assert block.language in {"python", "sh", "cron", "toml", "ini", "py", ""}, (
+            assert block.language in {"python", "sh", "cron", "toml", "ini", "py", "sql", ""}, (
                 f"{path.name}, line {block.line}"
             )
             assert block.language or "import " not in block.text, f"{path.name}, line {block.line}"
