@@ -231,7 +231,7 @@ def end(row: Row) -> datetime | None:
 
 
 @given(rows=histories(most=60), grain=st.sampled_from(("hour", "day", "month")))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_failure_rates_are_wilsons(rows: list[Row], grain: str) -> None:
     """Counts are Polars', rate and interval statsmodels', to 1e-9; nothing finished means no rate."""
     every = {"hour": "1h", "day": "1d", "month": "1mo"}[grain]
@@ -266,7 +266,7 @@ def test_failure_rates_are_wilsons(rows: list[Row], grain: str) -> None:
 
 
 @given(rows=histories(most=60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_failure_reasons_add_up(rows: list[Row]) -> None:
     """One row a reason that occurs, none left out; both shares with Wilson's interval."""
     reasons = ask("FROM failure_reasons('all', per_company := FALSE)", rows)
@@ -290,7 +290,7 @@ def test_failure_reasons_add_up(rows: list[Row]) -> None:
 
 
 @given(rows=histories(most=60))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_duration_stats_are_exact(rows: list[Row]) -> None:
     """n, mean, percentiles and maximum are numpy's and Polars', to 1e-9, for each of the three durations."""
     stats = ask("FROM duration_stats('all')", rows)
@@ -321,7 +321,7 @@ def duration(row: Row, which: str) -> float | None:
 
 
 @given(rows=histories(most=60), step=st.sampled_from((0, 1, 30)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_survival_is_kaplan_meiers(rows: list[Row], step: int) -> None:
     """Curve, numbers at risk and log-log band are lifelines', to 1e-9, at every row and whatever the step."""
     as_of = START + timedelta(seconds=3600)
@@ -379,7 +379,7 @@ def test_survival_counts_open_jobs() -> None:
 
 
 @given(rows=histories(most=60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_throughput_is_of_exported_jobs(rows: list[Row]) -> None:
     """Items a second are those of exported jobs whose run time is known; failed ones are no throughput."""
     found = ask("FROM throughput('all')", rows)
@@ -398,7 +398,7 @@ def test_throughput_is_of_exported_jobs(rows: list[Row]) -> None:
 
 
 @given(rows=histories())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_recoveries_find_the_next_success(rows: list[Row]) -> None:
     """For each failed job the company's next success by end and id, found by looking through them one by one."""
     expected = []
@@ -465,7 +465,7 @@ def test_stuck_jobs_are_overdue_at_the_instant() -> None:
     which=st.sampled_from(("total", "queue", "run")),
     q=st.sampled_from((0, 0.5, 0.95, 1)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_slow_jobs_are_above_their_companys_quantile(rows: list[Row], which: str, q: float) -> None:
     """Exactly the jobs above numpy's quantile of the known durations, open ones by what they have come to."""
     expected = {}

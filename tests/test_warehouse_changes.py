@@ -35,7 +35,7 @@ close = pytest.approx
 
 
 @given(counts=st.tuples(*[st.integers(0, 60)] * 4), opened=st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_compare_rates_is_newcombes(counts: tuple[int, int, int, int], opened: int) -> None:
     """The change of the failure rate has statsmodels' interval for two independent proportions, to 1e-9."""
     failed_a, done_a, failed_b, done_b = counts
@@ -68,7 +68,7 @@ def stretch(month: int, failed: int, done: int, opened: int = 0) -> list[Row]:
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.lists(st.integers(1, 50), max_size=40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_compare_medians_joins_order_statistics(first: list[int], second: list[int]) -> None:
     """Medians are numpy's; each has an interval of 95 % by the binomial, or none below six; joined by squares."""
     rows = [
@@ -213,7 +213,7 @@ def quick(rows: list[tuple[str, datetime, str]]) -> pl.DataFrame:
     | st.lists(st.sampled_from([(0, 12), (1, 11), (0, 14), (12, 1), (9, 3)]), min_size=10, max_size=75),
     at_least=st.sampled_from((1, 10)),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: int) -> None:
     """Two passes of baseline, score, spread and limit, said again in plain Python over the 60 periods before."""
     rows = [
