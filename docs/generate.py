@@ -139,6 +139,22 @@ def athena() -> Iterator[str]:
     yield "```"
 
 
+def first_dump() -> Iterator[str]:
+    """A first dump beside its peers, from what `make bench` measured last."""
+    return _measured("A first dump")
+
+
+def refreshes() -> Iterator[str]:
+    """What a refresh costs, from what `make bench` measured last."""
+    return _measured("A refresh")
+
+
+def _measured(title: str) -> Iterator[str]:
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    _, _, section = text.partition(f"## {title}")
+    return (line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|"))
+
+
 def _first_sentence(name: str) -> str:
     doc = _CONSTANTS.get(name) or inspect.getdoc(getattr(pleo_extract, name)) or ""
     return " ".join(doc.partition("\n\n")[0].split())

@@ -14,9 +14,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from measure import HERE, KEY, ROOT, Cost, count, make_venv, measure, medians, serve, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CONTENDERS = (
     "ours",
@@ -56,19 +59,25 @@ def prepare(names: list[str]) -> dict[str, tuple[str, str]]:
 
 
 def race(
-    prepared: dict[str, tuple[str, str]], *, jobs: int, runs: int, latency: float, more: list[str]
+    prepared: dict[str, tuple[str, str]],
+    *,
+    jobs: int,
+    runs: int,
+    latency: float = 0,
+    more: Sequence[str] = (),
+    warm: bool = True,
 ) -> dict[str, Cost]:
-    """Medians of each contender; all in turn, after one run that does not count and whose rows are checked."""
+    """Medians of each contender, all in turn; the rows of the first round are checked, which counts unless `warm`."""
     costs: dict[str, list[Cost]] = {name: [] for name in prepared}
     with serve(jobs, "--latency-ms", str(latency)) as server, tempfile.TemporaryDirectory() as folder:
-        for number in range(runs + 1):
+        for number in range(runs + warm):
             for name, (_, python) in prepared.items():
                 out = Path(folder, f"{name}-{number}")
                 command = [python, str(HERE / "contenders" / f"{name}.py"), server.url, KEY, str(out)]
-                cost = measure(command + (more if name == "ours" else []))
-                if number:
+                cost = measure([*command, *(more if name == "ours" else ())])
+                if number or not warm:
                     costs[name].append(cost)
-                else:
+                if not number:
                     measure([sys.executable, str(HERE / "compare.py"), str(out), str(jobs)])
                 measure(["rm", "-rf", str(out), f"{out}-state"])
     return {name: medians(each) for name, each in costs.items()}
