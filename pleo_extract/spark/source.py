@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pleo_extract.client import AccountEntry
     from pleo_extract.spark.options import Options
 
-__all__ = ["list_companies", "register"]
+__all__ = ["count_machines", "list_companies", "register"]
 
 _PUSHDOWN = "spark.sql.python.filterPushdown.enabled"
 _BATCH_ROWS = 2_000
@@ -61,7 +61,7 @@ def register(spark: SparkSession) -> None:
         When the query runs, as `iter_export_jobs`, inside Spark's own error.
     """
     pushes = str(spark.conf.get(_PUSHDOWN, "false")).lower() == "true"
-    facts = {"pushes": pushes, "machines": _count_machines(spark)}
+    facts = {"pushes": pushes, "machines": count_machines(spark)}
     spark.dataSource.register(type("PleoExportJobs", (ExportJobs,), facts))
 
 
@@ -190,7 +190,7 @@ def _to_batches(frames: Iterator[pl.DataFrame]) -> Iterator[pa.RecordBatch]:
         yield from pl.concat(waiting).to_arrow().cast(schema).to_batches()
 
 
-def _count_machines(spark: SparkSession) -> int:
+def count_machines(spark: SparkSession) -> int:
     """How many hosts have an executor; where none has come up yet, a job of nothing waits for the first."""
     context = spark.sparkContext
     if context.master.startswith("local"):

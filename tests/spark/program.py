@@ -16,6 +16,7 @@ import polars as pl
 from pyspark.sql import SparkSession
 
 from pleo_extract.spark import register
+from pleo_extract.spark.source import count_machines
 
 
 def main(folder: Path) -> None:
@@ -31,7 +32,11 @@ def main(folder: Path) -> None:
     rows = jobs.toArrow()
     seconds = time.monotonic() - began
     pl.DataFrame(pl.from_arrow(rows)).write_parquet(folder / "rows.parquet")
-    said = {"seconds": round(seconds, 1), "tasks": jobs.rdd.getNumPartitions()}
+    said = {
+        "seconds": round(seconds, 1),
+        "tasks": jobs.rdd.getNumPartitions(),
+        "machines": count_machines(spark),
+    }
     spark.stop()
     print(json.dumps(said), flush=True)  # noqa: T201 - it is how it answers
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SAMPLE: Final = Path(__file__).parents[2] / "data" / "sample"
 A, B = scan_lake(SAMPLE).select(pl.col("company_id").unique().sort()).collect()["company_id"][:2]
 VALUES: Final[dict[str, list[str]]] = {
-    "grain": ["'hour'", "'day'", "'week'", "'quarter'", "'year'", "'all'"],
+    "grain": ["'hour'", "'week'", "'quarter'", "'all'"],
     "tz": ["'Europe/Copenhagen'", "'America/New_York'"],
     "company_id": [f"'{A.upper()}'"],
     "since": ["'2026-03-02T07:00:00Z'", "'2026-03-09T10:00:00+02:00'"],

@@ -49,7 +49,7 @@ def test_a_local_cluster_reads_every_job_once(tmp_path: Path) -> None:
     with serve(api) as server:
         options = {"base_url": server.url, "company_id": ",".join(api.world.companies), "tasks": "4"}
         said = run_program(tmp_path, "local-cluster[2,1,1024]", options=options)
-    assert said["tasks"] == 4
+    assert (said["tasks"], said["machines"]) == (4, 1)
     assert api.truth(rows_of(tmp_path), api.world.now) == []
 
 
@@ -92,5 +92,5 @@ def test_ten_thousand_companies_on_two_workers(tmp_path: Path, capsys: pytest.Ca
             f"{len(api.requests):,} requests; {processor_seconds() - before:.0f} s of processor time, "
             "the server's and what starts and ends a cluster included"
         )
-    assert said["tasks"] == 100
+    assert (said["tasks"], said["machines"]) == (100, 1)  # two executors, but both are here
     assert api.truth(rows_of(tmp_path), api.world.now) == []

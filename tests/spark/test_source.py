@@ -109,6 +109,11 @@ def test_companies_of_a_dataframe(spark: SparkSession) -> None:
         list_companies(spark.createDataFrame([("x",)], "id STRING"), "id")
 
 
+def test_ten_thousand_companies_fit_into_an_option(spark: SparkSession, server: Served) -> None:
+    """As one text with commas, which is what `list_companies` makes."""
+    assert read(spark, server, company_id=",".join(COMPANIES)).rdd.getNumPartitions() == 100
+
+
 def test_filters_travel_to_the_server(spark: SparkSession, api: Sandbox, server: Served) -> None:
     """A company and known statuses are asked for; an unknown status and another spelling are not, and find nothing."""
     company = api.world.companies[0]
