@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         list_answers,
         load_export_jobs,
     )
-    from pleo_extract.lake import scan_lake, verify_lake
+    from pleo_extract.lakes import scan_lake, verify_lake
     from pleo_extract.scan import scan_export_jobs
 
 __all__ = [
@@ -66,8 +66,8 @@ _ROOMS = {
     "list_answers": "extract",
     "load_export_jobs": "extract",
     "scan_export_jobs": "scan",
-    "scan_lake": "lake",
-    "verify_lake": "lake",
+    "scan_lake": "lakes",
+    "verify_lake": "lakes",
 }
 
 

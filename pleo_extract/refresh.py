@@ -31,6 +31,7 @@ __all__ = [
     "created_month",
     "find_changed",
     "find_unknown",
+    "forget_walks",
     "group_ranks",
     "is_beyond",
     "is_unsettled",
@@ -91,6 +92,19 @@ def choose_mode(
     if not timedelta(0) <= now - account.full_at < full_every:
         return "full", f"the last full walk ended {account.full_at:%Y-%m-%d %H:%M} UTC"
     return "refresh", ""
+
+
+def forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:
+    """What is known of jobs stays; where the walks stood is forgotten, so that the next one reads everything."""
+    return {
+        key: Account(
+            name=account.name,
+            full_jobs=account.full_jobs,
+            vanished=account.vanished,
+            rejected=account.rejected,
+        )
+        for key, account in accounts.items()
+    }
 
 
 def stop_line(frontier: Key) -> Key:

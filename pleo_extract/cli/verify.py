@@ -25,7 +25,7 @@ def verify(lake: Path) -> None:
 
     Ends with 65 where something is not as it was written.
     """
-    from pleo_extract.lake import verify_lake
+    from pleo_extract.lakes import verify_lake
 
     found = verify_lake(lake)
     for problem in found.problems:

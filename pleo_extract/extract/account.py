@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import Client, Run
     from pleo_extract.lake import Layout, Manifest
+    from pleo_extract.lakes import Lake
 
 __all__ = ["AccountDump", "How", "name_account"]
 
@@ -77,7 +78,7 @@ class AccountDump:
 
     def read(
         self,
-        layout: Layout,
+        lake: Lake,
         base: Manifest | None,
         run: str,
         update: Callable[[int, int | None, float], None],
@@ -88,13 +89,13 @@ class AccountDump:
                 self.run = client.start_run(
                     deadline=self._how.deadline, max_requests=self._how.max_requests, name=run
                 )
-                self.state, self.staging = self._read(layout, base, run, client.in_flight, update)
-            self.error = self._complain()
+                self.state, self.staging = self._read(lake, base, run, client.in_flight, update)
+            self.error = self._complain(lake.layout)
         except PleoExtractError as exc:
             self.error = exc
         except pl.exceptions.PolarsError as exc:  # our own frames fit; what does not is a file of the lake
             self.error = LakeError(
-                f"the lake {layout.root} cannot be read ({escape(str(exc), 200)}); run verify"
+                f"the lake {lake.name} cannot be read ({escape(str(exc), 200)}); run verify"
             )
             self.error.__cause__ = exc
         finally:
@@ -103,7 +104,7 @@ class AccountDump:
 
     def _read(
         self,
-        layout: Layout,
+        lake: Lake,
         base: Manifest | None,
         run: str,
         in_flight: int,
@@ -114,19 +115,19 @@ class AccountDump:
         how, receipt = self._how, self.receipt
         before = base.accounts.get(self.key) if base else None
         mode, why = choose_mode(before, now=now, full=how.full, full_every=how.full_every)
-        header = Header(run=run, mode=mode, base=base.snapshot if base else 0, started_at=now)
-        staging = self._open_staging(layout, header)
+        header = Header(run=run, mode=mode, base=lake.binding(base, self.key), started_at=now)
+        staging = self._open_staging(lake.layout, header)
         receipt.resumed = staging.resumed
         task = Task(
             run=current,
             in_flight=in_flight,
             company_id=None if self.key.endswith(" *") else self.key.rpartition(" ")[2],
-            lake=self._scan(layout, base),
+            lake=self._scan(lake, base),
             before=before or Account(),
             staging=staging,
             receipt=receipt,
             on_page=RowCount(current, update).count,
-            rejected=layout.rejected,
+            rejected=lake.layout.rejected,
         )
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:
@@ -154,16 +155,16 @@ class AccountDump:
         )
         return left
 
-    def _scan(self, layout: Layout, base: Manifest | None) -> pl.LazyFrame:
+    def _scan(self, lake: Lake, base: Manifest | None) -> pl.LazyFrame:
         """The lake's rows of this account."""
-        rows = layout.scan(base.snapshot if base else None)
+        rows = lake.scan(base)
         return (
             rows
             if self.key.endswith(" *")
             else rows.filter(pl.col("company_id") == self.key.rpartition(" ")[2])
         )
 
-    def _complain(self) -> PleoExtractError | None:
+    def _complain(self, layout: Layout) -> PleoExtractError | None:
         assert self.state is not None
         assert self.staging is not None
         self.receipt.rejected = len(set(self.staging.names))
@@ -172,9 +173,7 @@ class AccountDump:
                 f"{self.receipt.why}. What there is was published as incomplete; the next run reads all again"
             )
         if self.staging.reasons:
-            kept = (
-                f"They are in {self.receipt.lake}/_rejected/{self.staging.run}.jsonl; the rest is published"
-            )
+            kept = f"They are in {layout.shown_rejected}/{self.staging.run}.jsonl; the rest is published"
             return RejectedRows(self.staging.reasons, kept)
         if self.state.rejected:
             return RejectedRows(

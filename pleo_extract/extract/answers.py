@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pleo_extract.lake import Layout, open_snapshot
+from pleo_extract.lakes import open_lake
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -23,7 +24,13 @@ __all__ = ["connect", "is_catalogue_current", "list_answers", "write_catalogue"]
 
 
 def connect(
-    lake: str | Path, as_of: datetime | int | None = None, *, locked: bool = False, allow: Sequence[Path] = ()
+    lake: str | Path,
+    as_of: datetime | int | None = None,
+    *,
+    locked: bool = False,
+    allow: Sequence[Path] = (),
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection over one whole snapshot of a lake, in UTC, with its views and macros.
 
@@ -32,26 +39,27 @@ def connect(
     the snapshot was published. A lake without a snapshot answers with no rows.
 
     Args:
-        lake: the lake's folder.
+        lake: the lake's folder, or the URL or folder of a Delta table; see `scan_lake`.
         as_of: the snapshot that was current at this instant, or the snapshot of this number; the current one by default.
         locked: no access to any file but the lake's. Left open by default, so that you can join files of your own.
         allow: further files and folders that a locked connection may read.
+        storage_options: how an object store is reached; see `scan_lake`.
+        workspace: where its files are copied to.
 
     Raises:
         LakeError: there is no such folder, or it is not a lake. UsageError: no such snapshot is kept.
     """
     from pleo_extract.warehouse import open_warehouse  # noqa: PLC0415 - duckdb only where there is a question
 
-    snapshot = open_snapshot(lake, as_of)
-    if snapshot is None:
+    opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
+    if opened is None:
         return open_warehouse([], locked=locked, allow=allow)
-    manifest = Layout(lake).manifest(snapshot.number)
     return open_warehouse(
-        snapshot.files(),
-        as_of=manifest.made_at,
+        opened.files,
+        as_of=opened.manifest.made_at,
         locked=locked,
         allow=allow,
-        companies=_name_companies(manifest),
+        companies=_name_companies(opened.manifest),
     )
 
 

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import msgspec
 
@@ -26,19 +26,8 @@ from pleo_extract.extract.load import open_client
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.extract.together import PATIENCE
-from pleo_extract.lake import (
-    KEEP,
-    KEEP_COUNT,
-    Layout,
-    commit,
-    finish_first,
-    hold_lock,
-    name_run,
-    prune,
-    publish,
-    sweep,
-    write_last_run,
-)
+from pleo_extract.lake import KEEP, KEEP_COUNT, name_run, write_last_run
+from pleo_extract.lakes import StoreOptions, open_lake
 from pleo_extract.progress import show_progress
 from pleo_extract.refresh import FULL_EVERY
 
@@ -48,6 +37,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake import Manifest
+    from pleo_extract.lakes import Format, Lake
     from pleo_extract.refresh import Account
 
 __all__ = ["DumpOptions", "dump_accounts", "dump_export_jobs"]
@@ -58,13 +48,16 @@ THREADS: Final = 8
 _log = logging.getLogger(__name__)
 
 
-class DumpOptions(TypedDict, total=False):
+class DumpOptions(StoreOptions, total=False):
     """What else a dump may be told.
 
     full: walk the whole list, whatever a refresh would do. full_every: a full walk at least so often (7 days).
     accept_vanished: believe a server that no longer lists more than 1 % of the jobs.
     deadline: seconds the run may take. max_requests: requests it may send; it publishes nothing half, and goes on next time.
     keep, keep_count: how long a snapshot stays after it was replaced (24 hours), and how many stay (1,000).
+    format: what a new lake is to be, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
+    storage_options: how the object store of a Delta table is reached, as for delta-rs; credentials are found in the
+    environment as well. workspace: where a Delta table's runs keep what is not in it; by default in the user's cache.
     """
 
     full: bool
@@ -74,6 +67,7 @@ class DumpOptions(TypedDict, total=False):
     max_requests: int | None
     keep: timedelta
     keep_count: int
+    format: Format
 
 
 def dump_export_jobs(
@@ -91,11 +85,12 @@ def dump_export_jobs(
     was cut short is gone on with.
 
     Args:
-        lake: the lake's folder; made where there is none. A lake belongs to one server.
+        lake: the lake's folder, or the URL of a Delta table; made where there is none. A lake belongs to one server.
         company_id: one company's jobs; by default the client's company, or all that the credential may see.
         client: server and credential; by default from the environment (PLEO_API_KEY and others, see Client).
         progress: show a progress bar; by default on a terminal and in a notebook.
-        **options: full, full_every, accept_vanished, deadline, max_requests, keep, keep_count; see `DumpOptions`.
+        **options: full, full_every, accept_vanished, deadline, max_requests, keep, keep_count, format,
+            storage_options, workspace; see `DumpOptions`.
 
     Returns:
         The receipt: what was read, what that proves, what was published.
@@ -112,7 +107,7 @@ def dump_export_jobs(
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
         account = AccountDump(name_account(server, company), lambda: nullcontext(source), how)
         with (
-            _Dump.begin(lake, server, keep) as dump,
+            _Dump.begin(_open(lake, [account], options), server, keep) as dump,
             show_progress(f"dump to {lake}", show=progress) as update,
         ):
             dump.make([account], update)
@@ -157,7 +152,7 @@ def dump_accounts(
         for entry in accounts
     ]
     with (
-        _Dump.begin(lake, servers.pop(), keep) as dump,
+        _Dump.begin(_open(lake, dumps, options), servers.pop(), keep) as dump,
         show_progress(f"dump of {len(accounts)} accounts to {lake}", show=progress) as update,
     ):
         try:
@@ -173,36 +168,33 @@ class _Dump:
 
     def __init__(
         self,
-        layout: Layout,
-        lake: str,
+        lake: Lake,
         server: str,
         keep: tuple[timedelta, int],
         still_held: Callable[[], None],
     ) -> None:
-        self.layout = layout
+        self.lake = lake
         self.run = name_run()
         self._still_held = still_held
-        self._lake = lake
         self._server = server
         self._keep = keep
         self._started = time.monotonic()
 
     @classmethod
     @contextmanager
-    def begin(cls, lake: str | Path, server: str, keep: tuple[timedelta, int]) -> Iterator[_Dump]:
+    def begin(cls, lake: Lake, server: str, keep: tuple[timedelta, int]) -> Iterator[_Dump]:
         """Hold the lake."""
-        layout = Layout(lake)
-        with hold_lock(layout) as still_held:
-            yield cls(layout, str(lake), server, keep, still_held)
+        with lake.hold() as still_held:
+            yield cls(lake, server, keep, still_held)
 
     def make(self, accounts: Sequence[AccountDump], update: Callable[[int, int | None, float], None]) -> None:
         """Read all accounts, publish those that may be, record how it ended; only what concerns the lake is raised."""
         for account in accounts:
-            account.receipt.run, account.receipt.lake = self.run, self._lake
+            account.receipt.run, account.receipt.lake = self.run, self.lake.name
         failure: BaseException | None = None
         try:
             base = self._open_lake()
-            _log.info("dump of %d account(s) to %s", len(accounts), self.layout.root, extra={"run": self.run})
+            _log.info("dump of %d account(s) to %s", len(accounts), self.lake.name, extra={"run": self.run})
             self._read(accounts, base, update)
             self._still_held()  # if not, it does not matter what went wrong
             self._publish([account for account in accounts if account.state is not None], base)
@@ -235,13 +227,11 @@ class _Dump:
             _log.warning("%s", exc, extra={"run": self.run})
 
     def _open_lake(self) -> Manifest | None:
-        snapshot = finish_first(self.layout)
-        base = self.layout.manifest(snapshot.number) if snapshot else None
+        base = self.lake.begin()
         if base is not None and base.server not in ("", self._server):
             raise ConfigurationError(
-                f"the lake {self.layout.root} holds jobs of {base.server}; {self._server} needs a lake of its own"
+                f"the lake {self.lake.name} holds jobs of {base.server}; {self._server} needs a lake of its own"
             )
-        sweep(self.layout, snapshot, now=datetime.now(UTC))
         return base
 
     def _read(
@@ -251,7 +241,7 @@ class _Dump:
         update: Callable[[int, int | None, float], None],
     ) -> None:
         if len(accounts) == 1:
-            accounts[0].read(self.layout, base, self.run, update)
+            accounts[0].read(self.lake, base, self.run, update)
             return
         known = base.accounts if base else {}
         never = datetime.min.replace(tzinfo=UTC)
@@ -259,7 +249,7 @@ class _Dump:
             accounts, key=lambda each: known[each.key].updated_at or never if each.key in known else never
         )
         pool = ThreadPoolExecutor(max_workers=min(THREADS, len(accounts)))
-        futures = [pool.submit(each.read, self.layout, base, self.run, update) for each in stalest]
+        futures = [pool.submit(each.read, self.lake, base, self.run, update) for each in stalest]
         try:
             for future in futures:
                 future.result()
@@ -275,23 +265,37 @@ class _Dump:
     def _publish(self, accounts: Sequence[AccountDump], base: Manifest | None) -> None:
         if not accounts:
             return
-        stagings = [account.staging for account in accounts if account.staging is not None]
-        with hold_signals():
-            manifest, written = publish(self.layout, stagings, base, server=self._server)
-            try:
-                self._commit(accounts, manifest, base, written)
-            except BaseException:
-                self._take_back(accounts, manifest, base)
-                raise
-            for staging in stagings:
-                staging.clear()
-        prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=self._keep[0], count=self._keep[1])
-        if written or not is_catalogue_current(self.layout.root):
+        told: list[Manifest] = []
+
+        def tell(
+            manifest: Manifest, before: Manifest | None, written: list[str]
+        ) -> tuple[dict[str, Any], dict[str, Account]]:
+            told.append(manifest)
+            return self._account_for(accounts, manifest, before, written)
+
+        try:
+            manifest, written = self.lake.publish(
+                [account.staging for account in accounts if account.staging is not None],
+                base,
+                server=self._server,
+                tell=tell,
+                still_held=self._still_held,
+                shield=hold_signals,
+            )
+        except BaseException:
+            if told and not self.lake.is_published(told[-1]):
+                self._take_back(accounts, base)
+            raise
+        for account in accounts:
+            account.receipt.snapshot = manifest.snapshot
+        self.lake.tidy(manifest, keep=self._keep[0], count=self._keep[1])
+        if self.lake.catalogue is not None and (written or not is_catalogue_current(self.lake.layout.root)):
             self._write_catalogue()
 
-    def _commit(
+    def _account_for(
         self, accounts: Sequence[AccountDump], manifest: Manifest, base: Manifest | None, written: list[str]
-    ) -> None:
+    ) -> tuple[dict[str, Any], dict[str, Account]]:
+        """What the manifest is to say of this run: its receipt, and the state of its accounts."""
         now = datetime.now(UTC)
         states: dict[str, Account] = {}
         for account in accounts:
@@ -299,16 +303,13 @@ class _Dump:
             if account.state is not None:
                 states[account.key] = msgspec.structs.replace(account.state, updated_at=now)
             if account.staging is not None:
-                account.staging.keep_rejected(self.layout.rejected)
+                account.staging.keep_rejected(self.lake.layout.rejected)
                 if not written:  # it is in the lake, and must not stand in for the next run
                     account.staging.clear()
-        receipt = sum_receipts(accounts).to_dict()
-        commit(self.layout, manifest, base, receipt=receipt, accounts=states, still_held=self._still_held)
+        return sum_receipts(accounts).to_dict(), states
 
-    def _take_back(self, accounts: Sequence[AccountDump], manifest: Manifest, base: Manifest | None) -> None:
-        """What the receipts say was published, if it was not."""
-        if self.layout.current.resolve() == self.layout.snapshot_folder(manifest.snapshot).resolve():
-            return
+    def _take_back(self, accounts: Sequence[AccountDump], base: Manifest | None) -> None:
+        """What the receipts say was published."""
         for account in accounts:
             account.receipt.published, account.receipt.months_written = False, []
             account.receipt.snapshot, account.receipt.lake_rows = (
@@ -318,7 +319,7 @@ class _Dump:
     def _write_catalogue(self) -> None:
         """The catalogue of the lake, for other DuckDB clients; a lake without one is whole all the same."""
         try:
-            write_catalogue(self.layout.root)
+            write_catalogue(self.lake.layout.root)
         except StorageError as exc:
             _log.warning("%s", exc, extra={"run": self.run})
 
@@ -350,7 +351,7 @@ class _Dump:
             extra={"run": self.run},
         )
         write_last_run(
-            self.layout,
+            self.lake.layout,
             receipt=receipt.to_dict(),
             error=receipt.error,
             complete=complete,
@@ -378,6 +379,16 @@ def _tell(error: BaseException | None) -> str | None:
     if error is None:
         return None
     return error.tell() if isinstance(error, PleoExtractError) else str(error)
+
+
+def _open(lake: str | Path, accounts: Sequence[AccountDump], options: DumpOptions) -> Lake:
+    return open_lake(
+        lake,
+        kind=options.get("format"),
+        storage_options=options.get("storage_options"),
+        workspace=options.get("workspace"),
+        accounts=[account.key for account in accounts],
+    )
 
 
 def _read_options(options: DumpOptions) -> tuple[How, tuple[timedelta, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 import polars as pl
 
@@ -15,7 +15,8 @@ from pleo_extract.extract.account import name_account
 from pleo_extract.extract.driving import ask
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.reading import narrow
-from pleo_extract.lake import Layout, open_snapshot
+from pleo_extract.lake import scan_files
+from pleo_extract.lakes import open_lake
 from pleo_extract.paging import NEWEST_FIRST, PAGE_SIZE
 from pleo_extract.refresh import FULL_EVERY, choose_mode, created_month
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import Client
     from pleo_extract.contract import PageInfo, Query
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["DumpPlan", "plan_dump"]
 
@@ -61,15 +63,16 @@ def plan_dump(
     client: Client | None = None,
     full: bool = False,
     full_every: timedelta = FULL_EVERY,
+    **store: Unpack[StoreOptions],
 ) -> DumpPlan:
     """Ask once, for the newest job, and say what a dump would take. Nothing is written.
 
     Raises:
         ConfigurationError: the lake holds another server's jobs. Else as `load_export_jobs`.
     """
-    layout = Layout(lake)
-    snapshot = open_snapshot(lake) if layout.root.is_dir() else None
-    base = layout.manifest(snapshot.number) if snapshot else None
+    kept = open_lake(lake, **store)
+    opened = kept.open() if kept.exists() else None
+    base = opened.manifest if opened else None
     with open_client(client) as source:
         server = str(source.server).rstrip("/")
         if base is not None and base.server != server:
@@ -82,7 +85,7 @@ def plan_dump(
         latency, in_flight, rate = time.monotonic() - started, source.in_flight, source.rate
     account = base.accounts.get(name_account(server, company)) if base else None
     mode, why = choose_mode(account, now=datetime.now(UTC), full=full, full_every=full_every)
-    rows = layout.scan(snapshot.number if snapshot else None)
+    rows = scan_files(opened.files if opened else ())
     rows = rows if company is None else rows.filter(pl.col("company_id") == company)
     known = int(rows.select(pl.len()).collect().item())
     total = info.total if info.total is not None and info.total >= 0 else None

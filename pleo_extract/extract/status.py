@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pleo_extract.lake import LastRun, Layout, open_snapshot, read_last_run
+from pleo_extract.lake import LastRun, scan_files
+from pleo_extract.lakes import open_lake
 from pleo_extract.refresh import FULL_EVERY, is_unsettled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -53,22 +55,32 @@ class LakeStatus:
     accounts: tuple[AccountStatus, ...] = ()
 
 
-def read_status(lake: str | Path, *, full_every: timedelta = FULL_EVERY) -> LakeStatus:
-    """What is known of a lake.
+def read_status(
+    lake: str | Path,
+    *,
+    full_every: timedelta = FULL_EVERY,
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
+) -> LakeStatus:
+    """What is known of a lake; of a Delta table, the last run is the last one of this machine.
 
     Raises:
         LakeError: there is no such lake, or it is broken.
     """
-    layout, snapshot = Layout(lake), open_snapshot(lake)
-    last_run = read_last_run(layout)
-    if snapshot is None:
+    kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
+    opened, last_run = kept.open(), kept.last_run()
+    if opened is None:
         return LakeStatus(lake=str(lake), last_run=last_run)
-    manifest = layout.manifest(snapshot.number)
-    rows = snapshot.scan().select(is_unsettled().sum().alias("open"), pl.col("created_at").max()).collect()
+    manifest = opened.manifest
+    rows = (
+        scan_files(opened.files)
+        .select(is_unsettled().sum().alias("open"), pl.col("created_at").max())
+        .collect()
+    )
     return LakeStatus(
         lake=str(lake),
         server=manifest.server,
-        snapshot=snapshot.number,
+        snapshot=manifest.snapshot,
         made_at=manifest.made_at,
         rows=manifest.rows,
         open=rows["open"][0],

@@ -29,6 +29,7 @@ __all__ = [
     "replace_file",
     "size_of",
     "swap_link",
+    "sync_file",
     "sync_folder",
     "write_file",
 ]
@@ -159,6 +160,12 @@ def _removed_if_unused(beside: Path) -> Iterator[None]:
         with suppress(StorageError):
             remove_file(beside)
         raise
+
+
+def sync_file(path: Path) -> None:
+    """Make a file durable that another library has written."""
+    with _translated("sync", path):
+        _sync(path)
 
 
 def sync_folder(path: Path) -> None:

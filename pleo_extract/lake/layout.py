@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import polars as pl
@@ -23,7 +23,20 @@ from pleo_extract.errors import ConfigurationError, LakeError, UsageError, escap
 from pleo_extract.lake import disk
 from pleo_extract.refresh import Account
 
-__all__ = ["FORMAT", "FileEntry", "Layout", "Manifest", "Snapshot", "decode_manifest", "refuse_newer"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "DATA_FILE",
+    "FORMAT",
+    "FileEntry",
+    "Layout",
+    "Manifest",
+    "Snapshot",
+    "decode_manifest",
+    "refuse_newer",
+    "scan_files",
+]
 
 FORMAT: Final = 1
 """Version of the lake's layout and manifest; a newer one is refused, an older one carried over."""
@@ -33,7 +46,8 @@ OWN: Final = re.compile(r"current|snapshots|_meta|_staging|_rejected|_lock|jobs\
 
 _NUMBER: Final = re.compile(r"\d{6,}")
 _MONTH: Final = re.compile(r"created_month=\d{4}-(?:0[1-9]|1[0-2])")
-_FILE: Final = re.compile(_MONTH.pattern + r"/[\w.-]+\.parquet")
+DATA_FILE: Final = re.compile(_MONTH.pattern + r"/[\w.-]+\.parquet")
+"""A data file below its snapshot: nothing else is opened, whatever a manifest says."""
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,18 +91,22 @@ class Snapshot:
 
     def scan(self) -> pl.LazyFrame:
         """All rows, lazily, with the columns of design 5; an empty frame with these when there are none."""
-        files = self.files()
-        if not files:
-            return self.scan_nothing()
-        # Columns that an older format did not have are null.
-        return pl.scan_parquet(
-            files, glob=False, hive_partitioning=False, schema=POLARS_SCHEMA, missing_columns="insert"
-        )
+        return scan_files(self.files())
 
     @staticmethod
     def scan_nothing() -> pl.LazyFrame:
         """No rows, with all columns: what a lake without a snapshot holds."""
         return pl.LazyFrame(schema=POLARS_SCHEMA)
+
+
+def scan_files(files: Sequence[Path]) -> pl.LazyFrame:
+    """The rows of these data files, lazily, with the columns of design 5; an empty frame with these for no files."""
+    if not files:
+        return Snapshot.scan_nothing()
+    # Columns that an older format did not have are null.
+    return pl.scan_parquet(
+        list(files), glob=False, hive_partitioning=False, schema=POLARS_SCHEMA, missing_columns="insert"
+    )
 
 
 class Layout:
@@ -97,6 +115,7 @@ class Layout:
     def __init__(self, root: str | Path) -> None:
         if isinstance(root, str) and not root.strip():
             raise UsageError("the name of the lake's folder is empty; is a variable not set?")
+        self.shown_rejected = f"{root}/_rejected"
         self.root = Path(root).absolute()
         self.current = self.root / "current"
         self.snapshots = self.root / "snapshots"
@@ -226,7 +245,7 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as exc:
         raise LakeError(f"{path} is broken ({exc}); run repair") from exc
-    if odd := [entry.path for entry in manifest.files if not _FILE.fullmatch(entry.path)]:
+    if odd := [entry.path for entry in manifest.files if not DATA_FILE.fullmatch(entry.path)]:
         raise LakeError(f"{path} is broken (it names {escape(odd[0])!r}); run repair")
     return msgspec.structs.replace(manifest, made_at=manifest.made_at.astimezone(UTC))
 

@@ -27,12 +27,19 @@ from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import polars as pl
 
     from pleo_extract.lake.staging import Staging
     from pleo_extract.refresh import Account
+
+    Tell = Callable[[Manifest, Manifest | None, list[str]], tuple[dict[str, Any], dict[str, Account]]]
+    """What a run says of the state that is about to be published, its base and the months written: its receipt, and
+    the state of its accounts. Asked again, with another base, where another run was first."""
+    Shield = Callable[[], AbstractContextManager[None]]
+    """Holds signals back for a moment."""
 
 __all__ = [
     "KEEP",

@@ -20,7 +20,7 @@ from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.publish import building, commit, place, place_link, sweep
 from pleo_extract.lake.record import read_last_run
 from pleo_extract.lake.verify import check_file, check_snapshot, find_strangers, has_columns, verify_lake
-from pleo_extract.refresh import Account
+from pleo_extract.refresh import forget_walks
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _rebuild(layout: Layout, snapshot: Snapshot) -> Manifest:
         rows=sum(entry.rows for entry in entries),
         files=entries,
         library=__version__,
-        accounts=_forget_walks(earlier.accounts) if earlier else {},
+        accounts=forget_walks(earlier.accounts) if earlier else {},
     )
 
 
@@ -150,19 +150,6 @@ def _earlier_manifest(layout: Layout, number: int) -> Manifest | None:
             except LakeError:
                 continue
     return None
-
-
-def _forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:
-    """What is known of jobs stays; where the walks stood is forgotten, so that the next one reads everything."""
-    return {
-        key: Account(
-            name=account.name,
-            full_jobs=account.full_jobs,
-            vanished=account.vanished,
-            rejected=account.rejected,
-        )
-        for key, account in accounts.items()
-    }
 
 
 def _mend_files(layout: Layout, snapshot: Snapshot, still_held: Callable[[], None]) -> list[str]:
@@ -187,7 +174,7 @@ def _mend_files(layout: Layout, snapshot: Snapshot, still_held: Callable[[], Non
         made_at=datetime.now(UTC),
         files=files,
         rows=sum(entry.rows for entry in files),
-        accounts=_forget_walks(manifest.accounts) if broken else manifest.accounts,
+        accounts=forget_walks(manifest.accounts) if broken else manifest.accounts,
     )
     commit(layout, mended, manifest, receipt=manifest.receipt, accounts={}, still_held=still_held)
     return [

@@ -1,0 +1,19 @@
+"""A lake as a Delta table, on disk or in an object store. The only room with deltalake (delta-rs).
+
+The table is partitioned by `created_month` and holds what a Parquet lake's snapshot holds; a version of the table is a
+snapshot. A run merges month by month, puts the new files beside the old ones, and commits them together with its
+receipt and the state of its accounts: Delta's log is the pointer and the manifest. Runs that race are told apart by
+Delta's own commit protocol; who loses reads what the winner wrote and merges again.
+
+    address      a URL or folder, and how it is reached: options, credentials, where copies go
+    translate    delta-rs's errors as ours, without what they may give away
+    table        one version of the table: its files, its state, and its object store
+    copies       data files on this machine
+    table_lake   DeltaLake: the verbs of `lakes.Lake`
+"""
+
+from __future__ import annotations
+
+from pleo_extract.delta.table_lake import DeltaLake
+
+__all__ = ["DeltaLake"]

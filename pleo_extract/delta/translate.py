@@ -1,0 +1,105 @@
+"""delta-rs's errors as ours. What a store says may hold a signed URL or a key's name: of that only its codes are told."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from deltalake.exceptions import (
+    CommitFailedError,
+    DeltaError,
+    DeltaProtocolError,
+    SchemaMismatchError,
+    TableNotFoundError,
+)
+
+from pleo_extract.errors import (
+    ConfigurationError,
+    CredentialsError,
+    LakeError,
+    LakeLocked,
+    PleoExtractError,
+    StorageError,
+    TryLater,
+    escape,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pleo_extract.delta.address import Address
+
+__all__ = ["Conflict", "translated"]
+
+_CODE: Final = re.compile(
+    r"<Code>(\w{1,60})</Code>|x-ms-error-code: (\w{1,60})|\b(?:status|Status)[^\d]{0,20}([345]\d\d)\b"
+)
+_REFUSED: Final = re.compile(
+    r"\b40[13]\b|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|AuthenticationFailed"
+    r"|AuthorizationFailure|Forbidden|Unauthorized|[Cc]redentials? (?:provider|were not|not loaded)|CredentialsNotLoaded"
+    r"|msi|managed identity|no providers in chain",
+)
+_NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|InvalidBucketName|bucket does not exist")
+_SETTING: Final = re.compile(
+    r"[Bb]uilder error|invalid (?:URL|value)|Missing region|Configuration key|Unable to (?:parse|convert)"
+)
+
+
+class Conflict(LakeLocked):
+    """Another writer committed first."""
+
+
+@contextmanager
+def translated(address: Address, verb: str) -> Iterator[None]:
+    """While the store is spoken to; `verb` says what is being done, for the message.
+
+    Raises:
+        Conflict: another writer was first. LakeError: there is no table, or one that is not ours to read.
+        TryLater: the store did not answer properly. CredentialsError, ConfigurationError: it refused.
+        StorageError: the disk did.
+    """
+    try:
+        yield
+    except PleoExtractError:
+        raise
+    except CommitFailedError:
+        raise Conflict(f"another writer has committed to {address.uri} first") from None
+    except TableNotFoundError:
+        raise LakeError(f"there is no lake at {address.uri}") from None
+    except (DeltaProtocolError, SchemaMismatchError) as exc:
+        raise LakeError(f"the Delta table {address.uri} cannot be used: {_first_line(exc)}") from None
+    except (DeltaError, OSError, ValueError) as exc:
+        if address.local is not None:
+            raise _on_disk(address, verb, exc) from exc
+        raise _in_store(address, verb, str(exc)) from None  # it may hold what must not be shown
+
+
+def _on_disk(address: Address, verb: str, exc: Exception) -> PleoExtractError:
+    if isinstance(exc, FileNotFoundError) or "not found" in str(exc).lower():
+        return LakeError(f"cannot {verb} {address.uri}: a file of it is missing ({_first_line(exc)})")
+    if isinstance(exc, OSError):
+        return StorageError(f"cannot {verb} {address.uri}: {_first_line(exc)}. See to the disk and run again")
+    return LakeError(f"cannot {verb} {address.uri}: {_first_line(exc)}")
+
+
+def _in_store(address: Address, verb: str, said: str) -> PleoExtractError:
+    found = [part for match in _CODE.finditer(said) for part in match.groups() if part]
+    codes = f" ({', '.join(dict.fromkeys(found))})" if found else ""
+    if _NO_BUCKET.search(said):
+        return ConfigurationError(f"cannot {verb} {address.uri}: there is no such bucket or container{codes}")
+    if _REFUSED.search(said):
+        return CredentialsError(
+            f"cannot {verb} {address.uri}: the store refuses the credential, or there is none{codes}"
+        )
+    if _SETTING.search(said):
+        return ConfigurationError(f"cannot {verb} {address.uri}: a storage option is missing or wrong")
+    if "not found" in said.lower() or "404" in found:
+        return LakeError(f"cannot {verb} {address.uri}: a file of it is missing{codes}")
+    return TryLater(
+        f"cannot {verb} {address.uri}: the store does not answer properly{codes}; run again later"
+    )
+
+
+def _first_line(exc: Exception) -> str:
+    return escape(str(exc).partition("\n")[0], 200)

@@ -1,0 +1,285 @@
+"""Both kinds of lake behind one set of verbs, chosen at the door: a folder of Parquet, or a Delta table.
+
+A URL, or a folder with a `_delta_log`, is a Delta table; every other path is a folder of Parquet. What is peculiar to
+a kind stays in its room, `lake` or `delta`; `delta` is imported only where there is a Delta table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+
+from pleo_extract import lake as parquet
+from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.lake import Layout, scan_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import timedelta
+
+    import polars as pl
+
+    from pleo_extract.lake import LastRun, Manifest, Snapshot, Staging, Verification
+    from pleo_extract.lake.publish import Shield, Tell
+
+__all__ = [
+    "Format",
+    "Lake",
+    "ParquetLake",
+    "StoreOptions",
+    "is_delta",
+    "open_lake",
+    "scan_lake",
+    "verify_lake",
+]
+
+Format = Literal["parquet", "delta"]
+
+
+class StoreOptions(TypedDict, total=False):
+    """How a Delta table is reached: `storage_options` of its object store, `workspace` for copies of its files."""
+
+    storage_options: Mapping[str, str] | None
+    workspace: str | Path | None
+
+
+class Opened(Protocol):
+    """One whole state of a lake, for reading: its manifest, and its data files on this machine."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the lake says of it."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its data files, in order of month."""
+
+
+class Lake(Protocol):
+    """A lake of either kind.
+
+    Attributes:
+        name: as it was given. layout: the folders of a run on this machine: staging, rejected rows, its record, its lock.
+        catalogue: the DuckDB file that leads other programs to it; None where there is none.
+    """
+
+    name: str
+    layout: Layout
+    catalogue: Path | None
+
+    def exists(self) -> bool:
+        """Whether there is anything."""
+
+    def open(self, as_of: datetime | int | None = None) -> Opened | None:
+        """A state to read, its files looked at; None where nothing was published yet."""
+
+    def last_run(self) -> LastRun | None:
+        """How the last run ended, as far as this machine knows."""
+
+    def verify(self) -> Verification:
+        """Read all of the current state and compare it with what was written."""
+
+    def hold(self) -> AbstractContextManager[Callable[[], None]]:
+        """Hold it for a run; gives a function that raises LakeLocked when that is over."""
+
+    def begin(self) -> Manifest | None:
+        """The state that a run starts from, what killed runs left swept away; None for a new lake."""
+
+    def binding(self, base: Manifest | None, account: str) -> int:
+        """What staged pages of an account are bound to: they are gone on with while this is the same."""
+
+    def scan(self, base: Manifest | None) -> pl.LazyFrame:
+        """The rows that a run starts from."""
+
+    def publish(
+        self,
+        stagings: Sequence[Staging],
+        base: Manifest | None,
+        *,
+        server: str,
+        tell: Tell,
+        still_held: Callable[[], None],
+        shield: Shield,
+    ) -> tuple[Manifest, list[str]]:
+        """Merge what is staged and publish it with what `tell` says; returns the new state and the months written."""
+
+    def is_published(self, manifest: Manifest) -> bool:
+        """Whether this state, told to have been published, was."""
+
+    def tidy(self, manifest: Manifest, *, keep: timedelta, count: int) -> None:
+        """Remove states that were replaced so long ago, and all but the newest `count`."""
+
+
+def is_delta(lake: str | Path) -> bool:
+    """Whether this is a Delta table by its address or by what lies there."""
+    return "://" in str(lake) or (Path(lake) / "_delta_log").is_dir()
+
+
+def open_lake(
+    lake: str | Path,
+    *,
+    kind: Format | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
+    accounts: Sequence[str] = (),
+) -> Lake:
+    """The lake at an address, of the kind that it is, or is to become.
+
+    Args:
+        lake: a folder, or a URL: ``s3://…``, ``az://…``, ``abfss://…``, ``gs://…``.
+        kind: what a new lake is to be; by default what is there, else Delta for a URL and Parquet for a folder.
+        storage_options: how the object store is reached, for a URL only.
+        workspace: where a Delta table's runs keep what is not in the table, and copies of its files.
+        accounts: whom a run is for: runs for others may write to the same Delta table meanwhile.
+
+    Raises:
+        ConfigurationError: it is of the other kind, or the extra `delta` is not installed.
+    """
+    if kind not in (None, "parquet", "delta"):
+        raise UsageError(f"a lake is parquet or delta, not {kind!r}")
+    found = is_delta(lake)
+    if found and kind == "parquet":
+        raise ConfigurationError(f"{lake} is a Delta table; a Parquet lake needs a folder of its own")
+    if not found and kind != "delta":
+        if storage_options or workspace:
+            raise UsageError(
+                "storage options and a workspace belong to a Delta table: s3://…, or format delta"
+            )
+        return ParquetLake(lake)
+    if not found and (Layout(lake).current.is_symlink() or Layout(lake).snapshots.exists()):
+        raise ConfigurationError(f"{lake} is a Parquet lake; a Delta table needs a place of its own")
+    from pleo_extract.delta import DeltaLake  # noqa: PLC0415 - only where there is a Delta table
+
+    return DeltaLake(lake, storage_options=storage_options, workspace=workspace, accounts=accounts)
+
+
+def scan_lake(
+    lake: str | Path,
+    as_of: datetime | int | None = None,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
+) -> pl.LazyFrame:
+    """One whole snapshot of a lake as a LazyFrame, safe beside a running dump.
+
+    Of a Delta table in an object store, the data files that this machine does not have yet are copied to it first.
+
+    Args:
+        lake: the lake's folder, or the URL or folder of a Delta table.
+        as_of: the snapshot that was current at this instant, or the snapshot of this number; the current one by default.
+            The number of a Delta table's snapshot is its version.
+        storage_options: how the object store is reached, as for delta-rs; credentials are also found in the environment.
+        workspace: where the copies are kept; by default in the user's cache.
+
+    Returns:
+        One row a job, with the columns of `pleo_extract.COLUMNS`; no rows for a lake without a snapshot.
+
+    Raises:
+        LakeError: there is no such folder, or it is not a lake. UsageError: no such snapshot is kept.
+    """
+    opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
+    return scan_files(opened.files if opened else ())
+
+
+def verify_lake(
+    lake: str | Path,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
+) -> Verification:
+    """Read the current snapshot in full and compare it with what was written.
+
+    Checked: the pointer, the manifest, each file's size and sha256, columns and types, the month each row is filed
+    under, and that no (company_id, id) occurs twice, across months too. A file in the snapshot that no manifest names
+    is a problem, since a glob reads it; one elsewhere in the lake is reported as foreign. Of a Delta table the log is
+    the manifest, and the sums are those in the names of its files.
+
+    Raises:
+        LakeError: there is no lake.
+    """
+    return open_lake(lake, storage_options=storage_options, workspace=workspace).verify()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    manifest: Manifest
+    files: tuple[Path, ...]
+
+
+class ParquetLake:
+    """A folder of Parquet in immutable snapshots; see `lake`."""
+
+    def __init__(self, lake: str | Path) -> None:
+        self.name = str(lake)
+        self.layout = Layout(lake)
+        self.catalogue: Path | None = self.layout.root / "jobs.duckdb"
+
+    def exists(self) -> bool:
+        """See `Lake`."""
+        return self.layout.root.is_dir()
+
+    def open(self, as_of: datetime | int | None = None) -> Opened | None:
+        """See `Lake`."""
+        snapshot = parquet.open_snapshot(self.name, as_of)
+        if snapshot is None:
+            return None
+        return _Opened(self.layout.manifest(snapshot.number), tuple(snapshot.files()))
+
+    def last_run(self) -> LastRun | None:
+        """See `Lake`."""
+        return parquet.read_last_run(self.layout)
+
+    def verify(self) -> Verification:
+        """See `Lake`."""
+        return parquet.verify_lake(self.name)
+
+    def hold(self) -> AbstractContextManager[Callable[[], None]]:
+        """See `Lake`."""
+        return parquet.hold_lock(self.layout)
+
+    def begin(self) -> Manifest | None:
+        """See `Lake`."""
+        snapshot: Snapshot | None = parquet.finish_first(self.layout)
+        base = self.layout.manifest(snapshot.number) if snapshot else None
+        parquet.sweep(self.layout, snapshot, now=datetime.now(UTC))
+        return base
+
+    def binding(self, base: Manifest | None, account: str) -> int:  # noqa: ARG002 - one writer: the snapshot says it
+        """See `Lake`."""
+        return base.snapshot if base else 0
+
+    def scan(self, base: Manifest | None) -> pl.LazyFrame:
+        """See `Lake`."""
+        return self.layout.scan(base.snapshot if base else None)
+
+    def publish(
+        self,
+        stagings: Sequence[Staging],
+        base: Manifest | None,
+        *,
+        server: str,
+        tell: Tell,
+        still_held: Callable[[], None],
+        shield: Shield,
+    ) -> tuple[Manifest, list[str]]:
+        """See `Lake`."""
+        with shield():
+            manifest, written = parquet.publish(self.layout, stagings, base, server=server)
+            receipt, accounts = tell(manifest, base, written)
+            parquet.commit(
+                self.layout, manifest, base, receipt=receipt, accounts=accounts, still_held=still_held
+            )
+            for staging in stagings:
+                staging.clear()
+        return manifest, written
+
+    def is_published(self, manifest: Manifest) -> bool:
+        """See `Lake`."""
+        return self.layout.current.resolve() == self.layout.snapshot_folder(manifest.snapshot).resolve()
+
+    def tidy(self, manifest: Manifest, *, keep: timedelta, count: int) -> None:
+        """See `Lake`."""
+        parquet.prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=keep, count=count)
