@@ -151,8 +151,12 @@ def open_lake(
         return ParquetLake(lake)
     if not found and (Layout(lake).current.is_symlink() or Layout(lake).snapshots.exists()):
         raise ConfigurationError(f"{lake} is a Parquet lake; a Delta table needs a place of its own")
-    from pleo_extract.delta import DeltaLake  # noqa: PLC0415 - only where there is a Delta table
-
+    try:
+        from pleo_extract.delta import DeltaLake  # noqa: PLC0415 - only where there is a Delta table
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(
+            f"{lake} is a Delta table, and {exc.name} is not installed: pip install 'pleo-extract[delta]'"
+        ) from exc
     return DeltaLake(lake, storage_options=storage_options, workspace=workspace, accounts=accounts)
 
 

@@ -10,6 +10,7 @@ import click
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.span import Span
+from pleo_extract.cli.store import store_options
 from pleo_extract.errors import ConfigurationError, UsageError, amount, escape
 from pleo_extract.pace import RATE
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pleo_extract.extract import DumpOptions, Receipt
+    from pleo_extract.lakes import Format, StoreOptions
 
 __all__ = ["dump", "tell_receipt"]
 
@@ -26,11 +28,19 @@ Examples:
   pleo-extract dump data/acme --company-id 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11
   pleo-extract dump data/export_jobs --rate 200 --deadline 900 --quiet
   pleo-extract dump sandbox/jobs --base-url http://127.0.0.1:8080
+  pleo-extract dump sandbox/table --format delta --base-url http://127.0.0.1:8080
 """
 
 
 @click.command(epilog=EXAMPLES, short_help="Bring a lake of Parquet up to date")
 @click.argument("lake", type=LakeFolder())
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["parquet", "delta"]),
+    help="What a new lake is to be [default: delta for a URL, parquet for a folder]",
+)
+@store_options
 @click.option(
     "--base-url", metavar="URL", help="production, staging, or a URL [default: PLEO_BASE_URL or production]"
 )
@@ -105,7 +115,9 @@ Examples:
 )
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something is wrong")
 def dump(
-    lake: Path,
+    lake: str | Path,
+    store: StoreOptions,
+    kind: Format | None,
     base_url: str | None,
     company_id: str | None,
     rate: int,
@@ -127,7 +139,8 @@ def dump(
 ) -> None:
     """Bring the Parquet in LAKE up to date with every export job.
 
-    Published whole or not at all; readers may read meanwhile. LAKE is made where there is none. The first dump reads
+    LAKE is a folder, or the URL of a Delta table (s3://, az://, gs://); it is made where there is none. Published whole
+    or not at all; readers may read meanwhile. The first dump reads
     everything, later ones what can have changed. A run that was cut short is gone on with.
     """
     from pleo_extract.client import Client
@@ -144,6 +157,9 @@ def dump(
         "max_requests": max_requests,
         "keep": keep_for,
     }
+    options.update(store)  # type: ignore[typeddict-item] # its keys are among those of the options
+    if kind is not None:
+        options["format"] = kind
     if keep is not None:
         options["keep_count"] = keep
     progress = False if quiet or log_format == "json" else None
@@ -165,11 +181,11 @@ def dump(
             click.echo(tell_receipt(receipt))
     finally:
         if metrics is not None:
-            _write_metrics(metrics, lake)
+            _write_metrics(metrics, lake, store)
 
 
 def _dump_many(
-    lake: Path,
+    lake: str | Path,
     path: Path,
     given: dict[str, object],
     options: DumpOptions,
@@ -200,11 +216,11 @@ def _dump_many(
         raise SystemExit(whole.code)
 
 
-def _write_metrics(path: Path, lake: Path) -> None:
+def _write_metrics(path: Path, lake: str | Path, store: StoreOptions) -> None:
     from pleo_extract.cli.metrics import write_metrics
-    from pleo_extract.lake import Layout, read_last_run
+    from pleo_extract.lakes import open_lake
 
-    last = read_last_run(Layout(lake))
+    last = open_lake(lake, **store).last_run()
     if last is not None:
         write_metrics(path, lake, last)
 

@@ -1,4 +1,4 @@
-"""The folder of a lake as people type it."""
+"""The folder of a lake, or its URL, as people type it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class LakeFolder(click.Path):
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
-        """The path."""
+        """The path; a URL as it is."""
         if isinstance(value, str) and not value.strip():
             self.fail("the folder's name is empty; is a variable not set?", param, ctx)
+        if isinstance(value, str) and "://" in value:
+            return value
         return super().convert(value, param, ctx)

@@ -39,7 +39,7 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float]], ...]] = (
 )
 
 
-def write_metrics(path: Path, lake: Path, run: LastRun) -> None:
+def write_metrics(path: Path, lake: str | Path, run: LastRun) -> None:
     """Write the file, whole or not at all.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.cli.store import store_options
 from pleo_extract.errors import PleoExtractError, UsageError, amount, escape, worst_code
 from pleo_extract.pace import RATE
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pleo_extract.extract import DumpPlan
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["plan"]
 
@@ -24,6 +26,7 @@ __all__ = ["plan"]
     epilog="\b\nExample:\n  PLEO_API_KEY=… pleo-extract plan data/export_jobs",
 )
 @click.argument("lake", type=LakeFolder())
+@store_options
 @click.option(
     "--base-url", metavar="URL", help="production, staging, or a URL [default: PLEO_BASE_URL or production]"
 )
@@ -44,7 +47,13 @@ __all__ = ["plan"]
 )
 @click.option("--full", is_flag=True, help="As if a full walk were asked for")
 def plan(
-    lake: Path, base_url: str | None, company_id: str | None, rate: int, accounts: Path | None, full: bool
+    lake: str | Path,
+    store: StoreOptions,
+    base_url: str | None,
+    company_id: str | None,
+    rate: int,
+    accounts: Path | None,
+    full: bool,
 ) -> None:
     """Ask the server once and say what a dump to LAKE would take. Nothing is written.
 
@@ -60,13 +69,13 @@ def plan(
             raise UsageError(
                 f"{given} and --accounts exclude each other: the accounts file says it for each company"
             )
-        _plan_many(lake, accounts, full=full)
+        _plan_many(lake, accounts, full=full, store=store)
         return
     with Client(base_url, company_id=company_id, rate=rate) as client:
-        click.echo(_tell(plan_dump(lake, client=client, full=full)))
+        click.echo(_tell(plan_dump(lake, client=client, full=full, **store)))
 
 
-def _plan_many(lake: Path, path: Path, *, full: bool) -> None:
+def _plan_many(lake: str | Path, path: Path, *, full: bool, store: StoreOptions) -> None:
     """A line for each company, then their sum; a company that cannot be asked is named, and the others are planned."""
     from pleo_extract.client import read_accounts
     from pleo_extract.extract import plan_dump
@@ -78,7 +87,7 @@ def _plan_many(lake: Path, path: Path, *, full: bool) -> None:
         for entry in entries:
             try:
                 with entry.open() as client:
-                    found.append((entry.name, plan_dump(lake, client=client, full=full)))
+                    found.append((entry.name, plan_dump(lake, client=client, full=full, **store)))
             except PleoExtractError as exc:
                 codes.append(exc.code)
                 click.echo(f"pleo-extract: {entry.name}: {exc.tell()} (code {exc.code})", err=True)

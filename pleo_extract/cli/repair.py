@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.errors import escape
+from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,12 +20,17 @@ __all__ = ["repair"]
     epilog="\b\nExample:\n  pleo-extract repair data/export_jobs && pleo-extract dump data/export_jobs",
 )
 @click.argument("lake", type=LakeFolder())
-def repair(lake: Path) -> None:
+def repair(lake: str | Path) -> None:
     """Make LAKE readable again after files of it were lost or damaged.
 
     What is intact is kept; the next dump reads everything again and brings back the rest.
     """
     from pleo_extract.lake import repair_lake
+    from pleo_extract.lakes import is_delta
 
+    if is_delta(lake):
+        raise UsageError(
+            f"{lake} is a Delta table: delta-rs and Spark have their own RESTORE and FSCK REPAIR"
+        )
     for line in repair_lake(lake).done:
         click.echo(escape(line, 500))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.cli.store import store_options
+
+if TYPE_CHECKING:
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["report"]
 
@@ -21,6 +26,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES, short_help="Put a lake's answers on one page to send or print")
 @click.argument("lake", type=LakeFolder())
+@store_options
 @click.option(
     "--output",
     "-o",
@@ -41,7 +47,12 @@ Examples:
     "--until", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Jobs created before this day"
 )
 def report(
-    lake: Path, output: Path, company_id: str | None, since: datetime | None, until: datetime | None
+    lake: str | Path,
+    store: StoreOptions,
+    output: Path,
+    company_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
 ) -> None:
     """Put the answers of LAKE on one page: how many exports, how long, how often they fail and why.
 
@@ -50,5 +61,5 @@ def report(
     from pleo_extract.report import write_report
 
     bounds = [bound and bound.replace(tzinfo=UTC) for bound in (since, until)]
-    path = write_report(lake, output, company_id=company_id, since=bounds[0], until=bounds[1])
+    path = write_report(lake, output, company_id=company_id, since=bounds[0], until=bounds[1], **store)
     click.echo(f"{path}: {path.stat().st_size / 1000:,.0f} kB")

@@ -13,10 +13,13 @@ import click
 
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.screen import fit_terminal
+from pleo_extract.cli.store import store_options
 from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
     import duckdb
+
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["sql"]
 
@@ -40,6 +43,7 @@ Examples:
     show_default=True,
     help="The lake's folder",
 )
+@store_options
 @click.option(
     "--file",
     "-f",
@@ -82,7 +86,8 @@ Examples:
 @click.option("--describe", metavar="NAME", help="Define one of them")
 def sql(
     query: str | None,
-    lake: Path,
+    lake: str | Path,
+    store: StoreOptions,
     script: TextIO | None,
     params: tuple[str, ...],
     kind: str,
@@ -109,7 +114,7 @@ def sql(
     from pleo_extract.warehouse import answer
 
     text = query if query is not None else script.read() if script else ""
-    con = connect(lake, _read_as_of(as_of), locked=True, allow=allow)
+    con = connect(lake, _read_as_of(as_of), locked=True, allow=allow, **store)
     values = _read_params(params)
     try:
         for company in _name_strangers(con, text, values):

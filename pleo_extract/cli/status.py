@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.cli.store import store_options
 from pleo_extract.errors import escape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.extract import LakeStatus
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["status"]
 
@@ -24,8 +26,9 @@ __all__ = ["status"]
     epilog="\b\nExamples:\n  pleo-extract status data/export_jobs\n  pleo-extract status data/export_jobs --json",
 )
 @click.argument("lake", type=LakeFolder())
+@store_options
 @click.option("--json", "as_json", is_flag=True, help="All of it, as JSON")
-def status(lake: Path, as_json: bool) -> None:
+def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
     """Say how fresh LAKE is, what it holds and how the last run ended.
 
     Nothing is asked of the server.
@@ -34,7 +37,7 @@ def status(lake: Path, as_json: bool) -> None:
 
     from pleo_extract.extract import read_status
 
-    found = read_status(lake)
+    found = read_status(lake, **store)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(dataclasses.asdict(found)), indent=2))
     else:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.cli.store import store_options
 from pleo_extract.errors import LakeError, amount, escape
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["verify"]
 
@@ -20,18 +23,20 @@ __all__ = ["verify"]
     short_help="Compare a lake with what was written",
 )
 @click.argument("lake", type=LakeFolder())
-def verify(lake: Path) -> None:
+@store_options
+def verify(lake: str | Path, store: StoreOptions) -> None:
     """Read all of LAKE and compare it with what was written: files, sums, columns, keys.
 
     Ends with 65 where something is not as it was written.
     """
-    from pleo_extract.lakes import verify_lake
+    from pleo_extract.lakes import is_delta, verify_lake
 
-    found = verify_lake(lake)
+    found = verify_lake(lake, **store)
     for problem in found.problems:
         click.echo(escape(problem, 500))
     if not found.ok:
-        raise LakeError(f"{lake}: {len(found.problems)} problem(s). Run: pleo-extract repair {lake}")
+        mend = "see the documentation of stores" if is_delta(lake) else f"Run: pleo-extract repair {lake}"
+        raise LakeError(f"{lake}: {len(found.problems)} problem(s). {mend}")
     click.echo(
         f"{lake}: snapshot {found.snapshot}, {amount(found.files, 'file')}, {amount(found.rows, 'job')}, all as written"
     )

@@ -17,18 +17,21 @@ from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Address", "is_secret", "read_address"]
+__all__ = ["Address", "read_address"]
 
 AZURE: Final = ("az", "azure", "abfs", "abfss", "adl")
 GOOGLE: Final = ("gs",)
-SCHEMES: Final = ("s3", "s3a", *AZURE, *GOOGLE)
+AMAZON: Final = ("s3", "s3a")
+SCHEMES: Final = (*AMAZON, *AZURE, *GOOGLE)
 DEFAULTS: Final = {"max_retries": "6", "retry_timeout": "60s", "timeout": "60s", "connect_timeout": "10s"}
 """Bounds of one request to the store and of its repetitions; options of the same name go before."""
 INSTANCE_METADATA: Final = "instance_metadata"
 """Our own option: a metadata service may be asked for credentials."""
 NOWHERE: Final = "http://127.0.0.1:9"
 """Loopback's discard port: where a metadata service is looked for that must not be asked."""
-SECRET_WORDS: Final = ("key", "secret", "token", "password", "sas", "credential")
+SWITCH: Final = "AWS_EC2_METADATA_DISABLED"
+OURS: Final = "True"
+"""As nobody else spells it: so it is known who has set it. The SDK does not mind."""
 KNOWN: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     AZURE: (
         "account_key",
@@ -91,21 +94,15 @@ def read_address(
     given = {str(key): str(value) for key, value in (options or {}).items()}
     asks = given.pop(INSTANCE_METADATA, "false").lower() in ("true", "1", "yes")
     _check_endpoints(given)
+    if scheme in AMAZON:
+        _switch_off(asks=asks)
     if not asks:
         _require_credentials(scheme, given)
         given |= _without_metadata(scheme, given)
-    else:
-        given.setdefault("aws_ec2_metadata_disabled", "false")
     home = (
         Path(workspace).absolute() if workspace else _cache() / hashlib.sha256(uri.encode()).hexdigest()[:16]
     )
     return Address(uri=uri, local=None, home=home, options={**DEFAULTS, **given})
-
-
-def is_secret(name: str) -> bool:
-    """Whether an option of this name may hold a secret, which has no place on a command line."""
-    lowered = name.lower()
-    return any(word in lowered for word in SECRET_WORDS) and not lowered.endswith("_file")
 
 
 def _check_url(text: str) -> str:
@@ -153,10 +150,20 @@ def _require_credentials(scheme: str, options: Mapping[str, str]) -> None:
 
 
 def _without_metadata(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
-    """Options that keep a client from asking, where credentials are named and yet of no use."""
-    mine = {"s3": {"aws_ec2_metadata_disabled": "true"}, "s3a": {"aws_ec2_metadata_disabled": "true"}}
-    found = mine.get(scheme, {"azure_msi_endpoint": NOWHERE} if scheme in AZURE else {})
-    return {name: value for name, value in found.items() if name not in {each.lower() for each in options}}
+    """Options that keep a client from asking a metadata service, unless one of the same name is given."""
+    nowhere = {"azure_msi_endpoint": NOWHERE} if scheme in AZURE else {}
+    if scheme in AMAZON:
+        nowhere = {"aws_metadata_endpoint": NOWHERE}
+    return {name: value for name, value in nowhere.items() if name not in {each.lower() for each in options}}
+
+
+def _switch_off(*, asks: bool) -> None:
+    """Amazon's own switch, which its SDK obeys and no option sets. What the user has set stays."""
+    if asks:
+        if os.environ.get(SWITCH) == OURS:
+            del os.environ[SWITCH]
+    else:
+        os.environ.setdefault(SWITCH, OURS)
 
 
 def _cache() -> Path:

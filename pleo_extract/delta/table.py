@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.delta.address import Address
 
-__all__ = ["MONTH", "State", "Table", "create_table", "sum_in", "table_exists"]
+__all__ = ["MONTH", "State", "Table", "create_table", "sum_in"]
 
 MONTH: Final = "created_month"
 APP: Final = "pleo_extract"
@@ -79,12 +79,6 @@ class _Found:
     made_at: datetime
 
 
-def table_exists(address: Address) -> bool:
-    """Whether there is a Delta table."""
-    with translated(address, "look for"):
-        return bool(DeltaTable.is_deltatable(address.uri, address.options))
-
-
 def create_table(address: Address, server: str) -> None:
     """An empty table, bound to a server; one that is there already is left as it is."""
     schema = Schema.from_arrow(pl.DataFrame(schema=COLUMNS).to_arrow().schema)
@@ -124,6 +118,7 @@ class Table:
         found = self._find_state()
         self.state = found.state
         files = self._files()
+        self._sized = self._open_sized(files)
         accounts = found.state.accounts if found.state else {}
         self.manifest = Manifest(
             format=FORMAT,
@@ -144,13 +139,13 @@ class Table:
             LakeError: it is missing, or not as long.
         """
         with translated(self.address, f"read {path} of"):
-            data = bytes(self._handler.open_input_file(path).read(size))
+            data = bytes(self._sized.open_input_file(path).read(size))
         if len(data) != size:
             raise LakeError(f"{path} of {self.address.uri} has {len(data)} bytes, not {size}")
         return data
 
     def write(self, path: str, data: bytes) -> None:
-        """A new file, whole or not at all: one request, or synced on disk."""
+        """A new file, whole or not at all; synced where it is on disk."""
         if self.address.local is not None:
             target = self.address.local / path
             disk.make_folder(target.parent)
@@ -264,6 +259,12 @@ class Table:
                 )
             entries.append(FileEntry(path=path, rows=rows, bytes=size, sha256=sum_in(path)))
         return entries
+
+    def _open_sized(self, files: Sequence[FileEntry]) -> DeltaFileSystemHandler:
+        """The store, told how long the files are: else it asks, and holds up all threads meanwhile."""
+        with translated(self.address, "read"):
+            sizes = {entry.path: entry.bytes for entry in files}
+            return DeltaFileSystemHandler(self.address.uri, self.address.options, sizes)
 
     def _find_state(self) -> _Found:
         untouched, made_at = True, None

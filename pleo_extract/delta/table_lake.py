@@ -17,8 +17,8 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.copies import check_sum, keep_copy, path_of, place_files, remove_stale
-from pleo_extract.delta.table import State, Table, create_table, table_exists
-from pleo_extract.delta.translate import Conflict
+from pleo_extract.delta.table import State, Table, create_table
+from pleo_extract.delta.translate import Conflict, NoTable
 from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError, TryLater
 from pleo_extract.lake import (
     FORMAT,
@@ -49,7 +49,7 @@ __all__ = ["DeltaLake"]
 TRIES: Final = 5
 """How often a run that was not the first merges again."""
 FILE_ROWS: Final = 100_000
-"""Rows of a file at most: so it is some megabytes, and one request, not an upload in parts that a kill leaves behind."""
+"""Rows of a file at most: some megabytes. A month that grows at its end keeps the files before."""
 VACUUM_EVERY: Final = timedelta(days=1)
 LEAST_KEEP: Final = timedelta(hours=1)
 """Files younger than this may be another run's that has not committed yet."""
@@ -103,7 +103,11 @@ class DeltaLake:
 
     def exists(self) -> bool:
         """See `Lake`."""
-        return table_exists(self._address)
+        try:
+            self._base = Table(self._address)
+        except NoTable:
+            return False
+        return True
 
     def open(self, as_of: datetime | int | None = None) -> _Opened | None:
         """See `Lake`."""
@@ -138,9 +142,9 @@ class DeltaLake:
         sweep(self.layout, None, now=datetime.now(UTC))
         if not self.exists():
             return None
-        self._base = Table(self._address)
-        place_files(self._base, self._base.manifest.files)
-        return self._overlaid(self._base)
+        table = self._table()
+        place_files(table, table.manifest.files)
+        return self._overlaid(table)
 
     def binding(self, base: Manifest | None, account: str) -> int:
         """See `Lake`. Others commit to the table all the time; what counts is when this account was last published."""
@@ -165,6 +169,7 @@ class DeltaLake:
     ) -> tuple[Manifest, list[str]]:
         """See `Lake`. Who loses a race merges what is staged into what the winner has made, five times at most."""
         run = secrets.token_hex(16)
+        last: BaseException | None = None
         for _ in range(TRIES):
             still_held()
             if base is None:
@@ -188,6 +193,7 @@ class DeltaLake:
                     for staging in stagings:
                         staging.clear()
             except Conflict as exc:
+                last = exc.__cause__
                 if not self._unsure:
                     self._discard(table, change)
                 _log.info("%s; merging again", exc)
@@ -200,6 +206,8 @@ class DeltaLake:
                     self._discard(table, change)
                 raise
             return planned, change.months
+        if isinstance(last, TryLater):
+            raise last
         raise LakeLocked(
             f"other writers have committed to {self.name} first, {TRIES} times running; run again later"
         )
@@ -221,7 +229,7 @@ class DeltaLake:
         remove_stale(self._table(), manifest.files)
 
     def _table(self) -> Table:
-        assert self._base is not None, "begin and publish open it"
+        assert self._base is not None, "exists and publish open it"
         return self._base
 
     def _refuse_other(self, table: Table, server: str) -> None:
@@ -305,15 +313,20 @@ class DeltaLake:
         Raises:
             Conflict: another run was first. TryLater: whether it is committed cannot be known.
         """
+        self._unsure, before = True, self._unsure
         try:
             table.commit(change.new, change.old, state)
         except (Conflict, TryLater) as exc:
-            self._unsure = self._unsure or isinstance(exc, TryLater)
             found = self._find(state.run, table.version, exc)
             if found is None:
+                self._unsure = before or isinstance(exc, TryLater)
                 raise Conflict(f"the commit to {self.name} did not get through") from exc
             return found
-        found = Table(self._address).find_commit(state.run, table.version)
+        try:
+            found = Table(self._address).find_commit(state.run, table.version)
+        except PleoExtractError as exc:
+            _log.warning("committed; the version is not certain: %s", exc)
+            found = None
         return found if found is not None else table.version + 1
 
     def _find(self, run: str, after: int, failure: PleoExtractError) -> int | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.delta.address import Address
 
-__all__ = ["Conflict", "translated"]
+__all__ = ["Conflict", "NoTable", "translated"]
 
 _CODE: Final = re.compile(
     r"<Code>(\w{1,60})</Code>|x-ms-error-code: (\w{1,60})|\b(?:status|Status)[^\d]{0,20}([345]\d\d)\b"
@@ -38,7 +38,7 @@ _CODE: Final = re.compile(
 _REFUSED: Final = re.compile(
     r"\b40[13]\b|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|AuthenticationFailed"
     r"|AuthorizationFailure|Forbidden|Unauthorized|[Cc]redentials? (?:provider|were not|not loaded)|CredentialsNotLoaded"
-    r"|msi|managed identity|no providers in chain",
+    r"|latest/api/token|/metadata/identity|computeMetadata|127\.0\.0\.1:9/|^Operation not supported"
 )
 _NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|InvalidBucketName|bucket does not exist")
 _SETTING: Final = re.compile(
@@ -48,6 +48,10 @@ _SETTING: Final = re.compile(
 
 class Conflict(LakeLocked):
     """Another writer committed first."""
+
+
+class NoTable(LakeError):
+    """There is no Delta table."""
 
 
 @contextmanager
@@ -66,7 +70,9 @@ def translated(address: Address, verb: str) -> Iterator[None]:
     except CommitFailedError:
         raise Conflict(f"another writer has committed to {address.uri} first") from None
     except TableNotFoundError:
-        raise LakeError(f"there is no lake at {address.uri}") from None
+        raise NoTable(
+            f"there is no lake at {address.uri}; make one with: pleo-extract dump {address.uri}"
+        ) from None
     except (DeltaProtocolError, SchemaMismatchError) as exc:
         raise LakeError(f"the Delta table {address.uri} cannot be used: {_first_line(exc)}") from None
     except (DeltaError, OSError, ValueError) as exc:

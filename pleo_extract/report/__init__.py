@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 from uuid import UUID
 
 from pleo_extract.errors import StorageError, UsageError
@@ -32,6 +32,8 @@ from pleo_extract.report.window import read_bound
 
 if TYPE_CHECKING:
     from datetime import date, datetime
+
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["write_report"]
 
@@ -43,6 +45,7 @@ def write_report(
     company_id: str | None = None,
     since: date | datetime | None = None,
     until: date | datetime | None = None,
+    **store: Unpack[StoreOptions],
 ) -> Path:
     """Write a report on a lake's export jobs: one HTML file, without script, that loads nothing.
 
@@ -50,11 +53,12 @@ def write_report(
     with it, both begin there. The file is put in place whole.
 
     Args:
-        lake: the lake's folder.
+        lake: the lake's folder, or the URL or folder of a Delta table.
         path: the file to write; one that is there is replaced.
         company_id: only this company's jobs.
         since: only jobs created from then on; a date begins at midnight, UTC.
         until: only jobs created before then.
+        **store: storage_options, workspace; see `scan_lake`.
 
     Returns:
         The path.
@@ -67,7 +71,7 @@ def write_report(
     first, last = read_bound(since, "since"), read_bound(until, "until")
     if first and last and first >= last:
         raise UsageError(f"since {first:%Y-%m-%d} is not before until {last:%Y-%m-%d}")
-    figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last)
+    figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last, store=store)
     return _write_whole(Path(path), render(figures))
 
 

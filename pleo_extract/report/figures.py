@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from pleo_extract.extract import LakeStatus
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["Figures", "Headline", "ask_lake"]
 
@@ -131,15 +132,20 @@ class Figures:
 
 
 def ask_lake(
-    lake: str | Path, *, company_id: str | None, since: datetime | None, until: datetime | None
+    lake: str | Path,
+    *,
+    company_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    store: StoreOptions,
 ) -> Figures:
     """Ask one snapshot of a lake for all that a report shows.
 
     Raises:
         LakeError: there is no such lake, or it is broken.
     """
-    status = read_status(lake)
-    con = connect(lake, status.snapshot or None)
+    status = read_status(lake, **store)
+    con = connect(lake, status.snapshot or None, **store)
     try:
         ask = _Asker(con, {"company_id": company_id, "since": since, "until": until})
         names = {row["id"]: row["name"] for row in ask("from companies").iter_rows(named=True)}

@@ -1,0 +1,513 @@
+"""The lake as a Delta table, on disk: what a Parquet lake promises, and what several writers may do."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from pleo_extract import Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
+from pleo_extract.delta.address import read_address
+from pleo_extract.delta.table import Table
+from pleo_extract.delta.translate import translated
+from pleo_extract.errors import (
+    ConfigurationError,
+    CredentialsError,
+    LakeError,
+    LakeLocked,
+    PleoExtractError,
+    TryLater,
+    UsageError,
+)
+from pleo_extract.extract import dump_accounts, plan_dump, read_status
+from pleo_extract.lakes import is_delta, open_lake
+from pleo_extract.refresh import created_month
+from pleo_extract.report import write_report
+from pleo_extract.sandbox import API_KEY, Sandbox, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pleo_extract.client import AccountEntry
+    from pleo_extract.extract import Receipt
+
+DAY = 86_400.0
+URL = "http://127.0.0.1:1"
+
+
+class Home:
+    """A world, and a Delta table of it at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.world = World(jobs=400, days=60)
+        self.sandbox = Sandbox(self.world)
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client of its server."""
+        with Client(URL, api_key=API_KEY, transport=self.sandbox, rate=10_000_000) as client:
+            yield client
+
+    def dump(self, **options: Any) -> Receipt:
+        """Dump to the table."""
+        options.setdefault("format", "delta")
+        with self.client() as client:
+            return dump_export_jobs(self.path, client=client, **options)
+
+    def truth(self) -> pl.DataFrame:
+        """What the server lists now."""
+        with self.client() as client:
+            return load_export_jobs(client=client).sort("id")
+
+    def lake(self, as_of: datetime | int | None = None) -> pl.DataFrame:
+        """What the table holds."""
+        return scan_lake(self.path, as_of).collect().sort("id")
+
+    def is_right(self) -> bool:
+        """Whether the table holds what the server lists, and is as it was written."""
+        same = self.lake().drop("expires_in").equals(self.truth().drop("expires_in"))
+        return same and verify_lake(self.path).ok
+
+    def table(self) -> DeltaTable:
+        """As delta-rs sees it."""
+        return DeltaTable(self.path)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A world, nothing dumped yet."""
+    return Home(tmp_path / "table")
+
+
+def _before(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, times: int = 1) -> None:
+    """Before the next commits, something else happens."""
+    commit, left = Table.commit, [times]
+
+    def commit_after(table: Table, *given: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            what()
+        commit(table, *given)
+
+    monkeypatch.setattr(Table, "commit", commit_after)
+
+
+def test_dump_refresh_and_nothing_new(home: Home) -> None:
+    """The first dump is version 1, a refresh the next; where nothing is new there is no new version, and it is known."""
+    first = home.dump()
+    assert (first.mode, first.snapshot, first.published, first.code) == ("full", 1, True, 0)
+    assert home.is_right()
+    home.world.advance(2 * DAY)
+    second = home.dump()
+    assert (second.mode, second.snapshot, second.published) == ("refresh", 2, True)
+    assert home.is_right()
+    third = home.dump(full=True)
+    assert (third.mode, third.snapshot, third.published) == ("full", 2, False)
+    assert home.table().version() == 2
+    status = read_status(home.path)
+    assert status.accounts[0].full_at is not None
+    assert status.accounts[0].full_at > status.made_at  # type: ignore[operator]
+    assert home.dump().mode == "refresh"
+
+
+def test_other_programs_read_it(home: Home) -> None:
+    """It is a Delta table by month, of any Delta reader, with the columns of a Parquet lake and no others beside the month."""
+    home.dump()
+    with home.client() as client:
+        dump_export_jobs(home.path.with_name("parquet"), client=client)
+    read = pl.scan_delta(str(home.path)).collect().sort("id")
+    assert home.table().metadata().partition_columns == ["created_month"]
+    assert read["created_month"].to_list() == read.select(created_month()).to_series().to_list()
+    assert read.drop("created_month").equals(scan_lake(home.path.with_name("parquet")).collect().sort("id"))
+    assert read.drop("created_month").equals(home.lake())
+
+
+def test_unchanged_files_stay(home: Home) -> None:
+    """A refresh writes the months that changed and leaves the files of the others."""
+    home.dump()
+    before = set(home.table().file_uris())
+    home.world.advance(DAY)
+    receipt = home.dump()
+    after = set(home.table().file_uris())
+    assert receipt.months_written
+    assert {uri.split("created_month=")[1][:7] for uri in before ^ after} == set(receipt.months_written)
+
+
+def test_receipt_and_state_are_in_the_commit(home: Home) -> None:
+    """Another machine, with nothing but the table, goes on with a refresh, and knows the last receipt."""
+    receipt = home.dump(workspace=home.path.with_name("one"))
+    manifest = open_lake(home.path, workspace=home.path.with_name("two")).open().manifest  # type: ignore[union-attr]
+    assert manifest.receipt["run"] == receipt.run
+    assert manifest.server == URL
+    home.world.advance(DAY)
+    assert home.dump(workspace=home.path.with_name("two")).mode == "refresh"
+    assert home.is_right()
+
+
+def test_as_of_by_version_and_by_time(home: Home) -> None:
+    """Older versions are read by number and by instant; those that are not there are a usage error."""
+    home.dump()
+    then, old = datetime.now(UTC), home.lake()
+    home.world.advance(2 * DAY)
+    home.dump()
+    assert home.lake().height > old.height
+    assert home.lake(1).equals(home.lake(then))
+    assert home.lake(1).equals(old)
+    assert connect(home.path, 1).sql("select count(*) from export_jobs").fetchall() == [(old.height,)]
+    for wrong in (7, -1, then - timedelta(days=1), then.replace(tzinfo=None)):
+        with pytest.raises(UsageError):
+            home.lake(wrong)
+
+
+def test_everything_works_on_it(home: Home, tmp_path: Path) -> None:
+    """`connect`, `plan`, `status`, `report` and `verify` take it as they take a Parquet lake."""
+    with home.client() as client:
+        assert plan_dump(home.path, client=client).mode == "full"
+    home.dump()
+    jobs = home.lake().height
+    with contextlib.closing(connect(home.path, locked=True)) as con:
+        assert con.sql("select sum(jobs) from failure_rates('all')").fetchall() == [(jobs,)]
+    with home.client() as client:
+        assert plan_dump(home.path, client=client).known == jobs
+    status = read_status(home.path)
+    assert (status.rows, status.snapshot, status.last_run and status.last_run.code) == (jobs, 1, 0)
+    assert write_report(home.path, tmp_path / "report.html").stat().st_size > 10_000
+    found = verify_lake(home.path)
+    assert (found.ok, found.rows, found.snapshot) == (True, jobs, 1)
+
+
+def test_a_list_without_jobs(home: Home) -> None:
+    """Nothing to read is published as nothing, once."""
+    home.sandbox = Sandbox(World(jobs=0, days=1))
+    assert (home.dump().snapshot, home.dump().snapshot) == (1, 1)
+    assert home.lake().height == 0
+    assert verify_lake(home.path).ok
+
+
+def test_the_kinds_keep_apart(home: Home, tmp_path: Path) -> None:
+    """A lake is recognised by itself, and neither kind is made where the other is."""
+    home.dump()
+    assert home.dump(format=None).snapshot == 1
+    with pytest.raises(ConfigurationError, match="is a Delta table"):
+        home.dump(format="parquet")
+    with home.client() as client:
+        dump_export_jobs(tmp_path / "parquet", client=client)
+        with pytest.raises(ConfigurationError, match="is a Parquet lake"):
+            dump_export_jobs(tmp_path / "parquet", client=client, format="delta")
+    assert (is_delta(home.path), is_delta(tmp_path / "parquet"), is_delta("s3://bucket/x")) == (
+        True,
+        False,
+        True,
+    )
+    with pytest.raises(UsageError):
+        scan_lake(tmp_path / "parquet", storage_options={"aws_region": "nowhere"})
+
+
+def test_a_table_of_another_server_or_of_other_columns(home: Home) -> None:
+    """A table is bound to its server, and one that is not of export jobs is refused."""
+    home.dump()
+    other = Client("http://127.0.0.1:2", api_key=API_KEY, transport=home.sandbox)
+    with other, pytest.raises(ConfigurationError, match="needs a lake of its own"):
+        dump_export_jobs(home.path, client=other)
+    pl.DataFrame({"a": [1]}).write_delta(str(home.path.with_name("other")))
+    with pytest.raises(LakeError, match="not one of export jobs"):
+        scan_lake(home.path.with_name("other"))
+
+
+def test_f37_second_run_for_the_same_account(home: Home) -> None:
+    """On one machine a second run for the same account is told so; one for another account is not."""
+    home.dump()
+    key = f"{URL} *"
+    with open_lake(home.path, accounts=[key]).hold():
+        with pytest.raises(LakeLocked, match="held by another run"):
+            home.dump()
+        company = home.truth()["company_id"][0]
+        with home.client() as client:
+            assert dump_export_jobs(home.path, client=client, company_id=company).code == 0
+
+
+def test_f47_who_loses_a_race_merges_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer commits first: what it wrote stays, and what the loser read is merged into it."""
+    home.dump()
+    home.world.advance(2 * DAY)
+    companies = home.truth()["company_id"].unique().to_list()
+
+    def other() -> None:
+        with home.client() as client:
+            dump_export_jobs(home.path, client=client, company_id=companies[0])
+
+    _before(monkeypatch, other)
+    receipt = home.dump()
+    assert (receipt.snapshot, home.table().version()) == (3, 3)
+    assert len(read_status(home.path).accounts) == 2
+    assert home.is_right()
+    files = {path.name for path in home.path.glob("created_month=*/*.parquet")}
+    known = {Path(uri).name for version in (1, 2, 3) for uri in DeltaTable(home.path, version).file_uris()}
+    assert files == known, "what the loser wrote in vain is gone"
+
+
+def test_f47_first_dumps_race(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two first dumps at once make one table."""
+    company = home.truth()["company_id"][0]
+
+    def other() -> None:
+        with home.client() as client:
+            dump_export_jobs(home.path, client=client, company_id=company, format="delta")
+
+    _before(monkeypatch, other)
+    assert home.dump().snapshot == 2
+    assert home.is_right()
+
+
+def test_f47_five_races_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who loses five times gives up with 69; the table is the winners', and the next run goes on with what is staged."""
+    home.dump()
+    home.world.advance(2 * DAY)
+
+    def other() -> None:
+        table = Table(read_address(home.path))
+        assert table.state is not None
+        undone(table, [], [], table.state)
+
+    undone = Table.commit
+    with monkeypatch.context() as patch:
+        _before(patch, other, times=5)
+        with pytest.raises(LakeLocked, match="5 times running") as caught:
+            home.dump()
+    assert caught.value.code == 69
+    assert caught.value.receipt is None or not caught.value.receipt["published"]
+    assert home.table().version() == 6
+    receipt = home.dump()
+    assert receipt.resumed
+    assert home.is_right()
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_f46_answer_to_the_commit_lost(home: Home, monkeypatch: pytest.MonkeyPatch, done: bool) -> None:  # noqa: FBT001
+    """The answer to a commit never comes: the log tells whether it is done; if not, it is done again, once."""
+    home.dump()
+    home.world.advance(2 * DAY)
+    commit, left = Table.commit, [1]
+
+    def lost(table: Table, *given: Any) -> None:
+        if left:
+            left.clear()
+            if done:
+                commit(table, *given)
+            raise TryLater("the store does not answer properly")
+        commit(table, *given)
+
+    monkeypatch.setattr(Table, "commit", lost)
+    receipt = home.dump()
+    assert (receipt.snapshot, receipt.published, home.table().version()) == (2, True, 2)
+    assert home.is_right()
+
+
+def test_f46_whether_it_is_committed_cannot_be_known(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the commit nor the log answers: 75, and whatever was true, the next run makes it right."""
+    home.dump()
+    home.world.advance(2 * DAY)
+
+    def lost(table: Table, *given: Any) -> None:
+        def silent(*_: Any) -> None:
+            raise TryLater("the store does not answer properly")
+
+        commit(table, *given)
+        monkeypatch.setattr(Table, "find_commit", silent)
+        raise TryLater("the store does not answer properly")
+
+    commit, find = Table.commit, Table.find_commit
+    monkeypatch.setattr(Table, "commit", lost)
+    with pytest.raises(TryLater, match="cannot be told") as caught:
+        home.dump()
+    assert caught.value.code == 75
+    monkeypatch.setattr(Table, "commit", commit)
+    monkeypatch.setattr(Table, "find_commit", find)
+    assert home.is_right(), "it had got through, and its files are there"
+    assert home.dump().code == 0
+    assert home.is_right()
+
+
+def test_f43_damaged_and_lost_files(home: Home) -> None:
+    """A file that changed, and one that is missing, are found; reading what is short or missing is an error."""
+    home.dump()
+    path = Path(home.table().file_uris()[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    assert "sha256" in verify_lake(home.path).problems[0]
+    path.write_bytes(whole[:-1])
+    assert not verify_lake(home.path).ok
+    with pytest.raises(LakeError, match="not as it was written"):
+        scan_lake(home.path)
+    path.unlink()
+    assert not verify_lake(home.path).ok
+    with pytest.raises(LakeError, match="missing"):
+        scan_lake(home.path)
+
+
+def test_f41_others_may_keep_the_table(home: Home) -> None:
+    """Another's OPTIMIZE changes files and no rows: the next run is a refresh."""
+    home.dump()
+    home.world.advance(DAY)
+    home.dump()
+    home.table().optimize.compact()
+    home.world.advance(DAY)
+    assert home.dump().mode == "refresh"
+    assert home.is_right()
+
+
+@pytest.mark.parametrize("what", ["delete", "restore"])
+def test_f41_others_take_rows_away(home: Home, what: str) -> None:
+    """Rows that another program removed, or a RESTORE took back, come again: state is never ahead of data."""
+    home.dump()
+    home.world.advance(5 * DAY)
+    home.dump()
+    if what == "delete":
+        home.table().delete("status = 'failed'")
+    else:
+        home.table().restore(1)
+    receipt = home.dump()
+    assert (receipt.mode, receipt.why_full) == ("full", "the last walk was not complete")
+    assert home.is_right()
+
+
+def test_f42_newer_version(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that a newer version wrote is refused, with its number."""
+    with monkeypatch.context() as patch:
+        for room in ("table_lake", "table"):
+            patch.setattr(f"pleo_extract.delta.{room}.FORMAT", 99)
+        home.dump()
+    with pytest.raises(LakeError, match="lake format 99"):
+        scan_lake(home.path)
+
+
+def test_old_files_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a day files go that no version of the time to keep needs; the current ones stay."""
+    home.dump()
+    vacuumed: list[int] = []
+    monkeypatch.setattr(Table, "vacuum", lambda _table, hours: vacuumed.append(hours))
+    home.world.advance(DAY)
+    home.dump()
+    assert vacuumed == []
+    monkeypatch.setattr("pleo_extract.delta.table_lake.VACUUM_EVERY", timedelta(0))
+    home.world.advance(DAY)
+    home.dump(keep=timedelta(minutes=90))
+    assert vacuumed == [2]
+    monkeypatch.undo()
+    Table(read_address(home.path)).vacuum(1)
+    assert home.is_right()
+
+
+def test_f15_one_company_of_many(home: Home) -> None:
+    """Two companies in one table, each with its state; one that fails costs the other nothing."""
+    ids = home.truth()["company_id"].unique().sort().to_list()[:2]
+    with home.client() as good, Client(URL, api_key="wrong", transport=home.sandbox) as bad:
+
+        class Entry:
+            server = URL
+
+            def __init__(self, name: str, company_id: str, client: Client) -> None:
+                self.name, self.company_id, self.client = name, company_id, client
+                self.shared = contextlib.ExitStack()
+
+            def open(self) -> contextlib.AbstractContextManager[Client]:
+                return contextlib.nullcontext(self.client)
+
+        entries: Any = [Entry("good", ids[0], good), Entry("bad", ids[1], bad)]
+        accounts: list[AccountEntry] = entries
+        receipts = dump_accounts(home.path, accounts, format="delta")
+    assert [each.code for each in receipts] == [0, 77]
+    assert home.lake()["company_id"].unique().to_list() == [ids[0]]
+    status = read_status(home.path)
+    assert status.last_run is not None
+    assert list(status.last_run.failed) == ["bad"]
+
+
+def test_f49_addresses_and_endpoints() -> None:
+    """No credential in a URL, no endpoint but https or this machine's, no address of an unknown kind."""
+    for wrong in ("s3://key:secret@bucket/x", "s3://bucket/x?sig=1", "s3:///x", "ftp://host/x", "az://u@c/x"):
+        with pytest.raises(ConfigurationError):
+            read_address(wrong, {"azure_storage_account_key": "x"})
+    for endpoint in ("http://example.com", "https://u:p@example.com", "ftp://127.0.0.1"):
+        with pytest.raises(ConfigurationError):
+            read_address("s3://bucket/x", {"aws_endpoint_url": endpoint})
+    assert read_address("s3://bucket/x/", {"aws_endpoint_url": "http://127.0.0.1:9"}).uri == "s3://bucket/x"
+
+
+def test_f49_no_metadata_service_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a credential by name, Azure and Google are not asked at all; Amazon's and Azure's services lead nowhere."""
+    for name in ("AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    for uri in ("az://c/x", "abfss://c@account.dfs.core.windows.net/x", "gs://b/x"):
+        with pytest.raises(CredentialsError, match="instance_metadata=true"):
+            read_address(uri)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "canary")
+    assert read_address("az://c/x").options["azure_msi_endpoint"] == "http://127.0.0.1:9"
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+        assert read_address("s3://b/x").options["aws_metadata_endpoint"] == "http://127.0.0.1:9"
+    told = read_address("s3://b/x", {"instance_metadata": "true"}).options
+    assert not told.keys() & {"instance_metadata", "aws_metadata_endpoint"}
+
+
+def test_f48_what_a_store_says_is_not_shown(home: Home) -> None:
+    """Of a store's error its codes are told and nothing else; options are in no repr."""
+    address = read_address("s3://bucket/x", {"aws_secret_access_key": "canary"})
+    assert "canary" not in repr(address)
+    cases = {
+        "Generic S3 error: status 403 <Code>SignatureDoesNotMatch</Code> canary": CredentialsError,
+        "Generic S3 error: <Code>NoSuchBucket</Code> canary": ConfigurationError,
+        "Generic S3 error: status: 503 https://host/x?sig=canary": TryLater,
+        "Object at location x/canary not found": LakeError,
+    }
+    for said, kind in cases.items():
+        with pytest.raises(kind) as caught, translated(address, "read"):
+            raise OSError(said)
+        assert "canary" not in f"{caught.value} {caught.value.__cause__}"
+        assert isinstance(caught.value, PleoExtractError)
+
+
+def test_f48_secrets_are_no_options(home: Home) -> None:
+    """The command line refuses storage options that hold secrets, and does not repeat them."""
+    for name in ("aws_secret_access_key", "AZURE_STORAGE_SAS_TOKEN", "account_key"):
+        ended = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pleo_extract",
+                "status",
+                "s3://bucket/x",
+                "--storage-option",
+                f"{name}=canary",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert "environment" in ended.stderr
+        assert "canary" not in ended.stderr
+
+
+def test_parquet_does_not_import_it(tmp_path: Path) -> None:
+    """A Parquet lake, and looking at what is none, imports nothing of Delta; without the extra, a URL says what to install."""
+    code = (
+        "import sys\n"
+        "sys.modules['deltalake'] = None\n"
+        "from pleo_extract import scan_lake\n"
+        f"scan_lake({str(Path(__file__).parent.parent / 'data' / 'sample')!r}).collect()\n"
+        "assert not any(name.startswith('pleo_extract.delta') for name in sys.modules)\n"
+        "try: scan_lake('s3://bucket/x')\n"
+        "except Exception as exc: print(type(exc).__name__, exc)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("ConfigurationError")
+    assert "pip install 'pleo-extract[delta]'" in ended.stdout
