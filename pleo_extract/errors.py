@@ -5,7 +5,9 @@
      ├─ DataError             65   rows or a lake that are not as they must be
      │   ├─ RejectedRows           rows that do not fit the contract, each with path and reason
      │   └─ LakeError              a lake that is not as it was written
+     │       └─ NoLake                 no Delta table where one was to be read
      ├─ LakeLocked            69   another run holds the lake
+     │   └─ LakeConflict           another writer committed to a Delta table first
      ├─ StorageError          74   disk full, no permission, read-only
      ├─ TryLater              75   the network, the server or the time did not suffice: come back later
      │   ├─ DeadlineExceeded       the time given for this run is used up
@@ -39,8 +41,10 @@ __all__ = [
     "DataError",
     "DeadlineExceeded",
     "IncompleteWalk",
+    "LakeConflict",
     "LakeError",
     "LakeLocked",
+    "NoLake",
     "PageError",
     "PleoExtractError",
     "RejectedRows",
@@ -112,10 +116,18 @@ class LakeError(DataError):
     """A lake that is not as it was written: a file is missing, changed, or from a newer version."""
 
 
+class NoLake(LakeError):
+    """There is no Delta table at this address."""
+
+
 class LakeLocked(PleoExtractError):
     """Another run holds the lake."""
 
     code = 69
+
+
+class LakeConflict(LakeLocked):
+    """Another writer has committed to a Delta table first."""
 
 
 class StorageError(PleoExtractError):

@@ -18,8 +18,7 @@ from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.copies import check_sum, keep_copy, path_of, place_files, remove_stale
 from pleo_extract.delta.table import State, Table, create_table
-from pleo_extract.delta.translate import Conflict, NoTable
-from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError, TryLater
+from pleo_extract.errors import LakeConflict, LakeError, LakeLocked, NoLake, PleoExtractError, TryLater
 from pleo_extract.lake import (
     FORMAT,
     FileEntry,
@@ -105,7 +104,7 @@ class DeltaLake:
         """See `Lake`."""
         try:
             self._base = Table(self._address)
-        except NoTable:
+        except NoLake:
             return False
         return True
 
@@ -192,7 +191,7 @@ class DeltaLake:
                     self._published = planned.snapshot
                     for staging in stagings:
                         staging.clear()
-            except Conflict as exc:
+            except LakeConflict as exc:
                 last = exc.__cause__
                 if not self._unsure:
                     self._discard(table, change)
@@ -311,16 +310,16 @@ class DeltaLake:
         """Commit; returns the version. Where the answer was lost, the log is asked whether the commit is in it.
 
         Raises:
-            Conflict: another run was first. TryLater: whether it is committed cannot be known.
+            LakeConflict: another run was first. TryLater: whether it is committed cannot be known.
         """
         self._unsure, before = True, self._unsure
         try:
             table.commit(change.new, change.old, state)
-        except (Conflict, TryLater) as exc:
+        except (LakeConflict, TryLater) as exc:
             found = self._find(state.run, table.version, exc)
             if found is None:
                 self._unsure = before or isinstance(exc, TryLater)
-                raise Conflict(f"the commit to {self.name} did not get through") from exc
+                raise LakeConflict(f"the commit to {self.name} did not get through") from exc
             return found
         try:
             found = Table(self._address).find_commit(state.run, table.version)

@@ -17,8 +17,9 @@ from deltalake.exceptions import (
 from pleo_extract.errors import (
     ConfigurationError,
     CredentialsError,
+    LakeConflict,
     LakeError,
-    LakeLocked,
+    NoLake,
     PleoExtractError,
     StorageError,
     TryLater,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.delta.address import Address
 
-__all__ = ["Conflict", "NoTable", "translated"]
+__all__ = ["translated"]
 
 _CODE: Final = re.compile(
     r"<Code>(\w{1,60})</Code>|x-ms-error-code: (\w{1,60})|\b(?:status|Status)[^\d]{0,20}([345]\d\d)\b"
@@ -46,20 +47,12 @@ _SETTING: Final = re.compile(
 )
 
 
-class Conflict(LakeLocked):
-    """Another writer committed first."""
-
-
-class NoTable(LakeError):
-    """There is no Delta table."""
-
-
 @contextmanager
 def translated(address: Address, verb: str) -> Iterator[None]:
     """While the store is spoken to; `verb` says what is being done, for the message.
 
     Raises:
-        Conflict: another writer was first. LakeError: there is no table, or one that is not ours to read.
+        LakeConflict: another writer was first. LakeError: there is no table, or one that is not ours to read.
         TryLater: the store did not answer properly. CredentialsError, ConfigurationError: it refused.
         StorageError: the disk did.
     """
@@ -68,9 +61,9 @@ def translated(address: Address, verb: str) -> Iterator[None]:
     except PleoExtractError:
         raise
     except CommitFailedError:
-        raise Conflict(f"another writer has committed to {address.uri} first") from None
+        raise LakeConflict(f"another writer has committed to {address.uri} first") from None
     except TableNotFoundError:
-        raise NoTable(
+        raise NoLake(
             f"there is no lake at {address.uri}; make one with: pleo-extract dump {address.uri}"
         ) from None
     except (DeltaProtocolError, SchemaMismatchError) as exc:
