@@ -1,0 +1,1 @@
+"""Delta tables on real object stores."""

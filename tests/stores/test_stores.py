@@ -1,0 +1,165 @@
+"""A Delta table on S3 (SeaweedFS) and on Azure (azurite): read by others, killed, raced, and its store struck."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import duckdb
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from pleo_extract import connect, scan_lake
+from pleo_extract.contract import COLUMNS
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from stores.conftest import Home
+
+DAY = 86_400.0
+
+
+def _is_right(home: Home) -> bool:
+    """Whether the table is the server's list, by delta-rs itself and as it was written."""
+    table = DeltaTable(home.uri, storage_options=home.store.with_keys())
+    rows = pl.DataFrame(table.to_pyarrow_table(columns=list(COLUMNS)))
+    same = rows.sort("id").drop("expires_in").equals(home.truth())
+    return same and home.run("verify", machine="another")[0] == 0
+
+
+def test_dumped_refreshed_and_read_by_all(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dumped and refreshed, it is the server's list for polars, pyarrow and DuckDB (without httpfs), and for us."""
+    assert home.run("dump")[0] == 0
+    home.world.advance(2 * DAY)
+    code, said = home.run("dump")
+    assert (code, "read by refresh" in said) == (0, True)
+    code, said = home.run("dump")
+    assert (code, "nothing new" in said) == (0, True)
+    truth, keys = home.truth(), home.store.with_keys()
+    polars = pl.scan_delta(home.uri, storage_options=keys, credential_provider=None).select(COLUMNS).collect()
+    table = DeltaTable(home.uri, storage_options=keys)
+    arrow = table.to_pyarrow_table(columns=list(COLUMNS))
+    with duckdb.connect() as con:
+        con.register("jobs", arrow)
+        others = con.sql(f"select {', '.join(COLUMNS)} from jobs").pl()
+    ours = {"storage_options": keys, "workspace": home.folder / "reader"}
+    lake = scan_lake(home.uri, **ours).collect()  # type: ignore[arg-type]
+    con = connect(home.uri, locked=True, **ours)  # type: ignore[arg-type]
+    asked = con.sql("select * from export_jobs").pl()
+    old = connect(home.uri, 1, **ours).sql("select count(*) from export_jobs").fetchall()  # type: ignore[arg-type]
+    con.close()
+    for found in (polars, pl.DataFrame(arrow), others, lake, asked):
+        rows = found.select(COLUMNS).with_columns(pl.col("^.*_at$").dt.convert_time_zone("UTC"))
+        assert rows.sort("id").drop("expires_in").equals(truth)
+    assert (table.version(), old) == (2, [(1_200,)])
+    for words in (("status",), ("verify",), ("plan",), ("sql", "from failure_rates('month')")):
+        assert home.run(*words, machine="fresh")[0] == 0
+
+
+POINTS: dict[str, tuple[str, bool]] = {
+    "before a file": ("created_month", False),
+    "after a file": ("created_month", True),
+    "before the commit": ("_delta_log/00000000000000000002.json", False),
+    "after the commit": ("_delta_log/00000000000000000002.json", True),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_f34_writer_killed(home: Home, point: str) -> None:
+    """SIGKILL before and after a file and the commit: readers see one version whole, the next run makes it right."""
+    part, after = POINTS[point]
+    assert home.run("dump")[0] == 0
+    home.world.advance(2 * DAY)
+    running: list[subprocess.Popen[str]] = []
+
+    def kill(method: str, path: str) -> None:
+        if method in ("PUT", "POST") and part in path.replace("%3D", "="):
+            running[0].kill()
+
+    def strike(method: str, path: str) -> str | None:
+        kill(method, path)
+        return "reset" if running[0].poll() is not None else None
+
+    if after:
+        home.store.proxy.after = kill
+    else:
+        home.store.proxy.strike = strike
+    running.append(home.start("dump", struck=True))
+    assert home.end(running[0])[0] == -9
+    home.store.proxy.calm()
+    assert home.run("verify", machine="another")[0] == 0
+    assert home.run("dump")[0] == 0
+    assert _is_right(home)
+
+
+def test_f47_writers_race(home: Home) -> None:
+    """Two machines start together: both end well, and the table is right; a third that is overtaken merges again."""
+    first = [home.start("dump", machine=name) for name in ("one", "two")]
+    assert [home.end(process)[0] for process in first] == [0, 0]
+    assert _is_right(home)
+    home.world.advance(2 * DAY)
+    overtaken = threading.Event()
+
+    def strike(method: str, path: str) -> str | None:
+        if method == "PUT" and "_delta_log" in path and not overtaken.is_set():
+            overtaken.set()
+            assert home.run("dump", machine="two")[0] == 0
+            home.world.advance(DAY)
+        return None
+
+    home.store.proxy.strike = strike
+    code, said = home.run("dump", struck=True)
+    assert (code, overtaken.is_set()) == (0, True), said
+    assert home.run("dump")[0] == 0
+    assert _is_right(home)
+
+
+FAULTS: dict[str, Callable[[str, str, int], str | None]] = {
+    "503": lambda _method, _path, number: "503" if number % 3 == 0 else None,
+    "reset": lambda _method, _path, number: "reset" if number % 4 == 0 else None,
+    "commit lost": lambda method, path, number: (
+        "lost" if method == "PUT" and "0002.json" in path and number >= 0 else None
+    ),
+    "commit 503": lambda method, path, number: (
+        "503" if method == "PUT" and "0002.json" in path and number >= 0 else None
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_f46_store_that_fails(home: Home, fault: str) -> None:
+    """Answers of 503, resets, and a commit whose answer is lost, each but for a while: the run ends well, the table is right."""
+    assert home.run("dump")[0] == 0
+    home.world.advance(2 * DAY)
+    struck: list[str] = []
+
+    def strike(method: str, path: str) -> str | None:
+        fate = FAULTS[fault](method, path, len(home.store.proxy.asked))
+        if fate is not None:
+            struck.append(path)
+        limit = 1 if fault.startswith("commit") else 1_000
+        return fate if len(struck) <= limit else None
+
+    home.store.proxy.strike = strike
+    code, said = home.run("dump", struck=True)
+    assert (code, bool(struck)) == (0, True), said
+    home.store.proxy.calm()
+    assert _is_right(home)
+    assert DeltaTable(home.uri, storage_options=home.store.with_keys()).version() == 2
+
+
+def test_f46_store_that_never_answers(home: Home) -> None:
+    """A store that answers 503 for ever: 75 within the time that a request may take; the table stays as it was."""
+    assert home.run("dump")[0] == 0
+    home.world.advance(2 * DAY)
+    home.store.proxy.strike = lambda method, path: "503" if method in ("PUT", "POST") else None
+    home.store.struck |= {"max_retries": "2", "retry_timeout": "10s"}
+    code, said = home.run("dump", struck=True)
+    assert code == 75, said
+    home.store.proxy.calm()
+    assert home.run("verify")[0] == 0
+    assert home.run("dump")[0] == 0
+    assert _is_right(home)
