@@ -62,6 +62,6 @@ def _read_pairs(pairs: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def _is_secret(name: str) -> bool:
-    """Whether an option of this name may hold a secret; a file's name is none."""
+    """Whether an option of this name may hold a secret; a file's name or a switch is none."""
     lowered = name.lower()
-    return any(word in lowered for word in SECRET_WORDS) and not lowered.endswith("_file")
+    return any(word in lowered for word in SECRET_WORDS) and not lowered.endswith(("_file", "_load"))
