@@ -71,7 +71,7 @@ def write_report(
     first, last = read_bound(since, "since"), read_bound(until, "until")
     if first and last and first >= last:
         raise UsageError(f"since {first:%Y-%m-%d} is not before until {last:%Y-%m-%d}")
-    figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last, store=store)
+    figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last, **store)
     return _write_whole(Path(path), render(figures))
 
 

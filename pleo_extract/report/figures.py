@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from pleo_extract.extract import connect, read_status
 from pleo_extract.report.window import Window, choose_window
@@ -137,7 +137,7 @@ def ask_lake(
     company_id: str | None,
     since: datetime | None,
     until: datetime | None,
-    store: StoreOptions,
+    **store: Unpack[StoreOptions],
 ) -> Figures:
     """Ask one snapshot of a lake for all that a report shows.
 
