@@ -126,9 +126,11 @@ def _is_free(port: int) -> bool:
 
 
 def _run_server(command: list[str], port: int, log: Path, env: dict[str, str]) -> Iterator[None]:
-    """A server until the generator is closed; it is ended by its own id."""
+    """A server until the generator is closed; it is ended with its group: PyPI's node starts another."""
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | env, cwd=log.parent)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env=os.environ | env, cwd=log.parent, start_new_session=True
+        )
     try:
         until = time.monotonic() + 40
         while not _answers(port):
@@ -137,11 +139,11 @@ def _run_server(command: list[str], port: int, log: Path, env: dict[str, str]) -
             time.sleep(0.1)
         yield
     finally:
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(4)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
