@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Merge"]
 
-PIECE: Final = 50_000
-"""Rows of a month that are merged at once; a month of up to twice as many is merged as a whole."""
+PIECE: Final = 75_000
+"""Rows of a month that are merged at once; a month of fewer is merged as a whole."""
 _DAY: Final = pl.col("created_at").dt.date().alias("day")
 
 Place = tuple[str, "date"]
@@ -87,7 +87,7 @@ class Merge:
             for batch in each.batches
             if month in batch.months
         )
-        return sum(staged) + (self.old[month].rows if month in self.old else 0) <= 2 * PIECE
+        return sum(staged) + (self.old[month].rows if month in self.old else 0) <= PIECE
 
     def _merge(self, month: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """What the lake has and what it is to have, of one range after the other."""

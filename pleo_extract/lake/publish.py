@@ -58,7 +58,7 @@ KEEP: Final = timedelta(hours=24)
 """How long a snapshot stays after it was replaced, so that readers may finish."""
 KEEP_COUNT: Final = 1_000
 """How many snapshots stay at most."""
-ROW_GROUP: Final = 100_000
+ROW_GROUP: Final = 50_000
 
 
 def publish(
