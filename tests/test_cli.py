@@ -14,6 +14,8 @@ import polars as pl
 import pytest
 from canary import CANARY
 
+from pleo_extract import COLUMNS
+from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.lake import Layout, hold_lock
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 
@@ -214,6 +216,47 @@ def write_accounts(folder: Path, sandbox_url: str, companies: Sequence[str], bro
     path = folder / "accounts.toml"
     path.write_text("\n".join(entries))
     return path
+
+
+def test_shards_share_the_companies_and_a_table(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """Every company is in one part and in no other; processes at once write them to one Delta table."""
+    companies = served.sandbox.world.companies
+    accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
+    entries = read_accounts(accounts)
+    parts = [choose_shard(entries, part, 2) for part in (1, 2)]
+    assert sorted(each.company_id for part in parts for each in part) == sorted(companies)
+    assert all(parts), "the test needs companies in both parts"
+    command = [sys.executable, "-m", "pleo_extract", "dump", str(tmp_path / "table"), "--format", "delta"]
+    runs = [
+        subprocess.Popen(
+            [
+                *command,
+                "--workspace",
+                str(tmp_path / f"work-{part}"),
+                "--accounts",
+                str(accounts),
+                "--shard",
+                f"{part}/2",
+            ],
+            stdout=subprocess.PIPE,
+        )
+        for part in (1, 2)
+    ]
+    for run in runs:
+        run.communicate(timeout=120)
+    assert [run.returncode for run in runs] == [0, 0]
+    found = pl.read_delta(str(tmp_path / "table"))
+    assert sorted(found["company_id"].unique()) == sorted(companies)
+    assert not served.sandbox.truth(found.select(COLUMNS).drop("extra").to_dicts(), served.sandbox.world.now)
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "a/b"])
+def test_a_shard_that_is_none_is_refused(shard: str, pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """At the door."""
+    assert pleo("dump", tmp_path / "lake", "--accounts", tmp_path / "none.toml", "--shard", shard).code == 2
+    assert pleo("dump", tmp_path / "lake", "--shard", "1/2").code == 2
 
 
 def test_f15_one_company_fails_the_others_are_published(

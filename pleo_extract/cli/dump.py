@@ -9,14 +9,16 @@ import click
 
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.log import set_up_log
-from pleo_extract.cli.span import Span
+from pleo_extract.cli.span import Shard, Span
 from pleo_extract.cli.store import store_options
 from pleo_extract.errors import ConfigurationError, UsageError, amount, escape
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
 
+    from pleo_extract.client import AccountEntry
     from pleo_extract.extract import DumpOptions, Receipt
     from pleo_extract.lakes import Format, StoreOptions
 
@@ -77,6 +79,9 @@ Examples:
     metavar="FILE",
     help="Many companies, a TOML file; see the README",
 )
+@click.option(
+    "--shard", type=Shard(), help="With --accounts: of so many parts of the companies read this one, from 1"
+)
 @click.option("--full", is_flag=True, help="Read everything, whatever a refresh would do")
 @click.option(
     "--full-every", type=Span(), default="7d", show_default=True, help="Read everything at least so often"
@@ -126,6 +131,7 @@ def dump(
     ca_file: Path | None,
     proxy: str | None,
     accounts: Path | None,
+    shard: tuple[int, int] | None,
     full: bool,
     full_every: timedelta,
     max_requests: int | None,
@@ -171,8 +177,10 @@ def dump(
                 "--ca-file": ca_file,
                 "--proxy": proxy,
             }
-            _dump_many(lake, accounts, given, options, quiet=quiet, progress=progress)
+            _dump_many(lake, _read_accounts(accounts, given, shard), options, quiet=quiet, progress=progress)
             return
+        if shard is not None:
+            raise UsageError("--shard goes with --accounts: companies are what is divided")
         with Client(
             base_url, company_id=company_id, rate=rate, in_flight=in_flight, ca_file=ca_file, proxy=proxy
         ) as client:
@@ -184,23 +192,31 @@ def dump(
             _write_metrics(metrics, lake, store)
 
 
-def _dump_many(
-    lake: str | Path,
-    path: Path,
-    given: dict[str, object],
-    options: DumpOptions,
-    *,
-    quiet: bool,
-    progress: bool | None,
-) -> None:
-    from pleo_extract.client import read_accounts
-    from pleo_extract.extract import Receipt, dump_accounts
+def _read_accounts(path: Path, given: dict[str, object], shard: tuple[int, int] | None) -> list[AccountEntry]:
+    from pleo_extract.client import choose_shard, read_accounts
 
     if wrong := [name for name, value in given.items() if value is not None]:
         raise UsageError(
             f"{wrong[0]} and --accounts exclude each other: the accounts file says it for each company"
         )
-    receipts = dump_accounts(lake, read_accounts(path), progress=progress, **options)
+    accounts = read_accounts(path)
+    return accounts if shard is None else choose_shard(accounts, *shard)
+
+
+def _dump_many(
+    lake: str | Path,
+    accounts: Sequence[AccountEntry],
+    options: DumpOptions,
+    *,
+    quiet: bool,
+    progress: bool | None,
+) -> None:
+    from pleo_extract.extract import Receipt, dump_accounts
+
+    if not accounts:
+        click.echo("no company is in this part of the accounts")
+        return
+    receipts = dump_accounts(lake, accounts, progress=progress, **options)
     for each in receipts:
         if each.code:
             click.echo(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import httpx
 
-from pleo_extract.client.accounts import AccountEntry, read_accounts
+from pleo_extract.client.accounts import AccountEntry, choose_shard, read_accounts
 from pleo_extract.client.credential import Credential, Secret
 from pleo_extract.client.run import Clock, Line, RealClock, Run
 from pleo_extract.client.server import open_transport, resolve_server
@@ -32,7 +32,16 @@ if TYPE_CHECKING:
 
     from pleo_extract.sandbox import Request, Response
 
-__all__ = ["AccountEntry", "Client", "Clock", "Run", "Secret", "read_accounts", "resolve_server"]
+__all__ = [
+    "AccountEntry",
+    "Client",
+    "Clock",
+    "Run",
+    "Secret",
+    "choose_shard",
+    "read_accounts",
+    "resolve_server",
+]
 
 IN_FLIGHT: Final = 8
 

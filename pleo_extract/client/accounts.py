@@ -18,6 +18,7 @@ import os
 import stat
 import threading
 import tomllib
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,13 @@ from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import httpx
 
     from pleo_extract.client import Client
 
-__all__ = ["AccountEntry", "read_accounts"]
+__all__ = ["AccountEntry", "choose_shard", "read_accounts"]
 
 SOURCES: Final = ("api_key_env", "api_key_file", "access_token_env", "access_token_file")
 KNOWN: Final = frozenset({"name", "company_id", "base_url", "rate", *SOURCES})
@@ -146,6 +147,17 @@ def read_accounts(path: str | Path) -> list[AccountEntry]:
         twice = next(company for company in companies if companies.count(company) > 1)
         raise ConfigurationError(f"{path} names company {twice} twice")
     return accounts
+
+
+def choose_shard(accounts: Sequence[AccountEntry], part: int, parts: int) -> list[AccountEntry]:
+    """One of so many parts of the accounts, from 1: a company is always in the same, whatever else the file holds.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+    if not 1 <= part <= parts:
+        raise UsageError(f"there is no part {part} of {parts}")
+    return [each for each in accounts if zlib.crc32(each.company_id.encode("ascii")) % parts == part - 1]
 
 
 def _read_entry(entry: Any, number: int, path: Path, base_url: object, shared: _Shared) -> AccountEntry:

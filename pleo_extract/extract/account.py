@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import polars as pl
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["AccountDump", "How", "name_account"]
 
 _log = logging.getLogger(__name__)
+
+FEW_JOBS: Final = 10_000
+"""A company with no more jobs than these, as of its last full walk, is held in memory while it is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ class AccountDump:
             run=current,
             in_flight=in_flight,
             company_id=None if self.key.endswith(" *") else self.key.rpartition(" ")[2],
-            lake=self._scan(lake, base),
+            lake=self._scan(lake, base, before),
             before=before or Account(),
             staging=staging,
             receipt=receipt,
@@ -155,14 +158,13 @@ class AccountDump:
         )
         return left
 
-    def _scan(self, lake: Lake, base: Manifest | None) -> pl.LazyFrame:
-        """The lake's rows of this account."""
+    def _scan(self, lake: Lake, base: Manifest | None, before: Account | None) -> pl.LazyFrame:
+        """The lake's rows of this account; those of a small company are read once, not for each question anew."""
         rows = lake.scan(base)
-        return (
-            rows
-            if self.key.endswith(" *")
-            else rows.filter(pl.col("company_id") == self.key.rpartition(" ")[2])
-        )
+        if self.key.endswith(" *"):
+            return rows
+        own = rows.filter(pl.col("company_id") == self.key.rpartition(" ")[2])
+        return own.collect().lazy() if before is not None and before.full_jobs <= FEW_JOBS else own
 
     def _complain(self, layout: Layout) -> PleoExtractError | None:
         assert self.state is not None
