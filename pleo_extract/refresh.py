@@ -33,6 +33,7 @@ __all__ = [
     "find_unknown",
     "forget_walks",
     "group_ranks",
+    "has_rows",
     "is_beyond",
     "is_unsettled",
     "keep_latest",
@@ -179,6 +180,13 @@ def keep_latest(rows: pl.DataFrame) -> pl.DataFrame:
 def merge_rows(*frames: pl.DataFrame) -> pl.DataFrame:
     """The latest row of each job, ordered as a file is: by company_id, created_at, id. Later frames were fetched later."""
     return keep_latest(pl.concat(frames)).select(COLUMNS).sort(_FILE_ORDER)
+
+
+def has_rows(lake: pl.LazyFrame, rows: pl.DataFrame) -> bool:
+    """Whether the lake has all these rows as they are; `expires_in` aside, which may count down."""
+    near = lake.filter(pl.col("id").is_in(rows["id"].unique().to_list())).collect()
+    columns = [column for column in COLUMNS if column != "expires_in"]
+    return rows.join(near, on=columns, how="anti", nulls_equal=True).is_empty()
 
 
 def same_rows(old: pl.DataFrame, new: pl.DataFrame) -> bool:

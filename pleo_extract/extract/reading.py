@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RowCount", "narrow", "read_list", "read_walk", "totals_of"]
 
-WORTH_SECONDS: Final = 0.007
-"""A thread more for each so many seconds that a page takes: a server that answers at once is read by one."""
+QUICK_SECONDS: Final = 0.01
+"""A server that answers a page within these is read by one thread: more would only cost."""
+WORTH_SECONDS: Final = 0.003
+"""What a page costs us, and something more: a slower server is read by as many threads as keep us busy meanwhile."""
 FEW_PAGES: Final = 8
 """A list or a segment that is shorter is not worth cutting."""
 
@@ -110,7 +112,8 @@ def _read_walks(
             if goes_on:
                 started = time.monotonic()
                 goes_on = opening.step()
-                worth = 1 + int((time.monotonic() - started) / WORTH_SECONDS)
+                took = time.monotonic() - started
+                worth = 1 if took < QUICK_SECONDS else int(took / WORTH_SECONDS)
                 drivers += _cut(opening, min(segments, worth)) if goes_on else []
         except PleoExtractError:
             if opening.held:

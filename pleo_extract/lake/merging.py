@@ -17,7 +17,7 @@ from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import FORMAT
-from pleo_extract.refresh import merge_rows, same_rows
+from pleo_extract.refresh import has_rows, merge_rows, same_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +30,8 @@ __all__ = ["Merge"]
 
 PIECE: Final = 75_000
 """Rows of a month that are merged at once; a month of fewer is merged as a whole."""
+FEW: Final = 2_000
+"""Staged rows of a month that are looked up one by one."""
 _DAY: Final = pl.col("created_at").dt.date().alias("day")
 
 Place = tuple[str, "date"]
@@ -66,6 +68,8 @@ class Merge:
         if month not in self._fresh:
             return False
         whole = self._is_small(month)
+        if whole and self._says_nothing_new(month):
+            return False
         for old, new in self._merge(month):
             if not same_rows(old, new):
                 self._kept = (month, new) if whole else None
@@ -88,6 +92,11 @@ class Merge:
             if month in batch.months
         )
         return sum(staged) + (self.old[month].rows if month in self.old else 0) <= PIECE
+
+    def _says_nothing_new(self, month: str) -> bool:
+        """Whether the lake has all that is staged, as far as that is quicker to see than to merge."""
+        file, fresh = self._open(month), pl.concat(self._staged(month))
+        return file is not None and fresh.height <= FEW and has_rows(_read(file), fresh)
 
     def _merge(self, month: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """What the lake has and what it is to have, of one range after the other."""

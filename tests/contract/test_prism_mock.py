@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 PAGES: Final = 200
 WALKS: Final = 100
-NAMED = re.compile(r"page \d+.*(endCursor|hasNextPage|total)|fewer than the total|total fell from \d+|loop at page")
+NAMED = re.compile(
+    r"page \d+.*(endCursor|hasNextPage|total)|fewer than the total|total fell from \d+|loop at page"
+)
 
 
 class Mock:
