@@ -167,7 +167,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
         yield "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |"
 
 
-TABLES = {made.__name__: made for made in (answers, athena, columns, commands, exit_codes, names, options)}
+TABLES = {
+    made.__name__: made
+    for made in (answers, athena, columns, commands, exit_codes, first_dump, names, options, refreshes)
+}
 
 
 def helps() -> Iterator[tuple[Path, str]]:
