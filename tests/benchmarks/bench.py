@@ -104,7 +104,7 @@ def draw(titles: dict[str, tuple[str, str]], costs: dict[str, Cost], path: str) 
     )
     base = alt.Chart(frame).encode(
         y=alt.Y("who:N", sort=[titles[name][0] for name in costs], title=None, axis=alt.Axis(labelLimit=260)),
-        x=alt.X("times:Q", title="times pleo-extract dump, which also proves, paces and publishes durably"),
+        x=alt.X("times:Q", title="times pleo-extract dump"),
     )
     bars = base.mark_bar(color="#2f6690")
     labels = base.mark_text(align="left", dx=4).encode(text=alt.Text("times:Q", format=".2f"))
