@@ -33,7 +33,8 @@ def scan_export_jobs(*, client: Client | None = None) -> pl.LazyFrame:
 
     ``head(n)`` stops paging; ``status == …`` and ``is_in`` of known statuses, ``company_id == …`` and lower bounds of
     ``created_at`` travel to the server, alone or joined by ``&``; everything else is applied here. Each `collect`
-    reads anew.
+    reads anew. Polars' streaming engine, its default, sees Ctrl-C when the list has come to its end;
+    ``collect(engine="in-memory")`` stops at once, but reads all where a filter stays here and `head` could stop sooner.
 
     Args:
         client: server and credential; by default from the environment, when the query runs.
