@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -366,6 +367,67 @@ def test_metrics_are_written_by_runs_that_fail_too(
     assert second[f"pleo_extract_last_run_exit_code{label}"] == "77"
     success = f"pleo_extract_last_success_timestamp_seconds{label}"
     assert first[success] == second[success] != "0"
+
+
+def test_a_dump_of_a_broken_lake_is_no_success(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """It ends with 65, as rows set aside do, but the alert on the last success must be able to fire."""
+    lake, file = tmp_path / "lake", tmp_path / "pleo.prom"
+    pleo("dump", lake, "--rate", 100_000)
+    next((lake / "current").glob("*/*.parquet")).unlink()
+
+    def read() -> str | None:
+        last: str | None = json.loads((lake / "_meta/last_run.json").read_text())["last_complete_at"]
+        return last
+
+    before = read()
+    for _ in range(2):
+        assert pleo("dump", lake, "--rate", 100_000, "--metrics", file).code == 65
+        assert read() == before
+    success = next(
+        line for line in file.read_text().splitlines() if line.startswith("pleo_extract_last_success")
+    )
+    assert before is not None
+    assert float(success.rsplit(" ", 1)[1]) == pytest.approx(datetime.fromisoformat(before).timestamp())
+
+
+@pytest.mark.parametrize(
+    "command", [["verify"], ["status"], ["report"], ["sql", "from export_jobs", "--lake"]]
+)
+def test_a_folder_of_other_files_is_no_empty_lake(
+    command: list[str], pleo: Callable[..., Said], tmp_path: Path
+) -> None:
+    """A slip in the path must not read as "no failures"."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    said = pleo(*command, tmp_path / "other")
+    assert said.code == 65
+    assert "is no lake" in said.err
+
+
+def test_status_tells_the_lakes_verdict_from_how_the_last_run_ended(
+    pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A wrong key makes no lake incomplete, and a repair that lost a month does."""
+    lake = tmp_path / "lake"
+    pleo("dump", lake, "--rate", 100_000)
+    monkeypatch.setenv("PLEO_API_KEY", "plp_wrong")
+    assert pleo("dump", lake).code == 77
+    verdict = next(line for line in pleo("status", lake).out.splitlines() if "verdict" in line)
+    assert verdict.split()[1].startswith("complete")
+    next((lake / "current").glob("*/*.parquet")).unlink()
+    pleo("repair", lake)
+    verdict = next(line for line in pleo("status", lake).out.splitlines() if "verdict" in line)
+    assert verdict.split()[1] == "incomplete"
+
+
+def test_a_lake_without_jobs_is_noted(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """An answer of nothing from a lake that has nothing is not left without a word."""
+    (tmp_path / "lake").mkdir()
+    said = pleo("sql", "from failure_rates('month')", "--lake", tmp_path / "lake")
+    assert said.code == 0
+    assert "there is no job in" in said.err
 
 
 def test_sql_reads_only_the_lake(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:

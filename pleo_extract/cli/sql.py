@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -117,6 +117,8 @@ def sql(
     con = connect(lake, _read_as_of(as_of), locked=True, allow=allow, **store)
     values = _read_params(params)
     try:
+        if not con.execute("select count(*) from (select id from export_jobs limit 1)").fetchall()[0][0]:
+            click.echo(f"note: there is no job in {lake} yet", err=True)
         for company in _name_strangers(con, text, values):
             click.echo(f"note: there is no job of company {escape(company)} in {lake}", err=True)
         _write(answer(con, text, values), kind, output, raw_csv=raw_csv)
@@ -175,7 +177,10 @@ def _read_as_of(text: str | None) -> datetime | int | None:
     if text is None:
         return None
     try:
-        return int(text) if text.isdigit() else datetime.fromisoformat(text)
+        if text.isdigit():
+            return int(text)
+        instant = datetime.fromisoformat(text)
+        return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
     except ValueError:
         raise UsageError(f"--as-of is neither a snapshot's number nor an instant: {text!r}") from None
 

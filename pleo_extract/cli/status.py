@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -44,6 +44,10 @@ def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
         click.echo(_tell(found, datetime.now(UTC)))
 
 
+WORST_FIRST: Final = ("incomplete", "complete_with_drift", "complete")
+"""The lake's verdict is that of its worst account; how the last run ended says nothing of it."""
+
+
 def _tell(found: LakeStatus, now: datetime) -> str:
     lines = [
         ("jobs", f"{found.rows:,}, {found.open:,} of them open, {found.bytes / 1e6:.1f} MB"),
@@ -54,12 +58,13 @@ def _tell(found: LakeStatus, now: datetime) -> str:
         ("newest job", _ago(found.newest, now)),
         ("server", found.server),
     ]
+    if found.accounts:
+        lines.append(("verdict", min((each.verdict for each in found.accounts), key=WORST_FIRST.index)))
     if (last := found.last_run) is not None:
         error = f": {escape(last.error, 300)}" if last.error else ""
         lines += [
             ("last run", f"{_ago(last.ended_at, now)}, code {last.code}{error}"),
             ("last complete", _ago(last.last_complete_at, now)),
-            ("verdict", str(last.receipt.get("verdict", ""))),
         ]
         lines += [
             ("failed", f"{name}: {code}, {escape(str(error), 200)}")

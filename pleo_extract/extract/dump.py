@@ -340,8 +340,11 @@ class _Dump:
         receipt = sum_receipts(accounts)
         receipt.seconds = round(time.monotonic() - self._started, 3)
         bad = [account.receipt for account in accounts if account.receipt.code]
+        # Rows set aside are complete all the same; a lake that is broken ends with the same code and is not.
         complete = (
-            not [each for each in bad if each.code != RejectedRows.code] and receipt.verdict != "incomplete"
+            failure is None
+            and all(each.error is None or isinstance(each.error, RejectedRows) for each in accounts)
+            and receipt.verdict != "incomplete"
         )
         _log.info(
             "ended with %d, %s, %d jobs in the lake",

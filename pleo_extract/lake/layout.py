@@ -221,13 +221,19 @@ class Layout:
         """
         if self.root == self.root.parent:
             raise UsageError(f"a lake needs a folder of its own, not {self.root}")
+        if what := self.foreign():
+            raise ConfigurationError(
+                f"{self.root} is no lake and not empty ({what}); name a folder of its own"
+            )
+
+    def foreign(self) -> str:
+        """What this folder holds, if it holds files and no lake; else nothing."""
         found = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
         foreign = [name for name in found if not name.startswith(".") and name != "lost+found"]
-        if foreign and not any(OWN.fullmatch(name) for name in found):
-            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-            raise ConfigurationError(
-                f"{self.root} is no lake and not empty (it holds {escape(foreign[0])!r}{more}); name a folder of its own"
-            )
+        if not foreign or any(OWN.fullmatch(name) for name in found):
+            return ""
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        return f"it holds {escape(foreign[0])!r}{more}"
 
     def own_folders(self) -> tuple[Path, ...]:
         """The folders that a run writes to."""

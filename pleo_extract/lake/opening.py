@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import Snapshot
 
-__all__ = ["open_snapshot", "require_pointer"]
+__all__ = ["open_snapshot", "require_lake", "require_pointer"]
 
 
 def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snapshot | None:
@@ -26,8 +26,7 @@ def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snap
         as it was written. UsageError: no such snapshot is kept.
     """
     layout = Layout(lake)
-    if not layout.root.is_dir():
-        raise LakeError(f"there is no lake at {layout.root}; make one with: pleo-extract dump {layout.root}")
+    require_lake(layout)
     snapshot = layout.snapshot_as_of(as_of)
     if snapshot is None:
         require_pointer(layout)
@@ -38,6 +37,18 @@ def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snap
                 f"{entry.path} of {lake} is not as it was written; run: pleo-extract repair {lake}"
             )
     return snapshot
+
+
+def require_lake(layout: Layout) -> None:
+    """A folder that is there, and that does not hold other files and no lake: a slip in the path is no empty lake.
+
+    Raises:
+        LakeError: it is not so.
+    """
+    if not layout.root.is_dir():
+        raise LakeError(f"there is no lake at {layout.root}; make one with: pleo-extract dump {layout.root}")
+    if what := layout.foreign():
+        raise LakeError(f"{layout.root} is no lake ({what}); check the path")
 
 
 def require_pointer(layout: Layout) -> None:

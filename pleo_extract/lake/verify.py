@@ -13,7 +13,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError
 from pleo_extract.lake.layout import FORMAT, OWN, Layout, Snapshot
-from pleo_extract.lake.opening import require_pointer
+from pleo_extract.lake.opening import require_lake, require_pointer
 from pleo_extract.refresh import created_month
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def verify_lake(lake: str | Path) -> Verification:
     is a problem, since a glob reads it; one elsewhere in the lake is reported as foreign.
     """
     layout = Layout(lake)
-    if not layout.root.is_dir():
-        raise LakeError(f"there is no lake at {layout.root}")
+    require_lake(layout)
     foreign = tuple(_find_foreign(layout))
     try:
         snapshot = layout.snapshot()
