@@ -11,10 +11,12 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import msgspec
 import polars as pl
 import pytest
@@ -199,6 +201,24 @@ def test_f37_the_lock_says_who_holds_it(lake: Path) -> None:
         assert "since 20" in done.stderr
     with hold_lock(layout):
         pass
+
+
+def test_f37_who_is_turned_away_names_the_holder_and_no_earlier_one(lake: Path) -> None:
+    """Between taking the lock and signing it a run has no name yet; that of the run before must not stand there."""
+    layout = Layout(lake)
+    with hold_lock(layout):
+        signed = layout.lock.read_bytes()
+    assert layout.lock.read_bytes() == b""
+    held = filelock.FileLock(layout.lock, timeout=0)
+    held.acquire()
+    signs = threading.Timer(0.2, layout.lock.write_bytes, [signed])
+    signs.start()
+    try:
+        with pytest.raises(LakeLocked, match=f"pid {os.getpid()} on "), hold_lock(layout):
+            pass
+    finally:
+        signs.join()
+        held.release()
 
 
 def test_f38_the_lock_dies_with_its_holder(lake: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import filelock
 import msgspec
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from pleo_extract.lake.layout import Layout
 
 __all__ = ["hold_lock"]
+
+
+PATIENCE: Final = 1.0
+"""Seconds that a run which holds the lake has to say who it is, before another that is turned away leaves it out."""
 
 
 class _Holder(msgspec.Struct):
@@ -49,15 +54,18 @@ def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
         lock.acquire()
     except filelock.Timeout:
         raise LakeLocked(
-            f"{layout.root} is held by another run{_describe(layout)}; wait for it, or stop it"
+            f"{layout.root} is held by another run{_describe(layout, patience=PATIENCE)}; wait for it, or stop it"
         ) from None
     except OSError as exc:
         raise StorageError(f"cannot lock {layout.lock}: {exc.strerror or exc}") from exc
     try:
         _refuse_links(layout)
         signature = _sign(layout)
-        _remove_prepared(layout)
-        yield lambda: _check(layout, signature)
+        try:
+            _remove_prepared(layout)
+            yield lambda: _check(layout, signature)
+        finally:
+            _unsign(layout, signature)
     finally:
         lock.release()
 
@@ -83,6 +91,13 @@ def _sign(layout: Layout) -> bytes:
     return signature
 
 
+def _unsign(layout: Layout, signature: bytes) -> None:
+    """Take the name away, if it is still ours: the next run is not to be taken for this one while it signs."""
+    with suppress(OSError):  # the lake may be gone, or the disk; the lock itself is freed all the same
+        if _is_ours(layout, signature):
+            os.close(os.open(layout.lock, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW))
+
+
 def _remove_prepared(layout: Layout) -> None:
     """What a run that was killed, or has lost the lake, was about to rename into place."""
     disk.remove_file(layout.root / f".{layout.current.name}.new")
@@ -92,21 +107,32 @@ def _remove_prepared(layout: Layout) -> None:
         disk.remove_tree(path)
 
 
-def _check(layout: Layout, signature: bytes) -> None:
+def _is_ours(layout: Layout, signature: bytes) -> bool:
+    """Whether this process holds the lake; not so in a child that it was forked into."""
     try:
         held = layout.lock.read_bytes() == signature
     except OSError:
-        held = False
-    if not held or msgspec.json.decode(signature, type=_Holder).pid != os.getpid():
+        return False
+    return held and msgspec.json.decode(signature, type=_Holder).pid == os.getpid()
+
+
+def _check(layout: Layout, signature: bytes) -> None:
+    if not _is_ours(layout, signature):
         raise LakeLocked(
             f"{layout.root} was taken over by another run{_describe(layout)} while this one held its lock; "
             "this one publishes nothing"
         )
 
 
-def _describe(layout: Layout) -> str:
-    try:
-        holder = msgspec.json.decode(layout.lock.read_bytes(), type=_Holder)
-    except (OSError, msgspec.DecodeError):
-        return ""
-    return f" (pid {holder.pid} on {escape(holder.host)}, since {holder.since:%Y-%m-%d %H:%M:%S} UTC)"
+def _describe(layout: Layout, *, patience: float = 0.0) -> str:
+    """Who holds the lake, as far as it has said so within so many seconds: it takes the lock first, and then signs."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            holder = msgspec.json.decode(layout.lock.read_bytes(), type=_Holder)
+        except (OSError, msgspec.DecodeError):
+            if time.monotonic() >= end:
+                return ""
+            time.sleep(0.01)
+        else:
+            return f" (pid {holder.pid} on {escape(holder.host)}, since {holder.since:%Y-%m-%d %H:%M:%S} UTC)"
