@@ -111,13 +111,15 @@ def sql(
     if (query is None) == (script is None):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
     from pleo_extract.extract import connect
-    from pleo_extract.warehouse import answer
+    from pleo_extract.warehouse import answer, translate_errors
 
     text = query if query is not None else script.read() if script else ""
     con = connect(lake, _read_as_of(as_of), locked=True, allow=allow, **store)
     values = _read_params(params)
     try:
-        if not con.execute("select count(*) from (select id from export_jobs limit 1)").fetchall()[0][0]:
+        with translate_errors():
+            some = con.execute("select id from export_jobs limit 1").fetchall()
+        if not some:
             click.echo(f"note: there is no job in {lake} yet", err=True)
         for company in _name_strangers(con, text, values):
             click.echo(f"note: there is no job of company {escape(company)} in {lake}", err=True)
