@@ -6,14 +6,13 @@ a kind stays in its room, `lake` or `delta`; `delta` is imported only where ther
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pleo_extract import lake as parquet
 from pleo_extract.errors import ConfigurationError, UsageError
-from pleo_extract.lake import Layout, scan_files
+from pleo_extract.lake import Layout, Opened, scan_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,18 +43,6 @@ class StoreOptions(TypedDict, total=False):
 
     storage_options: Mapping[str, str] | None
     workspace: str | Path | None
-
-
-class Opened(Protocol):
-    """One whole state of a lake, for reading: its manifest, and its data files on this machine."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the lake says of it."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Its data files, in order of month."""
 
 
 class Lake(Protocol):
@@ -207,12 +194,6 @@ def verify_lake(
     return open_lake(lake, storage_options=storage_options, workspace=workspace).verify()
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    manifest: Manifest
-    files: tuple[Path, ...]
-
-
 class ParquetLake:
     """A folder of Parquet in immutable snapshots; see `lake`."""
 
@@ -230,7 +211,7 @@ class ParquetLake:
         snapshot = parquet.open_snapshot(self.name, as_of)
         if snapshot is None:
             return None
-        return _Opened(self.layout.manifest(snapshot.number), tuple(snapshot.files()))
+        return Opened(self.layout.manifest(snapshot.number), tuple(snapshot.files()))
 
     def last_run(self) -> LastRun | None:
         """See `Lake`."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pleo_extract.contract import Key, PageInfo, PageOrder, Query, is_cursor
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
@@ -28,7 +28,18 @@ from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["BY_CREATION", "NEWEST_FIRST", "PAGE_SIZE", "Mark", "Order", "Verdict", "Walk", "Way", "judge"]
+__all__ = [
+    "BY_CREATION",
+    "NEWEST_FIRST",
+    "PAGE_SIZE",
+    "VERDICTS",
+    "Mark",
+    "Order",
+    "Verdict",
+    "Walk",
+    "Way",
+    "judge",
+]
 
 PAGE_SIZE: Final = 100
 """Rows asked for; the largest page that clients of a sibling endpoint have seen."""
@@ -45,6 +56,8 @@ LONGEST_CURSOR: Final = 8_192
 Order = Literal["strict", "created", "none"]
 Way = Literal["after", "before", "offset"]
 VerdictName = Literal["complete", "complete_with_drift", "incomplete"]
+VERDICTS: Final[tuple[VerdictName, ...]] = get_args(VerdictName)
+"""From the best to the worst."""
 
 _BY: Final = ("createdAt", "id")
 BY_CREATION: Final = Query(limit=PAGE_SIZE, sorting_keys=_BY, sorting_order=(PageOrder.ASC, PageOrder.ASC))

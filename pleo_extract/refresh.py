@@ -48,6 +48,8 @@ OPEN: Final = ("pending", "in_progress")
 FULL_EVERY: Final = timedelta(days=7)
 OVERLAP: Final = timedelta(hours=1)
 """How far below the frontier a refresh reads: jobs that became visible late are met there."""
+_SAID: Final = [column for column in COLUMNS if column != "expires_in"]
+"""What is compared where rows are said to be the same: `expires_in` may count down."""
 _FILE_ORDER: Final = ("company_id", "created_at", "id")
 
 Mode = Literal["full", "refresh"]
@@ -133,8 +135,7 @@ def find_changed(lake: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
     settled = lake.filter(~is_unsettled())
     met = settled.join(fresh, on=KEY, how="semi")
     again = fresh.join(met, on=KEY, how="semi")
-    columns = [column for column in COLUMNS if column != "expires_in"]
-    return met.join(again, on=columns, how="anti", nulls_equal=True)
+    return met.join(again, on=_SAID, how="anti", nulls_equal=True)
 
 
 def find_unknown(lake: pl.DataFrame, fresh: pl.DataFrame, *, until: Key) -> pl.DataFrame:
@@ -185,10 +186,9 @@ def merge_rows(*frames: pl.DataFrame) -> pl.DataFrame:
 def has_rows(lake: pl.LazyFrame, rows: pl.DataFrame) -> bool:
     """Whether the lake has all these rows as they are; `expires_in` aside, which may count down."""
     near = lake.filter(pl.col("id").is_in(rows["id"].unique().to_list())).collect()
-    columns = [column for column in COLUMNS if column != "expires_in"]
-    return rows.join(near, on=columns, how="anti", nulls_equal=True).is_empty()
+    return rows.join(near, on=_SAID, how="anti", nulls_equal=True).is_empty()
 
 
 def same_rows(old: pl.DataFrame, new: pl.DataFrame) -> bool:
     """Whether two merged frames say the same of the same jobs; `expires_in` aside, which may count down."""
-    return old.height == new.height and old.drop("expires_in").equals(new.drop("expires_in"))
+    return old.height == new.height and old.select(_SAID).equals(new.select(_SAID))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.cli.companies import read_companies
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.span import Shard, Span
@@ -149,7 +150,7 @@ def dump(
     or not at all; readers may read meanwhile. The first dump reads
     everything, later ones what can have changed. A run that was cut short is gone on with.
     """
-    from pleo_extract.client import Client
+    from pleo_extract.client import Client, choose_shard
     from pleo_extract.extract import dump_export_jobs
 
     set_up_log(log_format, log_level)
@@ -177,7 +178,10 @@ def dump(
                 "--ca-file": ca_file,
                 "--proxy": proxy,
             }
-            _dump_many(lake, _read_accounts(accounts, given, shard), options, quiet=quiet, progress=progress)
+            companies = read_companies(accounts, given)
+            if shard is not None:
+                companies = choose_shard(companies, *shard)
+            _dump_many(lake, companies, options, quiet=quiet, progress=progress)
             return
         if shard is not None:
             raise UsageError("--shard goes with --accounts: companies are what is divided")
@@ -190,17 +194,6 @@ def dump(
     finally:
         if metrics is not None:
             _write_metrics(metrics, lake, store)
-
-
-def _read_accounts(path: Path, given: dict[str, object], shard: tuple[int, int] | None) -> list[AccountEntry]:
-    from pleo_extract.client import choose_shard, read_accounts
-
-    if wrong := [name for name, value in given.items() if value is not None]:
-        raise UsageError(
-            f"{wrong[0]} and --accounts exclude each other: the accounts file says it for each company"
-        )
-    accounts = read_accounts(path)
-    return accounts if shard is None else choose_shard(accounts, *shard)
 
 
 def _dump_many(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pleo_extract.errors import StorageError
+from pleo_extract.paging import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["write_metrics"]
 
-VERDICTS: Final = ("complete", "complete_with_drift", "incomplete")
 FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float]], ...]] = (
     ("last_run_timestamp_seconds", "When the last run ended.", lambda run: run.ended_at.timestamp()),
     (

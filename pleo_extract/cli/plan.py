@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.cli.companies import read_companies
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.store import store_options
-from pleo_extract.errors import PleoExtractError, UsageError, amount, escape, worst_code
+from pleo_extract.errors import PleoExtractError, amount, escape, worst_code
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pleo_extract.client import AccountEntry
     from pleo_extract.extract import DumpPlan
     from pleo_extract.lakes import StoreOptions
 
@@ -64,23 +66,17 @@ def plan(
     from pleo_extract.extract import plan_dump
 
     if accounts is not None:
-        if base_url is not None or company_id is not None:
-            given = "--base-url" if base_url is not None else "--company-id"
-            raise UsageError(
-                f"{given} and --accounts exclude each other: the accounts file says it for each company"
-            )
-        _plan_many(lake, accounts, full=full, store=store)
+        companies = read_companies(accounts, {"--base-url": base_url, "--company-id": company_id})
+        _plan_many(lake, companies, full=full, store=store)
         return
     with Client(base_url, company_id=company_id, rate=rate) as client:
         click.echo(_tell(plan_dump(lake, client=client, full=full, **store)))
 
 
-def _plan_many(lake: str | Path, path: Path, *, full: bool, store: StoreOptions) -> None:
+def _plan_many(lake: str | Path, entries: Sequence[AccountEntry], *, full: bool, store: StoreOptions) -> None:
     """A line for each company, then their sum; a company that cannot be asked is named, and the others are planned."""
-    from pleo_extract.client import read_accounts
     from pleo_extract.extract import plan_dump
 
-    entries = read_accounts(path)
     found: list[tuple[str, DumpPlan]] = []
     codes = []
     try:

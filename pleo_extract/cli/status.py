@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -44,11 +44,9 @@ def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
         click.echo(_tell(found, datetime.now(UTC)))
 
 
-WORST_FIRST: Final = ("incomplete", "complete_with_drift", "complete")
-"""The lake's verdict is that of its worst account; how the last run ended says nothing of it."""
-
-
 def _tell(found: LakeStatus, now: datetime) -> str:
+    from pleo_extract.paging import VERDICTS
+
     lines = [
         ("jobs", f"{found.rows:,}, {found.open:,} of them open, {found.bytes / 1e6:.1f} MB"),
         (
@@ -59,7 +57,8 @@ def _tell(found: LakeStatus, now: datetime) -> str:
         ("server", found.server),
     ]
     if found.accounts:
-        lines.append(("verdict", min((each.verdict for each in found.accounts), key=WORST_FIRST.index)))
+        # The lake's own: how the last run ended says nothing of it.
+        lines.append(("verdict", max((each.verdict for each in found.accounts), key=VERDICTS.index)))
     if (last := found.last_run) is not None:
         error = f": {escape(last.error, 300)}" if last.error else ""
         lines += [

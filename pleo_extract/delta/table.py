@@ -323,7 +323,7 @@ def _instant(info: _CommitInfo) -> datetime:
 
 
 def _month(entry: FileEntry) -> dict[str, str | None]:
-    return {MONTH: entry.path.partition("/")[0].partition("=")[2]}
+    return {MONTH: entry.month}
 
 
 def _stats(entry: FileEntry) -> str:

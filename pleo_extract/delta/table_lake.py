@@ -25,6 +25,7 @@ from pleo_extract.lake import (
     LastRun,
     Layout,
     Manifest,
+    Opened,
     Verification,
     disk,
     has_columns,
@@ -62,12 +63,6 @@ class _Overlay(msgspec.Struct):
     version: int
     receipt: dict[str, Any]
     accounts: dict[str, Account]
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    manifest: Manifest
-    files: tuple[Path, ...]
 
 
 @dataclass(slots=True)
@@ -108,13 +103,13 @@ class DeltaLake:
             return False
         return True
 
-    def open(self, as_of: datetime | int | None = None) -> _Opened | None:
+    def open(self, as_of: datetime | int | None = None) -> Opened | None:
         """See `Lake`."""
         table = Table(self._address, as_of)
         if not table.version and not table.manifest.files:
             return None
         files = place_files(table, table.manifest.files)
-        return _Opened(self._overlaid(table), files)
+        return Opened(self._overlaid(table), files)
 
     def last_run(self) -> LastRun | None:
         """See `Lake`."""

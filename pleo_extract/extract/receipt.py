@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pleo_extract.errors import worst_code
+from pleo_extract.paging import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,14 +108,13 @@ class Receipt(msgspec.Struct, kw_only=True):
         )
         worst = next((each for each in receipts if each.code), None)
         codes = [each.code for each in receipts]
-        verdicts = {each.verdict for each in receipts}
         first = receipts[0]
         return cls(
             run=first.run,
             lake=first.lake,
             account=f"{len(receipts)} accounts",
             mode="full" if any(each.mode == "full" for each in receipts) else "refresh",
-            verdict=next((v for v in ("incomplete", "complete_with_drift") if v in verdicts), "complete"),
+            verdict=max((each.verdict for each in receipts), key=VERDICTS.index),
             published=any(each.published for each in receipts),
             snapshot=max(each.snapshot for each in receipts),
             lake_rows=max(each.lake_rows for each in receipts),

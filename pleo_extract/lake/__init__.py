@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, Snapshot, scan_files
 from pleo_extract.lake.lock import hold_lock
-from pleo_extract.lake.opening import open_snapshot
+from pleo_extract.lake.opening import Opened, open_snapshot
 from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
 from pleo_extract.lake.repair import Repair, repair_lake
@@ -25,6 +25,7 @@ __all__ = [
     "LastRun",
     "Layout",
     "Manifest",
+    "Opened",
     "Repair",
     "Snapshot",
     "Staging",

@@ -58,6 +58,11 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     sha256: str
 
+    @property
+    def month(self) -> str:
+        """The month that it is filed under, as ``2026-11``."""
+        return self.path.partition("/")[0].partition("=")[2]
+
 
 class Manifest(msgspec.Struct, kw_only=True):
     """What a snapshot is, and what the runs know that made it.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import date
 
-    from pleo_extract.lake.layout import FileEntry, Layout, Manifest
+    from pleo_extract.lake.layout import Layout, Manifest
     from pleo_extract.lake.staging import Staging
 
 __all__ = ["Merge"]
@@ -47,7 +47,7 @@ class Merge:
 
     def __init__(self, layout: Layout, stagings: Sequence[Staging], base: Manifest | None) -> None:
         self.source = layout.snapshot_folder(base.snapshot) if base else layout.root
-        self.old = {_month_of(entry): entry for entry in base.files} if base else {}
+        self.old = {entry.month: entry for entry in base.files} if base else {}
         self.carried = base is not None and base.format < FORMAT
         self._fresh: dict[str, list[Staging]] = {}
         for staging in stagings:
@@ -67,14 +67,17 @@ class Merge:
             return True
         if month not in self._fresh:
             return False
-        whole = self._is_small(month)
-        if whole and self._says_nothing_new(month):
+        if not self._is_small(month):
+            return any(not same_rows(old, new) for old, new in self._merge(month))
+        file, fresh = _read(self._open(month)), pl.concat(self._staged(month))
+        if fresh.height <= FEW and has_rows(file, fresh):
             return False
-        for old, new in self._merge(month):
-            if not same_rows(old, new):
-                self._kept = (month, new) if whole else None
-                return True
-        return False
+        old = file.collect()
+        new = merge_rows(old, fresh)
+        if same_rows(old, new):
+            return False
+        self._kept = (month, new)
+        return True
 
     def pieces(self, month: str) -> Iterator[pl.DataFrame]:
         """The month's rows as they are to be, in order, piece by piece."""
@@ -93,30 +96,24 @@ class Merge:
         )
         return sum(staged) + (self.old[month].rows if month in self.old else 0) <= PIECE
 
-    def _says_nothing_new(self, month: str) -> bool:
-        """Whether the lake has all that is staged, as far as that is quicker to see than to merge."""
-        file, fresh = self._open(month), pl.concat(self._staged(month))
-        return file is not None and fresh.height <= FEW and has_rows(_read(file), fresh)
-
     def _merge(self, month: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """What the lake has and what it is to have, of one range after the other."""
-        file = self._open(month)
-        small = self._is_small(month)
-        ranges: list[pl.Expr | None] = [None] if small else self._cut(month, file)
+        file = _read(self._open(month)) if month in self.old else None
+        ranges: list[pl.Expr | None] = [None] if self._is_small(month) else self._cut(month, file)
         for rows in ranges:
             chosen = pl.lit(value=True) if rows is None else rows
-            old = _read(file).filter(chosen).collect() if file else pl.DataFrame(schema=POLARS_SCHEMA)
+            old = pl.DataFrame(schema=POLARS_SCHEMA) if file is None else file.filter(chosen).collect()
             fresh = [frame if rows is None else frame.filter(rows) for frame in self._staged(month)]
             yield old, merge_rows(old, *fresh)
 
     def _staged(self, month: str) -> Iterator[pl.DataFrame]:
         return (frame for staging in self._fresh.get(month, ()) for frame in staging.read(month))
 
-    def _cut(self, month: str, file: bytes | None) -> list[pl.Expr | None]:
+    def _cut(self, month: str, file: pl.LazyFrame | None) -> list[pl.Expr | None]:
         """Ranges of companies and days, of so many rows each; one for all where a job is in two of them."""
         sizes, jobs, places = [], [], []
         for frame in (
-            *([_read(file).select(*KEY, "created_at").collect()] if file else []),
+            *([] if file is None else [file.select(*KEY, "created_at").collect()]),
             *self._staged(month),
         ):
             sizes.append(frame.group_by("company_id", _DAY).len())
@@ -133,10 +130,8 @@ class Merge:
         ends = groups.agg(pl.col("company_id", "day").last()).select("company_id", "day").rows()
         return [_between(after, upto) for after, upto in pairwise([None, *ends[:-1], None])]
 
-    def _open(self, month: str) -> bytes | None:
+    def _open(self, month: str) -> bytes:
         """The bytes of the base's file, as it was written."""
-        if month not in self.old:
-            return None
         entry = self.old[month]
         data = disk.read_file(self.source / entry.path)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -145,10 +140,6 @@ class Merge:
                 f"run: pleo-extract repair {self.source.parent.parent}"
             )
         return data
-
-
-def _month_of(entry: FileEntry) -> str:
-    return entry.path.partition("/")[0].partition("=")[2]
 
 
 def _read(file: bytes) -> pl.LazyFrame:

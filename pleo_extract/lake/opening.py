@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pleo_extract.errors import LakeError
@@ -13,9 +14,17 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from pleo_extract.lake.layout import Snapshot
+    from pleo_extract.lake.layout import Manifest, Snapshot
 
-__all__ = ["open_snapshot", "require_lake", "require_pointer"]
+__all__ = ["Opened", "open_snapshot", "require_lake", "require_pointer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One whole state of a lake of either kind, for reading: its manifest, and its data files on this machine."""
+
+    manifest: Manifest
+    files: tuple[Path, ...]
 
 
 def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snapshot | None:

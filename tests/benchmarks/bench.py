@@ -22,19 +22,18 @@ import pace
 import peers
 import polars as pl
 import refresh
-from measure import ROOT, Cost, count, make_venv, measure, medians, table
+from measure import HELP, ROOT, Cost, count, make_venv, measure, medians, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FIGURES = {"cpu": "CPU s", "wall": "wall s", "peak": "peak MB"}
 SEQUENTIAL = ("ours", "careful", "polars_loop", "pandas_loop", "dlt_arrow", "dlt_rest")
 """Who runs at 50 ms a response; the others would only wait longer."""
 IMPORTS = {
     "python": "pass",
     "import polars": "import polars",
     "import pleo_extract": "import pleo_extract",
-    "pleo-extract --help": "import sys; sys.argv = ['pleo-extract', '--help']; from pleo_extract.cli import main; main()",
+    "pleo-extract --help": HELP,
 }
 ABOUT = """\
 Written by `make bench`; nothing here is typed in by hand. Whole processes, run in turn on one machine, medians; seconds \
@@ -46,18 +45,6 @@ FIRST_DUMP = (
 WAITS = "One run each; the peers ask one page after the other"
 PACE = "500 requests a minute; *most* is what the server saw in any 60 seconds"
 LIBRARIES = ("polars", "duckdb", "pyarrow", "httpx", "msgspec")
-
-
-def compare(titles: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
-    """A table of contenders, each figure with how many times ours it is."""
-    ours = costs["ours"]
-
-    def cell(cost: Cost, figure: str) -> str:
-        value = getattr(cost, figure)
-        return f"{value:,.1f} ({value / getattr(ours, figure):.2f})"
-
-    rows = [[titles[name][0], *(cell(cost, figure) for figure in FIGURES)] for name, cost in costs.items()]
-    return table(["", *FIGURES.values()], rows)
 
 
 def waits(titles: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
@@ -130,7 +117,7 @@ def sections(*, quick: bool) -> list[str]:
     in_flight = {"ours, 8 in flight": at_50["ours"], "ours, 16 in flight": faster["ours"], **at_50}
     sizes = 10_000 if quick else 10_000_000
     return [
-        section(f"A first dump of {count(jobs)} jobs", "peers", compare(titles, everyone), FIRST_DUMP),
+        section(f"A first dump of {count(jobs)} jobs", "peers", peers.tabulate(titles, everyone), FIRST_DUMP),
         section(
             "The same at 50 ms a response",
             "peers --latency-ms 50 --in-flight 16",

@@ -13,11 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from measure import HERE, KEY, Cost, measure, medians, serve, table
+from measure import HELP, HERE, KEY, Cost, measure, medians, serve, table
 
 JOBS: Final = 30_000
 RUNS: Final = 5
-START: Final = "import sys; sys.argv = ['pleo-extract', '--help']; from pleo_extract.cli import main; main()"
 BOUNDS: Final = {
     "dump / careful script, CPU": 2.2,
     "dump / careful script, peak memory": 1.6,
@@ -40,7 +39,7 @@ def race() -> dict[str, Cost]:
                 costs[name].append(measure([python, str(script), server.url, KEY, str(out)]))
             costs["polars"].append(measure([python, "-c", "import polars"]))
             costs["pleo_extract"].append(measure([python, "-c", "import pleo_extract"]))
-            costs["help"].append(measure([python, "-c", START]))
+            costs["help"].append(measure([python, "-c", HELP]))
     return {name: medians(each[1:]) for name, each in costs.items()}
 
 

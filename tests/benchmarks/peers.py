@@ -34,6 +34,9 @@ CONTENDERS = (
 )
 
 
+FIGURES = {"cpu": "CPU s", "wall": "wall s", "peak": "peak MB"}
+
+
 def load(name: str) -> Any:
     """A contender's module, for its title and requirements."""
     sys.path.insert(0, str(HERE / "contenders"))
@@ -83,6 +86,18 @@ def race(
     return {name: medians(each) for name, each in costs.items()}
 
 
+def tabulate(prepared: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
+    """A table of contenders, each figure with how many times ours it is."""
+    ours = costs["ours"]
+
+    def cell(cost: Cost, figure: str) -> str:
+        value = getattr(cost, figure)
+        return f"{value:,.1f} ({value / getattr(ours, figure):.2f})"
+
+    rows = [[prepared[name][0], *(cell(cost, figure) for figure in FIGURES)] for name, cost in costs.items()]
+    return table(["", *FIGURES.values()], rows)
+
+
 def main() -> None:
     """Prepare, race, print."""
     parser = argparse.ArgumentParser()
@@ -100,22 +115,11 @@ def main() -> None:
         latency=asked.latency_ms,
         more=["--in-flight", str(asked.in_flight)],
     )
-    ours = costs["ours"]
     print(
         f"{count(asked.jobs)} jobs, {asked.latency_ms:g} ms a response, medians of {asked.runs} runs in turn; "
         "in brackets times ours\n"
     )
-    rows = [
-        [
-            prepared[name][0],
-            *(
-                f"{getattr(cost, figure):,.1f} ({getattr(cost, figure) / getattr(ours, figure):.2f})"
-                for figure in ("cpu", "wall", "peak")
-            ),
-        ]
-        for name, cost in costs.items()
-    ]
-    print(table(["", "CPU s", "wall s", "peak MB"], rows))
+    print(tabulate(prepared, costs))
 
 
 if __name__ == "__main__":
