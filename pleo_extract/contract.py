@@ -184,6 +184,9 @@ class PageOrder(StrEnum):
     DESC_NULLS_LAST = "DESC_NULLS_LAST"
 
 
+_ORDERS: Final = frozenset(PageOrder)
+
+
 def is_cursor(text: object) -> bool:
     """Whether this is a cursor by the contract's pattern, ``^[A-Z2-7=~]+$``."""
     return isinstance(text, str) and _CURSOR.fullmatch(text) is not None
@@ -354,5 +357,5 @@ def _check_sorting(keys: Sequence[str], orders: Sequence[str]) -> None:
         )
     if not all(key and key.isprintable() for key in keys):
         raise UsageError("a sorting key is empty or holds characters that no field's name has")
-    if wrong := [order for order in orders if order not in set(PageOrder)]:
+    if wrong := [order for order in orders if order not in _ORDERS]:
         raise UsageError(f"unknown sorting order {wrong[0]!r}; the API takes {', '.join(PageOrder)}")

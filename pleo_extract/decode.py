@@ -44,6 +44,9 @@ from pleo_extract.errors import PageError, escape
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+Columns = tuple[tuple[Any, ...], ...]
+"""A page's rows as one tuple a column, in the order of the parsed struct."""
+
 __all__ = ["Page", "Rejected", "build_frame", "parse_page"]
 
 _PLAIN_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
@@ -89,6 +92,8 @@ def _declare_job(name: str, *, strict: bool) -> Any:
 _Job: Final[Any] = _declare_job("Job", strict=True)
 _WideJob: Final[Any] = _declare_job("WideJob", strict=False)
 _ORDER: Final[tuple[str, ...]] = _Job.__struct_fields__
+_CREATED, _ID, _COMPANY, _STATUS = map(_ORDER.index, ("created_at", "id", "company_id", "status"))
+_NO_ROWS: Final[Columns] = ((),) * len(_ORDER)
 _KNOWN: Final = frozenset(field.name for field in FIELDS)
 
 
@@ -163,7 +168,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One parsed page: `info` for the walk, the rows for `build_frame`.
+    """One parsed page: `info` for the walk, the rows for `build_frame`, as one tuple a column.
 
     `places` holds each row's index on the page where some rows were left out, `extras` its unknown fields where
     any row has some; both are None on a page on which every row fits exactly.
@@ -171,11 +176,16 @@ class Page:
 
     number: int
     info: PageInfo
-    rows: Sequence[Any]
+    columns: Columns
     body: bytes
     rejected: tuple[Rejected, ...] = ()
     places: Sequence[int] | None = None
     extras: Sequence[str | None] | None = None
+
+    @property
+    def height(self) -> int:
+        """Rows that fit, as far as a row alone can tell."""
+        return len(self.columns[0])
 
 
 def parse_page(body: bytes, *, number: int = 1) -> Page:
@@ -194,7 +204,8 @@ def parse_page(body: bytes, *, number: int = 1) -> Page:
         return _parse_row_by_row(body, number)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise PageError(_no_page(body, number, str(exc))) from exc
-    return Page(number, _inform(page.pagination, page.data, len(page.data)), page.data, body)
+    columns = _transpose(page.data)
+    return Page(number, _inform(page.pagination, columns, len(page.data)), columns, body)
 
 
 def _no_page(body: bytes, number: int, why: str) -> str:
@@ -225,8 +236,15 @@ def _parse_row_by_row(body: bytes, number: int) -> Page:
             rows.append(row)
             places.append(place)
             extras.append(extra)
-    info = _inform(page.pagination, rows, len(page.data))
-    return Page(number, info, rows, body, tuple(rejected), places, extras if any(extras) else None)
+    columns = _transpose(rows)
+    info = _inform(page.pagination, columns, len(page.data))
+    return Page(number, info, columns, body, tuple(rejected), places, extras if any(extras) else None)
+
+
+def _transpose(rows: Sequence[Any]) -> Columns:
+    """The rows' values, one tuple a column."""
+    astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
+    return tuple(zip(*map(astuple, rows), strict=True)) or _NO_ROWS
 
 
 def _parse_row(raw: msgspec.Raw) -> tuple[Any, str | None]:
@@ -246,33 +264,31 @@ def _locate(message: str, place: int) -> tuple[str, str]:
     return f"$.data[{place}]{field}", reason
 
 
-def _inform(said: _Pagination, rows: Sequence[Any], count: int) -> PageInfo:
+def _inform(said: _Pagination, columns: Columns, count: int) -> PageInfo:
     understood = said.current_request_pagination or _Understood()
     keys, orders = understood.sorting_keys, understood.sorting_order
     return PageInfo(
         rows=count,
         has_next=said.has_next_page,
         has_previous=said.has_previous_page,
-        keys=_keys(rows),
+        keys=_keys(columns[_CREATED], columns[_ID]),
         start_cursor=said.start_cursor,
         end_cursor=said.end_cursor,
         total=said.total,
         limit=understood.limit,
         sorting_keys=None if keys is None else tuple(keys),
         sorting_order=None if orders is None else tuple(orders),
-        companies=frozenset({row.company_id for row in rows}),
-        statuses=frozenset({row.status for row in rows}),
+        companies=frozenset(columns[_COMPANY]),
+        statuses=frozenset(columns[_STATUS]),
     )
 
 
-def _keys(rows: Sequence[Any]) -> tuple[Key, ...]:
-    created = [row.created_at for row in rows]
-    ids = [row.id for row in rows]
+def _keys(created: Sequence[str], ids: Sequence[str]) -> tuple[Key, ...]:
     # One text a page, since looking at each row costs more than all else. No text can pass for two: it would bring a
     # line end of its own, and then there are too many.
     times, names = "\n".join(created), "\n".join(ids)
-    if _are_plain(created, times) and _same_form(names, _HEX, _PLAIN_ID, len(rows)):
-        return tuple(zip(times[:-1].split("Z\n"), ids, strict=True)) if rows else ()
+    if _are_plain(created, times) and _same_form(names, _HEX, _PLAIN_ID, len(ids)):
+        return tuple(zip(times[:-1].split("Z\n"), ids, strict=True)) if ids else ()
     instants = pl.select(_read_any(pl.lit(pl.Series(created, dtype=pl.String)))).to_series()
     return tuple(
         (instant_key(instant), name.lower())
@@ -286,18 +302,20 @@ def _are_plain(created: Sequence[str], times: str) -> bool:
     if not _same_form(times, _DIGITS, _PLAIN_TIME, len(created)):
         return False
     width = len(_PLAIN_TIME) + 1
-    in_range = max(times[14::width], default="0") <= "5" >= max(times[17::width], default="0")
-    return in_range and all(map(_is_hour, {text[:13] for text in created}))
+    beyond = times[14::width].strip("012345") or times[17::width].strip("012345")
+    return not beyond and all(map(_is_hour, {text[:13] for text in created}))
 
 
 def _same_form(lines: str, alphabet: bytes, form: str, count: int) -> bool:
     """Whether these lines, with all characters of the alphabet made 0, are so many times this form."""
-    wanted = "\n".join([form] * count)
-    return (
-        len(lines) == len(wanted)
-        and lines.isascii()
-        and lines.encode().translate(alphabet) == wanted.encode()
-    )
+    wanted = _repeat(form, count)
+    return len(lines) == len(wanted) and lines.isascii() and lines.encode().translate(alphabet) == wanted
+
+
+@lru_cache(maxsize=16)
+def _repeat(form: str, count: int) -> bytes:
+    """So many lines of this form."""
+    return "\n".join([form] * count).encode()
 
 
 @lru_cache(maxsize=4096)
@@ -339,12 +357,13 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
 
 def _to_columns(pages: Sequence[Page]) -> pl.DataFrame:
     """The rows as parsed, one column a field, instants still as text."""
-    astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
-    rows = chain.from_iterable(page.rows for page in pages)
-    values = list(zip(*map(astuple, rows), strict=True)) or [()] * len(_ORDER)
-    series = [pl.Series(name, column, dtype=_RAW[name]) for name, column in zip(_ORDER, values, strict=True)]
+    columns = zip(*(page.columns for page in pages), strict=True) if pages else _NO_ROWS
+    series = [
+        pl.Series(name, list(chain.from_iterable(parts)), dtype=_RAW[name])
+        for name, parts in zip(_ORDER, columns, strict=True)
+    ]
     if any(page.extras for page in pages):
-        extras = [extra for page in pages for extra in page.extras or [None] * len(page.rows)]
+        extras = [extra for page in pages for extra in page.extras or [None] * page.height]
         return pl.DataFrame([*series, pl.Series(EXTRA.column, extras, dtype=pl.String)])
     nothing = pl.Series(EXTRA.column, [], dtype=pl.String).extend_constant(None, len(series[0]))
     return pl.DataFrame([*series, nothing])
@@ -388,7 +407,7 @@ _ANY: Final = {
 
 def _reject(pages: Sequence[Page], misfits: Sequence[Field], wrong: pl.DataFrame) -> list[Rejected]:
     """The rows that do not fit, each once, with the first field that does not."""
-    owners = [(page, n) for page in pages for n in range(len(page.rows))]
+    owners = [(page, n) for page in pages for n in range(page.height)]
     first: dict[int, Field] = {}
     for field in misfits:
         for row in wrong[field.column].arg_true():
@@ -398,7 +417,7 @@ def _reject(pages: Sequence[Page], misfits: Sequence[Field], wrong: pl.DataFrame
 
 def _reject_row(page: Page, n: int, field: Field) -> Rejected:
     place = page.places[n] if page.places is not None else n
-    value = getattr(page.rows[n], field.column)
+    value = page.columns[_ORDER.index(field.column)][n]
     reason = (
         uuid_problem(value)
         if field.kind == "uuid"

@@ -238,9 +238,9 @@ class Walk:
         )
         if self.order == "strict" and not all(map(strictly, chain, chain[1:])):
             self.order = "created"
-        created = [key[0] for key in chain]
-        if self.order == "created" and not all(map(loosely, created, created[1:])):
-            self.order = "none"
+        if self.order == "created":
+            created = [key[0] for key in chain]
+            self.order = "created" if all(map(loosely, created, created[1:])) else "none"
 
     def _count_new(self, keys: tuple[Key, ...]) -> int:
         """How many lie beyond the edge, and before the key that ends the walk: that one is another's to count."""

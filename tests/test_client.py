@@ -310,7 +310,7 @@ class TestRequest:
         direct, _ = fetch(client_of(sandbox))
         with serve(sandbox) as served, client_of(url=served.url) as client:
             page, run = fetch(client)
-        assert page.rows == direct.rows
+        assert page.columns == direct.columns
         assert (run.requests, run.retries, run.waited, dict(run.faults)) == (1, 0, 0, {})
 
     def test_a_query_too_long_for_a_url(self) -> None:
@@ -666,7 +666,7 @@ class TestWire:
         patience = Patience(request_seconds=0.3, read_seconds=0.2) if slow else Patience()
         with serve(sandbox) as served, client_of(url=served.url, patience=patience) as client:
             page, run = fetch(client)
-        assert page.rows == whole.rows
+        assert page.columns == whole.columns
         assert dict(run.faults) == {counted: 1}
         assert len(sandbox.requests) == 2
 
