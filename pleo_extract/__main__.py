@@ -1,6 +1,6 @@
 """`python -m pleo_extract` is `pleo-extract`."""
 
-from pleo_extract.cli import main
+from pleo_extract.cli import start
 
 if __name__ == "__main__":
-    main()
+    start()

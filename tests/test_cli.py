@@ -598,3 +598,13 @@ def test_a_reader_that_has_seen_enough_is_no_failure(form: str) -> None:
             process.stdout.read(10)
         process.stdout.close()
         assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+
+
+def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    """Where stdout takes no more, the command ends with 74, though all is written at its very end."""
+    target = tmp_path / "out"
+    command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "pleo_extract"]
+    with target.open("wb") as out:
+        done = subprocess.run([*command, "sql", "--list"], stdout=out, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 74
+    assert target.stat().st_size == 0

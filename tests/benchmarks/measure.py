@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 VENVS = ROOT / ".bench"
 KEY = "plp_benchmark"
-HELP = "import sys; sys.argv = ['pleo-extract', '--help']; from pleo_extract.cli import main; main()"
+HELP = "import sys; sys.argv = ['pleo-extract', '--help']; from pleo_extract.cli import start; start()"
 """`pleo-extract --help`, for any Python."""
 
 

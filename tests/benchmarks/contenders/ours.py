@@ -11,13 +11,13 @@ REQUIREMENTS: list[str] = []
 
 def run(url: str, key: str, out: str) -> None:
     """Fetch all jobs into Parquet files below the folder."""
-    from pleo_extract.cli import main  # noqa: PLC0415 - a contender imports what it needs when it runs
+    from pleo_extract.cli import start  # noqa: PLC0415 - a contender imports what it needs when it runs
 
     os.environ["PLEO_API_KEY"] = key
     sys.argv = ["pleo-extract", "dump", out, "--base-url", url, "--quiet", *sys.argv[4:]]
     if "--rate" not in sys.argv:
         sys.argv += ["--rate", "10000000"]
-    main()
+    start()
 
 
 if __name__ == "__main__":
