@@ -12,9 +12,9 @@ Names are imported where they are first used, so that importing this costs next 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pleo_extract.lazy import attach
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -52,31 +52,27 @@ __all__ = [
     "verify_lake",
 ]
 
-_ROOMS = {
-    "COLUMNS": "contract",
-    "POLARS_SCHEMA": "contract",
-    "Client": "client",
-    "PleoExtractError": "errors",
-    "Query": "contract",
-    "Receipt": "extract",
-    "connect": "extract",
-    "dump_export_jobs": "extract",
-    "fetch_page": "extract",
-    "iter_export_jobs": "extract",
-    "list_answers": "extract",
-    "load_export_jobs": "extract",
-    "scan_export_jobs": "scan",
-    "scan_lake": "lakes",
-    "verify_lake": "lakes",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:
+    __getattr__ = attach(
+        __name__,
+        {
+            "COLUMNS": "contract",
+            "POLARS_SCHEMA": "contract",
+            "Client": "client",
+            "PleoExtractError": "errors",
+            "Query": "contract",
+            "Receipt": "extract.receipt",
+            "connect": "extract.answers",
+            "dump_export_jobs": "extract.dump",
+            "fetch_page": "extract.load",
+            "iter_export_jobs": "extract.iterate",
+            "list_answers": "extract.answers",
+            "load_export_jobs": "extract.load",
+            "scan_export_jobs": "scan",
+            "scan_lake": "lakes",
+            "verify_lake": "lakes",
+        },
+    )
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from itertools import chain
@@ -42,7 +42,7 @@ from pleo_extract.contract import (
 from pleo_extract.errors import PageError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 Columns = tuple[tuple[Any, ...], ...]
 """A page's rows as one tuple a column, in the order of the parsed struct."""
@@ -137,8 +137,7 @@ class _Name(msgspec.Struct, rename="camel"):
 _Named: Final = msgspec.json.Decoder(_Name)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """A row that does not fit the contract.
 
     Attributes:
@@ -166,8 +165,7 @@ class Rejected:
         return f"page {self.page}, {self.path}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """One parsed page: `info` for the walk, the rows for `build_frame`, as one tuple a column.
 
     `places` holds each row's index on the page where some rows were left out, `extras` its unknown fields where
@@ -341,7 +339,7 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
         plain = texts.select(_IS_PLAIN).row(0)
         typed = typed.with_columns(
             texts.select(
-                _ANY[field.column] for field, is_plain in zip(_CHECKED, plain, strict=True) if not is_plain
+                _read_field(field) for field, is_plain in zip(_CHECKED, plain, strict=True) if not is_plain
             )
         )
     rejected = [row for page in pages for row in page.rejected]
@@ -387,6 +385,11 @@ def _read_uuid(column: pl.Expr) -> pl.Expr:
     return pl.when(lower.str.contains(_CANONICAL)).then(lower)
 
 
+def _read_field(field: Field) -> pl.Expr:
+    """The column of a UUID or an instant, in whatever form its texts are."""
+    return (_read_uuid if field.kind == "uuid" else _read_any)(pl.col(field.column))
+
+
 _PLAIN: Final = [
     _read_plain(pl.col(field.column)) if field.kind == "instant" else pl.col(field.column)
     for field in (*FIELDS, EXTRA)
@@ -398,11 +401,6 @@ _IS_PLAIN: Final = [
 ]
 _ARE_PLAIN_NAME: Final = "are plain"
 _ARE_PLAIN: Final = pl.all_horizontal(_IS_PLAIN).alias(_ARE_PLAIN_NAME)
-_ANY: Final = {
-    field.column: (_read_uuid(column) if field.kind == "uuid" else _read_any(column)).alias(field.column)
-    for field in _CHECKED
-    for column in [pl.col(field.column)]
-}
 
 
 def _reject(pages: Sequence[Page], misfits: Sequence[Field], wrong: pl.DataFrame) -> list[Rejected]:

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import msgspec
 
 from pleo_extract.contract import Key, PageInfo, PageOrder, Query, is_cursor
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
@@ -411,8 +413,7 @@ class Walk:
         self.first_total, self.last_total = mark.totals
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """Where a walk stood: enough to go on from there after a restart of the program."""
 
     first: Key | None
@@ -442,8 +443,7 @@ def _hope_for(query: Query) -> Order:
     return "created" if query.sorting_keys[:1] == _BY[:1] else "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What a finished walk proves: the name, and whether another pass is due; `why` in words, "" when complete."""
 
     name: VerdictName

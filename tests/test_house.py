@@ -15,6 +15,7 @@ PACKAGE = Path(pleo_extract.__file__).parent
 FLOORS = {
     "version": -1,
     "errors": -1,
+    "lazy": -1,
     "contract": 0,
     "paging": 1,
     "pace": 1,
@@ -42,8 +43,9 @@ FLOORS = {
 LIBRARIES = {
     "version": set(),
     "errors": set(),
+    "lazy": set(),
     "contract": {"polars"},
-    "paging": set(),
+    "paging": {"msgspec"},
     "pace": set(),
     "decode": {"polars", "msgspec"},
     "refresh": {"polars", "msgspec"},

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -849,8 +850,8 @@ class TestMarks:
         drive(first, ask(sandbox), pages=3)
         for mark in (
             Walk(BY_CREATION).mark(),
-            replace(first.mark(), cursor=None),
-            replace(first.mark(), cursor="?"),
+            msgspec.structs.replace(first.mark(), cursor=None),
+            msgspec.structs.replace(first.mark(), cursor="?"),
         ):
             second = Walk(BY_CREATION, mark=mark)
             trip = drive(second, ask(sandbox))

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 import httpx
 
-from pleo_extract.client.accounts import AccountEntry, choose_shard, read_accounts
 from pleo_extract.client.credential import Credential, Secret
 from pleo_extract.client.run import Clock, Line, RealClock, Run
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.client.window import SharedWindow, open_window
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import UsageError
+from pleo_extract.lazy import attach
 from pleo_extract.pace import RATE, Patience
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from pleo_extract.client.accounts import AccountEntry, choose_shard, read_accounts
     from pleo_extract.sandbox import Request, Response
 
 __all__ = [
@@ -42,6 +43,11 @@ __all__ = [
     "read_accounts",
     "resolve_server",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = attach(
+        __name__, dict.fromkeys(("AccountEntry", "choose_shard", "read_accounts"), "accounts")
+    )
 
 IN_FLIGHT: Final = 8
 

@@ -4,14 +4,21 @@ client.get(query) -> bytes -> decode -> typed frame -> staging -> merge into par
       ^---------- paging <- PageInfo <-'    '-> load_export_jobs() returns here
 """
 
-from pleo_extract.extract.answers import connect, list_answers
-from pleo_extract.extract.dump import DumpOptions, dump_accounts, dump_export_jobs
-from pleo_extract.extract.iterate import Batches, iter_export_jobs, stream_wanted
-from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
-from pleo_extract.extract.plan import DumpPlan, plan_dump
-from pleo_extract.extract.receipt import Receipt
-from pleo_extract.extract.status import LakeStatus, read_status
-from pleo_extract.extract.wanted import check_wanted
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pleo_extract.lazy import attach
+
+if TYPE_CHECKING:
+    from pleo_extract.extract.answers import connect, list_answers
+    from pleo_extract.extract.dump import DumpOptions, dump_accounts, dump_export_jobs
+    from pleo_extract.extract.iterate import Batches, iter_export_jobs, stream_wanted
+    from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
+    from pleo_extract.extract.plan import DumpPlan, plan_dump
+    from pleo_extract.extract.receipt import Receipt
+    from pleo_extract.extract.status import LakeStatus, read_status
+    from pleo_extract.extract.wanted import check_wanted
 
 __all__ = [
     "Batches",
@@ -32,3 +39,27 @@ __all__ = [
     "read_status",
     "stream_wanted",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = attach(
+        __name__,
+        {
+            "Batches": "iterate",
+            "DumpOptions": "dump",
+            "DumpPlan": "plan",
+            "JobPage": "load",
+            "LakeStatus": "status",
+            "Receipt": "receipt",
+            "check_wanted": "wanted",
+            "connect": "answers",
+            "dump_accounts": "dump",
+            "dump_export_jobs": "dump",
+            "fetch_page": "load",
+            "iter_export_jobs": "iterate",
+            "list_answers": "answers",
+            "load_export_jobs": "load",
+            "plan_dump": "plan",
+            "read_status": "status",
+            "stream_wanted": "iterate",
+        },
+    )

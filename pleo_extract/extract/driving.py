@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+import polars as pl
+
 from pleo_extract.contract import STATUSES
-from pleo_extract.decode import Page, build_frame, parse_page
+from pleo_extract.decode import Page, Rejected, build_frame, parse_page
 from pleo_extract.errors import PleoExtractError, RequestRefused, escape
+from pleo_extract.paging import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    import polars as pl
-
     from pleo_extract.client import Run
     from pleo_extract.contract import Query
-    from pleo_extract.decode import Rejected
-    from pleo_extract.paging import Mark, Walk
+    from pleo_extract.paging import Walk
 
 __all__ = ["BATCH_BYTES", "BATCH_PAGES", "Driver", "Pages", "Part", "ask", "drive"]
 
@@ -28,8 +28,7 @@ BATCH_BYTES: Final = 16 * 2**20
 """A batch is full with the page that reaches this, whatever its pages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """Some pages of a list: the rows as a typed frame, the rows that do not fit, where its segments stand after them."""
 
     frame: pl.DataFrame
@@ -51,8 +50,7 @@ def ask(run: Run, query: Query, number: int = 1) -> Page:
     return page
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
+class Pages(msgspec.Struct, frozen=True):
     """Pages of one segment, and where it stands after them. `number` counts what the segment has handed over."""
 
     segment: int

@@ -6,14 +6,19 @@ files that never change; the one writer builds the next snapshot beside them and
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, Snapshot, scan_files
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.opening import Opened, open_snapshot
 from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
-from pleo_extract.lake.repair import Repair, repair_lake
 from pleo_extract.lake.staging import Header, Staging, name_run
-from pleo_extract.lake.verify import Verification, has_columns, verify_lake
+from pleo_extract.lazy import attach
+
+if TYPE_CHECKING:
+    from pleo_extract.lake.repair import Repair, repair_lake
+    from pleo_extract.lake.verify import Verification, has_columns, verify_lake
 
 __all__ = [
     "DATA_FILE",
@@ -45,3 +50,15 @@ __all__ = [
     "verify_lake",
     "write_last_run",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = attach(
+        __name__,
+        {
+            "Repair": "repair",
+            "Verification": "verify",
+            "has_columns": "verify",
+            "repair_lake": "repair",
+            "verify_lake": "verify",
+        },
+    )

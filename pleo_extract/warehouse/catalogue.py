@@ -52,7 +52,7 @@ def write_catalogue(
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:
             fresh = Path(folder, "jobs.duckdb")
-            with duckdb.connect(":memory:") as con:
+            with duckdb.connect(":memory:", config={"threads": 1}) as con:
                 con.execute(f"ATTACH {literal(str(fresh))} AS fresh (STORAGE_VERSION '{_STORAGE}')")
                 con.execute("USE fresh")
                 for definition in definitions(source, companies=companies, self_contained=True):
