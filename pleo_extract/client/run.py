@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 from urllib.parse import quote_plus
 
 import httpx
@@ -33,7 +33,7 @@ from pleo_extract.pace import Budget, Patience, Window, backoff
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pleo_extract.client.credential import Credential
     from pleo_extract.client.window import SharedWindow
@@ -49,6 +49,11 @@ LONGEST_TARGET: Final = 60_000
 """Bytes of a path with its query; httpx takes 65,536 of a URL."""
 LARGEST_PAGE: Final = 128 * 2**20
 """Decoded bytes of one page: 100 rows with a megabyte of text each fit."""
+HEADERS: Final = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip",
+    "User-Agent": f"pleo-extract/{__version__}",
+}
 SILENCE: Final = 5.0
 """Seconds that a request may be in trouble before it is said; each silence after that is twice the last."""
 LARGEST_ERROR: Final = 64 * 2**10
@@ -119,6 +124,8 @@ class Run:
         self._warned: set[str] = set()
         self._told: dict[str, tuple[float, float]] = {}
         self._end = self._clock.monotonic() + deadline if deadline is not None else float("inf")
+        self._target = line.server.raw_path.rstrip(b"/") + PATH.encode()
+        self._headers = httpx.Request("GET", line.server, headers=HEADERS).headers
 
     def fetch(self, query: Query, read: Callable[[bytes], T]) -> T:
         """Ask once, again where that may help, and give back what `read` makes of the body.
@@ -291,18 +298,11 @@ class Run:
         return Answer(response.status_code, response.headers, body, generation)
 
     def _write_request(self, params: list[tuple[str, str]], timeout: dict[str, float]) -> httpx.Request:
-        server = self.line.server
-        target = server.raw_path.rstrip(b"/") + PATH.encode()
-        target += (
-            b"?" + "&".join(f"{name}={_quote(value)}" for name, value in params).encode() if params else b""
-        )
+        server, headers, target = self.line.server, self._headers, self._target
+        if params:
+            target += b"?" + "&".join([f"{name}={_quote(value)}" for name, value in params]).encode()
         if len(target) > LONGEST_TARGET:
             raise UsageError("the query is longer than a URL may be; nothing was sent")
-        headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip",
-            "User-Agent": f"pleo-extract/{__version__}",
-        }
         extensions: dict[str, object] = {"timeout": timeout}
         if self.line.networked:  # building a URL costs httpx more than sending the request
             extensions["target"] = target
@@ -319,7 +319,8 @@ class Run:
             raise Again(
                 "bad body", PageError(f"the body is packed as {escape(encoding)}, which nobody asked for")
             )
-        for chunk in response.iter_bytes():
+        is_plain = encoding in ("", "identity")
+        for chunk in cast("Iterable[bytes]", response.stream) if is_plain else response.iter_bytes():
             body += chunk
             if len(body) > LARGEST_ERROR and not is_page:
                 break
