@@ -34,6 +34,7 @@ __all__ = [
     "forget_walks",
     "group_ranks",
     "has_rows",
+    "is_as_late",
     "is_beyond",
     "is_unsettled",
     "keep_latest",
@@ -127,7 +128,7 @@ def group_ranks(ranks: Sequence[int], *, page: int, slack: int) -> list[int]:
 
 def is_unsettled() -> pl.Expr:
     """Rows whose job may still change: every status but the terminal ones, unknown ones included."""
-    return ~pl.col("status").is_in(TERMINAL)
+    return ~pl.col("status").is_in(pl.Series(TERMINAL).implode())
 
 
 def find_changed(lake: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
@@ -145,8 +146,17 @@ def find_unknown(lake: pl.DataFrame, fresh: pl.DataFrame, *, until: Key) -> pl.D
 
 def is_beyond(key: Key) -> pl.Expr:
     """Rows that were created later than this key: (created_at, id)."""
-    created = pl.lit(datetime.fromisoformat(key[0]).replace(tzinfo=UTC)).cast(pl.Datetime("us", "UTC"))
+    created = _instant(key)
     return (pl.col("created_at") > created) | ((pl.col("created_at") == created) & (pl.col("id") > key[1]))
+
+
+def is_as_late(key: Key) -> pl.Expr:
+    """Rows that were created at the instant of this key or later; by this a file that has none is not read."""
+    return pl.col("created_at") >= _instant(key)
+
+
+def _instant(key: Key) -> pl.Expr:
+    return pl.lit(datetime.fromisoformat(key[0]).replace(tzinfo=UTC)).cast(pl.Datetime("us", "UTC"))
 
 
 def created_month() -> pl.Expr:
@@ -185,7 +195,7 @@ def merge_rows(*frames: pl.DataFrame) -> pl.DataFrame:
 
 def has_rows(lake: pl.LazyFrame, rows: pl.DataFrame) -> bool:
     """Whether the lake has all these rows as they are; `expires_in` aside, which may count down."""
-    near = lake.filter(pl.col("id").is_in(rows["id"].unique().to_list())).collect()
+    near = lake.filter(pl.col("id").is_in(rows["id"].implode())).collect()
     return rows.join(near, on=_SAID, how="anti", nulls_equal=True).is_empty()
 
 

@@ -22,6 +22,7 @@ from pleo_extract.refresh import (
     find_changed,
     find_unknown,
     group_ranks,
+    is_as_late,
     is_beyond,
     is_unsettled,
     stop_line,
@@ -55,8 +56,10 @@ def refresh(task: Task) -> Account:
     walk = _read_open_and_new(task, newest)
     vanished = _find_settled(task, walk, newest)
     _audit(task, walk, newest)
-    _compare(task, vanished)
-    return _conclude(task, walk, vanished)
+    fresh = task.staging.frame()
+    lake = task.lake_rows(fresh, task.staging.pages("audit", "rank"))
+    _compare(task, fresh, lake, vanished)
+    return _conclude(task, walk, task.count_new(fresh, lake), vanished)
 
 
 def _read_open_and_new(task: Task, newest: Query) -> Walk:
@@ -80,17 +83,16 @@ def _find_settled(task: Task, walk: Walk, newest: Query) -> set[JobKey]:
     """Look for the jobs that were open in the lake and are so no longer; returns those that have vanished."""
     assert walk.edge is not None
     staged = task.staging.frame()
-    passed = task.lake.filter(is_beyond(walk.edge)).select("status", *KEY).collect()
+    columns = ("status", "created_at", *KEY)
+    passed = task.lake.filter(is_as_late(walk.edge)).select(columns).collect().filter(is_beyond(walk.edge))
     known, spoiled = task.known_vanished(), task.spoiled()
     gone = _without(passed.join(staged, on=KEY, how="anti"), spoiled)
     settled = [key for key in gone.filter(~is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
         raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
-    vanished = {(company, name) for _, company, name in gone.iter_rows()} - known
-    open_before = (
-        task.lake.filter(is_unsettled() & ~is_beyond(walk.edge)).select("created_at", *KEY).collect()
-    )
-    missing = open_before.join(staged, on=KEY, how="anti")
+    vanished = set(gone.select(KEY).iter_rows()) - known
+    unsettled = task.lake.filter(is_unsettled()).select(columns).collect()
+    missing = unsettled.filter(~is_beyond(walk.edge)).join(staged, on=KEY, how="anti")
     missing = _without(missing, known | spoiled)
     return vanished | (_look_for(task, missing, newest) if missing.height else set())
 
@@ -128,7 +130,7 @@ def _rank(task: Task, jobs: pl.DataFrame) -> list[int]:
     newer = (
         task.lake.select(is_beyond(key).sum().alias(str(n)) for n, key in enumerate(keys)).collect().row(0)
     )
-    fresh = task.count_new()
+    fresh = task.count_new(task.staging.frame())
     return [fresh + count for count in newer]
 
 
@@ -148,18 +150,15 @@ def _audit(task: Task, walk: Walk, newest: Query) -> None:
     task.receipt.audited, task.receipt.audited_share = audited, round(audited / total, 6)
 
 
-def _compare(task: Task, vanished: set[JobKey]) -> None:
+def _compare(task: Task, fresh: pl.DataFrame, known: pl.DataFrame, vanished: set[JobKey]) -> None:
     """What was read anew against what the lake has of it."""
     assert task.before.frontier is not None
-    fresh = task.staging.frame()
-    changed = find_changed(task.lake_rows(fresh), fresh)
+    changed = find_changed(known, fresh)
     if changed.height:
         raise Misfit(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
     for page in task.staging.pages("audit", "rank"):
         low, high = page["created_at"].min(), page["created_at"].max()
-        lake = (
-            task.lake.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY).collect()
-        )
+        lake = known.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY)
         unknown = find_unknown(lake, page, until=stop_line(task.before.frontier))
         rejected = set(task.before.rejected)  # seen right at last
         unknown = unknown.filter(
@@ -174,15 +173,15 @@ def _compare(task: Task, vanished: set[JobKey]) -> None:
             raise Misfit(f"{len(gone)} old job(s) are no longer listed")
 
 
-def _conclude(task: Task, walk: Walk, vanished: set[JobKey]) -> Account:
-    """Counts against `total`; where they fit, this refresh is complete."""
+def _conclude(task: Task, walk: Walk, new: int, vanished: set[JobKey]) -> Account:
+    """Counts against `total`, with so many new jobs; where they fit, this refresh is complete."""
     task.refuse_many_rejected()
     before, staged = task.before, task.staging.frame()
     met = set(staged.select(KEY).iter_rows())
     gone = (task.known_vanished() | vanished) - met - task.spoiled()
     seen = {f"{company}/{name}" for company, name in met}
     rejected = sorted({*before.rejected, *task.staging.names} - seen)
-    jobs = task.count_lake() + task.count_new() - len(gone) + task.count_unknown(rejected)
+    jobs = task.count_lake() + new - len(gone) + task.count_unknown(rejected)
     totals = [total for total in (walk.first_total, walk.last_total) if total is not None]
     if totals and not min(totals) <= jobs <= max(totals):
         raise Misfit(f"the lake and what was read make {jobs} jobs, the server counts {totals[-1]}")

@@ -14,9 +14,10 @@ from pleo_extract.extract.driving import ask
 from pleo_extract.extract.reading import read_walk
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.paging import Walk
+from pleo_extract.refresh import created_month
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
     from pleo_extract.client import Run
@@ -31,7 +32,7 @@ __all__ = ["Task"]
 MANY_REJECTED: Final = 100
 """Above this many rejected rows, and above 1 % of all rows, nothing is published."""
 MANY_INSTANTS: Final = 1_000
-"""Up to so many, the lake is asked for rows of these very instants; above, for a span."""
+"""Up to so many, the lake is asked for rows of these very instants; above, for a span of each month."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +136,32 @@ class Task:
         """Jobs of this account in the lake."""
         return int(self.lake.select(pl.len()).collect().item())
 
-    def lake_rows(self, fresh: pl.DataFrame) -> pl.DataFrame:
-        """Rows of the lake that were created when these were, and perhaps others: all that can share a key with them."""
-        created = fresh["created_at"].unique()
-        if created.is_empty():
-            return self.lake.head(0).collect()
-        if len(created) <= MANY_INSTANTS:
-            return self.lake.filter(pl.col("created_at").is_in(created.to_list())).collect()
-        return self.lake.filter(pl.col("created_at").is_between(created.min(), created.max())).collect()
+    def lake_rows(self, fresh: pl.DataFrame, pages: Iterable[pl.DataFrame] = ()) -> pl.DataFrame:
+        """Rows of the lake created when these were, and perhaps others: all that can share a key with them.
 
-    def count_new(self) -> int:
-        """Jobs staged that the lake does not have."""
-        fresh = self.staging.frame().unique(KEY)
-        return fresh.join(self.lake_rows(fresh), on=KEY, how="anti").height
+        With all that were created between the first and the last row of each of these pages.
+        """
+        if fresh.is_empty():
+            return self.lake.head(0).collect()
+        created = pl.col("created_at")
+        instants = fresh["created_at"].unique()
+        spans = fresh.group_by(created_month()).agg(start=created.min(), end=created.max())
+        near = pl.any_horizontal(_is_within(*span) for span in spans.select("start", "end").iter_rows())
+        if len(instants) <= MANY_INSTANTS:
+            near &= created.is_in(instants.implode())
+        ends = [(page["created_at"].min(), page["created_at"].max()) for page in pages if page.height]
+        return self.lake.filter(pl.any_horizontal(near, *(_is_within(*span) for span in ends))).collect()
+
+    def count_new(self, fresh: pl.DataFrame, lake: pl.DataFrame | None = None) -> int:
+        """Jobs of these rows that the lake does not have; `lake` is what `lake_rows` gives for them."""
+        lake = self.lake_rows(fresh) if lake is None else lake
+        return fresh.unique(KEY).join(lake, on=KEY, how="anti").height
 
     def known_vanished(self) -> set[JobKey]:
         """Jobs of the lake that the server was known not to list any more."""
         return {(company, name) for company, name in self.before.vanished}
+
+
+def _is_within(start: object, end: object) -> pl.Expr:
+    """Rows created from one instant to another; by this a file that has none is not read."""
+    return pl.col("created_at").is_between(pl.lit(start), pl.lit(end))
