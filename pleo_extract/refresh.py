@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "FILE_ORDER",
     "FULL_EVERY",
     "OPEN",
     "OVERLAP",
@@ -51,7 +52,7 @@ OVERLAP: Final = timedelta(hours=1)
 """How far below the frontier a refresh reads: jobs that became visible late are met there."""
 _SAID: Final = [column for column in COLUMNS if column != "expires_in"]
 """What is compared where rows are said to be the same: `expires_in` may count down."""
-_FILE_ORDER: Final = ("company_id", "created_at", "id")
+FILE_ORDER: Final = ("company_id", "created_at", "id")
 
 Mode = Literal["full", "refresh"]
 JobKey = tuple[str, str]
@@ -190,7 +191,7 @@ def keep_latest(rows: pl.DataFrame) -> pl.DataFrame:
 
 def merge_rows(*frames: pl.DataFrame) -> pl.DataFrame:
     """The latest row of each job, ordered as a file is: by company_id, created_at, id. Later frames were fetched later."""
-    return keep_latest(pl.concat(frames)).select(COLUMNS).sort(_FILE_ORDER)
+    return keep_latest(pl.concat(frames)).select(COLUMNS).sort(FILE_ORDER)
 
 
 def has_rows(lake: pl.LazyFrame, rows: pl.DataFrame) -> bool:

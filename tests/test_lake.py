@@ -769,6 +769,7 @@ def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:
     "call",
     [
         lambda place: disk.write_file(place / "no/file", b"12345"),
+        lambda place: disk.write_scratch(place / "no/file", b"12345"),
         lambda place: disk.append_line(place / "no/file", b"1234"),
         lambda place: disk.replace_file(place / "no/file", b"12345"),
         lambda place: disk.make_folder(place / "file/folder"),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from typing_extensions import Buffer
+
 __all__ = [
     "append_line",
     "link_file",
@@ -32,6 +34,7 @@ __all__ = [
     "sync_file",
     "sync_folder",
     "write_file",
+    "write_scratch",
 ]
 
 
@@ -71,7 +74,18 @@ def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
             os.close(handle)
 
 
-def _write_all(handle: int, data: bytes) -> None:
+def write_scratch(path: Path, data: Buffer) -> None:
+    """A new private file that is not missed should power fail."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    with _translated("write", path, memoryview(data).nbytes):
+        handle = os.open(path, flags, 0o600)
+        try:
+            _write_all(handle, data)
+        finally:
+            os.close(handle)
+
+
+def _write_all(handle: int, data: Buffer) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]

@@ -1,13 +1,16 @@
 """A month merged: what the lake has of it and what is staged, the latest row of each job, in a file's order.
 
 A month of many rows is merged in pieces, one range of companies and days after the other, so that memory holds a
-piece and not the month: a dump of ten million jobs takes hardly more than one of a hundred thousand.
+piece and not the month: a dump of ten million jobs takes hardly more than one of a hundred thousand. For that what is
+staged is sorted first, some batches at a time, into files of which a piece reads only its rows: an external sort.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import secrets
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -17,24 +20,31 @@ from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import FORMAT
-from pleo_extract.refresh import has_rows, merge_rows, same_rows
+from pleo_extract.refresh import FILE_ORDER, has_rows, merge_rows, same_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import date
+    from pathlib import Path
 
     from pleo_extract.lake.layout import Layout, Manifest
     from pleo_extract.lake.staging import Staging
 
 __all__ = ["Merge"]
 
-PIECE: Final = 75_000
+PIECE: Final = 25_000
 """Rows of a month that are merged at once; a month of fewer is merged as a whole."""
+RUN: Final = 20_000
+"""Staged rows of a larger month that are sorted at once, before its pieces are merged."""
+RECORD_BATCH: Final = 5_000
+"""Rows that are read at once, at least, of those that were sorted."""
 FEW: Final = 2_000
 """Staged rows of a month that are looked up one by one."""
 _DAY: Final = pl.col("created_at").dt.date().alias("day")
 
 Place = tuple[str, "date"]
+Span = tuple[Place | None, Place | None]
+"""Beyond one company and day, up to another; None for no limit."""
 
 
 class Merge:
@@ -46,6 +56,7 @@ class Merge:
     """
 
     def __init__(self, layout: Layout, stagings: Sequence[Staging], base: Manifest | None) -> None:
+        self._scratch = layout.staging
         self.source = layout.snapshot_folder(base.snapshot) if base else layout.root
         self.old = {entry.month: entry for entry in base.files} if base else {}
         self.carried = base is not None and base.format < FORMAT
@@ -99,36 +110,35 @@ class Merge:
     def _merge(self, month: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """What the lake has and what it is to have, of one range after the other."""
         file = _read(self._open(month)) if month in self.old else None
-        ranges: list[pl.Expr | None] = [None] if self._is_small(month) else self._cut(month, file)
-        for rows in ranges:
-            chosen = pl.lit(value=True) if rows is None else rows
-            old = pl.DataFrame(schema=POLARS_SCHEMA) if file is None else file.filter(chosen).collect()
-            fresh = [frame if rows is None else frame.filter(rows) for frame in self._staged(month)]
-            yield old, merge_rows(old, *fresh)
+        if not self._is_small(month):
+            with self._sort_staged(month) as runs:
+                spans = _cut([*([] if file is None else [file]), *runs])
+                places = [_find(run, spans) for run in runs]
+                for n, span in enumerate(spans):
+                    old = _nothing() if file is None else file.filter(_lies_in(span)).collect()
+                    fresh = (run.slice(*place[n]).collect() for run, place in zip(runs, places, strict=True))
+                    yield old, merge_rows(old, *fresh)
+            if spans:
+                return
+        old = _nothing() if file is None else file.collect()
+        yield old, merge_rows(old, *self._staged(month))
 
     def _staged(self, month: str) -> Iterator[pl.DataFrame]:
         return (frame for staging in self._fresh.get(month, ()) for frame in staging.read(month))
 
-    def _cut(self, month: str, file: pl.LazyFrame | None) -> list[pl.Expr | None]:
-        """Ranges of companies and days, of so many rows each; one for all where a job is in two of them."""
-        sizes, jobs, places = [], [], []
-        for frame in (
-            *([] if file is None else [file.select(*KEY, "created_at").collect()]),
-            *self._staged(month),
-        ):
-            sizes.append(frame.group_by("company_id", _DAY).len())
-            jobs.append(frame.select(pl.struct(KEY).hash()).to_series())
-            places.append(frame.select(pl.struct(*KEY, _DAY).hash()).to_series())
-        if pl.concat(jobs).n_unique() != pl.concat(places).n_unique():
-            return [None]
-        total = (
-            pl.concat(sizes).group_by("company_id", "day").agg(pl.col("len").sum()).sort("company_id", "day")
-        )
-        groups = total.with_columns(piece=pl.col("len").cum_sum() // PIECE).group_by(
-            "piece", maintain_order=True
-        )
-        ends = groups.agg(pl.col("company_id", "day").last()).select("company_id", "day").rows()
-        return [_between(after, upto) for after, upto in pairwise([None, *ends[:-1], None])]
+    @contextmanager
+    def _sort_staged(self, month: str) -> Iterator[list[pl.LazyFrame]]:
+        """What is staged of the month in the order it was fetched, some batches at a time in files of their own, sorted."""
+        folder = self._scratch / f"build-{secrets.token_hex(4)}"
+        disk.make_folder(folder, private=True)
+        try:
+            paths: list[Path] = []
+            for frames in _gather(self._staged(month)):
+                paths.append(folder / f"{len(paths)}.arrow")
+                _write_sorted(paths[-1], frames)
+            yield [pl.scan_ipc(path, glob=False) for path in paths]
+        finally:
+            disk.remove_tree(folder)
 
     def _open(self, month: str) -> bytes:
         """The bytes of the base's file, as it was written."""
@@ -150,8 +160,57 @@ def _read(file: bytes) -> pl.LazyFrame:
     return rows.with_columns(missing).select(POLARS_SCHEMA.names()).cast(POLARS_SCHEMA)
 
 
-def _between(after: Place | None, upto: Place | None) -> pl.Expr:
-    """Rows beyond one company and day, up to another."""
+def _nothing() -> pl.DataFrame:
+    return pl.DataFrame(schema=POLARS_SCHEMA)
+
+
+def _gather(frames: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
+    """As many at a time as are sorted at once."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        if sum(each.height for each in held) >= RUN:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def _write_sorted(path: Path, frames: list[pl.DataFrame]) -> None:
+    """These rows in a file's order; those of one job at one instant stay in the order given."""
+    buffer = io.BytesIO()
+    rows = pl.concat(frames).sort(FILE_ORDER, maintain_order=True)
+    rows.write_ipc(buffer, compression="uncompressed", record_batch_size=RECORD_BATCH)
+    disk.write_scratch(path, buffer.getbuffer())
+
+
+def _cut(rows: Sequence[pl.LazyFrame]) -> list[Span]:
+    """Ranges of companies and days, of so many rows each; none where a job is in two of them."""
+    sizes, jobs, places = [], [], []
+    for each in rows:
+        frame = each.select(*KEY, "created_at").collect()
+        sizes.append(frame.group_by("company_id", _DAY).len())
+        jobs.append(frame.select(pl.struct(KEY).hash()).to_series())
+        places.append(frame.select(pl.struct(*KEY, _DAY).hash()).to_series())
+    if pl.concat(jobs).n_unique() != pl.concat(places).n_unique():
+        return []
+    total = pl.concat(sizes).group_by("company_id", "day").agg(pl.col("len").sum()).sort("company_id", "day")
+    groups = total.with_columns(piece=pl.col("len").cum_sum() // PIECE).group_by("piece", maintain_order=True)
+    ends = groups.agg(pl.col("company_id", "day").last()).select("company_id", "day").rows()
+    return list(pairwise([None, *ends[:-1], None]))
+
+
+def _find(run: pl.LazyFrame, spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """Offset and length of each of these ranges, which follow on each other, among rows in a file's order."""
+    if not spans:
+        return []
+    ends = [_is_upto(*upto).sum().alias(str(n)) for n, (_, upto) in enumerate(spans[:-1]) if upto is not None]
+    counts = run.select(*ends, pl.len()).collect().row(0)
+    return [(start, end - start) for start, end in pairwise([0, *counts])]
+
+
+def _lies_in(span: Span) -> pl.Expr:
+    after, upto = span
     beyond = pl.lit(value=True) if after is None else ~_is_upto(*after)
     return beyond if upto is None else beyond & _is_upto(*upto)
 
