@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import random
+import signal
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +30,7 @@ from pleo_extract.errors import (
     UsageError,
 )
 from pleo_extract.extract import read_status
-from pleo_extract.lake import Layout, hold_lock
+from pleo_extract.lake import Layout, Staging, hold_lock
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:
@@ -362,6 +365,66 @@ def test_a_run_that_is_cut_short_is_gone_on_with(
     assert receipt.requests <= 90 - 75 + 2
     assert wrong(sandbox, tmp_path, since) == []
     assert list((tmp_path / "_staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "pleo_extract.extract.together.build_frame",
+        "pleo_extract.extract.task.hold_signals",
+        "pleo_extract.lake.staging.months_of",
+    ],
+)
+def test_f36_ctrl_c_between_reading_and_staging_loses_nothing(
+    place: str,
+    call: int,
+    refresh: Callable[..., Receipt],
+    make_sandbox: MakeSandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Told while a batch is made, or before it is staged, or while it is: what is staged after it has no gap before it."""
+    monkeypatch.setattr("pleo_extract.extract.reading.QUICK_SECONDS", 0.0)
+    monkeypatch.setattr("pleo_extract.extract.reading.WORTH_SECONDS", 1e-9)
+    sandbox = make_sandbox(jobs=3_600)
+    room, _, name = place.rpartition(".")
+    real = getattr(sys.modules[room], name)
+    calls = itertools.count(1)
+
+    def interrupted(*given: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refresh(sandbox)
+    receipt = refresh(sandbox)
+    assert receipt.resumed
+    assert receipt.requests < 36
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_rows_that_were_counted_but_not_staged_are_read_again(
+    refresh: Callable[..., Receipt],
+    make_sandbox: MakeSandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What walks say they have read is believed only as far as it is staged."""
+    sandbox = make_sandbox(jobs=3_000)
+    real = Staging.add
+    calls = itertools.count(1)
+
+    def forget(self: Staging, frame: pl.DataFrame, *given: Any, **named: Any) -> None:
+        real(self, frame.clear() if next(calls) == 1 else frame, *given, **named)
+
+    monkeypatch.setattr(Staging, "add", forget)
+    assert refresh(sandbox).verdict == "complete"
+    assert len(sandbox.requests) >= 60
+    assert wrong(sandbox, tmp_path) == []
 
 
 def test_a_refresh_that_is_cut_short_is_gone_on_with(

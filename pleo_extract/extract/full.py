@@ -78,7 +78,10 @@ def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Acco
 
 
 def _pass(task: Task, phase: str) -> tuple[list[Walk], int]:
-    """One walk over the list, and how many different jobs are staged after it, unusable rows included."""
+    """One walk over the list, and how many different jobs are staged after it, unusable rows included.
+
+    What the walks prove of rows counts where as many are staged as they have read; else those staged are counted.
+    """
     query = narrow(BY_CREATION, company_id=task.company_id)
     walks, parts = read_list(
         task.run, query, segments=task.in_flight, marks=task.staging.marks(phase), on_page=task.on_page
@@ -90,7 +93,8 @@ def _pass(task: Task, phase: str) -> tuple[list[Walk], int]:
             task.receipt.count_walk(walk)
     unkeyed = sum(walk.unkeyed for walk in walks)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
-    if len(proven) == len(walks) and phase == "full":
+    is_staged = task.staging.count_rows(phase) >= sum(walk.rows for walk in walks)
+    if len(proven) == len(walks) and phase == "full" and is_staged:
         return walks, sum(proven) + unkeyed
     return walks, sum(_count_jobs(task, month) for month in task.staging.months()) + unkeyed
 

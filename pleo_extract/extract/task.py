@@ -64,13 +64,21 @@ class Task:
                 part = next(parts) if interrupt is None else parts.throw(interrupt)
             except StopIteration:
                 break
+            staged = len(self.staging.batches)
             try:
-                with hold_signals():
-                    self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
+                self._add(phase, part)
             except (KeyboardInterrupt, SystemExit) as exc:
                 interrupt = exc
+                if (
+                    len(self.staging.batches) == staged
+                ):  # told before it began; none may be staged after a gap
+                    self._add(phase, part)
         if interrupt is not None:
             raise interrupt
+
+    def _add(self, phase: str, part: Part) -> None:
+        with hold_signals():
+            self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
 
     def walk(self, phase: str, walk: Walk) -> Walk:
         """A walk into staging; one that an earlier run began goes on from where it stood."""

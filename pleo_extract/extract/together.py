@@ -38,12 +38,17 @@ def drive_together(run: Run, drivers: Sequence[Driver]) -> Generator[Part, None,
         for pages in gathered:
             batch.add(pages)
             if batch.pages >= most // 2 or batch.size >= BATCH_BYTES:
-                full, batch = batch, _Batch()
                 try:
-                    yield full.take()
+                    part = batch.take()
+                except (KeyboardInterrupt, SystemExit) as exc:  # the pages stay in the batch
+                    crew.fail(exc)
+                    continue
+                taken, batch = batch.pages, _Batch()
+                try:
+                    yield part
                 except (KeyboardInterrupt, SystemExit) as exc:
                     crew.fail(exc)
-                crew.make_room(full.pages)
+                crew.make_room(taken)
     except (PleoExtractError, KeyboardInterrupt, SystemExit):
         if batch.pages:
             yield batch.take()

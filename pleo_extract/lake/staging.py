@@ -155,6 +155,10 @@ class Staging:
         """Whether the phase was finished, by this run or the one it goes on with."""
         return any(batch.done for batch in self.batches if batch.phase == phase)
 
+    def count_rows(self, phase: str) -> int:
+        """Rows of this phase, those set aside included."""
+        return sum(batch.rows + len(batch.rejected) for batch in self.batches if batch.phase == phase)
+
     def marks(self, phase: str) -> dict[int, Mark]:
         """Where the walk of this phase stood, by segment."""
         return {n: mark for batch in self.batches if batch.phase == phase for n, mark in batch.marks.items()}
