@@ -608,3 +608,21 @@ def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
         done = subprocess.run([*command, "sql", "--list"], stdout=out, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 74
     assert target.stat().st_size == 0
+
+
+@pytest.mark.parametrize("own", ["", "dirty_decay_ms:7"])
+def test_freed_memory_is_given_back_soon_unless_told_otherwise(own: str) -> None:
+    """The command line says so to polars before it is imported; a setting of one's own stands."""
+    code = (
+        "import os, sys; import pleo_extract.cli as cli\n"
+        "assert 'polars' not in sys.modules\n"
+        "cli.main = lambda: sys.exit(print(os.environ['_RJEM_MALLOC_CONF']))\n"
+        "cli.start()"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "_RJEM_MALLOC_CONF"}
+    if own:
+        environment["_RJEM_MALLOC_CONF"] = own
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == (own or "dirty_decay_ms:100,muzzy_decay_ms:0")
