@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -60,6 +61,8 @@ _DIGITS: Final = bytes.maketrans(b"0123456789", b"0000000000")
 _HEX: Final = bytes.maketrans(b"0123456789abcdef", b"0000000000000000")
 _PLAIN_TIME: Final = "0000-00-00T00:00:00Z"
 _PLAIN_ID: Final = "00000000-0000-0000-0000-000000000000"
+_NO_HOURS: Final = tuple(f"T{hour}:" for hour in range(24, 30))
+_DAY: Final = itemgetter(slice(10))
 _EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
@@ -169,13 +172,15 @@ class Page(msgspec.Struct, frozen=True):
     """One parsed page: `info` for the walk, the rows for `build_frame`, as one tuple a column.
 
     `places` holds each row's index on the page where some rows were left out, `extras` its unknown fields where
-    any row has some; both are None on a page on which every row fits exactly.
+    any row has some; both are None on a page on which every row fits exactly. `keyed`: every row's id and creation
+    are in the documented form.
     """
 
     number: int
     info: PageInfo
     columns: Columns
     body: bytes
+    keyed: bool
     rejected: tuple[Rejected, ...] = ()
     places: Sequence[int] | None = None
     extras: Sequence[str | None] | None = None
@@ -203,7 +208,8 @@ def parse_page(body: bytes, *, number: int = 1) -> Page:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise PageError(_no_page(body, number, str(exc))) from exc
     columns = _transpose(page.data)
-    return Page(number, _inform(page.pagination, columns, len(page.data)), columns, body)
+    info, keyed = _inform(page.pagination, columns, len(page.data))
+    return Page(number, info, columns, body, keyed)
 
 
 def _no_page(body: bytes, number: int, why: str) -> str:
@@ -235,8 +241,8 @@ def _parse_row_by_row(body: bytes, number: int) -> Page:
             places.append(place)
             extras.append(extra)
     columns = _transpose(rows)
-    info = _inform(page.pagination, columns, len(page.data))
-    return Page(number, info, columns, body, tuple(rejected), places, extras if any(extras) else None)
+    info, keyed = _inform(page.pagination, columns, len(page.data))
+    return Page(number, info, columns, body, keyed, tuple(rejected), places, extras if any(extras) else None)
 
 
 def _transpose(rows: Sequence[Any]) -> Columns:
@@ -262,14 +268,16 @@ def _locate(message: str, place: int) -> tuple[str, str]:
     return f"$.data[{place}]{field}", reason
 
 
-def _inform(said: _Pagination, columns: Columns, count: int) -> PageInfo:
+def _inform(said: _Pagination, columns: Columns, count: int) -> tuple[PageInfo, bool]:
+    """What `paging` must know, and whether all keys are in the documented form."""
     understood = said.current_request_pagination or _Understood()
     keys, orders = understood.sorting_keys, understood.sorting_order
-    return PageInfo(
+    keys_there, keyed = _keys(columns[_CREATED], columns[_ID])
+    info = PageInfo(
         rows=count,
         has_next=said.has_next_page,
         has_previous=said.has_previous_page,
-        keys=_keys(columns[_CREATED], columns[_ID]),
+        keys=keys_there,
         start_cursor=said.start_cursor,
         end_cursor=said.end_cursor,
         total=said.total,
@@ -279,20 +287,22 @@ def _inform(said: _Pagination, columns: Columns, count: int) -> PageInfo:
         companies=frozenset(columns[_COMPANY]),
         statuses=frozenset(columns[_STATUS]),
     )
+    return info, keyed
 
 
-def _keys(created: Sequence[str], ids: Sequence[str]) -> tuple[Key, ...]:
+def _keys(created: Sequence[str], ids: Sequence[str]) -> tuple[tuple[Key, ...], bool]:
     # One text a page, since looking at each row costs more than all else. No text can pass for two: it would bring a
     # line end of its own, and then there are too many.
     times, names = "\n".join(created), "\n".join(ids)
     if _are_plain(created, times) and _same_form(names, _HEX, _PLAIN_ID, len(ids)):
-        return tuple(zip(times[:-1].split("Z\n"), ids, strict=True)) if ids else ()
+        return (tuple(zip(times[:-1].split("Z\n"), ids, strict=True)) if ids else (), True)
     instants = pl.select(_read_any(pl.lit(pl.Series(created, dtype=pl.String)))).to_series()
-    return tuple(
+    keys = tuple(
         (instant_key(instant), name.lower())
         for instant, name in zip(instants, ids, strict=True)
         if instant is not None and UUID.fullmatch(name)
     )
+    return keys, False
 
 
 def _are_plain(created: Sequence[str], times: str) -> bool:
@@ -300,8 +310,10 @@ def _are_plain(created: Sequence[str], times: str) -> bool:
     if not _same_form(times, _DIGITS, _PLAIN_TIME, len(created)):
         return False
     width = len(_PLAIN_TIME) + 1
-    beyond = times[14::width].strip("012345") or times[17::width].strip("012345")
-    return not beyond and all(map(_is_hour, {text[:13] for text in created}))
+    minutes, seconds, hours = times[14::width], times[17::width], times[11::width]
+    if minutes.strip("012345") or seconds.strip("012345") or hours.strip("012"):
+        return False
+    return not any(hour in times for hour in _NO_HOURS) and all(map(_is_day, set(map(_DAY, created))))
 
 
 def _same_form(lines: str, alphabet: bytes, form: str, count: int) -> bool:
@@ -317,13 +329,13 @@ def _repeat(form: str, count: int) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _is_hour(text: str) -> bool:
-    """Whether there is such a day, and such an hour in it: ``2026-11-24T09``."""
+def _is_day(text: str) -> bool:
+    """Whether there is such a day: ``2026-11-24``."""
     try:
-        date.fromisoformat(text[:10])
+        date.fromisoformat(text)
     except ValueError:
         return False
-    return text[11:] <= "23"
+    return True
 
 
 def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
@@ -334,7 +346,7 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
         `expires_in` Int32 in seconds, `number_of_items` Int64, UUIDs in lower case), and what was set aside.
     """
     texts = _to_columns(pages)
-    typed = texts.select(*_PLAIN, _ARE_PLAIN)
+    typed = texts.select(*_PLAIN, _ARE_PLAIN_BUT_KEYS if all(page.keyed for page in pages) else _ARE_PLAIN)
     if not typed[_ARE_PLAIN_NAME].all():
         plain = texts.select(_IS_PLAIN).row(0)
         typed = typed.with_columns(
@@ -401,6 +413,11 @@ _IS_PLAIN: Final = [
 ]
 _ARE_PLAIN_NAME: Final = "are plain"
 _ARE_PLAIN: Final = pl.all_horizontal(_IS_PLAIN).alias(_ARE_PLAIN_NAME)
+_ARE_PLAIN_BUT_KEYS: Final = pl.all_horizontal(
+    is_plain
+    for field, is_plain in zip(_CHECKED, _IS_PLAIN, strict=True)
+    if field.column not in {"id", "created_at"}
+).alias(_ARE_PLAIN_NAME)
 
 
 def _reject(pages: Sequence[Page], misfits: Sequence[Field], wrong: pl.DataFrame) -> list[Rejected]:
