@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         iter_export_jobs,
         list_answers,
         load_export_jobs,
+        merge_lakes,
     )
     from pleo_extract.lakes import scan_lake, verify_lake
     from pleo_extract.scan import scan_export_jobs
@@ -47,6 +48,7 @@ __all__ = [
     "iter_export_jobs",
     "list_answers",
     "load_export_jobs",
+    "merge_lakes",
     "scan_export_jobs",
     "scan_lake",
     "verify_lake",
@@ -68,6 +70,7 @@ if not TYPE_CHECKING:
             "iter_export_jobs": "extract.iterate",
             "list_answers": "extract.answers",
             "load_export_jobs": "extract.load",
+            "merge_lakes": "extract.merge",
             "scan_export_jobs": "scan",
             "scan_lake": "lakes",
             "verify_lake": "lakes",

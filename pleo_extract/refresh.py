@@ -18,7 +18,7 @@ import polars as pl
 from pleo_extract.contract import COLUMNS, KEY, TERMINAL, Key, instant_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 __all__ = [
     "FILE_ORDER",
@@ -31,6 +31,7 @@ __all__ = [
     "choose_mode",
     "created_month",
     "find_changed",
+    "find_news",
     "find_unknown",
     "forget_walks",
     "group_ranks",
@@ -38,6 +39,7 @@ __all__ = [
     "is_as_late",
     "is_beyond",
     "is_unsettled",
+    "join_accounts",
     "keep_latest",
     "merge_rows",
     "months_of",
@@ -52,6 +54,7 @@ OVERLAP: Final = timedelta(hours=1)
 """How far below the frontier a refresh reads: jobs that became visible late are met there."""
 _SAID: Final = [column for column in COLUMNS if column != "expires_in"]
 """What is compared where rows are said to be the same: `expires_in` may count down."""
+_VERDICTS: Final = ("complete", "complete_with_drift", "incomplete")
 FILE_ORDER: Final = ("company_id", "created_at", "id")
 
 Mode = Literal["full", "refresh"]
@@ -112,6 +115,56 @@ def forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:
     }
 
 
+def join_accounts(
+    mine: Mapping[str, Account], theirs: Mapping[str, Account], *, taken: Collection[str]
+) -> dict[str, Account]:
+    """What is to be said of the accounts of a lake that was given the rows of another.
+
+    Of an account that both have, the more careful state stays, so that the next refresh reads all that can have changed;
+    one that only the other has comes with it. A state for any company says nothing of a lake that has become another,
+    so that the next walk of such an account reads everything.
+
+    Args:
+        mine: the states of the lake, by account.
+        theirs: those of the other.
+        taken: companies of which the lake was given rows.
+
+    Returns:
+        The states that are new or changed.
+    """
+    joined: dict[str, Account] = {}
+    for key, other in theirs.items():
+        own, company = mine.get(key), key.rpartition(" ")[2]
+        if own is None:
+            joined[key] = other
+        elif company in taken or (company == "*" and taken):
+            joined[key] = _join(own, other)
+    if mine:  # else it is a copy of the other
+        changed = {**mine, **joined} if taken else joined
+        joined |= forget_walks({key: state for key, state in changed.items() if key.endswith(" *")})
+    return joined
+
+
+def _join(own: Account, other: Account) -> Account:
+    both = (own, other)
+    is_same = (own.vanished, own.rejected) == (other.vanished, other.rejected)
+    frontiers = [each.frontier for each in both if each.frontier is not None]
+    walks = [each.full_at for each in both if each.full_at is not None]
+    updates = [each.updated_at for each in both if each.updated_at is not None]
+    return Account(
+        name=own.name or other.name,
+        verdict=max((each.verdict for each in both), key=_VERDICTS.index),
+        order=min((each.order for each in both), key=("none", "created", "strict").index),
+        frontier=min(frontiers) if len(frontiers) == len(both) else None,
+        full_at=min(walks) if len(walks) == len(both) and is_same else None,
+        full_jobs=max(each.full_jobs for each in both),
+        # A moment later: pages that were staged for the lake as it was are not for this one.
+        updated_at=max(updates) + timedelta(microseconds=1) if updates else None,
+        vanished=sorted({*own.vanished, *other.vanished}),
+        rejected=sorted({*own.rejected, *other.rejected}),
+    )
+
+
 def stop_line(frontier: Key) -> Key:
     """Where the newest-first walk of a refresh may stop."""
     created = datetime.fromisoformat(frontier[0]).replace(tzinfo=UTC)
@@ -138,6 +191,21 @@ def find_changed(lake: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
     met = settled.join(fresh, on=KEY, how="semi")
     again = fresh.join(met, on=KEY, how="semi")
     return met.join(again, on=_SAID, how="anti", nulls_equal=True)
+
+
+def find_news(lake: pl.DataFrame, rows: pl.DataFrame, *, fetched_later: Collection[str]) -> pl.DataFrame:
+    """Of the rows of another lake those that say more than the lake: of jobs that it does not have, and later ones.
+
+    `fetched_later` names the companies whose rows were fetched later than the lake's: of these also rows of the same
+    `last_updated_at` that say something else; `expires_in` aside.
+    """
+    had = lake.select(*KEY, pl.col("last_updated_at").alias("_had"), pl.lit(value=True).alias("_is_there"))
+    said, known = pl.col("last_updated_at"), pl.col("_had")
+    is_later = (said > known) | (said.is_not_null() & known.is_null())
+    is_tie = said.eq_missing(known) & pl.col("company_id").is_in(list(fetched_later))
+    found = rows.join(had, on=KEY, how="left", maintain_order="left")
+    found = found.filter(pl.col("_is_there").is_null() | is_later | is_tie).select(rows.columns)
+    return found.join(lake, on=_SAID, how="anti", nulls_equal=True)
 
 
 def find_unknown(lake: pl.DataFrame, fresh: pl.DataFrame, *, until: Key) -> pl.DataFrame:

@@ -141,6 +141,7 @@ def test_what_is_public() -> None:
         "iter_export_jobs",
         "list_answers",
         "load_export_jobs",
+        "merge_lakes",
         "scan_export_jobs",
         "scan_lake",
         "verify_lake",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pleo_extract.extract.dump import DumpOptions, dump_accounts, dump_export_jobs
     from pleo_extract.extract.iterate import Batches, iter_export_jobs, stream_wanted
     from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
+    from pleo_extract.extract.merge import merge_lakes
     from pleo_extract.extract.plan import DumpPlan, plan_dump
     from pleo_extract.extract.receipt import Receipt
     from pleo_extract.extract.status import LakeStatus, read_status
@@ -35,6 +36,7 @@ __all__ = [
     "iter_export_jobs",
     "list_answers",
     "load_export_jobs",
+    "merge_lakes",
     "plan_dump",
     "read_status",
     "stream_wanted",
@@ -58,6 +60,7 @@ if not TYPE_CHECKING:
             "iter_export_jobs": "iterate",
             "list_answers": "answers",
             "load_export_jobs": "load",
+            "merge_lakes": "merge",
             "plan_dump": "plan",
             "read_status": "status",
             "stream_wanted": "iterate",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pleo_extract.errors import StorageError
 from pleo_extract.lake import Layout, open_snapshot
 from pleo_extract.lakes import open_lake
 from pleo_extract.version import __version__
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake import Manifest, Snapshot
 
-__all__ = ["connect", "is_catalogue_current", "list_answers", "write_catalogue"]
+__all__ = ["connect", "is_catalogue_current", "list_answers", "renew_catalogue", "write_catalogue"]
+
+_log = logging.getLogger(__name__)
 
 
 def connect(
@@ -107,6 +111,16 @@ def is_catalogue_current(lake: str | Path) -> bool:
         return mark.encode() in (Layout(lake).root / "jobs.duckdb").read_bytes()
     except OSError:
         return False
+
+
+def renew_catalogue(lake: str | Path, *, run: str) -> None:
+    """Write the catalogue of a lake where it is not current; a lake without one is whole all the same."""
+    if is_catalogue_current(lake):
+        return
+    try:
+        write_catalogue(lake)
+    except StorageError as exc:
+        _log.warning("%s", exc, extra={"run": run})
 
 
 def _read_content(

@@ -21,7 +21,7 @@ from pleo_extract.errors import (
     UsageError,
 )
 from pleo_extract.extract.account import AccountDump, How, name_account
-from pleo_extract.extract.answers import is_catalogue_current, write_catalogue
+from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
@@ -274,7 +274,7 @@ class _Dump:
             return self._account_for(accounts, manifest, before, written)
 
         try:
-            manifest, written = self.lake.publish(
+            manifest, _ = self.lake.publish(
                 [account.staging for account in accounts if account.staging is not None],
                 base,
                 server=self._server,
@@ -289,8 +289,8 @@ class _Dump:
         for account in accounts:
             account.receipt.snapshot = manifest.snapshot
         self.lake.tidy(manifest, keep=self._keep[0], count=self._keep[1])
-        if self.lake.catalogue is not None and (written or not is_catalogue_current(self.lake.layout.root)):
-            self._write_catalogue()
+        if self.lake.catalogue is not None:
+            renew_catalogue(self.lake.layout.root, run=self.run)
 
     def _account_for(
         self, accounts: Sequence[AccountDump], manifest: Manifest, base: Manifest | None, written: list[str]
@@ -316,13 +316,6 @@ class _Dump:
                 (base.snapshot, base.rows) if base else (0, 0)
             )
 
-    def _write_catalogue(self) -> None:
-        """The catalogue of the lake, for other DuckDB clients; a lake without one is whole all the same."""
-        try:
-            write_catalogue(self.lake.layout.root)
-        except StorageError as exc:
-            _log.warning("%s", exc, extra={"run": self.run})
-
     def _fill(self, receipt: Receipt, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
         receipt.published = base is None or manifest.snapshot != base.snapshot
         receipt.snapshot, receipt.lake_rows, receipt.months_written = (
@@ -335,8 +328,7 @@ class _Dump:
     def _record(self, accounts: Sequence[AccountDump], failure: BaseException | None) -> None:
         for account in accounts:
             error = failure if account.state is None or failure is not None else None
-            shown = account.error or error
-            account.receipt.code, account.receipt.error = _code_of(shown), _tell(shown)
+            account.receipt.end(account.error or error)
         receipt = sum_receipts(accounts)
         receipt.seconds = round(time.monotonic() - self._started, 3)
         bad = [account.receipt for account in accounts if account.receipt.code]
@@ -368,20 +360,6 @@ def sum_receipts(accounts: Sequence[AccountDump]) -> Receipt:
     """The receipts of a run's accounts as one; of one account, its own."""
     receipts = [account.receipt for account in accounts]
     return receipts[0] if len(receipts) == 1 else Receipt.sum(receipts)
-
-
-def _code_of(error: BaseException | None) -> int:
-    if error is None:
-        return 0
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
-
-
-def _tell(error: BaseException | None) -> str | None:
-    if error is None:
-        return None
-    return error.tell() if isinstance(error, PleoExtractError) else str(error)
 
 
 def _open(lake: str | Path, accounts: Sequence[AccountDump], options: DumpOptions) -> Lake:

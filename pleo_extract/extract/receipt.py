@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pleo_extract.errors import worst_code
+from pleo_extract.errors import PleoExtractError, worst_code
 from pleo_extract.paging import VERDICTS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Receipt(msgspec.Struct, kw_only=True):
 
     Attributes:
         run: its name. lake: the folder, as it was given. account: server and company it is about, ``*`` for any company.
-        mode: ``full`` or ``refresh``. verdict: ``complete``, ``complete_with_drift`` or ``incomplete``; why: in words.
+        mode: ``full``, ``refresh`` or ``merge``. verdict: ``complete``, ``complete_with_drift`` or ``incomplete``; why: in words.
         pages, requests, retries: counts. waited, seconds: spent waiting, and in all.
         rows: rows received. distinct: different jobs among them. duplicates: rows beyond these. rejected: rows set aside.
         total_first, total_last: the server's `total` on the first and last page; None where it told none.
@@ -33,6 +33,7 @@ class Receipt(msgspec.Struct, kw_only=True):
         audited: old jobs read anew by chance; audited_share: of all jobs, the chance that one changed row is noticed.
         faults: why requests were repeated, by kind. restarts: times a lost cursor sent a walk back.
         published: whether a new snapshot came of it. snapshot: the one now current. lake_rows: rows in it.
+        source: the lake that was merged into this one, with its snapshot; taken: rows of it that were news here.
         months_written: partitions rewritten. code: the exit code; error: the message that goes with it.
     """
 
@@ -66,6 +67,8 @@ class Receipt(msgspec.Struct, kw_only=True):
     published: bool = False
     snapshot: int = 0
     lake_rows: int = 0
+    source: str = ""
+    taken: int = 0
     months_written: list[str] = []
     code: int = 0
     error: str | None = None
@@ -90,6 +93,13 @@ class Receipt(msgspec.Struct, kw_only=True):
         """The verdict, and the count it rests on."""
         self.verdict, self.why, self.distinct = verdict.name, verdict.why, distinct
         self.duplicates = max(0, self.rows - distinct - self.rejected)
+
+    def end(self, error: BaseException | None) -> None:
+        """The exit code and the message of what ended the run, if anything did."""
+        self.code, self.error = 0, None
+        if error is not None:
+            self.error = error.tell() if isinstance(error, PleoExtractError) else str(error)
+            self.code = _code_of(error)
 
     @classmethod
     def sum(cls, receipts: Sequence[Receipt]) -> Receipt:
@@ -128,3 +138,9 @@ class Receipt(msgspec.Struct, kw_only=True):
         """As plain data, for JSON."""
         built: dict[str, Any] = msgspec.to_builtins(self)
         return built
+
+
+def _code_of(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)

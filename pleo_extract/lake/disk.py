@@ -6,6 +6,7 @@ after every one of them. No Parquet writer syncs by itself: these do.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ __all__ = [
     "rename",
     "replace_file",
     "size_of",
+    "sum_of",
     "swap_link",
     "sync_file",
     "sync_folder",
@@ -218,6 +220,21 @@ def size_of(path: Path) -> int:
     """
     try:
         return path.stat().st_size
+    except FileNotFoundError as exc:
+        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
+    except OSError as exc:
+        raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
+
+
+def sum_of(path: Path) -> str:
+    """The sha256 of a file, read a little at a time.
+
+    Raises:
+        LakeError: it is not there. StorageError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as exc:
         raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
     except OSError as exc:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
-from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.layout import Layout, scan_files
 from pleo_extract.lake.record import read_last_run
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from pleo_extract.lake.layout import Manifest, Snapshot
+    import polars as pl
+
+    from pleo_extract.lake.layout import FileEntry, Manifest, Snapshot
 
 __all__ = ["Opened", "open_snapshot", "require_lake", "require_pointer"]
 
@@ -25,6 +27,18 @@ class Opened:
 
     manifest: Manifest
     files: tuple[Path, ...]
+
+    def read(self, entry: FileEntry) -> pl.LazyFrame:
+        """The rows of one of the manifest's files, its bytes compared with its sum first.
+
+        Raises:
+            LakeError: it is not as it was written.
+        """
+        month, _, name = entry.path.partition("/")
+        path = next((path for path in self.files if (path.parent.name, path.name) == (month, name)), None)
+        if path is None or (entry.sha256 and disk.sum_of(path) != entry.sha256):
+            raise LakeError(f"{path or entry.path} is not as it was written (sha256 differs); run verify")
+        return scan_files([path])
 
 
 def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snapshot | None:

@@ -1,0 +1,265 @@
+"""Two lakes made one: what one has and the other lacks is staged in the other, and published as a dump does it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+import polars as pl
+
+from pleo_extract.errors import ConfigurationError, LakeError, PleoExtractError, UsageError, amount, escape
+from pleo_extract.extract.answers import renew_catalogue
+from pleo_extract.extract.receipt import Receipt
+from pleo_extract.extract.shield import hold_signals
+from pleo_extract.lake import Header, Staging, name_run, write_last_run
+from pleo_extract.lakes import StoreOptions, is_delta, open_lake
+from pleo_extract.paging import VERDICTS
+from pleo_extract.progress import show_progress
+from pleo_extract.refresh import find_news, join_accounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pleo_extract.lake import Manifest, Opened
+    from pleo_extract.lakes import Format, Lake
+    from pleo_extract.refresh import Account
+
+__all__ = ["MergeOptions", "merge_lakes"]
+
+BATCH: Final = 20_000
+"""Rows of the source that are compared and staged at once."""
+
+
+class MergeOptions(StoreOptions, total=False):
+    """What else a merge may be told.
+
+    format: what a new target is to be, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
+    storage_options: how object stores are reached, of the source and of the target. workspace: where a Delta table's
+    runs keep what is not in it: the target's, or the source's where the target is none.
+    """
+
+    format: Format
+
+
+def merge_lakes(
+    source: str | Path, target: str | Path, *, progress: bool | None = None, **options: Unpack[MergeOptions]
+) -> Receipt:
+    """Bring every job of one lake into another, of either kind: the latest row of each, published whole or not at all.
+
+    Of a job that both have, the row with the later `last_updated_at` stays, of equals the one whose company was read
+    later. The state of each company comes with it; of a company that both have, the next dump reads all that either
+    may have missed. The source stays as it is. Run again, it changes nothing.
+
+    Args:
+        source: the lake to take from. It is held meanwhile; of a Delta table, the latest version is taken.
+        target: the lake to bring it into; made where there is none.
+        progress: show a progress bar; by default on a terminal and in a notebook.
+        **options: format, storage_options, workspace; see `MergeOptions`.
+
+    Returns:
+        The receipt: `source`, `rows` it has, how many were `taken`, what was published.
+
+    Raises:
+        UsageError: both are the same. ConfigurationError: they are of two servers.
+        LakeLocked, LakeError, StorageError, TryLater: one is written to, damaged or not there; nothing is published.
+    """
+    giver, taker = _open_both(source, target, options)
+    receipt = Receipt(run=name_run(), lake=taker.name, mode="merge")
+    _open(giver)  # at the door, before anything is made
+    with (
+        nullcontext() if is_delta(source) else giver.hold(),
+        taker.hold() as still_held,
+        show_progress(f"merge {source} into {target}", show=progress) as update,
+    ):
+        try:
+            _Merge(giver, taker, receipt, update).make(still_held)
+            _record(taker, receipt)
+        except BaseException as exc:
+            receipt.end(exc)
+            if isinstance(exc, PleoExtractError):
+                exc.receipt = receipt.to_dict()
+            with suppress(PleoExtractError):  # what went wrong before is told
+                still_held()
+                _record(taker, receipt)
+            raise
+    return receipt
+
+
+def _record(lake: Lake, receipt: Receipt) -> None:
+    """How it ended. When a run was last complete stays as it is: nothing was read from the server."""
+    write_last_run(lake.layout, receipt=receipt.to_dict(), error=receipt.error, complete=False, failed={})
+
+
+class _Merge:
+    """A merge under way, the target held."""
+
+    def __init__(
+        self, source: Lake, target: Lake, receipt: Receipt, update: Callable[[int, int | None, float], None]
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._receipt = receipt
+        self._update = update
+        self._started = time.monotonic()
+        self._taken: set[str] = set()
+
+    def make(self, still_held: Callable[[], None]) -> None:
+        """Stage what the target lacks, publish it."""
+        opened, receipt = _open(self._source), self._receipt
+        receipt.source = f"{self._source.name}, snapshot {opened.manifest.snapshot}"
+        base = self._target.begin()
+        server = _choose_server(opened.manifest, base, self._target.name)
+        header = Header(
+            run=receipt.run, mode="merge", base=base.snapshot if base else 0, started_at=datetime.now(UTC)
+        )
+        staging = Staging.start(self._target.layout.staging, f"merge {self._source.name}", header)
+        try:
+            self._stage(opened, base, staging)
+            told = base.accounts if base else {}
+            if base is None or receipt.taken or join_accounts(told, opened.manifest.accounts, taken=()):
+                self._publish(opened.manifest, base, staging, server, still_held)
+            else:
+                self._fill(base, base, [])
+        except pl.exceptions.PolarsError as exc:  # our own frames fit; what does not is a file of a lake
+            raise LakeError(
+                f"{self._source.name} or {self._target.name} cannot be read ({escape(str(exc), 200)}); run verify"
+            ) from exc
+        finally:
+            staging.clear()
+
+    def _stage(self, opened: Opened, base: Manifest | None, staging: Staging) -> None:
+        manifest, lake = opened.manifest, self._target.scan(base)
+        receipt = self._receipt
+        for entry in manifest.files:
+            for rows in _slice(opened.read(entry), entry.rows):
+                companies = rows["company_id"].unique().to_list()
+                later = [each for each in companies if _was_read_later(each, manifest, base)]
+                news = find_news(_near(lake, rows), rows, fetched_later=later) if base else rows
+                if news.height:
+                    staging.add(news, phase="merge")
+                    self._taken.update(news["company_id"].unique())
+                receipt.rows += rows.height
+                receipt.taken += news.height
+                self._update(receipt.rows, manifest.rows, 0.0)
+        receipt.distinct = receipt.rows
+
+    def _publish(
+        self,
+        given: Manifest,
+        base: Manifest | None,
+        staging: Staging,
+        server: str,
+        still_held: Callable[[], None],
+    ) -> None:
+        told: list[Manifest] = []
+
+        def tell(
+            manifest: Manifest, before: Manifest | None, written: list[str]
+        ) -> tuple[dict[str, Any], dict[str, Account]]:
+            told.append(manifest)
+            accounts = join_accounts(
+                before.accounts if before else {}, given.accounts, taken=frozenset(self._taken)
+            )
+            verdicts = [each.verdict for each in {**manifest.accounts, **accounts}.values()]
+            self._receipt.verdict = max(verdicts, key=VERDICTS.index, default="complete")
+            self._receipt.account = amount(len(given.accounts), "account")
+            self._fill(manifest, before, written)
+            return self._receipt.to_dict(), accounts
+
+        try:
+            manifest, written = self._target.publish(
+                [staging], base, server=server, tell=tell, still_held=still_held, shield=hold_signals
+            )
+        except BaseException:
+            if told and not self._target.is_published(told[-1]):
+                self._receipt.published, self._receipt.months_written = False, []
+                self._receipt.snapshot, self._receipt.lake_rows = (
+                    (base.snapshot, base.rows) if base else (0, 0)
+                )
+            raise
+        self._fill(manifest, base, written)
+        if self._target.catalogue is not None:
+            renew_catalogue(self._target.layout.root, run=self._receipt.run)
+
+    def _fill(self, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
+        receipt = self._receipt
+        receipt.published = base is None or manifest.snapshot != base.snapshot
+        receipt.snapshot, receipt.lake_rows = manifest.snapshot, manifest.rows
+        receipt.months_written = written
+        receipt.seconds = round(time.monotonic() - self._started, 3)
+
+
+def _open_both(source: str | Path, target: str | Path, options: MergeOptions) -> tuple[Lake, Lake]:
+    """Both lakes, each given the options that concern it.
+
+    Raises:
+        UsageError: they are the same, or one lies in the other.
+    """
+    if _is_within(source, target) or _is_within(target, source):
+        raise UsageError(f"{source} and {target} are one lake, or one lies in the other; name two")
+    storage, workspace = options.get("storage_options"), options.get("workspace")
+    kind = options.get("format")
+    becomes_delta = is_delta(target) or kind == "delta"
+    giver = open_lake(
+        source,
+        storage_options=storage if "://" in str(source) else None,
+        workspace=None if becomes_delta else workspace,
+    )
+    taker = open_lake(
+        target,
+        kind=kind,
+        storage_options=storage if "://" in str(target) else None,
+        workspace=workspace if becomes_delta else None,
+        accounts=[f"merge {source}"],
+    )
+    if storage and "://" not in f"{source}{target}":
+        raise UsageError("storage options are for an object store: s3://…")
+    return giver, taker
+
+
+def _is_within(lake: str | Path, other: str | Path) -> bool:
+    if "://" in str(lake) or "://" in str(other):
+        return str(lake).rstrip("/") == str(other).rstrip("/")
+    return Path(lake).resolve().is_relative_to(Path(other).resolve())
+
+
+def _open(lake: Lake) -> Opened:
+    opened = lake.open()
+    if opened is None:
+        raise LakeError(f"nothing was published to {lake.name} yet: there is nothing to merge")
+    return opened
+
+
+def _choose_server(given: Manifest, base: Manifest | None, target: str) -> str:
+    if base is not None and "" not in (base.server, given.server) and base.server != given.server:
+        raise ConfigurationError(
+            f"the lake {target} holds jobs of {base.server}; those of {given.server} need a lake of their own"
+        )
+    return given.server or (base.server if base else "")
+
+
+def _slice(rows: pl.LazyFrame, count: int) -> Iterator[pl.DataFrame]:
+    return (rows.slice(start, BATCH).collect() for start in range(0, count, BATCH))
+
+
+def _near(lake: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """What the lake has of these jobs; by company and instant, files and row groups that have none are not read."""
+    ends = {name: (rows[name].min(), rows[name].max()) for name in ("company_id", "created_at")}
+    within = [pl.col(name).is_between(pl.lit(low), pl.lit(high)) for name, (low, high) in ends.items()]
+    return lake.filter(*within, pl.col("id").is_in(rows["id"].implode())).collect()
+
+
+def _was_read_later(company: str, given: Manifest, base: Manifest | None) -> bool:
+    """Whether the source read this company later than the target did, as far as their states tell."""
+    return base is None or _read_at(company, given) > _read_at(company, base)
+
+
+def _read_at(company: str, manifest: Manifest) -> datetime:
+    for name in (company, "*"):
+        account = manifest.accounts.get(f"{manifest.server} {name}")
+        if account is not None and account.updated_at is not None:
+            return account.updated_at
+    return manifest.made_at

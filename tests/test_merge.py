@@ -1,0 +1,493 @@
+"""Two lakes made one: the union, the state that comes with it, what is refused, and being killed between."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from warehouse_jobs import frame, job
+
+from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
+from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.errors import ConfigurationError, LakeError, LakeLocked, StorageError, UsageError
+from pleo_extract.lake import Layout, disk, hold_lock, merging, read_last_run
+from pleo_extract.lakes import is_delta, open_lake
+from pleo_extract.refresh import FILE_ORDER, Account, find_news, join_accounts, merge_rows
+from pleo_extract.sandbox import API_KEY, Sandbox, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import polars as pl
+    from conftest import Said
+
+    from pleo_extract.extract import Receipt
+
+DAY = 86_400.0
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+SERVER = "https://sandbox.invalid"
+
+
+class Pair(NamedTuple):
+    """Two lakes of one world: the second was read five days later, and both have two companies."""
+
+    world: World
+    sandbox: Sandbox
+    first: Path
+    second: Path
+
+    def dump(self, lake: Path, company: str | None, **options: Any) -> Receipt:
+        """One company."""
+        with Client("http://127.0.0.1:1", api_key=API_KEY, transport=self.sandbox, rate=10_000_000) as client:
+            return dump_export_jobs(lake, company_id=company, client=client, progress=False, **options)
+
+    def wrong(self, lake: Path) -> list[Any]:
+        """What the server, which knows the truth, finds wrong with a lake."""
+        rows = scan_lake(lake).collect().drop("extra").to_dicts()
+        return self.sandbox.truth(rows, self.world.now)
+
+
+def make_pair(folder: Path, jobs: int = 300, days: int = 100) -> Pair:
+    """Dump both."""
+    world = World(jobs=jobs, days=days, seed=3)
+    pair = Pair(world, Sandbox(world), folder / "first", folder / "second")
+    for company in world.companies[:4]:
+        pair.dump(pair.first, company)
+    world.advance(5 * DAY)
+    for company in world.companies[2:]:
+        pair.dump(pair.second, company)
+    return pair
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Both lakes, made once; to be copied by those who change them."""
+    return make_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture
+def pair(made: Pair, tmp_path: Path) -> Pair:
+    """Both lakes, to be changed."""
+    for lake in (made.first, made.second):
+        shutil.copytree(lake, tmp_path / lake.name, symlinks=True)
+    return made._replace(first=tmp_path / "first", second=tmp_path / "second")
+
+
+def rows_of(lake: Path) -> pl.DataFrame:
+    """All rows, in a file's order."""
+    return scan_lake(lake).collect().sort(FILE_ORDER)
+
+
+def union(*lakes: Path) -> pl.DataFrame:
+    """What lakes have together; of one job at one instant, as the last of them says."""
+    return merge_rows(*map(rows_of, lakes))
+
+
+def bytes_of(lake: Path) -> dict[str, str]:
+    """What is published, file by file."""
+    files = [*lake.glob("current/*/*"), *lake.glob("_meta/0*.json"), *lake.glob("_delta_log/*")]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# The union
+
+
+@pytest.mark.parametrize("given", ["parquet", "delta"])
+@pytest.mark.parametrize("target", ["parquet", "delta"])
+@pytest.mark.parametrize("small", [False, True])
+def test_a_merged_lake_is_the_union(
+    given: Any, target: Any, *, small: bool, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every job of both, the latest row of each, whatever kind they are, read and merged as a whole or in pieces."""
+    if small:
+        monkeypatch.setattr("pleo_extract.extract.merge.BATCH", 7)
+        for name in ("PIECE", "RUN", "RECORD_BATCH"):
+            monkeypatch.setattr(merging, name, 10)
+    source, into = tmp_path / "source", tmp_path / "into"
+    merge_lakes(pair.second, source, format=given)
+    expected, before = union(pair.first, pair.second), bytes_of(source)
+    copied = merge_lakes(pair.first, into, format=target)
+    assert (copied.published, copied.taken, copied.lake_rows) == (
+        True,
+        copied.rows,
+        rows_of(pair.first).height,
+    )
+    receipt = merge_lakes(source, into)
+    assert (is_delta(source), is_delta(into)) == (given == "delta", target == "delta")
+    assert rows_of(into).equals(expected)
+    assert (receipt.published, receipt.lake_rows) == (True, expected.height)
+    assert 0 < receipt.taken < receipt.rows == rows_of(pair.second).height
+    assert verify_lake(into).ok
+    assert bytes_of(source) == before
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_run_again_it_changes_nothing(kind: Any, pair: Pair, tmp_path: Path) -> None:
+    """No row, no file, no state and no version is new the second time."""
+    into = tmp_path / "into"
+    merge_lakes(pair.first, into, format=kind)
+    merge_lakes(pair.second, into)
+    before, states = bytes_of(into), open_lake(into).open()
+    for source in (pair.second, pair.first):
+        receipt = merge_lakes(source, into)
+        assert (receipt.taken, receipt.published, receipt.months_written) == (0, False, [])
+    assert bytes_of(into) == before
+    assert open_lake(into).open() == states
+
+
+def test_the_order_of_merging_is_no_matter(pair: Pair, tmp_path: Path) -> None:
+    """The first into the second, or the second into the first: the same jobs, and the same companies."""
+    for number, lakes in enumerate([(pair.first, pair.second), (pair.second, pair.first)]):
+        for lake in lakes:
+            merge_lakes(lake, tmp_path / str(number))
+    assert rows_of(tmp_path / "0").equals(rows_of(tmp_path / "1"))
+    found = [open_lake(tmp_path / name).open() for name in "01"]
+    assert found[0] and found[1]  # noqa: PT018 - for the type checker
+    assert found[0].manifest.accounts.keys() == found[1].manifest.accounts.keys()
+    assert len(found[0].manifest.accounts) == len(pair.world.companies)
+
+
+VERSIONS = st.lists(
+    st.builds(
+        lambda number, status, hours: job(
+            number, status, last_updated_at=None if hours is None else NOW + timedelta(hours=hours)
+        ),
+        st.integers(0, 4),
+        st.sampled_from(["pending", "completed"]),
+        st.none() | st.integers(0, 2),
+    ),
+    max_size=6,
+    unique_by=lambda row: row["id"],
+)
+
+
+@given(lake=VERSIONS, rows=VERSIONS, later=st.booleans())
+def test_what_is_taken_is_what_the_rule_of_merging_takes(
+    lake: list[Any], rows: list[Any], *, later: bool
+) -> None:
+    """The lake with the rows that are news is the lake merged with all rows, whoever was fetched later; no other is."""
+    mine, theirs = frame(lake), frame(rows)
+    news = find_news(mine, theirs, fetched_later=theirs["company_id"].to_list() if later else [])
+    expected = merge_rows(mine, theirs) if later else merge_rows(theirs, mine)
+    assert merge_rows(mine, news).equals(expected)
+    assert news.height == expected.join(mine, on=mine.columns, how="anti", nulls_equal=True).height
+
+
+def test_the_receipt_says_where_it_came_from(pair: Pair, pleo: Callable[..., Said]) -> None:
+    """The manifest, the run's record and the command line name the source and its snapshot."""
+    number = Layout(pair.second).numbers()[-1]
+    before = read_last_run(Layout(pair.first))
+    said = pleo("merge", pair.second, pair.first)
+    assert (said.code, said.err) == (0, "")
+    assert f"taken from {pair.second}, snapshot {number}" in said.out
+    layout = Layout(pair.first)
+    manifest, last = layout.manifest(layout.numbers()[-1]), read_last_run(layout)
+    assert before and last  # noqa: PT018 - for the type checker
+    assert manifest.receipt["source"] == f"{pair.second}, snapshot {number}"
+    assert (manifest.receipt["mode"], last.receipt["mode"], last.code) == ("merge", "merge", 0)
+    assert last.last_complete_at == before.last_complete_at, "nothing was read from the server"
+    assert pleo("merge", pair.second, pair.first, "--quiet").out == ""
+
+
+def test_the_catalogue_has_what_was_merged(pair: Pair) -> None:
+    """Other DuckDB clients see the union too, and the companies by name."""
+    merge_lakes(pair.second, pair.first)
+    with connect(pair.first) as con:
+        (count,) = con.sql("select count(*) from export_jobs").fetchall()[0]
+        con.sql(f"attach '{pair.first / 'jobs.duckdb'}' as other (read_only)")
+        assert con.sql("select count(*) from other.export_jobs").fetchall() == [(count,)]
+
+
+# The dump after it
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_next_dump_is_right(*, turned: bool, pair: Pair) -> None:
+    """After a merge each company is refreshed, and the lake has what the server has, whichever lake was the older."""
+    world = World(jobs=300, days=100, seed=3)
+    world.advance(5 * DAY)
+    world.advance(3 * DAY)
+    now = pair._replace(world=world, sandbox=Sandbox(world))
+    source, target = (pair.first, pair.second) if turned else (pair.second, pair.first)
+    merge_lakes(source, target)
+    for company in world.companies:
+        assert now.dump(target, company).mode == "refresh"
+    assert now.wrong(target) == []
+    assert verify_lake(target).ok
+
+
+def test_a_company_that_one_has_read_in_part_is_read_in_full(pair: Pair) -> None:
+    """Of a company that both have, the more careful state stays; the others are refreshed."""
+    news = union(pair.first, pair.second).join(rows_of(pair.first), on=KEY, how="anti")
+    known = {key.rpartition(" ")[2] for key in Layout(pair.first).manifest(4).accounts}
+    company = next(each for each in news["company_id"] if each in known)
+    path = Layout(pair.second).manifest_file(Layout(pair.second).numbers()[-1])
+    told = json.loads(path.read_text())
+    told["accounts"][f"http://127.0.0.1:1 {company}"]["verdict"] = "incomplete"
+    path.write_text(json.dumps(told))
+    merge_lakes(pair.second, pair.first)
+    modes = {each: pair.dump(pair.first, each).mode for each in pair.world.companies}
+    assert {each for each, mode in modes.items() if mode == "full"} == {company}
+    assert pair.wrong(pair.first) == []
+
+
+def test_a_copy_goes_on_as_the_lake_did(pair: Pair, tmp_path: Path) -> None:
+    """Merged into nothing, a lake is copied with its state: the next dump is a refresh."""
+    pair.dump(tmp_path / "all", None)
+    merge_lakes(tmp_path / "all", tmp_path / "copy", format="delta")
+    assert rows_of(tmp_path / "copy").equals(rows_of(tmp_path / "all"))
+    assert pair.dump(tmp_path / "copy", None).mode == "refresh"
+
+
+def test_a_lake_of_any_company_is_read_in_full_once_it_has_others(tmp_path: Path) -> None:
+    """A state for any company says nothing of a lake with further rows: the next walk reads everything."""
+    world = World(jobs=300, days=100, seed=3)
+    pair = Pair(world, Sandbox(world), tmp_path / "all", tmp_path / "one")
+    pair.dump(pair.first, None)
+    shutil.copytree(pair.first, tmp_path / "before", symlinks=True)
+    world.advance(10 * DAY)
+    pair.dump(pair.second, world.companies[0])
+    assert merge_lakes(pair.second, pair.first).taken
+    assert pair.dump(tmp_path / "before", None).mode == "refresh"
+    assert pair.dump(pair.first, None).mode == "full"
+    assert pair.wrong(pair.first) == []
+
+
+def state(day: int, **fields: Any) -> Account:
+    """A complete state as of a day."""
+    at = NOW + timedelta(days=day)
+    usual: dict[str, Any] = {
+        "verdict": "complete",
+        "order": "strict",
+        "frontier": (at.isoformat(), ""),
+        "full_at": at,
+        "updated_at": at,
+        "full_jobs": day,
+    }
+    return Account(**(usual | fields))
+
+
+A, B, ANY = (f"{SERVER} {company}" for company in ("a", "b", "*"))
+
+
+def test_the_state_of_both_is_the_more_careful_one() -> None:
+    """The worse verdict and order, the earlier frontier and full walk, what either misses; stale pages fit it no more."""
+    mine = {A: state(3, name="Acme", order="created"), B: state(1)}
+    joined = join_accounts(mine, {A: state(2, verdict="complete_with_drift")}, taken={"a"})
+    assert joined.keys() == {A}
+    found = joined[A]
+    assert (found.name, found.verdict, found.order) == ("Acme", "complete_with_drift", "created")
+    assert (found.frontier, found.full_at, found.full_jobs) == (state(2).frontier, state(2).full_at, 3)
+    assert found.updated_at is not None
+    assert found.updated_at > NOW + timedelta(days=3)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"frontier": None}, {"full_at": None}, {"vanished": [("a", "1")]}, {"rejected": ["a/1"]}]
+)
+def test_what_one_does_not_know_both_do_not_know(fields: dict[str, Any]) -> None:
+    """Where a walk of one was not complete, or they disagree about what is missing, the next walk is a full one."""
+    for mine, theirs in ((state(1), state(2, **fields)), (state(2, **fields), state(1))):
+        found = join_accounts({A: mine}, {A: theirs}, taken={"a"})[A]
+        assert found.frontier is None or found.full_at is None
+        assert (found.vanished, found.rejected) == (fields.get("vanished", []), fields.get("rejected", []))
+
+
+def test_states_of_which_nothing_was_taken_stay() -> None:
+    """What the lake had as good or better leaves its state as it is; a company that it did not know comes as it was."""
+    mine, theirs = {A: state(1), ANY: state(1)}, {A: state(2), B: state(2)}
+    assert join_accounts(mine, theirs, taken=()) == {B: state(2)}
+    assert join_accounts({}, {ANY: state(2)}, taken={"a"}) == {ANY: state(2)}
+    assert join_accounts(mine, theirs, taken={"b"})[ANY].full_at is None
+    assert join_accounts({A: state(1)}, {ANY: state(2)}, taken=())[ANY].full_at is None
+
+
+# At the door
+
+
+def spoil_size(lake: Path) -> None:
+    """A file is longer."""
+    with next(lake.glob("current/*/*")).open("ab") as file:
+        file.write(b"more")
+
+
+def spoil_bytes(lake: Path) -> None:
+    """A file is as long as it was."""
+    path = next(lake.glob("current/*/*"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def spoil_pointer(lake: Path) -> None:
+    """The pointer is lost."""
+    (lake / "current").unlink()
+
+
+@pytest.mark.parametrize("spoil", [spoil_size, spoil_bytes, spoil_pointer])
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_damaged_lake_is_refused(which: str, spoil: Callable[[Path], None], pair: Pair) -> None:
+    """A file that is not as it was written, on either side, is 65: nothing is published, nothing stays behind."""
+    spoil(getattr(pair, which))
+    before = bytes_of(pair.first)
+    with pytest.raises(LakeError):
+        merge_lakes(pair.second, pair.first)
+    assert bytes_of(pair.first) == before
+    assert not list(pair.first.glob("_staging/*"))
+
+
+def test_what_is_no_lake_is_refused(pair: Pair, tmp_path: Path) -> None:
+    """No lake, one without anything, or the same one twice; the target is not made."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(pair.first)
+    into = tmp_path / "into"
+    for source, target, error in (
+        (tmp_path / "none", into, LakeError),
+        (tmp_path / "empty", into, LakeError),
+        (pair.first, pair.first, UsageError),
+        (tmp_path / "link", pair.first, UsageError),
+        (pair.first, pair.first / "inside", UsageError),
+        (pair.first / "inside", pair.first, UsageError),
+        ("s3://bucket/lake", "s3://bucket/lake/", UsageError),
+    ):
+        with pytest.raises(error):
+            merge_lakes(source, target)
+    assert not into.exists()
+    assert not list((tmp_path / "empty").iterdir())
+    with pytest.raises(UsageError, match="object store"):
+        merge_lakes(pair.first, into, storage_options={"aws_region": "eu-west-1"})
+    with pytest.raises(ConfigurationError, match="Parquet lake"):
+        merge_lakes(pair.second, pair.first, format="delta")
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_lake_that_is_written_to_is_refused(which: str, pair: Pair) -> None:
+    """A run that holds either is not disturbed: 69."""
+    with hold_lock(Layout(getattr(pair, which))), pytest.raises(LakeLocked, match=f"{which} is held"):
+        merge_lakes(pair.second, pair.first)
+
+
+def test_lakes_of_two_servers_stay_apart(pair: Pair) -> None:
+    """Jobs of another server are 78."""
+    for path in pair.second.glob("_meta/0*.json"):
+        path.write_text(path.read_text().replace("127.0.0.1:1", "127.0.0.1:2"))
+    with pytest.raises(ConfigurationError, match="need a lake of their own"):
+        merge_lakes(pair.second, pair.first)
+
+
+# Killed
+
+
+class Killed(BaseException):
+    """As `kill -9` does it: nothing is tidied up, since whatever would do so is killed as well."""
+
+
+STEP = 1 if os.environ.get("TORTURE") == "full" else 7
+"""Of so many storage calls one is tried."""
+WRITING = (
+    "append_line",
+    "link_file",
+    "make_folder",
+    "make_link",
+    "remove_file",
+    "remove_tree",
+    "rename",
+    "replace_file",
+    "swap_link",
+    "sync_folder",
+    "write_file",
+    "write_scratch",
+)
+
+
+def kill_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """From so many storage calls on, none does anything; returns the calls, as they come."""
+    calls: list[str] = []
+
+    def wrap(name: str) -> Callable[..., Any]:
+        function = getattr(disk, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            calls.append(name)
+            if len(calls) > number:
+                raise Killed
+            return function(*args, **more)
+
+        return call
+
+    for name in WRITING:
+        monkeypatch.setattr(disk, name, wrap(name))
+    return calls
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Two small lakes of two months."""
+    return make_pair(tmp_path_factory.mktemp("small"), jobs=60, days=40)
+
+
+def test_killed_at_any_storage_call_it_can_be_run_again(
+    small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers find what was there or the union; the next merge ends with the union, and leaves nothing behind."""
+    was, expected = rows_of(small.first), union(small.first, small.second)
+    seen = set()
+    for number in range(0, 10_000, STEP):
+        lake = tmp_path / str(number)
+        shutil.copytree(small.first, lake, symlinks=True)
+        with monkeypatch.context() as patch:
+            calls = kill_at(number, patch)
+            try:
+                merge_lakes(small.second, lake)
+                killed = False
+            except Killed:
+                killed = True
+        found = rows_of(lake)
+        assert found.equals(was) or found.equals(expected), (number, calls)
+        seen.add(found.height)
+        receipt = merge_lakes(small.second, lake)
+        assert rows_of(lake).equals(expected), (number, calls)
+        assert receipt.published == (found.height == was.height)
+        assert verify_lake(lake).ok
+        assert not list(lake.glob("_staging/*"))
+        shutil.rmtree(lake)
+        if not killed:
+            break
+    assert seen == {was.height, expected.height}
+
+
+def test_f39_a_full_disk_is_told_and_nothing_is_published(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk error is 74, with the run's record; the lake is as it was."""
+    before = bytes_of(pair.first)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageError("cannot write: no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "swap_link", refuse)
+        with pytest.raises(StorageError) as caught:
+            merge_lakes(pair.second, pair.first)
+    last = read_last_run(Layout(pair.first))
+    assert last is not None
+    assert (last.code, last.published, last.receipt["mode"]) == (74, False, "merge")
+    assert caught.value.receipt is not None
+    assert {path: sum_ for path, sum_ in bytes_of(pair.first).items() if path in before} == before
+    assert merge_lakes(pair.second, pair.first).published
+
+
+def test_keys_are_what_jobs_are_told_apart_by() -> None:
+    """One id in two companies is two jobs."""
+    mine, theirs = frame([job(1)]), frame([job(1, company_id="00000000-0000-4000-8000-00000000000b")])
+    assert find_news(mine, theirs, fetched_later=[]).select(KEY).equals(theirs.select(KEY))
+    assert find_news(mine, theirs, fetched_later=[]).schema == POLARS_SCHEMA
