@@ -451,7 +451,7 @@ class TestWaiting:
             assert clock.waiting == 8
             clock.move(2)
         assert len(app.requests) == run.requests == 9
-        assert run.waited >= 8 * 30
+        assert 30 <= run.waited <= clock.now
 
     @pytest.mark.parametrize(
         ("seconds", "least", "most"), [("0", 0, 1), ("7", 7, 8), ("120", 120, 120), ("999", 120, 120)]

@@ -423,7 +423,7 @@ def test_f15_one_company_of_many(home: Home) -> None:
 
         entries: Any = [Entry("good", ids[0], good), Entry("bad", ids[1], bad)]
         accounts: list[AccountEntry] = entries
-        receipts = dump_accounts(home.path, accounts, format="delta")
+        _, receipts = dump_accounts(home.path, accounts, format="delta")
     assert [each.code for each in receipts] == [0, 77]
     assert home.lake()["company_id"].unique().to_list() == [ids[0]]
     status = read_status(home.path)

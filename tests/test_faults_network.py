@@ -411,16 +411,30 @@ class TestAccess:
                 dump_accounts(lake, accounts)
                 sandbox.world.advance(86_400)
             closed.add(shut)
-            receipts = dump_accounts(lake, accounts)
+            _, receipts = dump_accounts(lake, accounts)
             assert [each.code for each in receipts] == [77, 0, 0, 0, 0]
             assert f"no access to export jobs of {shut}" in (receipts[0].error or "")
             rows = scan_lake(lake).filter(pl.col("company_id") != shut).collect().drop("extra").to_dicts()
             assert sandbox.truth(rows, sandbox.world.now, companies=frozenset(others)) == []
             assert json.loads((lake / "_meta/last_run.json").read_text())["code"] == 77
             closed.clear()
-            assert [each.code for each in dump_accounts(lake, accounts)] == [0] * 5
+            assert [each.code for each in dump_accounts(lake, accounts)[1]] == [0] * 5
         rows = scan_lake(lake).collect().drop("extra").to_dicts()
         assert sandbox.truth(rows, sandbox.world.now) == []
+
+    def test_f1_companies_that_wait_side_by_side(self, tmp_path: Path) -> None:
+        """Companies told to wait at once: the receipt of the run counts that time once, never more than it took."""
+        sandbox = Sandbox(World(jobs=200, days=30), api_keys={CANARY: None}, faults="1-5:429.1")
+        with serve(sandbox) as running:
+            accounts = read_accounts(write_accounts(tmp_path, running.url, sandbox.world.companies))
+            whole, receipts = dump_accounts(tmp_path / "lake", accounts)
+        assert [each.code for each in receipts] == [0] * 5
+        assert 1 <= whole.waited <= whole.seconds
+        assert whole.waited < sum(each.waited for each in receipts)
+        assert (
+            json.loads((tmp_path / "lake/_meta/last_run.json").read_text())["receipt"]["waited"]
+            == whole.waited
+        )
 
 
 def write_accounts(folder: Path, url: str, companies: tuple[str, ...]) -> Path:

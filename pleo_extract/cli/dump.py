@@ -204,19 +204,18 @@ def _dump_many(
     quiet: bool,
     progress: bool | None,
 ) -> None:
-    from pleo_extract.extract import Receipt, dump_accounts
+    from pleo_extract.extract import dump_accounts
 
     if not accounts:
         click.echo("no company is in this part of the accounts")
         return
-    receipts = dump_accounts(lake, accounts, progress=progress, **options)
+    whole, receipts = dump_accounts(lake, accounts, progress=progress, **options)
     for each in receipts:
         if each.code:
             click.echo(
                 f"pleo-extract: run {each.run}, {each.name}: {escape(each.error or '', 500)} (code {each.code})",
                 err=True,
             )
-    whole = Receipt.sum(receipts)
     if not quiet:
         bad = sum(1 for each in receipts if each.code)
         click.echo(tell_receipt(whole))

@@ -31,7 +31,7 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float]], ...]] = (
     ("last_run_retries", "Of these, sent again.", lambda run: run.receipt["retries"]),
     (
         "last_run_waited_seconds",
-        "Seconds that the last run waited for the pace.",
+        "Seconds in which the last run waited: for the pace, for the server, or to ask again.",
         lambda run: run.receipt["waited"],
     ),
     ("last_run_seconds", "Seconds that the last run took.", lambda run: run.receipt["seconds"]),

@@ -19,6 +19,7 @@ import httpx
 from pleo_extract.client.credential import Credential, Secret
 from pleo_extract.client.run import Clock, Line, RealClock, Run
 from pleo_extract.client.server import open_transport, resolve_server
+from pleo_extract.client.waits import Waits
 from pleo_extract.client.window import SharedWindow, open_window
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import UsageError
@@ -39,6 +40,7 @@ __all__ = [
     "Clock",
     "Run",
     "Secret",
+    "Waits",
     "choose_shard",
     "read_accounts",
     "resolve_server",
@@ -134,12 +136,17 @@ class Client:
             self._line.window.close()
 
     def start_run(
-        self, *, deadline: float | None = None, max_requests: int | None = None, name: str = ""
+        self,
+        *,
+        deadline: float | None = None,
+        max_requests: int | None = None,
+        name: str = "",
+        waits: Waits | None = None,
     ) -> Run:
         """A run: one budget of retries, of time (`deadline`, seconds from now) and of requests where they are given.
 
-        Its `name` stands in what it logs.
+        Its `name` stands in what it logs; what it waits counts in `waits` too.
         """
         if self._closed:
             raise UsageError("this client is closed; open another")
-        return Run(self._line, deadline, max_requests, name)
+        return Run(self._line, deadline, max_requests, name, waits)

@@ -17,6 +17,7 @@ import httpx
 
 from pleo_extract.client.answer import FOREIGN, Again, Answer, Unauthorized, forget_frames, judge, translate
 from pleo_extract.client.server import limit_time
+from pleo_extract.client.waits import Waits
 from pleo_extract.contract import PATH
 from pleo_extract.errors import (
     DeadlineExceeded,
@@ -103,21 +104,26 @@ class Run:
     """One run over a line: what it may spend, and what it has spent.
 
     Attributes:
-        requests: sent. retries: of these, sent again. waited: seconds spent waiting (pace, pauses, backoff).
-        faults: why requests were sent again, by kind. stop: set it to end all waits and refuse new requests.
+        requests: sent. retries: of these, sent again. faults: why, by kind.
+        stop: set it to end all waits and refuse new requests.
     """
 
     def __init__(
-        self, line: Line, deadline: float | None, max_requests: int | None = None, name: str = ""
+        self,
+        line: Line,
+        deadline: float | None,
+        max_requests: int | None = None,
+        name: str = "",
+        waits: Waits | None = None,
     ) -> None:
         self.line = line
         self.name = name
         self.requests = 0
         self.retries = 0
-        self.waited = 0.0
         self.faults: Counter[str] = Counter()
         self.stop = threading.Event()
         self._clock = line.clock
+        self._waits = Waits(line.clock.monotonic, waits)
         self._budget = Budget()
         self._deadline = deadline
         self._max_requests = max_requests
@@ -126,6 +132,11 @@ class Run:
         self._end = self._clock.monotonic() + deadline if deadline is not None else float("inf")
         self._target = line.server.raw_path.rstrip(b"/") + PATH.encode()
         self._headers = httpx.Request("GET", line.server, headers=HEADERS).headers
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which a request waited (pace, pauses, backoff); those of several at once count once."""
+        return self._waits.seconds()
 
     def fetch(self, query: Query, read: Callable[[bytes], T]) -> T:
         """Ask once, again where that may help, and give back what `read` makes of the body.
@@ -268,9 +279,8 @@ class Run:
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
-            self._clock.wait(seconds, self.stop)
-            with self.line.lock:
-                self.waited += seconds
+            with self._waits.count():
+                self._clock.wait(seconds, self.stop)
         if self.stop.is_set():
             raise Stopped("this run was stopped")
 

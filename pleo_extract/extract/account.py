@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import timedelta
 
-    from pleo_extract.client import Client, Run
+    from pleo_extract.client import Client, Run, Waits
     from pleo_extract.lake import Layout, Manifest
     from pleo_extract.lakes import Lake
 
@@ -85,12 +85,14 @@ class AccountDump:
         base: Manifest | None,
         run: str,
         update: Callable[[int, int | None, float], None],
+        *,
+        waits: Waits | None = None,
     ) -> None:
-        """Read what the lake lacks into staging. An error is kept in `error`; staged pages stay for the next run."""
+        """Read what the lake lacks into staging, waits counted. An error is kept in `error`; staged pages stay for the next run."""
         try:
             with self._open_client() as client:
                 self.run = client.start_run(
-                    deadline=self._how.deadline, max_requests=self._how.max_requests, name=run
+                    deadline=self._how.deadline, max_requests=self._how.max_requests, name=run, waits=waits
                 )
                 self.state, self.staging = self._read(lake, base, run, client.in_flight, update)
             self.error = self._complain(lake.layout)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import msgspec
 
+from pleo_extract.client import Waits
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import (
     ConfigurationError,
@@ -123,7 +124,7 @@ def dump_accounts(
     *,
     progress: bool | None = None,
     **options: Unpack[DumpOptions],
-) -> list[Receipt]:
+) -> tuple[Receipt, list[Receipt]]:
     """Bring a lake of many companies up to date, each with its own credential, pace and state.
 
     One company's failure never costs another's data: the others are published, and the receipt of the one that
@@ -136,7 +137,7 @@ def dump_accounts(
         **options: as for `dump_export_jobs`; deadline and max_requests are for each company.
 
     Returns:
-        One receipt an account, in the order of `accounts`; `worst_code` makes one exit code of theirs.
+        The receipt of the run as a whole, with the worst code, and one an account, in the order of `accounts`.
 
     Raises:
         LakeLocked, LakeError, StorageError, ConfigurationError: what concerns the lake as a whole.
@@ -160,7 +161,7 @@ def dump_accounts(
         finally:
             for entry in accounts:
                 entry.shared.close()
-    return [each.receipt for each in dumps]
+    return dump.sum_receipts(dumps), [each.receipt for each in dumps]
 
 
 class _Dump:
@@ -179,6 +180,7 @@ class _Dump:
         self._server = server
         self._keep = keep
         self._started = time.monotonic()
+        self._waits = Waits()
 
     @classmethod
     @contextmanager
@@ -241,7 +243,7 @@ class _Dump:
         update: Callable[[int, int | None, float], None],
     ) -> None:
         if len(accounts) == 1:
-            accounts[0].read(self.lake, base, self.run, update)
+            accounts[0].read(self.lake, base, self.run, update, waits=self._waits)
             return
         known = base.accounts if base else {}
         never = datetime.min.replace(tzinfo=UTC)
@@ -249,7 +251,9 @@ class _Dump:
             accounts, key=lambda each: known[each.key].updated_at or never if each.key in known else never
         )
         pool = ThreadPoolExecutor(max_workers=min(THREADS, len(accounts)))
-        futures = [pool.submit(each.read, self.lake, base, self.run, update) for each in stalest]
+        futures = [
+            pool.submit(each.read, self.lake, base, self.run, update, waits=self._waits) for each in stalest
+        ]
         try:
             for future in futures:
                 future.result()
@@ -306,7 +310,19 @@ class _Dump:
                 account.staging.keep_rejected(self.lake.layout.rejected)
                 if not written:  # it is in the lake, and must not stand in for the next run
                     account.staging.clear()
-        return sum_receipts(accounts).to_dict(), states
+        return self.sum_receipts(accounts).to_dict(), states
+
+    def sum_receipts(self, accounts: Sequence[AccountDump]) -> Receipt:
+        """The receipts of this run's accounts as one; of one account, its own."""
+        receipts = [account.receipt for account in accounts]
+        return (
+            receipts[0]
+            if len(receipts) == 1
+            else Receipt.sum(receipts, waited=round(self._waits.seconds(), 3))
+        )
+
+    def _count_seconds(self) -> float:
+        return round(time.monotonic() - self._started, 3)
 
     def _take_back(self, accounts: Sequence[AccountDump], base: Manifest | None) -> None:
         """What the receipts say was published."""
@@ -323,14 +339,14 @@ class _Dump:
             manifest.rows,
             written,
         )
-        receipt.seconds = round(time.monotonic() - self._started, 3)
+        receipt.seconds = self._count_seconds()
 
     def _record(self, accounts: Sequence[AccountDump], failure: BaseException | None) -> None:
         for account in accounts:
             error = failure if account.state is None or failure is not None else None
             account.receipt.end(account.error or error)
-        receipt = sum_receipts(accounts)
-        receipt.seconds = round(time.monotonic() - self._started, 3)
+            account.receipt.seconds = self._count_seconds()
+        receipt = self.sum_receipts(accounts)
         bad = [account.receipt for account in accounts if account.receipt.code]
         # Rows set aside are complete all the same; a lake that is broken ends with the same code and is not.
         complete = (
@@ -354,12 +370,6 @@ class _Dump:
             if len(accounts) > 1
             else {},
         )
-
-
-def sum_receipts(accounts: Sequence[AccountDump]) -> Receipt:
-    """The receipts of a run's accounts as one; of one account, its own."""
-    receipts = [account.receipt for account in accounts]
-    return receipts[0] if len(receipts) == 1 else Receipt.sum(receipts)
 
 
 def _open(lake: str | Path, accounts: Sequence[AccountDump], options: DumpOptions) -> Lake:

@@ -24,7 +24,8 @@ class Receipt(msgspec.Struct, kw_only=True):
     Attributes:
         run: its name. lake: the folder, as it was given. account: server and company it is about, ``*`` for any company.
         mode: ``full``, ``refresh`` or ``merge``. verdict: ``complete``, ``complete_with_drift`` or ``incomplete``; why: in words.
-        pages, requests, retries: counts. waited, seconds: spent waiting, and in all.
+        pages, requests, retries: counts. seconds: of the clock on the wall, from start to end.
+        waited: of these, seconds in which a request waited (pace, pauses, backoff); those of several at once count once.
         rows: rows received. distinct: different jobs among them. duplicates: rows beyond these. rejected: rows set aside.
         total_first, total_last: the server's `total` on the first and last page; None where it told none.
         order: the order the walk proved, ``strict``, ``created`` or ``none``.
@@ -102,13 +103,15 @@ class Receipt(msgspec.Struct, kw_only=True):
             self.code = _code_of(error)
 
     @classmethod
-    def sum(cls, receipts: Sequence[Receipt]) -> Receipt:
-        """One receipt for the accounts of one run: counts added, the worst verdict and code."""
+    def sum(cls, receipts: Sequence[Receipt], *, waited: float) -> Receipt:
+        """One receipt for the accounts of one run: counts added, the worst verdict and code.
+
+        Accounts wait side by side, so what they `waited` together is not the sum, and comes from who counted it.
+        """
         counts = (
             "pages",
             "requests",
             "retries",
-            "waited",
             "rows",
             "distinct",
             "duplicates",
@@ -125,6 +128,8 @@ class Receipt(msgspec.Struct, kw_only=True):
             account=f"{len(receipts)} accounts",
             mode="full" if any(each.mode == "full" for each in receipts) else "refresh",
             verdict=max((each.verdict for each in receipts), key=VERDICTS.index),
+            waited=waited,
+            seconds=max(each.seconds for each in receipts),
             published=any(each.published for each in receipts),
             snapshot=max(each.snapshot for each in receipts),
             lake_rows=max(each.lake_rows for each in receipts),

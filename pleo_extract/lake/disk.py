@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from typing_extensions import Buffer
-
 __all__ = [
     "append_line",
     "link_file",
@@ -76,7 +74,7 @@ def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
             os.close(handle)
 
 
-def write_scratch(path: Path, data: Buffer) -> None:
+def write_scratch(path: Path, data: bytes | memoryview) -> None:
     """A new private file that is not missed should power fail."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     with _translated("write", path, memoryview(data).nbytes):
@@ -87,7 +85,7 @@ def write_scratch(path: Path, data: Buffer) -> None:
             os.close(handle)
 
 
-def _write_all(handle: int, data: Buffer) -> None:
+def _write_all(handle: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
