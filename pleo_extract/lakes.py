@@ -51,11 +51,13 @@ class Lake(Protocol):
     Attributes:
         name: as it was given. layout: the folders of a run on this machine: staging, rejected rows, its record, its lock.
         catalogue: the DuckDB file that leads other programs to it; None where there is none.
+        counts_snapshots: whether `tidy` can keep so many; else it keeps by age alone.
     """
 
     name: str
     layout: Layout
     catalogue: Path | None
+    counts_snapshots: bool
 
     def exists(self) -> bool:
         """Whether there is anything."""
@@ -97,7 +99,7 @@ class Lake(Protocol):
         """Whether this state, told to have been published, was."""
 
     def tidy(self, manifest: Manifest, *, keep: timedelta, count: int) -> None:
-        """Remove states that were replaced so long ago, and all but the newest `count`."""
+        """Remove states that were replaced so long ago, and all but the newest `count` where these are counted."""
 
 
 def is_delta(lake: str | Path) -> bool:
@@ -196,6 +198,8 @@ def verify_lake(
 
 class ParquetLake:
     """A folder of Parquet in immutable snapshots; see `lake`."""
+
+    counts_snapshots: bool = True
 
     def __init__(self, lake: str | Path) -> None:
         self.name = str(lake)

@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pleo_extract import Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
+from pleo_extract.delta import table_lake
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.table import Table
 from pleo_extract.delta.translate import translated
@@ -27,8 +28,9 @@ from pleo_extract.errors import (
     UsageError,
 )
 from pleo_extract.extract import dump_accounts, plan_dump, read_status
+from pleo_extract.lake import merging
 from pleo_extract.lakes import is_delta, open_lake
-from pleo_extract.refresh import created_month
+from pleo_extract.refresh import created_month, merge_rows
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
@@ -404,6 +406,67 @@ def test_old_files_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     Table(read_address(home.path)).vacuum(1)
     assert home.is_right()
+
+
+def test_a_month_is_merged_in_pieces(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory holds a piece and a file, whatever the month; rows, order and files are those of a month merged at once."""
+    home.dump()
+    once, most = home.table(), 0
+    files = {Path(uri).name.rpartition("-")[0] for uri in once.file_uris()}
+
+    def watch(*frames: pl.DataFrame) -> pl.DataFrame:
+        nonlocal most
+        merged = merge_rows(*frames)
+        most = max(most, merged.height)
+        return merged
+
+    monkeypatch.setattr(merging, "PIECE", 20)
+    monkeypatch.setattr(merging, "merge_rows", watch)
+    home.path = tmp_path / "pieces"
+    home.dump()
+    assert {Path(uri).name.rpartition("-")[0] for uri in home.table().file_uris()} == files
+    monkeypatch.setattr(table_lake, "FILE_ROWS", 30)
+    home.path = tmp_path / "small"
+    home.dump()
+    home.world.advance(5 * DAY)
+    before = set(home.table().file_uris())
+    home.dump()
+    after = set(home.table().file_uris())
+    home.table().optimize.compact()
+    home.world.advance(DAY)
+    home.dump(full=True)
+    assert 0 < most <= 2 * 20 + 20  # the jobs of one company and day stay together
+    assert before & after
+    assert max(pl.read_parquet(uri).height for uri in after) == 30
+    assert home.is_right()
+
+
+@pytest.mark.parametrize("piece", [20, 25_000])
+def test_nothing_new_in_anothers_files_writes_nothing(
+    home: Home, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that another program has put together, in whatever order, are compared by what they say."""
+    monkeypatch.setattr(merging, "PIECE", piece)
+    monkeypatch.setattr(merging, "FEW", 0)
+    home.dump()
+    path = Path(home.table().file_uris()[0])
+    rows = pl.read_parquet(path)
+    month = path.parent.name.partition("=")[2]
+    shuffled = rows.sample(fraction=1, shuffle=True, seed=3).with_columns(created_month=pl.lit(month))
+    shuffled.write_delta(
+        str(home.path), mode="overwrite", delta_write_options={"predicate": f"created_month = '{month}'"}
+    )
+    assert home.lake().height == home.truth().height
+    receipt = home.dump(full=True)
+    assert receipt.months_written == []
+
+
+def test_keep_is_refused(home: Home) -> None:
+    """Delta keeps versions by age: a number of snapshots to keep is refused before anything is sent or written."""
+    with pytest.raises(UsageError, match="by age and not by number"):
+        home.dump(keep_count=3)
+    assert not home.path.exists()
+    home.dump(keep=timedelta(hours=3))
 
 
 def test_f15_one_company_of_many(home: Home) -> None:

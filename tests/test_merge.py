@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from warehouse_jobs import frame, job
 
@@ -169,6 +169,7 @@ VERSIONS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(lake=VERSIONS, rows=VERSIONS, later=st.booleans())
 def test_what_is_taken_is_what_the_rule_of_merging_takes(
     lake: list[Any], rows: list[Any], *, later: bool

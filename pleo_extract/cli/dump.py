@@ -94,7 +94,10 @@ Examples:
     "--accept-vanished", is_flag=True, help="Believe a server that no longer lists more than 1 % of the jobs"
 )
 @click.option(
-    "--keep", type=click.IntRange(min=1), metavar="N", help="Snapshots to keep at most [default: 1000]"
+    "--keep",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Snapshots of Parquet to keep at most [default: 1000]",
 )
 @click.option(
     "--keep-for", type=Span(), default="24h", show_default=True, help="How long a replaced snapshot stays"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.contract import KEY
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.copies import check_sum, keep_copy, path_of, place_files, remove_stale
 from pleo_extract.delta.table import State, Table, create_table
@@ -34,11 +34,12 @@ from pleo_extract.lake import (
     scan_files,
     sweep,
 )
-from pleo_extract.refresh import Account, created_month, merge_rows, same_rows
+from pleo_extract.lake.merging import Merge
+from pleo_extract.refresh import Account, created_month
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pleo_extract.lake import Staging
@@ -50,6 +51,8 @@ TRIES: Final = 5
 """How often a run that was not the first merges again."""
 FILE_ROWS: Final = 100_000
 """Rows of a file at most: some megabytes. A month that grows at its end keeps the files before."""
+ROW_GROUP: Final = 50_000
+"""Rows that a reader holds at once, at least."""
 VACUUM_EVERY: Final = timedelta(days=1)
 LEAST_KEEP: Final = timedelta(hours=1)
 """Files younger than this may be another run's that has not committed yet."""
@@ -78,6 +81,7 @@ class DeltaLake:
     """A Delta table as a lake; see `lakes.Lake`."""
 
     catalogue: Path | None = None
+    counts_snapshots: bool = False
 
     def __init__(
         self,
@@ -251,16 +255,18 @@ class DeltaLake:
 
     def _merge(self, table: Table, stagings: Sequence[Staging], change: _Change) -> None:
         """Merge what is staged, a month at a time, and write the files that come of it."""
-        for month in sorted({month for staging in stagings for month in staging.months()}):
-            old = [e for e in table.manifest.files if e.path.startswith(f"created_month={month}/")]
-            before = [_read(table, entry) for entry in old]
-            fresh = [frame for staging in stagings for frame in staging.read(month)]
-            merged = merge_rows(*before, *fresh)
-            if old and same_rows(merge_rows(*before), merged):
-                continue
+
+        def read(entry: FileEntry) -> bytes:
+            data = disk.read_file(path_of(table, entry))
+            check_sum(entry, data, table.address.uri)
+            return data
+
+        merge = Merge(self.layout.staging, stagings, table.manifest.files, read)
+        for month in filter(merge.is_changed, merge.months):
             change.months.append(month)
+            old = merge.old.get(month, [])
             kept = {entry.sha256: entry for entry in old if entry.sha256}
-            for part in merged.iter_slices(FILE_ROWS):
+            for part in _slice(merge.pieces(month)):
                 entry, data = _spell(month, part)
                 if kept.pop(entry.sha256, None) is None:  # else it is there as it is
                     table.write(entry.path, data)
@@ -350,17 +356,25 @@ class DeltaLake:
         return []
 
 
-def _read(table: Table, entry: FileEntry) -> pl.DataFrame:
-    """The rows of a file, as written."""
-    data = disk.read_file(path_of(table, entry))
-    check_sum(entry, data, table.address.uri)
-    return pl.read_parquet(io.BytesIO(data)).select(POLARS_SCHEMA.names()).cast(POLARS_SCHEMA)
+def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows, a file's at a time, however many there are in a piece."""
+    held: list[pl.DataFrame] = []
+    rows = 0
+    for piece in pieces:
+        held.append(piece)
+        rows += piece.height
+        if rows >= FILE_ROWS:
+            *full, rest = pl.concat(held, rechunk=False).iter_slices(FILE_ROWS)
+            yield from full
+            held, rows = [rest], rest.height
+    if rows:
+        yield pl.concat(held, rechunk=False)
 
 
 def _spell(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
     """A file of these rows, named after its sum and by chance: a name is never used again."""
     buffer = io.BytesIO()
-    rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=FILE_ROWS)
+    rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
     data = buffer.getvalue()
     sha256 = hashlib.sha256(data).hexdigest()
     path = f"created_month={month}/part-{sha256}-{secrets.token_hex(4)}.parquet"

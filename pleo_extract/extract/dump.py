@@ -55,7 +55,8 @@ class DumpOptions(StoreOptions, total=False):
     full: walk the whole list, whatever a refresh would do. full_every: a full walk at least so often (7 days).
     accept_vanished: believe a server that no longer lists more than 1 % of the jobs.
     deadline: seconds the run may take. max_requests: requests it may send; it publishes nothing half, and goes on next time.
-    keep, keep_count: how long a snapshot stays after it was replaced (24 hours), and how many stay (1,000).
+    keep, keep_count: how long a snapshot stays after it was replaced (24 hours), and how many stay (1,000; not for a
+    Delta table, which keeps by age).
     format: what a new lake is to be, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
     storage_options: how the object store of a Delta table is reached, as for delta-rs; credentials are found in the
     environment as well. workspace: where a Delta table's runs keep what is not in it; by default in the user's cache.
@@ -373,13 +374,19 @@ class _Dump:
 
 
 def _open(lake: str | Path, accounts: Sequence[AccountDump], options: DumpOptions) -> Lake:
-    return open_lake(
+    found = open_lake(
         lake,
         kind=options.get("format"),
         storage_options=options.get("storage_options"),
         workspace=options.get("workspace"),
         accounts=[account.key for account in accounts],
     )
+    if "keep_count" in options and not found.counts_snapshots:
+        raise UsageError(
+            f"{lake} is a Delta table, whose versions are kept by age and not by number: "
+            "use keep (--keep-for) and leave out keep_count (--keep)"
+        )
+    return found
 
 
 def _read_options(options: DumpOptions) -> tuple[How, tuple[timedelta, int]]:

@@ -7,7 +7,6 @@ staged is sorted first, some batches at a time, into files of which a piece read
 
 from __future__ import annotations
 
-import hashlib
 import io
 import secrets
 from contextlib import contextmanager
@@ -17,17 +16,15 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
-from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
-from pleo_extract.lake.layout import FORMAT
 from pleo_extract.refresh import FILE_ORDER, has_rows, merge_rows, same_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import date
     from pathlib import Path
 
-    from pleo_extract.lake.layout import Layout, Manifest
+    from pleo_extract.lake.layout import FileEntry
     from pleo_extract.lake.staging import Staging
 
 __all__ = ["Merge"]
@@ -50,16 +47,30 @@ Span = tuple[Place | None, Place | None]
 class Merge:
     """The months of a lake and of what is staged, each merged when it is asked for.
 
+    Args:
+        scratch: a folder of this machine, for what is sorted. stagings: what is staged, in the order it was fetched.
+        files: what the lake has. read: the bytes of one of these files, as it was written.
+        anew: whether every month is written anew, such as those of an older format.
+
     Attributes:
-        source: the folder of the base's files. old: these files by month. months: all there will be, in order.
-        carried: whether the base is of an older format, so that every month is written anew.
+        old: the lake's files by month. months: all there will be, in order.
     """
 
-    def __init__(self, layout: Layout, stagings: Sequence[Staging], base: Manifest | None) -> None:
-        self._scratch = layout.staging
-        self.source = layout.snapshot_folder(base.snapshot) if base else layout.root
-        self.old = {entry.month: entry for entry in base.files} if base else {}
-        self.carried = base is not None and base.format < FORMAT
+    def __init__(
+        self,
+        scratch: Path,
+        stagings: Sequence[Staging],
+        files: Iterable[FileEntry],
+        read: Callable[[FileEntry], bytes],
+        *,
+        anew: bool = False,
+    ) -> None:
+        self._scratch = scratch
+        self._read = read
+        self._anew = anew
+        self.old: dict[str, list[FileEntry]] = {}
+        for entry in files:
+            self.old.setdefault(entry.month, []).append(entry)
         self._fresh: dict[str, list[Staging]] = {}
         for staging in stagings:
             for month in staging.months():
@@ -71,19 +82,19 @@ class Merge:
         """Whether the month is not as it was.
 
         Raises:
-            LakeError: its file is not as it was written.
+            LakeError: a file of it is not as it was written.
         """
         self._kept = None
-        if month not in self.old or self.carried:
+        if month not in self.old or self._anew:
             return True
         if month not in self._fresh:
             return False
         if not self._is_small(month):
             return any(not same_rows(old, new) for old, new in self._merge(month))
-        file, fresh = _read(self._open(month)), pl.concat(self._staged(month))
-        if fresh.height <= FEW and has_rows(file, fresh):
+        files, fresh = self._open(month), pl.concat(self._staged(month))
+        if fresh.height <= FEW and has_rows(pl.concat(files), fresh):
             return False
-        old = file.collect()
+        old = self._collect(month, files)
         new = merge_rows(old, fresh)
         if same_rows(old, new):
             return False
@@ -105,23 +116,30 @@ class Merge:
             for batch in each.batches
             if month in batch.months
         )
-        return sum(staged) + (self.old[month].rows if month in self.old else 0) <= PIECE
+        return sum(staged) + sum(entry.rows for entry in self.old.get(month, ())) <= PIECE
 
     def _merge(self, month: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """What the lake has and what it is to have, of one range after the other."""
-        file = _read(self._open(month)) if month in self.old else None
+        files = self._open(month)
         if not self._is_small(month):
             with self._sort_staged(month) as runs:
-                spans = _cut([*([] if file is None else [file]), *runs])
+                spans = _cut([*files, *runs])
                 places = [_find(run, spans) for run in runs]
                 for n, span in enumerate(spans):
-                    old = _nothing() if file is None else file.filter(_lies_in(span)).collect()
+                    old = self._collect(month, [file.filter(_lies_in(span)) for file in files])
                     fresh = (run.slice(*place[n]).collect() for run, place in zip(runs, places, strict=True))
                     yield old, merge_rows(old, *fresh)
             if spans:
                 return
-        old = _nothing() if file is None else file.collect()
+        old = self._collect(month, files)
         yield old, merge_rows(old, *self._staged(month))
+
+    def _collect(self, month: str, files: Sequence[pl.LazyFrame]) -> pl.DataFrame:
+        """The rows of a month's files in a file's order, which one of ours has already."""
+        frames = [file.collect() for file in files]
+        if len(frames) == 1 and self.old[month][0].sha256:
+            return frames[0]
+        return merge_rows(*frames) if frames else _nothing()
 
     def _staged(self, month: str) -> Iterator[pl.DataFrame]:
         return (frame for staging in self._fresh.get(month, ()) for frame in staging.read(month))
@@ -140,19 +158,11 @@ class Merge:
         finally:
             disk.remove_tree(folder)
 
-    def _open(self, month: str) -> bytes:
-        """The bytes of the base's file, as it was written."""
-        entry = self.old[month]
-        data = disk.read_file(self.source / entry.path)
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise LakeError(
-                f"{self.source / entry.path} changed since it was written; "
-                f"run: pleo-extract repair {self.source.parent.parent}"
-            )
-        return data
+    def _open(self, month: str) -> list[pl.LazyFrame]:
+        return [_scan(self._read(entry)) for entry in self.old.get(month, ())]
 
 
-def _read(file: bytes) -> pl.LazyFrame:
+def _scan(file: bytes) -> pl.LazyFrame:
     """A file of the base; columns that an older format did not have are null."""
     rows = pl.scan_parquet(io.BytesIO(file))
     there = rows.collect_schema()

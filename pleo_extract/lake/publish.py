@@ -72,12 +72,28 @@ def publish(
     Raises:
         LakeError: a file of the base is not as it was written.
     """
-    merge = Merge(layout, stagings, base)
+    source = layout.snapshot_folder(base.snapshot) if base else layout.root
+    is_older = base is not None and base.format < FORMAT
+
+    def read(entry: FileEntry) -> bytes:
+        return _read_checked(source, entry)
+
+    merge = Merge(layout.staging, stagings, base.files if base else (), read, anew=is_older)
     first = next((month for month in merge.months if merge.is_changed(month)), None)
-    if base is not None and first is None and not merge.carried:
+    if base is not None and first is None and not is_older:
         return msgspec.structs.replace(base, server=server), []
     with building(layout) as build:
         return _build(layout, build, merge, base, first=first, server=server)
+
+
+def _read_checked(source: Path, entry: FileEntry) -> bytes:
+    """The bytes of the base's file, as it was written."""
+    data = disk.read_file(source / entry.path)
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise LakeError(
+            f"{source / entry.path} changed since it was written; run: pleo-extract repair {source.parent.parent}"
+        )
+    return data
 
 
 @contextmanager
@@ -97,6 +113,7 @@ def building(layout: Layout) -> Iterator[Path]:
 def _build(
     layout: Layout, build: Path, merge: Merge, base: Manifest | None, *, first: str | None, server: str
 ) -> tuple[Manifest, list[str]]:
+    source = layout.snapshot_folder(base.snapshot) if base else layout.root
     entries: list[FileEntry] = []
     written: list[str] = []
     for month in merge.months:
@@ -104,8 +121,9 @@ def _build(
             entries.append(_write_month(build, month, merge.pieces(month)))
             written.append(month)
         else:
-            place_link(merge.source, build, merge.old[month])
-            entries.append(merge.old[month])
+            (entry,) = merge.old[month]
+            place_link(source, build, entry)
+            entries.append(entry)
     manifest = Manifest(
         format=FORMAT,
         snapshot=(base.snapshot if base else 0) + 1,

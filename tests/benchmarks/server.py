@@ -1,10 +1,10 @@
 """A list of export jobs made by formula, served as fast as Python can: what all contenders read.
 
-    python tests/benchmarks/server.py --jobs 100000 [--companies 20] [--latency-ms 50] [--rate 500] [--refuse 0.05]
+    python tests/benchmarks/server.py --jobs 100000 [--companies 20] [--latency-ms 50] [--rate 500] [--refuse 0.05] [--days 1095]
 
 It keeps the part of the contract that the contenders use: `limit` (100 at most), `after`, `offset`, `company_id`,
 sorting by createdAt and id both ways, `statuses` of open jobs, the echo. Job `n` is the same at every run: created
-`n` steps after the first, over three years; the last 40 are open. `rate`: more requests than that in any 60 seconds
+`n` steps after the first, over three years, or so many days; the last 40 are open. `rate`: more requests than that in any 60 seconds
 are answered with 429; `refuse`: that share of the companies with 403. `/grow?new=150&ended=40` adds jobs and ends open ones; `/seen` tells the number of requests,
 the most within 60 seconds, and the most connections at once.
 """
@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 __all__ = ["Jobs", "main"]
 
 FIRST: Final = datetime(2023, 1, 1)  # noqa: DTZ001 - all is UTC here, and naive is quicker to print
-SPAN: Final = 3 * 365 * 86_400
+DAYS: Final = 3 * 365
 OPEN: Final = 40
 SPREAD: Final = 0x9E3779B97F4A7C15F39CC0605CEDC835
 """Odd, so that multiplication makes a different id of every number."""
@@ -41,11 +41,11 @@ def company(number: int) -> str:
 class Jobs:
     """The jobs, by number, and what may be asked of them. Job `n` is of company `n` modulo their number."""
 
-    def __init__(self, count: int, companies: int = 20) -> None:
+    def __init__(self, count: int, companies: int = 20, days: int = DAYS) -> None:
         self.count = count
         self.companies = companies
         self.open_from = max(0, count - OPEN)
-        self.step = SPAN / count
+        self.step = days * 86_400 / count
 
     def grow(self, new: int, ended: int) -> None:
         """So many jobs more, and so many of the open ones ended."""
@@ -203,8 +203,9 @@ def main() -> None:
     parser.add_argument("--rate", type=int)
     parser.add_argument("--companies", type=int, default=20)
     parser.add_argument("--refuse", type=float, default=0)
+    parser.add_argument("--days", type=int, default=DAYS)
     asked = parser.parse_args()
-    jobs, gate = Jobs(asked.jobs, asked.companies), _Gate(asked.rate, asked.refuse)
+    jobs, gate = Jobs(asked.jobs, asked.companies, asked.days), _Gate(asked.rate, asked.refuse)
     handler = partial(_Handler, jobs, gate, asked.latency_ms / 1000)
     with _Server(("127.0.0.1", 0), handler) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
