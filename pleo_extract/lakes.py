@@ -75,7 +75,7 @@ class Lake(Protocol):
         """Hold it for a run; gives a function that raises LakeLocked when that is over."""
 
     def begin(self) -> Manifest | None:
-        """The state that a run starts from, what killed runs left swept away; None for a new lake."""
+        """The state that a run starts from, its files looked at, what killed runs left swept away; None for a new lake."""
 
     def binding(self, base: Manifest | None, account: str) -> int:
         """What staged pages of an account are bound to: they are gone on with while this is the same."""
@@ -233,6 +233,8 @@ class ParquetLake:
         """See `Lake`."""
         snapshot: Snapshot | None = parquet.finish_first(self.layout)
         base = self.layout.manifest(snapshot.number) if snapshot else None
+        if snapshot is not None and base is not None:  # a missing file would show only when all is read
+            parquet.require_files(snapshot, base, self.name)
         parquet.sweep(self.layout, snapshot, now=datetime.now(UTC))
         return base
 

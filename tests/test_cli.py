@@ -422,6 +422,26 @@ def test_status_tells_the_lakes_verdict_from_how_the_last_run_ended(
     assert verdict.split()[1] == "incomplete"
 
 
+def test_repair_says_what_it_did(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """A lake that needs no repair is told so; one that does, what was done; what cannot be mended ends with 65."""
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    assert pleo("repair", lake).out == f"{lake}: nothing needed repair, nothing was published yet\n"
+    pleo("dump", lake, "--rate", 100_000)
+    said = pleo("repair", lake)
+    assert (said.code, said.err) == (0, "")
+    assert said.out == f"{lake}: nothing needed repair, snapshot 1 is as it was written\n"
+    next((lake / "current").glob("*/*.parquet")).unlink()
+    said = pleo("repair", lake)
+    assert (said.code, "nothing needed repair" in said.out) == (0, False)
+    assert "snapshot 2 was made of" in said.out
+    manifest = Layout(lake).manifest_file(2)
+    told = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**told, "rows": told["rows"] + 1}))
+    said = pleo("repair", lake)
+    assert (said.code, "1 problem that repair cannot mend" in said.err) == (65, True)
+
+
 def test_a_lake_without_jobs_is_noted(pleo: Callable[..., Said], tmp_path: Path) -> None:
     """An answer of nothing from a lake that has nothing is not left without a word."""
     (tmp_path / "lake").mkdir()

@@ -496,6 +496,25 @@ def test_f43_a_changed_file_is_not_merged_over(
     assert caught.value.code == 65
 
 
+@pytest.mark.parametrize("how", ["missing", "short"])
+@pytest.mark.parametrize("mode", ["refresh", "full"])
+def test_f43_a_missing_or_short_file_is_found_before_anything_is_asked(
+    how: str, mode: str, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A dump of a lake that lost a file, or the end of one, sends no request: 65, and says to repair."""
+    sandbox = make_sandbox(jobs=2_000)
+    refresh(sandbox)
+    file = min((tmp_path / "current").glob("*/*.parquet"))
+    data = file.read_bytes()
+    file.unlink()
+    if how == "short":
+        file.write_bytes(data[:-1])
+    sandbox.world.advance(DAY)
+    with pytest.raises(LakeError, match=f"{file.parent.name}.* run: pleo-extract repair {tmp_path}"):
+        refresh(sandbox, full=mode == "full")
+    assert sandbox.requests == []
+
+
 def test_a_newer_lake_is_refused(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:

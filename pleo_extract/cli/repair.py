@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.errors import UsageError, escape
+from pleo_extract.errors import LakeError, UsageError, amount, escape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,8 @@ __all__ = ["repair"]
 def repair(lake: str | Path) -> None:
     """Make LAKE readable again after files of it were lost or damaged.
 
-    What is intact is kept; the next dump reads everything again and brings back the rest.
+    What is intact is kept; the next dump reads everything again and brings back the rest. Ends with 65 where
+    something is wrong still.
     """
     from pleo_extract.lake import repair_lake
     from pleo_extract.lakes import is_delta
@@ -32,5 +33,20 @@ def repair(lake: str | Path) -> None:
         raise UsageError(
             f"{lake} is a Delta table: delta-rs and Spark have their own RESTORE and FSCK REPAIR"
         )
-    for line in repair_lake(lake).done:
+    found = repair_lake(lake)
+    for line in found.done:
         click.echo(escape(line, 500))
+    if found.problems:
+        for line in found.problems:
+            click.echo(escape(line, 500))
+        raise LakeError(
+            f"{lake}: {amount(len(found.problems), 'problem')} that repair cannot mend: whole files contradict each "
+            "other. Move the lake aside and dump anew"
+        )
+    if not found.done:
+        state = (
+            f"snapshot {found.snapshot} is as it was written"
+            if found.snapshot
+            else "nothing was published yet"
+        )
+        click.echo(f"{lake}: nothing needed repair, {state}")

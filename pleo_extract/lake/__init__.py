@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, Snapshot, scan_files
 from pleo_extract.lake.lock import hold_lock
-from pleo_extract.lake.opening import Opened, open_snapshot
+from pleo_extract.lake.opening import Opened, open_snapshot, require_files
 from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
 from pleo_extract.lake.staging import Header, Staging, name_run
@@ -45,6 +45,7 @@ __all__ = [
     "publish",
     "read_last_run",
     "repair_lake",
+    "require_files",
     "scan_files",
     "sweep",
     "verify_lake",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import FileEntry, Manifest, Snapshot
 
-__all__ = ["Opened", "open_snapshot", "require_lake", "require_pointer"]
+__all__ = ["Opened", "open_snapshot", "require_files", "require_lake", "require_pointer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,28 @@ def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snap
     if snapshot is None:
         require_pointer(layout)
         return None
-    for entry in layout.manifest(snapshot.number).files:
-        if disk.size_of(snapshot.folder / entry.path) != entry.bytes:
-            raise LakeError(
-                f"{entry.path} of {lake} is not as it was written; run: pleo-extract repair {lake}"
-            )
+    require_files(snapshot, layout.manifest(snapshot.number), lake)
     return snapshot
+
+
+def require_files(snapshot: Snapshot, manifest: Manifest, lake: str | Path) -> None:
+    """All files of a snapshot, each as long as it was written: what can be told without reading them.
+
+    Raises:
+        LakeError: one is missing, or is not.
+    """
+    for entry in manifest.files:
+        try:
+            size = disk.size_of(snapshot.folder / entry.path)
+        except LakeError as exc:
+            raise LakeError(
+                f"{entry.path} is missing from the lake {lake}; run: pleo-extract repair {lake}"
+            ) from exc
+        if size != entry.bytes:
+            raise LakeError(
+                f"{entry.path} of {lake} is not as it was written ({size} bytes, not {entry.bytes}); "
+                f"run: pleo-extract repair {lake}"
+            )
 
 
 def require_lake(layout: Layout) -> None:
