@@ -77,6 +77,16 @@ class Window:
         self._due.append(due)
         return due - now
 
+    def foresee(self, now: float, requests: int, gap: float = 0.0) -> float:
+        """Seconds until so many requests would be done, `gap` seconds each, the next one begun now; takes no place."""
+        ahead = Window(self.rate, self.state())
+        # Once the window holds these requests only, all goes on as in the round before.
+        rounds = max(0, (requests - 1) // self.rate - 2)
+        end = now
+        for _ in range(requests - rounds * self.rate):
+            end += ahead.reserve(end) + gap
+        return end - now + rounds * max(MINUTE + SLACK, self.rate * gap)
+
     def is_paused(self, now: float) -> bool:
         """Whether a pause was asked for that is not over yet."""
         return now < self._not_before

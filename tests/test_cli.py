@@ -15,8 +15,9 @@ import polars as pl
 import pytest
 from canary import CANARY
 
-from pleo_extract import COLUMNS
+from pleo_extract import COLUMNS, Client, Query
 from pleo_extract.client import choose_shard, read_accounts
+from pleo_extract.decode import parse_page
 from pleo_extract.lake import Layout, hold_lock
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 
@@ -528,6 +529,23 @@ def test_a_key_with_spaces_is_named(
     assert "PLEO_API_KEY" in said.err
     assert "a space or a line break" in said.err
     assert served.sandbox.requests == []
+
+
+def test_a_plan_counts_what_was_asked_just_before(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """Right after a run that used up most of a minute's requests, the next waits for the rest of it, and plan says so."""
+
+    def soonest() -> int:
+        line = pleo("plan", tmp_path / "lake", "--rate", 50).out.splitlines()[1]
+        return int(line.split("; ")[1].split()[0])
+
+    before = soonest()
+    with Client() as client:
+        run = client.start_run()
+        for _ in range(45):
+            run.fetch(Query(limit=1), parse_page)
+    assert before < soonest() <= 61
 
 
 def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:

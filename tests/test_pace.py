@@ -77,6 +77,30 @@ class TestWindow:
             assert now + window.reserve(now) >= until - 1e-9
         assert not window.is_paused(until)
 
+    @given(st.integers(1, 6), ARRIVALS, st.integers(0, 60), st.sampled_from([0.0, 0.5, 12.0, 40.0]))
+    @settings(deadline=None)
+    def test_what_is_foreseen_comes_true(
+        self, rate: int, arrivals: list[tuple[float, float | None]], requests: int, gap: float
+    ) -> None:
+        """Whatever was asked before, so many requests one after the other take as long as was foreseen; that takes no place."""
+        window, now = Window(rate), 0.0
+        for wait, pause in arrivals:
+            now += wait
+            if pause is not None:
+                window.pause(now, pause)
+            window.reserve(now)
+        before = window.state()
+        foreseen = window.foresee(now, requests, gap)
+        assert window.state() == before
+        end = now
+        for _ in range(requests):
+            end += window.reserve(end) + gap
+        assert foreseen == pytest.approx(end - now)
+
+    def test_a_total_that_lies_is_foreseen_at_once(self) -> None:
+        """However many requests: it is arithmetic, about 500 a minute."""
+        assert Window().foresee(0.0, 10**15) == pytest.approx(10**15 / 500 * 60.05, rel=1e-6)
+
     def test_by_default_five_hundred(self) -> None:
         """The first 500 are due at once, the next after a minute: what Pleo asks integrations to keep."""
         window = Window()

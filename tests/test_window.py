@@ -55,6 +55,19 @@ def test_a_pause_holds_for_the_others(tmp_path: Path) -> None:
     second.close()
 
 
+def test_what_others_asked_is_foreseen(tmp_path: Path) -> None:
+    """What one process has asked counts in what the next foresees, which takes no place itself."""
+    first, second = (SharedWindow(tmp_path / "window", 100) for _ in range(2))
+    assert second.foresee(1000.0, 100) == 0.0
+    for _ in range(90):
+        first.reserve(1000.0)
+    assert second.foresee(1010.0, 10) == 0.0
+    assert 50 <= second.foresee(1010.0, 11) <= 51
+    assert second.foresee(1070.0, 100) == 0.0
+    first.close()
+    second.close()
+
+
 def test_a_machine_started_anew_begins_anew(tmp_path: Path) -> None:
     """Instants that lie far ahead are from before the monotonic clock began again: they are forgotten."""
     window = SharedWindow(tmp_path / "window", 2)

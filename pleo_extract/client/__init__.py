@@ -135,6 +135,16 @@ class Client:
         if isinstance(self._line.window, SharedWindow):
             self._line.window.close()
 
+    def foresee(self, requests: int, latency: float = 0.0) -> float:
+        """Seconds that so many requests would take from now on, of `latency` seconds each; none is sent.
+
+        The pace counts what was asked with this credential in the last minute, by other runs of this machine as well.
+        """
+        if self._closed:
+            raise UsageError("this client is closed; open another")
+        now = self._line.clock.monotonic()
+        return self._line.window.foresee(now, requests, latency / self.in_flight)
+
     def start_run(
         self,
         *,

@@ -46,6 +46,12 @@ class SharedWindow:
         with self._open(now) as window:
             return window.reserve(now)
 
+    def foresee(self, now: float, requests: int, gap: float = 0.0) -> float:
+        """Seconds until so many requests would be done; see `Window`."""
+        with self._open(now) as window:
+            ahead = window
+        return ahead.foresee(now, requests, gap)
+
     def is_paused(self, now: float) -> bool:
         """Whether a pause was asked for, by any process, that is not over yet."""
         with self._open(now) as window:

@@ -43,7 +43,8 @@ class DumpPlan:
         mode: ``full`` or ``refresh``; why: why it is full.
         total: jobs at the server, None where it does not say. known: jobs of the account in the lake.
         requests: a range, None where the server tells no total. Each is a page.
-        seconds: a range, by the pace and the time that the one request took.
+        seconds: a range, by the time that the one request took and by the pace, which counts what was asked with the
+            same credential in the last minute.
         months: partitions that it is likely to write; None where that is not known before the first dump.
     """
 
@@ -80,34 +81,35 @@ def plan_dump(
                 f"the lake {lake} holds jobs of {base.server}; {server} needs a lake of its own"
             )
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
-        started = time.monotonic()
-        info = _ask_newest(source, narrow(NEWEST_FIRST, company_id=company))
-        latency, in_flight, rate = time.monotonic() - started, source.in_flight, source.rate
-    account = base.accounts.get(name_account(server, company)) if base else None
-    mode, why = choose_mode(account, now=datetime.now(UTC), full=full, full_every=full_every)
-    rows = scan_files(opened.files if opened else ())
-    rows = rows if company is None else rows.filter(pl.col("company_id") == company)
-    known = int(rows.select(pl.len()).collect().item())
-    total = info.total if info.total is not None and info.total >= 0 else None
-    requests = None if total is None else _count_requests(mode, total, known)
-    return DumpPlan(
-        mode=mode,
-        why=why,
-        total=total,
-        known=known,
-        requests=requests,
-        seconds=None if requests is None else tuple(_time(n, latency / in_flight, rate) for n in requests),  # type: ignore[arg-type]
-        months=_guess_months(rows, info, total) if base else None,
-    )
+        info, latency = _ask_newest(source, narrow(NEWEST_FIRST, company_id=company))
+        account = base.accounts.get(name_account(server, company)) if base else None
+        mode, why = choose_mode(account, now=datetime.now(UTC), full=full, full_every=full_every)
+        rows = scan_files(opened.files if opened else ())
+        rows = rows if company is None else rows.filter(pl.col("company_id") == company)
+        known = int(rows.select(pl.len()).collect().item())
+        total = info.total if info.total is not None and info.total >= 0 else None
+        requests = None if total is None else _count_requests(mode, total, known)
+        return DumpPlan(
+            mode=mode,
+            why=why,
+            total=total,
+            known=known,
+            requests=requests,
+            seconds=None
+            if requests is None
+            else tuple(round(source.foresee(n, latency), 1) for n in requests),  # type: ignore[arg-type]
+            months=_guess_months(rows, info, total) if base else None,
+        )
 
 
-def _ask_newest(client: Client, query: Query) -> PageInfo:
-    """The newest job, or any one where the server does not sort."""
-    run = client.start_run(deadline=120)
+def _ask_newest(client: Client, query: Query) -> tuple[PageInfo, float]:
+    """The newest job, or any one where the server does not sort; and the seconds that the answer took."""
+    run, started = client.start_run(deadline=120), time.monotonic()
     try:
-        return ask(run, replace(query, limit=1)).info
+        info = ask(run, replace(query, limit=1)).info
     except RequestRefused:
-        return ask(run, replace(query, limit=1, sorting_keys=(), sorting_order=())).info
+        info = ask(run, replace(query, limit=1, sorting_keys=(), sorting_order=())).info
+    return info, max(0.0, time.monotonic() - started - run.waited)
 
 
 def _count_requests(mode: str, total: int, known: int) -> tuple[int, int]:
@@ -116,11 +118,6 @@ def _count_requests(mode: str, total: int, known: int) -> tuple[int, int]:
         return pages, 2 * pages
     pages = max(1, -(-max(0, total - known) // PAGE_SIZE))
     return REFRESH_LEAST + pages, REFRESH_MOST + pages
-
-
-def _time(requests: int, latency: float, rate: int) -> float:
-    """Seconds: what the answers take, or what the pace allows; its first window is free."""
-    return round(max(requests * latency, (requests - rate) / rate * 60.0), 1)
 
 
 def _guess_months(rows: pl.LazyFrame, info: PageInfo, total: int | None) -> tuple[str, ...]:
