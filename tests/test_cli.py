@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import polars as pl
 import pytest
 from canary import CANARY
 
-from pleo_extract import COLUMNS, Client, Query
+from pleo_extract import COLUMNS, Client, Query, fetch_page, scan_lake
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.decode import parse_page
 from pleo_extract.lake import Layout, hold_lock
@@ -546,6 +547,55 @@ def test_a_plan_counts_what_was_asked_just_before(
         for _ in range(45):
             run.fetch(Query(limit=1), parse_page)
     assert before < soonest() <= 61
+
+
+@contextlib.contextmanager
+def sandbox_process(*words: str) -> Iterator[Callable[[], datetime]]:
+    """`pleo-extract sandbox` on a free port; asks it for its time, as its answers say it."""
+    command = [sys.executable, "-m", "pleo_extract", "sandbox", "--port", "0", "--jobs", "1000", *words]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        url = next(word for word in process.stdout.readline().split() if word.startswith("http"))
+
+        def ask() -> datetime:
+            with Client(url.rstrip(";"), api_key=API_KEY) as client:
+                query = Query(limit=1, sorting_keys=["createdAt"], sorting_order=["DESC"])
+                newest: datetime = fetch_page(query, client=client).frame["created_at"][0]
+            return newest
+
+        try:
+            yield ask
+        finally:
+            process.terminate()
+
+
+def test_the_sandboxs_clock_is_the_machines(tmp_path: Path, pleo: Callable[..., Said]) -> None:
+    """Its newest job is of these days, and of the instant's with --now; a demo's likewise, none of it in the future."""
+    now = datetime.now(UTC)
+    with sandbox_process() as newest:
+        assert now - timedelta(days=14) < newest() <= datetime.now(UTC)
+    with sandbox_process("--now", "2025-03-01T12:00:00+01:00") as newest:
+        assert datetime(2025, 2, 15, tzinfo=UTC) < newest() < datetime(2025, 3, 2, tzinfo=UTC)
+    for words, latest in (((), now), (("--now", "2025-03-01"), datetime(2025, 3, 1, tzinfo=UTC))):
+        assert pleo("demo", "--out", tmp_path / f"demo{len(words)}", "--jobs", 2000, *words).code == 0
+        jobs = scan_lake(tmp_path / f"demo{len(words)}").select(pl.col("created_at").max()).collect()
+        assert latest - timedelta(days=7) < jobs.item() < latest + timedelta(hours=1)
+    said = pleo("sandbox", "--now", "soon")
+    assert (said.code, "'soon' is no instant; write 2026-11-01" in said.err) == (2, True)
+
+
+def test_a_port_that_is_taken_is_named(pleo: Callable[..., Said], served: Served) -> None:
+    """A sandbox on a used port: one line that says so and what to do, and the code of a setting that cannot be used."""
+    port = served.url.rpartition(":")[2]
+    said = pleo("sandbox", "--port", port, "--jobs", 10)
+    assert (said.code, said.out) == (78, "")
+    assert said.err == (
+        f"pleo-extract: port {port} is in use by another program, perhaps another sandbox. Choose another with "
+        "--port N, or --port 0 for any that is free\n"
+    )
 
 
 def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:

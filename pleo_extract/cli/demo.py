@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import click
 from pleo_extract.cli.dump import tell_receipt
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.screen import fit_terminal
+from pleo_extract.cli.span import Instant
 from pleo_extract.errors import amount
 
 __all__ = ["demo"]
@@ -35,9 +37,14 @@ __all__ = ["demo"]
     metavar="N",
     default=20_000,
     show_default=True,
-    help="Jobs in the sandbox",
+    help="Jobs in the sandbox at the first dump",
 )
-def demo(out: Path, jobs: int) -> None:
+@click.option(
+    "--now",
+    type=Instant(),
+    help="What the sandbox's clock says at the second dump [default: this machine's time]",
+)
+def demo(out: Path, jobs: int, now: datetime | None) -> None:
     """Dump a sandbox twice and ask the lake how long exports take and how often they fail."""
     from pleo_extract.client import Client
     from pleo_extract.extract import connect, dump_export_jobs
@@ -45,13 +52,14 @@ def demo(out: Path, jobs: int) -> None:
     from pleo_extract.warehouse import answer, table
 
     lake = _find_free(out)
-    api = Sandbox(World(jobs=jobs), rules=Rules(tick=2.0))
+    end = now or datetime.now(UTC).replace(microsecond=0)
+    api = Sandbox(World(jobs=jobs, now=end - timedelta(days=1)), rules=Rules(tick=2.0))
     with serve(api) as running, Client(running.url, api_key=API_KEY, rate=100_000) as client:
         _say(f"1. A sandbox with {amount(jobs, 'job')} listens on {running.url}")
         click.echo("   Jobs are created, start and end while it is read.")
         _say("2. The first dump reads everything")
         click.echo(tell_receipt(dump_export_jobs(lake, client=client)))
-        api.world.advance(86_400)
+        api.world.advance(max(0.0, (end - api.world.now).total_seconds()))
         _say("3. The second dump, a day later, reads what can have changed")
         click.echo(tell_receipt(dump_export_jobs(lake, client=client)))
     con = connect(lake, locked=True)

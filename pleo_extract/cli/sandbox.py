@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import click
 
-from pleo_extract.errors import UsageError, amount
+from pleo_extract.cli.span import Instant
+from pleo_extract.errors import ConfigurationError, UsageError, amount
 
 __all__ = ["sandbox"]
 
@@ -14,6 +18,7 @@ EXAMPLES = """\b
 Examples:
   pleo-extract sandbox --port 8080
   pleo-extract sandbox --port 8080 --jobs 100000 --latency-ms 50 --rate 500
+  pleo-extract sandbox --port 8080 --now 2026-11-01
   pleo-extract sandbox --port 8080 --faults '12:503,30-32:429,reset=0.01'
 """
 
@@ -51,6 +56,9 @@ class _WithFaults(click.Command):
 )
 @click.option("--seed", type=int, metavar="N", default=7, show_default=True, help="Same seed, same world")
 @click.option(
+    "--now", type=Instant(), help="What the world's clock says at the start [default: this machine's time]"
+)
+@click.option(
     "--latency-ms",
     type=click.FloatRange(min=0),
     metavar="MS",
@@ -78,6 +86,7 @@ def sandbox(
     jobs: int,
     companies: int,
     seed: int,
+    now: datetime | None,
     latency_ms: float,
     rate: int | None,
     max_limit: int,
@@ -85,7 +94,8 @@ def sandbox(
 ) -> None:
     """Serve GET /v3/export-jobs from a seeded world that moves with the clock: no account needed.
 
-    Jobs are created, start and end while you page. Stop it with Ctrl-C.
+    Jobs are created, start and end while you page. Stop it with Ctrl-C. With the same --seed, --jobs and --now the
+    world is the same each time.
     """
     from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults, serve
 
@@ -94,11 +104,28 @@ def sandbox(
         script = parse_faults(faults) and faults
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    api = Sandbox(World(jobs=jobs, companies=companies, seed=seed), rules=rules, faults=script or "")
-    with serve(api, port=port) as running:
+    begun = now or datetime.now(UTC).replace(microsecond=0)
+    world = World(jobs=jobs, companies=companies, seed=seed, now=begun)
+    api = Sandbox(world, rules=rules, faults=script or "")
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(serve(api, port=port))
+        except OSError as exc:
+            raise ConfigurationError(_tell_port(port, exc)) from exc
         click.echo(
             f"sandbox with {amount(jobs, 'job')} of {amount(companies, 'company', 'companies')} on {running.url}; in another terminal:\n"
         )
         click.echo(f"  export PLEO_API_KEY={API_KEY} PLEO_BASE_URL={running.url}")
         click.echo("  pleo-extract dump data/export_jobs\n")
         threading.Event().wait()
+
+
+def _tell_port(port: int, failure: OSError) -> str:
+    """Why nothing can listen there, and what to do."""
+    if failure.errno == errno.EADDRINUSE:
+        why = f"port {port} is in use by another program, perhaps another sandbox"
+    elif failure.errno == errno.EACCES:
+        why = f"port {port} is not for everyone: those below 1024 are the system's"
+    else:
+        why = f"port {port} cannot be listened on ({failure.strerror})"
+    return f"{why}. Choose another with --port N, or --port 0 for any that is free"

@@ -1,14 +1,34 @@
-"""Spans of time and parts of a whole, as people type them."""
+"""Instants, spans of time and parts of a whole, as people type them."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import click
 
-__all__ = ["Shard", "Span"]
+__all__ = ["Instant", "Shard", "Span"]
+
+
+class Instant(click.ParamType[datetime]):
+    """A day or an instant: 2026-11-01, 2026-11-01T08:00:00Z; UTC unless it says otherwise."""
+
+    name = "instant"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        """What stands for it in the help."""
+        return "WHEN"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The instant, in UTC."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            instant = datetime.fromisoformat(str(value))
+            return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
 
 
 class Span(click.ParamType[timedelta]):
