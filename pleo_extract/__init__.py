@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pleo_extract.extract import (
         Receipt,
         connect,
+        dump_accounts,
         dump_export_jobs,
         fetch_page,
         iter_export_jobs,
@@ -43,6 +44,7 @@ __all__ = [
     "Receipt",
     "__version__",
     "connect",
+    "dump_accounts",
     "dump_export_jobs",
     "fetch_page",
     "iter_export_jobs",
@@ -65,6 +67,7 @@ if not TYPE_CHECKING:
             "Query": "contract",
             "Receipt": "extract.receipt",
             "connect": "extract.answers",
+            "dump_accounts": "extract.dump",
             "dump_export_jobs": "extract.dump",
             "fetch_page": "extract.load",
             "iter_export_jobs": "extract.iterate",

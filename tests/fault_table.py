@@ -177,7 +177,7 @@ def main() -> int:
             "-p",
             "tally",
             "-o",
-            "norecursedirs=.* __pycache__ benchmarks contract browser stores",
+            "norecursedirs=.* __pycache__ benchmarks contract browser cluster spark stores",
         ]
         paths = [str(HERE / "torture"), *filter(None, [os.environ.get("PYTHONPATH")])]
         ended = subprocess.run(

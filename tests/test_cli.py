@@ -16,9 +16,10 @@ import polars as pl
 import pytest
 from canary import CANARY
 
-from pleo_extract import COLUMNS, Client, Query, fetch_page, scan_lake
+from pleo_extract import COLUMNS, Client, Query, dump_accounts, fetch_page, scan_lake
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.decode import parse_page
+from pleo_extract.errors import UsageError
 from pleo_extract.lake import Layout, hold_lock
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 
@@ -253,6 +254,25 @@ def test_shards_share_the_companies_and_a_table(
     found = pl.read_delta(str(tmp_path / "table"))
     assert sorted(found["company_id"].unique()) == sorted(companies)
     assert not served.sandbox.truth(found.select(COLUMNS).drop("extra").to_dicts(), served.sandbox.world.now)
+
+
+def test_parts_in_python_are_those_of_the_command_line(served: Served, tmp_path: Path) -> None:
+    """`dump_accounts` takes the accounts file and a part of it; one in which nobody is makes no lake."""
+    companies = served.sandbox.world.companies
+    accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
+    found = {}
+    for part in (1, 2):
+        _, receipts = dump_accounts(tmp_path / f"lake-{part}", accounts, shard=(part, 2), progress=False)
+        assert [each.code for each in receipts] == [0] * len(receipts)
+        found[part] = sorted(each.account.rpartition(" ")[2] for each in receipts)
+        chosen = choose_shard(read_accounts(accounts), part, 2)
+        assert found[part] == sorted(each.company_id for each in chosen)
+    assert sorted(found[1] + found[2]) == sorted(companies)
+    alone = write_accounts(tmp_path, served.url, found[1][:1], broken=-1)
+    assert dump_accounts(tmp_path / "none", alone, shard=(2, 2))[1] == []
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UsageError, match="no part 3 of 2"):
+        dump_accounts(tmp_path / "none", accounts, shard=(3, 2))
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "a/b"])

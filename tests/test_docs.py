@@ -42,7 +42,7 @@ def test_every_block_runs_and_prints_what_it_says(path: Path) -> None:
 def test_every_block_has_a_language_that_is_known() -> None:
     """No block escapes the test above by a misspelt language; blocks without one show no code.
 
-    What is in `ini`, `py` and `toml` is tried in tests/test_scheduling.py and tests/spark; `sql` is for engines that
+    What is in `ini`, `py` and `toml` is tried in tests/test_scheduling.py, tests/cluster and tests/spark; `sql` is for engines that
     are not here.
     """
     for path in DOCUMENTS:

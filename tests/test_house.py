@@ -136,6 +136,7 @@ def test_what_is_public() -> None:
         "Receipt",
         "__version__",
         "connect",
+        "dump_accounts",
         "dump_export_jobs",
         "fetch_page",
         "iter_export_jobs",

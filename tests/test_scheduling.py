@@ -1,4 +1,7 @@
-"""The recipes of docs/scheduling.md, as far as they can be tried here: units verified, the DAG run, accounts read."""
+"""The recipes of docs/scheduling.md, as far as they can be tried here: units verified, the DAG run, accounts read.
+
+Those for Dask are tried in tests/cluster.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def test_the_service_runs_a_command_that_is_there(tmp_path: Path) -> None:
 
 def test_the_dag_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The DAG is Python that imports and makes one task; the task's command ends with 0 against a sandbox."""
-    (text,) = blocks("py")
+    text = blocks("py")[0]
     made: list[dict[str, Any]] = []
 
     class Dag:

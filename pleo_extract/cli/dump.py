@@ -153,7 +153,7 @@ def dump(
     or not at all; readers may read meanwhile. The first dump reads
     everything, later ones what can have changed. A run that was cut short is gone on with.
     """
-    from pleo_extract.client import Client, choose_shard
+    from pleo_extract.client import Client
     from pleo_extract.extract import dump_export_jobs
 
     set_up_log(log_format, log_level)
@@ -182,9 +182,7 @@ def dump(
                 "--proxy": proxy,
             }
             companies = read_companies(accounts, given)
-            if shard is not None:
-                companies = choose_shard(companies, *shard)
-            _dump_many(lake, companies, options, quiet=quiet, progress=progress)
+            _dump_many(lake, companies, shard, options, quiet=quiet, progress=progress)
             return
         if shard is not None:
             raise UsageError("--shard goes with --accounts: companies are what is divided")
@@ -202,6 +200,7 @@ def dump(
 def _dump_many(
     lake: str | Path,
     accounts: Sequence[AccountEntry],
+    shard: tuple[int, int] | None,
     options: DumpOptions,
     *,
     quiet: bool,
@@ -209,10 +208,10 @@ def _dump_many(
 ) -> None:
     from pleo_extract.extract import dump_accounts
 
-    if not accounts:
+    whole, receipts = dump_accounts(lake, accounts, shard=shard, progress=progress, **options)
+    if not receipts:
         click.echo("no company is in this part of the accounts")
         return
-    whole, receipts = dump_accounts(lake, accounts, progress=progress, **options)
     for each in receipts:
         if each.code:
             click.echo(

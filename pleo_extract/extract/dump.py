@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import msgspec
@@ -34,7 +35,6 @@ from pleo_extract.refresh import FULL_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake import Manifest
@@ -121,8 +121,9 @@ def dump_export_jobs(
 
 def dump_accounts(
     lake: str | Path,
-    accounts: Sequence[AccountEntry],
+    accounts: str | Path | Sequence[AccountEntry],
     *,
+    shard: tuple[int, int] | None = None,
     progress: bool | None = None,
     **options: Unpack[DumpOptions],
 ) -> tuple[Receipt, list[Receipt]]:
@@ -132,18 +133,27 @@ def dump_accounts(
     failed has its `code` and `error`. The companies that were brought up to date longest ago come first.
 
     Args:
-        lake: the lake's folder. accounts: from `read_accounts`; all of one server.
-        accounts: who to dump, from `read_accounts`; all of one server.
+        lake: the lake's folder, or the URL of a Delta table; made where there is none.
+        accounts: who to dump: the accounts file, or what `client.read_accounts` gives; all of one server.
+        shard: one of so many parts of them, as ``(1, 4)``: a company is always in the same part.
         progress: show a progress bar; by default on a terminal and in a notebook.
         **options: as for `dump_export_jobs`; deadline and max_requests are for each company.
 
     Returns:
-        The receipt of the run as a whole, with the worst code, and one an account, in the order of `accounts`.
+        The receipt of the run as a whole, with the worst code, and one an account, in the order of `accounts`; none
+        where no account is in the part.
 
     Raises:
+        UsageError: there is no such part.
         LakeLocked, LakeError, StorageError, ConfigurationError: what concerns the lake as a whole.
     """
+    from pleo_extract.client import choose_shard, read_accounts  # noqa: PLC0415 - only where there are many
+
     how, keep = _read_options(options)
+    if isinstance(accounts, str | Path):
+        accounts = read_accounts(accounts)
+    if shard is not None and not (accounts := choose_shard(accounts, *shard)):
+        return Receipt(lake=str(lake), account="0 accounts", verdict="complete"), []
     servers = {entry.server for entry in accounts}
     if len(servers) != 1:
         raise ConfigurationError(

@@ -1,0 +1,1 @@
+"""Tests that need Dask; `.ci/dask` runs them."""
