@@ -174,6 +174,7 @@ class DeltaLake:
                 create_table(self._address, server)
                 self._base = Table(self._address)
                 self._refuse_other(self._base, server)
+                place_files(self._base, self._base.manifest.files)  # another run's, if it was first
                 base = self._base.manifest if self._base.version else None
             table = self._table()
             change = _Change()

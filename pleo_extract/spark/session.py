@@ -17,15 +17,16 @@ from pyspark.sql import functions
 from pyspark.sql.types import TimestampType
 
 from pleo_extract.errors import LakeError, UsageError
-from pleo_extract.lake import Layout, open_snapshot
+from pleo_extract.lakes import open_lake
 from pleo_extract.spark.schema import SCHEMA
 from pleo_extract.warehouse.statement import bind, parts, statements, with_relations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pyspark.sql import DataFrame, SparkSession
 
+    from pleo_extract.lakes import Lake
     from pleo_extract.warehouse import Parameter, Statement
 
 __all__ = ["answers"]
@@ -50,7 +51,12 @@ TYPES: Final = {
 
 
 def answers(
-    spark: SparkSession, lake: str | Path | DataFrame, *, as_of: datetime | int | None = None
+    spark: SparkSession,
+    lake: str | Path | DataFrame,
+    *,
+    as_of: datetime | int | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
 ) -> None:
     """Make the views and functions of `pleo_extract.connect` in a Spark session, over a lake.
 
@@ -63,10 +69,14 @@ def answers(
 
     Args:
         spark: the session. It may be in any time zone: periods are in UTC, or in the `tz` of the question.
-        lake: the lake's folder, where all executors can read it, of which one snapshot is resolved once; or a
-            DataFrame with the columns of `pleo_extract.COLUMNS`, such as one that was read from a Delta table.
-        as_of: for a folder, the snapshot that was current at this instant, or that has this number. For a DataFrame
+        lake: the folder of a lake of Parquet, or the folder or URL of a Delta table, of which one snapshot is resolved
+            once: the files that the manifest or Delta's log lists, and no others. Spark needs nothing of Delta's for
+            it: files in an object store are copied first, as for `connect`. Or a DataFrame with the columns of
+            `pleo_extract.COLUMNS`, such as one that Delta's own reader made.
+        as_of: for a lake, the snapshot that was current at this instant, or that has this number. For a DataFrame
             the instant that "now" means for open jobs; by default the latest instant in it.
+        storage_options: how the object store of a Delta table is reached, as for `connect`.
+        workspace: where copies of its files are kept. All executors must be able to read it, or the lake's folder.
 
     Raises:
         LakeError: there is no such lake, or a column is missing. UsageError: no such snapshot is kept, or an instant
@@ -74,8 +84,10 @@ def answers(
     """
     with _settings(spark):
         if isinstance(lake, str | Path):
-            jobs, now, names = _open_lake(spark, lake, as_of)
+            kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
+            jobs, now, names = _read(spark, kept, as_of)
         else:
+            _refuse_options(storage_options, workspace)
             jobs, now, names = lake, _check_instant(as_of), {}
         _check_columns(jobs)
         columns = [functions.col(field.name).cast(field.dataType) for field in SCHEMA]
@@ -84,18 +96,18 @@ def answers(
         _define(spark, now)
 
 
-def _open_lake(
-    spark: SparkSession, lake: str | Path, as_of: datetime | int | None
+def _read(
+    spark: SparkSession, lake: Lake, as_of: datetime | int | None
 ) -> tuple[DataFrame, datetime | None, dict[str, str]]:
     """The jobs of one snapshot, when it was published, and the names of companies."""
-    snapshot = open_snapshot(lake, as_of)
-    if snapshot is None:
+    opened = lake.open(as_of)
+    if opened is None:
         return spark.createDataFrame([], SCHEMA), None, {}
-    manifest = Layout(lake).manifest(snapshot.number)
+    manifest = opened.manifest
     names = {
         key.rpartition(" ")[2]: account.name for key, account in manifest.accounts.items() if account.name
     }
-    files = [_literal_path(file) for file in snapshot.files()]
+    files = [_literal_path(file) for file in opened.files]
     if not files:
         return spark.createDataFrame([], SCHEMA), manifest.made_at, names
     return spark.read.schema(SCHEMA).parquet(*files), manifest.made_at, names
@@ -112,6 +124,11 @@ def _check_instant(as_of: datetime | int | None) -> datetime | None:
     if as_of is None or (isinstance(as_of, datetime) and as_of.tzinfo is not None):
         return as_of
     raise UsageError("for a DataFrame, as_of is an instant with a time zone")
+
+
+def _refuse_options(storage_options: Mapping[str, str] | None, workspace: str | Path | None) -> None:
+    if storage_options or workspace:
+        raise UsageError("a DataFrame is read by Spark: storage options and a workspace belong to a lake")
 
 
 def _check_columns(jobs: DataFrame) -> None:

@@ -15,9 +15,10 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from warehouse_jobs import Row, job
 
-from pleo_extract import connect, scan_lake
+from pleo_extract import Client, connect, dump_export_jobs, scan_lake
 from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, UsageError
+from pleo_extract.sandbox import API_KEY, Sandbox, World
 from pleo_extract.spark import answers
 from pleo_extract.warehouse import statements
 
@@ -209,6 +210,35 @@ def test_a_dataframe_is_a_lake_too(spark: SparkSession, lakes: dict[str, Path]) 
         answers(spark, jobs, as_of=3)
     with pytest.raises(LakeError, match="no column 'status'"):
         answers(spark, jobs.drop("status"))
+
+
+def test_a_delta_table_is_a_lake_too(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark reads the files that Delta's log lists and no others, of the current version and of older ones."""
+    world = World(jobs=400, days=60)
+    table = tmp_path / "it's {a} table"
+    heights = []
+    with Client("http://127.0.0.1:1", api_key=API_KEY, transport=Sandbox(world), rate=10_000_000) as client:
+        for _ in range(3):
+            dump_export_jobs(table, format="delta", client=client)
+            heights.append(scan_lake(table).collect().height)
+            world.advance(86_400)
+    listed = scan_lake(table).collect()
+    lying = pl.concat(pl.read_parquet(path, hive_partitioning=False) for path in table.glob("*/*.parquet"))
+    assert lying.height > listed.height > heights[0]
+    answers(spark, table)
+    found = plain(pl.DataFrame(pl.from_arrow(spark.table("export_jobs").toArrow())))
+    assert_frame_equal(found.sort("id"), plain(listed).sort("id"))
+    with connect(table) as con:
+        for question in QUESTIONS[::6]:
+            expected = plain(con.sql(question).pl())
+            answer = plain(pl.DataFrame(pl.from_arrow(spark.sql(question).toArrow())))
+            assert_frame_equal(answer, expected, rel_tol=1e-9, abs_tol=1e-9)
+    answers(spark, table, as_of=1)
+    assert spark.table("export_jobs").count() == heights[0]
+    with pytest.raises(UsageError, match="no version 9"):
+        answers(spark, table, as_of=9)
+    with pytest.raises(UsageError, match="belong to a lake"):
+        answers(spark, spark.table("export_jobs"), workspace=tmp_path)
 
 
 def instant(spark: SparkSession) -> Any:

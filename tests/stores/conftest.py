@@ -1,7 +1,8 @@
-"""Two object stores on loopback, a proxy that can be struck before each, and dumps as processes of their own."""
+"""Two object stores on loopback, a proxy that can be struck before each, and dumps and Spark as processes of their own."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pyarrow.fs
 import pytest
 
@@ -22,8 +24,6 @@ from stores.proxy import Proxy, serve_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import polars as pl
 
 ACCOUNT = "devstoreaccount1"
 KEYS = {
@@ -63,10 +63,57 @@ class Store:
         return self.options | {name.lower(): key for name, key in KEYS.items() if name.startswith(prefix)}
 
 
+class Spark:
+    """Spark in its own environment, see `spark_reader.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[str] | None = None
+
+    def read(self, home: Home, workspace: Path) -> pl.DataFrame:
+        """All rows of a table; every answer counts them."""
+        to = str(workspace / "spark.parquet")
+        keys = home.store.with_keys()
+        told = {"uri": home.uri, "options": keys, "workspace": str(workspace), "to": to}
+        workspace.mkdir(exist_ok=True)
+        process = self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(told) + "\n")
+        process.stdin.flush()
+        said = process.stdout.readline()
+        assert said, (self._folder / "log").read_text()[-3000:]
+        rows = pl.read_parquet(to)
+        assert json.loads(said) == {"jobs": rows.height}
+        return rows
+
+    def end(self) -> None:
+        """It stops when there is nothing more to read."""
+        if self._process is not None:
+            self._process.communicate(timeout=60)
+
+    def _start(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            python = os.environ.get("SPARK_PYTHON")
+            assert python, "Spark is missing: run .ci/stores, which installs it"
+            with (self._folder / "log").open("w") as log:
+                self._process = subprocess.Popen(
+                    [python, str(Path(__file__).with_name("spark_reader.py"))],
+                    env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+                    cwd=self._folder,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+        return self._process
+
+
 class Home:
     """A world, its server, and a table of it in a store."""
 
-    def __init__(self, store: Store, world: World, server: str, folder: Path) -> None:
+    def __init__(self, store: Store, world: World, server: str, folder: Path, spark: Spark) -> None:
+        self.spark = spark
         self.store = store
         self.world = world
         self.server = server
@@ -227,12 +274,20 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         yield Store(request.param, port, proxy)
 
 
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
+    """Spark, started when it is first asked."""
+    found = Spark(tmp_path_factory.mktemp("spark"))
+    yield found
+    found.end()
+
+
 @pytest.fixture
-def home(store: Store, tmp_path: Path) -> Iterator[Home]:
+def home(store: Store, spark: Spark, tmp_path: Path) -> Iterator[Home]:
     """A world and an empty place; at the end no key was said or left anywhere."""
     world = World(jobs=1_200, days=90)
     with serve(Sandbox(world)) as running:
-        found = Home(store, world, running.url, tmp_path)
+        found = Home(store, world, running.url, tmp_path, spark)
         yield found
     left = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     for key in (*KEYS.values(), API_KEY):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -22,39 +23,52 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 
 
-def _is_right(home: Home) -> bool:
-    """Whether the table is the server's list, by delta-rs itself and as it was written."""
-    table = DeltaTable(home.uri, storage_options=home.store.with_keys())
-    rows = pl.DataFrame(table.to_pyarrow_table(columns=list(COLUMNS)))
-    same = rows.sort("id").drop("expires_in").equals(home.truth())
-    return same and home.run("verify", machine="another")[0] == 0
-
-
-def test_dumped_refreshed_and_read_by_all(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dumped and refreshed, it is the server's list for polars, pyarrow and DuckDB (without httpfs), and for us."""
-    assert home.run("dump")[0] == 0
-    home.world.advance(2 * DAY)
-    code, said = home.run("dump")
-    assert (code, "read by refresh" in said) == (0, True)
-    code, said = home.run("dump")
-    assert (code, "nothing new" in said) == (0, True)
-    truth, keys = home.truth(), home.store.with_keys()
-    polars = pl.scan_delta(home.uri, storage_options=keys, credential_provider=None).select(COLUMNS).collect()
+def _read_by_all(home: Home) -> dict[str, pl.DataFrame]:
+    """The table as polars, pyarrow, DuckDB (without httpfs), Spark and this library read it."""
+    keys = home.store.with_keys()
     table = DeltaTable(home.uri, storage_options=keys)
     arrow = table.to_pyarrow_table(columns=list(COLUMNS))
     with duckdb.connect() as con:
         con.register("jobs", arrow)
         others = con.sql(f"select {', '.join(COLUMNS)} from jobs").pl()
     ours = {"storage_options": keys, "workspace": home.folder / "reader"}
-    lake = scan_lake(home.uri, **ours).collect()  # type: ignore[arg-type]
     con = connect(home.uri, locked=True, **ours)  # type: ignore[arg-type]
     asked = con.sql("select * from export_jobs").pl()
-    old = connect(home.uri, 1, **ours).sql("select count(*) from export_jobs").fetchall()  # type: ignore[arg-type]
     con.close()
-    for found in (polars, pl.DataFrame(arrow), others, lake, asked):
-        rows = found.select(COLUMNS).with_columns(pl.col("^.*_at$").dt.convert_time_zone("UTC"))
-        assert rows.sort("id").drop("expires_in").equals(truth)
-    assert (table.version(), old) == (2, [(1_200,)])
+    return {
+        "polars": pl.scan_delta(home.uri, storage_options=keys, credential_provider=None).collect(),
+        "pyarrow": pl.DataFrame(arrow),
+        "duckdb": others,
+        "spark": home.spark.read(home, home.folder / "spark"),
+        "scan_lake": scan_lake(home.uri, **ours).collect(),  # type: ignore[arg-type]
+        "connect": asked,
+    }
+
+
+def _is_right(home: Home) -> bool:
+    """Whether the table is the server's list, whoever reads it, and as it was written."""
+    truth = home.truth()
+    for name, found in _read_by_all(home).items():
+        rows = found.select(COLUMNS).with_columns(pl.col("^.*_at$").dt.convert_time_zone("UTC")).sort("id")
+        assert rows.drop("expires_in").equals(truth), name
+    return home.run("verify", machine="another")[0] == 0
+
+
+def test_dumped_refreshed_and_read_by_all(home: Home) -> None:
+    """Dumped and refreshed, it is the server's list, whoever reads it; older versions stay, and every command takes it."""
+    assert home.run("dump")[0] == 0
+    home.world.advance(2 * DAY)
+    code, said = home.run("dump")
+    assert (code, "read by refresh" in said) == (0, True)
+    code, said = home.run("dump")
+    assert (code, "nothing new" in said) == (0, True)
+    assert _is_right(home)
+    keys = home.store.with_keys()
+    with contextlib.closing(
+        connect(home.uri, 1, storage_options=keys, workspace=home.folder / "reader")
+    ) as con:
+        assert con.sql("select count(*) from export_jobs").fetchall() == [(1_200,)]
+    assert DeltaTable(home.uri, storage_options=keys).version() == 2
     for words in (("status",), ("verify",), ("plan",), ("sql", "from failure_rates('month')")):
         assert home.run(*words, machine="fresh")[0] == 0
 
@@ -98,7 +112,7 @@ def test_f34_writer_killed(home: Home, point: str) -> None:
 def test_f47_writers_race(home: Home) -> None:
     """Two machines start together: both end well, and the table is right; a third that is overtaken merges again."""
     first = [home.start("dump", machine=name) for name in ("one", "two")]
-    assert [home.end(process)[0] for process in first] == [0, 0]
+    assert [home.end(process)[0] for process in first] == [0, 0], home.said
     assert _is_right(home)
     home.world.advance(2 * DAY)
     overtaken = threading.Event()
@@ -111,6 +125,32 @@ def test_f47_writers_race(home: Home) -> None:
         return None
 
     home.store.proxy.strike = strike
+    code, said = home.run("dump", struck=True)
+    assert (code, overtaken.is_set()) == (0, True), said
+    assert home.run("dump")[0] == 0
+    assert _is_right(home)
+
+
+@pytest.mark.parametrize("moment", ["it is made", "it was made"])
+def test_f47_first_dumps_race(home: Home, moment: str) -> None:
+    """Another machine's whole first dump comes just before this one makes the table, or after: both end well."""
+    overtaken = threading.Event()
+
+    def overtake(method: str, path: str) -> None:
+        if method in ("PUT", "POST") and "_delta_log/00000000000000000000.json" in path:
+            overtaken.set()
+            home.store.proxy.calm()
+            assert home.run("dump", machine="two")[0] == 0
+            home.world.advance(DAY)
+
+    def strike(method: str, path: str) -> str | None:
+        overtake(method, path)
+        return None
+
+    if moment == "it is made":
+        home.store.proxy.strike = strike
+    else:
+        home.store.proxy.after = overtake
     code, said = home.run("dump", struck=True)
     assert (code, overtaken.is_set()) == (0, True), said
     assert home.run("dump")[0] == 0

@@ -1,0 +1,37 @@
+"""A program for Spark's own environment: reads tables as `answers` does, one after the other, in one session.
+
+A line of JSON on standard input names a `uri`, its `options`, the `workspace` for copies, and the file that all rows are
+to be written to. The line that it prints then says how many jobs `failure_rates` counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import polars as pl
+from pyspark.sql import SparkSession
+from spark.clusters import SETTINGS
+
+from pleo_extract.spark import answers
+
+
+def main() -> None:
+    """Until there is no more input."""
+    builder = SparkSession.builder.master("local[2]")
+    for name, value in SETTINGS.items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("OFF")
+    for line in sys.stdin:
+        told = json.loads(line)
+        answers(spark, told["uri"], storage_options=told["options"], workspace=told["workspace"])
+        rows = pl.DataFrame(pl.from_arrow(spark.table("export_jobs").toArrow()))
+        rows.write_parquet(told["to"])
+        counted = spark.sql("SELECT sum(jobs) AS jobs FROM failure_rates('all')").collect()
+        print(json.dumps(counted[0].asDict()), flush=True)  # noqa: T201 - it is how it answers
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()
