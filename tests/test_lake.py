@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,7 @@ from pleo_extract.lake import (
     disk,
     finish_first,
     hold_lock,
+    keys,
     merging,
     open_snapshot,
     prune,
@@ -879,6 +881,36 @@ def test_a_month_in_pieces_is_the_month(piece: int, tmp_path: Path, monkeypatch:
         scan_lake(tmp_path / "pieces").drop("extra").collect().to_dicts(), sandbox.world.now
     )
     assert verify_lake(tmp_path / "pieces").ok
+
+
+@pytest.mark.parametrize("at_once", [7, 100, 8_000_000])
+@pytest.mark.parametrize("numbers", [50, 2**63])
+def test_every_key_is_once_or_is_counted(
+    tmp_path: Path, at_once: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that repeat a key are counted, over files too and range by range; keys with one number are told apart."""
+    monkeypatch.setattr(keys, "RANGE", at_once)
+    if numbers == 50:
+        monkeypatch.setattr(keys, "_HASH", (pl.struct("company_id", "id").hash() % numbers).alias("hash"))
+    files = [tmp_path / f"{n}.parquet" for n in range(3)]
+    for start, path in enumerate(files):
+        rows(*range(100 * start, 100 * start + 100)).write_parquet(path)
+    assert keys.count_repeats(files, 300) == 0
+    rows(4, 150, 150, 900).write_parquet(tmp_path / "more.parquet")
+    assert keys.count_repeats([*files, tmp_path / "more.parquet"], 304) == 3
+    assert keys.count_repeats([], 0) == 0
+
+
+def test_f39_verify_without_room_for_its_numbers(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's temporary folder is full: an error of the disk, with its path, and no word about the lake."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    put(lake, rows(1, 2))
+    monkeypatch.setattr(disk, "_write_all", full)
+    with pytest.raises(StorageError, match=f"{tempfile.gettempdir()}.*No space left"):
+        verify_lake(lake)
 
 
 def test_a_job_in_two_pieces_is_merged_all_the_same(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:

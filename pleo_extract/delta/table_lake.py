@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import KEY
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.copies import check_sum, keep_copy, path_of, place_files, remove_stale
 from pleo_extract.delta.table import State, Table, create_table
@@ -27,6 +26,7 @@ from pleo_extract.lake import (
     Manifest,
     Opened,
     Verification,
+    check_rows,
     disk,
     has_columns,
     hold_lock,
@@ -35,7 +35,7 @@ from pleo_extract.lake import (
     sweep,
 )
 from pleo_extract.lake.merging import Merge
-from pleo_extract.refresh import Account, created_month
+from pleo_extract.refresh import Account
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class DeltaLake:
         for entry in table.manifest.files:
             problems += self._check_file(table, entry)
         if not problems and table.manifest.files:
-            problems = _check_rows([path_of(table, entry) for entry in table.manifest.files], table.manifest)
+            paths = [path_of(table, entry) for entry in table.manifest.files]
+            problems = check_rows(paths, table.manifest.rows)
         return Verification(table.version, len(table.manifest.files), table.manifest.rows, tuple(problems))
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
@@ -380,17 +381,3 @@ def _spell(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
     sha256 = hashlib.sha256(data).hexdigest()
     path = f"created_month={month}/part-{sha256}-{secrets.token_hex(4)}.parquet"
     return FileEntry(path=path, rows=rows.height, bytes=len(data), sha256=sha256), data
-
-
-def _check_rows(paths: Sequence[Path], manifest: Manifest) -> list[str]:
-    problems = []
-    for path in paths:
-        months = scan_files([path]).select(created_month().unique()).collect().to_series().to_list()
-        wrong = [month for month in months if f"created_month={month}" != path.parent.name]
-        problems += [f"{path.name}: holds rows of {month}" for month in wrong]
-    rows, keys = scan_files(paths).select(pl.len(), pl.struct(KEY).n_unique().alias("keys")).collect().row(0)
-    if rows != manifest.rows:
-        problems.append(f"{rows} rows, written with {manifest.rows}")
-    if keys != rows:
-        problems.append(f"{rows - keys} rows repeat a (company_id, id)")
-    return problems

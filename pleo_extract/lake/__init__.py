@@ -18,7 +18,7 @@ from pleo_extract.lazy import attach
 
 if TYPE_CHECKING:
     from pleo_extract.lake.repair import Repair, repair_lake
-    from pleo_extract.lake.verify import Verification, has_columns, verify_lake
+    from pleo_extract.lake.verify import Verification, check_rows, has_columns, verify_lake
 
 __all__ = [
     "DATA_FILE",
@@ -35,6 +35,7 @@ __all__ = [
     "Snapshot",
     "Staging",
     "Verification",
+    "check_rows",
     "commit",
     "finish_first",
     "has_columns",
@@ -58,6 +59,7 @@ if not TYPE_CHECKING:
         {
             "Repair": "repair",
             "Verification": "verify",
+            "check_rows": "verify",
             "has_columns": "verify",
             "repair_lake": "repair",
             "verify_lake": "verify",

@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 __all__ = [
+    "Scratch",
     "append_line",
     "link_file",
     "make_folder",
@@ -83,6 +85,35 @@ def write_scratch(path: Path, data: bytes | memoryview) -> None:
             _write_all(handle, data)
         finally:
             os.close(handle)
+
+
+class Scratch:
+    """A file in this machine's temporary folder, without a name and gone at the end: for a lake that may only be read."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.gettempdir())
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        with _translated("make a file in", self._folder):
+            self._file = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, data: bytes) -> tuple[int, int]:
+        """Write this; returns where it is, for `read`."""
+        place = self._size, len(data)
+        with _translated("write to", self._folder, len(data)):
+            _write_all(self._file.fileno(), data)
+        self._size += len(data)
+        return place
+
+    def read(self, start: int, size: int) -> bytes:
+        """What was added there."""
+        with _translated("read from", self._folder):
+            return os.pread(self._file.fileno(), size, start)
 
 
 def _write_all(handle: int, data: bytes | memoryview) -> None:
@@ -196,47 +227,36 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def _translated_reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
+    except OSError as exc:
+        raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
+
+
 def read_file(path: Path) -> bytes:
     """All bytes of a file.
 
     Raises:
         LakeError: it is not there. StorageError: it cannot be read.
     """
-    try:
+    with _translated_reading(path):
         return path.read_bytes()
-    except FileNotFoundError as exc:
-        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
-    except OSError as exc:
-        raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file.
-
-    Raises:
-        LakeError: it is not there.
-    """
-    try:
-        return path.stat().st_size
-    except FileNotFoundError as exc:
-        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
-    except OSError as exc:
-        raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
 
 
 def sum_of(path: Path) -> str:
-    """The sha256 of a file, read a little at a time.
+    """The sha256 of a file, read a little at a time; raises as `read_file` does."""
+    with _translated_reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    Raises:
-        LakeError: it is not there. StorageError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as exc:
-        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
-    except OSError as exc:
-        raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; raises as `read_file` does."""
+    with _translated_reading(path):
+        return path.stat().st_size
 
 
 def remove_file(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from dataclasses import dataclass
@@ -11,17 +10,28 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
-from pleo_extract.errors import LakeError
+from pleo_extract.errors import LakeError, StorageError
+from pleo_extract.lake import disk
+from pleo_extract.lake.keys import count_repeats
 from pleo_extract.lake.layout import FORMAT, OWN, Layout, Snapshot
 from pleo_extract.lake.opening import require_lake, require_pointer
-from pleo_extract.refresh import created_month
+from pleo_extract.refresh import months_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pleo_extract.lake.layout import FileEntry, Manifest
 
-__all__ = ["Verification", "check_file", "check_snapshot", "find_strangers", "has_columns", "verify_lake"]
+__all__ = [
+    "Verification",
+    "check_file",
+    "check_rows",
+    "check_snapshot",
+    "find_strangers",
+    "has_columns",
+    "verify_lake",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +83,30 @@ def check_snapshot(snapshot: Snapshot, manifest: Manifest) -> list[str]:
     problems += [
         f"{path}: in the snapshot's folder, but in no manifest" for path in find_strangers(snapshot, manifest)
     ]
-    return problems or _check_rows(snapshot, manifest)
+    return problems or check_rows([snapshot.folder / entry.path for entry in manifest.files], manifest.rows)
 
 
 def check_file(snapshot: Snapshot, entry: FileEntry, version: int) -> list[str]:
     """One line if this file is not as it was written."""
     path = snapshot.folder / entry.path
     try:
-        data = path.read_bytes()
-    except OSError as exc:
-        return [f"{entry.path}: cannot be read ({exc.strerror})"]
-    if len(data) != entry.bytes:
-        return [f"{entry.path}: {len(data)} bytes, written with {entry.bytes}"]
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        size, sha256 = path.stat().st_size, disk.sum_of(path)
+    except (OSError, LakeError, StorageError) as exc:
+        cause = exc if isinstance(exc, OSError) else exc.__cause__
+        return [f"{entry.path}: cannot be read ({getattr(cause, 'strerror', None) or exc})"]
+    if size != entry.bytes:
+        return [f"{entry.path}: {size} bytes, written with {entry.bytes}"]
+    if sha256 != entry.sha256:
         return [f"{entry.path}: changed since it was written (sha256 differs)"]
-    if not has_columns(data, version):
+    if not has_columns(path, version):
         return [f"{entry.path}: columns or types are not those of this version"]
     return []
 
 
-def has_columns(data: bytes, version: int = FORMAT) -> bool:
-    """Whether these are the bytes of a Parquet file with our columns; an older format may lack some."""
+def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:
+    """Whether this is a Parquet file with our columns, or the bytes of one; an older format may lack some."""
     try:
-        schema = dict(pl.read_parquet_schema(io.BytesIO(data)))
+        schema = dict(pl.read_parquet_schema(io.BytesIO(file) if isinstance(file, bytes) else file))
     except (pl.exceptions.PolarsError, OSError):
         return False
     ours = dict(POLARS_SCHEMA)
@@ -126,21 +137,33 @@ def _find_foreign(layout: Layout) -> list[str]:
     )
 
 
-def _check_rows(snapshot: Snapshot, manifest: Manifest) -> list[str]:
-    problems = []
-    for entry in manifest.files:
-        months = (
-            pl.scan_parquet(snapshot.folder / entry.path, glob=False)
-            .select(created_month().unique())
-            .collect()
-            .to_series()
-            .to_list()
-        )
-        wrong = [month for month in months if f"created_month={month}" != entry.path.partition("/")[0]]
-        problems += [f"{entry.path}: holds rows of {month}" for month in wrong]
-    rows, keys = snapshot.scan().select(pl.len(), pl.struct(KEY).n_unique().alias("keys")).collect().row(0)
-    if rows != manifest.rows:
-        problems.append(f"{rows} rows, written with {manifest.rows}")
-    if keys != rows:
-        problems.append(f"{rows - keys} rows repeat a (company_id, id)")
+def check_rows(paths: Sequence[Path], rows: int) -> list[str]:
+    """One line for each file that holds rows of another month than its folder says, and for keys and rows that are too many.
+
+    Args:
+        paths: all data files of a state, each in a folder named after its month.
+        rows: how many it was written with.
+    """
+    problems, found = [], 0
+    for path in paths:
+        height, months = _read_months(path)
+        found += height
+        wrong = [month for month in months if f"created_month={month}" != path.parent.name]
+        problems += [f"{path.parent.name}/{path.name}: holds rows of {month}" for month in wrong]
+    if found != rows:
+        problems.append(f"{found} rows, written with {rows}")
+    if repeats := count_repeats(paths, found):
+        problems.append(f"{repeats} rows repeat a (company_id, id)")
     return problems
+
+
+def _read_months(path: Path) -> tuple[int, list[str]]:
+    """How many rows a file has, and of which months: those of the first and the last row say whether of more than one."""
+    created = pl.scan_parquet(path, glob=False, hive_partitioning=False).select("created_at")
+    ends = created.select(
+        pl.len(), pl.col("created_at").min().alias("first"), pl.col("created_at").max().alias("last")
+    ).collect(engine="streaming")
+    months = months_of(
+        ends.select(pl.concat_list("first", "last").explode().alias("created_at").drop_nulls())
+    )
+    return ends["len"][0], months if len(months) <= 1 else months_of(created.collect())
