@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pleo_extract.sandbox import Served
 
 
+SAMPLE = Path(__file__).parent.parent / "data/sample"
+
+
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A sandbox on loopback, and an environment that names it."""
@@ -616,6 +619,51 @@ def test_a_port_that_is_taken_is_named(pleo: Callable[..., Said], served: Served
         f"pleo-extract: port {port} is in use by another program, perhaps another sandbox. Choose another with "
         "--port N, or --port 0 for any that is free\n"
     )
+
+
+def test_a_files_name_says_how_to_write_it(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """csv, json, parquet and txt by the end of the name; --format stands above it; another end names what there is."""
+    ask = ("sql", "select 1 as n", "--lake", SAMPLE, "-o")
+    for name, begins in (("x.csv", b"n\n1"), ("x.JSON", b"["), ("x.parquet", b"PAR1"), ("x.txt", b"n")):
+        assert pleo(*ask, tmp_path / name).code == 0
+        assert (tmp_path / name).read_bytes().replace(b"\r", b"").lstrip().startswith(begins), name
+    assert pleo(*ask, tmp_path / "y.csv", "--format", "json").code == 0
+    assert json.loads((tmp_path / "y.csv").read_text()) == [{"n": 1}]
+    for name in ("x.xlsx", "x"):
+        said = pleo(*ask, tmp_path / name)
+        assert said.code == 2
+        for known in (
+            ".csv (csv), .json (json), .parquet (parquet) or .txt (table)",
+            "--format: table, csv, json, parquet",
+        ):
+            assert known in said.err
+        assert not (tmp_path / name).exists()
+        assert pleo(*ask, tmp_path / name, "--format", "csv").code == 0
+
+
+def test_a_misspelt_name_is_helped(pleo: Callable[..., Said]) -> None:
+    """`--describe` of a name that does not exist names those that are spelt alike, and how to list all; --list has all."""
+    said = pleo("sql", "--describe", "failure_rate")
+    assert (said.code, said.out) == (2, "")
+    assert "did you mean failure_rates" in said.err
+    assert "pleo-extract sql --list" in said.err
+    listed = pleo("sql", "--list").out
+    for name in ("companies", "export_jobs", "job_durations", "snapshot", "failure_rates("):
+        assert f"\n{name}" in f"\n{listed}"
+        assert pleo("sql", "--describe", name.strip("(")).code == 0
+
+
+def test_what_an_answer_cannot_be_asked_is_said(pleo: Callable[..., Said]) -> None:
+    """A span that ends before it begins and a quantile that is none: one line, 2."""
+    for query, words in (
+        (
+            "from failure_rates('month', since := '2026-09-01', until := '2026-03-01')",
+            "is not before until 2026-03-01",
+        ),
+        ("from slow_jobs(99)", "q 99.0: take a quantile from 0 to 1"),
+    ):
+        said = pleo("sql", "--lake", SAMPLE, query)
+        assert (said.code, said.out, words in said.err) == (2, "", True), said.err
 
 
 def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError
 from pleo_extract.warehouse import answer, open_warehouse, statements, table, write, write_catalogue
 from pleo_extract.warehouse.definition import Source, definitions, literal
-from pleo_extract.warehouse.statement import find_statement, parts
+from pleo_extract.warehouse.statement import GIVEN, find_statement, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -276,6 +276,43 @@ def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | N
             ask(f"FROM {statement.name}($g)", jobs, g=grain)
 
 
+@pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
+@pytest.mark.parametrize("until", ["2026-01-02", "2026-01-01", "2000-01-01"])
+def test_a_span_that_ends_before_it_begins_is_an_error(jobs: list[dict[str, Any]], until: str) -> None:
+    """Every macro with since and until refuses a reversed or empty span, also where there is no such job or company."""
+    spanned = [s for s in statements().values() if any(p.name.startswith("since") for p in s.parameters)]
+    assert len(spanned) >= 8
+    for statement in spanned:
+        names = [p.name for p in statement.parameters if p.name.startswith("since")]
+        for name in names:
+            other = name.replace("since", "until")
+            given = dict.fromkeys(names, "'2026-01-02'") | {
+                n.replace("since", "until"): "NULL" for n in names
+            }
+            asked = ", ".join(f"{n} := {v}" for n, v in (given | {other: f"'{until}'"}).items())
+            with pytest.raises(UsageError, match=rf"^{name} 2026-01-02 .* is not before {other} {until}"):
+                ask(f"FROM {statement.name}({asked}, company_id := 'nobody')", jobs)
+            with pytest.raises(UsageError, match=f"^{name} .* is not before {other}"):
+                ask(f"FROM {statement.name}({asked})", jobs)
+
+
+def test_a_bound_still_skips_files() -> None:
+    """That a span is looked at costs nothing: what is compared with a job's instant is a constant."""
+    with warehouse([job(n) for n in range(100)]) as con:
+        call = "FROM failure_rates(since := '2026-03-01 00:00:20Z', until := '2026-03-02')"
+        ((_, plan),) = con.execute(f"EXPLAIN {call}").fetchall()
+    scan = plan[plan.index("READ_PARQUET") :]
+    assert re.search(r"created_at\s*>=\s*'2026-03-01 00:00:20\+00'::TIMESTAMP", scan), scan
+
+
+@pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
+@pytest.mark.parametrize("q", ["99", "-0.1", "1.01", "'nan'", "NULL"])
+def test_what_is_no_quantile_is_an_error(jobs: list[dict[str, Any]], q: str) -> None:
+    """The message names the range."""
+    with pytest.raises(UsageError, match=r"^q .*: take a quantile from 0 to 1$"):
+        ask(f"FROM slow_jobs({q})", jobs)
+
+
 # The texts in sql/
 
 
@@ -311,13 +348,24 @@ def test_the_sql_is_in_the_package() -> None:
     """One statement a file, under the statement's name: found wherever the package is installed."""
     folder = resources.files("pleo_extract") / "sql"
     files = {file.name.removesuffix(".sql") for file in folder.iterdir() if file.name.endswith(".sql")}
-    assert {*files, "export_jobs"} == set(statements())
+    assert {*files, *GIVEN} == set(statements())
 
 
 def test_a_name_that_does_not_exist() -> None:
     """The names there are, are in the message."""
     with pytest.raises(UsageError, match="failure_rates"):
         find_statement("failure_rate")
+    for name, meant in (
+        ("failure_rate", "failure_rates"),
+        ("Stuck_Jobs()", "stuck_jobs"),
+        ("jobs", "slow_jobs"),
+    ):
+        with pytest.raises(UsageError, match=f"did you mean .*{meant}.*pleo-extract sql --list"):
+            find_statement(name)
+    with pytest.raises(
+        UsageError, match="there are companies, export_jobs, job_durations, snapshot, compare"
+    ):
+        find_statement("weather")
     assert find_statement("failure_rates").signature.startswith(
         "failure_rates(grain := 'month', company_id := "
     )
@@ -329,7 +377,7 @@ def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict
     folder = tmp_path / "it's [a]"
     folder.mkdir()
     files = [parquet(folder / "jobs.parquet", jobs)] if jobs else []
-    names = [*statements(), "snapshot", "companies"]
+    names = list(statements())
     with open_warehouse(files, as_of=START, companies={A: "Acme"}) as con:
         expected = {name: rows_as_csv(con, "", name) for name in names}
     write_catalogue(folder / "jobs.duckdb", files, as_of=START, companies={A: "Acme"})
@@ -524,7 +572,16 @@ def test_answers_are_listed_for_python() -> None:
     with open_warehouse([]) as con:
         for name, kind, call in listed.select("name", "kind", "call").iter_rows():
             if kind == "view" or ":=" in call.partition(",")[0]:
-                assert answer(con, f"FROM {name if kind == 'view' else call}").fetchall() == []
+                found = answer(con, f"FROM {name if kind == 'view' else call}").fetchall()
+                assert found == ([(None,)] if name == "snapshot" else [])
+
+
+def test_all_that_a_connection_has_is_listed() -> None:
+    """No view or macro of ours that `--list` and `list_answers` leave out."""
+    with open_warehouse([]) as con:
+        views = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+        macros = con.execute("SELECT function_name FROM duckdb_functions() WHERE NOT internal").fetchall()
+    assert {name for (name,) in (*views, *macros)} == set(list_answers()["name"])
 
 
 def test_the_period_of_all_is_null() -> None:

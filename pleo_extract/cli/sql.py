@@ -7,7 +7,7 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["sql"]
 
+KINDS: Final = ("table", "csv", "json", "parquet")
+ENDINGS: Final = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
+"""What a file is to hold, by the end of its name."""
 EXAMPLES = """\b
 Examples:
   pleo-extract sql "from failure_rates('month')"
-  pleo-extract sql "from duration_stats('week')" --format csv > durations.csv
+  pleo-extract sql "from duration_stats('week')" -o durations.csv
   pleo-extract sql 'from export_jobs where status = $s' -p s=failed --format json
   pleo-extract sql "from failure_rates('week', tz := 'Europe/Copenhagen')"
   pleo-extract sql --list
@@ -58,11 +61,9 @@ Examples:
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["table", "csv", "json", "parquet"]),
+    type=click.Choice(KINDS),
     metavar="KIND",
-    default="table",
-    show_default=True,
-    help="table (folded to fit a screen), csv, json or parquet",
+    help="table (folded to fit a screen), csv, json or parquet [default: as --output ends, else table]",
 )
 @click.option(
     "--output",
@@ -90,7 +91,7 @@ def sql(
     store: StoreOptions,
     script: TextIO | None,
     params: tuple[str, ...],
-    kind: str,
+    kind: str | None,
     output: Path | None,
     as_of: str | None,
     allow: tuple[Path, ...],
@@ -110,6 +111,7 @@ def sql(
     )  # nothing is kept here, and a query in DuckDB hears no handler
     if (query is None) == (script is None):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
+    kind = kind or _kind_of(output)
     from pleo_extract.extract import connect
     from pleo_extract.warehouse import answer, translate_errors
 
@@ -126,6 +128,24 @@ def sql(
         _write(answer(con, text, values), kind, output, raw_csv=raw_csv)
     finally:
         con.close()
+
+
+def _kind_of(output: Path | None) -> str:
+    """What the file's name says it is to hold; a table for the screen.
+
+    Raises:
+        UsageError: it says nothing that is known.
+    """
+    if output is None:
+        return "table"
+    kind = ENDINGS.get(output.suffix.lower())
+    if kind is None:
+        *most, last = (f"{ending} ({what})" for ending, what in ENDINGS.items())
+        raise UsageError(
+            f"--output {escape(str(output))}: how to write it is told by the end of its name, {', '.join(most)} or {last}, "
+            f"or by --format: {', '.join(KINDS)}"
+        )
+    return kind
 
 
 def _write(relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *, raw_csv: bool) -> None:

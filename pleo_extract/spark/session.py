@@ -19,7 +19,7 @@ from pyspark.sql.types import TimestampType
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lakes import open_lake
 from pleo_extract.spark.schema import SCHEMA
-from pleo_extract.warehouse.statement import bind, parts, statements, with_relations
+from pleo_extract.warehouse.statement import GIVEN, SPANS, bind, parts, statements, with_relations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -146,7 +146,7 @@ def _define(spark: SparkSession, now: datetime | None) -> None:
         spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {signature} RETURN {body}")
     spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW snapshot AS {_snapshot(now)}")
     for statement in statements().values():
-        if statement.name == "export_jobs":
+        if statement.name in GIVEN:
             continue  # made already
         comment = f"COMMENT {_literal(statement.summary + chr(10) * 2 + statement.definition)}"
         if statement.kind == "view":
@@ -166,11 +166,20 @@ def _function(statement: Statement, comment: str) -> str:
     """CREATE FUNCTION, with the parts that the statement reads as its WITH."""
     body = with_relations(statement.query, {part.name: part.query for part in parts("spark").values()})
     values = {p.name: f"{statement.name}.{p.name}" for p in statement.parameters}
+    for since, until in SPANS:
+        if since in values:
+            values[since] = _refuse_empty(since, values[since], values[until])
     declared = ", ".join(map(_declare, statement.parameters))
     return (
         f"CREATE OR REPLACE TEMPORARY FUNCTION {statement.name}({declared}) RETURNS TABLE {comment} "
         f"RETURN {bind(body, values)}"
     )
+
+
+def _refuse_empty(name: str, since: str, until: str) -> str:
+    """`since`, unless it is not before `until`; that is an error once a job is read."""
+    said = f"concat('{name} ', {since}, ' is not before {name.replace('since', 'until')} ', {until})"
+    return f"(CASE WHEN {since} >= {until} THEN CAST(error({said}) AS TIMESTAMP) ELSE {since} END)"
 
 
 def _declare(parameter: Parameter) -> str:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-_GRAIN = re.compile(r'extract specifier "(unknown grain .*)" not recognized')
-"""How DuckDB says what `sql/parts/dated.sql` says of a grain."""
+_REFUSED = re.compile(
+    r'extract specifier "(unknown grain .*|since\w* .* is not before .*|q .*)" not recognized'
+)
+"""How DuckDB says what `sql/parts/duckdb` and `definition` say of a grain, a span, a quantile."""
 
 __all__ = ["answer", "open_warehouse", "translate_errors"]
 
@@ -31,9 +33,7 @@ def open_warehouse(
     allow: Sequence[Path] = (),
     companies: Mapping[str, str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in memory, in UTC, with the views and table macros of `sql/` over Parquet files.
-
-    Beside these: `snapshot` (one row, `as_of` TIMESTAMPTZ) and `companies` (`id`, `name`).
+    """A DuckDB connection in memory, in UTC, with the views and table macros of `statements()` over Parquet files.
 
     Args:
         files: the Parquet files of one snapshot, columns as in `contract.COLUMNS`; none means no jobs.
@@ -165,8 +165,8 @@ def _first_line(exc: Exception) -> str:
     """DuckDB's message with the names it proposes, without its kind and its picture of the query, safe to show."""
     said, *more = str(exc).split("\n")
     said = said.partition(": ")[2] or said
-    if grain := _GRAIN.fullmatch(said):
-        said = grain[1]
+    if refused := _REFUSED.fullmatch(said):
+        said = refused[1]
     proposed = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
     words = [line.strip() for line in itertools.takewhile(str.strip, proposed)]
     return escape(" ".join([said, *words]), 600)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pleo_extract.contract import DUCKDB_SCHEMA
-from pleo_extract.warehouse.statement import bind, parts, statements, with_relations
+from pleo_extract.warehouse.statement import GIVEN, SPANS, bind, parts, statements, with_relations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def pattern(path: str) -> str:
 
 
 def _views(source: Source, companies: Mapping[str, str]) -> dict[str, str]:
-    written = {s.name: s.query for s in statements().values() if s.kind == "view" and s.name != "export_jobs"}
+    written = {s.name: s.query for s in statements().values() if s.kind == "view" and s.name not in GIVEN}
     return {
         "export_jobs": _export_jobs(source),
         "snapshot": _snapshot(source),
@@ -99,5 +99,18 @@ def _macro(statement: Statement, views: Mapping[str, str]) -> str:
     declared = (p.name if p.default is None else f"{p.name} := {p.default}" for p in statement.parameters)
     # Cast where they are used: a typed parameter would refuse since := '2026-01-01', and 1.x files have none.
     values = {p.name: f"CAST({p.name} AS {p.type})" for p in statement.parameters}
+    for since, until in SPANS:
+        if since in values:
+            values[since] = _refuse_empty(since, values[since], values[until])
     body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
     return f"CREATE MACRO {statement.name}({', '.join(declared)}) AS TABLE {bind(body, values)}"
+
+
+def _refuse_empty(name: str, since: str, until: str) -> str:
+    """`since`, unless it is not before `until`: then date_trunc refuses the text while the query is bound.
+
+    So also where there is no job. Otherwise it is a constant by then, and files are skipped by it as before.
+    """
+    said = f"concat('{name} ', {since}, ' is not before {name.replace('since', 'until')} ', {until})"
+    checked = f"date_trunc(CASE WHEN {since} >= {until} THEN {said} ELSE 'day' END, TIMESTAMP '2000-01-01')"
+    return f"(CASE WHEN {checked} IS NOT NULL THEN {since} END)"

@@ -9,20 +9,23 @@ template.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pleo_extract.contract import EXTRA, FIELDS
-from pleo_extract.errors import UsageError
+from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from importlib.resources.abc import Traversable
 
 __all__ = [
+    "GIVEN",
+    "SPANS",
     "Engine",
     "Parameter",
     "Statement",
@@ -34,6 +37,11 @@ __all__ = [
 ]
 
 Engine = Literal["duckdb", "spark"]
+
+GIVEN: Final = ("companies", "export_jobs", "snapshot")
+"""The views that are not in `sql/`: each engine's door makes them of what it was told."""
+SPANS: Final = (("since", "until"), ("since_a", "until_a"), ("since_b", "until_b"))
+"""Parameters that are the two ends of a span: each door sees to it that the second is later."""
 
 _SIGNATURE = re.compile(r"(?P<name>[a-z_]+)(?:\((?P<parameters>[^)]*)\))?\n(?P<text>.*)", re.DOTALL)
 _PARAMETER = re.compile(r"(?P<name>\w+) (?P<type>[A-Z]+)(?: := (?P<default>[^,]+))?")
@@ -82,7 +90,7 @@ class Statement:
 @cache
 def statements() -> Mapping[str, Statement]:
     """All views and macros by name: the views first, then the macros, each in alphabetical order."""
-    found = [_export_jobs(), *_read(resources.files("pleo_extract") / "sql")]
+    found = [*_given(), *_read(resources.files("pleo_extract") / "sql")]
     found.sort(key=lambda statement: (statement.kind == "macro", statement.name))
     return {statement.name: statement for statement in found}
 
@@ -101,11 +109,15 @@ def find_statement(name: str) -> Statement:
     """The view or macro of this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none; the message names those that are spelt alike, and how to list all.
     """
-    if (found := statements().get(name)) is None:
-        raise UsageError(f"there is no view or macro {name!r}; there are {', '.join(statements())}")
-    return found
+    if (found := statements().get(name)) is not None:
+        return found
+    alike = difflib.get_close_matches(name.partition("(")[0].strip().lower(), statements(), cutoff=0.5)
+    hint = f"did you mean {' or '.join(alike)}?" if alike else f"there are {', '.join(statements())}."
+    raise UsageError(
+        f"there is no view or macro {escape(name)!r}; {hint} pleo-extract sql --list, or list_answers(), says what each answers"
+    )
 
 
 def bind(query: str, values: Mapping[str, str]) -> str:
@@ -156,14 +168,30 @@ def _parse(text: str) -> Statement:
     )
 
 
-def _export_jobs() -> Statement:
-    """The one view that is computed: its columns are those of the contract."""
+def _given() -> Iterator[Statement]:
+    """The views of `GIVEN`; the columns of `export_jobs` are those of the contract."""
     columns = [(field.column, field.note) for field in (*FIELDS, EXTRA)]
-    return Statement(
+    yield Statement(
         name="export_jobs",
         kind="view",
         parameters=(),
         summary="Every export job once, as last seen: one row a job.",
         definition="\n".join(f"{column:<25} {note}" for column, note in columns),
         query=f"SELECT {', '.join(f'f.{column}' for column, _ in columns)} FROM files AS f",  # noqa: S608 -- columns of the contract
+    )
+    yield Statement(
+        name="companies",
+        kind="view",
+        parameters=(),
+        summary="What companies are called: one row a company that an accounts file has named.",
+        definition="id    the company, as company_id elsewhere\nname  as in the accounts file of the dump",
+        query="SELECT c.id, c.name FROM accounts AS c",
+    )
+    yield Statement(
+        name="snapshot",
+        kind="view",
+        parameters=(),
+        summary="Which instant is now for jobs that are still open: one row.",
+        definition="as_of  when the snapshot was published; where that is not known, the latest instant in the jobs",
+        query="SELECT s.as_of FROM published AS s",
     )
