@@ -17,6 +17,7 @@ import threading
 import traceback
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -765,6 +766,24 @@ class TestWire:
         assert type(error) is TryLater
         assert "pleo.invalid" in str(error)
         assert run.requests == 2
+
+    def test_f13_that_a_server_cannot_be_reached_is_said_at_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """F13: once a run, after the first refused connection, with for how long it is tried: the deadline, or all tries."""
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        for deadline, longest in ((None, 1 + 2 + 4 + 8 + 16 + 32 + 60), (100, 100)):
+            caplog.clear()
+            clock = Clock()
+            with client_of(url=url, clock=clock) as client:
+                run = client.start_run(deadline=deadline)
+                failed = in_threads(1 if deadline else 4, partial(run.fetch, Query(), parse_page))
+            assert all(isinstance(each, TryLater) for each in failed)
+            said = [r.getMessage() for r in caplog.records if "cannot be reached" in r.getMessage()]
+            assert len(said) == 1
+            assert said[0].endswith(f"Connection refused); it is tried again for {longest} s at most")
+            assert caplog.records[0].levelname == "WARNING"
 
     def test_connections_are_kept(self) -> None:
         """Pages come over one connection as long as nothing happens to it."""

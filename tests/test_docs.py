@@ -87,7 +87,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
         def run(line: str) -> subprocess.CompletedProcess[str]:
             line = line.replace("…", API_KEY).replace("http://127.0.0.1:8080", running.url)
-            line = re.sub(r"(?<=--company-id )\S+", world.companies[0], line)
+            line = re.sub(r"(?<=--company-id )\S+|(?<=--company )\S+", world.companies[0], line)
             return subprocess.run(
                 ["bash", "-euc", line],
                 capture_output=True,

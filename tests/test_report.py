@@ -14,7 +14,7 @@ from warehouse_jobs import START, A, B, Row, job
 
 from pleo_extract import connect
 from pleo_extract.cli import group
-from pleo_extract.errors import LakeError, StorageError, UsageError
+from pleo_extract.errors import LakeError, StorageError, TryLater, UsageError
 from pleo_extract.lake import Layout, write_last_run
 from pleo_extract.report import write_report
 from pleo_extract.report.axis import count_axis, duration_axis, share_axis, time_axis
@@ -297,7 +297,6 @@ def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        [],
         [job(1)],
         [job(1, "failed")],
         [job(1, "pending", started_at=None, last_updated_at=None)],
@@ -312,7 +311,6 @@ def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
         [job(0, created_at=START - timedelta(days=20 * 365)), job(1)],
     ],
     ids=[
-        "none",
         "one",
         "one-failed",
         "one-open",
@@ -333,14 +331,32 @@ def test_lakes_at_the_edge(report: Callable[..., Page], rows: list[Row]) -> None
 
 
 def test_no_snapshot_and_no_lake(tmp_path: Path) -> None:
-    """A lake without a snapshot has a page that says so; no lake is an error, and leaves no file."""
+    """A lake without a snapshot, or without jobs, is for later; no lake is an error; neither leaves a file."""
     (tmp_path / "lake").mkdir()
-    page = Page(write_report(tmp_path / "lake", tmp_path / "report.html"))
-    check_page(page)
-    assert "nothing was published yet" in page.text
+    (tmp_path / "empty").mkdir()
+    make_lake(tmp_path / "empty", [], NOW)
+    page = tmp_path / "none.html"
+    for lake, words in (("lake", "nothing was published yet in"), ("empty", "there is no job in")):
+        with pytest.raises(TryLater, match=f"{words} .*{lake}, .*: pleo-extract dump"):
+            write_report(tmp_path / lake, page)
+        done = CliRunner().invoke(group, ["report", str(tmp_path / lake), "-o", str(page)])
+        assert isinstance(done.exception, TryLater)
+        assert done.exception.code == 75
     with pytest.raises(LakeError, match="there is no lake"):
-        write_report(tmp_path / "none", tmp_path / "none.html")
-    assert not (tmp_path / "none.html").exists()
+        write_report(tmp_path / "none", page)
+    assert not page.exists()
+
+
+def test_a_company_without_jobs(tmp_path: Path) -> None:
+    """A company that the lake does not know is a slip, not an empty page; one without jobs in a time has a page that says so."""
+    page = tmp_path / "report.html"
+    with pytest.raises(UsageError, match="there is no job of company 6f1f2c1e.*failure_rates") as caught:
+        write_report(SAMPLE, page, company_id="6F1F2C1E-8f5b-4a53-9f0a-0d3c6f0a7b11")
+    assert caught.value.code == 2
+    assert not page.exists()
+    known = connect(SAMPLE).sql("select min(company_id) from export_jobs").fetchall()[0][0]
+    write_report(SAMPLE, page, company_id=known, until=date(2020, 1, 1))
+    assert "holds no export job of this company in this time" in Page(page).text
 
 
 HOSTILE = "</bdi></td><script>alert(1)</script>\"'&lt;\x1b[31m\r\n\u202e\u2028\0 =1+1 \N{FIRE}"

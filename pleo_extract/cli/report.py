@@ -57,6 +57,7 @@ def report(
     """Put the answers of LAKE on one page: how many exports, how long, how often they fail and why.
 
     One HTML file without script that loads nothing: it can be sent, printed, and read on a phone. Days are UTC.
+    Where nothing was published yet there is no file: the command ends with 75.
     """
     from pleo_extract.report import write_report
 

@@ -45,13 +45,24 @@ class Answer:
 
 
 class Again(Exception):
-    """A failure that may pass: its kind, the error it is when it does not, and the wait the server asks for."""
+    """A failure that may pass: its kind, the error it is when it does not, and the wait the server asks for.
 
-    def __init__(self, kind: str, error: TryLater | PageError, wait: float | None = None) -> None:
+    `unreachable`: there was no connection at all.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        error: TryLater | PageError,
+        wait: float | None = None,
+        *,
+        unreachable: bool = False,
+    ) -> None:
         super().__init__(kind)
         self.kind = kind
         self.error = error
         self.wait = wait
+        self.unreachable = unreachable
 
 
 class Unauthorized(Exception):
@@ -144,4 +155,5 @@ def translate(exc: Exception, host: str) -> Again | ConfigurationError:
             f"the way to {host} cannot be used: {type(exc).__name__}: {escape(str(exc))}"
         )
     kind = "timeout" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__
-    return Again(kind, TryLater(f"no proper answer from {host}: {type(exc).__name__}: {escape(str(exc))}"))
+    error = TryLater(f"no proper answer from {host}: {type(exc).__name__}: {escape(str(exc))}")
+    return Again(kind, error, unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))

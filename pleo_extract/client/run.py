@@ -179,11 +179,14 @@ class Run:
 
     def warn_once(self, about: str, message: str) -> None:
         """Log a warning, the first of this run that is about this; a thousand pages are no thousand warnings."""
+        if self._is_first(about):
+            _log.warning("%s", message, extra={"run": self.name})
+
+    def _is_first(self, about: str) -> bool:
         with self.line.lock:
-            if about in self._warned:
-                return
+            known = about in self._warned
             self._warned.add(about)
-        _log.warning("%s", message, extra={"run": self.name})
+        return not known
 
     def _tell_wait(self, failure: Again, wait: float, since: float) -> None:
         """Log why there is a wait: as a warning once a request has been in trouble for long, the next after twice as long.
@@ -203,6 +206,18 @@ class Run:
             failure.error,
             often,
             span(wait),
+            extra={"run": self.name},
+        )
+
+    def _tell_unreachable(self, failure: Again, attempt: int) -> None:
+        """Log at once that there is no way to the server, and for how long it is tried: else a run looks as if it hung."""
+        patience = self.line.patience
+        waits = sum(backoff(number, 1.0, patience) for number in range(attempt, patience.attempts))
+        left = min(waits, self._end - self._clock.monotonic())
+        _log.warning(
+            "the server cannot be reached (%s); it is tried again for %s at most",
+            failure.error,
+            span(left),
             extra={"run": self.name},
         )
 
@@ -240,7 +255,10 @@ class Run:
                 f"{self._deadline:g} s. Come back in {span(wait)}"
             ) from failure.error.__cause__
         wait = min(wait, patience.longest_wait)
-        self._tell_wait(failure, wait, since)
+        if failure.unreachable and self._is_first("unreachable"):
+            self._tell_unreachable(failure, attempt)
+        else:
+            self._tell_wait(failure, wait, since)
         if failure.wait is not None:
             with self.line.lock:
                 self.line.window.pause(self._clock.monotonic(), wait)

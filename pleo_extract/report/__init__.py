@@ -65,7 +65,8 @@ def write_report(
 
     Raises:
         LakeError: there is no such lake, or it is broken.
-        UsageError: no UUID, an instant without a time zone, or a time that ends before it begins.
+        UsageError: no UUID, a company of which the lake has no job, an instant without a time zone, or a time that
+        ends before it begins. TryLater: nothing was published yet, or no job.
         StorageError: the file cannot be written.
     """
     first, last = read_bound(since, "since"), read_bound(until, "until")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from pleo_extract.errors import TryLater, UsageError
 from pleo_extract.extract import connect, read_status
 from pleo_extract.report.window import Window, choose_window
 from pleo_extract.warehouse import answer, translate_errors
@@ -29,6 +30,7 @@ select min(created_at), count(*) filter (where created_at >= coalesce($since, ti
     any_value((select as_of from snapshot))
 from export_jobs
 where (company_id = $company_id or $company_id is null) and (created_at < $until or $until is null)"""
+HAS_JOBS = "select count(*) > 0 from export_jobs where company_id = $company_id"
 RATES = "from failure_rates($grain, company_id := $company_id, since := $since, until := $until, per_company := false)"
 DURATIONS = """
 from duration_stats($grain, company_id := $company_id, since := $since, until := $until, per_company := false)
@@ -115,7 +117,7 @@ class Headline:
 class Figures:
     """What a report shows. The frames are answers of the macros they are named after, for the window.
 
-    `window` is None where there is no job at all; then the frames are empty and `headline` is None.
+    `window` is None where there is no job in the time asked for; then the frames are empty and `headline` is None.
     """
 
     status: LakeStatus
@@ -142,12 +144,22 @@ def ask_lake(
     """Ask one snapshot of a lake for all that a report shows.
 
     Raises:
-        LakeError: there is no such lake, or it is broken.
+        LakeError: there is no such lake, or it is broken. TryLater: it holds no job yet. UsageError: none of the company.
     """
     status = read_status(lake, **store)
+    if not status.rows:
+        what = "there is no job in" if status.snapshot else "nothing was published yet in"
+        raise TryLater(
+            f"{what} {lake}, so there is nothing to report; a dump fills it: pleo-extract dump {lake}"
+        )
     con = connect(lake, status.snapshot or None, **store)
     try:
         ask = _Asker(con, {"company_id": company_id, "since": since, "until": until})
+        if company_id is not None and not ask(HAS_JOBS).item():
+            raise UsageError(
+                f"there is no job of company {company_id} in {lake}; those that it has jobs of: "
+                f"pleo-extract sql --lake {lake} \"from failure_rates('all')\""
+            )
         names = {row["id"]: row["name"] for row in ask("from companies").iter_rows(named=True)}
         first, jobs, now = ask(FIRST).row(0)
         if not jobs:

@@ -71,7 +71,7 @@ def _head(figures: Figures) -> str:
 
 
 def _fresh(status: LakeStatus) -> str:
-    return f"data as of {moment(status.made_at)}" if status.made_at else "nothing was published yet"
+    return f"data as of {moment(status.made_at)}"
 
 
 def _warnings(status: LakeStatus) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The sample's report; one of long names and hostile text; and one of an empty lake."""
+    """The sample's report; one of long names and hostile text; and one of a time without jobs."""
     folder = tmp_path_factory.mktemp("reports")
     rows = [
         job(
@@ -66,9 +66,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     lakes = {
         "sample": SAMPLE,
         "hostile": make_lake(folder / "hostile", rows, NOW, {A: "W" * 70 + HOSTILE, "x" * 36: "Other"}),
-        "empty": make_lake(folder / "empty", [], NOW - timedelta(days=1)),
     }
-    return {name: write_report(lake, folder / f"{name}.html") for name, lake in lakes.items()}
+    written = {name: write_report(lake, folder / f"{name}.html") for name, lake in lakes.items()}
+    return written | {"empty": write_report(SAMPLE, folder / "empty.html", until=date(2000, 1, 1))}
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
