@@ -34,6 +34,7 @@ TABLE = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 WHAT_TO_DO = {
     0: ("done", "nothing"),
+    1: ("a defect of pleo-extract, with a traceback", "report it"),
     2: ("usage", "correct the command; nothing was sent or written"),
     65: ("bad data, or a lake that is not as it was written", "look: the message names rows or files"),
     69: ("another run holds the lake", "nothing: that run is doing the work"),
@@ -83,11 +84,11 @@ def exit_codes() -> Iterator[str]:
         code: [
             name
             for name in errors.__all__
-            if getattr(errors, name) in classes and getattr(errors, name).code == code
+            if getattr(errors, name) in classes and getattr(errors, name).code == code != 1
         ]
         for code in WHAT_TO_DO
     }
-    unknown = {each.code for each in classes if issubclass(each, errors.PleoExtractError)} - {1, *WHAT_TO_DO}
+    unknown = {each.code for each in classes if issubclass(each, errors.PleoExtractError)} - WHAT_TO_DO.keys()
     assert not unknown, f"say what to do about the exit codes {unknown}"
     rows = (
         (str(code), meaning, ", ".join(f"`{name}`" for name in found[code]), advice)

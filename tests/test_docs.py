@@ -21,7 +21,8 @@ import click
 import pytest
 
 import pleo_extract
-from pleo_extract.cli import group
+from pleo_extract.cli import INTERRUPTED, TERMINATED, group
+from pleo_extract.errors import PleoExtractError
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 from pleo_extract.sandbox.kinds import KINDS
 
@@ -160,6 +161,23 @@ def test_every_environment_variable_is_listed() -> None:
     }
     assert set(re.findall(r"^\| `(PLEO_[A-Z_]+)`", README, re.MULTILINE)) == used
     assert set(re.findall(r"\bPLEO_[A-Z_]+\b", str(group.epilog))) == used
+
+
+def test_every_exit_code_is_listed() -> None:
+    """The README's table, the first page of help and the code have the same codes; the recipes name no other."""
+    errors_of_ours = [PleoExtractError]
+    for error in errors_of_ours:
+        errors_of_ours += error.__subclasses__()
+    ends = {error.code for error in errors_of_ours} | {0, INTERRUPTED, TERMINATED, click.UsageError.exit_code}
+    table = README.partition("<!-- generated: exit_codes -->")[2].partition("<!-- end -->")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == ends
+    assert {
+        int(code) for code in re.findall(r"(?:^|  )(\d+) ", str(group.epilog).partition("Exit codes")[2])
+    } == ends
+    recipes = (ROOT / "docs/scheduling.md").read_text(encoding="utf-8")
+    named = re.findall(r"(?:SuccessExitStatus=|skip_on_exit_code=|ends? (?:at once )?with )([\d ]+)", recipes)
+    codes = {int(code) for found in named for code in found.split()}
+    assert {69, 75} <= codes <= ends
 
 
 def test_promises_name_tests_that_exist() -> None:

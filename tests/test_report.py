@@ -350,7 +350,7 @@ def test_no_snapshot_and_no_lake(tmp_path: Path) -> None:
 def test_a_company_without_jobs(tmp_path: Path) -> None:
     """A company that the lake does not know is a slip, not an empty page; one without jobs in a time has a page that says so."""
     page = tmp_path / "report.html"
-    with pytest.raises(UsageError, match="there is no job of company 6f1f2c1e.*failure_rates") as caught:
+    with pytest.raises(UsageError, match=r"there is no job of company 6f1f2c1e.*failure_rates") as caught:
         write_report(SAMPLE, page, company_id="6F1F2C1E-8f5b-4a53-9f0a-0d3c6f0a7b11")
     assert caught.value.code == 2
     assert not page.exists()

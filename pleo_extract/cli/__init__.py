@@ -42,10 +42,10 @@ Also read: PLEO_BASE_URL, PLEO_COMPANY_ID.
 
 \b
 Exit codes:
-   0 done              74 disk                    78 configuration
+   0 done              69 lake is held            77 credentials
+   1 a defect          74 disk                    78 configuration
    2 usage             75 try again later        130 interrupted
   65 bad data or lake  76 server broke contract  143 terminated
-  69 lake is held      77 credentials
 """
 
 
