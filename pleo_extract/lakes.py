@@ -103,8 +103,8 @@ class Lake(Protocol):
 
 
 def is_delta(lake: str | Path) -> bool:
-    """Whether this is a Delta table by its address or by what lies there."""
-    return "://" in str(lake) or (Path(lake) / "_delta_log").is_dir()
+    """Whether this is a Delta table by its address or by what lies there: a log, or what a first run has begun."""
+    return "://" in str(lake) or any((Path(lake) / name).is_dir() for name in ("_delta_log", "_pleo_extract"))
 
 
 def open_lake(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,9 @@ from pleo_extract.errors import (
     CredentialsError,
     LakeError,
     LakeLocked,
+    NoLake,
     PleoExtractError,
+    RequestsExceeded,
     TryLater,
     UsageError,
 )
@@ -336,6 +339,29 @@ def test_f46_whether_it_is_committed_cannot_be_known(home: Home, monkeypatch: py
     assert home.is_right(), "it had got through, and its files are there"
     assert home.dump().code == 0
     assert home.is_right()
+
+
+def test_a_first_dump_that_is_not_finished_is_a_lake(home: Home) -> None:
+    """As a folder of Parquet: no jobs yet, how the last run ended and that what it fetched is kept; the next goes on."""
+    with pytest.raises(RequestsExceeded):
+        home.dump(max_requests=2)
+    status = read_status(home.path)
+    assert (status.snapshot, status.rows) == (0, 0)
+    assert status.last_run is not None
+    assert (status.last_run.code, "what was fetched is kept" in str(status.last_run.error)) == (75, True)
+    assert scan_lake(home.path).collect().height == 0
+    assert verify_lake(home.path).ok
+    with connect(home.path) as con:
+        assert con.sql("select count(*) from export_jobs").fetchall() == [(0,)]
+    with home.client() as client:
+        assert plan_dump(home.path, client=client).known == 0
+        receipt = dump_export_jobs(home.path, client=client)
+    assert (receipt.resumed, receipt.snapshot) == (True, 1)
+    assert home.is_right()
+    shutil.rmtree(home.path / "_delta_log")
+    for read in (scan_lake, read_status, verify_lake):
+        with pytest.raises(NoLake):
+            read(home.path)
 
 
 def test_f43_damaged_and_lost_files(home: Home) -> None:

@@ -109,8 +109,8 @@ class DeltaLake:
 
     def open(self, as_of: datetime | int | None = None) -> Opened | None:
         """See `Lake`."""
-        table = Table(self._address, as_of)
-        if not table.version and not table.manifest.files:
+        table = self._read(as_of)
+        if table is None or (not table.version and not table.manifest.files):
             return None
         files = place_files(table, table.manifest.files)
         return Opened(self._overlaid(table), files)
@@ -122,7 +122,9 @@ class DeltaLake:
 
     def verify(self) -> Verification:
         """See `Lake`."""
-        table = Table(self._address)
+        table = self._read()
+        if table is None:
+            return Verification(0, 0, 0, ())
         problems: list[str] = []
         for entry in table.manifest.files:
             problems += self._check_file(table, entry)
@@ -227,6 +229,21 @@ class DeltaLake:
         except PleoExtractError as exc:
             _log.warning("%s", exc)
         remove_stale(self._table(), manifest.files)
+
+    def _read(self, as_of: datetime | int | None = None) -> Table | None:
+        """The table; None where a run has begun it that published nothing yet, as far as this machine knows.
+
+        Raises:
+            NoLake: there is none, or no longer.
+        """
+        try:
+            return Table(self._address, as_of)
+        except NoLake:
+            last = self.last_run()
+            was_there = last is not None and last.receipt.get("snapshot")
+            if as_of is not None or was_there or not any((self._address.home / "runs").glob("*")):
+                raise
+            return None
 
     def _table(self) -> Table:
         assert self._base is not None, "exists and publish open it"
