@@ -515,6 +515,27 @@ def test_f43_a_missing_or_short_file_is_found_before_anything_is_asked(
     assert sandbox.requests == []
 
 
+@pytest.mark.parametrize("other", [{"jobs": 3_000}, {"jobs": 5_000, "seed": 9}, {"jobs": 900, "seed": 3}])
+def test_f21_a_lake_of_another_world(
+    other: dict[str, int], refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
+) -> None:
+    """A server that holds other jobs than when the lake was made: 76, the lake as it was, and what to do is said.
+
+    A world of the same seed has jobs of the same ids at other times: to accept that would make them twice.
+    """
+    refresh(make_sandbox(jobs=2_000))
+    before = scan_lake(tmp_path).collect()
+    with pytest.raises(ContractError, match=r"nothing was published. .* dump that to a folder of its own"):
+        refresh(make_sandbox(**other))
+    assert scan_lake(tmp_path).collect().equals(before)
+    if "seed" in other:
+        refresh(make_sandbox(**other), accept_vanished=True)
+    else:
+        with pytest.raises(ContractError, match="with another created_at"):
+            refresh(make_sandbox(**other), accept_vanished=True)
+    assert verify_lake(tmp_path).ok
+
+
 def test_a_newer_lake_is_refused(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:

@@ -28,6 +28,9 @@ MANY_VANISHED: Final = 100
 """Above this many vanished jobs, and above 1 % of all, the server is not believed without confirmation."""
 
 
+OTHER_DATA: Final = "If the server holds other data now (another account, a sandbox started anew), dump that to a folder of its own"
+
+
 def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Account:
     """Walk the whole list into staging, twice where the counts ask for it; returns the account's new state.
 
@@ -112,12 +115,19 @@ def _find_vanished(task: Task, *, accept_vanished: bool) -> set[JobKey]:
         return unmet
     _pass(task, "confirm")
     unmet = _unmet(task)
+    if moved := _find_staged(task, unmet):
+        task.staging.clear()
+        raise ContractError(
+            f"{len(moved)} job(s) of the lake are listed with another created_at, {min(moved)[1]} among them, and a job's "
+            f"never changes; nothing was published. {OTHER_DATA}"
+        )
     drop = len(unmet - known)
     if drop > max(MANY_VANISHED, task.before.full_jobs // 100) and not accept_vanished:
         task.staging.clear()
         raise ContractError(
             f"{drop} jobs that the lake has are no longer listed by the server, of {task.before.full_jobs} at the last "
-            "full walk. If that is right, run again with --accept-vanished; nothing was published"
+            f"full walk; nothing was published. {OTHER_DATA}. If it is the same and these jobs are gone for good, run "
+            "again with --accept-vanished"
         )
     return unmet
 
@@ -132,3 +142,10 @@ def _unmet(task: Task) -> set[JobKey]:
         unmet |= {(company, name) for company, name in lake.join(met, on=KEY, how="anti").iter_rows()}
     rejected = set(task.staging.names)
     return {(company, name) for company, name in unmet if f"{company}/{name}" not in rejected}
+
+
+def _find_staged(task: Task, jobs: set[JobKey]) -> set[JobKey]:
+    """Which of these jobs are staged, in whatever month."""
+    wanted = pl.DataFrame(sorted(jobs), schema=dict.fromkeys(KEY, pl.String), orient="row")
+    frames = (frame.select(KEY) for month in task.staging.months() for frame in task.staging.read(month))
+    return {(c, name) for frame in frames for c, name in frame.join(wanted, on=KEY, how="semi").iter_rows()}
