@@ -17,6 +17,7 @@ test: .venv/test.stamp
 check: .venv/test.stamp
 	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 	$(BIN)/python tests/benchmarks/guard.py
+	$(BIN)/python tests/benchmarks/accounts.py --guard
 	.ci/contract
 	.ci/browser
 	.ci/spark

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import Client, Run, Waits
     from pleo_extract.lake import Layout, Manifest
+    from pleo_extract.lake.staging import Left
     from pleo_extract.lakes import Lake
 
 __all__ = ["AccountDump", "How", "name_account"]
@@ -64,6 +65,7 @@ class AccountDump:
         key: the account's name in the manifest. receipt: what this run can say about it, filled as it goes.
         staging, state: its rows and what the manifest will say about it, once they may be published; else None.
         error: why they may not be, or what there is to complain of although they may.
+        run: while it is read. left: what earlier runs staged, where that was looked for once for all accounts.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class AccountDump:
         self.name = name
         self.receipt = Receipt(account=key, name=name)
         self.run: Run | None = None
+        self.left: Left | None = None
         self.staging: Staging | None = None
         self.state: Account | None = None
         self.error: PleoExtractError | None = None
@@ -106,6 +109,12 @@ class AccountDump:
         finally:
             if self.run is not None:
                 self.receipt.count_run(self.run)
+                self.run = None  # each of thousands would keep its client, pace and credential
+
+    def forget_trace(self) -> None:
+        """Of thousands of companies, each that fails would keep what was at hand where it failed."""
+        if self.error is not None:
+            self.error.__traceback__ = self.error.__cause__ = self.error.__context__ = None
 
     def _read(
         self,
@@ -148,9 +157,11 @@ class AccountDump:
 
     def _open_staging(self, layout: Layout, header: Header) -> Staging:
         """What an earlier run left, or a new one; a refresh that was cut short does not stand in for a full walk."""
-        left = Staging.resume(layout.staging, self.key, base=header.base, now=header.started_at)
+        left = Staging.resume(
+            layout.staging, self.key, base=header.base, now=header.started_at, left=self.left
+        )
         if left is None or (left.mode == "refresh" and header.mode == "full"):
-            return Staging.start(layout.staging, self.key, header)
+            return Staging.start(layout.staging, self.key, header, left=self.left)
         _log.info(
             "%s: going on with %d staged batches of run %s",
             self.key,

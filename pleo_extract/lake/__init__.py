@@ -13,7 +13,7 @@ from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.opening import Opened, open_snapshot, require_files
 from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
-from pleo_extract.lake.staging import Header, Staging, name_run
+from pleo_extract.lake.staging import Header, Staging, find_left, name_run
 from pleo_extract.lazy import attach
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ __all__ = [
     "Verification",
     "check_rows",
     "commit",
+    "find_left",
     "finish_first",
     "has_columns",
     "hold_lock",

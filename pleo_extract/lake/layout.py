@@ -186,9 +186,7 @@ class Layout:
         if isinstance(as_of, datetime):
             if as_of.tzinfo is None:
                 raise UsageError("as_of has no time zone; say which, for example datetime.now(UTC)")
-            numbers = [
-                n for n in numbers if self.manifest_file(n).exists() and self.manifest(n).made_at <= as_of
-            ]
+            numbers = [n for n in numbers if self.manifest_file(n).exists() and self.made_at(n) <= as_of]
         elif as_of not in numbers:
             raise UsageError(f"snapshot {as_of} is not kept in {self.root}; there are {numbers}")
         if not numbers:
@@ -217,6 +215,18 @@ class Layout:
         if manifest.snapshot != number:
             raise LakeError(f"{path} is broken (it is of snapshot {manifest.snapshot}); run repair")
         return manifest
+
+    def made_at(self, number: int) -> datetime:
+        """When a snapshot was published (UTC): all that is read of its manifest, which may tell of many accounts.
+
+        Raises:
+            LakeError: the manifest is missing or broken.
+        """
+        path = self.manifest_file(number)
+        try:
+            return msgspec.json.decode(disk.read_file(path), type=_Made).made_at.astimezone(UTC)
+        except msgspec.DecodeError as exc:
+            raise LakeError(f"{path} is broken ({exc}); run repair") from exc
 
     def require_room(self) -> None:
         """Refuse to make a lake where it can hardly be meant to be: among other files.
@@ -279,3 +289,7 @@ def refuse_newer(data: bytes, path: Path) -> None:
 
 class _Version(msgspec.Struct):
     format: int
+
+
+class _Made(msgspec.Struct):
+    made_at: datetime

@@ -35,6 +35,8 @@ RUN: Final = 20_000
 """Staged rows of a larger month that are sorted at once, before its pieces are merged."""
 RECORD_BATCH: Final = 5_000
 """Rows that are read at once, at least, of those that were sorted."""
+ENOUGH: Final = 1_000
+"""Staged rows in a frame, at least: of thousands of companies, many have staged a few only."""
 FEW: Final = 2_000
 """Staged rows of a month that are looked up one by one."""
 _DAY: Final = pl.col("created_at").dt.date().alias("day")
@@ -142,7 +144,9 @@ class Merge:
         return merge_rows(*frames) if frames else _nothing()
 
     def _staged(self, month: str) -> Iterator[pl.DataFrame]:
-        return (frame for staging in self._fresh.get(month, ()) for frame in staging.read(month))
+        return _gather(
+            (frame for staging in self._fresh.get(month, ()) for frame in staging.read(month)), ENOUGH
+        )
 
     @contextmanager
     def _sort_staged(self, month: str) -> Iterator[list[pl.LazyFrame]]:
@@ -151,9 +155,9 @@ class Merge:
         disk.make_folder(folder, private=True)
         try:
             paths: list[Path] = []
-            for frames in _gather(self._staged(month)):
+            for rows in _gather(self._staged(month), RUN):
                 paths.append(folder / f"{len(paths)}.arrow")
-                _write_sorted(paths[-1], frames)
+                _write_sorted(paths[-1], rows)
             yield [pl.scan_ipc(path, glob=False) for path in paths]
         finally:
             disk.remove_tree(folder)
@@ -174,23 +178,30 @@ def _nothing() -> pl.DataFrame:
     return pl.DataFrame(schema=POLARS_SCHEMA)
 
 
-def _gather(frames: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
-    """As many at a time as are sorted at once."""
+def _gather(frames: Iterator[pl.DataFrame], enough: int) -> Iterator[pl.DataFrame]:
+    """The same rows in fewer frames, of so many rows at least: a frame of few takes more memory than its rows."""
     held: list[pl.DataFrame] = []
+    rows = 0
     for frame in frames:
         held.append(frame)
-        if sum(each.height for each in held) >= RUN:
-            yield held
-            held = []
+        rows += frame.height
+        if rows >= enough:
+            yield _join(held)
+            held, rows = [], 0
     if held:
-        yield held
+        yield _join(held)
 
 
-def _write_sorted(path: Path, frames: list[pl.DataFrame]) -> None:
+def _join(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    return frames[0] if len(frames) == 1 else pl.concat(frames, rechunk=True)
+
+
+def _write_sorted(path: Path, rows: pl.DataFrame) -> None:
     """These rows in a file's order; those of one job at one instant stay in the order given."""
     buffer = io.BytesIO()
-    rows = pl.concat(frames).sort(FILE_ORDER, maintain_order=True)
-    rows.write_ipc(buffer, compression="uncompressed", record_batch_size=RECORD_BATCH)
+    rows.sort(FILE_ORDER, maintain_order=True).write_ipc(
+        buffer, compression="uncompressed", record_batch_size=RECORD_BATCH
+    )
     disk.write_scratch(path, buffer.getbuffer())
 
 

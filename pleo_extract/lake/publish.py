@@ -217,7 +217,7 @@ def prune(
         if number != current and now - replaced_at >= keep:
             gone.add(number)
         with suppress(LakeError):  # a broken manifest does not say when: no earlier than its successor
-            replaced_at = layout.manifest(number).made_at
+            replaced_at = layout.made_at(number)
     for number in sorted(gone):
         _discard(layout, number)
     return sorted(gone)

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
     from pleo_extract.decode import Rejected
 
-__all__ = ["RESUME_WITHIN", "Batch", "Staging", "name_run"]
+    Left = Mapping[str, Sequence[Path]]
+    """Folders that earlier runs left, by what binds them."""
+
+__all__ = ["RESUME_WITHIN", "Batch", "Header", "Staging", "find_left", "name_run"]
 
 RESUME_WITHIN: Final = timedelta(hours=6)
 """How old staged pages may be and still be gone on with; cursors expire."""
@@ -85,11 +88,11 @@ class Staging:
         self._number = len(self.batches)
 
     @classmethod
-    def start(cls, staging: Path, binding: str, header: Header) -> Staging:
-        """A new, empty one, in place of any of that binding."""
+    def start(cls, staging: Path, binding: str, header: Header, *, left: Left | None = None) -> Staging:
+        """A new, empty one, in place of any of that binding; `left` is what `find_left` has found."""
         disk.make_folder(staging, private=True)
-        for left in _folders(staging, binding):
-            disk.remove_tree(left)
+        for folder in _choose(find_left(staging) if left is None else left, binding):
+            disk.remove_tree(folder)
         folder = _new_folder(staging, binding)
         disk.make_folder(folder, private=True)
         disk.write_file(folder / "run.json", msgspec.json.encode(header), private=True)
@@ -97,17 +100,19 @@ class Staging:
         return cls(folder, header)
 
     @classmethod
-    def resume(cls, staging: Path, binding: str, *, base: int, now: datetime) -> Staging | None:
+    def resume(
+        cls, staging: Path, binding: str, *, base: int, now: datetime, left: Left | None = None
+    ) -> Staging | None:
         """What an earlier run of this binding left, if it is young enough and began from the same snapshot."""
-        for left in _folders(staging, binding):
-            header = _read_header(left)
+        for found in _choose(find_left(staging) if left is None else left, binding):
+            header = _read_header(found)
             if header is None or header.base != base:
                 continue
             if not timedelta(0) <= now - header.started_at <= RESUME_WITHIN:
                 continue
-            if batches := _read_journal(left):
+            if batches := _read_journal(found):
                 folder = _new_folder(staging, binding)
-                disk.rename(left, folder)
+                disk.rename(found, folder)
                 disk.sync_folder(staging)
                 _mend_journal(folder, batches)
                 return cls(folder, header, batches)
@@ -216,9 +221,16 @@ def _new_folder(staging: Path, binding: str) -> Path:
     return staging / f"{_name_binding(binding)}-{secrets.token_hex(4)}"
 
 
-def _folders(staging: Path, binding: str) -> list[Path]:
-    """What there is of this binding, a link or a file in its place included."""
-    return sorted(staging.glob(f"{_name_binding(binding)}-*"))
+def find_left(staging: Path) -> Left:
+    """What there is of each binding, a link or a file in its place included; looked for once for many accounts."""
+    left: dict[str, list[Path]] = {}
+    for path in sorted(staging.iterdir()) if staging.is_dir() else ():
+        left.setdefault(path.name.partition("-")[0], []).append(path)
+    return left
+
+
+def _choose(left: Left, binding: str) -> Sequence[Path]:
+    return left.get(_name_binding(binding), ())
 
 
 def _read_header(folder: Path) -> Header | None:

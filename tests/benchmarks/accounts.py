@@ -1,85 +1,160 @@
 """Ten thousand companies with a key each in one process: memory, connections, and what one failure costs.
 
     python tests/benchmarks/accounts.py [--companies 10000] [--jobs 50000]
+    python tests/benchmarks/accounts.py --guard
 
-Every twentieth company is refused. All others must be in the lake, and the exit code must say that some are not.
+Every twentieth company is refused, and every twentieth request answered with 503. The first dump is told to stop when
+half the companies are read; the next goes on from there. All companies but the refused must then be in the lake, with
+each job once, the exit code must say that some are not, and no process may have had more than 64 files open or 8
+connections. `--guard`, for CI: the same with few companies, and a bound of how peak memory grows with their number.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 from measure import KEY, Cost, count, measure, serve, table
 from server import company
 
-REFUSED = 0.05
+if TYPE_CHECKING:
+    from measure import Server
+
+REFUSED: Final = 20
+"""Of so many companies, and of so many requests, one."""
+CONNECTIONS: Final = 8
+FILES: Final = 64
 HEAD = ("", "companies", "published", "requests", "connections", "CPU s", "wall s", "peak MB", "exit code")
+FEW, MANY = 200, 1_000
+GROWTH: Final = 1.25
+"""How much more memory MANY companies may take than FEW."""
 
 
-def write_accounts(path: Path, url: str, companies: int) -> None:
-    """The accounts file."""
-    entries = (
-        f'[[account]]\nname = "Company {n}"\ncompany_id = "{company(n)}"\napi_key_env = "KEY_{n % 100}"\nrate = 1000000\n'
-        for n in range(companies)
-    )
-    path.write_text(f'base_url = "{url}"\n\n' + "\n".join(entries), encoding="utf-8")
+@dataclass(frozen=True)
+class Ground:
+    """The companies, their keys, where they are dumped to, and by what environment."""
 
+    companies: int
+    jobs: int
+    folder: Path
 
-def dump(accounts: Path, lake: Path, *more: str) -> tuple[Cost, int]:
-    """One dump of all, and how it ended."""
-    command = [
-        sys.executable,
-        "-m",
-        "pleo_extract",
-        "dump",
-        str(lake),
-        "--accounts",
-        str(accounts),
-        "--quiet",
-        *more,
-    ]
-    code = lake.parent / "code"
-    keys = {f"KEY_{n}": f"{KEY}_{n}" for n in range(100)}
-    cost = measure(["/bin/sh", "-c", f'"$@" 2> /dev/null; echo $? > {code}', "sh", *command], keys)
-    return cost, int(code.read_text(encoding="ascii"))
+    @property
+    def lake(self) -> Path:
+        """The lake of all."""
+        return self.folder / "lake"
+
+    def write_accounts(self, url: str) -> None:
+        """The accounts file."""
+        entries = (
+            f'[[account]]\nname = "Company {n}"\ncompany_id = "{company(n)}"\napi_key_env = "KEY_{n}"\n'
+            for n in range(self.companies)
+        )
+        text = f'base_url = "{url}"\n\n' + "\n".join(entries)
+        (self.folder / "accounts.toml").write_text(text, encoding="utf-8")
+
+    def command(self) -> list[str]:
+        """One dump of all, which may open so many files; its exit code goes to a file."""
+        words = [
+            "-m",
+            "pleo_extract",
+            "dump",
+            str(self.lake),
+            "--accounts",
+            str(self.folder / "accounts.toml"),
+        ]
+        shell = f'ulimit -n {FILES}; "$@" 2> {self.folder / "errors"}; echo $? > {self.folder / "code"}'
+        return ["/bin/sh", "-c", shell, "sh", sys.executable, *words, "--quiet"]
+
+    def environment(self) -> dict[str, str]:
+        """A key for each company, and a cache of its own."""
+        keys = {f"KEY_{n}": f"{KEY}_{n}" for n in range(self.companies)}
+        return {**keys, "XDG_CACHE_HOME": str(self.folder)}
+
+    def dump(self) -> tuple[Cost, int]:
+        """A dump to its end, and how it ended."""
+        cost = measure(self.command(), self.environment())
+        return cost, int((self.folder / "code").read_text(encoding="ascii"))
+
+    def begin(self, server: Server) -> None:
+        """A dump that is told to stop when the server has answered for half of the companies."""
+        command = self.command()[4:]  # without the shell, so that the signal reaches it
+        with subprocess.Popen(
+            command, env=os.environ | self.environment(), stderr=subprocess.DEVNULL
+        ) as process:
+            while server.ask("/seen")["requests"] < self.companies // 2 and process.poll() is None:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+        assert process.returncode == 128 + signal.SIGTERM, process.returncode
+        assert not (self.lake / "current").exists(), "half of the companies were published"
+
+    def check(self) -> int:
+        """Every job of every company that is not refused is there once; how many companies that are."""
+        published = pl.scan_parquet(f"{self.lake}/current/*/*.parquet", hive_partitioning=False)
+        jobs, different, companies = (
+            published.select(
+                pl.len(), different=pl.col("id").n_unique(), companies=pl.col("company_id").n_unique()
+            )
+            .collect()
+            .row(0)
+        )
+        expected = sum((n % self.companies + 1) % REFUSED != 0 for n in range(self.jobs))
+        assert jobs == different == expected, (jobs, different, expected)
+        return int(companies)
 
 
 def run(companies: int, jobs: int) -> list[list[object]]:
-    """A row for the first dump and one for the next."""
+    """A row for the dump that goes on with one that was stopped, and one for the next."""
     rows: list[list[object]] = []
-    with (
-        serve(jobs, "--companies", str(companies), "--refuse", str(REFUSED)) as server,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        accounts, lake = Path(folder, "accounts.toml"), Path(folder, "lake")
-        write_accounts(accounts, server.url, companies)
-        before = 0
-        for name in ("first dump", "nothing new"):
-            cost, code = dump(accounts, lake)
+    share = str(1 / REFUSED)
+    asked = ["--companies", str(companies), "--refuse", share, "--flaky", share, "--keys", KEY]
+    with serve(jobs, *asked) as server, tempfile.TemporaryDirectory() as folder:
+        ground = Ground(companies, jobs, Path(folder))
+        ground.write_accounts(server.url)
+        ground.begin(server)
+        before = server.ask("/seen")["requests"]
+        for name in ("the other half", "nothing new"):
+            cost, code = ground.dump()
             seen = server.ask("/seen")
-            published = pl.scan_parquet(f"{lake}/current/*/*.parquet", hive_partitioning=False)
-            found = published.select(pl.col("company_id").n_unique(), jobs=pl.len()).collect().row(0)
-            assert found[1] == sum(n % companies + 1 and (n % companies + 1) % 20 != 0 for n in range(jobs))
             rows.append(
-                [name, count(companies), count(found[0]), count(seen["requests"] - before), seen["connections"],
+                [name, count(companies), count(ground.check()), count(seen["requests"] - before), seen["connections"],
                  cost.cpu, cost.wall, cost.peak, code]
             )  # fmt: skip
             before = seen["requests"]
+            assert code == 77, (ground.folder / "errors").read_text()[-2000:]
+            assert seen["connections"] <= CONNECTIONS, seen
     return rows
 
 
-def main() -> None:
+def guard() -> int:
+    """Few companies and many; whether memory grows no more than it may."""
+    few, many = (run(companies, 5 * companies) for companies in (FEW, MANY))
+    print(table(HEAD, few + many))
+    growths = [float(str(more[7])) / float(str(less[7])) for less, more in zip(few, many, strict=True)]
+    print(f"peak memory of {MANY:,} / of {FEW:,} companies: {max(growths):.2f}, bound {GROWTH}")
+    return int(max(growths) > GROWTH)
+
+
+def main() -> int:
     """Run, print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--companies", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=50_000)
+    parser.add_argument("--guard", action="store_true")
     asked = parser.parse_args()
+    if asked.guard:
+        return guard()
     print(table(HEAD, run(asked.companies, asked.jobs)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,11 +1,13 @@
 """A list of export jobs made by formula, served as fast as Python can: what all contenders read.
 
-    python tests/benchmarks/server.py --jobs 100000 [--companies 20] [--latency-ms 50] [--rate 500] [--refuse 0.05] [--days 1095]
+    python tests/benchmarks/server.py --jobs 100000 [--companies 20] [--latency-ms 50] [--rate 500] [--refuse 0.05] [--flaky 0.05]
+        [--keys PREFIX] [--days 1095]
 
 It keeps the part of the contract that the contenders use: `limit` (100 at most), `after`, `offset`, `company_id`,
 sorting by createdAt and id both ways, `statuses` of open jobs, the echo. Job `n` is the same at every run: created
 `n` steps after the first, over three years, or so many days; the last 40 are open. `rate`: more requests than that in any 60 seconds
-are answered with 429; `refuse`: that share of the companies with 403. `/grow?new=150&ended=40` adds jobs and ends open ones; `/seen` tells the number of requests,
+are answered with 429; `refuse`: that share of the companies with 403; `flaky`: that share of the requests with 503; `keys`: only with the
+key `PREFIX_n` company `n` may be asked for, else 401. `/grow?new=150&ended=40` adds jobs and ends open ones; `/seen` tells the number of requests,
 the most within 60 seconds, and the most connections at once.
 """
 
@@ -13,9 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import socketserver
 import threading
 import time
+from base64 import b64encode
 from collections import deque
 from datetime import datetime, timedelta
 from functools import partial
@@ -112,26 +116,46 @@ class Jobs:
 class _Gate:
     """Counts requests and connections, and refuses requests beyond the rate, and those of some companies."""
 
-    def __init__(self, rate: int | None, refused: float) -> None:
+    def __init__(self, rate: int | None, refused: float, flaky: float = 0, keys: str = "") -> None:
         self.requests = 0
         self.most = 0
-        self.connections = 0
         self.most_connections = 0
+        self._connections: set[socket.socket] = set()
         self._rate = rate
         self._refused = refused
+        self._flaky = flaky
+        self._keys = keys
         self._recent: deque[float] = deque()
         self._lock = threading.Lock()
 
-    def connect(self, number: int) -> None:
-        """A connection more, or one less."""
+    def meet(self, connection: socket.socket) -> None:
+        """A request on this connection: count those that the other side has open."""
         with self._lock:
-            self.connections += number
-            self.most_connections = max(self.most_connections, self.connections)
+            if connection not in self._connections:
+                self._connections.add(connection)
+                found = sum(not _is_closed(each) for each in self._connections)
+                self.most_connections = max(self.most_connections, found)
+
+    def leave(self, connection: socket.socket) -> None:
+        """A connection is closed here."""
+        with self._lock:
+            self._connections.discard(connection)
 
     def is_refused(self, asked: dict[str, list[str]]) -> bool:
         """Whether it is for a company that the credential may not see: every twentieth, at 0.05."""
         number = int(asked.get("company_id", ["1"])[0][:8], 16)
         return self._refused > 0 and number % round(1 / self._refused) == 0
+
+    def is_known(self, asked: dict[str, list[str]], head: bytes) -> bool:
+        """Whether the key is that of the company."""
+        if not self._keys:
+            return True
+        number = int(asked["company_id"][0][:8], 16) - 1
+        return b64encode(f"{self._keys}_{number}:".encode()) in head
+
+    def is_down(self) -> bool:
+        """Whether this request fails: every twentieth, at 0.05."""
+        return self._flaky > 0 and self.requests % round(1 / self._flaky) == 0
 
     def let_in(self) -> bool:
         """Whether the rate allows one more."""
@@ -147,6 +171,16 @@ class _Gate:
         return True
 
 
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed it, though this one has not come to see that."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 class _Handler(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
 
@@ -155,28 +189,33 @@ class _Handler(socketserver.StreamRequestHandler):
         super().__init__(*args)  # type: ignore[arg-type]
 
     def handle(self) -> None:
-        self._gate.connect(1)
         try:
             self._serve()
         finally:
-            self._gate.connect(-1)
+            self._gate.leave(self.connection)
 
     def _serve(self) -> None:
         while head := self.rfile.readline():
-            while self.rfile.readline() not in (b"\r\n", b"\n", b""):
-                pass
-            self.wfile.write(self._answer(head.split(b" ")[1].decode("ascii")))
+            more = []
+            while (line := self.rfile.readline()) not in (b"\r\n", b"\n", b""):
+                more.append(line)
+            self.wfile.write(self._answer(head.split(b" ")[1].decode("ascii"), b"".join(more)))
 
-    def _answer(self, target: str) -> bytes:
+    def _answer(self, target: str, head: bytes) -> bytes:
         path, asked = urlsplit(target).path, parse_qs(urlsplit(target).query)
         status, more = "200 OK", ""
         if path.endswith("/v3/export-jobs"):
+            self._gate.meet(self.connection)
             if self._latency:
                 time.sleep(self._latency)
             if self._gate.is_refused(asked):
                 status, body = "403 Forbidden", b"{}"
+            elif not self._gate.is_known(asked, head):
+                status, body = "401 Unauthorized", b"{}"
             elif self._gate.let_in():
                 body = self._jobs.page(asked)
+                if self._gate.is_down():
+                    status, body = "503 Service Unavailable", b"{}"
             else:
                 status, body, more = "429 Too Many Requests", b"{}", "Retry-After: 1\r\n"
         elif path == "/grow":
@@ -185,8 +224,8 @@ class _Handler(socketserver.StreamRequestHandler):
         else:
             seen = {"requests": self._gate.requests, "most": self._gate.most}
             body = json.dumps({**seen, "connections": self._gate.most_connections}).encode()
-        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}\r\n\r\n"
-        return head.encode() + body
+        start = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+        return start.encode() + body
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -203,9 +242,12 @@ def main() -> None:
     parser.add_argument("--rate", type=int)
     parser.add_argument("--companies", type=int, default=20)
     parser.add_argument("--refuse", type=float, default=0)
+    parser.add_argument("--flaky", type=float, default=0)
+    parser.add_argument("--keys", default="")
     parser.add_argument("--days", type=int, default=DAYS)
     asked = parser.parse_args()
-    jobs, gate = Jobs(asked.jobs, asked.companies, asked.days), _Gate(asked.rate, asked.refuse)
+    jobs = Jobs(asked.jobs, asked.companies, asked.days)
+    gate = _Gate(asked.rate, asked.refuse, asked.flaky, asked.keys)
     handler = partial(_Handler, jobs, gate, asked.latency_ms / 1000)
     with _Server(("127.0.0.1", 0), handler) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)

@@ -1,0 +1,160 @@
+"""Many companies in one process: what they share, what is let go, who comes first. At full size: tests/benchmarks/accounts.py."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import pytest
+from canary import CANARY
+
+from pleo_extract import dump_accounts, scan_lake
+from pleo_extract.client import Run, read_accounts
+from pleo_extract.extract import dump as dumping
+from pleo_extract.extract.account import AccountDump
+from pleo_extract.lake import staging
+from pleo_extract.sandbox import Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pleo_extract.client import AccountEntry
+    from pleo_extract.sandbox import Request, Response
+
+COMPANIES = 48
+
+
+class Ground:
+    """A world of many companies, its server, and what is seen at each request.
+
+    Attributes:
+        refused: companies that are refused. asked: companies in the order in which they were first asked for.
+        look: what is called at each request, with how many companies were asked for by then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World(jobs=480, days=60, companies=COMPANIES)
+        self.sandbox = Sandbox(self.world, api_keys={CANARY: None})
+        self.folder = folder
+        self.lake = folder / "lake"
+        self.refused: set[str] = set()
+        self.asked: dict[str, None] = {}
+        self.look: Callable[[int], object] = lambda _number: None
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Request) -> Response:
+        """Answer."""
+        (company,) = parse_qs(request.query)["company_id"]
+        with self._lock:
+            self.asked[company] = None
+            self.look(len(self.asked))
+        said = self.sandbox(request)
+        return replace(said, status=403, body=b"{}") if company in self.refused else said
+
+    def read(self, url: str, companies: tuple[str, ...] | list[str]) -> list[AccountEntry]:
+        """The accounts of these companies."""
+        key = self.folder / "key"
+        key.write_text(CANARY)
+        key.chmod(0o600)
+        entries = [
+            f'[[account]]\ncompany_id = "{each}"\napi_key_file = "key"\nrate = 100000' for each in companies
+        ]
+        (self.folder / "accounts.toml").write_text(f'base_url = "{url}"\n' + "\n".join(entries))
+        return read_accounts(self.folder / "accounts.toml")
+
+    def wrong(self) -> list[object]:
+        """What the server, which knows the truth, finds wrong with the lake."""
+        rows = scan_lake(self.lake).collect().drop("extra").to_dicts()
+        companies = frozenset(self.world.companies) - self.refused
+        return list(self.sandbox.truth(rows, self.world.now, companies=companies))
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    """A world of many companies."""
+    return Ground(tmp_path)
+
+
+def test_connections_and_runs_are_of_those_at_work_only(ground: Ground) -> None:
+    """However many companies there are: eight connections at most, and nothing of the run of one that is done, failed or not."""
+    connections, runs = set(), set()
+    ground.refused = set(ground.world.companies[::20])
+    with serve(ground) as running:  # type: ignore[arg-type]
+        accounts = ground.read(running.url, ground.world.companies)
+
+        def look(number: int) -> None:
+            (transport,) = accounts[0].shared._transports.values()
+            connections.add(len(transport._pool.connections))  # type: ignore[attr-defined]
+            if number in (COMPANIES // 2, COMPANIES):
+                gc.collect()
+                runs.add(sum(isinstance(each, Run) for each in gc.get_objects()))
+
+        ground.look = look
+        for _ in range(2):
+            _, receipts = dump_accounts(ground.lake, accounts, progress=False)
+            failed = {each.account.rpartition(" ")[2] for each in receipts if each.code}
+            assert failed == ground.refused
+            ground.asked.clear()
+    assert max(connections) <= 8
+    assert 1 <= max(runs) <= dumping.THREADS
+    assert ground.wrong() == []
+
+
+def test_those_read_longest_ago_come_first(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Companies that were never read, then those read longest ago, whatever their order in the file."""
+    monkeypatch.setattr(dumping, "THREADS", 1)
+    first, second, never = (tuple(ground.world.companies[n : n + 4]) for n in (8, 0, 4))
+    with serve(ground) as running:  # type: ignore[arg-type]
+        for companies in (first, second):
+            dump_accounts(ground.lake, ground.read(running.url, companies), progress=False)
+        ground.asked.clear()
+        entries = ground.read(running.url, ground.world.companies[:12])
+        dump_accounts(ground.lake, entries, progress=False)
+    assert list(ground.asked) == [*never, *first, *second]
+
+
+def test_the_staging_folder_is_looked_through_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once a company: the time of a dump would grow with their square."""
+    looked: list[Path] = []
+    find = staging.find_left
+
+    def find_left(folder: Path) -> staging.Left:
+        looked.append(folder)
+        return find(folder)
+
+    monkeypatch.setattr(staging, "find_left", find_left)
+    monkeypatch.setattr(dumping, "find_left", find_left)
+    with serve(ground) as running:  # type: ignore[arg-type]
+        dump_accounts(ground.lake, ground.read(running.url, ground.world.companies), progress=False)
+    assert len(looked) == 1
+
+
+def test_a_dump_that_is_told_to_stop_begins_no_other_company(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is at work stops; those that wait are not begun, and what was read is gone on with."""
+    monkeypatch.setattr(dumping, "THREADS", 2)
+    with serve(ground) as running:  # type: ignore[arg-type]
+        accounts = ground.read(running.url, ground.world.companies)
+
+        read = AccountDump.read
+
+        def interrupted(self: AccountDump, *args: Any, **more: Any) -> None:
+            read(self, *args, **more)
+            if len(ground.asked) >= 10:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(AccountDump, "read", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                dump_accounts(ground.lake, accounts, progress=False)
+        assert 10 <= len(ground.asked) <= 12
+        ground.sandbox.requests.clear()
+        _, receipts = dump_accounts(ground.lake, accounts, progress=False)
+    assert sum(each.resumed for each in receipts) >= 9
+    assert len(ground.sandbox.requests) <= COMPANIES
+    assert ground.wrong() == []
