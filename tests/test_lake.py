@@ -922,6 +922,34 @@ def test_a_job_in_two_pieces_is_merged_all_the_same(lake: Path, monkeypatch: pyt
     assert found["status"].to_list() == ["completed", "failed", "completed"]
 
 
+@pytest.mark.parametrize("runs", [1, 3, 50])
+def test_rows_staged_in_many_batches_are_found_in_every_run(
+    tmp_path: Path, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is staged in whatever order is sorted in at most so many runs, and each piece finds its rows in each."""
+    written: list[int] = []
+    write = merging._write_sorted
+
+    def watch(path: Path, staged: pl.DataFrame) -> None:
+        written.append(staged.height)
+        write(path, staged)
+
+    monkeypatch.setattr(merging, "_write_sorted", watch)
+    monkeypatch.setattr(merging, "PIECE", 7)
+    monkeypatch.setattr(merging, "RUN", 20)
+    monkeypatch.setattr(merging, "ENOUGH", 1)
+    monkeypatch.setattr(merging, "RUNS", runs)
+    companies = [f"0000000{n}-0000-4000-8000-00000000000{n}" for n in range(3)]
+    all_rows = rows(*range(300)).with_columns(
+        pl.Series("company_id", [companies[n % 3] for n in range(300)]),
+        pl.col("created_at") + pl.duration(days=pl.int_range(300) % 11),
+    )
+    put(tmp_path, *(all_rows.gather_every(10, n) for n in range(10)))
+    assert sum(written) == 300
+    assert len(written) == {1: 1, 3: 3, 50: 10}[runs]
+    assert scan_lake(tmp_path).collect().equals(merge_rows(all_rows))
+
+
 def test_f39_a_disk_error_while_pieces_are_merged_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,10 +61,10 @@ def make_folder(path: Path, *, private: bool = False) -> None:
         sync_folder(each.parent)
 
 
-def write_file(path: Path, data: bytes, *, private: bool = False) -> None:
+def write_file(path: Path, data: bytes | memoryview, *, private: bool = False) -> None:
     """A new file, written and synced; one that is there already, or a link in its place, is an error."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with _translated("write", path, len(data)):
+    with _translated("write", path, memoryview(data).nbytes):
         handle = os.open(path, flags, 0o600 if private else 0o644)
         try:
             _write_all(handle, data)

@@ -32,7 +32,9 @@ __all__ = ["Merge"]
 PIECE: Final = 25_000
 """Rows of a month that are merged at once; a month of fewer is merged as a whole."""
 RUN: Final = 20_000
-"""Staged rows of a larger month that are sorted at once, before its pieces are merged."""
+"""Staged rows of a larger month that are sorted at once, at least, before its pieces are merged."""
+RUNS: Final = 50
+"""Runs of a month at most: each piece reads a little of each of them."""
 RECORD_BATCH: Final = 5_000
 """Rows that are read at once, at least, of those that were sorted."""
 ENOUGH: Final = 1_000
@@ -41,9 +43,11 @@ FEW: Final = 2_000
 """Staged rows of a month that are looked up one by one."""
 _DAY: Final = pl.col("created_at").dt.date().alias("day")
 
-Place = tuple[str, "date"]
-Span = tuple[Place | None, Place | None]
+End = tuple[str, "date"]
+Span = tuple[End | None, End | None]
 """Beyond one company and day, up to another; None for no limit."""
+Place = tuple[int, int]
+"""Offset and length."""
 
 
 class Merge:
@@ -112,21 +116,19 @@ class Merge:
             yield from (new for _, new in self._merge(month))
 
     def _is_small(self, month: str) -> bool:
-        staged = (
-            batch.rows
-            for each in self._fresh.get(month, ())
-            for batch in each.batches
-            if month in batch.months
-        )
-        return sum(staged) + sum(entry.rows for entry in self.old.get(month, ())) <= PIECE
+        return self._count_staged(month) + sum(entry.rows for entry in self.old.get(month, ())) <= PIECE
+
+    def _count_staged(self, month: str) -> int:
+        """Staged rows of the batches that have any of this month."""
+        batches = (batch for each in self._fresh.get(month, ()) for batch in each.batches)
+        return sum(batch.rows for batch in batches if month in batch.months)
 
     def _merge(self, month: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """What the lake has and what it is to have, of one range after the other."""
         files = self._open(month)
         if not self._is_small(month):
             with self._sort_staged(month) as runs:
-                spans = _cut([*files, *runs])
-                places = [_find(run, spans) for run in runs]
+                spans, places = _cut(files, runs)
                 for n, span in enumerate(spans):
                     old = self._collect(month, [file.filter(_lies_in(span)) for file in files])
                     fresh = (run.slice(*place[n]).collect() for run, place in zip(runs, places, strict=True))
@@ -155,7 +157,7 @@ class Merge:
         disk.make_folder(folder, private=True)
         try:
             paths: list[Path] = []
-            for rows in _gather(self._staged(month), RUN):
+            for rows in _gather(self._staged(month), max(RUN, self._count_staged(month) // RUNS)):
                 paths.append(folder / f"{len(paths)}.arrow")
                 _write_sorted(paths[-1], rows)
             yield [pl.scan_ipc(path, glob=False) for path in paths]
@@ -205,29 +207,41 @@ def _write_sorted(path: Path, rows: pl.DataFrame) -> None:
     disk.write_scratch(path, buffer.getbuffer())
 
 
-def _cut(rows: Sequence[pl.LazyFrame]) -> list[Span]:
-    """Ranges of companies and days, of so many rows each; none where a job is in two of them."""
+def _cut(files: Sequence[pl.LazyFrame], runs: Sequence[pl.LazyFrame]) -> tuple[list[Span], list[list[Place]]]:
+    """Ranges of companies and days, of so many rows each, and where each run has them; none where a job is in two.
+
+    Returns:
+        The ranges, and for each of the runs, which are in a file's order, offset and length of each range.
+    """
     sizes, jobs, places = [], [], []
-    for each in rows:
+    for each in (*files, *runs):
         frame = each.select(*KEY, "created_at").collect()
         sizes.append(frame.group_by("company_id", _DAY).len())
         jobs.append(frame.select(pl.struct(KEY).hash()).to_series())
         places.append(frame.select(pl.struct(*KEY, _DAY).hash()).to_series())
-    if pl.concat(jobs).n_unique() != pl.concat(places).n_unique():
-        return []
+    if _count_different(jobs) != _count_different(places):
+        return [], []
     total = pl.concat(sizes).group_by("company_id", "day").agg(pl.col("len").sum()).sort("company_id", "day")
-    groups = total.with_columns(piece=pl.col("len").cum_sum() // PIECE).group_by("piece", maintain_order=True)
+    pieces = total.select("company_id", "day", piece=(pl.col("len").cum_sum() // PIECE).rle_id())
+    groups = pieces.group_by("piece", maintain_order=True)
     ends = groups.agg(pl.col("company_id", "day").last()).select("company_id", "day").rows()
-    return list(pairwise([None, *ends[:-1], None]))
+    return list(pairwise([None, *ends[:-1], None])), [_place(each, pieces) for each in sizes[len(files) :]]
 
 
-def _find(run: pl.LazyFrame, spans: Sequence[Span]) -> list[tuple[int, int]]:
-    """Offset and length of each of these ranges, which follow on each other, among rows in a file's order."""
-    if not spans:
-        return []
-    ends = [_is_upto(*upto).sum().alias(str(n)) for n, (_, upto) in enumerate(spans[:-1]) if upto is not None]
-    counts = run.select(*ends, pl.len()).collect().row(0)
-    return [(start, end - start) for start, end in pairwise([0, *counts])]
+def _count_different(numbers: list[pl.Series]) -> int:
+    ordered = pl.concat(numbers).sort()
+    return int(ordered.ne_missing(ordered.shift()).sum())
+
+
+def _place(sizes: pl.DataFrame, pieces: pl.DataFrame) -> list[Place]:
+    """Offset and length of each piece in a run that has so many rows of each company and day."""
+    lengths = pieces.join(sizes, on=("company_id", "day"), how="left", maintain_order="left").group_by(
+        "piece", maintain_order=True
+    )
+    rows = lengths.agg(pl.col("len").sum()).select(
+        start=pl.col("len").cum_sum() - pl.col("len"), length="len"
+    )
+    return rows.rows()
 
 
 def _lies_in(span: Span) -> pl.Expr:

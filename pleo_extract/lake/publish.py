@@ -273,7 +273,7 @@ def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> Fil
         if failures:  # polars has made an error of its own of it
             raise failures[0] from None
         raise
-    data = buffer.getvalue()
+    data = buffer.getbuffer()
     target = build / path
     disk.make_folder(target.parent)
     disk.write_file(target, data)
