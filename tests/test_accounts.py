@@ -13,16 +13,20 @@ from canary import CANARY
 
 from pleo_extract import dump_accounts, scan_lake
 from pleo_extract.client import Run, read_accounts
-from pleo_extract.extract import dump as dumping
+from pleo_extract.extract import many
 from pleo_extract.extract.account import AccountDump
 from pleo_extract.lake import staging
+from pleo_extract.lakes import ParquetLake
 from pleo_extract.sandbox import Sandbox, World, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import polars as pl
+
     from pleo_extract.client import AccountEntry
+    from pleo_extract.lake import Manifest
     from pleo_extract.sandbox import Request, Response
 
 COMPANIES = 48
@@ -100,13 +104,13 @@ def test_connections_and_runs_are_of_those_at_work_only(ground: Ground) -> None:
             assert failed == ground.refused
             ground.asked.clear()
     assert max(connections) <= 8
-    assert 1 <= max(runs) <= dumping.THREADS
+    assert 1 <= max(runs) <= many.THREADS
     assert ground.wrong() == []
 
 
 def test_those_read_longest_ago_come_first(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Companies that were never read, then those read longest ago, whatever their order in the file."""
-    monkeypatch.setattr(dumping, "THREADS", 1)
+    monkeypatch.setattr(many, "THREADS", 1)
     first, second, never = (tuple(ground.world.companies[n : n + 4]) for n in (8, 0, 4))
     with serve(ground) as running:  # type: ignore[arg-type]
         for companies in (first, second):
@@ -114,7 +118,32 @@ def test_those_read_longest_ago_come_first(ground: Ground, monkeypatch: pytest.M
         ground.asked.clear()
         entries = ground.read(running.url, ground.world.companies[:12])
         dump_accounts(ground.lake, entries, progress=False)
-    assert list(ground.asked) == [*never, *first, *second]
+    assert list(ground.asked) == [*sorted(never), *sorted(first), *sorted(second)]
+
+
+def test_the_lake_is_looked_through_for_many_at_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh reads the lake's rows of small companies together, and each is refreshed as it would be alone."""
+    monkeypatch.setattr(many, "THREADS", 2)
+    scanned: list[object] = []
+    scan = ParquetLake.scan
+
+    def counted(self: ParquetLake, base: Manifest | None) -> pl.LazyFrame:
+        scanned.append(base)
+        return scan(self, base)
+
+    with serve(ground) as running:  # type: ignore[arg-type]
+        accounts = ground.read(running.url, ground.world.companies)
+        dump_accounts(ground.lake, accounts, progress=False)
+        ground.world.advance(20 * 86_400)
+        monkeypatch.setattr(ParquetLake, "scan", counted)
+        _, receipts = dump_accounts(ground.lake, accounts, progress=False)
+    assert {each.why_full for each in receipts} <= {
+        "",
+        "the last walk was not complete",
+    }  # of those without a job
+    assert sum(each.mode == "refresh" for each in receipts) > COMPANIES // 2
+    assert len(scanned) == COMPANIES // (COMPANIES // 2 // 4)
+    assert ground.wrong() == []
 
 
 def test_the_staging_folder_is_looked_through_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +156,7 @@ def test_the_staging_folder_is_looked_through_once(ground: Ground, monkeypatch: 
         return find(folder)
 
     monkeypatch.setattr(staging, "find_left", find_left)
-    monkeypatch.setattr(dumping, "find_left", find_left)
+    monkeypatch.setattr(many, "find_left", find_left)
     with serve(ground) as running:  # type: ignore[arg-type]
         dump_accounts(ground.lake, ground.read(running.url, ground.world.companies), progress=False)
     assert len(looked) == 1
@@ -137,7 +166,7 @@ def test_a_dump_that_is_told_to_stop_begins_no_other_company(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is at work stops; those that wait are not begun, and what was read is gone on with."""
-    monkeypatch.setattr(dumping, "THREADS", 2)
+    monkeypatch.setattr(many, "THREADS", 2)
     with serve(ground) as running:  # type: ignore[arg-type]
         accounts = ground.read(running.url, ground.world.companies)
 

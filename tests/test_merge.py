@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +20,17 @@ from warehouse_jobs import frame, job
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import ConfigurationError, LakeError, LakeLocked, StorageError, UsageError
-from pleo_extract.lake import Layout, disk, hold_lock, merging, read_last_run
+from pleo_extract.lake import (
+    Header,
+    Layout,
+    Staging,
+    commit,
+    disk,
+    hold_lock,
+    merging,
+    publish,
+    read_last_run,
+)
 from pleo_extract.lakes import is_delta, open_lake
 from pleo_extract.refresh import FILE_ORDER, Account, find_news, join_accounts, merge_rows
 from pleo_extract.sandbox import API_KEY, Sandbox, World
@@ -26,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import polars as pl
     from conftest import Said
 
     from pleo_extract.extract import Receipt
@@ -492,3 +504,63 @@ def test_keys_are_what_jobs_are_told_apart_by() -> None:
     mine, theirs = frame([job(1)]), frame([job(1, company_id="00000000-0000-4000-8000-00000000000b")])
     assert find_news(mine, theirs, fetched_later=[]).select(KEY).equals(theirs.select(KEY))
     assert find_news(mine, theirs, fetched_later=[]).schema == POLARS_SCHEMA
+
+
+PEAK = """
+import resource, sys
+from pleo_extract import merge_lakes
+for source in sys.argv[2:]:
+    merge_lakes(source, sys.argv[1], progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def make_large(place: Path, jobs: range, every: float) -> Path:
+    """A lake of these jobs, of 50 companies, each created so many seconds after the one before."""
+    number = pl.col("number")
+    created = pl.lit(NOW) + pl.duration(milliseconds=number * int(every * 1000))
+    known = {
+        "id": pl.concat_str(pl.lit("00000000-0000-4000-8000-"), number.cast(pl.String).str.zfill(12)),
+        "company_id": pl.concat_str(
+            pl.lit("00000000-0000-4000-8000-"), (number % 50).cast(pl.String).str.zfill(12)
+        ),
+        "status": pl.lit("completed"),
+        "created_at": created,
+        "last_updated_at": created,
+    }
+    layout = Layout(place)
+    with hold_lock(layout) as still_held:
+        start = Header(run="run", mode="full", base=0, started_at=datetime.now(UTC))
+        staging = Staging.start(layout.staging, "binding", start)
+        for first in range(jobs.start, jobs.stop, 20_000):
+            numbers = pl.int_range(first, min(first + 20_000, jobs.stop), eager=True).to_frame("number")
+            columns = [
+                known.get(name, pl.lit(None)).cast(kind).alias(name) for name, kind in POLARS_SCHEMA.items()
+            ]
+            staging.add(numbers.select(columns))
+        manifest, _ = publish(layout, [staging], None, server=SERVER)
+        commit(layout, manifest, None, receipt={}, accounts={}, still_held=still_held)
+        staging.clear()
+    return place
+
+
+def test_f45_little_memory_to_merge(tmp_path: Path) -> None:
+    """Ten times the jobs take no more than half as much memory again, all new or half of them known."""
+    peaks = []
+    for jobs in (20_000, 200_000):
+        every = 300 * DAY / jobs
+        folder = tmp_path / str(jobs)
+        folder.mkdir()
+        sources = [
+            make_large(folder / "first", range(jobs), every),
+            make_large(folder / "second", range(jobs // 2, jobs + jobs // 2), every),
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(folder / "into"), *map(str, sources)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout))
+        assert scan_lake(folder / "into").select(pl.len()).collect().item() == jobs + jobs // 2
+    assert peaks[1] < 1.5 * peaks[0]

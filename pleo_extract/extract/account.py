@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.staging import Left
     from pleo_extract.lakes import Lake
 
-__all__ = ["AccountDump", "How", "name_account"]
+__all__ = ["FEW_JOBS", "AccountDump", "How", "is_small", "name_account"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,11 @@ def name_account(server: str, company_id: str | None) -> str:
     return f"{server} {company_id or '*'}"
 
 
+def is_small(before: Account | None) -> bool:
+    """Whether the lake's rows of an account in this state may be held in memory."""
+    return before is not None and before.full_jobs <= FEW_JOBS
+
+
 class AccountDump:
     """One account of one dump.
 
@@ -66,6 +71,7 @@ class AccountDump:
         staging, state: its rows and what the manifest will say about it, once they may be published; else None.
         error: why they may not be, or what there is to complain of although they may.
         run: while it is read. left: what earlier runs staged, where that was looked for once for all accounts.
+        rows: what the lake has of it, where that was read together with other accounts'.
     """
 
     def __init__(
@@ -76,11 +82,17 @@ class AccountDump:
         self.receipt = Receipt(account=key, name=name)
         self.run: Run | None = None
         self.left: Left | None = None
+        self.rows: pl.DataFrame | None = None
         self.staging: Staging | None = None
         self.state: Account | None = None
         self.error: PleoExtractError | None = None
         self._open_client = open_client
         self._how = how
+
+    @property
+    def company_id(self) -> str | None:
+        """The company, or None for any."""
+        return None if self.key.endswith(" *") else self.key.rpartition(" ")[2]
 
     def read(
         self,
@@ -107,6 +119,7 @@ class AccountDump:
             )
             self.error.__cause__ = exc
         finally:
+            self.rows = None
             if self.run is not None:
                 self.receipt.count_run(self.run)
                 self.run = None  # each of thousands would keep its client, pace and credential
@@ -135,7 +148,7 @@ class AccountDump:
         task = Task(
             run=current,
             in_flight=in_flight,
-            company_id=None if self.key.endswith(" *") else self.key.rpartition(" ")[2],
+            company_id=self.company_id,
             lake=self._scan(lake, base, before),
             before=before or Account(),
             staging=staging,
@@ -173,11 +186,13 @@ class AccountDump:
 
     def _scan(self, lake: Lake, base: Manifest | None, before: Account | None) -> pl.LazyFrame:
         """The lake's rows of this account; those of a small company are read once, not for each question anew."""
+        if self.rows is not None:
+            return self.rows.lazy()
         rows = lake.scan(base)
-        if self.key.endswith(" *"):
+        if self.company_id is None:
             return rows
-        own = rows.filter(pl.col("company_id") == self.key.rpartition(" ")[2])
-        return own.collect().lazy() if before is not None and before.full_jobs <= FEW_JOBS else own
+        own = rows.filter(pl.col("company_id") == self.company_id)
+        return own.collect().lazy() if is_small(before) else own
 
     def _complain(self, layout: Layout) -> PleoExtractError | None:
         assert self.state is not None

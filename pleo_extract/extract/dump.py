@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 
@@ -26,10 +24,10 @@ from pleo_extract.errors import (
 from pleo_extract.extract.account import AccountDump, How, name_account
 from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.extract.load import open_client
+from pleo_extract.extract.many import read_all
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
-from pleo_extract.extract.together import PATIENCE
-from pleo_extract.lake import KEEP, KEEP_COUNT, find_left, name_run, write_last_run
+from pleo_extract.lake import KEEP, KEEP_COUNT, name_run, write_last_run
 from pleo_extract.lakes import StoreOptions, open_lake
 from pleo_extract.progress import show_progress
 from pleo_extract.refresh import FULL_EVERY
@@ -43,9 +41,6 @@ if TYPE_CHECKING:
     from pleo_extract.refresh import Account
 
 __all__ = ["DumpOptions", "dump_accounts", "dump_export_jobs"]
-
-THREADS: Final = 8
-"""Accounts read at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -257,32 +252,12 @@ class _Dump:
         if len(accounts) == 1:
             accounts[0].read(self.lake, base, self.run, update, waits=self._waits)
             return
-        left, todo = find_left(self.lake.layout.staging), SimpleQueue[AccountDump]()
-        for account in _sort_stalest(accounts, base):
-            account.left = left
-            todo.put(account)
-
-        def work() -> None:
-            while (account := _take(todo)) is not None:
-                account.read(self.lake, base, self.run, update, waits=self._waits)
-                account.forget_trace()
-
-        threads = min(THREADS, len(accounts))
-        pool = ThreadPoolExecutor(max_workers=threads)
-        futures = [pool.submit(work) for _ in range(threads)]
-        try:
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while _take(todo) is not None:  # nobody begins another
-                account.forget_trace()
-            for each in accounts:
-                if (run := each.run) is not None:
-                    run.stop.set()
-            wait(futures, timeout=PATIENCE)  # they stage what they hold
-            raise
-        pool.shutdown()
+        read_all(
+            accounts,
+            self.lake,
+            base,
+            lambda account: account.read(self.lake, base, self.run, update, waits=self._waits),
+        )
 
     def _publish(self, accounts: Sequence[AccountDump], base: Manifest | None) -> None:
         if not accounts:
@@ -388,21 +363,6 @@ class _Dump:
             if len(accounts) > 1
             else {},
         )
-
-
-def _sort_stalest(accounts: Sequence[AccountDump], base: Manifest | None) -> list[AccountDump]:
-    """Those first that were brought up to date longest ago."""
-    known = base.accounts if base else {}
-    never = datetime.min.replace(tzinfo=UTC)
-    return sorted(
-        accounts, key=lambda each: known[each.key].updated_at or never if each.key in known else never
-    )
-
-
-def _take(todo: SimpleQueue[AccountDump]) -> AccountDump | None:
-    with suppress(Empty):
-        return todo.get_nowait()
-    return None
 
 
 def _open(lake: str | Path, accounts: Sequence[AccountDump], options: DumpOptions) -> Lake:

@@ -1,0 +1,127 @@
+"""Many accounts read side by side: those read longest ago first, each let go of when it is done."""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from threading import Event
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pleo_extract.extract.account import FEW_JOBS, is_small
+from pleo_extract.extract.together import PATIENCE
+from pleo_extract.lake import find_left
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pleo_extract.extract.account import AccountDump
+    from pleo_extract.lake import Manifest
+    from pleo_extract.lakes import Lake
+
+__all__ = ["read_all"]
+
+THREADS: Final = 8
+"""Accounts read at once."""
+GROUP: Final = 50
+"""Accounts whose rows are read from the lake together, at most."""
+
+Groups = SimpleQueue["list[AccountDump]"]
+
+
+def read_all(
+    accounts: Sequence[AccountDump],
+    lake: Lake,
+    base: Manifest | None,
+    read: Callable[[AccountDump], None],
+) -> None:
+    """Read these accounts, so many at once. Where one raises, all stop, and stage what they hold."""
+    todo, stopped = _line_up(accounts, lake, base), Event()
+
+    def work() -> None:
+        while group := _take(todo):
+            _hold_rows(group, lake, base)
+            for account in group:
+                if stopped.is_set():
+                    return
+                read(account)
+                account.forget_trace()
+
+    threads = min(THREADS, len(accounts))
+    pool = ThreadPoolExecutor(max_workers=threads)
+    futures = [pool.submit(work) for _ in range(threads)]
+    try:
+        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+            future.result()
+    except BaseException:
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for each in accounts:
+            if (run := each.run) is not None:
+                run.stop.set()
+        wait(futures, timeout=PATIENCE)
+        raise
+    pool.shutdown()
+
+
+def _line_up(accounts: Sequence[AccountDump], lake: Lake, base: Manifest | None) -> Groups:
+    todo, left = Groups(), find_left(lake.layout.staging)
+    for account in accounts:
+        account.left = left
+    most = max(1, min(GROUP, len(accounts) // THREADS // 4))
+    for group in _group(_sort_stalest(accounts, base), base, most):
+        todo.put(group)
+    return todo
+
+
+def _sort_stalest(accounts: Sequence[AccountDump], base: Manifest | None) -> list[AccountDump]:
+    """Those first that were brought up to date longest ago; of one run, in the order of the lake's rows."""
+    known = base.accounts if base else {}
+    never = datetime.min.replace(tzinfo=UTC)
+    return sorted(
+        accounts,
+        key=lambda each: (known[each.key].updated_at or never if each.key in known else never, each.key),
+    )
+
+
+def _group(accounts: Sequence[AccountDump], base: Manifest | None, most: int) -> Iterator[list[AccountDump]]:
+    """The accounts in the order given; small ones side by side, so many at most, whose rows can be held together."""
+    known = base.accounts if base else {}
+    group: list[AccountDump] = []
+    jobs = 0
+    for account in accounts:
+        before = known.get(account.key)
+        size = before.full_jobs if before is not None and is_small(before) else FEW_JOBS
+        if group and (len(group) >= most or jobs + size > FEW_JOBS):
+            yield group
+            group, jobs = [], 0
+        group.append(account)
+        jobs += size
+    if group:
+        yield group
+
+
+def _take(todo: Groups) -> list[AccountDump]:
+    """What is next; nothing when all is under way."""
+    with suppress(Empty):
+        return todo.get_nowait()
+    return []
+
+
+def _hold_rows(group: Sequence[AccountDump], lake: Lake, base: Manifest | None) -> None:
+    """Read what the lake has of these accounts at once: its files would be looked through for each of thousands."""
+    companies = [account.company_id for account in group if account.company_id is not None]
+    if len(group) == 1 or len(companies) < len(group):
+        return  # it reads its own
+    company = pl.col("company_id")
+    within = company.is_between(pl.lit(min(companies)), pl.lit(max(companies)))
+    try:
+        rows = lake.scan(base).filter(within, company.is_in(companies)).collect()
+    except pl.exceptions.PolarsError:
+        return  # a file of the lake is damaged: each account finds that out for itself
+    found = rows.partition_by("company_id", as_dict=True)
+    for account in group:
+        account.rows = found.get((account.company_id,), rows.clear())
