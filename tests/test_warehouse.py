@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from warehouse_jobs import START, A, ask, job, parquet, rows_of, warehouse
+from warehouse_jobs import START, A, B, ask, job, parquet, rows_of, warehouse
 
 from pleo_extract import list_answers
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
@@ -109,6 +109,9 @@ def test_companies_are_named() -> None:
     name = "O'Reilly; DROP TABLE x --\x1b"
     with open_warehouse([], companies={A: name}) as con:
         assert con.sql("FROM companies").fetchall() == [(A, name)]
+    odd = {A: "\x01\x02\n\t, 'a'", B: "\x03|;", "*": "any"}
+    with open_warehouse([], companies=odd) as con:
+        assert con.sql("FROM companies").fetchall() == list(odd.items())
     with open_warehouse([]) as con:
         assert described(con, "companies") == {"id": "VARCHAR", "name": "VARCHAR"}
         assert con.sql("FROM companies").fetchall() == []
