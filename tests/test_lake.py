@@ -771,7 +771,7 @@ def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:
     "call",
     [
         lambda place: disk.write_file(place / "no/file", b"12345"),
-        lambda place: disk.write_scratch(place / "no/file", b"12345"),
+        lambda place: disk.Scratch(place / "no").__enter__(),
         lambda place: disk.append_line(place / "no/file", b"1234"),
         lambda place: disk.replace_file(place / "no/file", b"12345"),
         lambda place: disk.make_folder(place / "file/folder"),
@@ -928,13 +928,14 @@ def test_rows_staged_in_many_batches_are_found_in_every_run(
 ) -> None:
     """What is staged in whatever order is sorted in at most so many runs, and each piece finds its rows in each."""
     written: list[int] = []
-    write = merging._write_sorted
 
-    def watch(path: Path, staged: pl.DataFrame) -> None:
-        written.append(staged.height)
-        write(path, staged)
+    class Watched(merging._Run):
+        def __init__(self, scratch: disk.Scratch, staged: pl.DataFrame) -> None:
+            written.append(staged.height)
+            super().__init__(scratch, staged)
 
-    monkeypatch.setattr(merging, "_write_sorted", watch)
+    monkeypatch.setattr(merging, "_Run", Watched)
+    monkeypatch.setattr(merging, "BATCH", 9)
     monkeypatch.setattr(merging, "PIECE", 7)
     monkeypatch.setattr(merging, "RUN", 20)
     monkeypatch.setattr(merging, "ENOUGH", 1)

@@ -36,7 +36,6 @@ __all__ = [
     "sync_file",
     "sync_folder",
     "write_file",
-    "write_scratch",
 ]
 
 
@@ -76,27 +75,16 @@ def write_file(path: Path, data: bytes | memoryview, *, private: bool = False) -
             os.close(handle)
 
 
-def write_scratch(path: Path, data: bytes | memoryview) -> None:
-    """A new private file that is not missed should power fail."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with _translated("write", path, memoryview(data).nbytes):
-        handle = os.open(path, flags, 0o600)
-        try:
-            _write_all(handle, data)
-        finally:
-            os.close(handle)
-
-
 class Scratch:
-    """A file in this machine's temporary folder, without a name and gone at the end: for a lake that may only be read."""
+    """A file without a name, gone at the end; in this machine's temporary folder, for a lake that may only be read."""
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.gettempdir())
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or Path(tempfile.gettempdir())
         self._size = 0
 
     def __enter__(self) -> Self:
         with _translated("make a file in", self._folder):
-            self._file = tempfile.TemporaryFile()
+            self._file = tempfile.TemporaryFile(dir=self._folder)
         return self
 
     def __exit__(self, *_: object) -> None:

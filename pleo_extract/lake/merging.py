@@ -2,14 +2,14 @@
 
 A month of many rows is merged in pieces, one range of companies and days after the other, so that memory holds a
 piece and not the month: a dump of ten million jobs takes hardly more than one of a hundred thousand. For that what is
-staged is sorted first, some batches at a time, into files of which a piece reads only its rows: an external sort.
+staged is sorted first, some batches at a time, into a file of which each piece reads only its rows: an external sort.
 """
 
 from __future__ import annotations
 
 import io
-import secrets
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -35,8 +35,8 @@ RUN: Final = 20_000
 """Staged rows of a larger month that are sorted at once, at least, before its pieces are merged."""
 RUNS: Final = 50
 """Runs of a month at most: each piece reads a little of each of them."""
-RECORD_BATCH: Final = 5_000
-"""Rows that are read at once, at least, of those that were sorted."""
+BATCH: Final = 1_000
+"""Rows that are read at once of those that were sorted."""
 ENOUGH: Final = 1_000
 """Staged rows in a frame, at least: of thousands of companies, many have staged a few only."""
 FEW: Final = 2_000
@@ -46,8 +46,6 @@ _DAY: Final = pl.col("created_at").dt.date().alias("day")
 End = tuple[str, "date"]
 Span = tuple[End | None, End | None]
 """Beyond one company and day, up to another; None for no limit."""
-Place = tuple[int, int]
-"""Offset and length."""
 
 
 class Merge:
@@ -128,10 +126,12 @@ class Merge:
         files = self._open(month)
         if not self._is_small(month):
             with self._sort_staged(month) as runs:
-                spans, places = _cut(files, runs)
+                outlines = [_outline(file.select(*KEY, "created_at").collect()) for file in files]
+                spans = _cut([*outlines, *(run.outline for run in runs)])
+                lengths = [_count_in(run.outline, spans) for run in runs]
                 for n, span in enumerate(spans):
                     old = self._collect(month, [file.filter(_lies_in(span)) for file in files])
-                    fresh = (run.slice(*place[n]).collect() for run, place in zip(runs, places, strict=True))
+                    fresh = (run.take(rows[n]) for run, rows in zip(runs, lengths, strict=True))
                     yield old, merge_rows(old, *fresh)
             if spans:
                 return
@@ -151,21 +151,51 @@ class Merge:
         )
 
     @contextmanager
-    def _sort_staged(self, month: str) -> Iterator[list[pl.LazyFrame]]:
-        """What is staged of the month in the order it was fetched, some batches at a time in files of their own, sorted."""
-        folder = self._scratch / f"build-{secrets.token_hex(4)}"
-        disk.make_folder(folder, private=True)
-        try:
-            paths: list[Path] = []
-            for rows in _gather(self._staged(month), max(RUN, self._count_staged(month) // RUNS)):
-                paths.append(folder / f"{len(paths)}.arrow")
-                _write_sorted(paths[-1], rows)
-            yield [pl.scan_ipc(path, glob=False) for path in paths]
-        finally:
-            disk.remove_tree(folder)
+    def _sort_staged(self, month: str) -> Iterator[list[_Run]]:
+        """What is staged of the month in the order it was fetched, some batches at a time, sorted."""
+        rows = max(RUN, self._count_staged(month) // RUNS)
+        disk.make_folder(self._scratch, private=True)
+        with disk.Scratch(self._scratch) as scratch:
+            yield [_Run(scratch, staged) for staged in _gather(self._staged(month), rows)]
 
     def _open(self, month: str) -> list[pl.LazyFrame]:
         return [_scan(self._read(entry)) for entry in self.old.get(month, ())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """Rows of each company and day (`company_id`, `day`, `len`), and every row's job, and job and day, as numbers."""
+
+    sizes: pl.DataFrame
+    jobs: pl.Series
+    places: pl.Series
+
+
+class _Run:
+    """Staged rows in a file's order, taken from the front; those of one job at one instant are in the order fetched."""
+
+    def __init__(self, scratch: disk.Scratch, staged: pl.DataFrame) -> None:
+        rows = staged.sort(FILE_ORDER, maintain_order=True)
+        self.outline = _outline(rows)
+        self._scratch = scratch
+        self._places = iter([scratch.add(_spell(batch)) for batch in rows.iter_slices(BATCH)])
+        self._rest = _nothing()
+
+    def take(self, rows: int) -> pl.DataFrame:
+        """The next so many."""
+        held, there = [self._rest], self._rest.height
+        while there < rows:
+            held.append(pl.read_ipc(io.BytesIO(self._scratch.read(*next(self._places)))))
+            there += held[-1].height
+        found = pl.concat(held)
+        self._rest = found[rows:]
+        return found[:rows]
+
+
+def _spell(rows: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    rows.write_ipc(buffer, compression="uncompressed")
+    return buffer.getvalue()
 
 
 def _scan(file: bytes) -> pl.LazyFrame:
@@ -198,50 +228,40 @@ def _join(frames: list[pl.DataFrame]) -> pl.DataFrame:
     return frames[0] if len(frames) == 1 else pl.concat(frames, rechunk=True)
 
 
-def _write_sorted(path: Path, rows: pl.DataFrame) -> None:
-    """These rows in a file's order; those of one job at one instant stay in the order given."""
-    buffer = io.BytesIO()
-    rows.sort(FILE_ORDER, maintain_order=True).write_ipc(
-        buffer, compression="uncompressed", record_batch_size=RECORD_BATCH
+def _outline(rows: pl.DataFrame) -> _Outline:
+    return _Outline(
+        rows.group_by("company_id", _DAY).len(),
+        rows.select(pl.struct(KEY).hash()).to_series(),
+        rows.select(pl.struct(*KEY, _DAY).hash()).to_series(),
     )
-    disk.write_scratch(path, buffer.getbuffer())
 
 
-def _cut(files: Sequence[pl.LazyFrame], runs: Sequence[pl.LazyFrame]) -> tuple[list[Span], list[list[Place]]]:
-    """Ranges of companies and days, of so many rows each, and where each run has them; none where a job is in two.
-
-    Returns:
-        The ranges, and for each of the runs, which are in a file's order, offset and length of each range.
-    """
-    sizes, jobs, places = [], [], []
-    for each in (*files, *runs):
-        frame = each.select(*KEY, "created_at").collect()
-        sizes.append(frame.group_by("company_id", _DAY).len())
-        jobs.append(frame.select(pl.struct(KEY).hash()).to_series())
-        places.append(frame.select(pl.struct(*KEY, _DAY).hash()).to_series())
-    if _count_different(jobs) != _count_different(places):
-        return [], []
-    total = pl.concat(sizes).group_by("company_id", "day").agg(pl.col("len").sum()).sort("company_id", "day")
-    pieces = total.select("company_id", "day", piece=(pl.col("len").cum_sum() // PIECE).rle_id())
-    groups = pieces.group_by("piece", maintain_order=True)
+def _cut(outlines: Sequence[_Outline]) -> list[Span]:
+    """Ranges of companies and days, of so many rows each; none where a job is in two of them."""
+    if _count_different([each.jobs for each in outlines]) != _count_different([e.places for e in outlines]):
+        return []
+    sizes = pl.concat(each.sizes for each in outlines)
+    total = sizes.group_by("company_id", "day").agg(pl.col("len").sum()).sort("company_id", "day")
+    groups = total.with_columns(piece=pl.col("len").cum_sum() // PIECE).group_by("piece", maintain_order=True)
     ends = groups.agg(pl.col("company_id", "day").last()).select("company_id", "day").rows()
-    return list(pairwise([None, *ends[:-1], None])), [_place(each, pieces) for each in sizes[len(files) :]]
+    return list(pairwise([None, *ends[:-1], None]))
+
+
+def _count_in(outline: _Outline, spans: Sequence[Span]) -> list[int]:
+    """How many of these rows lie in each of the ranges, which follow on each other."""
+    rows = outline.sizes.sort("company_id", "day").rows()
+    counts, at = [], 0
+    for _, upto in spans:
+        start = at
+        while at < len(rows) and (upto is None or rows[at][:2] <= upto):
+            at += 1
+        counts.append(sum(row[2] for row in rows[start:at]))
+    return counts
 
 
 def _count_different(numbers: list[pl.Series]) -> int:
     ordered = pl.concat(numbers).sort()
     return int(ordered.ne_missing(ordered.shift()).sum())
-
-
-def _place(sizes: pl.DataFrame, pieces: pl.DataFrame) -> list[Place]:
-    """Offset and length of each piece in a run that has so many rows of each company and day."""
-    lengths = pieces.join(sizes, on=("company_id", "day"), how="left", maintain_order="left").group_by(
-        "piece", maintain_order=True
-    )
-    rows = lengths.agg(pl.col("len").sum()).select(
-        start=pl.col("len").cum_sum() - pl.col("len"), length="len"
-    )
-    return rows.rows()
 
 
 def _lies_in(span: Span) -> pl.Expr:

@@ -105,8 +105,9 @@ def check_file(snapshot: Snapshot, entry: FileEntry, version: int) -> list[str]:
 
 def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:
     """Whether this is a Parquet file with our columns, or the bytes of one; an older format may lack some."""
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
-        schema = dict(pl.read_parquet_schema(io.BytesIO(file) if isinstance(file, bytes) else file))
+        schema = dict(pl.scan_parquet(source, glob=False, hive_partitioning=False).collect_schema())
     except (pl.exceptions.PolarsError, OSError):
         return False
     ours = dict(POLARS_SCHEMA)
