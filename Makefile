@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check faults torture bench format sample docs picture notebooks clean
+.PHONY: demo test check faults torture bench scale format sample docs picture notebooks clean
 
 demo: .venv/demo.stamp
 	$(BIN)/pleo-extract demo --out demo/export_jobs
@@ -35,6 +35,11 @@ torture: .venv/test.stamp
 # Beside its peers, each in an environment of its own, in .bench; about an hour. Writes docs/benchmarks.md.
 bench: .venv/test.stamp
 	$(BIN)/python tests/benchmarks/bench.py
+
+# Lakes of up to a hundred million jobs: a quarter of an hour and 10 GB of disk. Writes docs/scale.json and docs/scale.md.
+scale: .venv/test.stamp
+	$(BIN)/python tests/benchmarks/scale.py
+	$(BIN)/python docs/generate.py
 
 format: .venv/test.stamp
 	$(BIN)/ruff format .

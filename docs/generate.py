@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import blocks
+import scaling
 from click.testing import CliRunner
 
 import pleo_extract
@@ -171,7 +172,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
 TABLES = {
     made.__name__: made
     for made in (answers, athena, columns, commands, exit_codes, first_dump, names, options, refreshes)
-}
+} | {name: getattr(scaling, name) for name in scaling.__all__ if name.startswith("scale_")}
 
 
 def helps() -> Iterator[tuple[Path, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import os
 import pkgutil
 import re
@@ -207,6 +208,20 @@ def test_links_lead_somewhere() -> None:
                 assert anchor in headings, f"{path.name}: {target}"
             elif "://" not in file:
                 assert (path.parent / file).exists(), f"{path.name}: {target}"
+
+
+def test_the_model_of_scale_is_what_was_measured() -> None:
+    """The requests of a refresh, by the formula of docs/scale.md, are those that the server counted at every size."""
+    scaling = runpy.run_path(str(ROOT / "docs" / "scaling.py"))
+    sizes = json.loads((ROOT / "docs" / "scale.json").read_text(encoding="utf-8"))["sizes"]
+    assert [each["jobs"] for each in sizes] == [10_000, 1_000_000, 10_000_000, 100_000_000]
+    for each in sizes:
+        an_hour = each["jobs"] / (3 * 365 * 24)
+        # The benchmark's server has 40 open jobs, and the 960 that came are open too.
+        asked = scaling["count_requests"](new=0, an_hour=an_hour, is_open=40)
+        assert each["nothing"]["requests"] == asked
+        asked = scaling["count_requests"](new=960, an_hour=an_hour, is_open=960)
+        assert each["refresh"]["requests"] == asked
 
 
 def test_the_picture_shows_the_sample(tmp_path: Path) -> None:

@@ -1,0 +1,229 @@
+"""The tables of docs/scale.md: what `tests/benchmarks/scale.py` measured, and what follows from it.
+
+Requests and time are arithmetic with the library's own constants. What is measured is carried on in a straight line
+through the two largest sizes.
+"""
+# ruff: noqa: INP001 - a script, no part of a package
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pleo_extract.extract.refreshing import AUDIT_PAGES
+from pleo_extract.lake.staging import RESUME_WITHIN
+from pleo_extract.pace import RATE
+from pleo_extract.paging import PAGE_SIZE
+from pleo_extract.refresh import FULL_EVERY, OVERLAP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["count_requests", "scale_limits", "scale_measured", "scale_model", "scale_origin", "scale_refresh"]
+
+FIGURES: Final = Path(__file__).with_name("scale.json")
+MODEL: Final = (10_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
+BILLION: Final = MODEL[-1]
+A_DAY: Final = (1_000, 100_000, 1_000_000, 10_000_000, 30_000_000)
+OPEN: Final = 100
+"""Open jobs of a refresh of the model."""
+MEMORY: Final = 16_384
+"""Megabytes of a machine of the model."""
+DISK: Final = 10**12
+"""Bytes of its disk."""
+MINUTE: Final = timedelta(minutes=1)
+MEASURES: Final = (
+    ("publish a first dump", "publish"),
+    ("the same, as a Delta table", "delta"),
+    ("refresh, nothing new", "nothing"),
+    ("refresh, 1,000 jobs new or changed", "refresh"),
+    ("`duration_stats('month')`", "duration_stats"),
+    ("`failure_rates('month')`", "failure_rates"),
+    ("`verify`", "verify"),
+)
+
+
+def scale_origin() -> Iterator[str]:
+    """When and where it was measured."""
+    told = _read()
+    yield f"`python tests/benchmarks/scale.py`, {told['when']}, {told['where']}."
+
+
+def scale_model() -> Iterator[str]:
+    """Requests, time and disk of a first dump."""
+    lake, staged = _bytes("bytes"), _bytes("staged")
+    rows = [
+        [
+            _count(jobs),
+            _count(_pages(jobs)),
+            _time(_pages(jobs) / RATE * MINUTE),
+            _size(jobs * staged),
+            _size(jobs * lake),
+        ]
+        for jobs in MODEL
+    ]
+    head = ["jobs", "requests", f"at {RATE} a minute", "staged until it is published", "the lake"]
+    return _table(head, rows)
+
+
+def scale_refresh() -> Iterator[str]:
+    """What an hourly refresh asks for, by how much is new."""
+    rows = []
+    for a_day in A_DAY:
+        an_hour = a_day / 24
+        requests = count_requests(new=an_hour, an_hour=an_hour, is_open=OPEN)
+        share = requests / RATE * MINUTE / timedelta(hours=1)
+        rows.append([_count(a_day), _count(requests), _time(requests / RATE * MINUTE), f"{share:.0%}"])
+    return _table(["new jobs a day", "requests an hour", f"at {RATE} a minute", "of the hour"], rows)
+
+
+def count_requests(*, new: float, an_hour: float, is_open: int) -> int:
+    """Of a refresh, where so many jobs are new, so many come in an hour, and so many are open."""
+    overlap = an_hour * (OVERLAP / timedelta(hours=1))
+    return ceil(is_open / PAGE_SIZE) + ceil((new + overlap) / PAGE_SIZE) + AUDIT_PAGES
+
+
+def scale_measured() -> Iterator[str]:
+    """CPU seconds and peak memory at each size, and in a straight line at a billion."""
+    sizes = _read()["sizes"]
+    head = ["CPU s, peak MB", *(_count(each["jobs"]) for each in sizes), f"{_count(BILLION)}, by the model"]
+    rows = []
+    for title, name in MEASURES:
+        cells = [_cell(each[name]["cpu"], each[name]["peak"]) for each in sizes]
+        rows.append([title, *cells, _cell(_line(name, "cpu", BILLION), _line(name, "peak", BILLION))])
+    each_job = [f"{each['bytes'] / each['jobs']:.0f}" for each in sizes]
+    rows.append(["bytes of Parquet a job", *each_job, f"{_bytes('bytes'):.0f}"])
+    return _table(head, rows)
+
+
+def scale_limits() -> Iterator[str]:
+    """Where each part stops, and what takes over."""
+    an_hour = RATE * 60 * PAGE_SIZE
+    resumed = an_hour * (RESUME_WITHIN / timedelta(hours=1))
+    week = an_hour * (FULL_EVERY / timedelta(hours=1))
+    newest = an_hour * 24 / (1 + OVERLAP / timedelta(hours=1))
+    rows = [
+        [
+            "one key's pace",
+            f"{_count(an_hour)} jobs an hour; a billion in {_time(_pages(BILLION) / RATE * MINUTE)}",
+            "more keys: one for each company in an accounts file, `--shard` over machines",
+        ],
+        [
+            "going on with a first dump",
+            f"within {_time(RESUME_WITHIN)} of its start, {_count(resumed)} jobs of a key: one that is cut short later begins anew",
+            "an accounts file: each company is staged, and gone on with, by itself",
+        ],
+        [
+            f"the full walk every {FULL_EVERY.days} days",
+            f"takes as long as a first dump: the whole week at {_count(week)} jobs of a key",
+            "`--full-every 30d` or more; more keys",
+        ],
+        [
+            "an hourly refresh",
+            f"{_count(newest)} new jobs of a key a day: then it takes the hour",
+            "more keys; less often, since the hour before is read each time",
+        ],
+        [
+            "a refresh",
+            _memory("refresh"),
+            "an accounts file over several lakes; a machine with more",
+        ],
+        ["publishing a first dump", _memory("publish"), "a Delta table, whose files are small; shards"],
+        ["publishing it as a Delta table", _memory("delta"), "one table that many shards write"],
+        [
+            "the disk, 1 TB",
+            f"{_round(DISK / (_bytes('bytes') + _bytes('staged')))} jobs staged and published at once",
+            "an accounts file in parts; a Delta table in an object store",
+        ],
+        [
+            "`duration_stats` in DuckDB",
+            _memory("duration_stats"),
+            "`since` and `until`; Spark over the same Parquet",
+        ],
+        ["`failure_rates` in DuckDB", _memory("failure_rates"), "the same"],
+        ["`verify`", _memory("verify"), "a machine with more"],
+        [
+            "`jobs.duckdb`, the catalogue",
+            "one file a month, whatever the number of jobs: it does not grow",
+            "",
+        ],
+    ]
+    return _table(["part", "where it stops", "what takes over"], rows)
+
+
+def _memory(name: str) -> str:
+    """Where the peak of this reaches a machine's memory, in a straight line."""
+    jobs = _ends()[1]["jobs"]
+    peak = _line(name, "peak", jobs)
+    measured = f"{peak:,.0f} MB at {_count(jobs)} jobs"
+    growth = (_line(name, "peak", BILLION) - peak) / (BILLION - jobs)
+    if growth * BILLION < MEMORY / 100:
+        return f"{measured}, and hardly more beyond"
+    return f"{measured}; 16 GB at {_round(jobs + (MEMORY - peak) / growth)}"
+
+
+def _line(name: str, figure: str, jobs: int) -> float:
+    """Through the two largest sizes; what falls from one to the other stays."""
+    low, high = _ends()
+    slope = max(0.0, (high[name][figure] - low[name][figure]) / (high["jobs"] - low["jobs"]))
+    return float(high[name][figure] + slope * (jobs - high["jobs"]))
+
+
+def _ends() -> tuple[dict[str, Any], dict[str, Any]]:
+    low, high = _read()["sizes"][-2:]
+    return low, high
+
+
+def _bytes(name: str) -> float:
+    """Bytes a job, at the largest size."""
+    high = _ends()[1]
+    return float(high[name] / high["jobs"])
+
+
+def _read() -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return told
+
+
+def _pages(jobs: int) -> int:
+    return ceil(jobs / PAGE_SIZE)
+
+
+def _cell(cpu: float, peak: float) -> str:
+    return f"{cpu:,.{int(cpu < 100)}f} s, {peak:,.0f} MB"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _round(number: float) -> str:
+    """Two digits that count."""
+    digits = 10 ** max(0, len(str(int(number))) - 2)
+    return _count(int(number) // digits * digits)
+
+
+def _size(number: float) -> str:
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
+        if number >= unit:
+            return f"{number / unit:,.1f} {name}"
+    return f"{number / 1000:,.0f} kB"
+
+
+def _time(span: timedelta) -> str:
+    """In the largest unit that fits."""
+    seconds = span.total_seconds()
+    for unit, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= unit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"| --- |{' ---: |' * (len(head) - 1)}" if len(head) > 3 else f"|{' --- |' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

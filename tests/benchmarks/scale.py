@@ -1,0 +1,197 @@
+"""Lakes of ten thousand to a hundred million jobs: what each part costs. Writes `docs/scale.json`, for docs/scale.md.
+
+    python tests/benchmarks/scale.py [--up-to 100000000] [--quick] [--delta-only]
+
+The rows are made by formula (`rows.py`) and staged as a dump stages them; from there on all is the library's own:
+publish, refresh against the server of the benchmarks, answers, verify. A first dump stages everything and publishes
+once; here it is ten million jobs at a time, so that the disk need not hold more. Of a larger Delta table the first ten
+million are published, and the CPU is taken in proportion: months are merged one by one. Whole processes, one run each; CPU
+seconds and peak memory, since a clock says little on a machine that others use. `--quick` prints, and writes nothing;
+`--delta-only` measures the Delta tables anew and keeps the other figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from bisect import bisect_left
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from answers import ASK, OURS
+from curve import dump
+from measure import ROOT, Cost, measure, serve
+from rows import make_rows
+from server import FIRST, Jobs
+
+from pleo_extract.contract import instant_key
+from pleo_extract.lake import Header, Staging
+from pleo_extract.lake.staging import Batch
+from pleo_extract.lakes import open_lake
+from pleo_extract.refresh import Account
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIGURES: Final = ROOT / "docs" / "scale.json"
+SIZES: Final = (10_000, 1_000_000, 10_000_000, 100_000_000)
+NOWHERE: Final = "https://sandbox.invalid"
+PORTION: Final = 10_000_000
+BATCH: Final = 2_000
+"""Rows that a dump stages at once: 20 pages."""
+MADE_AT_ONCE: Final = 200_000
+NEW, ENDED = 960, 40
+LIBRARIES = ("polars", "duckdb", "pyarrow", "deltalake")
+
+
+def run(size: int) -> dict[str, Any]:
+    """Everything about a lake of so many jobs."""
+    found: dict[str, Any] = {"jobs": size}
+    with serve(size) as server, tempfile.TemporaryDirectory() as folder:
+        lake = Path(folder, "lake")
+        found |= fill(lake, server.url, size, "parquet")
+        found["bytes"] = sum(path.stat().st_size for path in lake.glob("current/*/*.parquet"))
+        for name, new, ended in (("nothing", 0, 0), ("refresh", NEW, ENDED)):
+            server.ask(f"/grow?new={new}&ended={ended}")
+            before = server.ask("/seen")["requests"]
+            found[name] = tell(dump(server.url, lake, "--max-requests", "5000"))
+            found[name]["requests"] = server.ask("/seen")["requests"] - before
+            receipt = json.loads((lake / "_meta" / "last_run.json").read_text(encoding="utf-8"))["receipt"]
+            assert (receipt["mode"], receipt["verdict"]) == ("refresh", "complete"), receipt
+            assert receipt["lake_rows"] == size + new, receipt
+        for name, question in OURS.items():
+            found[name] = tell(measure([sys.executable, "-c", ASK, str(lake), question]))
+        found["verify"] = tell(measure([sys.executable, "-m", "pleo_extract", "verify", str(lake)]))
+    return found | run_delta(size)
+
+
+def run_delta(size: int) -> dict[str, Any]:
+    """Publishing so many jobs as a Delta table."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {"delta": fill(Path(folder, "lake"), NOWHERE, size, "delta", portions_at_most=1)["publish"]}
+
+
+def tell(cost: Cost) -> dict[str, float]:
+    """What is kept of it."""
+    return {"cpu": round(cost.cpu, 2), "peak": round(cost.peak)}
+
+
+def fill(
+    lake: Path, url: str, size: int, kind: str, *, portions_at_most: int | None = None
+) -> dict[str, Any]:
+    """Stage and publish, in portions; what publishing costs, and how much is staged."""
+    costs, staged, last = [], 0, 0
+    me = [sys.executable, __file__]
+    for first, last in islice(portions(Jobs(size)), portions_at_most):
+        about = [str(lake), url, kind, str(size), str(first), str(last)]
+        measure([*me, "--step", "stage", *about])
+        staged += sum(path.stat().st_size for path in lake.rglob("*.arrow"))
+        costs.append(measure([*me, "--step", "publish", *about]))
+        print(f"{size:,} {kind}: published up to {last:,}, {costs[-1]}", file=sys.stderr, flush=True)
+    cpu = sum(each.cpu for each in costs) * size / last
+    whole = Cost(cpu, 0, max(each.peak for each in costs))
+    return {"publish": tell(whole), "staged": staged}
+
+
+def portions(jobs: Jobs) -> Iterator[tuple[int, int]]:
+    """Ranges of numbers, of whole months, of about so many jobs."""
+    months = [datetime(2023 + n // 12, 1 + n % 12, 1) for n in range(37)]  # noqa: DTZ001 - as the server has it
+    starts = [_first_at(jobs, (month - FIRST) // timedelta(seconds=1)) for month in months]
+    first = 0
+    for start, following in zip(starts[1:], [*starts[2:], None], strict=True):
+        if following is None or following - first > PORTION:
+            yield first, jobs.count if following is None else start
+            first = start
+
+
+def _first_at(jobs: Jobs, second: int) -> int:
+    return bisect_left(range(jobs.count), second, key=lambda n: int(n * jobs.step))
+
+
+def stage(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -> None:
+    """What a dump would have read, as it lies before it is published; it need not outlast a loss of power."""
+    os.fsync = lambda _: None  # type: ignore[assignment] # not what is measured
+    layout = open_lake(lake, kind=kind).layout
+    header = Header(run="scale", mode="full", base=0, started_at=datetime.now(UTC))
+    staging = Staging.start(layout.staging, url, header)
+    for start in range(first, last, MADE_AT_ONCE):
+        rows = make_rows(Jobs(size), start, min(start + MADE_AT_ONCE, last))
+        for batch in rows.iter_slices(BATCH):
+            staging.add(batch)
+
+
+def publish(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -> None:
+    """From there to a snapshot, with the state that a complete walk leaves."""
+    kept = open_lake(lake, kind=kind)
+    newest = make_rows(Jobs(size), last - 1, last).row(0, named=True)
+    account = Account(
+        verdict="complete",
+        order="strict"
+        if Jobs(size).step >= 1
+        else "created",  # jobs of one second are not in the order of their ids
+        frontier=(instant_key(newest["created_at"]), newest["id"]),
+        full_at=datetime.now(UTC),
+        updated_at=datetime.now(UTC),
+        full_jobs=last,
+    )
+    (folder,) = kept.layout.staging.iterdir()
+    journal = (folder / "journal.jsonl").read_bytes().splitlines()
+    staging = Staging(
+        folder,
+        msgspec.json.decode((folder / "run.json").read_bytes(), type=Header),
+        [msgspec.json.decode(line, type=Batch) for line in journal],
+    )
+    manifest, _ = kept.publish(
+        [staging],
+        kept.begin(),
+        server=url,
+        tell=lambda *_: ({}, {f"{url} *": account}),
+        still_held=lambda: None,
+        shield=nullcontext,
+    )
+    assert manifest.rows == last, (manifest.rows, first, last)
+
+
+def main() -> None:
+    """Measure all sizes, or do one step of it in a process of its own."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--up-to", type=int, default=SIZES[-1])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--delta-only", action="store_true")
+    parser.add_argument("--step", nargs=7)
+    asked = parser.parse_args()
+    if asked.step:
+        step, lake, url, kind, *numbers = asked.step
+        {"stage": stage, "publish": publish}[step](Path(lake), url, kind, *map(int, numbers))
+        return
+    if asked.delta_only:
+        told = json.loads(FIGURES.read_text(encoding="utf-8"))
+        told["sizes"] = [each | run_delta(each["jobs"]) for each in told["sizes"]]
+        FIGURES.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        return
+    sizes = [size for size in SIZES if size <= (10_000 if asked.quick else asked.up_to)]
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    told = {
+        "when": f"{datetime.now(UTC):%Y-%m-%d}",
+        "where": f"{os.cpu_count()} cores, {system}, {libraries}",
+        "sizes": [run(size) for size in sizes],
+    }
+    text = json.dumps(told, indent=1) + "\n"
+    if asked.quick:
+        print(text)
+    else:
+        FIGURES.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
