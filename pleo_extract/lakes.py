@@ -204,7 +204,7 @@ class ParquetLake:
     def __init__(self, lake: str | Path) -> None:
         self.name = str(lake)
         self.layout = Layout(lake)
-        self.catalogue: Path | None = self.layout.root / "jobs.duckdb"
+        self.catalogue: Path | None = self.layout.catalogue
 
     def exists(self) -> bool:
         """See `Lake`."""
@@ -215,7 +215,8 @@ class ParquetLake:
         snapshot = parquet.open_snapshot(self.name, as_of)
         if snapshot is None:
             return None
-        return Opened(self.layout.manifest(snapshot.number), tuple(snapshot.files()))
+        manifest = self.layout.manifest(snapshot.number)
+        return Opened(manifest, tuple(snapshot.folder / entry.path for entry in manifest.files))
 
     def last_run(self) -> LastRun | None:
         """See `Lake`."""
@@ -244,7 +245,8 @@ class ParquetLake:
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Lake`."""
-        return self.layout.scan(base.snapshot if base else None)
+        folder = self.layout.snapshot_folder(base.snapshot) if base else self.layout.root
+        return scan_files([folder / entry.path for entry in base.files] if base else ())
 
     def publish(
         self,

@@ -225,6 +225,18 @@ def write_accounts(folder: Path, sandbox_url: str, companies: Sequence[str], bro
     return path
 
 
+def test_an_accounts_file_without_a_server_means_that_of_the_environment(
+    served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """PLEO_BASE_URL holds for all accounts that name no server; without it they are production's."""
+    accounts = write_accounts(tmp_path, "", served.sandbox.world.companies[:1], broken=-1)
+    accounts.write_text(accounts.read_text().replace('base_url = ""\n', ""))
+    monkeypatch.setenv("PLEO_BASE_URL", served.url)
+    assert read_accounts(accounts)[0].server == served.url
+    monkeypatch.delenv("PLEO_BASE_URL")
+    assert read_accounts(accounts)[0].server == "https://external.pleo.io"
+
+
 def test_shards_share_the_companies_and_a_table(
     pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:

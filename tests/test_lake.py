@@ -23,7 +23,7 @@ import polars as pl
 import pytest
 
 import pleo_extract.lake
-from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.decode import Rejected
 from pleo_extract.errors import (
@@ -757,6 +757,27 @@ def test_f55_a_link_at_a_batch_or_temporary_name_is_not_followed(lake: Path) -> 
     put(lake, rows(9))
     assert precious.read_text() == "mine"
     assert verify_lake(lake).ok
+
+
+def test_a_file_that_no_manifest_names_is_not_read(tmp_path: Path) -> None:
+    """A copy of a file in a snapshot, as a tool may leave one, counts nothing twice; verify says that it is there."""
+    put(tmp_path, rows(1, 2, 3))
+    part = next(tmp_path.glob("current/*/part-0.parquet"))
+    shutil.copy(part, part.with_name("copy.parquet"))
+    assert scan_lake(tmp_path).collect().height == 3
+    assert connect(tmp_path).execute("select count(*) from export_jobs").fetchone() == (3,)
+    assert not verify_lake(tmp_path).ok
+    put(tmp_path, rows(4))
+    assert scan_lake(tmp_path).collect().height == 4
+
+
+def test_a_pointer_lost_after_a_failed_run_is_noticed(tmp_path: Path) -> None:
+    """The catalogue tells as well that something was published, where the record of a failed run does not."""
+    put(tmp_path, rows(1))
+    (tmp_path / "current").unlink()
+    (tmp_path / "jobs.duckdb").touch()
+    with pytest.raises(LakeError, match="lost its pointer"):
+        scan_lake(tmp_path)
 
 
 def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:

@@ -19,7 +19,14 @@ from warehouse_jobs import frame, job
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
 from pleo_extract.contract import KEY, POLARS_SCHEMA
-from pleo_extract.errors import ConfigurationError, LakeError, LakeLocked, StorageError, UsageError
+from pleo_extract.errors import (
+    ConfigurationError,
+    CredentialsError,
+    LakeError,
+    LakeLocked,
+    StorageError,
+    UsageError,
+)
 from pleo_extract.lake import (
     Header,
     Layout,
@@ -30,6 +37,7 @@ from pleo_extract.lake import (
     merging,
     publish,
     read_last_run,
+    repair_lake,
 )
 from pleo_extract.lakes import is_delta, open_lake
 from pleo_extract.refresh import FILE_ORDER, Account, find_news, join_accounts, merge_rows
@@ -395,6 +403,42 @@ def test_lakes_of_two_servers_stay_apart(pair: Pair) -> None:
         path.write_text(path.read_text().replace("127.0.0.1:1", "127.0.0.1:2"))
     with pytest.raises(ConfigurationError, match="need a lake of their own"):
         merge_lakes(pair.second, pair.first)
+
+
+def test_a_lake_that_does_not_know_its_server_is_not_mixed(pair: Pair) -> None:
+    """One that was repaired without a manifest or a record of its runs: 78, whichever of the two it is."""
+    for path in pair.second.glob("_meta/*.json"):
+        path.unlink()
+    repair_lake(pair.second)
+    for source, target in ((pair.second, pair.first), (pair.first, pair.second)):
+        with pytest.raises(ConfigurationError, match="second holds is not known since it was repaired"):
+            merge_lakes(source, target)
+
+
+def test_of_runs_that_published_nothing_nothing_is_taken(pair: Pair, tmp_path: Path) -> None:
+    """A part whose companies have all failed is no reason not to merge the next one; no target is made for it."""
+    failed = tmp_path / "failed"
+    with (
+        Client("http://127.0.0.1:1", api_key="wrong", transport=pair.sandbox) as client,
+        pytest.raises(CredentialsError),
+    ):
+        dump_export_jobs(failed, client=client)
+    assert not merge_lakes(failed, tmp_path / "into").published
+    assert not (tmp_path / "into").exists()
+    receipt = merge_lakes(failed, pair.first)
+    assert (receipt.published, receipt.taken, receipt.lake_rows) == (False, 0, rows_of(pair.first).height)
+
+
+def test_a_pointer_lost_after_a_failed_merge_is_noticed(pair: Pair) -> None:
+    """The record of the last run says what the lake has, though that run took nothing."""
+    for path in pair.second.glob("_meta/0*.json"):
+        path.write_text(path.read_text().replace("127.0.0.1:1", "127.0.0.1:2"))
+    with pytest.raises(ConfigurationError):
+        merge_lakes(pair.second, pair.first)
+    (pair.first / "current").unlink()
+    (pair.first / "jobs.duckdb").unlink()
+    with pytest.raises(LakeError, match="pointer"):
+        scan_lake(pair.first)
 
 
 # Killed

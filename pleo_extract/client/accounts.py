@@ -1,6 +1,6 @@
 """Many companies, each with a credential of its own: the accounts file.
 
-    base_url = "production"                 # for all that do not name one
+    base_url = "production"                 # for all that do not name one; else PLEO_BASE_URL, else production
 
     [[account]]
     name = "Acme"
@@ -140,7 +140,8 @@ def read_accounts(path: str | Path) -> list[AccountEntry]:
     entries = content.get("account")
     if not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{path} has no [[account]]")
-    default, shared = content.get("base_url", "production"), _Shared()
+    default = content.get("base_url") or os.environ.get("PLEO_BASE_URL") or "production"
+    shared = _Shared()
     accounts = [_read_entry(entry, n, path, default, shared) for n, entry in enumerate(entries, start=1)]
     companies = [account.company_id for account in accounts]
     if len(set(companies)) < len(companies):

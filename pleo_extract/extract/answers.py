@@ -94,7 +94,7 @@ def write_catalogue(lake: str | Path) -> Path:
     from pleo_extract import warehouse  # noqa: PLC0415 - as above
 
     snapshot = open_snapshot(lake)
-    target, (files, as_of, companies) = Layout(lake).root / "jobs.duckdb", _read_content(lake, snapshot)
+    target, (files, as_of, companies) = Layout(lake).catalogue, _read_content(lake, snapshot)
     mark = _make_mark(files, as_of, companies)
     warehouse.write_catalogue(target, files, as_of=as_of, companies=companies, mark=mark)
     return target
@@ -108,7 +108,7 @@ def is_catalogue_current(lake: str | Path) -> bool:
     """
     mark = _make_mark(*_read_content(lake, open_snapshot(lake)))
     try:
-        return mark.encode() in (Layout(lake).root / "jobs.duckdb").read_bytes()
+        return mark.encode() in Layout(lake).catalogue.read_bytes()
     except OSError:
         return False
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MergeOptions", "merge_lakes"]
 
+_NOTHING: Final = "{}, nothing published"
 BATCH: Final = 20_000
 """Rows of the source that are compared and staged at once."""
 
@@ -51,7 +52,8 @@ def merge_lakes(
 
     Of a job that both have, the row with the later `last_updated_at` stays, of equals the one whose company was read
     later. The state of each company comes with it; of a company that both have, the next dump reads all that either
-    may have missed. The source stays as it is. Run again, it changes nothing.
+    may have missed. The source stays as it is; of one whose runs have published nothing yet nothing is taken. Run
+    again, it changes nothing.
 
     Args:
         source: the lake to take from. It is held meanwhile; of a Delta table, the latest version is taken.
@@ -68,7 +70,12 @@ def merge_lakes(
     """
     giver, taker = _open_both(source, target, options)
     receipt = Receipt(run=name_run(), lake=taker.name, mode="merge")
-    _open(giver)  # at the door, before anything is made
+    if giver.open() is None:  # at the door, before anything is made
+        if giver.last_run() is None:
+            raise LakeError(f"nothing was published to {giver.name} yet: there is nothing to merge")
+        if not taker.exists():
+            receipt.source = _NOTHING.format(giver.name)
+            return receipt
     with (
         nullcontext() if is_delta(source) else giver.hold(),
         taker.hold() as still_held,
@@ -108,10 +115,14 @@ class _Merge:
 
     def make(self, still_held: Callable[[], None]) -> None:
         """Stage what the target lacks, publish it."""
-        opened, receipt = _open(self._source), self._receipt
+        opened, receipt, base = self._source.open(), self._receipt, self._target.begin()
+        if base is not None:
+            self._fill(base, base, [])
+        if opened is None:
+            receipt.source = _NOTHING.format(self._source.name)
+            return
         receipt.source = f"{self._source.name}, snapshot {opened.manifest.snapshot}"
-        base = self._target.begin()
-        server = _choose_server(opened.manifest, base, self._target.name)
+        server = _choose_server(opened.manifest, base, self._source.name, self._target.name)
         header = Header(
             run=receipt.run, mode="merge", base=base.snapshot if base else 0, started_at=datetime.now(UTC)
         )
@@ -226,14 +237,12 @@ def _is_within(lake: str | Path, other: str | Path) -> bool:
     return Path(lake).resolve().is_relative_to(Path(other).resolve())
 
 
-def _open(lake: Lake) -> Opened:
-    opened = lake.open()
-    if opened is None:
-        raise LakeError(f"nothing was published to {lake.name} yet: there is nothing to merge")
-    return opened
-
-
-def _choose_server(given: Manifest, base: Manifest | None, target: str) -> str:
+def _choose_server(given: Manifest, base: Manifest | None, source: str, target: str) -> str:
+    for name, manifest in ((source, given), (target, base)):
+        if manifest is not None and manifest.rows and not manifest.server:
+            raise ConfigurationError(
+                f"whose jobs {name} holds is not known since it was repaired; dump to it once from their server"
+            )
     if base is not None and "" not in (base.server, given.server) and base.server != given.server:
         raise ConfigurationError(
             f"the lake {target} holds jobs of {base.server}; those of {given.server} need a lake of their own"

@@ -128,6 +128,7 @@ class Layout:
         self.staging = self.root / "_staging"
         self.rejected = self.root / "_rejected"
         self.lock = self.root / "_lock"
+        self.catalogue = self.root / "jobs.duckdb"
         self.last_run = self.meta / "last_run.json"
         if self.root.exists() and not self.root.is_dir():
             raise ConfigurationError(f"{self.root} is a file, not a folder that can hold a lake")
@@ -195,14 +196,6 @@ class Layout:
             )
         number = numbers[-1] if isinstance(as_of, datetime) else int(as_of)
         return Snapshot(number, self.snapshot_folder(number).resolve())
-
-    def scan(self, number: int | None) -> pl.LazyFrame:
-        """All rows of a snapshot, lazily; none of None."""
-        return (
-            Snapshot.scan_nothing()
-            if number is None
-            else Snapshot(number, self.snapshot_folder(number)).scan()
-        )
 
     def manifest(self, number: int) -> Manifest:
         """The manifest of a snapshot.

@@ -91,13 +91,13 @@ def require_lake(layout: Layout) -> None:
 
 
 def require_pointer(layout: Layout) -> None:
-    """A lake without a pointer is one without a snapshot, unless a run has published to it.
+    """A lake without a pointer is one without a snapshot, unless a run has published to it, or made a catalogue of it.
 
     Raises:
         LakeError: the pointer is lost.
     """
     last = read_last_run(layout)
-    if last is not None and last.receipt.get("snapshot"):
+    if (last is not None and last.receipt.get("snapshot")) or layout.catalogue.exists():
         raise LakeError(
             f"{layout.root} has lost its pointer 'current'; run: pleo-extract repair {layout.root}"
         )
