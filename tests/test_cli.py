@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from conftest import Said
 
+    from pleo_extract.extract import DumpOptions
     from pleo_extract.sandbox import Served
 
 
@@ -404,6 +405,37 @@ def test_metrics_are_written_by_runs_that_fail_too(
     assert second[f"pleo_extract_last_run_exit_code{label}"] == "77"
     success = f"pleo_extract_last_success_timestamp_seconds{label}"
     assert first[success] == second[success] != "0"
+    assert second[f"pleo_extract_lake_rows{label}"] == "1000", "it failed, and the lake is as it was"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_a_run_that_fails_says_what_the_lake_has(
+    kind: str,
+    pleo: Callable[..., Said],
+    served: Served,
+    tmp_path: Path,
+) -> None:
+    """Rows and snapshot of the lake are in its receipt, of one company or many; a lake that cannot be opened is not empty."""
+    lake, file = tmp_path / "lake", tmp_path / "pleo.prom"
+    store = ("--workspace", tmp_path / "work") if kind == "delta" else ()
+    companies = served.sandbox.world.companies
+    accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
+    words = ("dump", lake, "--accounts", accounts, "--metrics", file, *store)
+    assert pleo(*words, "--format", kind).code == 0
+    for number in range(len(companies)):
+        (tmp_path / f"key-{number}").write_text("plp_wrong")
+    said = pleo(*words)
+    assert said.code == 77
+    assert "1,000 jobs, snapshot 1, nothing new" in said.out
+    assert f'pleo_extract_lake_rows{{lake="{lake}"}} 1000' in file.read_text().splitlines()
+    options: DumpOptions = {"workspace": tmp_path / "work"} if kind == "delta" else {}
+    _, receipts = dump_accounts(lake, accounts, progress=False, **options)
+    assert [(each.code, each.lake_rows, each.snapshot) for each in receipts] == [(77, 1_000, 1)] * len(
+        receipts
+    )
+    next(lake.glob("**/created_month=*/*.parquet")).unlink()
+    assert pleo(*words).code == 65
+    assert "pleo_extract_lake_rows" not in file.read_text()
 
 
 def test_a_dump_of_a_broken_lake_is_no_success(

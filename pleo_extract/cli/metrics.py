@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_metrics"]
 
-FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float]], ...]] = (
+FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float | None]], ...]] = (
     ("last_run_timestamp_seconds", "When the last run ended.", lambda run: run.ended_at.timestamp()),
     (
         "last_success_timestamp_seconds",
@@ -24,7 +24,11 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float]], ...]] = (
     ),
     ("last_run_exit_code", "Exit code of the last run.", lambda run: run.code),
     ("last_run_published", "1 if the last run published a new snapshot.", lambda run: int(run.published)),
-    ("lake_rows", "Jobs in the lake.", lambda run: run.receipt["lake_rows"]),
+    (
+        "lake_rows",
+        "Jobs in the lake.",
+        lambda run: run.receipt["lake_rows"] if run.receipt["snapshot"] else None,
+    ),
     ("last_run_rows", "Rows that the last run read.", lambda run: run.receipt["rows"]),
     ("last_run_rejected_rows", "Rows that did not fit the contract.", lambda run: run.receipt["rejected"]),
     ("last_run_requests", "Requests that the last run sent.", lambda run: run.receipt["requests"]),
@@ -37,6 +41,7 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float]], ...]] = (
     ("last_run_seconds", "Seconds that the last run took.", lambda run: run.receipt["seconds"]),
     ("last_run_failed_accounts", "Accounts that failed.", lambda run: len(run.failed)),
 )
+"""Name, text, and the figure of a run; None where the run did not learn it: a lake that could not be opened is not empty."""
 
 
 def write_metrics(path: Path, lake: str | Path, run: LastRun) -> None:
@@ -46,7 +51,12 @@ def write_metrics(path: Path, lake: str | Path, run: LastRun) -> None:
         StorageError: it cannot be written.
     """
     label = f'{{lake="{_escape(str(lake))}"}}'
-    lines = [line for name, text, figure in FIGURES for line in _spell(name, text, label, figure(run))]
+    lines = [
+        line
+        for name, text, figure in FIGURES
+        if (value := figure(run)) is not None
+        for line in _spell(name, text, label, value)
+    ]
     lines += [
         "# HELP pleo_extract_last_run_verdict 1 for the last run's verdict.",
         "# TYPE pleo_extract_last_run_verdict gauge",

@@ -202,11 +202,13 @@ class _Dump:
             account.receipt.run, account.receipt.lake = self.run, self.lake.name
         failure: BaseException | None = None
         try:
-            base = self._open_lake()
+            base = self._open_lake(accounts)
             _log.info("dump of %d account(s) to %s", len(accounts), self.lake.name, extra={"run": self.run})
             self._read(accounts, base, update)
             self._still_held()  # if not, it does not matter what went wrong
-            self._publish([account for account in accounts if account.state is not None], base)
+            if manifest := self._publish([each for each in accounts if each.state is not None], base):
+                _stand_at(manifest, accounts)  # those that failed say what the lake has, too
+                self._tidy(manifest)
         except BaseException as exc:
             failure = self._explain(exc)
             if failure is exc:
@@ -235,8 +237,9 @@ class _Dump:
                 raise
             _log.warning("%s", exc, extra={"run": self.run})
 
-    def _open_lake(self) -> Manifest | None:
+    def _open_lake(self, accounts: Sequence[AccountDump]) -> Manifest | None:
         base = self.lake.begin()
+        _stand_at(base, accounts)
         if base is not None and base.server not in ("", self._server):
             raise ConfigurationError(
                 f"the lake {self.lake.name} holds jobs of {base.server}; {self._server} needs a lake of its own"
@@ -259,9 +262,10 @@ class _Dump:
             lambda account: account.read(self.lake, base, self.run, update, waits=self._waits),
         )
 
-    def _publish(self, accounts: Sequence[AccountDump], base: Manifest | None) -> None:
+    def _publish(self, accounts: Sequence[AccountDump], base: Manifest | None) -> Manifest | None:
+        """The snapshot that is now current; None where no account may be published."""
         if not accounts:
-            return
+            return None
         told: list[Manifest] = []
 
         def tell(
@@ -283,8 +287,10 @@ class _Dump:
             if told and not self.lake.is_published(told[-1]):
                 self._take_back(accounts, base)
             raise
-        for account in accounts:
-            account.receipt.snapshot = manifest.snapshot
+        return manifest
+
+    def _tidy(self, manifest: Manifest) -> None:
+        """Clear away what is no longer kept, and make the catalogue anew."""
         self.lake.tidy(manifest, keep=self._keep[0], count=self._keep[1])
         if self.lake.catalogue is not None:
             renew_catalogue(self.lake.layout.root, run=self.run)
@@ -321,9 +327,7 @@ class _Dump:
         """What the receipts say was published."""
         for account in accounts:
             account.receipt.published, account.receipt.months_written = False, []
-            account.receipt.snapshot, account.receipt.lake_rows = (
-                (base.snapshot, base.rows) if base else (0, 0)
-            )
+        _stand_at(base, accounts)
 
     def _fill(self, receipt: Receipt, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
         receipt.published = base is None or manifest.snapshot != base.snapshot
@@ -362,6 +366,14 @@ class _Dump:
             failed={each.name or each.account: [each.code, each.error] for each in bad}
             if len(accounts) > 1
             else {},
+        )
+
+
+def _stand_at(manifest: Manifest | None, accounts: Sequence[AccountDump]) -> None:
+    """Note in the receipts what the lake has: it has it, however the run ends."""
+    for account in accounts:
+        account.receipt.snapshot, account.receipt.lake_rows = (
+            (manifest.snapshot, manifest.rows) if manifest else (0, 0)
         )
 
 
