@@ -315,6 +315,13 @@ def test_f15_one_company_fails_the_others_are_published(
     )
     status = pleo("status", tmp_path / "lake")
     assert "Company 1: 77" in status.out
+    verdict = next(line for line in status.out.splitlines() if "verdict" in line)
+    of = f"for {len(companies) - 1} of {len(companies)} companies: Company 1 failed with 77"
+    assert verdict.split(maxsplit=1)[1] == f"complete {of}"
+    page = tmp_path / "report.html"
+    assert pleo("report", tmp_path / "lake", "--output", page).code == 0
+    assert of in page.read_text()
+    assert "older than that" not in page.read_text()
     mended = write_accounts(tmp_path, served.url, companies, broken=-1)
     served.sandbox.world.advance(86_400)
     said = pleo("dump", tmp_path / "lake", "--accounts", mended)

@@ -288,7 +288,20 @@ def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
     write_last_run(Layout(lake), receipt=receipt, error="<i>503</i>\x1b[31m", complete=False, failed={})
     page = Page(write_report(lake, tmp_path / "report.html"))
     check_page(page)
-    assert r"ended with code 75: <i>503</i>\x1b[31m." in page.text
+    assert r"ended with code 75: <i>503</i>\x1b[31m. What follows is older than that." in page.text
+
+
+def test_a_run_that_failed_for_one_company(tmp_path: Path) -> None:
+    """What it published is not older than it; the verdict says for whom it failed, and escapes the name."""
+    lake = make_lake(tmp_path / "lake", some_jobs(), NOW)
+    receipt = {"run": "r", "code": 77, "published": True}
+    failed = {"<b>Acme</b>\n": [77, "no key"]}
+    write_last_run(Layout(lake), receipt=receipt, error="no key", complete=False, failed=failed)
+    page = Page(write_report(lake, tmp_path / "report.html"))
+    check_page(page)
+    assert "ended with code 77: no key." in page.text
+    assert "older than that" not in page.text
+    assert r"complete for 1 of 2 companies: <b>Acme</b>\n failed with 77" in page.text
 
 
 # What it survives

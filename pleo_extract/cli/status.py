@@ -45,8 +45,6 @@ def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
 
 
 def _tell(found: LakeStatus, now: datetime) -> str:
-    from pleo_extract.paging import VERDICTS
-
     lines = [
         ("jobs", f"{found.rows:,}, {found.open:,} of them open, {found.bytes / 1e6:.1f} MB"),
         (
@@ -57,8 +55,8 @@ def _tell(found: LakeStatus, now: datetime) -> str:
         ("server", found.server),
     ]
     if found.accounts:
-        # The lake's own: how the last run ended says nothing of it.
-        lines.append(("verdict", max((each.verdict for each in found.accounts), key=VERDICTS.index)))
+        # The lake's own; of how the last run ended, only for whom it failed.
+        lines.append(("verdict", escape(found.tell_verdict(), 500)))
     if (last := found.last_run) is not None:
         error = f": {escape(last.error, 300)}" if last.error else ""
         lines += [

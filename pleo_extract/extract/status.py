@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pleo_extract.lake import LastRun, scan_files
 from pleo_extract.lakes import open_lake
+from pleo_extract.paging import VERDICTS
 from pleo_extract.refresh import FULL_EVERY, is_unsettled
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["AccountStatus", "LakeStatus", "read_status"]
+
+MOST_NAMED: Final = 3
+"""Companies that failed and are named in a verdict; there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,25 @@ class LakeStatus:
     newest: datetime | None = None
     last_run: LastRun | None = None
     accounts: tuple[AccountStatus, ...] = ()
+
+    def tell_verdict(self) -> str:
+        """The worst verdict of the lake's accounts; where the last run failed for some, of how many others, and for whom.
+
+        Empty where the lake has no account.
+        """
+        failed = self.last_run.failed if self.last_run else {}
+        good = [each for each in self.accounts if (each.name or each.account) not in failed]
+        if not self.accounts:
+            return ""
+        worst = max((each.verdict for each in good), key=VERDICTS.index, default="complete")
+        if not failed:
+            return worst
+        known = {each.name or each.account for each in self.accounts}
+        total = len(self.accounts) + len(failed.keys() - known)  # some may not have been in the lake before
+        named = [f"{name} failed with {code}" for name, (code, _) in list(failed.items())[:MOST_NAMED]]
+        more = f" and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
+        count = f"{len(good):,}" if good else "none"
+        return f"{worst} for {count} of {total:,} companies: {', '.join(named)}{more}"
 
 
 def read_status(

@@ -78,9 +78,9 @@ def _warnings(status: LakeStatus) -> Iterator[str]:
     last = status.last_run
     if last is not None and last.code:
         said = f": {foreign(last.error, 300)}" if last.error else ""
+        older = "" if last.published else " What follows is older than that."
         yield (
-            f'<p class="warn">The last run, {moment(last.ended_at)}, ended with code {last.code}{said}. '
-            "What follows is older than that.</p>"
+            f'<p class="warn">The last run, {moment(last.ended_at)}, ended with code {last.code}{said}.{older}</p>'
         )
     incomplete = sum(account.verdict == "incomplete" for account in status.accounts)
     if incomplete:
@@ -114,7 +114,7 @@ def _facts(status: LakeStatus) -> Iterator[tuple[str, str]]:
         yield "Last run", f"{moment(status.last_run.ended_at)}, code {status.last_run.code}"
         yield "Last complete run", moment(status.last_run.last_complete_at)
     yield "How it was read", foreign(receipt["mode"], 40) if receipt.get("mode") else ""
-    yield "Verdict", foreign(_verdict(status, receipt), 60)
+    yield "Verdict", foreign(_verdict(status, receipt), 500)
     due = [account.next_full_at for account in status.accounts if account.next_full_at]
     yield "Next full walk", f"by {moment(min(due))}" if due else "with the next run"
     if receipt.get("pages"):
@@ -138,8 +138,8 @@ def _facts(status: LakeStatus) -> Iterator[tuple[str, str]]:
 
 
 def _verdict(status: LakeStatus, receipt: dict[str, Any]) -> str:
-    found = dict.fromkeys(account.verdict for account in status.accounts)
-    return ", ".join(verdict.replace("_", " ") for verdict in found) or str(receipt.get("verdict", "none"))
+    verdict, space, whose = (status.tell_verdict() or str(receipt.get("verdict", "none"))).partition(" ")
+    return verdict.replace("_", " ") + space + whose
 
 
 def _total(receipt: dict[str, Any]) -> str:
