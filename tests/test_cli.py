@@ -563,11 +563,32 @@ def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tm
         assert process.returncode == code
         assert "what was fetched is kept" in err
         assert not (tmp_path / "current").exists()
+        last = json.loads((tmp_path / "_meta/last_run.json").read_text())
+        word = "terminated" if number == signal.SIGTERM else "interrupted"
+        assert (last["code"], last["error"]) == (code, word)
         asked = len(sandbox.requests)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "5,000 jobs" in done.stdout
     assert len(sandbox.requests) - asked <= 50 - asked + 4
     assert json.loads((tmp_path / "_meta/last_run.json").read_text())["receipt"]["resumed"]
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_f36_a_signal_after_the_snapshot_says_that_it_was_published(
+    number: signal.Signals, word: str, served: Served, tmp_path: Path
+) -> None:
+    """There is nothing to go on with then."""
+    program = (
+        "import os, sys; from pleo_extract.cli import main; from pleo_extract.extract import dump; "
+        f"dump.renew_catalogue = lambda *_, **__: os.kill(os.getpid(), {int(number)}); main()"
+    )
+    command = [sys.executable, "-c", program, "dump", str(tmp_path / "lake"), "--rate", "100000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 128 + number
+    assert done.stderr.splitlines()[-1] == f"pleo-extract: {word}; snapshot 1 was published"
+    last = json.loads((tmp_path / "lake/_meta/last_run.json").read_text())
+    assert (last["published"], last["error"]) == (True, word)
+    assert served.sandbox.requests
 
 
 def test_a_wrong_key_of_an_account_is_named_by_its_place(

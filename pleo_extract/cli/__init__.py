@@ -128,6 +128,7 @@ def main() -> NoReturn:
         signal.signal(each, _terminate)
     # Pages are many small objects without cycles: looking for cycles as often as usual costs a tenth of a dump.
     gc.set_threshold(200_000, 50, 50)
+    notes: list[str] = []
     try:
         code = group.main(standalone_mode=False, prog_name="pleo-extract")
     except click.ClickException as exc:
@@ -139,17 +140,23 @@ def main() -> NoReturn:
     except OSError as exc:
         code = StorageError.code
         click.echo(f"pleo-extract: {escape(str(exc), 500)}", err=True)
-    except (KeyboardInterrupt, click.Abort):
-        code = INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as exc:
+        code, notes = INTERRUPTED, _read_notes(exc)
     except SystemExit as exc:
-        code = exc.code
+        code, notes = exc.code, _read_notes(exc)
     if code in (INTERRUPTED, TERMINATED):
         word = "interrupted" if code == INTERRUPTED else "terminated"
-        kept = "; what was fetched is kept, run again to go on" if group.asked == "dump" else ""
-        click.echo(f"pleo-extract: {word}{kept}", err=True)
+        if not notes and group.asked == "dump":
+            notes = ["what was fetched is kept, run again to go on"]
+        click.echo(f"pleo-extract: {'; '.join([word, *notes])}", err=True)
         sys.stdout.flush()
         os._exit(code)  # a thread may still wait for an answer
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _read_notes(exc: BaseException) -> list[str]:
+    """What was noted on the way: that a snapshot had been published when the signal came. click wraps a Ctrl-C."""
+    return [note for each in (exc, exc.__cause__) for note in getattr(each, "__notes__", ())]
 
 
 def start() -> NoReturn:

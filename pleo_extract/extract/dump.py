@@ -211,6 +211,8 @@ class _Dump:
                 self._tidy(manifest)
         except BaseException as exc:
             failure = self._explain(exc)
+            if snapshots := {each.receipt.snapshot for each in accounts if each.receipt.published}:
+                failure.add_note(f"snapshot {max(snapshots)} was published")
             if failure is exc:
                 raise
             raise failure from exc

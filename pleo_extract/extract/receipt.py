@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pleo_extract.paging import Verdict, Walk
 
 __all__ = ["Receipt"]
+
+SIGNALLED: Final = {130: "interrupted", 143: "terminated"}
+"""What the codes of a run that was told to end mean."""
 
 
 class Receipt(msgspec.Struct, kw_only=True):
@@ -99,8 +102,8 @@ class Receipt(msgspec.Struct, kw_only=True):
         """The exit code and the message of what ended the run, if anything did."""
         self.code, self.error = 0, None
         if error is not None:
-            self.error = error.tell() if isinstance(error, PleoExtractError) else str(error)
             self.code = _code_of(error)
+            self.error = error.tell() if isinstance(error, PleoExtractError) else _word(error, self.code)
 
     @classmethod
     def sum(cls, receipts: Sequence[Receipt], *, waited: float) -> Receipt:
@@ -149,3 +152,10 @@ def _code_of(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
+
+
+def _word(error: BaseException, code: int) -> str:
+    """What an error that is not ours says; one that says nothing goes by its name."""
+    if isinstance(error, SystemExit | KeyboardInterrupt) and code in SIGNALLED:
+        return SIGNALLED[code]
+    return str(error) or type(error).__name__
