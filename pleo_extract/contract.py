@@ -205,8 +205,10 @@ def canonical_uuid(text: object, *, what: str = "company_id") -> str:
     """The UUID in lower case.
 
     Raises:
-        UsageError: it is not 8-4-4-4-12 hexadecimal digits.
+        UsageError: it is missing (None), or not 8-4-4-4-12 hexadecimal digits.
     """
+    if text is None:
+        raise UsageError(f"{what} is missing. Give it as 8-4-4-4-12 hexadecimal digits")
     if problem := uuid_problem(text):
         raise UsageError(f"{what} is {problem}. Give it as 8-4-4-4-12 hexadecimal digits")
     return str(text).lower()

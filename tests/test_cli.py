@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pleo_extract.sandbox import Served
 
 
+COMPANY = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11"
 SAMPLE = Path(__file__).parent.parent / "data/sample"
 
 
@@ -291,10 +292,16 @@ def test_parts_in_python_are_those_of_the_command_line(served: Served, tmp_path:
         dump_accounts(tmp_path / "none", accounts, shard=(3, 2))
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "a/b"])
-def test_a_shard_that_is_none_is_refused(shard: str, pleo: Callable[..., Said], tmp_path: Path) -> None:
-    """At the door."""
-    assert pleo("dump", tmp_path / "lake", "--accounts", tmp_path / "none.toml", "--shard", shard).code == 2
+@pytest.mark.parametrize(
+    ("shard", "parts"), [("0/2", 2), ("3/2", 2), ("9/3", 3), ("1", 4), ("1/0", 4), ("a/b", 4)]
+)
+def test_a_shard_that_is_none_is_refused(
+    shard: str, parts: int, pleo: Callable[..., Said], tmp_path: Path
+) -> None:
+    """At the door; the parts that there are, are named."""
+    said = pleo("dump", tmp_path / "lake", "--accounts", tmp_path / "none.toml", "--shard", shard)
+    assert said.code == 2
+    assert f"write 1/{parts} to {parts}/{parts}" in said.err
     assert pleo("dump", tmp_path / "lake", "--shard", "1/2").code == 2
 
 
@@ -336,6 +343,11 @@ def test_f15_one_company_fails_the_others_are_published(
     ("content", "says"),
     [
         ("not toml", "is not TOML"),
+        ("[[account]]\nname = 'x'\napi_key_env = 'K'", "account 1 (x): company_id is missing"),
+        (
+            f'[[account]]\nname = "a\\nb"\napi_key_env = "K"\ncompany_id = "{COMPANY}"',
+            r"account 1 (a\nb): a name has no line break",
+        ),
         ("base_url = 'production'", "no [[account]]"),
         ("[[account]]\nname = 'x'", "needs one of"),
         ("[[account]]\napi_key_env = 'K'\ncompany_id = 'acme'", "UUID"),
@@ -354,6 +366,7 @@ def test_an_accounts_file_is_checked_first(
     said = pleo("dump", tmp_path / "lake", "--accounts", tmp_path / "accounts.toml")
     assert said.code == 78
     assert says in said.err
+    assert len(said.err.splitlines()) == 1
     assert "plp_in_the_file" not in said.err
     assert served.sandbox.requests == []
 

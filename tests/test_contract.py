@@ -397,7 +397,7 @@ class TestSmallFacts:
     def test_f33_what_is_no_uuid(self, text: object) -> None:
         """F33: braces, prefixes, other digits: refused, and the message clips what was given and names it."""
         assert uuid_problem(text)
-        with pytest.raises(UsageError, match="job_id is not a UUID"):
+        with pytest.raises(UsageError, match="job_id is missing" if text is None else "job_id is not a UUID"):
             canonical_uuid(text, what="job_id")
 
     def test_uuid_problem_does_not_repeat_the_unprintable(self) -> None:

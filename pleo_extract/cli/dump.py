@@ -215,7 +215,7 @@ def _dump_many(
     for each in receipts:
         if each.code:
             click.echo(
-                f"pleo-extract: run {each.run}, {each.name}: {escape(each.error or '', 500)} (code {each.code})",
+                f"pleo-extract: run {each.run}, {escape(each.name)}: {escape(each.error or '', 500)} (code {each.code})",
                 err=True,
             )
     if not quiet:

@@ -68,5 +68,6 @@ class Shard(click.ParamType[tuple[int, int]]):
             return value
         found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", str(value))
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            self.fail(f"{value!r} is no part; write 1/4 to 4/4", param, ctx)
+            parts = int(found[2]) if found and int(found[2]) else 4
+            self.fail(f"{value!r} is no part; write 1/{parts} to {parts}/{parts}", param, ctx)
         return int(found[1]), int(found[2])

@@ -64,7 +64,7 @@ def _tell(found: LakeStatus, now: datetime) -> str:
             ("last complete", _ago(last.last_complete_at, now)),
         ]
         lines += [
-            ("failed", f"{name}: {code}, {escape(str(error), 200)}")
+            ("failed", f"{escape(name)}: {code}, {escape(str(error), 200)}")
             for name, (code, error) in last.failed.items()
         ]
     due = [each.next_full_at for each in found.accounts if each.next_full_at is not None]

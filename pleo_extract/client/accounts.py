@@ -18,6 +18,7 @@ import os
 import stat
 import threading
 import tomllib
+import unicodedata
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.contract import canonical_uuid
-from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
+from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, escape
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ __all__ = ["AccountEntry", "choose_shard", "read_accounts"]
 
 SOURCES: Final = ("api_key_env", "api_key_file", "access_token_env", "access_token_file")
 KNOWN: Final = frozenset({"name", "company_id", "base_url", "rate", *SOURCES})
+LINE_BREAKERS: Final = ("Cc", "Zl", "Zp")
+"""Categories of characters that a name must not have: what is said of a company is one line."""
 CONNECTIONS: Final = 8
 """Open connections to one server, all accounts together."""
 
@@ -164,7 +167,9 @@ def choose_shard(accounts: Sequence[AccountEntry], part: int, parts: int) -> lis
 def _read_entry(entry: Any, number: int, path: Path, base_url: object, shared: _Shared) -> AccountEntry:
     if not isinstance(entry, dict):
         raise ConfigurationError(f"{path}: account {number} is no table")
-    where = f"{path}: account {number} ({entry.get('name', 'without a name')})"
+    where = f"{path}: account {number} ({escape(str(entry.get('name', 'without a name')))})"
+    if any(unicodedata.category(c) in LINE_BREAKERS for c in str(entry.get("name", ""))):
+        raise ConfigurationError(f"{where}: a name has no line break and no other control character")
     if unknown := sorted(entry.keys() - KNOWN):
         raise ConfigurationError(
             f"{where} has an unknown key {unknown[0]!r}; there are {', '.join(sorted(KNOWN))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import ssl
 import threading
 import time
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["limit_time", "open_transport", "resolve_server"]
 
+HOST: Final = re.compile(r"(localhost|[\w-]+(?=:\d)|[\w-]+(\.[\w-]+)+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/.*)?")
+"""What a host looks like, with or without a port: a name with a dot in it, or one with a port."""
+
 
 def resolve_server(base_url: str) -> httpx.URL:
     """The server's address, from ``production``, ``staging`` or a URL.
@@ -38,8 +42,13 @@ def resolve_server(base_url: str) -> httpx.URL:
     if url.userinfo:
         raise ConfigurationError("the base URL holds a user or password; set PLEO_API_KEY instead")
     if url.scheme not in ("http", "https") or not is_name:
+        if HOST.fullmatch(base_url):
+            raise ConfigurationError(
+                "the base URL begins with its host; http:// or https:// is missing before it "
+                "(http is for this machine only)"
+            )
         # A text without a scheme is not shown: it may be a key in the wrong place.
-        shown = f" {escape(str(url))!r}" if url.scheme else ""
+        shown = f" {escape(str(url))!r}" if "://" in base_url else ""
         raise ConfigurationError(
             f"the base URL{shown} is neither production, staging nor an https:// address"
         )
