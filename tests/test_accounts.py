@@ -13,6 +13,7 @@ from canary import CANARY
 
 from pleo_extract import dump_accounts, scan_lake
 from pleo_extract.client import Run, read_accounts
+from pleo_extract.errors import UsageError
 from pleo_extract.extract import many
 from pleo_extract.extract.account import AccountDump
 from pleo_extract.lake import staging
@@ -106,6 +107,30 @@ def test_connections_and_runs_are_of_those_at_work_only(ground: Ground) -> None:
     assert max(connections) <= 8
     assert 1 <= max(runs) <= many.THREADS
     assert ground.wrong() == []
+
+
+@pytest.mark.parametrize("shard", ["1/2", 1, (1,), (1, 2, 3), ("1", "2"), (True, 2)])
+def test_a_shard_is_two_numbers(shard: Any, tmp_path: Path) -> None:
+    """What is none is told so before the accounts are read."""
+    with pytest.raises(UsageError, match=r"^shard must be two whole numbers, as \(1, 4\), not "):
+        dump_accounts(tmp_path / "lake", tmp_path / "none.toml", shard=shard)
+    assert not (tmp_path / "lake").exists()
+
+
+def test_accounts_are_of_the_file(ground: Ground, tmp_path: Path) -> None:
+    """Tables of one's own, or one account that is in no list, are told so; what they hold is not shown."""
+    (entry,) = ground.read("http://127.0.0.1:1", ground.world.companies[:1])
+    for accounts, says in (
+        ([{"name": "x", "api_key": CANARY}], "there is a dict among them"),
+        ([entry, CANARY], "there is a str among them"),
+        (None, "there is a NoneType among them"),
+        (entry, "a list of accounts, not one AccountEntry"),
+    ):
+        given: Any = accounts
+        with pytest.raises(UsageError, match=f"^accounts must be .*{says}") as caught:
+            dump_accounts(tmp_path / "lake", given)
+        assert CANARY not in str(caught.value)
+    assert not (tmp_path / "lake").exists()
 
 
 def test_those_read_longest_ago_come_first(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

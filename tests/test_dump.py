@@ -567,9 +567,20 @@ def test_options_are_checked_before_anything_is_sent(
 ) -> None:
     """Options that make no sense are refused at the door."""
     sandbox = make_sandbox()
-    for options in ({"max_requests": 0}, {"deadline": -1.0}, {"keep": timedelta(-1)}, {"keep_count": 0}):
-        with pytest.raises(UsageError):
-            refresh(sandbox, **options)
+    for name, value in (
+        ("max_requests", 0),
+        ("max_requests", "many"),
+        ("deadline", -1.0),
+        ("deadline", timedelta(1)),
+        ("keep", timedelta(-1)),
+        ("keep", 24),
+        ("keep_count", 0),
+        ("keep_count", "all"),
+        ("full_every", "soon"),
+        ("full_every", timedelta(-1)),
+    ):
+        with pytest.raises(UsageError, match=f"^{name} must be"):
+            refresh(sandbox, **{name: value})
     assert sandbox.requests == []
     assert not (tmp_path / "current").exists()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,7 +22,6 @@ from pleo_extract.refresh import FULL_EVERY, Account, choose_mode
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from datetime import timedelta
 
     from pleo_extract.client import Client, Run, Waits
     from pleo_extract.lake import Layout, Manifest
@@ -49,8 +48,10 @@ class How:
 
     def __post_init__(self) -> None:
         for name, value in (("deadline", self.deadline), ("max_requests", self.max_requests)):
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"{name} must be above 0, not {value!r}")
+            if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
+                raise UsageError(f"{name} must be a number above 0, not {value!r}")
+        if not isinstance(self.full_every, timedelta) or self.full_every < timedelta(0):
+            raise UsageError(f"full_every must be a timedelta, not negative; it is {self.full_every!r}")
 
 
 def name_account(server: str, company_id: str | None) -> str:

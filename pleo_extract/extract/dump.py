@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +34,7 @@ from pleo_extract.progress import show_progress
 from pleo_extract.refresh import FULL_EVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake import Manifest
@@ -140,14 +141,17 @@ def dump_accounts(
         where no account is in the part.
 
     Raises:
-        UsageError: there is no such part.
+        UsageError: there is no such part, or these are no accounts.
         LakeLocked, LakeError, StorageError, ConfigurationError: what concerns the lake as a whole.
     """
     from pleo_extract.client import choose_shard, read_accounts  # noqa: PLC0415 - only where there are many
 
     how, keep = _read_options(options)
+    if shard is not None:
+        _check_shard(shard)
     if isinstance(accounts, str | Path):
         accounts = read_accounts(accounts)
+    _check_accounts(accounts)
     if shard is not None and not (accounts := choose_shard(accounts, *shard)):
         return Receipt(lake=str(lake), account="0 accounts", verdict="complete"), []
     servers = {entry.server for entry in accounts}
@@ -395,10 +399,30 @@ def _open(lake: str | Path, accounts: Sequence[AccountDump], options: DumpOption
     return found
 
 
+def _check_shard(shard: object) -> None:
+    is_pair = isinstance(shard, tuple | list) and [type(each) for each in shard] == [int, int]
+    if not is_pair:
+        raise UsageError(f"shard must be two whole numbers, as (1, 4), not {shard!r}")
+
+
+def _check_accounts(accounts: object) -> None:
+    """Of what else was given only the kind is told: it may hold a credential."""
+    given = accounts if isinstance(accounts, Sequence) else [accounts]
+    needed = ("name", "company_id", "server", "open")
+    if wrong := [type(each).__name__ for each in given if not all(hasattr(each, name) for name in needed)]:
+        raise UsageError(
+            f"accounts must be the accounts file, or what read_accounts gives; there is a {wrong[0]} among them"
+        )
+    if not isinstance(accounts, Sequence):
+        raise UsageError(f"accounts must be a list of accounts, not one {type(accounts).__name__}")
+
+
 def _read_options(options: DumpOptions) -> tuple[How, tuple[timedelta, int]]:
     keep, count = options.get("keep", KEEP), options.get("keep_count", KEEP_COUNT)
-    if keep < timedelta(0) or count < 1:
-        raise UsageError("keep must not be negative, and keep_count at least 1")
+    if not isinstance(keep, timedelta) or keep < timedelta(0):
+        raise UsageError(f"keep must be a timedelta, not negative; it is {keep!r}")
+    if not isinstance(count, int) or count < 1:
+        raise UsageError(f"keep_count must be a whole number from 1, not {count!r}")
     how = How(
         full=options.get("full", False),
         full_every=options.get("full_every", FULL_EVERY),
