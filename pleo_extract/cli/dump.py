@@ -78,7 +78,7 @@ Examples:
     "--accounts",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Many companies, a TOML file; see the README",
+    help="Many companies, a TOML file; see docs/scheduling.md",
 )
 @click.option(
     "--shard", type=Shard(), help="With --accounts: of so many parts of the companies read this one, from 1"

@@ -45,7 +45,7 @@ __all__ = ["plan"]
     "--accounts",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Many companies, a TOML file; see the README",
+    help="Many companies, a TOML file; see docs/scheduling.md",
 )
 @click.option("--full", is_flag=True, help="As if a full walk were asked for")
 def plan(
