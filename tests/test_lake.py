@@ -987,3 +987,13 @@ def test_f39_a_disk_error_while_pieces_are_merged_is_one(
         pytest.raises(StorageError, match="Input/output error"),
     ):
         dump_export_jobs(tmp_path, client=client, progress=False)
+
+
+def test_few_rows_that_a_large_month_has_already_cost_no_sorting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh with nothing new looks its rows up, however large their month is."""
+    monkeypatch.setattr(merging, "PIECE", 3)
+    put(tmp_path, rows(*range(10)))
+    monkeypatch.setattr(merging, "_Run", None)
+    assert put(tmp_path, rows(2, 5)).snapshot == 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Merge"]
 
 PIECE: Final = 25_000
-"""Rows of a month that are merged at once; a month of fewer is merged as a whole."""
+"""Rows of a large month that are merged at once; a month of no more than two such pieces is merged as a whole."""
 RUN: Final = 20_000
 """Staged rows of a larger month that are sorted at once, at least, before its pieces are merged."""
 RUNS: Final = 50
@@ -93,13 +93,13 @@ class Merge:
             return True
         if month not in self._fresh:
             return False
+        files = self._open(month)
+        if self._count_staged(month) <= FEW and has_rows(pl.concat(files), pl.concat(self._staged(month))):
+            return False
         if not self._is_small(month):
             return any(not same_rows(old, new) for old, new in self._merge(month))
-        files, fresh = self._open(month), pl.concat(self._staged(month))
-        if fresh.height <= FEW and has_rows(pl.concat(files), fresh):
-            return False
         old = self._collect(month, files)
-        new = merge_rows(old, fresh)
+        new = merge_rows(old, *self._staged(month))
         if same_rows(old, new):
             return False
         self._kept = (month, new)
@@ -114,7 +114,7 @@ class Merge:
             yield from (new for _, new in self._merge(month))
 
     def _is_small(self, month: str) -> bool:
-        return self._count_staged(month) + sum(entry.rows for entry in self.old.get(month, ())) <= PIECE
+        return self._count_staged(month) + sum(entry.rows for entry in self.old.get(month, ())) <= 2 * PIECE
 
     def _count_staged(self, month: str) -> int:
         """Staged rows of the batches that have any of this month."""
