@@ -15,9 +15,23 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["make_lake"]
+__all__ = ["WRITING", "make_lake"]
 
 SERVER = "https://sandbox.invalid"
+WRITING = (
+    "append_line",
+    "link_file",
+    "make_folder",
+    "make_link",
+    "remove_file",
+    "remove_tree",
+    "rename",
+    "replace_file",
+    "swap_link",
+    "sync_folder",
+    "write_file",
+)
+"""The functions of `pleo_extract.lake.disk` that change something."""
 
 
 def make_lake(

@@ -19,6 +19,7 @@ from conftest import FakeClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from lakes import WRITING
 
 from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import RejectedRows
@@ -32,19 +33,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 DAY = 86_400.0
-WRITING = [
-    "append_line",
-    "link_file",
-    "make_folder",
-    "make_link",
-    "remove_file",
-    "remove_tree",
-    "rename",
-    "replace_file",
-    "swap_link",
-    "sync_folder",
-    "write_file",
-]
 PASSING = ("2:503", "1:429", "3:reset", "2:cut,3:cut", "4:html", "1-3:500")
 FATAL = ("1-9:cursor400", "2:repeatcursor", "2:nocursor", "2:badrow.float", "2:endsearly", "2-9:nodata")
 MISCHIEF = ("insert", "remove", "change")

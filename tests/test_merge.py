@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lakes import WRITING
 from warehouse_jobs import frame, job
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
@@ -450,19 +451,6 @@ class Killed(BaseException):
 
 STEP = 1 if os.environ.get("TORTURE") == "full" else 7
 """Of so many storage calls one is tried."""
-WRITING = (
-    "append_line",
-    "link_file",
-    "make_folder",
-    "make_link",
-    "remove_file",
-    "remove_tree",
-    "rename",
-    "replace_file",
-    "swap_link",
-    "sync_folder",
-    "write_file",
-)
 
 
 def kill_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake import Manifest, Snapshot
 
-__all__ = ["connect", "is_catalogue_current", "list_answers", "renew_catalogue", "write_catalogue"]
+__all__ = ["connect", "list_answers", "renew_catalogue"]
 
 _log = logging.getLogger(__name__)
 
@@ -82,43 +83,26 @@ def list_answers() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["name", "kind", "call", "summary", "definition"], orient="row")
 
 
-def write_catalogue(lake: str | Path) -> Path:
-    """Write ``LAKE/jobs.duckdb``: the views and macros of `connect` in a file that any DuckDB client opens or attaches.
+def renew_catalogue(lake: str | Path, *, run: str) -> None:
+    """Write ``LAKE/jobs.duckdb`` anew where it is not of this snapshot, path and version.
 
-    It holds no data and reads the lake through `current`, by absolute paths: after a lake was moved, or a dump has
-    added a month, it is to be written anew. Dumps do so by themselves.
-
-    Raises:
-        LakeError: there is no such lake. StorageError: the file cannot be written.
-    """
-    from pleo_extract import warehouse  # noqa: PLC0415 - as above
-
-    snapshot = open_snapshot(lake)
-    target, (files, as_of, companies) = Layout(lake).catalogue, _read_content(lake, snapshot)
-    mark = _make_mark(files, as_of, companies)
-    warehouse.write_catalogue(target, files, as_of=as_of, companies=companies, mark=mark)
-    return target
-
-
-def is_catalogue_current(lake: str | Path) -> bool:
-    """Whether the catalogue is there, and is what `write_catalogue` would write: of this snapshot, path and version.
+    It has the views and macros of `connect`, for any DuckDB client to open or attach. It holds no data and reads the
+    lake through `current`, by absolute paths. A lake without one is whole all the same: where it cannot be written, a
+    warning says so.
 
     Raises:
         LakeError: there is no such lake.
     """
-    mark = _make_mark(*_read_content(lake, open_snapshot(lake)))
-    try:
-        return mark.encode() in Layout(lake).catalogue.read_bytes()
-    except OSError:
-        return False
+    from pleo_extract import warehouse  # noqa: PLC0415 - as above
 
-
-def renew_catalogue(lake: str | Path, *, run: str) -> None:
-    """Write the catalogue of a lake where it is not current; a lake without one is whole all the same."""
-    if is_catalogue_current(lake):
-        return
+    target, content = Layout(lake).catalogue, _read_content(lake, open_snapshot(lake))
+    mark = _make_mark(*content)
+    with suppress(OSError):
+        if mark.encode() in target.read_bytes():
+            return
+    files, as_of, companies = content
     try:
-        write_catalogue(lake)
+        warehouse.write_catalogue(target, files, as_of=as_of, companies=companies, mark=mark)
     except StorageError as exc:
         _log.warning("%s", exc, extra={"run": run})
 

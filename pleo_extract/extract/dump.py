@@ -211,7 +211,8 @@ class _Dump:
             self._read(accounts, base, update)
             self._still_held()  # if not, it does not matter what went wrong
             if manifest := self._publish([each for each in accounts if each.state is not None], base):
-                _stand_at(manifest, accounts)  # those that failed say what the lake has, too
+                for each in accounts:  # those that failed say what the lake has, too
+                    each.receipt.stand_at(manifest)
                 self._tidy(manifest)
         except BaseException as exc:
             failure = self._explain(exc)
@@ -245,7 +246,8 @@ class _Dump:
 
     def _open_lake(self, accounts: Sequence[AccountDump]) -> Manifest | None:
         base = self.lake.begin()
-        _stand_at(base, accounts)
+        for account in accounts:
+            account.receipt.stand_at(base)
         if base is not None and base.server not in ("", self._server):
             raise ConfigurationError(
                 f"the lake {self.lake.name} holds jobs of {base.server}; {self._server} needs a lake of its own"
@@ -291,7 +293,8 @@ class _Dump:
             )
         except BaseException:
             if told and not self.lake.is_published(told[-1]):
-                self._take_back(accounts, base)
+                for account in accounts:
+                    account.receipt.take_back(base)
             raise
         return manifest
 
@@ -308,7 +311,8 @@ class _Dump:
         now = datetime.now(UTC)
         states: dict[str, Account] = {}
         for account in accounts:
-            self._fill(account.receipt, manifest, base, written)
+            account.receipt.tell_published(manifest, base, written)
+            account.receipt.seconds = self._count_seconds()
             if account.state is not None:
                 states[account.key] = msgspec.structs.replace(account.state, updated_at=now)
             if account.staging is not None:
@@ -328,21 +332,6 @@ class _Dump:
 
     def _count_seconds(self) -> float:
         return round(time.monotonic() - self._started, 3)
-
-    def _take_back(self, accounts: Sequence[AccountDump], base: Manifest | None) -> None:
-        """What the receipts say was published."""
-        for account in accounts:
-            account.receipt.published, account.receipt.months_written = False, []
-        _stand_at(base, accounts)
-
-    def _fill(self, receipt: Receipt, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
-        receipt.published = base is None or manifest.snapshot != base.snapshot
-        receipt.snapshot, receipt.lake_rows, receipt.months_written = (
-            manifest.snapshot,
-            manifest.rows,
-            written,
-        )
-        receipt.seconds = self._count_seconds()
 
     def _record(self, accounts: Sequence[AccountDump], failure: BaseException | None) -> None:
         for account in accounts:
@@ -372,14 +361,6 @@ class _Dump:
             failed={each.name or each.account: [each.code, each.error] for each in bad}
             if len(accounts) > 1
             else {},
-        )
-
-
-def _stand_at(manifest: Manifest | None, accounts: Sequence[AccountDump]) -> None:
-    """Note in the receipts what the lake has: it has it, however the run ends."""
-    for account in accounts:
-        account.receipt.snapshot, account.receipt.lake_rows = (
-            (manifest.snapshot, manifest.rows) if manifest else (0, 0)
         )
 
 

@@ -186,21 +186,15 @@ class _Merge:
             )
         except BaseException:
             if told and not self._target.is_published(told[-1]):
-                self._receipt.published, self._receipt.months_written = False, []
-                self._receipt.snapshot, self._receipt.lake_rows = (
-                    (base.snapshot, base.rows) if base else (0, 0)
-                )
+                self._receipt.take_back(base)
             raise
         self._fill(manifest, base, written)
         if self._target.catalogue is not None:
             renew_catalogue(self._target.layout.root, run=self._receipt.run)
 
     def _fill(self, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
-        receipt = self._receipt
-        receipt.published = base is None or manifest.snapshot != base.snapshot
-        receipt.snapshot, receipt.lake_rows = manifest.snapshot, manifest.rows
-        receipt.months_written = written
-        receipt.seconds = round(time.monotonic() - self._started, 3)
+        self._receipt.tell_published(manifest, base, written)
+        self._receipt.seconds = round(time.monotonic() - self._started, 3)
 
 
 def _open_both(source: str | Path, target: str | Path, options: MergeOptions) -> tuple[Lake, Lake]:

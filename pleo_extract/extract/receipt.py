@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pleo_extract.client import Run
+    from pleo_extract.lake import Manifest
     from pleo_extract.paging import Verdict, Walk
 
 __all__ = ["Receipt"]
@@ -92,6 +93,21 @@ class Receipt(msgspec.Struct, kw_only=True):
         self.total_last = walk.last_total if walk.last_total is not None else self.total_last
         self.order = walk.order
         self.understood = {"sorting_keys": keys, "sorting_order": orders, "limit": limit}
+
+    def stand_at(self, manifest: Manifest | None) -> None:
+        """What the lake has: it has it, however the run ends."""
+        self.snapshot, self.lake_rows = (manifest.snapshot, manifest.rows) if manifest else (0, 0)
+
+    def tell_published(self, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
+        """The state that is published over this base, and the months written for it."""
+        self.published = base is None or manifest.snapshot != base.snapshot
+        self.months_written = written
+        self.stand_at(manifest)
+
+    def take_back(self, base: Manifest | None) -> None:
+        """It was not published after all."""
+        self.published, self.months_written = False, []
+        self.stand_at(base)
 
     def conclude(self, verdict: Verdict, *, distinct: int) -> None:
         """The verdict, and the count it rests on."""
