@@ -72,6 +72,7 @@ class Account(msgspec.Struct, kw_only=True):
         vanished: (company_id, id) of jobs in the lake that the server no longer lists.
         updated_at: when a run last published for it (UTC).
         rejected: names of rows that do not fit the contract and were not seen right since.
+        data_as_of: the instant as of which the rows are true (UTC): when the last complete run began its closing reads.
     """
 
     name: str = ""
@@ -83,6 +84,7 @@ class Account(msgspec.Struct, kw_only=True):
     full_jobs: int = 0
     vanished: list[JobKey] = []
     rejected: list[str] = []
+    data_as_of: datetime | None = None
 
 
 def choose_mode(
@@ -110,6 +112,7 @@ def forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:
             full_jobs=account.full_jobs,
             vanished=account.vanished,
             rejected=account.rejected,
+            data_as_of=account.data_as_of,
         )
         for key, account in accounts.items()
     }
@@ -151,6 +154,7 @@ def _join(own: Account, other: Account) -> Account:
     frontiers = [each.frontier for each in both if each.frontier is not None]
     walks = [each.full_at for each in both if each.full_at is not None]
     updates = [each.updated_at for each in both if each.updated_at is not None]
+    instants = [each.data_as_of for each in both if each.data_as_of is not None]
     return Account(
         name=own.name or other.name,
         verdict=max((each.verdict for each in both), key=_VERDICTS.index),
@@ -162,6 +166,7 @@ def _join(own: Account, other: Account) -> Account:
         updated_at=max(updates) + timedelta(microseconds=1) if updates else None,
         vanished=sorted({*own.vanished, *other.vanished}),
         rejected=sorted({*own.rejected, *other.rejected}),
+        data_as_of=min(instants, default=None),
     )
 
 

@@ -160,14 +160,21 @@ class AccountDump:
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:
                 receipt.mode = "refresh"
-                return msgspec.structs.replace(refresh(task), name=self.name), staging
+                return self._stamp(refresh(task), before, now), staging
             except Misfit as misfit:
                 why = str(misfit)
                 _log.warning("%s: %s; reading everything", self.key, why, extra={"run": run})
                 staging.finish("refresh")
         receipt.mode, receipt.why_full = "full", why
         state = read_everything(task, now, accept_vanished=how.accept_vanished)
-        return msgspec.structs.replace(state, name=self.name), staging
+        return self._stamp(state, before, now), staging
+
+    def _stamp(self, state: Account, before: Account | None, now: datetime) -> Account:
+        """Return the state with the account's name and the instant as of which its rows are true."""
+        complete = state.verdict != "incomplete"
+        as_of = now if complete else before.data_as_of if before else None
+        self.receipt.data_as_of = as_of
+        return msgspec.structs.replace(state, name=self.name, data_as_of=as_of)
 
     def _open_staging(self, layout: Layout, header: Header) -> Staging:
         """What an earlier run left, or a new one; a refresh that was cut short does not stand in for a full walk."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -39,6 +40,7 @@ class Receipt(msgspec.Struct, kw_only=True):
         faults: why requests were repeated, by kind. restarts: times a lost cursor sent a walk back.
         published: whether a new snapshot came of it. snapshot: the one now current. lake_rows: rows in it.
         source: the lake that was merged into this one, with its snapshot; taken: rows of it that were news here.
+        data_as_of: the instant as of which the account's rows are true (UTC); of several accounts, the earliest.
         months_written: partitions rewritten. code: the exit code; error: the message that goes with it.
     """
 
@@ -74,6 +76,7 @@ class Receipt(msgspec.Struct, kw_only=True):
     lake_rows: int = 0
     source: str = ""
     taken: int = 0
+    data_as_of: datetime | None = None
     months_written: list[str] = []
     code: int = 0
     error: str | None = None
@@ -141,6 +144,7 @@ class Receipt(msgspec.Struct, kw_only=True):
         worst = next((each for each in receipts if each.code), None)
         codes = [each.code for each in receipts]
         first = receipts[0]
+        instants = [each.data_as_of for each in receipts if each.data_as_of is not None]
         return cls(
             run=first.run,
             lake=first.lake,
@@ -152,6 +156,7 @@ class Receipt(msgspec.Struct, kw_only=True):
             published=any(each.published for each in receipts),
             snapshot=max(each.snapshot for each in receipts),
             lake_rows=max(each.lake_rows for each in receipts),
+            data_as_of=min(instants, default=None),
             months_written=max((each.months_written for each in receipts), key=len),
             code=worst_code(codes),
             error=f"{worst.name or worst.account}: {worst.error}" if worst else None,
