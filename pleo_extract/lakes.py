@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pleo_extract import lake as parquet
 from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, Opened, scan_files
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def open_lake(
     return DeltaLake(lake, storage_options=storage_options, workspace=workspace, accounts=accounts)
 
 
+@check_keywords
 def scan_lake(
     lake: str | Path,
     as_of: datetime | int | None = None,
@@ -177,6 +179,7 @@ def scan_lake(
     return scan_files(opened.files if opened else ())
 
 
+@check_keywords
 def verify_lake(
     lake: str | Path,
     *,

@@ -16,6 +16,7 @@ from pleo_extract.extract.reading import RowCount
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.refreshing import Misfit, refresh
 from pleo_extract.extract.task import Task
+from pleo_extract.extract.wanted import check_amount
 from pleo_extract.lake import Header, Staging
 from pleo_extract.refresh import FULL_EVERY, Account, choose_mode
 
@@ -48,8 +49,7 @@ class How:
 
     def __post_init__(self) -> None:
         for name, value in (("deadline", self.deadline), ("max_requests", self.max_requests)):
-            if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
-                raise UsageError(f"{name} must be a number above 0, not {value!r}")
+            check_amount(name, value)
         if not isinstance(self.full_every, timedelta) or self.full_every < timedelta(0):
             raise UsageError(f"full_every must be a timedelta, not negative; it is {self.full_every!r}")
 

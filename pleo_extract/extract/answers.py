@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pleo_extract.errors import StorageError
+from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, open_snapshot
 from pleo_extract.lakes import open_lake
 from pleo_extract.version import __version__
@@ -28,6 +29,7 @@ __all__ = ["connect", "list_answers", "renew_catalogue"]
 _log = logging.getLogger(__name__)
 
 
+@check_keywords
 def connect(
     lake: str | Path,
     as_of: datetime | int | None = None,
@@ -68,6 +70,7 @@ def connect(
     )
 
 
+@check_keywords
 def list_answers() -> pl.DataFrame:
     """The views and macros of `connect`: one row each, columns `name`, `kind`, `call`, `summary`, `definition`.
 

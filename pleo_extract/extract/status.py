@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import LastRun, scan_files
 from pleo_extract.lakes import open_lake
 from pleo_extract.paging import VERDICTS
@@ -78,6 +79,7 @@ class LakeStatus:
         return f"{worst} for {count} of {total:,} companies: {', '.join(named)}{more}"
 
 
+@check_keywords
 def read_status(
     lake: str | Path,
     *,
