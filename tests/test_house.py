@@ -50,7 +50,7 @@ LIBRARIES = {
     "decode": {"polars", "msgspec"},
     "refresh": {"polars", "msgspec"},
     "sandbox": set(),
-    "client": {"httpx"},
+    "client": {"httpx", "httpcore"},
     "lake": {"polars", "msgspec", "filelock"},
     "delta": {"polars", "msgspec", "deltalake"},
     "lakes": {"polars"},
