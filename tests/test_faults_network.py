@@ -20,7 +20,7 @@ from trial import PAGE, edit_pages
 
 from pleo_extract import scan_lake, verify_lake
 from pleo_extract.client import read_accounts
-from pleo_extract.client import run as run_module
+from pleo_extract.client import wire as wire_module
 from pleo_extract.contract import KEY
 from pleo_extract.errors import (
     ConfigurationError,
@@ -246,7 +246,7 @@ class TestBodies:
 
     def test_f11_bomb(self, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
         """A small body that unpacks to more than the cap is read no further and not asked for again: 76."""
-        monkeypatch.setattr(run_module, "LARGEST_PAGE", 2**20)
+        monkeypatch.setattr(wire_module, "LARGEST_PAGE", 2**20)
         trial.strike("3:bomb.3")
         failure = trial.fails(PageError, at_most=3)
         assert "more than 1048576 bytes" in str(failure)

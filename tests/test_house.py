@@ -52,7 +52,7 @@ LIBRARIES = {
     "decode": {"polars", "msgspec"},
     "refresh": {"polars", "msgspec"},
     "sandbox": set(),
-    "client": {"httpx"},
+    "client": {"httpx", "httpcore"},
     "lake": {"polars", "msgspec", "filelock"},
     "delta": {"polars", "msgspec", "deltalake"},
     "lakes": {"polars"},
