@@ -72,6 +72,9 @@ class Lake(Protocol):
     def verify(self) -> Verification:
         """Read all of the current state and compare it with what was written."""
 
+    def refuse_other(self, server: str) -> None:
+        """Raise ConfigurationError where it holds jobs of another server, before anything of it is touched."""
+
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """Hold it for a run; gives a function that raises LakeLocked when that is over."""
 
@@ -229,6 +232,10 @@ class ParquetLake:
         """See `Lake`."""
         return parquet.verify_lake(self.name)
 
+    def refuse_other(self, server: str) -> None:
+        """See `Lake`."""
+        parquet.refuse_other_server(self.name, self.layout.server(), server)
+
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """See `Lake`."""
         return parquet.hold_lock(self.layout)
@@ -237,6 +244,8 @@ class ParquetLake:
         """See `Lake`."""
         snapshot: Snapshot | None = parquet.finish_first(self.layout)
         base = self.layout.manifest(snapshot.number) if snapshot else None
+        if snapshot is None:
+            parquet.require_abilities(self.layout)
         if snapshot is not None and base is not None:  # a missing file would show only when all is read
             parquet.require_files(snapshot, base, self.name)
         parquet.sweep(self.layout, snapshot, now=datetime.now(UTC))
@@ -274,7 +283,8 @@ class ParquetLake:
 
     def is_published(self, manifest: Manifest) -> bool:
         """See `Lake`."""
-        return self.layout.current.resolve() == self.layout.snapshot_folder(manifest.snapshot).resolve()
+        snapshot = self.layout.snapshot()
+        return snapshot is not None and snapshot.number == manifest.snapshot
 
     def tidy(self, manifest: Manifest, *, keep: timedelta, count: int) -> None:
         """See `Lake`."""

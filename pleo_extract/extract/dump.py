@@ -228,7 +228,8 @@ class _Dump:
     @classmethod
     @contextmanager
     def begin(cls, lake: Lake, server: str, keep: tuple[timedelta, int]) -> Iterator[_Dump]:
-        """Hold the lake."""
+        """Hold the lake, unless it is another server's: a run that is refused leaves no trace in it."""
+        lake.refuse_other(server)
         with lake.hold() as still_held:
             yield cls(lake, server, keep, still_held)
 
@@ -266,8 +267,11 @@ class _Dump:
         return failure
 
     def _try_to_record(self, accounts: Sequence[AccountDump], failure: BaseException | None) -> None:
-        """Write how it ended, unless the lake is another run's; that this fails must not hide what went wrong before."""
-        if isinstance(failure, LakeLocked):
+        """Write how it ended, unless the lake is another run's, or one that this run was refused.
+
+        That this fails must not hide what went wrong before.
+        """
+        if isinstance(failure, LakeLocked | ConfigurationError):
             return
         try:
             self._record(accounts, failure)

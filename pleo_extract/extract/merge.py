@@ -70,7 +70,9 @@ def merge_lakes(
     """
     giver, taker = _open_both(source, target, format, storage_options, workspace)
     receipt = Receipt(run=name_run(), lake=taker.name, mode="merge")
-    if giver.open() is None:  # at the door, before anything is made
+    opened = giver.open()
+    taker.refuse_other(opened.manifest.server if opened else "")
+    if opened is None:  # at the door, before anything is made
         if giver.last_run() is None:
             raise LakeError(f"nothing was published to {giver.name} yet: there is nothing to merge")
         if not taker.exists():
@@ -88,9 +90,10 @@ def merge_lakes(
             receipt.end(exc)
             if isinstance(exc, PleoExtractError):
                 exc.receipt = receipt.to_dict()
-            with suppress(PleoExtractError):  # what went wrong before is told
-                still_held()
-                _record(taker, receipt)
+            if not isinstance(exc, ConfigurationError):  # one that was refused leaves no trace
+                with suppress(PleoExtractError):  # what went wrong before is told
+                    still_held()
+                    _record(taker, receipt)
             raise
     return receipt
 

@@ -3,12 +3,16 @@
 A batch counts once its line is in the journal; the line is written after the batch is synced. One folder an
 account, named after what binds it: server, company and query. A run that was cut short is gone on with from there,
 under a new name: whoever still writes to the old one, having lost the lake, finds it gone.
+
+What is found there is not trusted: names become paths, rows are published. A journal counts as far as each line, and
+the file that it names, are what a run writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -16,9 +20,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError
-from pleo_extract.lake import disk
+from pleo_extract.lake import disk, strict
 from pleo_extract.paging import Mark
 from pleo_extract.refresh import created_month, months_of
 
@@ -32,6 +36,15 @@ if TYPE_CHECKING:
     """Folders that earlier runs left, by what binds them."""
 
 __all__ = ["RESUME_WITHIN", "Batch", "Header", "Staging", "find_left", "name_run"]
+
+_RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
+_MODE: Final = re.compile(r"full|refresh|merge")
+_PHASE: Final = re.compile(r"[a-z][0-9a-z_-]{0,31}")
+_FILE: Final = re.compile(r"batch-[0-9]{6,9}")
+_MONTH: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
+_SUM: Final = re.compile(r"[0-9a-f]{64}")
+_NEEDED: Final = (*KEY, "created_at")
+"""Columns without which a row has no place in a lake."""
 
 RESUME_WITHIN: Final = timedelta(hours=6)
 """How old staged pages may be and still be gone on with; cursors expire."""
@@ -210,7 +223,13 @@ class Staging:
         self.batches.append(batch)
 
     def _read(self, batch: Batch) -> pl.DataFrame:
-        return pl.read_ipc(io.BytesIO(disk.read_file(self.folder / f"{batch.file}.arrow")))
+        path = self.folder / f"{batch.file}.arrow"
+        frame = _read_frame(disk.read_file(path))
+        if frame is None:
+            raise LakeError(
+                f"{path} changed since it was written; run again, it will be read from the server"
+            )
+        return frame
 
 
 def _name_binding(binding: str) -> str:
@@ -234,28 +253,55 @@ def _choose(left: Left, binding: str) -> Sequence[Path]:
 
 
 def _read_header(folder: Path) -> Header | None:
-    if folder.is_symlink() or not (folder / "run.json").exists():
+    if folder.is_symlink():
         return None
     try:
-        return msgspec.json.decode(disk.read_file(folder / "run.json"), type=Header)
-    except msgspec.DecodeError:
+        header = strict.decode(disk.read_file(folder / "run.json"), Header)
+        strict.check_count(header.base, "base")
+        started_at = strict.read_instant(header.started_at, "started_at")
+    except (LakeError, strict.Malformed):
         return None
+    if not _RUN.fullmatch(header.run) or not _MODE.fullmatch(header.mode):
+        return None
+    return msgspec.structs.replace(header, started_at=started_at)
 
 
 def _read_journal(folder: Path) -> list[Batch]:
     """The lines that are whole, up to the first that is not, or whose file is not as it was written."""
-    if not (folder / "journal.jsonl").exists():
+    try:
+        lines = disk.read_file(folder / "journal.jsonl").split(b"\n")
+    except LakeError:
         return []
     batches: list[Batch] = []
-    for line in disk.read_file(folder / "journal.jsonl").splitlines():
+    for line in lines:
         try:
-            batch = msgspec.json.decode(line, type=Batch)
-        except msgspec.DecodeError:
+            batch = strict.decode(line, Batch)
+            _check_batch(batch)
+        except strict.Malformed:
             break
         if batch.file and not _is_whole(folder, batch):
             break
         batches.append(batch)
     return batches
+
+
+def _check_batch(batch: Batch) -> None:
+    """Refuse a line that no run has written.
+
+    Raises:
+        strict.Malformed: a name that is none, a count that is none.
+    """
+    is_named = _PHASE.fullmatch(batch.phase) and (not batch.file or _FILE.fullmatch(batch.file))
+    if not is_named or not all(map(_MONTH.fullmatch, batch.months)):
+        raise strict.Malformed("a phase, a file or a month that is none")
+    if batch.file and not _SUM.fullmatch(batch.sha256):
+        raise strict.Malformed("a sum that is none")
+    if not batch.file and (batch.rows or batch.months or batch.rejected):
+        raise strict.Malformed("rows without a file")
+    strict.check_count(batch.rows, "rows")
+    for number, mark in batch.marks.items():
+        strict.check_count(number, "a segment")
+        strict.check_mark(mark)
 
 
 def _is_whole(folder: Path, batch: Batch) -> bool:
@@ -265,14 +311,29 @@ def _is_whole(folder: Path, batch: Batch) -> bool:
         data = disk.read_file(folder / f"{batch.file}.arrow")
     except LakeError:
         return False
-    return hashlib.sha256(data).hexdigest() == batch.sha256
+    if hashlib.sha256(data).hexdigest() != batch.sha256:
+        return False
+    frame = _read_frame(data)
+    return frame is not None and (frame.height, months_of(frame)) == (batch.rows, batch.months)
+
+
+def _read_frame(data: bytes) -> pl.DataFrame | None:
+    """The rows of a batch; None where the bytes are none of ours."""
+    try:
+        frame = pl.read_ipc(io.BytesIO(data))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError):
+        return None
+    return (
+        frame
+        if frame.schema == POLARS_SCHEMA and not any(frame[name].has_nulls() for name in _NEEDED)
+        else None
+    )
 
 
 def _mend_journal(folder: Path, batches: list[Batch]) -> None:
-    """Without what follows the whole lines: one that is cut short would spoil the next."""
+    """Without what follows the whole lines: one that is cut short would spoil the next; and under no second name."""
     data = b"".join(msgspec.json.encode(batch) + b"\n" for batch in batches)
-    if data != disk.read_file(folder / "journal.jsonl"):
-        disk.replace_file(folder / "journal.jsonl", data)
+    disk.replace_file(folder / "journal.jsonl", data)
 
 
 def _spell_rejected(rejected: Sequence[Rejected]) -> bytes:
