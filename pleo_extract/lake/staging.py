@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
+from pleo_extract.lake.keys import Places, hash_id
 from pleo_extract.paging import Mark
 from pleo_extract.refresh import created_month, months_of
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.decode import Rejected
+    from pleo_extract.refresh import JobKey
 
     Left = Mapping[str, Sequence[Path]]
     """Folders that earlier runs left, by what binds them."""
@@ -75,6 +77,7 @@ class Staging:
     Attributes:
         run, mode: of the run that began it. resumed: whether it was begun by an earlier run.
         reasons: one line for each row set aside. names: what these rows are called, see `decode.Rejected`.
+        leaving: by month, the jobs that no longer belong there: publishing drops their rows, the lake's and the staged ones.
     """
 
     def __init__(self, folder: Path, header: Header, batches: list[Batch] | None = None) -> None:
@@ -85,7 +88,10 @@ class Staging:
         self.resumed = batches is not None
         self.reasons = [reason for batch in self.batches for reason in batch.rejected]
         self.names = [name for batch in self.batches for name in batch.names]
+        self.leaving: dict[str, set[JobKey]] = {}
         self._number = len(self.batches)
+        self._places = Places(folder.parent)
+        self._unplaced = list(self.batches)
 
     @classmethod
     def start(cls, staging: Path, binding: str, header: Header, *, left: Left | None = None) -> Staging:
@@ -149,6 +155,7 @@ class Staging:
             names=[row.name for row in rejected],
         )
         self._note(batch)
+        self._places.add(frame)
         self.reasons += batch.rejected
         self.names += batch.names
 
@@ -193,6 +200,21 @@ class Staging:
         """The staged rows of these phases, batch by batch."""
         return (self._read(batch) for batch in self.batches if batch.rows and batch.phase in phases)
 
+    def find_split(self) -> pl.DataFrame:
+        """Return all staged rows of the jobs that are staged under two months or more, in the order they were fetched."""
+        nothing = pl.DataFrame(schema=POLARS_SCHEMA)
+        if len(self.months()) < 2:
+            return nothing
+        while self._unplaced:
+            if (batch := self._unplaced.pop()).rows:
+                self._places.add(self._read(batch))
+        suspects = self._places.find_split()
+        if suspects.is_empty():
+            return nothing
+        frames = (self._read(batch) for batch in self.batches if batch.rows)
+        rows = pl.concat(frame.filter(hash_id().is_in(suspects.implode())) for frame in frames)
+        return rows.filter(created_month().n_unique().over(KEY) > 1)
+
     def keep_rejected(self, folder: Path) -> None:
         """Copy the rows that were set aside to where they stay: ``_rejected/<run>-<account>.jsonl``; the same again if repeated."""
         files = [self.folder / f"{batch.file}.rejected.jsonl" for batch in self.batches if batch.rejected]
@@ -203,6 +225,7 @@ class Staging:
 
     def clear(self) -> None:
         """Remove it all."""
+        self._places.close()
         disk.remove_tree(self.folder)
 
     def _note(self, batch: Batch) -> None:
