@@ -10,6 +10,7 @@ import pytest
 
 from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import ContractError
+from pleo_extract.lake import Layout, Manifest
 from pleo_extract.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ def is_true(lake: Path, sandbox: Sandbox) -> bool:
 def rows_of(lake: Path, name: str) -> list[dict[str, Any]]:
     """The lake's rows of this job."""
     return scan_lake(lake).filter(pl.col("id") == name).collect().to_dicts()
+
+
+def read_manifest(lake: Path) -> Manifest:
+    """The manifest of the lake's current snapshot."""
+    layout = Layout(lake)
+    snapshot = layout.snapshot()
+    assert snapshot is not None
+    return layout.manifest(snapshot.number)
 
 
 class TestMovedJobs:
@@ -162,6 +171,78 @@ class TestMovedJobs:
         sandbox.world._find(jobs[100]["id"], None).changes.clear()
         sandbox.world._views.clear()
         assert dump(sandbox, **options).moved == 100
+        assert is_true(lake, sandbox)
+
+
+class TestUnknownStatuses:
+    """F61: a status that the contract does not know, on many old rows."""
+
+    @pytest.mark.parametrize(
+        ("chosen", "most"), [(range(0, 5_000, 100), 60), (range(2_000, 2_300), 12)], ids=["50", "300"]
+    )
+    def test_f61_rows_of_an_unknown_status_settle(
+        self,
+        chosen: range,
+        most: int,
+        dump: Callable[..., Receipt],
+        make_sandbox: MakeSandbox,
+        lake: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Re-read unchanged three times they are as good as settled: a quiet refresh; one warning a lake, not one a run."""
+        sandbox = make_sandbox(jobs=5_000)
+        jobs = sandbox.world.visible()
+        for n in chosen:
+            sandbox.world.change(jobs[n]["id"], jobs[n]["companyId"], status="canceled")
+        dump(sandbox)
+        for _ in range(3):
+            receipt = dump(sandbox)
+            assert (receipt.mode, receipt.verdict, receipt.code) == ("refresh", "complete", 0)
+            assert receipt.requests <= most
+        quiet = dump(sandbox)
+        assert (quiet.mode, quiet.verdict, quiet.code) == ("refresh", "complete", 0)
+        assert quiet.requests <= 6
+        assert is_true(lake, sandbox)
+        assert len([each for each in caplog.messages if "is unknown" in each]) == 1
+        (account,) = read_manifest(lake).accounts.values()
+        assert account.unknown["canceled"].rows == {}
+
+    def test_f61_a_late_row_is_counted_for_itself(
+        self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """A job that ends in a settled status of its own kind is read three times more; the others stay settled."""
+        sandbox = make_sandbox(jobs=3_000)
+        jobs = sandbox.world.visible()
+        hanging = sandbox.world.insert(sandbox.world.now - timedelta(days=150), status="in_progress")["id"]
+        for job in jobs[500:520]:
+            sandbox.world.change(job["id"], status="canceled")
+        for _ in range(5):
+            dump(sandbox)
+        sandbox.world.change(hanging, status="canceled")
+        costs = [dump(sandbox).requests for _ in range(5)]
+        assert costs[:4] == [costs[0]] * 4
+        assert costs[4] < costs[0]
+        assert is_true(lake, sandbox)
+
+    def test_f61_a_settled_row_that_changes_is_noticed_like_a_terminal_one(
+        self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """Where the audit or a full sync reads it; until it is settled, at once."""
+        sandbox = make_sandbox(jobs=250)
+        jobs = sandbox.world.visible()[:240]
+        for job in jobs:
+            sandbox.world.change(job["id"], status="canceled")
+        dump(sandbox)
+        sandbox.world.change(jobs[3]["id"], status="completed")
+        assert dump(sandbox).mode == "refresh"
+        assert is_true(lake, sandbox)
+        for _ in range(3):
+            dump(sandbox)
+        for job in jobs:
+            sandbox.world.change(job["id"], numberOfItems=77)
+        receipt = dump(sandbox)
+        assert receipt.mode == "full"
+        assert "settled job(s) changed" in receipt.why_full
         assert is_true(lake, sandbox)
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY
 from pleo_extract.errors import ContractError
+from pleo_extract.extract.counting import count_unknown
 from pleo_extract.extract.moving import OTHER_DATA, find_listed, move_jobs, settle_split
 from pleo_extract.extract.reading import narrow, read_list, totals_of
 from pleo_extract.paging import BY_CREATION, Verdict, judge
@@ -66,6 +67,7 @@ def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Acco
             frontier=task.before.frontier,
             vanished=task.before.vanished,
             rejected=sorted(set(task.staging.names)),
+            unknown=task.before.unknown,
         )
     return Account(
         verdict=verdict.name,
@@ -75,6 +77,7 @@ def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Acco
         full_jobs=distinct,
         vanished=sorted(vanished),
         rejected=sorted(set(task.staging.names)),
+        unknown=count_unknown(task),
     )
 
 

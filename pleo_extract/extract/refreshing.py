@@ -15,6 +15,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY, instant_key
 from pleo_extract.errors import CursorRefused, RequestRefused
+from pleo_extract.extract.counting import count_unknown
 from pleo_extract.extract.moving import move_listed, settle_split
 from pleo_extract.extract.reading import narrow
 from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Verdict, Walk
@@ -25,7 +26,6 @@ from pleo_extract.refresh import (
     group_ranks,
     is_as_late,
     is_beyond,
-    is_unsettled,
     stop_line,
 )
 
@@ -39,7 +39,7 @@ __all__ = ["Misfit", "refresh"]
 AUDIT_PAGES: Final = 2
 SLACK: Final = 20
 """Rows that a page for one job also shows before its expected rank, since jobs appear and vanish meanwhile."""
-MANY_JOBS: Final = 200
+MANY_JOBS: Final = 1_000
 """More jobs than these are not looked for one by one."""
 
 
@@ -63,7 +63,8 @@ def refresh(task: Task) -> Account:
     news = fresh.join(lake, on=[*KEY, "created_at"], how="anti")
     moved = move_listed(task, news)
     _compare(task, fresh, lake, vanished, moved)
-    return _conclude(task, walk, news.unique(KEY).height - len(moved), vanished)
+    state = _conclude(task, walk, news.unique(KEY).height - len(moved), vanished)
+    return msgspec.structs.replace(state, unknown=count_unknown(task))
 
 
 def _read_open_and_new(task: Task, newest: Query) -> Walk:
@@ -91,11 +92,11 @@ def _find_settled(task: Task, walk: Walk, newest: Query) -> set[JobKey]:
     passed = task.lake.filter(is_as_late(walk.edge)).select(columns).collect().filter(is_beyond(walk.edge))
     known, spoiled = task.known_vanished(), task.spoiled()
     gone = _without(passed.join(staged, on=KEY, how="anti"), spoiled)
-    settled = [key for key in gone.filter(~is_unsettled()).select(KEY).iter_rows() if key not in known]
+    settled = [key for key in gone.filter(~task.is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
         raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
     vanished = set(gone.select(KEY).iter_rows()) - known
-    unsettled = task.lake.filter(is_unsettled()).select(columns).collect()
+    unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
     missing = unsettled.filter(~is_beyond(walk.edge)).join(staged, on=KEY, how="anti")
     missing = _without(missing, known | spoiled)
     return vanished | (_look_for(task, missing, newest) if missing.height else set())
@@ -159,7 +160,7 @@ def _compare(
 ) -> None:
     """Compare what was read with what the lake has of it; jobs that moved are accounted for."""
     assert task.before.frontier is not None
-    changed = _without(find_changed(known, fresh), moved)
+    changed = _without(find_changed(known, fresh, task.before.unknown), moved)
     if changed.height:
         raise Misfit(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
     for page in task.staging.pages("audit", "rank"):

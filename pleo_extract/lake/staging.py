@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
 from pleo_extract.lake.keys import Places, hash_id
 from pleo_extract.paging import Mark
-from pleo_extract.refresh import created_month, months_of
+from pleo_extract.refresh import created_month, is_unknown, months_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +49,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     `phase` names the walk (``open``, ``new``, ``full`` …), `marks` says where its segments stood, `done` that nothing
     more of the phase is to come. A line without a file only says so. `sha256` is of the file's bytes.
+    `unknown` names statuses of its rows that the contract does not know.
     """
 
     phase: str
@@ -60,6 +61,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
     rejected: list[str] = []
     names: list[str] = []
+    unknown: list[str] = []
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +155,7 @@ class Staging:
             marks=dict(marks or {}),
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
+            unknown=sorted(set(frame["status"].unique()).difference(STATUSES)),
         )
         self._note(batch)
         self._places.add(frame)
@@ -199,6 +202,16 @@ class Staging:
     def pages(self, *phases: str) -> Iterator[pl.DataFrame]:
         """The staged rows of these phases, batch by batch."""
         return (self._read(batch) for batch in self.batches if batch.rows and batch.phase in phases)
+
+    def unknown_statuses(self) -> set[str]:
+        """The statuses of staged rows that the contract does not know."""
+        return {status for batch in self.batches for status in batch.unknown}
+
+    def read_unknown(self, month: str) -> pl.DataFrame:
+        """The staged rows of one month whose status the contract does not know, in the order they were fetched."""
+        batches = [batch for batch in self.batches if batch.unknown and month in batch.months]
+        frames = (self._read(batch).filter(is_unknown(), created_month() == month) for batch in batches)
+        return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *frames])
 
     def find_split(self) -> pl.DataFrame:
         """Return all staged rows of the jobs that are staged under two months or more, in the order they were fetched."""
