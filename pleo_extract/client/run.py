@@ -101,6 +101,7 @@ class Run:
 
     Attributes:
         requests: sent. retries: of these, sent again. faults: why, by kind.
+        known: unknown statuses that need no warning any more; runs may share it.
         stop: set it to end all waits and refuse new requests.
     """
 
@@ -117,6 +118,7 @@ class Run:
         self.requests = 0
         self.retries = 0
         self.faults: Counter[str] = Counter()
+        self.known: set[str] = set()
         self.stop = threading.Event()
         self._clock = line.clock
         self._waits = Waits(line.clock.monotonic, waits)

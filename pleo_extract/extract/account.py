@@ -73,6 +73,7 @@ class AccountDump:
         error: why they may not be, or what there is to complain of although they may.
         run: while it is read. left: what earlier runs staged, where that was looked for once for all accounts.
         rows: what the lake has of it, where that was read together with other accounts'.
+        known: unknown statuses that the lake's runs have warned of.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class AccountDump:
         self.run: Run | None = None
         self.left: Left | None = None
         self.rows: pl.DataFrame | None = None
+        self.known: set[str] = set()
         self.staging: Staging | None = None
         self.state: Account | None = None
         self.error: PleoExtractError | None = None
@@ -110,6 +112,7 @@ class AccountDump:
                 self.run = client.start_run(
                     deadline=self._how.deadline, max_requests=self._how.max_requests, name=run, waits=waits
                 )
+                self.run.known = self.known
                 self.state, self.staging = self._read(lake, base, run, client.in_flight, update)
             self.error = self._complain(lake.layout)
         except PleoExtractError as exc:

@@ -296,6 +296,9 @@ class _Dump:
         base: Manifest | None,
         update: Callable[[int, int | None, float], None],
     ) -> None:
+        known = {status for state in (base.accounts.values() if base else ()) for status in state.unknown}
+        for account in accounts:
+            account.known = known
         if len(accounts) == 1:
             accounts[0].read(self.lake, base, self.run, update, waits=self._waits)
             return

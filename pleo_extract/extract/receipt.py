@@ -36,6 +36,7 @@ class Receipt(msgspec.Struct, kw_only=True):
         order: the order the walk proved, ``strict``, ``created`` or ``none``.
         understood: sorting keys, sorting orders and limit as the server echoed them.
         vanished: (company_id, id) of jobs newly found to be no longer listed; their rows stay as last seen.
+        moved: jobs whose created_at moved to another month; each stands in the new one.
         audited: old jobs read anew by chance; audited_share: of all jobs, the chance that one changed row is noticed.
         faults: why requests were repeated, by kind. restarts: times a lost cursor sent a walk back.
         published: whether a new snapshot came of it. snapshot: the one now current. lake_rows: rows in it.
@@ -67,6 +68,7 @@ class Receipt(msgspec.Struct, kw_only=True):
     order: str = "none"
     understood: dict[str, Any] = {}
     vanished: list[tuple[str, str]] = []
+    moved: int = 0
     audited: int = 0
     audited_share: float = 0.0
     faults: dict[str, int] = {}
@@ -139,6 +141,7 @@ class Receipt(msgspec.Struct, kw_only=True):
             "duplicates",
             "rejected",
             "restarts",
+            "moved",
             "audited",
         )
         worst = next((each for each in receipts if each.code), None)

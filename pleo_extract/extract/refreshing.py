@@ -15,6 +15,8 @@ import polars as pl
 
 from pleo_extract.contract import KEY, instant_key
 from pleo_extract.errors import CursorRefused, RequestRefused
+from pleo_extract.extract.counting import count_unknown
+from pleo_extract.extract.moving import move_listed, settle_split
 from pleo_extract.extract.reading import narrow
 from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Verdict, Walk
 from pleo_extract.refresh import (
@@ -24,7 +26,6 @@ from pleo_extract.refresh import (
     group_ranks,
     is_as_late,
     is_beyond,
-    is_unsettled,
     stop_line,
 )
 
@@ -38,7 +39,7 @@ __all__ = ["Misfit", "refresh"]
 AUDIT_PAGES: Final = 2
 SLACK: Final = 20
 """Rows that a page for one job also shows before its expected rank, since jobs appear and vanish meanwhile."""
-MANY_JOBS: Final = 200
+MANY_JOBS: Final = 1_000
 """More jobs than these are not looked for one by one."""
 
 
@@ -58,8 +59,12 @@ def refresh(task: Task) -> Account:
     _audit(task, walk, newest)
     fresh = task.staging.frame()
     lake = task.lake_rows(fresh, task.staging.pages("audit", "rank"))
-    _compare(task, fresh, lake, vanished)
-    return _conclude(task, walk, task.count_new(fresh, lake), vanished)
+    settle_split(task)
+    news = fresh.join(lake, on=[*KEY, "created_at"], how="anti")
+    moved = move_listed(task, news)
+    _compare(task, fresh, lake, vanished, moved)
+    state = _conclude(task, walk, news.unique(KEY).height - len(moved), vanished)
+    return msgspec.structs.replace(state, unknown=count_unknown(task))
 
 
 def _read_open_and_new(task: Task, newest: Query) -> Walk:
@@ -87,11 +92,11 @@ def _find_settled(task: Task, walk: Walk, newest: Query) -> set[JobKey]:
     passed = task.lake.filter(is_as_late(walk.edge)).select(columns).collect().filter(is_beyond(walk.edge))
     known, spoiled = task.known_vanished(), task.spoiled()
     gone = _without(passed.join(staged, on=KEY, how="anti"), spoiled)
-    settled = [key for key in gone.filter(~is_unsettled()).select(KEY).iter_rows() if key not in known]
+    settled = [key for key in gone.filter(~task.is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
         raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
     vanished = set(gone.select(KEY).iter_rows()) - known
-    unsettled = task.lake.filter(is_unsettled()).select(columns).collect()
+    unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
     missing = unsettled.filter(~is_beyond(walk.edge)).join(staged, on=KEY, how="anti")
     missing = _without(missing, known | spoiled)
     return vanished | (_look_for(task, missing, newest) if missing.height else set())
@@ -150,16 +155,18 @@ def _audit(task: Task, walk: Walk, newest: Query) -> None:
     task.receipt.audited, task.receipt.audited_share = audited, round(audited / total, 6)
 
 
-def _compare(task: Task, fresh: pl.DataFrame, known: pl.DataFrame, vanished: set[JobKey]) -> None:
-    """What was read anew against what the lake has of it."""
+def _compare(
+    task: Task, fresh: pl.DataFrame, known: pl.DataFrame, vanished: set[JobKey], moved: set[JobKey]
+) -> None:
+    """Compare what was read with what the lake has of it; jobs that moved are accounted for."""
     assert task.before.frontier is not None
-    changed = find_changed(known, fresh)
+    changed = _without(find_changed(known, fresh, task.before.unknown), moved)
     if changed.height:
         raise Misfit(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
     for page in task.staging.pages("audit", "rank"):
         low, high = page["created_at"].min(), page["created_at"].max()
         lake = known.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY)
-        unknown = find_unknown(lake, page, until=stop_line(task.before.frontier))
+        unknown = _without(find_unknown(lake, page, until=stop_line(task.before.frontier)), moved)
         rejected = set(task.before.rejected)  # seen right at last
         unknown = unknown.filter(
             [f"{company}/{name}" not in rejected for company, name in unknown.select(KEY).iter_rows()]
@@ -168,7 +175,7 @@ def _compare(task: Task, fresh: pl.DataFrame, known: pl.DataFrame, vanished: set
             raise Misfit(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
         inside = lake.filter(pl.col("created_at").is_between(low, high, closed="none"))
         gone = set(inside.join(page, on=KEY, how="anti").select(KEY).iter_rows())
-        gone -= task.known_vanished() | task.spoiled() | vanished
+        gone -= task.known_vanished() | task.spoiled() | vanished | moved
         if gone:
             raise Misfit(f"{len(gone)} old job(s) are no longer listed")
 

@@ -14,7 +14,7 @@ from pleo_extract.extract.driving import ask
 from pleo_extract.extract.reading import read_walk
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.paging import Walk
-from pleo_extract.refresh import created_month
+from pleo_extract.refresh import created_month, is_unsettled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -139,6 +139,10 @@ class Task:
         return len(rejected) - int(
             self.lake.select(names.is_in(rejected).sum()).collect().item() if rejected else 0
         )
+
+    def is_unsettled(self) -> pl.Expr:
+        """Rows whose job may still change, as far as this account knows."""
+        return is_unsettled(self.before.unknown)
 
     def count_lake(self) -> int:
         """Jobs of this account in the lake."""

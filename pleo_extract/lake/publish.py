@@ -128,7 +128,11 @@ def _build(
     written: list[str] = []
     for month in merge.months:
         if first is not None and (month == first or (month > first and _is_changed(merge, month))):
-            entries.append(_write_month(build, month, merge.pieces(month)))
+            entry = _write_month(build, month, merge.pieces(month))
+            if entry.rows:
+                entries.append(entry)
+            else:  # all its jobs have moved to other months
+                disk.remove_tree((build / entry.path).parent)
             written.append(month)
         else:
             (entry,) = merge.old[month]

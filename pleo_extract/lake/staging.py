@@ -20,17 +20,19 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
+from pleo_extract.lake.keys import Places, hash_id
 from pleo_extract.paging import Mark
-from pleo_extract.refresh import created_month, months_of
+from pleo_extract.refresh import created_month, is_unknown, months_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pleo_extract.decode import Rejected
+    from pleo_extract.refresh import JobKey
 
     Left = Mapping[str, Sequence[Path]]
     """Folders that earlier runs left, by what binds them."""
@@ -60,6 +62,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     `phase` names the walk (``open``, ``new``, ``full`` …), `marks` says where its segments stood, `done` that nothing
     more of the phase is to come. A line without a file only says so. `sha256` is of the file's bytes.
+    `unknown` names statuses of its rows that the contract does not know.
     """
 
     phase: str
@@ -71,6 +74,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
     rejected: list[str] = []
     names: list[str] = []
+    unknown: list[str] = []
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +92,7 @@ class Staging:
     Attributes:
         run, mode: of the run that began it. resumed: whether it was begun by an earlier run.
         reasons: one line for each row set aside. names: what these rows are called, see `decode.Rejected`.
+        leaving: by month, the jobs that no longer belong there: publishing drops their rows, the lake's and the staged ones.
     """
 
     def __init__(self, folder: Path, header: Header, batches: list[Batch] | None = None) -> None:
@@ -98,7 +103,10 @@ class Staging:
         self.resumed = batches is not None
         self.reasons = [reason for batch in self.batches for reason in batch.rejected]
         self.names = [name for batch in self.batches for name in batch.names]
+        self.leaving: dict[str, set[JobKey]] = {}
         self._number = len(self.batches)
+        self._places = Places(folder.parent)
+        self._unplaced = list(self.batches)
 
     @classmethod
     def start(cls, staging: Path, binding: str, header: Header, *, left: Left | None = None) -> Staging:
@@ -160,8 +168,10 @@ class Staging:
             marks=dict(marks or {}),
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
+            unknown=sorted(set(frame["status"].unique()).difference(STATUSES)),
         )
         self._note(batch)
+        self._places.add(frame)
         self.reasons += batch.rejected
         self.names += batch.names
 
@@ -206,6 +216,31 @@ class Staging:
         """The staged rows of these phases, batch by batch."""
         return (self._read(batch) for batch in self.batches if batch.rows and batch.phase in phases)
 
+    def unknown_statuses(self) -> set[str]:
+        """The statuses of staged rows that the contract does not know."""
+        return {status for batch in self.batches for status in batch.unknown}
+
+    def read_unknown(self, month: str) -> pl.DataFrame:
+        """The staged rows of one month whose status the contract does not know, in the order they were fetched."""
+        batches = [batch for batch in self.batches if batch.unknown and month in batch.months]
+        frames = (self._read(batch).filter(is_unknown(), created_month() == month) for batch in batches)
+        return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *frames])
+
+    def find_split(self) -> pl.DataFrame:
+        """Return all staged rows of the jobs that are staged under two months or more, in the order they were fetched."""
+        nothing = pl.DataFrame(schema=POLARS_SCHEMA)
+        if len(self.months()) < 2:
+            return nothing
+        while self._unplaced:
+            if (batch := self._unplaced.pop()).rows:
+                self._places.add(self._read(batch))
+        suspects = self._places.find_split()
+        if suspects.is_empty():
+            return nothing
+        frames = (self._read(batch) for batch in self.batches if batch.rows)
+        rows = pl.concat(frame.filter(hash_id().is_in(suspects.implode())) for frame in frames)
+        return rows.filter(created_month().n_unique().over(KEY) > 1)
+
     def keep_rejected(self, folder: Path) -> None:
         """Copy the rows that were set aside to where they stay: ``_rejected/<run>-<account>.jsonl``; the same again if repeated."""
         files = [self.folder / f"{batch.file}.rejected.jsonl" for batch in self.batches if batch.rejected]
@@ -216,6 +251,7 @@ class Staging:
 
     def clear(self) -> None:
         """Remove it all."""
+        self._places.close()
         disk.remove_tree(self.folder)
 
     def _note(self, batch: Batch) -> None:
