@@ -137,7 +137,12 @@ class _Name(msgspec.Struct, rename="camel"):
     company_id: str
 
 
+class _Creation(msgspec.Struct, rename="camel"):
+    created_at: str
+
+
 _Named: Final = msgspec.json.Decoder(_Name)
+_Created: Final = msgspec.json.Decoder(_Creation)
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -163,6 +168,26 @@ class Rejected(msgspec.Struct, frozen=True):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return f"sha256:{hashlib.sha256(self.raw).hexdigest()}"
         return f"{row.company_id}/{row.id}".lower()
+
+    @property
+    def created_at(self) -> str:
+        """When its job was created, as `instant_key` has it; empty where that cannot be read."""
+        try:
+            text = _Created.decode(self.raw).created_at
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return ""
+        keys, _ = _keys([text], [_PLAIN_ID])
+        return keys[0][0] if keys else ""
+
+    @property
+    def sum(self) -> str:
+        """What the row says, as a number; `expiresIn` aside, which may count down."""
+        try:
+            said = _fields.decode(self.raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return hashlib.sha256(self.raw).hexdigest()
+        parts = (name.encode() + b":" + bytes(said[name]) for name in sorted(said) if name != "expiresIn")
+        return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
     def __str__(self) -> str:
         return f"page {self.page}, {self.path}: {self.reason}"

@@ -48,6 +48,7 @@ __all__ = [
     "keep_latest",
     "merge_rows",
     "months_of",
+    "read_key",
     "same_rows",
     "stop_line",
 ]
@@ -211,6 +212,14 @@ def _join(own: Account, other: Account) -> Account:
         unknown=dict.fromkeys([*own.unknown, *other.unknown], Readings()),
         data_as_of=min(instants, default=None),
     )
+
+
+def read_key(created: str) -> datetime | None:
+    """The instant that `instant_key` has written; None for any other text."""
+    try:
+        return datetime.fromisoformat(created).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def stop_line(frontier: Key) -> Key:

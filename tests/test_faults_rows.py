@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +12,7 @@ import polars as pl
 import pytest
 
 from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
-from pleo_extract.errors import ContractError
+from pleo_extract.errors import ContractError, RejectedRows
 from pleo_extract.lake import Layout, Manifest
 from pleo_extract.sandbox import Sandbox
 
@@ -244,6 +247,121 @@ class TestUnknownStatuses:
         assert receipt.mode == "full"
         assert "settled job(s) changed" in receipt.why_full
         assert is_true(lake, sandbox)
+
+
+class Spoiling(Sandbox):
+    """A sandbox whose rows of some jobs do not fit the contract, wherever they are listed."""
+
+    spoiled: dict[str, dict[str, Any]]
+
+    def __call__(self, request: Request) -> Response:
+        """The answer, these rows spoiled."""
+        answer = super().__call__(request)
+        body = json.loads(answer.body)
+        for row in body.get("data", []):
+            row.update(self.spoiled.get(row["id"], {}))
+        return dataclasses.replace(answer, body=json.dumps(body).encode())
+
+
+class TestRejectedRows:
+    """F27: a row that does not fit is looked for until it is read right."""
+
+    def spoil(self, sandbox: Sandbox, number: int, **fields: Any) -> Spoiling:
+        """The same server, but the row of one job has these values."""
+        spoiling = Spoiling(sandbox.world)
+        spoiling.spoiled = {sandbox.world.visible()[number]["id"]: fields}
+        return spoiling
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    def test_f27_a_row_that_is_healthy_since_is_taken_at_once(
+        self, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """The next refresh reads it where it must stand: 0, the row in the lake, for a handful of requests."""
+        sandbox = make_sandbox(jobs=5_000)
+        with pytest.raises(RejectedRows):
+            dump(self.spoil(sandbox, 1_234, numberOfItems=1.5), format=kind)
+        receipt = dump(sandbox)
+        assert (receipt.mode, receipt.verdict, receipt.code) == ("refresh", "complete", 0)
+        assert receipt.requests <= 12
+        assert is_true(lake, sandbox)
+        assert list(rejected_files(lake)) == []
+
+    def test_f27_a_row_of_the_lake_that_was_spoiled_for_a_while(
+        self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """A job that the lake has keeps its row meanwhile, and is given the new one."""
+        sandbox = make_sandbox(jobs=3_000)
+        dump(sandbox)
+        spoiling = self.spoil(sandbox, 700, numberOfItems=1.5)
+        with pytest.raises(RejectedRows):
+            dump(spoiling, full=True)
+        (name,) = spoiling.spoiled
+        sandbox.world.change(name, numberOfItems=78)
+        receipt = dump(sandbox)
+        assert (receipt.mode, receipt.code) == ("refresh", 0)
+        assert rows_of(lake, name)[0]["number_of_items"] == 78
+        assert is_true(lake, sandbox)
+
+    def test_f27_a_row_that_stays_bad_makes_one_file(
+        self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """65 each time, for few requests, and no other file; one that says something else makes one in its place."""
+        sandbox = make_sandbox(jobs=5_000)
+        spoiling = self.spoil(sandbox, 1_234, numberOfItems=1.5)
+        files = set()
+        for _ in range(4):
+            with pytest.raises(RejectedRows, match=r"_rejected/.+\.jsonl") as caught:
+                dump(spoiling)
+            assert len(spoiling.requests) <= 51 + 2
+            (file,) = rejected_files(lake)
+            assert file.name in str(caught.value)
+            files.add(file)
+        assert len(files) == 1
+        assert len(spoiling.requests) <= 12
+        (name,) = spoiling.spoiled
+        spoiling.spoiled[name] = {"numberOfItems": "none"}
+        with pytest.raises(RejectedRows):
+            dump(spoiling)
+        (file,) = rejected_files(lake)
+        assert file not in files
+        assert '"none' in json.loads(file.read_text())["row"]
+
+    def test_f27_a_rejected_job_that_is_deleted_is_waited_for_no_longer(
+        self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """Where it must stand there is no such job: nothing is left to be read right."""
+        sandbox = make_sandbox(jobs=2_000)
+        spoiling = self.spoil(sandbox, 500, isInteractive=1)
+        with pytest.raises(RejectedRows):
+            dump(spoiling)
+        (name,) = spoiling.spoiled
+        sandbox.world.remove(name)
+        receipt = dump(sandbox)
+        assert (receipt.mode, receipt.code) == ("refresh", 0)
+        assert is_true(lake, sandbox)
+
+    def test_f27_files_that_nobody_names_go_after_a_month(
+        self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """Files of runs that published nothing stay for 30 days, and what is no file of ours stays."""
+        sandbox = make_sandbox(jobs=300)
+        dump(sandbox)
+        folder = lake / "_rejected"
+        folder.mkdir(exist_ok=True)
+        for name in ("20260101T000000Z-0011-22.jsonl", "20260102T000000Z-0011-22.jsonl", "notes.txt"):
+            (folder / name).write_text("{}\n")
+        for name in ("20260101T000000Z-0011-22.jsonl", "notes.txt"):
+            os.utime(folder / name, (0, 0))
+        dump(sandbox)
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "20260102T000000Z-0011-22.jsonl",
+            "notes.txt",
+        ]
+
+
+def rejected_files(lake: Path) -> list[Path]:
+    """The files of rejected rows that a lake of either kind keeps."""
+    return sorted(lake.rglob("_rejected/*.jsonl"))
 
 
 class Moving(Sandbox):

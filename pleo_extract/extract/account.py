@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake import Layout, Manifest
     from pleo_extract.lake.staging import Left
     from pleo_extract.lakes import Lake
+    from pleo_extract.refresh import Spoiled
 
 __all__ = ["FEW_JOBS", "AccountDump", "How", "is_small", "name_account"]
 
@@ -73,6 +74,7 @@ class AccountDump:
         error: why they may not be, or what there is to complain of although they may.
         run: while it is read. left: what earlier runs staged, where that was looked for once for all accounts.
         rows: what the lake has of it, where that was read together with other accounts'.
+        spoiled: the rows that earlier runs rejected, by name.
         known: unknown statuses that the lake's runs have warned of.
     """
 
@@ -85,6 +87,7 @@ class AccountDump:
         self.run: Run | None = None
         self.left: Left | None = None
         self.rows: pl.DataFrame | None = None
+        self.spoiled: dict[str, Spoiled] = {}
         self.known: set[str] = set()
         self.staging: Staging | None = None
         self.state: Account | None = None
@@ -145,6 +148,7 @@ class AccountDump:
         current, now = self.run, datetime.now(UTC)
         how, receipt = self._how, self.receipt
         before = base.accounts.get(self.key) if base else None
+        self.spoiled = before.spoiled if before else {}
         mode, why = choose_mode(before, now=now, full=how.full, full_every=how.full_every)
         header = Header(run=run, mode=mode, base=lake.binding(base, self.key), started_at=now)
         staging = self._open_staging(lake.layout, header)
@@ -213,9 +217,12 @@ class AccountDump:
             return IncompleteWalk(
                 f"{self.receipt.why}. What there is was published as incomplete; the next run reads all again"
             )
-        if self.staging.reasons:
-            kept = f"They are in {layout.shown_rejected}/{self.staging.run}.jsonl; the rest is published"
-            return RejectedRows(self.staging.reasons, kept)
+        named = zip(self.staging.names, self.staging.reasons, strict=False)
+        if reasons := [reason for name, reason in named if name in self.state.rejected]:
+            placed = self.staging.place_rejected(layout.rejected, self.spoiled)
+            files = {row.file for name, row in placed.items() if name in self.state.rejected}
+            where = f"{layout.shown_rejected}/{files.pop()}" if len(files) == 1 else layout.shown_rejected
+            return RejectedRows(reasons, f"They are in {where}; the rest is published")
         if self.state.rejected:
             return RejectedRows(
                 [f"{self.state.rejected[0]} was rejected by an earlier run, and not seen right since"]

@@ -29,7 +29,7 @@ from pleo_extract.extract.many import read_all
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.keywords import check_keywords
-from pleo_extract.lake import KEEP, KEEP_COUNT, name_run, write_last_run
+from pleo_extract.lake import KEEP, KEEP_COUNT, name_run, prune_rejected, write_last_run
 from pleo_extract.lakes import open_lake
 from pleo_extract.progress import show_progress
 from pleo_extract.refresh import FULL_EVERY
@@ -224,6 +224,10 @@ class _Dump:
         self._keep = keep
         self._started = time.monotonic()
         self._waits = Waits()
+        self._files: tuple[set[str], set[str]] = (
+            set(),
+            set(),
+        )  # of rejected rows, named by the state before and now
 
     @classmethod
     @contextmanager
@@ -340,6 +344,8 @@ class _Dump:
     def _tidy(self, manifest: Manifest) -> None:
         """Clear away what is no longer kept, and make the catalogue anew."""
         self.lake.tidy(manifest, keep=self._keep[0], count=self._keep[1])
+        before, named = self._files
+        prune_rejected(self.lake.layout.rejected, named=named, before=before, now=datetime.now(UTC))
         if self.lake.catalogue is not None:
             renew_catalogue(self.lake.layout.root, run=self.run)
 
@@ -352,12 +358,15 @@ class _Dump:
         for account in accounts:
             account.receipt.tell_published(manifest, base, written)
             account.receipt.seconds = self._count_seconds()
-            if account.state is not None:
-                states[account.key] = msgspec.structs.replace(account.state, updated_at=now)
-            if account.staging is not None:
-                account.staging.keep_rejected(self.lake.layout.rejected)
+            if account.state is not None and account.staging is not None:
+                known = account.spoiled
+                kept = known | account.staging.keep_rejected(self.lake.layout.rejected, known)
+                spoiled = {name: kept[name] for name in account.state.rejected if name in kept}
+                states[account.key] = msgspec.structs.replace(account.state, updated_at=now, spoiled=spoiled)
                 if not written:  # it is in the lake, and must not stand in for the next run
                     account.staging.clear()
+        told = base.accounts if base else {}
+        self._files = _name_files(told), _name_files({**told, **states})
         return self.sum_receipts(accounts).to_dict(), states
 
     def sum_receipts(self, accounts: Sequence[AccountDump]) -> Receipt:
@@ -417,6 +426,11 @@ def _open(
             "use keep (--keep-for) and leave out keep_count (--keep)"
         )
     return found
+
+
+def _name_files(accounts: Mapping[str, Account]) -> set[str]:
+    """The files of rejected rows that these states name."""
+    return {row.file for account in accounts.values() for row in account.spoiled.values()}
 
 
 def _check_shard(shard: object) -> None:

@@ -66,7 +66,7 @@ def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Acco
             verdict=verdict.name,
             frontier=task.before.frontier,
             vanished=task.before.vanished,
-            rejected=sorted(set(task.staging.names)),
+            rejected=sorted(task.staging.unresolved()),
             unknown=task.before.unknown,
         )
     return Account(
@@ -76,7 +76,7 @@ def read_everything(task: Task, now: datetime, *, accept_vanished: bool) -> Acco
         full_at=now,
         full_jobs=distinct,
         vanished=sorted(vanished),
-        rejected=sorted(set(task.staging.names)),
+        rejected=sorted(task.staging.unresolved()),
         unknown=count_unknown(task),
     )
 

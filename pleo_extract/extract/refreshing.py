@@ -55,7 +55,7 @@ def refresh(task: Task) -> Account:
     """
     newest = narrow(NEWEST_FIRST, company_id=task.company_id)
     walk = _read_open_and_new(task, newest)
-    vanished = _find_settled(task, walk, newest)
+    vanished, unlisted = _find_settled(task, walk, newest)
     _audit(task, walk, newest)
     fresh = task.staging.frame()
     lake = task.lake_rows(fresh, task.staging.pages("audit", "rank"))
@@ -63,7 +63,7 @@ def refresh(task: Task) -> Account:
     news = fresh.join(lake, on=[*KEY, "created_at"], how="anti")
     moved = move_listed(task, news)
     _compare(task, fresh, lake, vanished, moved)
-    state = _conclude(task, walk, news.unique(KEY).height - len(moved), vanished)
+    state = _conclude(task, walk, news.unique(KEY).height - len(moved), vanished, unlisted)
     return msgspec.structs.replace(state, unknown=count_unknown(task))
 
 
@@ -84,8 +84,12 @@ def _read_open_and_new(task: Task, newest: Query) -> Walk:
     return walk
 
 
-def _find_settled(task: Task, walk: Walk, newest: Query) -> set[JobKey]:
-    """Look for the jobs that were open in the lake and are so no longer; returns those that have vanished."""
+def _find_settled(task: Task, walk: Walk, newest: Query) -> tuple[set[JobKey], set[JobKey]]:
+    """Look for the jobs that were open in the lake and are so no longer, and for those whose rows were rejected.
+
+    Returns:
+        Of the first those that have vanished; of the others those that are not listed.
+    """
     assert walk.edge is not None
     staged = task.staging.frame()
     columns = ("status", "created_at", *KEY)
@@ -98,8 +102,12 @@ def _find_settled(task: Task, walk: Walk, newest: Query) -> set[JobKey]:
     vanished = set(gone.select(KEY).iter_rows()) - known
     unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
     missing = unsettled.filter(~is_beyond(walk.edge)).join(staged, on=KEY, how="anti")
-    missing = _without(missing, known | spoiled)
-    return vanished | (_look_for(task, missing, newest) if missing.height else set())
+    missing = _without(missing, known | spoiled).select("created_at", *KEY)
+    rejected = task.find_rejected().join(staged, on=KEY, how="anti").join(missing, on=KEY, how="anti")
+    sought = pl.concat([missing, rejected.select("created_at", *KEY)])
+    lost = _look_for(task, sought, newest) if sought.height else set()
+    vanished |= lost & set(missing.select(KEY).iter_rows())
+    return vanished, lost & task.known_rejected()
 
 
 def _look_for(task: Task, jobs: pl.DataFrame, newest: Query) -> set[JobKey]:
@@ -160,7 +168,8 @@ def _compare(
 ) -> None:
     """Compare what was read with what the lake has of it; jobs that moved are accounted for."""
     assert task.before.frontier is not None
-    changed = _without(find_changed(known, fresh, task.before.unknown), moved)
+    expected = moved | task.known_rejected()  # what was rejected had changed
+    changed = _without(find_changed(known, fresh, task.before.unknown), expected)
     if changed.height:
         raise Misfit(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
     for page in task.staging.pages("audit", "rank"):
@@ -180,14 +189,17 @@ def _compare(
             raise Misfit(f"{len(gone)} old job(s) are no longer listed")
 
 
-def _conclude(task: Task, walk: Walk, new: int, vanished: set[JobKey]) -> Account:
-    """Counts against `total`, with so many new jobs; where they fit, this refresh is complete."""
+def _conclude(task: Task, walk: Walk, new: int, vanished: set[JobKey], unlisted: set[JobKey]) -> Account:
+    """Compare counts with `total`, given so many new jobs; where they fit, this refresh is complete.
+
+    `unlisted` are jobs of rejected rows that are no longer listed: there is nothing to wait for.
+    """
     task.refuse_many_rejected()
     before, staged = task.before, task.staging.frame()
     met = set(staged.select(KEY).iter_rows())
     gone = (task.known_vanished() | vanished) - met - task.spoiled()
-    seen = {f"{company}/{name}" for company, name in met}
-    rejected = sorted({*before.rejected, *task.staging.names} - seen)
+    seen = {f"{company}/{name}" for company, name in met | unlisted}
+    rejected = sorted(({*before.rejected} - seen) | task.staging.unresolved())
     jobs = task.count_lake() + new - len(gone) + task.count_unknown(rejected)
     totals = [total for total in (walk.first_total, walk.last_total) if total is not None]
     if totals and not min(totals) <= jobs <= max(totals):

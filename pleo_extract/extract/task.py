@@ -14,7 +14,7 @@ from pleo_extract.extract.driving import ask
 from pleo_extract.extract.reading import read_walk
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.paging import Walk
-from pleo_extract.refresh import created_month, is_unsettled
+from pleo_extract.refresh import created_month, is_unsettled, read_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -132,6 +132,26 @@ class Task:
         """Jobs whose rows do not fit, where their names can be read: they are listed all the same."""
         keys = (name.partition("/") for name in self.staging.names)
         return {(company, name) for company, slash, name in keys if slash}
+
+    def known_rejected(self) -> set[JobKey]:
+        """Jobs whose rows earlier runs rejected, where their names can be read."""
+        keys = (name.partition("/") for name in self.before.rejected)
+        return {(company, name) for company, slash, name in keys if slash}
+
+    def find_rejected(self) -> pl.DataFrame:
+        """Jobs whose rows earlier runs rejected and this one has not met, where it can be told when they were created."""
+        keys = sorted(self.known_rejected() - self.spoiled())
+        wanted = pl.DataFrame(keys, schema=dict.fromkeys(KEY, pl.String), orient="row")
+        if wanted.is_empty():
+            return wanted.with_columns(created_at=pl.lit(None, pl.Datetime("us", "UTC")))
+        had = (
+            self.lake.filter(pl.col("id").is_in(wanted["id"].implode())).select(*KEY, "created_at").collect()
+        )
+        spoiled = self.before.spoiled
+        said = [read_key(spoiled[f"{c}/{n}"].created_at) if f"{c}/{n}" in spoiled else None for c, n in keys]
+        found = wanted.with_columns(said=pl.Series(said, dtype=pl.Datetime("us", "UTC")))
+        found = found.join(had.unique(KEY), on=KEY, how="left")
+        return found.select(*KEY, created_at=pl.coalesce("said", "created_at")).drop_nulls()
 
     def count_unknown(self, rejected: Sequence[str]) -> int:
         """How many of these rejected rows are of jobs that the lake does not have."""

@@ -14,6 +14,7 @@ from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.opening import Opened, open_snapshot, refuse_other_server, require_files
 from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
+from pleo_extract.lake.rejects import prune_rejected
 from pleo_extract.lake.staging import Header, Staging, find_left, name_run
 from pleo_extract.lazy import attach
 
@@ -45,6 +46,7 @@ __all__ = [
     "name_run",
     "open_snapshot",
     "prune",
+    "prune_rejected",
     "publish",
     "read_last_run",
     "refuse_other_server",

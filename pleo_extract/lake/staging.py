@@ -24,8 +24,9 @@ from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.keys import Places, hash_id
+from pleo_extract.lake.rejects import is_kept_in
 from pleo_extract.paging import Mark
-from pleo_extract.refresh import created_month, is_unknown, months_of
+from pleo_extract.refresh import Spoiled, created_month, is_unknown, months_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     `phase` names the walk (``open``, ``new``, ``full`` …), `marks` says where its segments stood, `done` that nothing
     more of the phase is to come. A line without a file only says so. `sha256` is of the file's bytes.
-    `unknown` names statuses of its rows that the contract does not know.
+    `names` and `spoiled` tell of the rows set aside, `unknown` names statuses of its rows that the contract does not know.
     """
 
     phase: str
@@ -74,6 +75,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
     rejected: list[str] = []
     names: list[str] = []
+    spoiled: list[Spoiled] = []
     unknown: list[str] = []
 
 
@@ -168,6 +170,7 @@ class Staging:
             marks=dict(marks or {}),
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
+            spoiled=[Spoiled(created_at=row.created_at, sum=row.sum) for row in rejected],
             unknown=sorted(set(frame["status"].unique()).difference(STATUSES)),
         )
         self._note(batch)
@@ -241,13 +244,54 @@ class Staging:
         rows = pl.concat(frame.filter(hash_id().is_in(suspects.implode())) for frame in frames)
         return rows.filter(created_month().n_unique().over(KEY) > 1)
 
-    def keep_rejected(self, folder: Path) -> None:
-        """Copy the rows that were set aside to where they stay: ``_rejected/<run>-<account>.jsonl``; the same again if repeated."""
-        files = [self.folder / f"{batch.file}.rejected.jsonl" for batch in self.batches if batch.rejected]
-        if files:
+    def unresolved(self) -> set[str]:
+        """Names of the rows that were set aside and not read right since."""
+        bad: set[str] = set()
+        for batch in self.batches:
+            if bad and batch.rows:
+                names = self._read(batch).select(pl.concat_str(KEY, separator="/")).to_series()
+                bad.difference_update(names.filter(names.is_in(pl.Series(list(bad)).implode())))
+            bad.update(batch.names)
+        return bad
+
+    def place_rejected(self, folder: Path, known: Mapping[str, Spoiled]) -> dict[str, Spoiled]:
+        """Say of each row set aside in which file of this folder it is kept: the `known` one where it says the same still."""
+        mine = f"{self.run}-{self.folder.name.partition('-')[0]}.jsonl"  # a run of many accounts has many
+        placed: dict[str, Spoiled] = {}
+        for batch in self.batches:
+            for name, row in zip(batch.names, batch.spoiled, strict=False):
+                old = known.get(name)
+                is_kept = old is not None and old.sum == row.sum and is_kept_in(folder, old.file)
+                file = old.file if old is not None and is_kept else mine
+                placed[name] = Spoiled(created_at=row.created_at, sum=row.sum, file=file)
+        return placed
+
+    def keep_rejected(self, folder: Path, known: Mapping[str, Spoiled] | None = None) -> dict[str, Spoiled]:
+        """Copy the rows that were set aside to where they stay: ``_rejected/<run>-<account>.jsonl``; the same again if repeated.
+
+        A row that is `known` and says what it said before is in a file already.
+
+        Returns:
+            Where each row is kept, by name.
+        """
+        placed = self.place_rejected(folder, known or {})
+        lines: dict[str, bytes] = {}
+        target = ""
+        for batch in self.batches:
+            if not batch.rejected:
+                continue
+            data = disk.read_file(self.folder / f"{batch.file}.rejected.jsonl")
+            for name, row, line in zip(
+                batch.names, batch.spoiled, data.splitlines(keepends=True), strict=False
+            ):
+                old = (known or {}).get(name)
+                if old is None or (old.sum, old.file) != (row.sum, placed[name].file):
+                    lines[f"{name} {row.sum}"] = line
+                    target = placed[name].file
+        if lines:
             disk.make_folder(folder, private=True)
-            name = f"{self.run}-{self.folder.name.partition('-')[0]}.jsonl"  # a run of many accounts has many
-            disk.replace_file(folder / name, b"".join(map(disk.read_file, files)))
+            disk.replace_file(folder / target, b"".join(lines.values()))
+        return placed
 
     def clear(self) -> None:
         """Remove it all."""

@@ -128,6 +128,11 @@ def check_accounts(accounts: Mapping[str, Account]) -> None:
             if (instant := getattr(account, name)) is not None:
                 read_instant(instant, f"{name} of {where}")
         _check_jobs(account.vanished, where)
+        for readings in account.unknown.values():
+            for line in readings.lines:
+                _check_key(line, where)
+            for count in readings.rows.values():
+                check_count(count, f"readings of {where}")
 
 
 def check_mark(mark: Mark) -> None:
