@@ -34,6 +34,7 @@ __all__ = [
     "count_readings",
     "created_month",
     "find_changed",
+    "find_left",
     "find_news",
     "find_other",
     "find_unknown",
@@ -294,12 +295,29 @@ def find_news(lake: pl.DataFrame, rows: pl.DataFrame, *, fetched_later: Collecti
     `last_updated_at` that say something else; `expires_in` aside.
     """
     had = lake.select(*KEY, pl.col("last_updated_at").alias("_had"), pl.lit(value=True).alias("_is_there"))
-    said, known = pl.col("last_updated_at"), pl.col("_had")
-    is_later = (said > known) | (said.is_not_null() & known.is_null())
-    is_tie = said.eq_missing(known) & pl.col("company_id").is_in(list(fetched_later))
     found = rows.join(had, on=KEY, how="left", maintain_order="left")
-    found = found.filter(pl.col("_is_there").is_null() | is_later | is_tie).select(rows.columns)
+    found = found.filter(pl.col("_is_there").is_null() | _is_later(fetched_later)).select(rows.columns)
     return found.join(lake, on=_SAID, how="anti", nulls_equal=True)
+
+
+def find_left(lake: pl.LazyFrame, rows: pl.DataFrame, *, fetched_later: Collection[str]) -> pl.DataFrame:
+    """The jobs of these rows of another lake that the lake has in another month, each with the month that it leaves.
+
+    The later row stays, chosen as in `find_news`.
+    """
+    had = lake.select(*KEY, _had="last_updated_at", _old=created_month())
+    near = had.join(rows.select(KEY).lazy(), on=KEY, how="semi").collect(engine="streaming")
+    found = rows.select(*KEY, "last_updated_at", _new=created_month()).join(near, on=KEY)
+    found = found.filter(pl.col("_new") != pl.col("_old"))
+    month = pl.when(_is_later(fetched_later)).then("_old").otherwise("_new")
+    return found.select(*KEY, month=month)
+
+
+def _is_later(fetched_later: Collection[str]) -> pl.Expr:
+    """Rows that say something later than `_had`, the `last_updated_at` of the lake's row; of equals those fetched later."""
+    said, known = pl.col("last_updated_at"), pl.col("_had")
+    is_tie = said.eq_missing(known) & pl.col("company_id").is_in(list(fetched_later))
+    return (said > known) | (said.is_not_null() & known.is_null()) | is_tie
 
 
 def find_other(lake: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import Client, dump_export_jobs, merge_lakes, scan_lake, verify_lake
 from pleo_extract.errors import ContractError, RejectedRows
 from pleo_extract.lake import Layout, Manifest
 from pleo_extract.sandbox import Sandbox
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.extract import Receipt
+    from pleo_extract.lakes import Format
     from pleo_extract.sandbox import Request, Response
 
     OpenClient = Callable[[Sandbox], Client]
@@ -151,6 +152,27 @@ class TestMovedJobs:
         assert (receipt.code, receipt.moved, receipt.vanished) == (0, 1, [])
         assert is_true(lake, sandbox)
         assert dump(sandbox).mode == "refresh"
+
+    @pytest.mark.parametrize("newest_into_older", [True, False], ids=["newer into older", "older into newer"])
+    @pytest.mark.parametrize("kind", FORMATS)
+    def test_f64_lakes_that_have_a_job_in_two_months_are_merged(
+        self,
+        kind: Format,
+        newest_into_older: object,
+        open_client: OpenClient,
+        make_sandbox: MakeSandbox,
+        tmp_path: Path,
+    ) -> None:
+        """The row of the lake that was read later stays, and the job is there once, whichever way they are merged."""
+        sandbox = make_sandbox(jobs=600)
+        older, newer = tmp_path / "older", tmp_path / "newer"
+        dump_export_jobs(older, client=open_client(sandbox), format=kind)
+        sandbox.world.move(sandbox.world.visible()[100]["id"], sandbox.world.now - timedelta(days=20))
+        dump_export_jobs(newer, client=open_client(sandbox), format=kind)
+        source, target = (newer, older) if newest_into_older else (older, newer)
+        receipt = merge_lakes(source, target)
+        assert (receipt.code, receipt.moved, receipt.lake_rows) == (0, 1, 600)
+        assert is_true(target, sandbox)
 
     @pytest.mark.parametrize("options", [{"full": True}, {}], ids=["full", "refresh"])
     def test_f64_many_moved_jobs_are_not_believed(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from pleo_extract.contract import KEY
 from pleo_extract.errors import ConfigurationError, LakeError, PleoExtractError, UsageError, amount, escape
 from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.extract.receipt import Receipt
@@ -19,7 +20,7 @@ from pleo_extract.lake import Header, Staging, name_run, write_last_run
 from pleo_extract.lakes import is_delta, open_lake
 from pleo_extract.paging import VERDICTS
 from pleo_extract.progress import show_progress
-from pleo_extract.refresh import find_news, join_accounts
+from pleo_extract.refresh import find_left, find_news, join_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,8 @@ __all__ = ["merge_lakes"]
 _NOTHING: Final = "{}, nothing published"
 BATCH: Final = 20_000
 """Rows of the source that are compared and staged at once."""
+CHUNK: Final = 500_000
+"""Staged rows that are looked for in all months of the target at once."""
 
 
 @check_keywords
@@ -159,6 +162,13 @@ class _Merge:
                 receipt.taken += news.height
                 self._update(receipt.rows, manifest.rows, 0.0)
         receipt.distinct = receipt.rows
+        if base is not None:
+            for news in _chunk(staging.pages("merge")):
+                companies = news["company_id"].unique().to_list()
+                later = [each for each in companies if _was_read_later(each, manifest, base)]
+                for company, name, month in find_left(lake, news, fetched_later=later).iter_rows():
+                    staging.leaving.setdefault(month, set()).add((company, name))
+                    receipt.moved += 1
 
     def _publish(
         self,
@@ -260,6 +270,18 @@ def _near(lake: pl.LazyFrame, rows: pl.DataFrame) -> pl.DataFrame:
     ends = {name: (rows[name].min(), rows[name].max()) for name in ("company_id", "created_at")}
     within = [pl.col(name).is_between(pl.lit(low), pl.lit(high)) for name, (low, high) in ends.items()]
     return lake.filter(*within, pl.col("id").is_in(rows["id"].implode())).collect()
+
+
+def _chunk(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """What finds a job in any month, in fewer frames: for each of them all ids of the target are read."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame.select(*KEY, "created_at", "last_updated_at"))
+        if sum(map(len, held)) >= CHUNK:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)
 
 
 def _was_read_later(company: str, given: Manifest, base: Manifest | None) -> bool:
