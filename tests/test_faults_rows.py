@@ -331,7 +331,9 @@ class TestRejectedRows:
         sandbox = make_sandbox(jobs=5_000)
         spoiling = self.spoil(sandbox, 1_234, numberOfItems=1.5)
         files = set()
-        for _ in range(4):
+        (name,) = spoiling.spoiled
+        for count in range(4):
+            spoiling.spoiled[name]["expiresIn"] = 3600 - count  # it counts down, and that is no news
             with pytest.raises(RejectedRows, match=r"_rejected/.+\.jsonl") as caught:
                 dump(spoiling)
             assert len(spoiling.requests) <= 51 + 2
@@ -340,7 +342,6 @@ class TestRejectedRows:
             files.add(file)
         assert len(files) == 1
         assert len(spoiling.requests) <= 12
-        (name,) = spoiling.spoiled
         spoiling.spoiled[name] = {"numberOfItems": "none"}
         with pytest.raises(RejectedRows):
             dump(spoiling)

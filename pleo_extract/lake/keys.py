@@ -29,7 +29,7 @@ MONTH_BITS: Final = 10
 """Of the 64 bits of a place, these say the month: 85 years go by before a month comes again."""
 HELD: Final = 250_000
 """Places held in memory; more go to a file of this machine."""
-TOGETHER: Final = 1_000_000
+TOGETHER: Final = 2_000_000
 """Places that are sorted at once."""
 
 
@@ -43,22 +43,21 @@ class Places:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._held: list[pl.Series] = []
-        self._rows = 0
+        self._rows = self._in_memory = 0
         self._spilled: list[tuple[int, int]] = []
         self._scratch: disk.Scratch | None = None
 
-    def add(self, rows: pl.DataFrame) -> None:
-        """Note the places of these rows.
+    def add(self, month: str, ids: pl.Series) -> None:
+        """Note the places of the jobs with these ids in a month, as ``2026-11``.
 
         Raises:
             StorageError: the folder has no room for 8 bytes a row.
         """
-        created = pl.col("created_at").dt
-        month = (created.year().cast(pl.UInt64) * 12 + created.month().cast(pl.UInt64)) % 2**MONTH_BITS
-        hashes = hash_id() * 2**MONTH_BITS
-        self._held.append(rows.select(place=hashes + month).to_series())
-        self._rows += self._held[-1].len()
-        if sum(map(len, self._held)) > HELD:
+        number = (int(month[:4]) * 12 + int(month[5:])) % 2**MONTH_BITS
+        self._held.append(ids.hash() // 2**MONTH_BITS * 2**MONTH_BITS + number)
+        self._rows += ids.len()
+        self._in_memory += ids.len()
+        if self._in_memory > HELD:
             self._spill()
 
     def find_split(self) -> pl.Series:
@@ -83,7 +82,7 @@ class Places:
         if self._scratch is None:
             self._scratch = disk.Scratch(self._folder).__enter__()
         self._spilled.append(self._scratch.add(_spell(pl.concat(self._held))))
-        self._held = []
+        self._held, self._in_memory = [], 0
 
     def _parts(self) -> Iterator[pl.Series]:
         for place in self._spilled:

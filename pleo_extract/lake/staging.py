@@ -174,7 +174,7 @@ class Staging:
             unknown=sorted(set(frame["status"].unique()).difference(STATUSES)),
         )
         self._note(batch)
-        self._places.add(frame)
+        self._place(batch, frame)
         self.reasons += batch.rejected
         self.names += batch.names
 
@@ -236,7 +236,7 @@ class Staging:
             return nothing
         while self._unplaced:
             if (batch := self._unplaced.pop()).rows:
-                self._places.add(self._read(batch))
+                self._place(batch, self._read(batch))
         suspects = self._places.find_split()
         if suspects.is_empty():
             return nothing
@@ -297,6 +297,11 @@ class Staging:
         """Remove it all."""
         self._places.close()
         disk.remove_tree(self.folder)
+
+    def _place(self, batch: Batch, frame: pl.DataFrame) -> None:
+        for month in batch.months:
+            rows = frame if len(batch.months) == 1 else frame.filter(created_month() == month)
+            self._places.add(month, rows["id"])
 
     def _note(self, batch: Batch) -> None:
         disk.append_line(self.folder / "journal.jsonl", msgspec.json.encode(batch))
