@@ -54,7 +54,8 @@ class Places:
             StorageError: the folder has no room for 8 bytes a row.
         """
         number = (int(month[:4]) * 12 + int(month[5:])) % 2**MONTH_BITS
-        self._held.append(ids.hash() // 2**MONTH_BITS * 2**MONTH_BITS + number)
+        hashes = ids.hash()
+        self._held.append(hashes - hashes % 2**MONTH_BITS + number)
         self._rows += ids.len()
         self._in_memory += ids.len()
         if self._in_memory > HELD:
