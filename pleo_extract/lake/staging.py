@@ -1,8 +1,11 @@
 """What is fetched but not yet published: batches of rows, and a journal that says which of them are whole.
 
 A batch counts once its line is in the journal; the line is written after the batch is synced. One folder an
-account, named after what binds it: server, company and query. A run that was cut short is gone on with from there,
-under a new name: whoever still writes to the old one, having lost the lake, finds it gone.
+account, named after what binds it: server, company and query. The next run resumes there, under a new name: whoever
+still writes to the old one, having lost the lake, finds it gone.
+
+Staged pages save requests and nothing else: a run that resumes makes its closing reads itself (see `extract.closing`).
+So staging has no age at which it turns wrong; what nobody resumed for `KEEP_STAGED` is removed.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from pleo_extract.paging import Mark
 from pleo_extract.refresh import created_month, months_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pleo_extract.decode import Rejected
@@ -31,10 +34,10 @@ if TYPE_CHECKING:
     Left = Mapping[str, Sequence[Path]]
     """Folders that earlier runs left, by what binds them."""
 
-__all__ = ["RESUME_WITHIN", "Batch", "Header", "Staging", "find_left", "name_run"]
+__all__ = ["KEEP_STAGED", "Batch", "Header", "Staging", "find_left", "name_run"]
 
-RESUME_WITHIN: Final = timedelta(hours=6)
-"""How old staged pages may be and still be gone on with; cursors expire."""
+KEEP_STAGED: Final = timedelta(days=30)
+"""Staged pages that no run has added to for longer than this are removed."""
 
 
 def name_run() -> str:
@@ -100,15 +103,11 @@ class Staging:
         return cls(folder, header)
 
     @classmethod
-    def resume(
-        cls, staging: Path, binding: str, *, base: int, now: datetime, left: Left | None = None
-    ) -> Staging | None:
-        """What an earlier run of this binding left, if it is young enough and began from the same snapshot."""
+    def resume(cls, staging: Path, binding: str, *, base: int, left: Left | None = None) -> Staging | None:
+        """Return what an earlier run of this binding left, if it began from the same state of the lake."""
         for found in _choose(find_left(staging) if left is None else left, binding):
             header = _read_header(found)
             if header is None or header.base != base:
-                continue
-            if not timedelta(0) <= now - header.started_at <= RESUME_WITHIN:
                 continue
             if batches := _read_journal(found):
                 folder = _new_folder(staging, binding)
@@ -190,8 +189,17 @@ class Staging:
         return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *map(self._read, batches)])
 
     def pages(self, *phases: str) -> Iterator[pl.DataFrame]:
-        """The staged rows of these phases, batch by batch."""
-        return (self._read(batch) for batch in self.batches if batch.rows and batch.phase in phases)
+        """Yield the staged rows of these phases, or of all, batch by batch."""
+        batches = [batch for batch in self.batches if batch.rows and (not phases or batch.phase in phases)]
+        return map(self._read, batches)
+
+    def numbered(
+        self, *, start: int = 0, months: Collection[str] | None = None
+    ) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Yield the number and the rows of each batch from number `start` on, or of those with rows of these months."""
+        for n, batch in enumerate(self.batches[start:], start):
+            if batch.rows and (months is None or not set(months).isdisjoint(batch.months)):
+                yield n, self._read(batch)
 
     def keep_rejected(self, folder: Path) -> None:
         """Copy the rows that were set aside to where they stay: ``_rejected/<run>-<account>.jsonl``; the same again if repeated."""
@@ -204,6 +212,15 @@ class Staging:
     def clear(self) -> None:
         """Remove it all."""
         disk.remove_tree(self.folder)
+
+    def restart(self) -> None:
+        """Forget every staged row, and stage from the beginning in the same place."""
+        disk.replace_file(self.folder / "journal.jsonl", b"")
+        for batch in self.batches:
+            for suffix in ("arrow", "rejected.jsonl"):
+                disk.remove_file(self.folder / f"{batch.file}.{suffix}")
+        self.batches, self.reasons, self.names = [], [], []
+        self._number = 0
 
     def _note(self, batch: Batch) -> None:
         disk.append_line(self.folder / "journal.jsonl", msgspec.json.encode(batch))
