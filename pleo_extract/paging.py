@@ -451,20 +451,28 @@ class Verdict(msgspec.Struct, frozen=True):
     again: bool = False
 
 
-def judge(distinct: int, totals: tuple[int | None, int | None], *, previous: int | None = None) -> Verdict:
+def judge(
+    distinct: int,
+    totals: tuple[int | None, int | None],
+    *,
+    previous: int | None = None,
+    confirmed: bool = False,
+) -> Verdict:
     """Whether `distinct` jobs are all there are, by the totals told first and last.
 
     Args:
         distinct: different jobs read, unusable rows included.
         totals: `total` of the first and of the last page; None where the server told none.
         previous: distinct jobs after the pass before, when this is the second pass.
+        confirmed: whether the second pass, by itself, met the same jobs as the first, and besides these only newer ones.
 
     Fewer than the smaller total asks for one more pass; the same jobs again mean that `total` is not to be trusted.
     """
     known = [total for total in totals if total is not None]
-    if known and known[0] - known[-1] > max(MANY_GONE, known[0] // 100) and distinct < known[0]:
-        fell = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
-        return Verdict("incomplete", fell, again=previous is None)
+    fell = bool(known) and known[0] - known[-1] > max(MANY_GONE, known[0] // 100) and distinct < known[0]
+    if fell and not confirmed:
+        why = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
+        return Verdict("incomplete", why, again=previous is None)
     if not known or min(known) <= distinct <= max(known):
         drift = len(set(known)) > 1
         return (

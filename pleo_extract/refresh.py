@@ -10,6 +10,7 @@ Rules of this room: no clock, no randomness, no files, no network; instants and 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -30,9 +31,12 @@ __all__ = [
     "Mode",
     "Readings",
     "Spoiled",
+    "TotalKind",
+    "chance_of_shift",
     "choose_mode",
     "count_readings",
     "created_month",
+    "expect_total",
     "find_changed",
     "find_left",
     "find_news",
@@ -43,14 +47,17 @@ __all__ = [
     "has_rows",
     "is_as_late",
     "is_beyond",
+    "is_same_list",
     "is_unknown",
     "is_unsettled",
     "join_accounts",
     "keep_latest",
+    "learn_total",
     "merge_rows",
     "months_of",
     "read_key",
     "same_rows",
+    "spread_ranks",
     "stop_line",
 ]
 
@@ -59,12 +66,20 @@ OPEN: Final = ("pending", "in_progress")
 FULL_EVERY: Final = timedelta(days=7)
 OVERLAP: Final = timedelta(hours=1)
 """How far below the frontier a refresh reads: jobs that became visible late are met there."""
+MANY_JOBS: Final = 100
+"""By how many jobs, or 1 % of them, a `total` may wobble while the list moves."""
+MANY_MISSES: Final = 2
+_ROUND: Final = 1_000
+"""Caps are multiples of this: search engines count to 10,000."""
 _SAID: Final = [column for column in COLUMNS if column != "expires_in"]
 """What is compared where rows are said to be the same: `expires_in` may count down."""
 _VERDICTS: Final = ("complete", "complete_with_drift", "incomplete")
 FILE_ORDER: Final = ("company_id", "created_at", "id")
 
 Mode = Literal["full", "refresh"]
+TotalKind = Literal["", "exact", "constant", "unusable"]
+"""`exact`: it counts the jobs; `constant`: it is wrong by the same number each time; `unusable`: capped, of the page, or an
+estimate, so that counts prove nothing. Empty: not known, or absent."""
 JobKey = tuple[str, str]
 """(company_id, id): one job."""
 
@@ -112,6 +127,9 @@ class Account(msgspec.Struct, kw_only=True):
         rejected: names of rows that do not fit the contract and were not seen right since. spoiled: more about each.
         unknown: statuses that the contract does not know, and which of their rows count as settled.
         data_as_of: the instant as of which the rows are true (UTC): when the last complete run began its closing reads.
+        total_kind: what the server's `total` is worth, see `TotalKind`; total_offset: by how much it exceeds the jobs.
+        total_misses: full walks in a row that have found another offset than the one before.
+        has_ranks: False where a full walk did not bear out what offsets showed.
     """
 
     name: str = ""
@@ -126,6 +144,10 @@ class Account(msgspec.Struct, kw_only=True):
     spoiled: dict[str, Spoiled] = {}
     unknown: dict[str, Readings] = {}
     data_as_of: datetime | None = None
+    total_kind: TotalKind = ""
+    total_offset: int = 0
+    total_misses: int = 0
+    has_ranks: bool = True
 
 
 def choose_mode(
@@ -156,6 +178,8 @@ def forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:
             spoiled=account.spoiled,
             unknown=dict.fromkeys(account.unknown, Readings()),
             data_as_of=account.data_as_of,
+            total_kind=account.total_kind,
+            total_offset=account.total_offset,
         )
         for key, account in accounts.items()
     }
@@ -221,6 +245,75 @@ def read_key(created: str) -> datetime | None:
         return datetime.fromisoformat(created).replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def expect_total(account: Account, totals: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
+    """Return these totals as the number of jobs they stand for, None where they stand for nothing."""
+    if account.total_kind == "unusable":
+        return None, None
+    first, last = (None if total is None else total - account.total_offset for total in totals)
+    return first, last
+
+
+def learn_total(before: Account, jobs: int, totals: Sequence[int | None], *, page: int) -> Account:
+    """Return the state with what a full walk, which met `jobs` jobs, shows of `total`.
+
+    A total that is wrong by a constant is as good as a right one, since its changes are compared. One that is wrong by
+    another number at each full walk is an estimate or has a cap; so is one that no change of the list can explain.
+
+    Args:
+        before: the state before the walk.
+        jobs: different jobs met.
+        totals: as told in the walk, the last one by the closing reads.
+        page: rows of the page that told the last one.
+    """
+    told = [total for total in totals if total is not None and total >= 0]
+    if not told:
+        return msgspec.structs.replace(before, total_kind="", total_offset=0, total_misses=0)
+    much, offset = max(MANY_JOBS, jobs // 100), told[-1] - jobs
+    if (
+        min(told) <= jobs + before.total_offset <= max(told)
+    ):  # jobs that came or went meanwhile, and no other offset
+        offset = before.total_offset
+    moved = abs(offset - before.total_offset) if before.total_kind else 0
+    misses = before.total_misses + 1 if moved and offset else 0
+    is_short = offset < 0 and (told[-1] % _ROUND == 0 or told[-1] <= page)  # a cap, or the rows of the page
+    wobbles = max(told) - min(told) > much or (offset and moved > much)
+    kind: TotalKind = "constant" if offset else "exact"
+    if is_short or wobbles or misses >= MANY_MISSES:
+        kind = "unusable"
+    return msgspec.structs.replace(before, total_kind=kind, total_offset=offset, total_misses=misses)
+
+
+def is_same_list(first: pl.DataFrame, again: pl.DataFrame) -> bool:
+    """Return whether a second reading met every job of the first, and besides these only newer ones."""
+    if first.join(again, on=KEY, how="anti").height:
+        return False
+    late, newest = again.join(first, on=KEY, how="anti")["created_at"].min(), first["created_at"].max()
+    return not (isinstance(late, datetime) and isinstance(newest, datetime)) or late >= newest
+
+
+def spread_ranks(start: int, jobs: int, *, page: int, count: int, phase: float) -> list[int]:
+    """Return offsets of `count` pages, evenly spread over the ranks from `start` to the end of a list of so many jobs.
+
+    `phase`, from 0 to 1, says where in its part of the list each lies: by chance, so that every rank is met in time.
+    """
+    room = jobs - page - start + 1
+    if room <= 0:
+        return []
+    return [start + int((n + phase) * room / count) for n in range(count)]
+
+
+def chance_of_shift(start: int, jobs: int, ranks: Sequence[int]) -> float:
+    """Return the chance that pages at these ranks show that one job was deleted and another one inserted.
+
+    Both shift all jobs between them by one, so they escape only when no page lies between the two, and both lie below
+    the newest `start` jobs, which are read anyway. The two places are taken as independent and equally likely.
+    """
+    if jobs <= 0:
+        return 1.0
+    ends = [min(start, jobs), *sorted(ranks), jobs]
+    return 1.0 - sum((high - low) ** 2 for low, high in pairwise(ends)) / jobs**2
 
 
 def stop_line(frontier: Key) -> Key:

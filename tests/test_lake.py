@@ -262,9 +262,9 @@ MARK = Mark(
 )  # fmt: skip
 
 
-def resume(layout: Layout, now: datetime | None = None, base: int = 0) -> Staging | None:
+def resume(layout: Layout, base: int = 0) -> Staging | None:
     """What is left of the binding."""
-    return Staging.resume(layout.staging, "binding", base=base, now=now or datetime.now(UTC))
+    return Staging.resume(layout.staging, "binding", base=base)
 
 
 def test_staged_batches_are_found_again(tmp_path: Path) -> None:

@@ -38,6 +38,10 @@ FEW_JOBS: Final = 10_000
 """A company with no more jobs than these, as of its last full walk, is held in memory while it is read."""
 
 
+SHORT: Final = 2
+"""Pages that cost no more than the closing reads."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class How:
     """How a dump is to be made; see `dump_export_jobs`."""
@@ -145,53 +149,66 @@ class AccountDump:
         update: Callable[[int, int | None, float], None],
     ) -> tuple[Account, Staging]:
         assert self.run is not None
-        current, now = self.run, datetime.now(UTC)
+        now = datetime.now(UTC)
         how, receipt = self._how, self.receipt
         before = base.accounts.get(self.key) if base else None
         self.spoiled = before.spoiled if before else {}
+        receipt.data_as_of = before.data_as_of if before else None
         mode, why = choose_mode(before, now=now, full=how.full, full_every=how.full_every)
         header = Header(run=run, mode=mode, base=lake.binding(base, self.key), started_at=now)
         staging = self._open_staging(lake.layout, header)
         receipt.resumed = staging.resumed
         task = Task(
-            run=current,
+            run=self.run,
             in_flight=in_flight,
             company_id=self.company_id,
             lake=self._scan(lake, base, before),
             before=before or Account(),
             staging=staging,
             receipt=receipt,
-            on_page=RowCount(current, update).count,
+            on_page=RowCount(self.run, update).count,
             rejected=lake.layout.rejected,
+            clock=lambda: datetime.now(UTC),
         )
+        doubt = ""
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:
                 receipt.mode = "refresh"
-                return self._stamp(refresh(task), before, now), staging
+                return self._stamp(refresh(task), before), staging
             except Misfit as misfit:
-                why = str(misfit)
+                why, doubt = str(misfit), misfit.kind
                 _log.warning("%s: %s; reading everything", self.key, why, extra={"run": run})
+                if (
+                    staging.resumed
+                ):  # what an earlier run has staged may be gone: only a walk of this run can tell
+                    task.restart()
                 staging.finish("refresh")
         receipt.mode, receipt.why_full = "full", why
-        state = read_everything(task, now, accept_vanished=how.accept_vanished)
-        return self._stamp(state, before, now), staging
+        state = read_everything(task, accept_vanished=how.accept_vanished, doubt=doubt)
+        receipt.shift_chance = 1.0
+        return self._stamp(state, before), staging
 
-    def _stamp(self, state: Account, before: Account | None, now: datetime) -> Account:
-        """Return the state with the account's name and the instant as of which its rows are true."""
-        complete = state.verdict != "incomplete"
-        as_of = now if complete else before.data_as_of if before else None
-        self.receipt.data_as_of = as_of
-        return msgspec.structs.replace(state, name=self.name, data_as_of=as_of)
+    def _stamp(self, state: Account, before: Account | None) -> Account:
+        """Return the state with the account's name; a run that is not complete leaves the instant of the data as it was."""
+        if state.data_as_of is None and before is not None:
+            state = msgspec.structs.replace(state, data_as_of=before.data_as_of)
+        self.receipt.data_as_of = state.data_as_of
+        return msgspec.structs.replace(state, name=self.name)
 
     def _open_staging(self, layout: Layout, header: Header) -> Staging:
-        """What an earlier run left, or a new one; a refresh that was cut short does not stand in for a full walk."""
-        left = Staging.resume(
-            layout.staging, self.key, base=header.base, now=header.started_at, left=self.left
-        )
-        if left is None or (left.mode == "refresh" and header.mode == "full"):
+        """Return what an earlier run left, or a new one.
+
+        A refresh that was cut short does not stand in for a full sync. A list of a page or two that was read to its end
+        is read again: that costs no more than the closing reads over it.
+        """
+        left = Staging.resume(layout.staging, self.key, base=header.base, left=self.left)
+        if left is not None and ((left.mode == "refresh" and header.mode == "full") or _is_short(left)):
+            left.clear()
+            left = None
+        if left is None:
             return Staging.start(layout.staging, self.key, header, left=self.left)
         _log.info(
-            "%s: going on with %d staged batches of run %s",
+            "%s: resuming with %d staged batches of run %s",
             self.key,
             len(left.batches),
             left.run,
@@ -228,3 +245,9 @@ class AccountDump:
                 [f"{self.state.rejected[0]} was rejected by an earlier run, and not seen right since"]
             )
         return None
+
+
+def _is_short(staging: Staging) -> bool:
+    """Return whether all that is staged is a whole list of a page or two."""
+    marks = staging.marks("full").values()
+    return bool(marks) and all(mark.at_end for mark in marks) and sum(mark.pages for mark in marks) <= SHORT

@@ -38,6 +38,10 @@ class Receipt(msgspec.Struct, kw_only=True):
         vanished: (company_id, id) of jobs newly found to be no longer listed; their rows stay as last seen.
         moved: jobs whose created_at moved to another month; each stands in the new one.
         audited: old jobs read anew by chance; audited_share: of all jobs, the chance that one changed row is noticed.
+        shift_chance: the chance that a job deleted and another one inserted into the past, which leave the total as it
+            was, are noticed; 1 after a full sync.
+        total_kind: what the server's `total` is worth: ``exact``, ``constant`` (wrong by the same number each time) or
+            ``unusable`` (capped, of the page, or an estimate); empty where there is none.
         faults: why requests were repeated, by kind. restarts: times a lost cursor sent a walk back.
         published: whether a new snapshot came of it. snapshot: the one now current. lake_rows: rows in it.
         source: the lake that was merged into this one, with its snapshot; taken: rows of it that were news here.
@@ -71,6 +75,8 @@ class Receipt(msgspec.Struct, kw_only=True):
     moved: int = 0
     audited: int = 0
     audited_share: float = 0.0
+    shift_chance: float = 0.0
+    total_kind: str = ""
     faults: dict[str, int] = {}
     restarts: int = 0
     published: bool = False
@@ -160,6 +166,7 @@ class Receipt(msgspec.Struct, kw_only=True):
             snapshot=max(each.snapshot for each in receipts),
             lake_rows=max(each.lake_rows for each in receipts),
             data_as_of=min(instants, default=None),
+            shift_chance=min(each.shift_chance for each in receipts),
             months_written=max((each.months_written for each in receipts), key=len),
             code=worst_code(codes),
             error=f"{worst.name or worst.account}: {worst.error}" if worst else None,

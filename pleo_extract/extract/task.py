@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -10,29 +10,66 @@ import polars as pl
 from pleo_extract.contract import KEY
 from pleo_extract.decode import build_frame
 from pleo_extract.errors import DataError, RequestRefused
-from pleo_extract.extract.driving import ask
-from pleo_extract.extract.reading import read_walk
+from pleo_extract.extract.driving import Driver, ask, drive
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.paging import Walk
 from pleo_extract.refresh import created_month, is_unsettled, read_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from pleo_extract.client import Run
-    from pleo_extract.contract import Query
+    from pleo_extract.contract import PageInfo, Query
     from pleo_extract.extract.driving import Part
     from pleo_extract.extract.receipt import Receipt
     from pleo_extract.lake import Staging
     from pleo_extract.refresh import Account, JobKey
 
-__all__ = ["Task"]
+__all__ = ["Task", "Unsettled"]
 
 MANY_REJECTED: Final = 100
 """Above this many rejected rows, and above 1 % of all rows, nothing is published."""
 MANY_INSTANTS: Final = 1_000
 """Up to so many, the lake is asked for rows of these very instants; above, for a span of each month."""
+
+
+class Unsettled:
+    """The jobs that staged rows show as unsettled, each with the batch that showed it last.
+
+    What a closing read must confirm: a job that staging holds as open may have ended since it was read.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[JobKey, tuple[str, datetime, int]] = {}
+
+    def note(self, frame: pl.DataFrame, batch: int) -> None:
+        """Take in the rows of one batch; a job that it shows as settled is no longer of interest."""
+        if self._seen:
+            known = pl.DataFrame(list(self._seen), schema=dict.fromkeys(KEY, pl.String), orient="row")
+            for key in frame.select(KEY).join(known, on=KEY, how="semi").iter_rows():
+                self._seen.pop(key, None)
+        for company, name, status, created in (
+            frame.filter(is_unsettled()).select(*KEY, "status", "created_at").iter_rows()
+        ):
+            self._seen[company, name] = (status, created, batch)
+
+    def find(self, *, before: int) -> pl.DataFrame:
+        """Return the jobs that no batch from number `before` on has shown: status, created_at and key."""
+        rows = [
+            (status, created, *key) for key, (status, created, batch) in self._seen.items() if batch < before
+        ]
+        schema = {
+            "status": pl.String(),
+            "created_at": pl.Datetime("us", "UTC"),
+            **dict.fromkeys(KEY, pl.String()),
+        }
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._seen.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +80,8 @@ class Task:
         run, in_flight: how requests are sent. company_id: whose jobs; None for all that the credential may see.
         lake: the lake's rows of this account, lazily. before: its state after the last run.
         staging: where rows go. receipt: what is counted. on_page: told of every page.
-        rejected: the folder for rows that are set aside for good.
+        rejected: the folder for rows that are set aside for good. clock: tells the instant, UTC.
+        unsettled: the jobs that are staged as unsettled.
     """
 
     run: Run
@@ -55,6 +93,12 @@ class Task:
     receipt: Receipt
     on_page: Callable[[Walk], None]
     rejected: Path
+    clock: Callable[[], datetime]
+    unsettled: Unsettled = field(default_factory=Unsettled)
+
+    def __post_init__(self) -> None:
+        for number, frame in self.staging.numbered():
+            self.unsettled.note(frame, number)
 
     def stage(self, phase: str, parts: Generator[Part, None, None]) -> None:
         """Put what a walk reads into staging. When interrupted, what the walk holds is staged before it ends."""
@@ -66,34 +110,45 @@ class Task:
                 break
             staged = len(self.staging.batches)
             try:
-                self._add(phase, part)
+                self.add(phase, part)
             except (KeyboardInterrupt, SystemExit) as exc:
                 interrupt = exc
                 if (
                     len(self.staging.batches) == staged
                 ):  # told before it began; none may be staged after a gap
-                    self._add(phase, part)
+                    self.add(phase, part)
         if interrupt is not None:
             raise interrupt
 
-    def _add(self, phase: str, part: Part) -> None:
+    def add(self, phase: str, part: Part) -> None:
+        """Stage one part, and note which of its jobs are unsettled."""
         with hold_signals():
             self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
+        self.unsettled.note(part.frame, len(self.staging.batches) - 1)
 
-    def walk(self, phase: str, walk: Walk) -> Walk:
-        """A walk into staging; one that an earlier run began goes on from where it stood."""
-        marks = self.staging.marks(phase)
-        if marks and not walk.query.statuses:
-            walk = Walk(walk.query, until=walk.until, mark=marks[0])
+    def walk(self, phase: str, walk: Walk, segment: int = 0) -> Walk:
+        """Read a walk into staging, as this segment of its phase."""
         try:
-            self.stage(phase, read_walk(self.run, walk, self.on_page))
+            self.stage(phase, drive(Driver(self.run, walk, segment, on_page=self.on_page)))
         finally:
             self.receipt.count_walk(walk)
         return walk
 
+    def restart(self) -> None:
+        """Forget all that is staged: what follows is read by this run."""
+        self.staging.restart()
+        self.unsettled.clear()
+
     def read_pages(self, phase: str, query: Query, offsets: Sequence[int]) -> list[pl.DataFrame] | None:
-        """Single pages of a list into staging; None where the server takes no offsets or does not keep the order."""
-        frames = []
+        """Read single pages of a list into staging; None where the server takes no offsets or does not keep the order."""
+        pages = self.read_places(phase, query, offsets)
+        return None if pages is None else [frame for frame, _ in pages]
+
+    def read_places(
+        self, phase: str, query: Query, offsets: Sequence[int]
+    ) -> list[tuple[pl.DataFrame, PageInfo]] | None:
+        """Read single pages as `read_pages` does, each with what it says about itself."""
+        pages = []
         for offset in offsets:
             walk = Walk(query.at(offset=offset))
             steps = walk.steps()
@@ -110,8 +165,9 @@ class Task:
                 return None
             frame, rejected = build_frame([page])
             self.staging.add(frame, rejected, phase=phase)
-            frames.append(frame)
-        return frames
+            self.unsettled.note(frame, len(self.staging.batches) - 1)
+            pages.append((frame, page.info))
+        return pages
 
     def refuse_many_rejected(self) -> None:
         """Give up where so many rows do not fit that it is no matter of rows; they are kept, nothing is built on them.
@@ -152,6 +208,11 @@ class Task:
         found = wanted.with_columns(said=pl.Series(said, dtype=pl.Datetime("us", "UTC")))
         found = found.join(had.unique(KEY), on=KEY, how="left")
         return found.select(*KEY, created_at=pl.coalesce("said", "created_at")).drop_nulls()
+
+    def without_spoiled(self, jobs: pl.DataFrame) -> pl.DataFrame:
+        """Return these jobs without those whose rows do not fit."""
+        spoiled = self.spoiled()
+        return jobs.filter([key not in spoiled for key in jobs.select(KEY).iter_rows()]) if spoiled else jobs
 
     def count_unknown(self, rejected: Sequence[str]) -> int:
         """How many of these rejected rows are of jobs that the lake does not have."""

@@ -23,7 +23,7 @@ from pleo_extract.errors import LakeError, LakeLocked, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import FORMAT, MOST_SNAPSHOTS, FileEntry, Layout, Manifest, Snapshot
 from pleo_extract.lake.merging import Merge
-from pleo_extract.lake.staging import RESUME_WITHIN
+from pleo_extract.lake.staging import KEEP_STAGED
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def finish_first(layout: Layout) -> Snapshot | None:
 
 
 def sweep(layout: Layout, current: Snapshot | None, *, now: datetime) -> None:
-    """Remove what a run left that was killed: snapshots and manifests beyond the pointer, staging too old to go on with."""
+    """Remove what a run left that was killed: snapshots and manifests beyond the pointer, staging that nobody resumed for a month."""
     newest = current.number if current else 0
     numbers = layout.numbers()
     for number in numbers:
@@ -221,7 +221,7 @@ def sweep(layout: Layout, current: Snapshot | None, *, now: datetime) -> None:
     for folder in disk.list_folder(layout.staging):
         age = now.timestamp() - folder.lstat().st_mtime
         is_left = folder.name.startswith(("build-", "gone-"))
-        if is_left or not 0 <= age + 60 <= RESUME_WITHIN.total_seconds() + 60:
+        if is_left or age > KEEP_STAGED.total_seconds():
             disk.remove_tree(folder)
 
 

@@ -1,8 +1,11 @@
 """What is fetched but not yet published: batches of rows, and a journal that says which of them are whole.
 
 A batch counts once its line is in the journal; the line is written after the batch is synced. One folder an
-account, named after what binds it: server, company and query. A run that was cut short is gone on with from there,
-under a new name: whoever still writes to the old one, having lost the lake, finds it gone.
+account, named after what binds it: server, company and query. The next run resumes there, under a new name: whoever
+still writes to the old one, having lost the lake, finds it gone.
+
+Staged pages save requests and nothing else: a run that resumes makes its closing reads itself (see `extract.closing`).
+So staging has no age at which it turns wrong; what nobody resumed for `KEEP_STAGED` is removed.
 
 What is found there is not trusted: names become paths, rows are published. A journal counts as far as each line, and
 the file that it names, are what a run writes.
@@ -29,7 +32,7 @@ from pleo_extract.paging import Mark
 from pleo_extract.refresh import Spoiled, created_month, is_unknown, months_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pleo_extract.decode import Rejected
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     Left = Mapping[str, Sequence[Path]]
     """Folders that earlier runs left, by what binds them."""
 
-__all__ = ["RESUME_WITHIN", "Batch", "Header", "Staging", "find_left", "name_run"]
+__all__ = ["KEEP_STAGED", "Batch", "Header", "Staging", "find_left", "name_run"]
 
 _RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _MODE: Final = re.compile(r"full|refresh|merge")
@@ -48,9 +51,8 @@ _MONTH: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 _SUM: Final = re.compile(r"[0-9a-f]{64}")
 _NEEDED: Final = (*KEY, "created_at")
 """Columns without which a row has no place in a lake."""
-
-RESUME_WITHIN: Final = timedelta(hours=6)
-"""How old staged pages may be and still be gone on with; cursors expire."""
+KEEP_STAGED: Final = timedelta(days=30)
+"""Staged pages that no run has added to for longer than this are removed."""
 
 
 def name_run() -> str:
@@ -123,15 +125,11 @@ class Staging:
         return cls(folder, header)
 
     @classmethod
-    def resume(
-        cls, staging: Path, binding: str, *, base: int, now: datetime, left: Left | None = None
-    ) -> Staging | None:
-        """What an earlier run of this binding left, if it is young enough and began from the same snapshot."""
+    def resume(cls, staging: Path, binding: str, *, base: int, left: Left | None = None) -> Staging | None:
+        """Return what an earlier run of this binding left, if it began from the same state of the lake."""
         for found in _choose(find_left(staging) if left is None else left, binding):
             header = _read_header(found)
             if header is None or header.base != base:
-                continue
-            if not timedelta(0) <= now - header.started_at <= RESUME_WITHIN:
                 continue
             if batches := _read_journal(found):
                 folder = _new_folder(staging, binding)
@@ -216,8 +214,17 @@ class Staging:
         return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *map(self._read, batches)])
 
     def pages(self, *phases: str) -> Iterator[pl.DataFrame]:
-        """The staged rows of these phases, batch by batch."""
-        return (self._read(batch) for batch in self.batches if batch.rows and batch.phase in phases)
+        """Yield the staged rows of these phases, or of all, batch by batch."""
+        batches = [batch for batch in self.batches if batch.rows and (not phases or batch.phase in phases)]
+        return map(self._read, batches)
+
+    def numbered(
+        self, *, start: int = 0, months: Collection[str] | None = None
+    ) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Yield the number and the rows of each batch from number `start` on, or of those with rows of these months."""
+        for n, batch in enumerate(self.batches[start:], start):
+            if batch.rows and (months is None or not set(months).isdisjoint(batch.months)):
+                yield n, self._read(batch)
 
     def unknown_statuses(self) -> set[str]:
         """The statuses of staged rows that the contract does not know."""
@@ -302,6 +309,18 @@ class Staging:
         for month in batch.months:
             rows = frame if len(batch.months) == 1 else frame.filter(created_month() == month)
             self._places.add(month, rows["id"])
+
+    def restart(self) -> None:
+        """Forget every staged row, and stage from the beginning in the same place."""
+        disk.replace_file(self.folder / "journal.jsonl", b"")
+        for batch in self.batches:
+            for suffix in ("arrow", "rejected.jsonl"):
+                disk.remove_file(self.folder / f"{batch.file}.{suffix}")
+        self.batches, self.reasons, self.names = [], [], []
+        self.leaving = {}
+        self._number = 0
+        self._places.close()
+        self._places, self._unplaced = Places(self.folder.parent), []
 
     def _note(self, batch: Batch) -> None:
         disk.append_line(self.folder / "journal.jsonl", msgspec.json.encode(batch))
