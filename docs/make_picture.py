@@ -86,7 +86,7 @@ def _write(x: int, y: int, kind: str, text: str) -> str:
 
 def make_picture(path: Path) -> None:
     """Write the picture."""
-    figures = ask_lake(ROOT / "data" / "sample", company_id=None, since=None, until=None)
+    figures = ask_lake(ROOT / "data" / "sample", company_id=None, since=None, until=None, store={})
     path.write_text(draw(figures), encoding="utf-8")
 
 

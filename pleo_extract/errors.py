@@ -28,6 +28,7 @@ The codes follow sysexits.h. A message says what happened, where, and what to do
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
     "UsageError",
     "WalkError",
     "amount",
+    "check_path",
     "escape",
     "span",
     "worst_code",
@@ -210,6 +212,23 @@ def escape(text: str, limit: int = 80) -> str:
     clipped = text[:limit]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clipped)
     return shown + ("…" if len(text) > limit else "")
+
+
+def check_path(path: str | os.PathLike[str], what: str) -> None:
+    """Refuse a path that can be opened, perhaps, but not be written into a record: at the door, before anything is sent.
+
+    Raises:
+        ConfigurationError: it is not UTF-8, is bytes, or holds a NUL.
+    """
+    text = os.fspath(path)
+    try:
+        is_text = isinstance(text, str) and bool(text.encode()) and "\0" not in text
+    except UnicodeEncodeError:  # the bytes that are not UTF-8 stand in it as halves of surrogate pairs
+        is_text = False
+    if not is_text:
+        raise ConfigurationError(
+            f"{what} is {escape(str(text), 200)!r}, and that is no text in UTF-8; give it another name, or a link of one"
+        )
 
 
 def amount(number: float, noun: str, plural: str = "") -> str:

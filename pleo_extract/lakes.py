@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pleo_extract import lake as parquet
 from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, Opened, scan_files
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class Lake(Protocol):
 
     def verify(self) -> Verification:
         """Read all of the current state and compare it with what was written."""
+
+    def refuse_other(self, server: str) -> None:
+        """Raise ConfigurationError where it holds jobs of another server, before anything of it is touched."""
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """Hold it for a run; gives a function that raises LakeLocked when that is over."""
@@ -149,6 +153,7 @@ def open_lake(
     return DeltaLake(lake, storage_options=storage_options, workspace=workspace, accounts=accounts)
 
 
+@check_keywords
 def scan_lake(
     lake: str | Path,
     as_of: datetime | int | None = None,
@@ -177,6 +182,7 @@ def scan_lake(
     return scan_files(opened.files if opened else ())
 
 
+@check_keywords
 def verify_lake(
     lake: str | Path,
     *,
@@ -226,6 +232,10 @@ class ParquetLake:
         """See `Lake`."""
         return parquet.verify_lake(self.name)
 
+    def refuse_other(self, server: str) -> None:
+        """See `Lake`."""
+        parquet.refuse_other_server(self.name, self.layout.server(), server)
+
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """See `Lake`."""
         return parquet.hold_lock(self.layout)
@@ -234,14 +244,17 @@ class ParquetLake:
         """See `Lake`."""
         snapshot: Snapshot | None = parquet.finish_first(self.layout)
         base = self.layout.manifest(snapshot.number) if snapshot else None
+        if snapshot is None:
+            parquet.require_abilities(self.layout)
         if snapshot is not None and base is not None:  # a missing file would show only when all is read
             parquet.require_files(snapshot, base, self.name)
         parquet.sweep(self.layout, snapshot, now=datetime.now(UTC))
         return base
 
-    def binding(self, base: Manifest | None, account: str) -> int:  # noqa: ARG002 - one writer: the snapshot says it
-        """See `Lake`."""
-        return base.snapshot if base else 0
+    def binding(self, base: Manifest | None, account: str) -> int:
+        """See `Lake`. Snapshots that other accounts' runs publish leave this one's rows as they were."""
+        known = base.accounts.get(account) if base else None
+        return int(known.updated_at.timestamp() * 1e6) if known and known.updated_at else 0
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Lake`."""
@@ -271,7 +284,8 @@ class ParquetLake:
 
     def is_published(self, manifest: Manifest) -> bool:
         """See `Lake`."""
-        return self.layout.current.resolve() == self.layout.snapshot_folder(manifest.snapshot).resolve()
+        snapshot = self.layout.snapshot()
+        return snapshot is not None and snapshot.number == manifest.snapshot
 
     def tidy(self, manifest: Manifest, *, keep: timedelta, count: int) -> None:
         """See `Lake`."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import COLUMNS, KEY, TERMINAL, Key, instant_key
+from pleo_extract.contract import COLUMNS, KEY, STATUSES, TERMINAL, Key, instant_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -29,13 +29,17 @@ __all__ = [
     "Account",
     "JobKey",
     "Mode",
+    "Readings",
+    "Spoiled",
     "TotalKind",
     "chance_of_shift",
     "choose_mode",
+    "count_readings",
     "created_month",
     "expect_total",
     "find_changed",
     "find_news",
+    "find_other",
     "find_unknown",
     "forget_walks",
     "group_ranks",
@@ -43,6 +47,7 @@ __all__ = [
     "is_as_late",
     "is_beyond",
     "is_same_list",
+    "is_unknown",
     "is_unsettled",
     "join_accounts",
     "keep_latest",
@@ -77,6 +82,37 @@ JobKey = tuple[str, str]
 """(company_id, id): one job."""
 
 
+SETTLED_AFTER: Final = 3
+"""A row of an unknown status is settled when it was re-read so often and had not changed."""
+MANY_LATE: Final = 1_000
+"""Rows of one status that are counted one by one; where more have changed at once, the whole status starts over."""
+MANY_UNKNOWN: Final = 20
+"""Unknown statuses that are remembered."""
+
+
+class Readings(msgspec.Struct, frozen=True):
+    """How often the rows of one unknown status were re-read unchanged.
+
+    A row created at or before ``lines[n]`` was re-read n + 1 times or more. `rows` are the exceptions, by name: rows that
+    have changed since. So thousands of rows take three lines, and not a count each.
+    """
+
+    lines: list[Key] = []
+    rows: dict[str, int] = {}
+
+
+class Spoiled(msgspec.Struct, frozen=True):
+    """A row that does not fit the contract.
+
+    `created_at` is where its job stands in the list, as `instant_key` has it; empty where that cannot be read. `sum` is of
+    what the row says, `file` the one under ``_rejected/`` that keeps it.
+    """
+
+    created_at: str = ""
+    sum: str = ""
+    file: str = ""
+
+
 class Account(msgspec.Struct, kw_only=True):
     """Sync state of one account (a server and a company, or any company), kept in the manifest.
 
@@ -86,7 +122,8 @@ class Account(msgspec.Struct, kw_only=True):
         full_at: when the last complete full walk ended (UTC). full_jobs: different jobs it met.
         vanished: (company_id, id) of jobs in the lake that the server no longer lists.
         updated_at: when a run last published for it (UTC).
-        rejected: names of rows that do not fit the contract and were not seen right since.
+        rejected: names of rows that do not fit the contract and were not seen right since. spoiled: more about each.
+        unknown: statuses that the contract does not know, and which of their rows count as settled.
         data_as_of: the instant as of which the rows are true (UTC): when the last complete run began its closing reads.
         total_kind: what the server's `total` is worth, see `TotalKind`; total_offset: by how much it exceeds the jobs.
         total_misses: full walks in a row that have found another offset than the one before.
@@ -102,6 +139,8 @@ class Account(msgspec.Struct, kw_only=True):
     full_jobs: int = 0
     vanished: list[JobKey] = []
     rejected: list[str] = []
+    spoiled: dict[str, Spoiled] = {}
+    unknown: dict[str, Readings] = {}
     data_as_of: datetime | None = None
     total_kind: TotalKind = ""
     total_offset: int = 0
@@ -134,6 +173,8 @@ def forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:
             full_jobs=account.full_jobs,
             vanished=account.vanished,
             rejected=account.rejected,
+            spoiled=account.spoiled,
+            unknown=dict.fromkeys(account.unknown, Readings()),
             data_as_of=account.data_as_of,
             total_kind=account.total_kind,
             total_offset=account.total_offset,
@@ -190,6 +231,8 @@ def _join(own: Account, other: Account) -> Account:
         updated_at=max(updates) + timedelta(microseconds=1) if updates else None,
         vanished=sorted({*own.vanished, *other.vanished}),
         rejected=sorted({*own.rejected, *other.rejected}),
+        spoiled={**other.spoiled, **own.spoiled},
+        unknown=dict.fromkeys([*own.unknown, *other.unknown], Readings()),
         data_as_of=min(instants, default=None),
     )
 
@@ -233,11 +276,8 @@ def learn_total(before: Account, jobs: int, totals: Sequence[int | None], *, pag
 
 
 def is_same_list(first: pl.DataFrame, again: pl.DataFrame) -> bool:
-    """Return whether a second reading met every job of the first, and besides these only newer ones."""
-    if first.join(again, on=KEY, how="anti").height:
-        return False
-    late, newest = again.join(first, on=KEY, how="anti")["created_at"].min(), first["created_at"].max()
-    return not (isinstance(late, datetime) and isinstance(newest, datetime)) or late >= newest
+    """Return whether a second reading met the same jobs as the first."""
+    return first.height == again.height == first.join(again, on=KEY, how="semi").height
 
 
 def spread_ranks(start: int, jobs: int, *, page: int, count: int, phase: float) -> list[int]:
@@ -278,14 +318,51 @@ def group_ranks(ranks: Sequence[int], *, page: int, slack: int) -> list[int]:
     return offsets
 
 
-def is_unsettled() -> pl.Expr:
-    """Rows whose job may still change: every status but the terminal ones, unknown ones included."""
-    return ~pl.col("status").is_in(pl.Series(TERMINAL).implode())
+def is_unknown() -> pl.Expr:
+    """Rows of a status that the contract does not know."""
+    return ~pl.col("status").is_in(pl.Series(STATUSES).implode())
 
 
-def find_changed(lake: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
+def is_unsettled(unknown: Mapping[str, Readings] | None = None) -> pl.Expr:
+    """Rows whose job may still change: of every status but the terminal ones, and those known to be settled."""
+    settled = pl.col("status").is_in(pl.Series(TERMINAL).implode())
+    for status, readings in (unknown or {}).items():
+        if len(readings.lines) == SETTLED_AFTER:
+            late = pl.Series(list(readings.rows), dtype=pl.String).implode()
+            is_late = pl.concat_str(KEY, separator="/").is_in(late)
+            settled |= (pl.col("status") == status) & ~is_beyond(readings.lines[-1]) & ~is_late
+    return ~settled
+
+
+def count_readings(before: Account, statuses: Collection[str], changed: pl.DataFrame) -> dict[str, Readings]:
+    """Return how often rows of unknown statuses were re-read unchanged, after a sync that re-read all unsettled ones.
+
+    Args:
+        before: the state before the sync.
+        statuses: the unknown statuses that it met.
+        changed: rows of these statuses that it read and that the lake did not have as they are.
+    """
+    counted: dict[str, Readings] = {}
+    for status in sorted({*before.unknown, *statuses})[:MANY_UNKNOWN]:
+        old = before.unknown.get(status, Readings())
+        newest = [key for key in (before.frontier, *old.lines[:1]) if key is not None]
+        lines = [max(newest), *old.lines][:SETTLED_AFTER] if newest else []
+        late: list[str] = []
+        if lines:
+            rows = changed.filter(pl.col("status") == status, ~is_beyond(lines[0]))
+            late = rows.select(pl.concat_str(KEY, separator="/")).to_series().to_list()
+        again = {name: count + 1 for name, count in old.rows.items() if count + 1 < SETTLED_AFTER}
+        exceptions = {**again, **dict.fromkeys(late, 0)}
+        is_many = len(exceptions) > MANY_LATE
+        counted[status] = Readings() if is_many else Readings(lines, exceptions)
+    return counted
+
+
+def find_changed(
+    lake: pl.DataFrame, fresh: pl.DataFrame, unknown: Mapping[str, Readings] | None = None
+) -> pl.DataFrame:
     """Settled rows of the lake that were read anew and say something else; `expires_in` aside."""
-    settled = lake.filter(~is_unsettled())
+    settled = lake.filter(~is_unsettled(unknown))
     met = settled.join(fresh, on=KEY, how="semi")
     again = fresh.join(met, on=KEY, how="semi")
     return met.join(again, on=_SAID, how="anti", nulls_equal=True)
@@ -304,6 +381,11 @@ def find_news(lake: pl.DataFrame, rows: pl.DataFrame, *, fetched_later: Collecti
     found = rows.join(had, on=KEY, how="left", maintain_order="left")
     found = found.filter(pl.col("_is_there").is_null() | is_later | is_tie).select(rows.columns)
     return found.join(lake, on=_SAID, how="anti", nulls_equal=True)
+
+
+def find_other(lake: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Those of these rows that the lake does not have as they are; `expires_in` aside."""
+    return rows.join(lake, on=_SAID, how="anti", nulls_equal=True)
 
 
 def find_unknown(lake: pl.DataFrame, fresh: pl.DataFrame, *, until: Key) -> pl.DataFrame:

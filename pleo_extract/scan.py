@@ -18,7 +18,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from pleo_extract.contract import POLARS_SCHEMA, STATUSES, uuid_problem
-from pleo_extract.extract import check_wanted, stream_wanted
+from pleo_extract.extract import DEADLINE, check_amount, check_wanted, stream_wanted
+from pleo_extract.keywords import check_keywords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Pushed", "scan_export_jobs", "understand"]
 
 
-def scan_export_jobs(*, client: Client | None = None) -> pl.LazyFrame:
+@check_keywords
+def scan_export_jobs(*, client: Client | None = None, deadline: float | None = DEADLINE) -> pl.LazyFrame:
     """Every export job of the live API, lazily: a query asks the server only for what it needs.
 
     ``head(n)`` stops paging; ``status == …`` and ``is_in`` of known statuses, ``company_id == …`` and lower bounds of
@@ -38,6 +40,7 @@ def scan_export_jobs(*, client: Client | None = None) -> pl.LazyFrame:
 
     Args:
         client: server and credential; by default from the environment, when the query runs.
+        deadline: seconds that each query may take, an hour by default; None for as long as it takes.
 
     Returns:
         A LazyFrame with the columns of `pleo_extract.COLUMNS`, in order of created_at and id where the server keeps
@@ -46,6 +49,7 @@ def scan_export_jobs(*, client: Client | None = None) -> pl.LazyFrame:
     Raises:
         When the query runs, as `iter_export_jobs`.
     """
+    check_amount("deadline", deadline)
 
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch: int | None
@@ -53,7 +57,7 @@ def scan_export_jobs(*, client: Client | None = None) -> pl.LazyFrame:
         # With both, `rows` counts rows before the predicate: then nothing may be left out.
         pushed = understand(predicate) if predicate is not None and rows is None else Pushed()
         left = rows
-        for frame in _read(pushed, client, rows):
+        for frame in _read(pushed, client, rows, deadline):
             some = frame if left is None else frame.head(left)
             left = None if left is None else left - some.height
             some = some if predicate is None else some.filter(predicate)
@@ -86,11 +90,13 @@ class Pushed:
         )
 
 
-def _read(pushed: Pushed, client: Client | None, rows: int | None) -> Iterator[pl.DataFrame]:
+def _read(
+    pushed: Pushed, client: Client | None, rows: int | None, deadline: float | None
+) -> Iterator[pl.DataFrame]:
     if pushed.nothing or rows == 0:
         return iter([pl.DataFrame(schema=POLARS_SCHEMA)])
     wanted = check_wanted(pushed.company_id, sorted(pushed.statuses or ()), pushed.since, None)
-    frames = stream_wanted(wanted, client, few=rows)
+    frames = stream_wanted(wanted, client, few=rows, deadline=deadline)
     if pushed.since is None:
         return frames
     newest_first = [pl.DataFrame(schema=POLARS_SCHEMA), *frames]

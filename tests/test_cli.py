@@ -10,7 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from conftest import Said
 
-    from pleo_extract.extract import DumpOptions
     from pleo_extract.sandbox import Served
 
 
@@ -448,7 +447,7 @@ def test_a_run_that_fails_says_what_the_lake_has(
     assert said.code == 77
     assert "1,000 jobs, snapshot 1, nothing new" in said.out
     assert f'pleo_extract_lake_rows{{lake="{lake}"}} 1000' in file.read_text().splitlines()
-    options: DumpOptions = {"workspace": tmp_path / "work"} if kind == "delta" else {}
+    options: dict[str, Any] = {"workspace": tmp_path / "work"} if kind == "delta" else {}
     _, receipts = dump_accounts(lake, accounts, progress=False, **options)
     assert [(each.code, each.lake_rows, each.snapshot) for each in receipts] == [(77, 1_000, 1)] * len(
         receipts

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from pleo_extract import Client
 from pleo_extract.client import Secret, read_accounts, resolve_server
-from pleo_extract.client import run as run_module
+from pleo_extract.client import wire as wire_module
 from pleo_extract.client.answer import FOREIGN
 from pleo_extract.client.run import RealClock
 from pleo_extract.contract import PATH, SERVERS, Query
@@ -858,8 +858,8 @@ class TestBodies:
 
     def test_f11_gzip_bomb(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """F11: more than 128 MiB after decoding is not read on, and not asked for again: 76."""
-        assert run_module.LARGEST_PAGE == 128 * 2**20
-        monkeypatch.setattr(run_module, "LARGEST_PAGE", 2**20)
+        assert wire_module.LARGEST_PAGE == 128 * 2**20
+        monkeypatch.setattr(wire_module, "LARGEST_PAGE", 2**20)
         sandbox = sandbox_of("*:bomb.3")
         with serve(sandbox) as served, client_of(url=served.url) as client:
             error, run = fail(client)
@@ -1588,7 +1588,7 @@ class TestSecrets:
     ) -> None:
         """F48: whatever fails, the canary is in no message, no cause, no local of any frame, no log record."""
         caplog.set_level(logging.DEBUG)
-        monkeypatch.setattr(run_module, "LARGEST_PAGE", 100_000)
+        monkeypatch.setattr(wire_module, "LARGEST_PAGE", 100_000)
         sandbox, patience = sandbox_of(f"*:{fault}"), Patience(attempts=3, read_seconds=0.5)
         with ExitStack() as stack:
             url = stack.enter_context(serve(sandbox)).url if wire == "socket" else NOWHERE

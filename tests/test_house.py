@@ -15,6 +15,7 @@ PACKAGE = Path(pleo_extract.__file__).parent
 FLOORS = {
     "version": -1,
     "errors": -1,
+    "keywords": -1,
     "lazy": -1,
     "contract": 0,
     "paging": 1,
@@ -43,6 +44,7 @@ FLOORS = {
 LIBRARIES = {
     "version": set(),
     "errors": set(),
+    "keywords": set(),
     "lazy": set(),
     "contract": {"polars"},
     "paging": {"msgspec"},
@@ -50,7 +52,7 @@ LIBRARIES = {
     "decode": {"polars", "msgspec"},
     "refresh": {"polars", "msgspec"},
     "sandbox": set(),
-    "client": {"httpx"},
+    "client": {"httpx", "httpcore"},
     "lake": {"polars", "msgspec", "filelock"},
     "delta": {"polars", "msgspec", "deltalake"},
     "lakes": {"polars"},

@@ -402,7 +402,7 @@ def test_lakes_of_two_servers_stay_apart(pair: Pair) -> None:
     """Jobs of another server are 78."""
     for path in pair.second.glob("_meta/0*.json"):
         path.write_text(path.read_text().replace("127.0.0.1:1", "127.0.0.1:2"))
-    with pytest.raises(ConfigurationError, match="need a lake of their own"):
+    with pytest.raises(ConfigurationError, match="needs a lake of its own"):
         merge_lakes(pair.second, pair.first)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pleo_extract.client import AccountEntry
-    from pleo_extract.extract import DumpOptions, Receipt
+    from pleo_extract.extract import Receipt
     from pleo_extract.lakes import Format, StoreOptions
 
 __all__ = ["dump", "tell_receipt"]
@@ -159,19 +159,17 @@ def dump(
     set_up_log(log_format, log_level)
     if metrics is not None and not metrics.absolute().parent.is_dir():
         raise ConfigurationError(f"--metrics {metrics}: there is no folder {metrics.parent}; make it first")
-    options: DumpOptions = {
+    options: dict[str, Any] = {
         "full": full,
         "full_every": full_every,
         "accept_vanished": accept_vanished,
         "deadline": deadline,
         "max_requests": max_requests,
         "keep": keep_for,
+        "keep_count": keep,
+        "format": kind,
+        **store,
     }
-    options.update(store)  # type: ignore[typeddict-item] # its keys are among those of the options
-    if kind is not None:
-        options["format"] = kind
-    if keep is not None:
-        options["keep_count"] = keep
     progress = False if quiet or log_format == "json" else None
     try:
         if accounts is not None:
@@ -201,7 +199,7 @@ def _dump_many(
     lake: str | Path,
     accounts: Sequence[AccountEntry],
     shard: tuple[int, int] | None,
-    options: DumpOptions,
+    options: dict[str, Any],
     *,
     quiet: bool,
     progress: bool | None,

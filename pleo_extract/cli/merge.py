@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.extract import Receipt
-    from pleo_extract.extract.merge import MergeOptions
     from pleo_extract.lakes import Format, StoreOptions
 
 __all__ = ["merge"]
@@ -47,11 +46,7 @@ def merge(
     """
     from pleo_extract.extract import merge_lakes
 
-    options: MergeOptions = {}
-    options.update(store)  # type: ignore[typeddict-item] # its keys are among those of the options
-    if kind is not None:
-        options["format"] = kind
-    receipt = merge_lakes(source, target, progress=False if quiet else None, **options)
+    receipt = merge_lakes(source, target, progress=False if quiet else None, format=kind, **store)
     if not quiet:
         click.echo(_tell(receipt))
 

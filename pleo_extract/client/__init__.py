@@ -23,6 +23,7 @@ from pleo_extract.client.waits import Waits
 from pleo_extract.client.window import SharedWindow, open_window
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import UsageError
+from pleo_extract.keywords import check_keywords
 from pleo_extract.lazy import attach
 from pleo_extract.pace import RATE, Patience
 
@@ -73,6 +74,7 @@ class Client:
         ConfigurationError: a server, file or setting that cannot be used. CredentialsError: no credential, or two.
     """
 
+    @check_keywords
     def __init__(  # noqa: PLR0913 - each is one fact about the outside world, and all have defaults
         self,
         base_url: str | None = None,

@@ -10,14 +10,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import quote_plus
 
 import httpx
 
 from pleo_extract.client.answer import FOREIGN, Again, Answer, Unauthorized, forget_frames, judge, translate
-from pleo_extract.client.server import limit_time
 from pleo_extract.client.waits import Waits
+from pleo_extract.client.wire import drop_surplus, limit_time, read_body
 from pleo_extract.contract import PATH
 from pleo_extract.errors import (
     DeadlineExceeded,
@@ -34,7 +34,7 @@ from pleo_extract.pace import Budget, Patience, Window, backoff
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pleo_extract.client.credential import Credential
     from pleo_extract.client.window import SharedWindow
@@ -48,8 +48,6 @@ _log = logging.getLogger(__name__)
 
 LONGEST_TARGET: Final = 60_000
 """Bytes of a path with its query; httpx takes 65,536 of a URL."""
-LARGEST_PAGE: Final = 128 * 2**20
-"""Decoded bytes of one page: 100 rows with a megabyte of text each fit."""
 HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "gzip",
@@ -57,8 +55,6 @@ HEADERS: Final = {
 }
 SILENCE: Final = 5.0
 """Seconds that a request may be in trouble before it is said; each silence after that is twice the last."""
-LARGEST_ERROR: Final = 64 * 2**10
-"""Bytes of any other answer; what is beyond is not read."""
 
 _quote = lru_cache(maxsize=64)(quote_plus)
 """All but the cursor is the same on every page."""
@@ -105,6 +101,7 @@ class Run:
 
     Attributes:
         requests: sent. retries: of these, sent again. faults: why, by kind.
+        known: unknown statuses that need no warning any more; runs may share it.
         stop: set it to end all waits and refuse new requests.
     """
 
@@ -121,6 +118,7 @@ class Run:
         self.requests = 0
         self.retries = 0
         self.faults: Counter[str] = Counter()
+        self.known: set[str] = set()
         self.stop = threading.Event()
         self._clock = line.clock
         self._waits = Waits(line.clock.monotonic, waits)
@@ -312,15 +310,19 @@ class Run:
         request = self._write_request(params, timeout)
         generation = self.line.credential.sign(request)
         try:
-            with limit_time(max(0.05, left)):
+            with limit_time(max(0.05, left), self.stop):
                 response = self.line.transport.handle_request(request)
                 try:
-                    body = self._read(response, started + left)
+                    body = read_body(response, lambda: self._clock.monotonic() > started + left)
+                    drop_surplus(response)
                 finally:
                     response.close()
         except FOREIGN as exc:
             forget_frames(exc)
             raise translate(exc, self.line.server.host) from exc
+        except Stopped as exc:
+            forget_frames(exc)
+            raise
         if response.status_code != httpx.codes.OK:
             body = self.line.credential.mask(body)
         return Answer(response.status_code, response.headers, body, generation)
@@ -336,26 +338,3 @@ class Run:
             extensions["target"] = target
             return httpx.Request("GET", server, headers=headers, extensions=extensions)
         return httpx.Request("GET", server.copy_with(raw_path=target), headers=headers, extensions=extensions)
-
-    def _read(self, response: httpx.Response, end: float) -> bytes:
-        body = bytearray()
-        is_page = response.status_code == httpx.codes.OK
-        encoding = response.headers.get("content-encoding", "").strip().lower()
-        if encoding not in ("", "identity", "gzip"):  # others, or several, unpack a bomb within one chunk
-            if not is_page:
-                return b""
-            raise Again(
-                "bad body", PageError(f"the body is packed as {escape(encoding)}, which nobody asked for")
-            )
-        is_plain = encoding in ("", "identity")
-        for chunk in cast("Iterable[bytes]", response.stream) if is_plain else response.iter_bytes():
-            body += chunk
-            if len(body) > LARGEST_ERROR and not is_page:
-                break
-            if len(body) > LARGEST_PAGE:
-                raise PageError(
-                    f"a page of more than {LARGEST_PAGE} bytes after decoding; it was not read further"
-                )
-            if self._clock.monotonic() > end:
-                raise httpx.ReadTimeout("the answer came too slowly")
-        return bytes(body)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 import ssl
-import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from pleo_extract.client.wire import Punctual
 from pleo_extract.contract import SERVERS
 from pleo_extract.errors import ConfigurationError, escape
 
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.sandbox import Request, Response
 
-__all__ = ["limit_time", "open_transport", "resolve_server"]
+__all__ = ["open_transport", "resolve_server"]
 
 HOST: Final = re.compile(r"(localhost|[\w-]+(?=:\d)|[\w-]+(\.[\w-]+)+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/.*)?")
 """What a host looks like, with or without a port: a name with a dot in it, or one with a port."""
@@ -104,7 +101,7 @@ def open_transport(
         socks = "; for SOCKS, pip install 'httpx[socks]'" if isinstance(exc, ImportError) else ""
         raise ConfigurationError(f"the proxy cannot be used ({type(exc).__name__}){socks}") from None
     pool: Any = network._pool  # noqa: SLF001 - httpx has no other way to its sockets; a test fails if this one goes
-    pool._network_backend = _Punctual(pool._network_backend)  # noqa: SLF001 - as above
+    pool._network_backend = Punctual(pool._network_backend)  # noqa: SLF001 - as above
     return network
 
 
@@ -126,51 +123,6 @@ def _trust(ca_file: str | Path | None) -> ssl.SSLContext:
         if ca_file
         else httpx.create_ssl_context(trust_env=False)
     )
-
-
-class _Limit(threading.local):
-    until = math.inf
-
-
-_limit: Final = _Limit()
-
-
-@contextmanager
-def limit_time(seconds: float) -> Iterator[None]:
-    """What this thread sends and reads within is over after so many seconds, however slowly the bytes come."""
-    before, _limit.until = _limit.until, time.monotonic() + seconds
-    try:
-        yield
-    finally:
-        _limit.until = before
-
-
-class _Punctual:
-    """A network, or a stream of it, that no timeout of a single read outlasts: a drip in the head must not hang."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def connect_tcp(self, *args: Any, timeout: float | None = None, **more: Any) -> _Punctual:
-        return _Punctual(self._inner.connect_tcp(*args, timeout=_cut(timeout), **more))
-
-    def start_tls(self, *args: Any, timeout: float | None = None, **more: Any) -> _Punctual:
-        return _Punctual(self._inner.start_tls(*args, timeout=_cut(timeout), **more))
-
-    def read(self, size: int, timeout: float | None = None) -> bytes:
-        data: bytes = self._inner.read(size, timeout=_cut(timeout))
-        return data
-
-    def write(self, data: bytes, timeout: float | None = None) -> None:
-        self._inner.write(data, timeout=_cut(timeout))
-
-
-def _cut(timeout: float | None) -> float:
-    left = max(0.001, _limit.until - time.monotonic())  # with 0 a socket would not wait at all
-    return left if timeout is None else min(timeout, left)
 
 
 class _InProcess(httpx.BaseTransport):

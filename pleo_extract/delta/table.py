@@ -17,7 +17,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.delta.translate import translated
 from pleo_extract.errors import LakeError, UsageError, escape
-from pleo_extract.lake import DATA_FILE, FORMAT, FileEntry, Manifest, disk
+from pleo_extract.lake import DATA_FILE, FORMAT, FileEntry, Manifest, disk, strict
 from pleo_extract.refresh import Account, forget_walks
 
 if TYPE_CHECKING:
@@ -291,8 +291,8 @@ class Table:
         for line in data.splitlines():
             if line.startswith(b'{"commitInfo"'):
                 try:
-                    return msgspec.json.decode(line, type=_Line).commitInfo
-                except msgspec.DecodeError:
+                    return strict.decode(line, _Line).commitInfo
+                except strict.Malformed:
                     return _CommitInfo()
         return _CommitInfo()
 
@@ -307,15 +307,19 @@ def _decode_state(info: _CommitInfo, address: Address) -> State | None:
     if info.pleo_extract is None:
         return None
     try:
-        version = msgspec.json.decode(info.pleo_extract, type=_Version).format
+        version = strict.decode(info.pleo_extract, _Version).format
         if version > FORMAT:
             raise LakeError(
                 f"{address.uri} has lake format {version}; this version of pleo-extract knows {FORMAT}. "
                 "Upgrade pleo-extract"
             )
-        return msgspec.json.decode(info.pleo_extract, type=State)
-    except msgspec.DecodeError:
+        state = strict.decode(info.pleo_extract, State)
+        strict.check_accounts(state.accounts)
+        strict.check_receipt(state.receipt)
+        vacuumed_at = strict.read_instant(state.vacuumed_at, "vacuumed_at")
+    except strict.Malformed:
         return None
+    return msgspec.structs.replace(state, vacuumed_at=vacuumed_at)
 
 
 def _instant(info: _CommitInfo) -> datetime:

@@ -31,7 +31,9 @@ from pleo_extract.lake import (
     has_columns,
     hold_lock,
     read_last_run,
+    refuse_other_server,
     scan_files,
+    strict,
     sweep,
 )
 from pleo_extract.lake.merging import Merge
@@ -132,6 +134,17 @@ class DeltaLake:
             paths = [path_of(table, entry) for entry in table.manifest.files]
             problems = check_rows(paths, table.manifest.rows)
         return Verification(table.version, len(table.manifest.files), table.manifest.rows, tuple(problems))
+
+    def refuse_other(self, server: str) -> None:
+        """See `Lake`. A run of these accounts that was let in before has left its folder."""
+        if self.layout.root.is_dir():
+            return
+        try:
+            is_there = self.exists()
+        except PleoExtractError:  # `begin` meets it again, and its end is recorded
+            return
+        if is_there:
+            refuse_other_server(self.name, self._table().manifest.server, server)
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """See `Lake`. Another run for the same accounts on this machine is kept out; others are no harm."""
@@ -258,8 +271,10 @@ class DeltaLake:
         manifest = table.manifest
         for path in sorted((self._address.home / "runs").glob("*/_meta/state.json")):
             try:
-                overlay = msgspec.json.decode(disk.read_file(path), type=_Overlay)
-            except (msgspec.DecodeError, LakeError):
+                overlay = strict.decode(disk.read_file(path), _Overlay)
+                strict.check_accounts(overlay.accounts)
+                strict.check_receipt(overlay.receipt)
+            except (strict.Malformed, LakeError):
                 continue
             if overlay.version == table.version:
                 accounts = {**manifest.accounts, **overlay.accounts}

@@ -12,22 +12,23 @@ from pleo_extract.lazy import attach
 
 if TYPE_CHECKING:
     from pleo_extract.extract.answers import connect, list_answers
-    from pleo_extract.extract.dump import DumpOptions, dump_accounts, dump_export_jobs
+    from pleo_extract.extract.dump import dump_accounts, dump_export_jobs
     from pleo_extract.extract.iterate import Batches, iter_export_jobs, stream_wanted
-    from pleo_extract.extract.load import JobPage, fetch_page, load_export_jobs
+    from pleo_extract.extract.load import DEADLINE, JobPage, fetch_page, load_export_jobs
     from pleo_extract.extract.merge import merge_lakes
     from pleo_extract.extract.plan import DumpPlan, plan_dump
     from pleo_extract.extract.receipt import Receipt
     from pleo_extract.extract.status import LakeStatus, read_status
-    from pleo_extract.extract.wanted import check_wanted
+    from pleo_extract.extract.wanted import check_amount, check_wanted
 
 __all__ = [
+    "DEADLINE",
     "Batches",
-    "DumpOptions",
     "DumpPlan",
     "JobPage",
     "LakeStatus",
     "Receipt",
+    "check_amount",
     "check_wanted",
     "connect",
     "dump_accounts",
@@ -46,12 +47,13 @@ if not TYPE_CHECKING:
     __getattr__ = attach(
         __name__,
         {
+            "DEADLINE": "load",
             "Batches": "iterate",
-            "DumpOptions": "dump",
             "DumpPlan": "plan",
             "JobPage": "load",
             "LakeStatus": "status",
             "Receipt": "receipt",
+            "check_amount": "wanted",
             "check_wanted": "wanted",
             "connect": "answers",
             "dump_accounts": "dump",

@@ -16,6 +16,7 @@ from pleo_extract.extract.reading import RowCount
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.refreshing import Misfit, refresh
 from pleo_extract.extract.task import Task
+from pleo_extract.extract.wanted import check_amount
 from pleo_extract.lake import Header, Staging
 from pleo_extract.refresh import FULL_EVERY, Account, choose_mode
 
@@ -52,8 +53,7 @@ class How:
 
     def __post_init__(self) -> None:
         for name, value in (("deadline", self.deadline), ("max_requests", self.max_requests)):
-            if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
-                raise UsageError(f"{name} must be a number above 0, not {value!r}")
+            check_amount(name, value)
         if not isinstance(self.full_every, timedelta) or self.full_every < timedelta(0):
             raise UsageError(f"full_every must be a timedelta, not negative; it is {self.full_every!r}")
 
@@ -77,6 +77,7 @@ class AccountDump:
         error: why they may not be, or what there is to complain of although they may.
         run: while it is read. left: what earlier runs staged, where that was looked for once for all accounts.
         rows: what the lake has of it, where that was read together with other accounts'.
+        known: unknown statuses that the lake's runs have warned of.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class AccountDump:
         self.run: Run | None = None
         self.left: Left | None = None
         self.rows: pl.DataFrame | None = None
+        self.known: set[str] = set()
         self.staging: Staging | None = None
         self.state: Account | None = None
         self.error: PleoExtractError | None = None
@@ -114,6 +116,7 @@ class AccountDump:
                 self.run = client.start_run(
                     deadline=self._how.deadline, max_requests=self._how.max_requests, name=run, waits=waits
                 )
+                self.run.known = self.known
                 self.state, self.staging = self._read(lake, base, run, client.in_flight, update)
             self.error = self._complain(lake.layout)
         except PleoExtractError as exc:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pleo_extract.errors import StorageError
-from pleo_extract.lake import Layout, open_snapshot
+from pleo_extract.errors import LakeError, PleoExtractError, escape
+from pleo_extract.keywords import check_keywords
+from pleo_extract.lake import Layout, disk, open_snapshot
 from pleo_extract.lakes import open_lake
 from pleo_extract.version import __version__
 
@@ -28,6 +29,7 @@ __all__ = ["connect", "list_answers", "renew_catalogue"]
 _log = logging.getLogger(__name__)
 
 
+@check_keywords
 def connect(
     lake: str | Path,
     as_of: datetime | int | None = None,
@@ -68,6 +70,7 @@ def connect(
     )
 
 
+@check_keywords
 def list_answers() -> pl.DataFrame:
     """The views and macros of `connect`: one row each, columns `name`, `kind`, `call`, `summary`, `definition`.
 
@@ -87,24 +90,25 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
     """Write ``LAKE/jobs.duckdb`` anew where it is not of this snapshot, path and version.
 
     It has the views and macros of `connect`, for any DuckDB client to open or attach. It holds no data and reads the
-    lake through `current`, by absolute paths. A lake without one is whole all the same: where it cannot be written, a
-    warning says so.
-
-    Raises:
-        LakeError: there is no such lake.
+    lake through `current`, by absolute paths. A lake without one is whole all the same: whatever keeps it from being
+    written, a warning says so and the run has not failed.
     """
-    from pleo_extract import warehouse  # noqa: PLC0415 - as above
-
-    target, content = Layout(lake).catalogue, _read_content(lake, open_snapshot(lake))
-    mark = _make_mark(*content)
-    with suppress(OSError):
-        if mark.encode() in target.read_bytes():
-            return
-    files, as_of, companies = content
+    target = Layout(lake).catalogue
     try:
+        from pleo_extract import warehouse  # noqa: PLC0415 - as above
+
+        files, as_of, companies = _read_content(lake, open_snapshot(lake))
+        mark = _make_mark(files, as_of, companies)
+        with suppress(LakeError):
+            if mark.encode() in disk.read_file(target):
+                return
         warehouse.write_catalogue(target, files, as_of=as_of, companies=companies, mark=mark)
-    except StorageError as exc:
-        _log.warning("%s", exc, extra={"run": run})
+    except (PleoExtractError, ImportError, OSError, RuntimeError, ValueError) as exc:
+        _log.warning(
+            "%s. The data is published; only other DuckDB clients miss the catalogue",
+            escape(str(exc), 500),
+            extra={"run": run},
+        )
 
 
 def _read_content(

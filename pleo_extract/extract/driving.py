@@ -43,7 +43,8 @@ def ask(run: Run, query: Query, number: int = 1) -> Page:
     except PleoExtractError as exc:
         exc.page = number
         raise
-    if unknown := page.info.statuses.difference(STATUSES):
+    if unknown := page.info.statuses.difference(STATUSES, run.known):
+        run.known.update(unknown)
         run.warn_once(
             "status", f"page {number}: status {escape(min(unknown))!r} is unknown, and kept as it is"
         )

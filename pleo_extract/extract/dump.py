@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,54 +28,42 @@ from pleo_extract.extract.load import open_client
 from pleo_extract.extract.many import read_all
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
+from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import KEEP, KEEP_COUNT, name_run, write_last_run
-from pleo_extract.lakes import StoreOptions, open_lake
+from pleo_extract.lakes import open_lake
 from pleo_extract.progress import show_progress
 from pleo_extract.refresh import FULL_EVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake import Manifest
-    from pleo_extract.lakes import Format, Lake
+    from pleo_extract.lakes import Format, Lake, StoreOptions
     from pleo_extract.refresh import Account
 
-__all__ = ["DumpOptions", "dump_accounts", "dump_export_jobs"]
+__all__ = ["dump_accounts", "dump_export_jobs"]
 
 _log = logging.getLogger(__name__)
 
 
-class DumpOptions(StoreOptions, total=False):
-    """What else a dump may be told.
-
-    full: walk the whole list, whatever a refresh would do. full_every: a full walk at least so often (7 days).
-    accept_vanished: believe a server that no longer lists more than 1 % of the jobs.
-    deadline: seconds the run may take. max_requests: requests it may send; it publishes nothing half, and goes on next time.
-    keep, keep_count: how long a snapshot stays after it was replaced (24 hours), and how many stay (1,000; not for a
-    Delta table, which keeps by age).
-    format: what a new lake is to be, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
-    storage_options: how the object store of a Delta table is reached, as for delta-rs; credentials are found in the
-    environment as well. workspace: where a Delta table's runs keep what is not in it; by default in the user's cache.
-    """
-
-    full: bool
-    full_every: timedelta
-    accept_vanished: bool
-    deadline: float | None
-    max_requests: int | None
-    keep: timedelta
-    keep_count: int
-    format: Format
-
-
-def dump_export_jobs(
+@check_keywords
+def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all have defaults
     lake: str | Path,
     *,
     company_id: str | None = None,
     client: Client | None = None,
     progress: bool | None = None,
-    **options: Unpack[DumpOptions],
+    full: bool = False,
+    full_every: timedelta = FULL_EVERY,
+    accept_vanished: bool = False,
+    deadline: float | None = None,
+    max_requests: int | None = None,
+    keep: timedelta = KEEP,
+    keep_count: int | None = None,
+    format: Format | None = None,  # noqa: A002 - as the command line calls it
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
 ) -> Receipt:
     """Bring the lake up to date: every job once, published whole or not at all, at the cost of what changed.
 
@@ -88,8 +76,17 @@ def dump_export_jobs(
         company_id: one company's jobs; by default the client's company, or all that the credential may see.
         client: server and credential; by default from the environment (PLEO_API_KEY and others, see Client).
         progress: show a progress bar; by default on a terminal and in a notebook.
-        **options: full, full_every, accept_vanished, deadline, max_requests, keep, keep_count, format,
-            storage_options, workspace; see `DumpOptions`.
+        full: read the whole list, whatever an incremental sync would do.
+        full_every: read the whole list at least this often (7 days).
+        accept_vanished: believe a server that no longer lists more than 1 % of the jobs.
+        deadline: seconds that the run may take.
+        max_requests: requests that the run may send; it publishes nothing half, and the next run continues.
+        keep: how long a snapshot stays after it was replaced (24 hours).
+        keep_count: how many snapshots stay (1,000); not for a Delta table, which keeps by age.
+        format: the kind of a new lake, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
+        storage_options: how the object store of a Delta table is reached, as for delta-rs; credentials are found in
+            the environment as well.
+        workspace: where a Delta table's runs keep what is not in it; by default in the user's cache.
 
     Returns:
         The receipt: what was read, what that proves, what was published.
@@ -100,13 +97,21 @@ def dump_export_jobs(
         LakeLocked, LakeError, StorageError, CredentialsError, ContractError, TryLater, ConfigurationError: nothing is
         published. Each error carries the `receipt` and its exit `code`; ``_meta/last_run.json`` says the same.
     """
-    how, keep = _read_options(options)
+    how = How(
+        full=full,
+        full_every=full_every,
+        accept_vanished=accept_vanished,
+        deadline=deadline,
+        max_requests=max_requests,
+    )
+    keeping = _check_keep(keep, keep_count)
+    store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     with open_client(client) as source:
         server = str(source.server).rstrip("/")
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
         account = AccountDump(name_account(server, company), lambda: nullcontext(source), how)
         with (
-            _Dump.begin(_open(lake, [account], options), server, keep) as dump,
+            _Dump.begin(_open(lake, [account], format, keep_count, store), server, keeping) as dump,
             show_progress(f"dump to {lake}", show=progress) as update,
         ):
             dump.make([account], update)
@@ -116,13 +121,23 @@ def dump_export_jobs(
     return account.receipt
 
 
-def dump_accounts(
+@check_keywords
+def dump_accounts(  # noqa: PLR0913 - as above
     lake: str | Path,
     accounts: str | Path | Sequence[AccountEntry],
     *,
     shard: tuple[int, int] | None = None,
     progress: bool | None = None,
-    **options: Unpack[DumpOptions],
+    full: bool = False,
+    full_every: timedelta = FULL_EVERY,
+    accept_vanished: bool = False,
+    deadline: float | None = None,
+    max_requests: int | None = None,
+    keep: timedelta = KEEP,
+    keep_count: int | None = None,
+    format: Format | None = None,  # noqa: A002 - as the command line calls it
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
 ) -> tuple[Receipt, list[Receipt]]:
     """Bring a lake of many companies up to date, each with its own credential, pace and state.
 
@@ -134,7 +149,16 @@ def dump_accounts(
         accounts: who to dump: the accounts file, or what `client.read_accounts` gives; all of one server.
         shard: one of so many parts of them, as ``(1, 4)``: a company is always in the same part.
         progress: show a progress bar; by default on a terminal and in a notebook.
-        **options: as for `dump_export_jobs`; deadline and max_requests are for each company.
+        full: as for `dump_export_jobs`, and so the others that say nothing else.
+        full_every: as there.
+        accept_vanished: as there.
+        deadline: seconds that each company may take.
+        max_requests: requests that may be sent for each company.
+        keep: as there.
+        keep_count: as there.
+        format: as there.
+        storage_options: as there.
+        workspace: as there.
 
     Returns:
         The receipt of the run as a whole, with the worst code, and one an account, in the order of `accounts`; none
@@ -146,7 +170,15 @@ def dump_accounts(
     """
     from pleo_extract.client import choose_shard, read_accounts  # noqa: PLC0415 - only where there are many
 
-    how, keep = _read_options(options)
+    how = How(
+        full=full,
+        full_every=full_every,
+        accept_vanished=accept_vanished,
+        deadline=deadline,
+        max_requests=max_requests,
+    )
+    keeping = _check_keep(keep, keep_count)
+    store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     if shard is not None:
         _check_shard(shard)
     if isinstance(accounts, str | Path):
@@ -164,7 +196,7 @@ def dump_accounts(
         for entry in accounts
     ]
     with (
-        _Dump.begin(_open(lake, dumps, options), servers.pop(), keep) as dump,
+        _Dump.begin(_open(lake, dumps, format, keep_count, store), servers.pop(), keeping) as dump,
         show_progress(f"dump of {len(accounts)} accounts to {lake}", show=progress) as update,
     ):
         try:
@@ -196,7 +228,8 @@ class _Dump:
     @classmethod
     @contextmanager
     def begin(cls, lake: Lake, server: str, keep: tuple[timedelta, int]) -> Iterator[_Dump]:
-        """Hold the lake."""
+        """Hold the lake, unless it is another server's: a run that is refused leaves no trace in it."""
+        lake.refuse_other(server)
         with lake.hold() as still_held:
             yield cls(lake, server, keep, still_held)
 
@@ -234,8 +267,11 @@ class _Dump:
         return failure
 
     def _try_to_record(self, accounts: Sequence[AccountDump], failure: BaseException | None) -> None:
-        """Write how it ended, unless the lake is another run's; that this fails must not hide what went wrong before."""
-        if isinstance(failure, LakeLocked):
+        """Write how it ended, unless the lake is another run's, or one that this run was refused.
+
+        That this fails must not hide what went wrong before.
+        """
+        if isinstance(failure, LakeLocked | ConfigurationError):
             return
         try:
             self._record(accounts, failure)
@@ -260,6 +296,9 @@ class _Dump:
         base: Manifest | None,
         update: Callable[[int, int | None, float], None],
     ) -> None:
+        known = {status for state in (base.accounts.values() if base else ()) for status in state.unknown}
+        for account in accounts:
+            account.known = known
         if len(accounts) == 1:
             accounts[0].read(self.lake, base, self.run, update, waits=self._waits)
             return
@@ -364,15 +403,15 @@ class _Dump:
         )
 
 
-def _open(lake: str | Path, accounts: Sequence[AccountDump], options: DumpOptions) -> Lake:
-    found = open_lake(
-        lake,
-        kind=options.get("format"),
-        storage_options=options.get("storage_options"),
-        workspace=options.get("workspace"),
-        accounts=[account.key for account in accounts],
-    )
-    if "keep_count" in options and not found.counts_snapshots:
+def _open(
+    lake: str | Path,
+    accounts: Sequence[AccountDump],
+    kind: Format | None,
+    keep_count: int | None,
+    store: StoreOptions,
+) -> Lake:
+    found = open_lake(lake, kind=kind, accounts=[account.key for account in accounts], **store)
+    if keep_count is not None and not found.counts_snapshots:
         raise UsageError(
             f"{lake} is a Delta table, whose versions are kept by age and not by number: "
             "use keep (--keep-for) and leave out keep_count (--keep)"
@@ -398,17 +437,10 @@ def _check_accounts(accounts: object) -> None:
         raise UsageError(f"accounts must be a list of accounts, not one {type(accounts).__name__}")
 
 
-def _read_options(options: DumpOptions) -> tuple[How, tuple[timedelta, int]]:
-    keep, count = options.get("keep", KEEP), options.get("keep_count", KEEP_COUNT)
+def _check_keep(keep: timedelta, count: int | None) -> tuple[timedelta, int]:
     if not isinstance(keep, timedelta) or keep < timedelta(0):
         raise UsageError(f"keep must be a timedelta, not negative; it is {keep!r}")
+    count = KEEP_COUNT if count is None else count
     if not isinstance(count, int) or count < 1:
         raise UsageError(f"keep_count must be a whole number from 1, not {count!r}")
-    how = How(
-        full=options.get("full", False),
-        full_every=options.get("full_every", FULL_EVERY),
-        accept_vanished=options.get("accept_vanished", False),
-        deadline=options.get("deadline"),
-        max_requests=options.get("max_requests"),
-    )
-    return how, (keep, count)
+    return keep, count

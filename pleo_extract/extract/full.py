@@ -17,6 +17,8 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused
 from pleo_extract.extract.closing import MANY_SOUGHT, find_jobs, read_front, read_start
+from pleo_extract.extract.counting import count_unknown
+from pleo_extract.extract.moving import OTHER_DATA, find_listed, move_jobs, settle_split
 from pleo_extract.extract.reading import narrow, read_list, totals_of
 from pleo_extract.paging import BY_CREATION, PAGE_SIZE, Verdict, judge
 from pleo_extract.refresh import (
@@ -46,7 +48,6 @@ _log = logging.getLogger(__name__)
 
 MANY_VANISHED: Final = 100
 """Above this many vanished jobs, and above 1 % of all, the server is not believed without confirmation."""
-OTHER_DATA: Final = "If the server holds other data now (another account, a sandbox started anew), dump that to a folder of its own"
 CONFIRM: Final = "If it is the same and these jobs are gone for good, run again with --accept-vanished"
 
 
@@ -81,20 +82,20 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         DataError: too many rows that do not fit. ContractError: too many jobs have vanished.
         PleoExtractError: the walk did not come to its end.
     """
-    began = task.clock()
+    began, reread = task.clock(), 0
     walked, closed, verdict = _read_until_it_fits(task, accept_vanished=accept_vanished)
-    if closed is None:
-        if walked.pages > 1:
-            closed = _close(task, walked, resumed=False)
-        else:  # one page is of one instant
-            closed = _Closed(began, walked.jobs, walked.newest, walked.totals)
     task.refuse_many_rejected()
+    if closed is None and walked.pages > 1 and verdict.name != "incomplete":
+        before_rows = task.receipt.rows
+        closed = _close(task, walked, resumed=False)
+        reread = task.receipt.rows - before_rows - (closed.jobs - walked.jobs)
+        task.refuse_many_rejected()
+    elif closed is None:  # one page is of one instant
+        closed = _Closed(began, walked.jobs, walked.newest, walked.totals)
     complete = verdict.name != "incomplete"
-    vanished = (
-        _find_vanished(task, accept_vanished=accept_vanished)
-        if complete and walked.order != "none"
-        else set()
-    )
+    unmet = _move_unmet(task)
+    is_proven = complete and walked.order != "none"
+    vanished = _find_vanished(task, unmet, accept_vanished=accept_vanished) if is_proven else set()
     news = sorted(vanished - task.known_vanished())
     if news:
         why = f"{len(news)} job(s) of the lake are no longer listed"
@@ -103,7 +104,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         _log.warning(
             "%s, %s: %s", task.receipt.account, verdict.name, verdict.why, extra={"run": task.run.name}
         )
-    task.receipt.conclude(verdict, distinct=closed.jobs)
+    task.receipt.conclude(verdict, distinct=closed.jobs, reread=reread)
     task.receipt.order, task.receipt.vanished = walked.order, news
     before, rejected = task.before, sorted(set(task.staging.names))
     if not complete:
@@ -112,6 +113,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
             frontier=before.frontier,
             vanished=before.vanished,
             rejected=rejected,
+            unknown=before.unknown,
             total_kind=before.total_kind,
             total_offset=before.total_offset,
             total_misses=before.total_misses,
@@ -127,6 +129,8 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         full_jobs=closed.jobs,
         vanished=sorted(vanished),
         rejected=rejected,
+        spoiled={},
+        unknown=count_unknown(task),
         data_as_of=closed.as_of,
         has_ranks=doubt != "ranks" or bool(news) or _has_inserted(task),
     )
@@ -271,7 +275,7 @@ def _pass(task: Task, phase: str) -> _Walked:
     finally:
         for walk in walks:
             task.receipt.count_walk(walk)
-    unkeyed = sum(walk.unkeyed for walk in walks)
+    unkeyed = sum(walk.unkeyed for walk in walks) - settle_split(task)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
     is_staged = task.staging.count_rows(phase) >= sum(walk.rows for walk in walks)
     jobs = sum(proven)
@@ -296,20 +300,21 @@ def _count_jobs(task: Task, month: str) -> int:
     return pl.concat(frames).unique().height
 
 
-def _find_vanished(task: Task, *, accept_vanished: bool) -> set[JobKey]:
-    """Jobs of the lake that a full walk in proven order did not meet, twice."""
-    known = task.known_vanished()
+def _move_unmet(task: Task) -> set[JobKey]:
+    """Let jobs move that the walk met in other months than the lake has them in; returns those that it did not meet."""
     unmet = _unmet(task)
+    listed = find_listed(task, unmet.keys())
+    move_jobs(task, {job: unmet[job] for job in listed})
+    return unmet.keys() - listed
+
+
+def _find_vanished(task: Task, unmet: set[JobKey], *, accept_vanished: bool) -> set[JobKey]:
+    """Jobs of the lake that a full walk in proven order did not meet, twice; `unmet` are those it did not meet once."""
+    known = task.known_vanished()
     if unmet <= known:
         return unmet
     _pass(task, "confirm")
-    unmet = _unmet(task)
-    if moved := _find_staged(task, unmet):
-        task.staging.clear()
-        raise ContractError(
-            f"{len(moved)} job(s) of the lake are listed with another created_at, {min(moved)[1]} among them, and a job's "
-            f"never changes; nothing was published. {OTHER_DATA}"
-        )
+    unmet = _move_unmet(task)
     drop = len(unmet - known)
     if drop > max(MANY_VANISHED, task.before.full_jobs // 100) and not accept_vanished:
         task.staging.clear()
@@ -320,20 +325,15 @@ def _find_vanished(task: Task, *, accept_vanished: bool) -> set[JobKey]:
     return unmet
 
 
-def _unmet(task: Task) -> set[JobKey]:
-    """Jobs of the lake that are neither staged nor set aside."""
-    unmet: set[JobKey] = set()
+def _unmet(task: Task) -> dict[JobKey, list[str]]:
+    """Jobs of the lake that are neither staged in its month nor set aside, with that month."""
+    unmet: dict[JobKey, list[str]] = {}
+    rejected = set(task.staging.names)
     months = task.lake.select(created_month().unique()).collect().to_series().to_list()
     for month in months:
         lake = task.lake.filter(created_month() == month).select(KEY).collect()
         met = pl.concat([lake.clear(), *(frame.select(KEY) for frame in task.staging.read(month))])
-        unmet |= {(company, name) for company, name in lake.join(met, on=KEY, how="anti").iter_rows()}
-    rejected = set(task.staging.names)
-    return {(company, name) for company, name in unmet if f"{company}/{name}" not in rejected}
-
-
-def _find_staged(task: Task, jobs: set[JobKey]) -> set[JobKey]:
-    """Which of these jobs are staged, in whatever month."""
-    wanted = pl.DataFrame(sorted(jobs), schema=dict.fromkeys(KEY, pl.String), orient="row")
-    frames = (frame.select(KEY) for month in task.staging.months() for frame in task.staging.read(month))
-    return {(c, name) for frame in frames for c, name in frame.join(wanted, on=KEY, how="semi").iter_rows()}
+        for company, name in lake.join(met, on=KEY, how="anti").iter_rows():
+            if f"{company}/{name}" not in rejected:
+                unmet.setdefault((company, name), []).append(month)
+    return unmet

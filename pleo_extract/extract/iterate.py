@@ -11,7 +11,8 @@ from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
 from pleo_extract.extract.driving import BATCH_PAGES
 from pleo_extract.extract.load import DEADLINE, open_client
 from pleo_extract.extract.reading import RowCount, read_walk
-from pleo_extract.extract.wanted import Instant, Wanted, check_wanted
+from pleo_extract.extract.wanted import Instant, Wanted, check_amount, check_wanted
+from pleo_extract.keywords import check_keywords
 from pleo_extract.paging import PAGE_SIZE, Walk, judge
 from pleo_extract.progress import show_progress
 
@@ -51,7 +52,8 @@ class Batches:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
 
-def iter_export_jobs(
+@check_keywords
+def iter_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all have defaults
     *,
     company_id: str | None = None,
     statuses: Sequence[str] | None = None,
@@ -59,6 +61,7 @@ def iter_export_jobs(
     until: Instant | None = None,
     client: Client | None = None,
     progress: bool | None = None,
+    deadline: float | None = DEADLINE,
 ) -> Batches:
     """Every export job once, in batches and bounded memory: what `load_export_jobs` gives at once.
 
@@ -70,15 +73,21 @@ def iter_export_jobs(
         can then no longer be told from new ones.
     """
     wanted = check_wanted(company_id, statuses, since, until)
-    return Batches(stream_wanted(wanted, client, progress=progress))
+    check_amount("deadline", deadline)
+    return Batches(stream_wanted(wanted, client, progress=progress, deadline=deadline))
 
 
 def stream_wanted(
-    wanted: Wanted, client: Client | None, *, progress: bool | None = None, few: int | None = None
+    wanted: Wanted,
+    client: Client | None,
+    *,
+    progress: bool | None = None,
+    few: int | None = None,
+    deadline: float | None = DEADLINE,
 ) -> Iterator[pl.DataFrame]:
     """The frames of `iter_export_jobs`. Where only a `few` rows are wanted, small pages, each given out at once."""
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
-        run = source.start_run(deadline=DEADLINE)
+        run = source.start_run(deadline=deadline)
         walk = wanted.for_company_of(source).start_walk(
             page=PAGE_SIZE if few is None else min(few, PAGE_SIZE)
         )

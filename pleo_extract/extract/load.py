@@ -14,7 +14,8 @@ from pleo_extract.decode import build_frame
 from pleo_extract.errors import IncompleteWalk, RejectedRows
 from pleo_extract.extract.driving import ask
 from pleo_extract.extract.reading import RowCount, totals_of
-from pleo_extract.extract.wanted import check_wanted
+from pleo_extract.extract.wanted import check_amount, check_wanted
+from pleo_extract.keywords import check_keywords
 from pleo_extract.paging import Verdict, Walk, judge
 from pleo_extract.progress import show_progress
 from pleo_extract.refresh import keep_latest
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pleo_extract.extract.wanted import Instant, Wanted
 
 __all__ = [
+    "DEADLINE",
     "JobPage",
     "fetch_page",
     "load_export_jobs",
@@ -37,7 +39,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 DEADLINE: Final = 3600.0
-"""Seconds that one load may take."""
+"""Seconds that one load may take by default."""
 
 
 @contextmanager
@@ -50,7 +52,8 @@ def open_client(client: Client | None) -> Iterator[Client]:
         yield own
 
 
-def load_export_jobs(
+@check_keywords
+def load_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all have defaults
     *,
     company_id: str | None = None,
     statuses: Sequence[str] | None = None,
@@ -58,6 +61,7 @@ def load_export_jobs(
     until: Instant | None = None,
     client: Client | None = None,
     progress: bool | None = None,
+    deadline: float | None = DEADLINE,
 ) -> pl.DataFrame:
     """Every export job once, as a typed DataFrame; or an error that says why not.
 
@@ -70,6 +74,7 @@ def load_export_jobs(
         until: only jobs created before this instant.
         client: server and credential; by default from the environment (PLEO_API_KEY and others, see Client).
         progress: show a progress bar; by default on a terminal and in a notebook.
+        deadline: seconds that it may take, an hour by default; None for as long as it takes.
 
     Returns:
         One row a job, ordered by created_at and id, with the columns of `pleo_extract.COLUMNS`: timestamps in UTC
@@ -78,12 +83,13 @@ def load_export_jobs(
     Raises:
         UsageError: an argument. CredentialsError: no access. RejectedRows: rows that do not fit the contract.
         IncompleteWalk: fewer jobs than the server says there are. ContractError: pages that make no list.
-        TryLater: it did not work for too long, an hour at most.
+        TryLater: it did not work within the deadline.
     """
     wanted = check_wanted(company_id, statuses, since, until)
+    check_amount("deadline", deadline)
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
         wanted = wanted.for_company_of(source)
-        run = source.start_run(deadline=DEADLINE)
+        run = source.start_run(deadline=deadline)
         rows = RowCount(run, update)
         return _load(run, wanted, source.in_flight, rows.count)
 
@@ -133,6 +139,7 @@ class JobPage:
     info: PageInfo
 
 
+@check_keywords
 def fetch_page(query: Query, *, client: Client | None = None) -> JobPage:
     """One page of the list, for one query with any of the endpoint's parameters.
 

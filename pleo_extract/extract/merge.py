@@ -6,7 +6,7 @@ import time
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -14,39 +14,36 @@ from pleo_extract.errors import ConfigurationError, LakeError, PleoExtractError,
 from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
+from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Header, Staging, name_run, write_last_run
-from pleo_extract.lakes import StoreOptions, is_delta, open_lake
+from pleo_extract.lakes import is_delta, open_lake
 from pleo_extract.paging import VERDICTS
 from pleo_extract.progress import show_progress
 from pleo_extract.refresh import find_news, join_accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pleo_extract.lake import Manifest, Opened
     from pleo_extract.lakes import Format, Lake
     from pleo_extract.refresh import Account
 
-__all__ = ["MergeOptions", "merge_lakes"]
+__all__ = ["merge_lakes"]
 
 _NOTHING: Final = "{}, nothing published"
 BATCH: Final = 20_000
 """Rows of the source that are compared and staged at once."""
 
 
-class MergeOptions(StoreOptions, total=False):
-    """What else a merge may be told.
-
-    format: what a new target is to be, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
-    storage_options: how object stores are reached, of the source and of the target. workspace: where a Delta table's
-    runs keep what is not in it: the target's, or the source's where the target is none.
-    """
-
-    format: Format
-
-
+@check_keywords
 def merge_lakes(
-    source: str | Path, target: str | Path, *, progress: bool | None = None, **options: Unpack[MergeOptions]
+    source: str | Path,
+    target: str | Path,
+    *,
+    progress: bool | None = None,
+    format: Format | None = None,  # noqa: A002 - as the command line calls it
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
 ) -> Receipt:
     """Bring every job of one lake into another, of either kind: the latest row of each, published whole or not at all.
 
@@ -59,7 +56,10 @@ def merge_lakes(
         source: the lake to take from. It is held meanwhile; of a Delta table, the latest version is taken.
         target: the lake to bring it into; made where there is none.
         progress: show a progress bar; by default on a terminal and in a notebook.
-        **options: format, storage_options, workspace; see `MergeOptions`.
+        format: the kind of a new target, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
+        storage_options: how object stores are reached, those of the source and of the target.
+        workspace: where a Delta table's runs keep what is not in it: the target's, or the source's where only that is
+            a Delta table.
 
     Returns:
         The receipt: `source`, `rows` it has, how many were `taken`, what was published.
@@ -68,9 +68,11 @@ def merge_lakes(
         UsageError: both are the same. ConfigurationError: they are of two servers.
         LakeLocked, LakeError, StorageError, TryLater: one is written to, damaged or not there; nothing is published.
     """
-    giver, taker = _open_both(source, target, options)
+    giver, taker = _open_both(source, target, format, storage_options, workspace)
     receipt = Receipt(run=name_run(), lake=taker.name, mode="merge")
-    if giver.open() is None:  # at the door, before anything is made
+    opened = giver.open()
+    taker.refuse_other(opened.manifest.server if opened else "")
+    if opened is None:  # at the door, before anything is made
         if giver.last_run() is None:
             raise LakeError(f"nothing was published to {giver.name} yet: there is nothing to merge")
         if not taker.exists():
@@ -88,9 +90,10 @@ def merge_lakes(
             receipt.end(exc)
             if isinstance(exc, PleoExtractError):
                 exc.receipt = receipt.to_dict()
-            with suppress(PleoExtractError):  # what went wrong before is told
-                still_held()
-                _record(taker, receipt)
+            if not isinstance(exc, ConfigurationError):  # one that was refused leaves no trace
+                with suppress(PleoExtractError):  # what went wrong before is told
+                    still_held()
+                    _record(taker, receipt)
             raise
     return receipt
 
@@ -197,7 +200,13 @@ class _Merge:
         self._receipt.seconds = round(time.monotonic() - self._started, 3)
 
 
-def _open_both(source: str | Path, target: str | Path, options: MergeOptions) -> tuple[Lake, Lake]:
+def _open_both(
+    source: str | Path,
+    target: str | Path,
+    kind: Format | None,
+    storage: Mapping[str, str] | None,
+    workspace: str | Path | None,
+) -> tuple[Lake, Lake]:
     """Both lakes, each given the options that concern it.
 
     Raises:
@@ -205,8 +214,6 @@ def _open_both(source: str | Path, target: str | Path, options: MergeOptions) ->
     """
     if _is_within(source, target) or _is_within(target, source):
         raise UsageError(f"{source} and {target} are one lake, or one lies in the other; name two")
-    storage, workspace = options.get("storage_options"), options.get("workspace")
-    kind = options.get("format")
     becomes_delta = is_delta(target) or kind == "delta"
     giver = open_lake(
         source,

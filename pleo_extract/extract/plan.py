@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -15,17 +15,18 @@ from pleo_extract.extract.account import name_account
 from pleo_extract.extract.driving import ask
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.reading import narrow
+from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import scan_files
 from pleo_extract.lakes import open_lake
 from pleo_extract.paging import NEWEST_FIRST, PAGE_SIZE
 from pleo_extract.refresh import FULL_EVERY, choose_mode, created_month
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pleo_extract.client import Client
     from pleo_extract.contract import PageInfo, Query
-    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["DumpPlan", "plan_dump"]
 
@@ -57,21 +58,23 @@ class DumpPlan:
     months: tuple[str, ...] | None
 
 
-def plan_dump(
+@check_keywords
+def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defaults
     lake: str | Path,
     *,
     company_id: str | None = None,
     client: Client | None = None,
     full: bool = False,
     full_every: timedelta = FULL_EVERY,
-    **store: Unpack[StoreOptions],
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
 ) -> DumpPlan:
     """Ask once, for the newest job, and say what a dump would take. Nothing is written.
 
     Raises:
         ConfigurationError: the lake holds another server's jobs. Else as `load_export_jobs`.
     """
-    kept = open_lake(lake, **store)
+    kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
     opened = kept.open() if kept.exists() else None
     base = opened.manifest if opened else None
     with open_client(client) as source:

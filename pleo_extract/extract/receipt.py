@@ -36,6 +36,7 @@ class Receipt(msgspec.Struct, kw_only=True):
         order: the order the walk proved, ``strict``, ``created`` or ``none``.
         understood: sorting keys, sorting orders and limit as the server echoed them.
         vanished: (company_id, id) of jobs newly found to be no longer listed; their rows stay as last seen.
+        moved: jobs whose created_at moved to another month; each stands in the new one.
         audited: old jobs read anew by chance; audited_share: of all jobs, the chance that one changed row is noticed.
         shift_chance: the chance that a job deleted and another one inserted into the past, which leave the total as it
             was, are noticed; 1 after a full sync.
@@ -71,6 +72,7 @@ class Receipt(msgspec.Struct, kw_only=True):
     order: str = "none"
     understood: dict[str, Any] = {}
     vanished: list[tuple[str, str]] = []
+    moved: int = 0
     audited: int = 0
     audited_share: float = 0.0
     shift_chance: float = 0.0
@@ -118,10 +120,10 @@ class Receipt(msgspec.Struct, kw_only=True):
         self.published, self.months_written = False, []
         self.stand_at(base)
 
-    def conclude(self, verdict: Verdict, *, distinct: int) -> None:
-        """The verdict, and the count it rests on."""
+    def conclude(self, verdict: Verdict, *, distinct: int, reread: int = 0) -> None:
+        """Note the verdict, and the count it rests on; `reread` rows were read again on purpose, and are no duplicates."""
         self.verdict, self.why, self.distinct = verdict.name, verdict.why, distinct
-        self.duplicates = max(0, self.rows - distinct - self.rejected)
+        self.duplicates = max(0, self.rows - reread - distinct - self.rejected)
 
     def end(self, error: BaseException | None) -> None:
         """The exit code and the message of what ended the run, if anything did."""
@@ -145,6 +147,7 @@ class Receipt(msgspec.Struct, kw_only=True):
             "duplicates",
             "rejected",
             "restarts",
+            "moved",
             "audited",
         )
         worst = next((each for each in receipts if each.code), None)

@@ -16,6 +16,8 @@ import polars as pl
 from pleo_extract.contract import KEY
 from pleo_extract.errors import CursorRefused, RequestRefused
 from pleo_extract.extract.closing import find_jobs, read_front
+from pleo_extract.extract.counting import count_unknown
+from pleo_extract.extract.moving import move_listed, settle_split
 from pleo_extract.extract.probing import audit
 from pleo_extract.paging import Verdict
 from pleo_extract.refresh import (
@@ -24,7 +26,6 @@ from pleo_extract.refresh import (
     find_unknown,
     is_as_late,
     is_beyond,
-    is_unsettled,
     stop_line,
 )
 
@@ -64,8 +65,12 @@ def refresh(task: Task) -> Account:
     phases = [batch.phase for batch in task.staging.batches]
     pages = [frame for n, frame in task.staging.numbered(start=front.batch) if phases[n] in ("audit", "rank")]
     lake = task.lake_rows(fresh, pages)
-    _compare(task, pages, lake, vanished)
-    return _conclude(task, front, task.count_new(fresh, lake), vanished)
+    settle_split(task)
+    news = fresh.join(lake, on=[*KEY, "created_at"], how="anti")
+    moved = move_listed(task, news)
+    _compare(task, pages, lake, vanished, moved)
+    state = _conclude(task, front, news.unique(KEY).height - len(moved), vanished)
+    return msgspec.structs.replace(state, unknown=count_unknown(task))
 
 
 def _read_front(task: Task) -> Front:
@@ -90,23 +95,27 @@ def _find_settled(task: Task, front: Front) -> set[JobKey]:
     passed = task.lake.filter(is_as_late(front.edge)).select(columns).collect().filter(is_beyond(front.edge))
     known = task.known_vanished()
     gone = task.without_spoiled(passed.join(staged, on=KEY, how="anti"))
-    settled = [key for key in gone.filter(~is_unsettled()).select(KEY).iter_rows() if key not in known]
+    settled = [key for key in gone.filter(~task.is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
         raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
     vanished = set(gone.select(KEY).iter_rows()) - known
-    unsettled = task.lake.filter(is_unsettled()).select(columns).collect()
+    unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
     missing = unsettled.filter(~is_beyond(front.edge)).join(staged, on=KEY, how="anti")
     stale = task.unsettled.find(
         before=front.batch
     )  # of earlier runs: what they saw open may have ended since
     missing = task.without_spoiled(pl.concat([missing, stale.select(columns)]).unique(KEY))
-    missing = missing.filter([key not in known for key in missing.select(KEY).iter_rows()])
+    missing = _without(missing, known)
     if not missing.height:
         return vanished
     lost = find_jobs(task, missing, lambda keys: _count_newer(task, keys))
     if lost is None or (stale.height and lost & set(stale.select(KEY).iter_rows())):
         raise Misfit("jobs that an earlier run staged are no longer listed")
     return vanished | lost
+
+
+def _without(jobs: pl.DataFrame, keys: set[JobKey]) -> pl.DataFrame:
+    return jobs.filter([key not in keys for key in jobs.select(KEY).iter_rows()]) if keys else jobs
 
 
 def _count_newer(task: Task, keys: Sequence[pl.Expr]) -> list[int]:
@@ -116,16 +125,21 @@ def _count_newer(task: Task, keys: Sequence[pl.Expr]) -> list[int]:
     return [fresh + count for count in counts]
 
 
-def _compare(task: Task, pages: Sequence[pl.DataFrame], known: pl.DataFrame, vanished: set[JobKey]) -> None:
-    """Compare what was read with what the lake has of it, and these old pages with all that must lie between their ends."""
+def _compare(
+    task: Task, pages: Sequence[pl.DataFrame], known: pl.DataFrame, vanished: set[JobKey], moved: set[JobKey]
+) -> None:
+    """Compare what was read with what the lake has of it, and old pages with all that must lie between their ends.
+
+    Jobs that moved are accounted for.
+    """
     assert task.before.frontier is not None
-    changed = find_changed(known, task.staging.frame())
+    changed = _without(find_changed(known, task.staging.frame(), task.before.unknown), moved)
     if changed.height:
         raise Misfit(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
     for page in filter(len, pages):
         low, high = page["created_at"].min(), page["created_at"].max()
         lake = known.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY)
-        unknown = find_unknown(lake, page, until=stop_line(task.before.frontier))
+        unknown = _without(find_unknown(lake, page, until=stop_line(task.before.frontier)), moved)
         rejected = set(task.before.rejected)  # seen right at last
         unknown = unknown.filter(
             [f"{company}/{name}" not in rejected for company, name in unknown.select(KEY).iter_rows()]
@@ -134,7 +148,7 @@ def _compare(task: Task, pages: Sequence[pl.DataFrame], known: pl.DataFrame, van
             raise Misfit(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
         inside = lake.filter(pl.col("created_at").is_between(low, high, closed="none"))
         gone = set(inside.join(page, on=KEY, how="anti").select(KEY).iter_rows())
-        gone -= task.known_vanished() | task.spoiled() | vanished
+        gone -= task.known_vanished() | task.spoiled() | vanished | moved
         if gone:
             raise Misfit(f"{len(gone)} old job(s) are no longer listed")
 

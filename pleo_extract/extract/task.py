@@ -201,6 +201,10 @@ class Task:
             self.lake.select(names.is_in(rejected).sum()).collect().item() if rejected else 0
         )
 
+    def is_unsettled(self) -> pl.Expr:
+        """Rows whose job may still change, as far as this account knows."""
+        return is_unsettled(self.before.unknown)
+
     def count_lake(self) -> int:
         """Jobs of this account in the lake."""
         return int(self.lake.select(pl.len()).collect().item())

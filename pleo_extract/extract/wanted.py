@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pleo_extract.client import Client, Run
     from pleo_extract.extract.driving import Part
 
-__all__ = ["Instant", "Wanted", "check_wanted"]
+__all__ = ["Instant", "Wanted", "check_amount", "check_wanted"]
 
 Instant = datetime | date | str
 
@@ -81,6 +81,17 @@ def check_wanted(
     if low is not None and high is not None and low >= high:
         raise UsageError(f"since ({low}) is not before until ({high}): no job can lie between them")
     return Wanted(query.company_id, tuple(query.statuses), low, high)
+
+
+def check_amount(name: str, value: float | None) -> None:
+    """Refuse a limit, such as a deadline in seconds, that is no finite number above 0; None is no limit.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < float("inf")):
+        raise UsageError(f"{name} must be a number above 0, not {value!r}")
 
 
 def _to_instant(name: str, value: Instant | None) -> datetime | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pleo_extract.lake.filesystem import require_abilities
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, Snapshot, scan_files
 from pleo_extract.lake.lock import hold_lock
-from pleo_extract.lake.opening import Opened, open_snapshot, require_files
+from pleo_extract.lake.opening import Opened, open_snapshot, refuse_other_server, require_files
 from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
 from pleo_extract.lake.staging import Header, Staging, find_left, name_run
@@ -46,7 +47,9 @@ __all__ = [
     "prune",
     "publish",
     "read_last_run",
+    "refuse_other_server",
     "repair_lake",
+    "require_abilities",
     "require_files",
     "scan_files",
     "sweep",

@@ -2,17 +2,24 @@
 
 The rest of the room calls these and nothing else that writes, so that a test can stop the process before and
 after every one of them. No Parquet writer syncs by itself: these do.
+
+Whoever may write to a lake's folder may put anything there. So a file is opened without following a link and without
+waiting, and must be a plain file: a link may lead anywhere, and opening a pipe may block for ever. A file is written
+beside its place under a name that nobody can guess, and renamed.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError
 
@@ -23,8 +30,12 @@ __all__ = [
     "Scratch",
     "append_line",
     "link_file",
+    "list_folder",
     "make_folder",
     "make_link",
+    "name_lake",
+    "open_own",
+    "put_file",
     "read_file",
     "remove_file",
     "remove_tree",
@@ -37,6 +48,24 @@ __all__ = [
     "sync_folder",
     "write_file",
 ]
+
+
+_NOT_PLAIN: Final = (
+    "{} is a link, a folder or a pipe, where a lake keeps a plain file; remove it, then run repair"
+)
+_UNABLE: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
+"""How a file system says that it cannot sync a folder: SMB, many FUSE ones. It then keeps names in an order of its own."""
+
+
+@contextmanager
+def name_lake(lake: str | Path) -> Iterator[None]:
+    """Add the lake to a disk error that names only a path outside it, such as the folder above or the temporary one."""
+    try:
+        yield
+    except StorageError as exc:
+        if str(lake) not in str(exc):
+            exc.args = (f"{lake}: {exc}",)
+        raise
 
 
 @contextmanager
@@ -56,15 +85,20 @@ def make_folder(path: Path, *, private: bool = False) -> None:
     missing = [each for each in (path, *path.parents) if not each.exists()]
     with _translated("make", path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o755)
-    for each in missing:
-        sync_folder(each.parent)
+    with name_lake(path):
+        for each in missing:
+            sync_folder(each.parent)
 
 
 def write_file(path: Path, data: bytes | memoryview, *, private: bool = False) -> None:
     """A new file, written and synced; one that is there already, or a link in its place, is an error."""
+    _write_new(path, data, 0o600 if private else 0o644)
+
+
+def _write_new(path: Path, data: bytes | memoryview, mode: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     with _translated("write", path, memoryview(data).nbytes):
-        handle = os.open(path, flags, 0o600 if private else 0o644)
+        handle = os.open(path, flags, mode)
         try:
             _write_all(handle, data)
             os.fsync(handle)
@@ -112,11 +146,12 @@ def _write_all(handle: int, data: bytes | memoryview) -> None:
 
 def append_line(path: Path, line: bytes) -> None:
     """One more line of a private file, synced; the file is made where there is none."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     is_new = not path.exists()
     with _translated("write", path, len(line)):
-        handle = os.open(path, flags, 0o600)
+        handle = _open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
+            if os.fstat(handle).st_nlink > 1:  # what it is called elsewhere is not ours to write to
+                raise OSError(errno.EMLINK, "it has a second name")
             _write_all(handle, line + b"\n")
             os.fsync(handle)
         finally:
@@ -130,14 +165,50 @@ def replace_file(path: Path, data: bytes, *, check: Callable[[], None] | None = 
 
     `check` is called when all is prepared; what it raises leaves things as they were.
     """
-    beside = path.with_name(f".{path.name}.new")
-    remove_file(beside)
+    beside = _beside(path)
     write_file(beside, data, private=True)
     with _removed_if_unused(beside):
         if check is not None:
             check()
         rename(beside, path)
     sync_folder(path.parent)
+
+
+def put_file(path: Path, data: bytes) -> None:
+    """Write a file that a user has named, outside a lake: whole or not at all, with the rights that the umask leaves.
+
+    A link of that name is replaced, not followed; a pipe or a device is written to, since nothing can take its place.
+    """
+    with _translated_output(path):
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:
+                device.write(data)
+            return
+        beside = _beside(path)
+        try:
+            _write_new(beside, data, 0o666)
+            beside.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _translated_output(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as exc:  # of the file beside it, whose name says nothing to anybody
+        reason = getattr(exc.__cause__, "strerror", None) or exc
+        raise StorageError(f"cannot write {path}: {reason}") from exc
+    except OSError as exc:
+        raise StorageError(f"cannot write {path}: {exc.strerror or type(exc).__name__}") from exc
+
+
+def _beside(path: Path) -> Path:
+    """A name that nobody can have put anything at; a name that fills its folder's limit is cut."""
+    name = path.name.encode()[:200].decode(errors="ignore")
+    return path.with_name(f".{name}.{secrets.token_hex(8)}.new")
 
 
 def link_file(source: Path, target: Path) -> None:
@@ -152,7 +223,10 @@ def link_file(source: Path, target: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        with source.open("rb") as old, os.fdopen(os.open(target, flags, 0o644), "wb") as new:
+        with (
+            os.fdopen(_open_plain(source), "rb") as old,
+            os.fdopen(os.open(target, flags, 0o644), "wb") as new,
+        ):
             shutil.copyfileobj(old, new, 2**20)
             new.flush()
             os.fsync(new.fileno())
@@ -169,8 +243,7 @@ def rename(source: Path, target: Path) -> None:
 
 def swap_link(link: Path, target: str, *, check: Callable[[], None] | None = None) -> None:
     """Point `link` to `target` (relative), in one step, synced; `check` as for `replace_file`."""
-    beside = link.with_name(f".{link.name}.new")
-    remove_file(beside)
+    beside = _beside(link)
     make_link(beside, target)
     with _removed_if_unused(beside):
         if check is not None:
@@ -202,9 +275,13 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, as far as its file system can."""
     with _translated("sync", path):
-        _sync(path)
+        try:
+            _sync(path)
+        except OSError as exc:
+            if exc.errno not in _UNABLE:
+                raise
 
 
 def _sync(path: Path) -> None:
@@ -219,32 +296,67 @@ def _sync(path: Path) -> None:
 def _translated_reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError as exc:
+    except (FileNotFoundError, NotADirectoryError) as exc:
         raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
     except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise LakeError(_NOT_PLAIN.format(path)) from exc
         raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
+
+
+def _open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a plain file; a link is ELOOP, everything else that is none is EISDIR, and nothing blocks."""
+    handle = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise IsADirectoryError(errno.EISDIR, "it is no plain file", str(path))
 
 
 def read_file(path: Path) -> bytes:
     """All bytes of a file.
 
     Raises:
-        LakeError: it is not there. StorageError: it cannot be read.
+        LakeError: it is not there, or no plain file. StorageError: it cannot be read.
     """
-    with _translated_reading(path):
-        return path.read_bytes()
+    with _translated_reading(path), os.fdopen(_open_plain(path), "rb") as file:
+        return file.read()
 
 
 def sum_of(path: Path) -> str:
     """The sha256 of a file, read a little at a time; raises as `read_file` does."""
-    with _translated_reading(path), path.open("rb") as file:
+    with _translated_reading(path), os.fdopen(_open_plain(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_of(path: Path) -> int:
     """Bytes of a file; raises as `read_file` does."""
     with _translated_reading(path):
-        return path.stat().st_size
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is no plain file", str(path))
+        return found.st_size
+
+
+def open_own(path: Path) -> int:
+    """Open a private file to read and write, made where there is none; its bytes stay.
+
+    Raises:
+        LakeError: it is no plain file. StorageError: it cannot be opened.
+    """
+    with _translated("open", path):
+        try:
+            return _open_plain(path, os.O_RDWR | os.O_CREAT)
+        except OSError as exc:
+            if exc.errno in (errno.ELOOP, errno.EISDIR):
+                raise LakeError(_NOT_PLAIN.format(path)) from exc
+            raise
+
+
+def list_folder(path: Path) -> list[Path]:
+    """What lies in a folder, by name; nothing where there is no folder."""
+    with _translated("read", path):
+        return sorted(path.iterdir()) if path.is_dir() else []
 
 
 def remove_file(path: Path) -> None:
@@ -254,9 +366,13 @@ def remove_file(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and what is in it, if it is there; links in it are removed, never followed."""
+    """Remove what is there, a folder with all that is in it; links are removed, never followed."""
     with _translated("remove", path):
-        if path.is_symlink():
-            path.unlink()
-        elif path.exists():
+        try:
+            is_folder = stat.S_ISDIR(path.lstat().st_mode)
+        except FileNotFoundError:
+            return
+        if is_folder:
             shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -20,11 +20,85 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["count_repeats"]
+__all__ = ["Places", "count_repeats"]
 
 RANGE: Final = 8_000_000
 """Keys that are looked at together: 64 MB, and as much again for sorting."""
 _HASH: Final = pl.struct(KEY).hash().alias("hash")
+MONTH_BITS: Final = 10
+"""Of the 64 bits of a place, these say the month: 85 years go by before a month comes again."""
+HELD: Final = 250_000
+"""Places held in memory; more go to a file of this machine."""
+TOGETHER: Final = 1_000_000
+"""Places that are sorted at once."""
+
+
+class Places:
+    """The months under which ids were staged, in 8 bytes a row: 54 bits of the id's hash, 10 of the month.
+
+    A first dump of ten million jobs must find the one that the server showed twice, in two months, and must not hold
+    ten million ids for it. `folder` is where the places go that are too many for memory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: list[pl.Series] = []
+        self._rows = 0
+        self._spilled: list[tuple[int, int]] = []
+        self._scratch: disk.Scratch | None = None
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Note the places of these rows.
+
+        Raises:
+            StorageError: the folder has no room for 8 bytes a row.
+        """
+        created = pl.col("created_at").dt
+        month = (created.year().cast(pl.UInt64) * 12 + created.month().cast(pl.UInt64)) % 2**MONTH_BITS
+        hashes = hash_id() * 2**MONTH_BITS
+        self._held.append(rows.select(place=hashes + month).to_series())
+        self._rows += self._held[-1].len()
+        if sum(map(len, self._held)) > HELD:
+            self._spill()
+
+    def find_split(self) -> pl.Series:
+        """Return the hashes of ids that were added under two months or more, see `hash_id`; a few others may be among them."""
+        found = [pl.Series(dtype=pl.UInt64)]
+        ranges = 1 + self._rows // TOGETHER
+        starts = [2 ** (64 - MONTH_BITS) // ranges * n * 2**MONTH_BITS for n in range(ranges)]
+        ends = [*starts[1:], None]
+        for start, end in zip(starts, ends, strict=True):
+            parts = [_within(part, start, end) for part in self._parts()]
+            hashes = pl.concat([pl.Series(dtype=pl.UInt64), *parts]).unique() // 2**MONTH_BITS
+            found.append(_find_same(hashes))
+        return pl.concat(found).unique()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._scratch is not None:
+            self._scratch.__exit__()
+        self._held, self._spilled, self._scratch = [], [], None
+
+    def _spill(self) -> None:
+        if self._scratch is None:
+            self._scratch = disk.Scratch(self._folder).__enter__()
+        self._spilled.append(self._scratch.add(_spell(pl.concat(self._held))))
+        self._held = []
+
+    def _parts(self) -> Iterator[pl.Series]:
+        for place in self._spilled:
+            assert self._scratch is not None
+            yield _read(self._scratch.read(*place))
+        yield from self._held
+
+
+def _within(places: pl.Series, start: int, end: int | None) -> pl.Series:
+    return places.filter((places >= start) if end is None else (places >= start) & (places < end))
+
+
+def hash_id() -> pl.Expr:
+    """The 54 bits by which an id is known in `Places`."""
+    return pl.col("id").hash() // 2**MONTH_BITS
 
 
 def count_repeats(paths: Sequence[Path], rows: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,8 +19,8 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import POLARS_SCHEMA
-from pleo_extract.errors import ConfigurationError, LakeError, UsageError, escape
-from pleo_extract.lake import disk
+from pleo_extract.errors import ConfigurationError, LakeError, StorageError, UsageError, check_path, escape
+from pleo_extract.lake import disk, strict
 from pleo_extract.refresh import Account
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DATA_FILE",
     "FORMAT",
+    "MOST_SNAPSHOTS",
+    "NUMBER",
     "FileEntry",
     "Layout",
     "Manifest",
@@ -44,8 +46,12 @@ FORMAT: Final = 1
 OWN: Final = re.compile(r"current|snapshots|_meta|_staging|_rejected|_lock|jobs\.duckdb(\.wal)?")
 """What a lake puts into its folder."""
 
-_NUMBER: Final = re.compile(r"\d{6,}")
-_MONTH: Final = re.compile(r"created_month=\d{4}-(?:0[1-9]|1[0-2])")
+MOST_SNAPSHOTS: Final = 999_999_999
+NUMBER: Final = re.compile(r"(?!000000)(?:[0-9]{6}|[1-9][0-9]{6,8})")
+"""The number of a snapshot as it names its folder and its manifest: one spelling each, or it is not ours."""
+
+_MONTH: Final = re.compile(r"created_month=[0-9]{4}-(?:0[1-9]|1[0-2])")
+_SUM: Final = re.compile(r"[0-9a-f]{64}|")
 DATA_FILE: Final = re.compile(_MONTH.pattern + r"/[\w.-]+\.parquet")
 """A data file below its snapshot: nothing else is opened, whatever a manifest says."""
 
@@ -122,6 +128,7 @@ class Layout:
             raise UsageError("the name of the lake's folder is empty; is a variable not set?")
         self.shown_rejected = f"{root}/_rejected"
         self.root = Path(root).absolute()
+        check_path(self.root, "the lake's folder")
         self.current = self.root / "current"
         self.snapshots = self.root / "snapshots"
         self.meta = self.root / "_meta"
@@ -130,7 +137,11 @@ class Layout:
         self.lock = self.root / "_lock"
         self.catalogue = self.root / "jobs.duckdb"
         self.last_run = self.meta / "last_run.json"
-        if self.root.exists() and not self.root.is_dir():
+        try:
+            is_file = self.root.exists() and not self.root.is_dir()
+        except OSError as exc:
+            raise StorageError(f"cannot read {self.root}: {exc.strerror or exc}") from exc
+        if is_file:
             raise ConfigurationError(f"{self.root} is a file, not a folder that can hold a lake")
 
     def snapshot_folder(self, number: int) -> Path:
@@ -143,13 +154,12 @@ class Layout:
 
     def numbers(self) -> list[int]:
         """The snapshots there are, oldest first."""
-        if not self.snapshots.is_dir():
-            return []
-        return sorted(int(p.name) for p in self.snapshots.iterdir() if _NUMBER.fullmatch(p.name))
+        return sorted(int(p.name) for p in disk.list_folder(self.snapshots) if NUMBER.fullmatch(p.name))
 
     def manifest_numbers(self) -> list[int]:
         """The snapshots that have a manifest, oldest first."""
-        return sorted(int(p.stem) for p in self.meta.glob("*.json") if _NUMBER.fullmatch(p.stem))
+        found = (path for path in disk.list_folder(self.meta) if path.suffix == ".json")
+        return sorted(int(path.stem) for path in found if NUMBER.fullmatch(path.stem))
 
     def snapshot(self) -> Snapshot | None:
         """The current snapshot, or None where nothing was published yet.
@@ -165,14 +175,18 @@ class Layout:
             if self.numbers() not in ([], [1]):  # a first publish that was killed leaves 1 without a pointer
                 raise LakeError(f"{self.root} has snapshots but no pointer 'current'; run repair")
             return None
-        folder = self.current.resolve()
-        if (
-            folder.parent != self.snapshots.resolve()
-            or not _NUMBER.fullmatch(folder.name)
-            or not folder.is_dir()
-        ):
-            raise LakeError(f"{self.current} does not lead to a snapshot of this lake; run verify")
+        folder = self._follow()
+        if folder is None or not NUMBER.fullmatch(folder.name) or not folder.is_dir():
+            raise LakeError(f"{self.current} does not lead to a snapshot of this lake; run repair")
         return Snapshot(int(folder.name), folder)
+
+    def _follow(self) -> Path | None:
+        """Where the pointer leads; None where that is no place of this lake's, or a pointer leads to itself."""
+        try:
+            folder = self.current.resolve()
+            return folder if folder.parent == self.snapshots.resolve() else None
+        except (OSError, RuntimeError, ValueError):
+            return None
 
     def snapshot_as_of(self, as_of: datetime | int | None) -> Snapshot | None:
         """The current snapshot; or the one of that number; or the one that was current at that instant.
@@ -217,9 +231,29 @@ class Layout:
         """
         path = self.manifest_file(number)
         try:
-            return msgspec.json.decode(disk.read_file(path), type=_Made).made_at.astimezone(UTC)
-        except msgspec.DecodeError as exc:
+            return strict.read_instant(strict.decode(disk.read_file(path), _Made).made_at, "made_at")
+        except strict.Malformed as exc:
             raise LakeError(f"{path} is broken ({exc}); run repair") from exc
+
+    def server(self) -> str:
+        """The server whose jobs the current snapshot holds; empty where there is no snapshot, or it does not say.
+
+        Raises:
+            LakeError: a newer version wrote it.
+        """
+        try:
+            snapshot = self.snapshot()
+            path = self.manifest_file(snapshot.number) if snapshot else None
+            data = disk.read_file(path) if path else b""
+        except LakeError:  # whoever opens it will say so
+            return ""
+        if path is None:
+            return ""
+        refuse_newer(data, path)
+        try:
+            return strict.decode(data, _Bound).server
+        except strict.Malformed:
+            return ""
 
     def require_room(self) -> None:
         """Refuse to make a lake where it can hardly be meant to be: among other files.
@@ -236,7 +270,7 @@ class Layout:
 
     def foreign(self) -> str:
         """What this folder holds, if it holds files and no lake; else nothing."""
-        found = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+        found = [path.name for path in disk.list_folder(self.root)]
         foreign = [name for name in found if not name.startswith(".") and name != "lost+found"]
         if not foreign or any(OWN.fullmatch(name) for name in found):
             return ""
@@ -256,12 +290,35 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
     """
     refuse_newer(data, path)
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as exc:
+        manifest = strict.decode(data, Manifest)
+        _check_manifest(manifest)
+        made_at = strict.read_instant(manifest.made_at, "made_at")
+    except strict.Malformed as exc:
         raise LakeError(f"{path} is broken ({exc}); run repair") from exc
-    if odd := [entry.path for entry in manifest.files if not DATA_FILE.fullmatch(entry.path)]:
-        raise LakeError(f"{path} is broken (it names {escape(odd[0])!r}); run repair")
-    return msgspec.structs.replace(manifest, made_at=manifest.made_at.astimezone(UTC))
+    return msgspec.structs.replace(manifest, made_at=made_at)
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    """What the types cannot say.
+
+    Raises:
+        strict.Malformed: it is not so.
+    """
+    if not 1 <= manifest.snapshot <= MOST_SNAPSHOTS or manifest.format < 0:
+        raise strict.Malformed(f"it is of snapshot {manifest.snapshot}, format {manifest.format}")
+    strict.check_name(manifest.server, "the server")
+    strict.check_name(manifest.library, "the library")
+    for entry in manifest.files:
+        if not DATA_FILE.fullmatch(entry.path) or not _SUM.fullmatch(entry.sha256):
+            raise strict.Malformed(f"it names {escape(entry.path)!r}, {escape(entry.sha256)!r}")
+        strict.check_count(entry.rows, "rows")
+        strict.check_count(entry.bytes, "bytes")
+    if len({entry.path for entry in manifest.files}) < len(manifest.files):
+        raise strict.Malformed("it names a file twice")
+    if (rows := sum(entry.rows for entry in manifest.files)) != manifest.rows:
+        raise strict.Malformed(f"{rows} rows in its files, written with {manifest.rows}")
+    strict.check_accounts(manifest.accounts)
+    strict.check_receipt(manifest.receipt)
 
 
 def refuse_newer(data: bytes, path: Path) -> None:
@@ -271,8 +328,8 @@ def refuse_newer(data: bytes, path: Path) -> None:
         LakeError: it is newer than this.
     """
     try:
-        version = msgspec.json.decode(data, type=_Version).format
-    except msgspec.DecodeError:
+        version = strict.decode(data, _Version).format
+    except strict.Malformed:
         return
     if version > FORMAT:
         raise LakeError(
@@ -286,3 +343,7 @@ class _Version(msgspec.Struct):
 
 class _Made(msgspec.Struct):
     made_at: datetime
+
+
+class _Bound(msgspec.Struct):
+    server: str

@@ -7,6 +7,7 @@ have prepared: whoever was paused and wakes up late finds that out, or has nothi
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -14,11 +15,10 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-import filelock
 import msgspec
 
-from pleo_extract.errors import LakeError, LakeLocked, StorageError, escape
-from pleo_extract.lake import disk
+from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError, StorageError, escape
+from pleo_extract.lake import disk, strict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,8 @@ __all__ = ["hold_lock"]
 
 PATIENCE: Final = 1.0
 """Seconds that a run which holds the lake has to say who it is, before another that is turned away leaves it out."""
+TRIES: Final = 10
+"""How often a lock that was replaced meanwhile is tried again."""
 
 
 class _Holder(msgspec.Struct):
@@ -44,30 +46,63 @@ def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
 
     Raises:
         LakeLocked: another run holds it; the message names its pid, host and since when.
-        LakeError: a link stands where the lake keeps a folder of its own. StorageError: there can be no lock.
+        LakeError: a link stands where the lake keeps a folder or a file of its own. StorageError: there can be no lock.
         UsageError, ConfigurationError: a folder that cannot be meant, see `Layout.require_room`.
     """
     layout.require_room()
-    disk.make_folder(layout.root.resolve())
-    lock = filelock.FileLock(layout.lock, timeout=0, mode=0o600, fallback_to_soft=False)
+    with disk.name_lake(layout.root):
+        disk.make_folder(layout.root.resolve())
+        handle = _acquire(layout)
+        try:
+            _refuse_links(layout)
+            signature = _sign(layout, handle)
+            try:
+                _remove_prepared(layout)
+                yield lambda: _check(layout, signature)
+            finally:
+                _unsign(layout, handle, signature)
+        finally:
+            os.close(handle)
+
+
+def _acquire(layout: Layout) -> int:
+    """Lock the lake's file; it is freed when the handle is closed, at the latest when the process ends.
+
+    Somebody may have replaced the file between its opening and its locking: then the next one is tried. One that has
+    a second name, as a backup made of hard links gives it, is not written to: the lake gets a file of its own.
+    """
+    for _ in range(TRIES):
+        handle = disk.open_own(layout.lock)
+        try:
+            _flock(layout, handle)
+            if _is_in_place(layout, handle):
+                if os.fstat(handle).st_nlink == 1:
+                    return handle
+                disk.replace_file(layout.lock, b"")
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    raise StorageError(f"cannot lock {layout.lock}: somebody replaces it again and again")
+
+
+def _flock(layout: Layout, handle: int) -> None:
     try:
-        lock.acquire()
-    except filelock.Timeout:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         raise LakeLocked(
             f"{layout.root} is held by another run{_describe(layout, patience=PATIENCE)}; wait for it, or stop it"
         ) from None
     except OSError as exc:
         raise StorageError(f"cannot lock {layout.lock}: {exc.strerror or exc}") from exc
+
+
+def _is_in_place(layout: Layout, handle: int) -> bool:
+    """Whether the file that was opened is still the one of that name."""
     try:
-        _refuse_links(layout)
-        signature = _sign(layout)
-        try:
-            _remove_prepared(layout)
-            yield lambda: _check(layout, signature)
-        finally:
-            _unsign(layout, signature)
-    finally:
-        lock.release()
+        return os.path.samestat(os.fstat(handle), layout.lock.lstat())
+    except OSError:
+        return False
 
 
 def _refuse_links(layout: Layout) -> None:
@@ -77,32 +112,38 @@ def _refuse_links(layout: Layout) -> None:
             raise LakeError(f"{folder} is a link; a lake keeps its folders itself. Put a folder in its place")
 
 
-def _sign(layout: Layout) -> bytes:
+def _sign(layout: Layout, handle: int) -> bytes:
     holder = _Holder(pid=os.getpid(), host=socket.gethostname(), since=datetime.now(UTC))
     signature = msgspec.json.encode(holder)
     try:
-        handle = os.open(layout.lock, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            os.write(handle, signature)
-        finally:
-            os.close(handle)
+        os.ftruncate(handle, 0)
+        os.write(handle, signature)
     except OSError as exc:
         raise StorageError(f"cannot write {layout.lock}: {exc.strerror}") from exc
     return signature
 
 
-def _unsign(layout: Layout, signature: bytes) -> None:
-    """Take the name away, if it is still ours: the next run is not to be taken for this one while it signs."""
+def _unsign(layout: Layout, handle: int, signature: bytes) -> None:
+    """Take the name away and free the lock, if it is still ours: the next run is not to be taken for this one while it signs.
+
+    A child that was forked from the holder frees nothing: it shares the lock.
+    """
     with suppress(OSError):  # the lake may be gone, or the disk; the lock itself is freed all the same
         if _is_ours(layout, signature):
-            os.close(os.open(layout.lock, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW))
+            os.ftruncate(handle, 0)
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _remove_prepared(layout: Layout) -> None:
     """What a run that was killed, or has lost the lake, was about to rename into place."""
-    disk.remove_file(layout.root / f".{layout.current.name}.new")
-    for path in sorted(layout.meta.glob(".*.new")):
-        disk.remove_file(path)
+    for folder, names in (
+        (layout.root, f".{layout.current.name}.*new"),
+        (layout.root, f".{layout.lock.name}.*new"),
+        (layout.meta, ".*.new"),
+        (layout.rejected, ".*.new"),
+    ):
+        for path in sorted(folder.glob(names)):
+            disk.remove_file(path)
     for path in sorted(layout.root.glob(".catalogue-*")):
         disk.remove_tree(path)
 
@@ -110,10 +151,10 @@ def _remove_prepared(layout: Layout) -> None:
 def _is_ours(layout: Layout, signature: bytes) -> bool:
     """Whether this process holds the lake; not so in a child that it was forked into."""
     try:
-        held = layout.lock.read_bytes() == signature
-    except OSError:
+        held = disk.read_file(layout.lock) == signature
+    except PleoExtractError:
         return False
-    return held and msgspec.json.decode(signature, type=_Holder).pid == os.getpid()
+    return held and strict.decode(signature, _Holder).pid == os.getpid()
 
 
 def _check(layout: Layout, signature: bytes) -> None:
@@ -129,10 +170,11 @@ def _describe(layout: Layout, *, patience: float = 0.0) -> str:
     end = time.monotonic() + patience
     while True:
         try:
-            holder = msgspec.json.decode(layout.lock.read_bytes(), type=_Holder)
-        except (OSError, msgspec.DecodeError):
+            holder = strict.decode(disk.read_file(layout.lock), _Holder)
+            since = strict.read_instant(holder.since, "since")
+        except (PleoExtractError, strict.Malformed):
             if time.monotonic() >= end:
                 return ""
             time.sleep(0.01)
         else:
-            return f" (pid {holder.pid} on {escape(holder.host)}, since {holder.since:%Y-%m-%d %H:%M:%S} UTC)"
+            return f" (pid {holder.pid} on {escape(holder.host)}, since {since:%Y-%m-%d %H:%M:%S} UTC)"

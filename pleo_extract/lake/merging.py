@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import FileEntry
     from pleo_extract.lake.staging import Staging
+    from pleo_extract.refresh import JobKey
 
 __all__ = ["Merge"]
 
@@ -79,6 +80,7 @@ class Merge:
         for staging in stagings:
             for month in staging.months():
                 self._fresh.setdefault(month, []).append(staging)
+        self._leaving = _list_leaving(stagings)
         self.months = sorted(self.old.keys() | self._fresh.keys())
         self._kept: tuple[str, pl.DataFrame] | None = None
 
@@ -91,15 +93,20 @@ class Merge:
         self._kept = None
         if month not in self.old or self._anew:
             return True
-        if month not in self._fresh:
+        is_left = month in self._leaving
+        if month not in self._fresh and not is_left:
             return False
         files = self._open(month)
-        if self._count_staged(month) <= FEW and has_rows(pl.concat(files), pl.concat(self._staged(month))):
+        if (
+            not is_left
+            and self._count_staged(month) <= FEW
+            and has_rows(pl.concat(files), pl.concat(self._staged(month)))
+        ):
             return False
         if not self._is_small(month):
             return any(not same_rows(old, new) for old, new in self._merge(month))
         old = self._collect(month, files)
-        new = merge_rows(old, *self._staged(month))
+        new = self._join(month, old, self._staged(month))
         if same_rows(old, new):
             return False
         self._kept = (month, new)
@@ -132,11 +139,17 @@ class Merge:
                 for n, span in enumerate(spans):
                     old = self._collect(month, [file.filter(_lies_in(span)) for file in files])
                     fresh = (run.take(rows[n]) for run, rows in zip(runs, lengths, strict=True))
-                    yield old, merge_rows(old, *fresh)
+                    yield old, self._join(month, old, fresh)
             if spans:
                 return
         old = self._collect(month, files)
-        yield old, merge_rows(old, *self._staged(month))
+        yield old, self._join(month, old, self._staged(month))
+
+    def _join(self, month: str, old: pl.DataFrame, fresh: Iterable[pl.DataFrame]) -> pl.DataFrame:
+        """Merge rows of the lake with staged ones, without those of jobs that have left this month."""
+        if (leaving := self._leaving.get(month)) is None:
+            return merge_rows(old, *fresh)
+        return merge_rows(*(frame.join(leaving, on=KEY, how="anti") for frame in (old, *fresh)))
 
     def _collect(self, month: str, files: Sequence[pl.LazyFrame]) -> pl.DataFrame:
         """The rows of a month's files in a file's order, which one of ours has already."""
@@ -160,6 +173,16 @@ class Merge:
 
     def _open(self, month: str) -> list[pl.LazyFrame]:
         return [_scan(self._read(entry)) for entry in self.old.get(month, ())]
+
+
+def _list_leaving(stagings: Sequence[Staging]) -> dict[str, pl.DataFrame]:
+    """The jobs that leave each month."""
+    leaving: dict[str, set[JobKey]] = {}
+    for staging in stagings:
+        for month, jobs in staging.leaving.items():
+            leaving.setdefault(month, set()).update(jobs)
+    schema = dict.fromkeys(KEY, pl.String)
+    return {month: pl.DataFrame(sorted(jobs), schema, orient="row") for month, jobs in leaving.items()}
 
 
 @dataclass(frozen=True, slots=True)

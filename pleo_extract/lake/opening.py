@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pleo_extract.errors import LakeError
+from pleo_extract.errors import ConfigurationError, LakeError, escape
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import Layout, scan_files
 from pleo_extract.lake.record import read_last_run
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import FileEntry, Manifest, Snapshot
 
-__all__ = ["Opened", "open_snapshot", "require_files", "require_lake", "require_pointer"]
+__all__ = [
+    "Opened",
+    "open_snapshot",
+    "refuse_other_server",
+    "require_files",
+    "require_lake",
+    "require_pointer",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,18 @@ def require_files(snapshot: Snapshot, manifest: Manifest, lake: str | Path) -> N
                 f"{entry.path} of {lake} is not as it was written ({size} bytes, not {entry.bytes}); "
                 f"run: pleo-extract repair {lake}"
             )
+
+
+def refuse_other_server(lake: str, held: str, server: str) -> None:
+    """Refuse a run for one server to a lake that holds jobs of another; an empty name is of a lake that does not say.
+
+    Raises:
+        ConfigurationError: they are two.
+    """
+    if "" not in (held, server) and held != server:
+        raise ConfigurationError(
+            f"the lake {lake} holds jobs of {escape(held)}; {server} needs a lake of its own. Nothing was changed"
+        )
 
 
 def require_lake(layout: Layout) -> None:

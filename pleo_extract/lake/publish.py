@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import secrets
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from polars.io.plugins import register_io_source
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import LakeError, LakeLocked, StorageError
 from pleo_extract.lake import disk
-from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest, Snapshot
+from pleo_extract.lake.layout import FORMAT, MOST_SNAPSHOTS, FileEntry, Layout, Manifest, Snapshot
 from pleo_extract.lake.merging import Merge
 from pleo_extract.lake.staging import KEEP_STAGED
 from pleo_extract.version import __version__
@@ -59,6 +60,10 @@ KEEP: Final = timedelta(hours=24)
 KEEP_COUNT: Final = 1_000
 """How many snapshots stay at most."""
 ROW_GROUP: Final = 50_000
+SLACK: Final = timedelta(minutes=5)
+"""By how much clocks of two machines may differ."""
+
+_log = logging.getLogger(__name__)
 
 
 def publish(
@@ -79,11 +84,16 @@ def publish(
         return _read_checked(source, entry)
 
     merge = Merge(layout.staging, stagings, base.files if base else (), read, anew=is_older)
-    first = next((month for month in merge.months if merge.is_changed(month)), None)
+    first = next((month for month in merge.months if _is_changed(merge, month)), None)
     if base is not None and first is None and not is_older:
         return msgspec.structs.replace(base, server=server), []
     with building(layout) as build:
         return _build(layout, build, merge, base, first=first, server=server)
+
+
+def _is_changed(merge: Merge, month: str) -> bool:
+    """Whether a month is to be written; one of several files, as a repair may leave it, is made one again."""
+    return len(merge.old.get(month, ())) > 1 or merge.is_changed(month)
 
 
 def _read_checked(source: Path, entry: FileEntry) -> bytes:
@@ -117,8 +127,12 @@ def _build(
     entries: list[FileEntry] = []
     written: list[str] = []
     for month in merge.months:
-        if first is not None and (month == first or (month > first and merge.is_changed(month))):
-            entries.append(_write_month(build, month, merge.pieces(month)))
+        if first is not None and (month == first or (month > first and _is_changed(merge, month))):
+            entry = _write_month(build, month, merge.pieces(month))
+            if entry.rows:
+                entries.append(entry)
+            else:  # all its jobs have moved to other months
+                disk.remove_tree((build / entry.path).parent)
             written.append(month)
         else:
             (entry,) = merge.old[month]
@@ -139,7 +153,13 @@ def _build(
 
 
 def place(layout: Layout, build: Path, number: int) -> None:
-    """Make what was built snapshot `number`, durably; nobody reads it before the pointer leads there."""
+    """Make what was built snapshot `number`, durably; nobody reads it before the pointer leads there.
+
+    Raises:
+        LakeError: there is no such number any more.
+    """
+    if number > MOST_SNAPSHOTS:
+        raise LakeError(f"{layout.root} has no number left for a snapshot; merge it into a new lake")
     disk.sync_folder(build)
     disk.make_folder(layout.snapshots)
     disk.rename(build, layout.snapshot_folder(number))
@@ -197,30 +217,57 @@ def sweep(layout: Layout, current: Snapshot | None, *, now: datetime) -> None:
             _discard(layout, number)
     for number in layout.manifest_numbers():
         if number > newest or number not in numbers:
-            disk.remove_file(layout.manifest_file(number))
-    if layout.staging.is_dir():
-        for folder in sorted(layout.staging.iterdir()):
-            age = now.timestamp() - folder.lstat().st_mtime
-            is_left = folder.name.startswith(("build-", "gone-"))
-            if is_left or age > KEEP_STAGED.total_seconds():
-                disk.remove_tree(folder)
+            disk.remove_tree(layout.manifest_file(number))
+    for folder in disk.list_folder(layout.staging):
+        age = now.timestamp() - folder.lstat().st_mtime
+        is_left = folder.name.startswith(("build-", "gone-"))
+        if is_left or age > KEEP_STAGED.total_seconds():
+            disk.remove_tree(folder)
 
 
 def prune(
     layout: Layout, current: int, *, now: datetime, keep: timedelta = KEEP, count: int = KEEP_COUNT
 ) -> list[int]:
-    """Remove snapshots that were replaced longer ago than `keep`, and all but the newest `count`; returns their numbers."""
+    """Remove snapshots that were replaced longer ago than `keep`, and all but the newest `count`; returns their numbers.
+
+    A clock that runs ahead makes everything old at once, and the newest manifest says what that clock says. So an age
+    is taken between manifests: from the one that replaced a snapshot to the last but one. An instant in the future
+    says that a clock was wrong, and not which: then nothing is removed for its age.
+    """
     numbers = [n for n in layout.numbers() if n <= current]
     gone = set(numbers[: max(0, len(numbers) - max(1, count))])
-    replaced_at = now
-    for number in reversed(numbers):
-        if number != current and now - replaced_at >= keep:
-            gone.add(number)
+    made: dict[int, datetime] = {}
+    for number in numbers:
         with suppress(LakeError):  # a broken manifest does not say when: no earlier than its successor
-            replaced_at = layout.made_at(number)
+            made[number] = layout.made_at(number)
+    if ahead := [number for number, made_at in made.items() if made_at > now + SLACK]:
+        _log.warning(
+            "snapshot %d of %s says that it was made at %s, which is in the future: a clock was wrong. Snapshots are "
+            "kept, whatever their age; a dump with --keep %s removes them",
+            ahead[-1],
+            layout.root,
+            f"{made[ahead[-1]]:%Y-%m-%d %H:%M} UTC",
+            len(numbers) // 2 or 1,
+        )
+    else:
+        gone |= _find_old(numbers, made, now=now, keep=keep)
     for number in sorted(gone):
         _discard(layout, number)
     return sorted(gone)
+
+
+def _find_old(
+    numbers: Sequence[int], made: dict[int, datetime], *, now: datetime, keep: timedelta
+) -> set[int]:
+    """Those of these snapshots, the current one last, that were replaced so long before the last but one was made."""
+    earlier = [made[number] for number in numbers[:-1] if number in made]
+    until = min([now, *earlier[-1:]]) if keep else now
+    old, replaced_at = set(), now
+    for number in reversed(numbers):
+        if number != numbers[-1] and until - replaced_at >= keep:
+            old.add(number)
+        replaced_at = made.get(number, replaced_at)
+    return old
 
 
 def _discard(layout: Layout, number: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pleo_extract.errors import LakeError
-from pleo_extract.lake import disk
+from pleo_extract.lake import disk, strict
 
 if TYPE_CHECKING:
     from pleo_extract.lake.layout import Layout
@@ -63,8 +63,30 @@ def write_last_run(
 
 
 def read_last_run(layout: Layout) -> LastRun | None:
-    """The last run's record; None where there was none, or where it cannot be read."""
+    """The last run's record; None where there was none, or where it is broken: the next run writes another."""
     try:
-        return msgspec.json.decode(disk.read_file(layout.last_run), type=LastRun)
-    except (LakeError, msgspec.DecodeError):
+        record = strict.decode(disk.read_file(layout.last_run), LastRun)
+        return _checked(record)
+    except (LakeError, strict.Malformed):
         return None
+
+
+def _checked(record: LastRun) -> LastRun:
+    """The record, its instants in UTC.
+
+    Raises:
+        strict.Malformed: it is none that a run wrote.
+    """
+    strict.check_name(record.run, "the run")
+    strict.check_count(record.code, "code")
+    strict.check_receipt(record.receipt)
+    for name, end in record.failed.items():
+        strict.check_name(name, "an account")
+        if [type(each) for each in end] not in ([int, str], [int, type(None)]):
+            raise strict.Malformed("an account that failed has a code and an error")
+    last = record.last_complete_at
+    return msgspec.structs.replace(
+        record,
+        ended_at=strict.read_instant(record.ended_at, "ended_at"),
+        last_complete_at=strict.read_instant(last, "last_complete_at") if last else None,
+    )

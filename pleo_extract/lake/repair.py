@@ -6,6 +6,7 @@ A repair never changes a snapshot: it points to one that is whole, or makes a ne
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,7 +20,14 @@ from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest, Snapsh
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.publish import building, commit, place, place_link, sweep
 from pleo_extract.lake.record import read_last_run
-from pleo_extract.lake.verify import check_file, check_snapshot, find_strangers, has_columns, verify_lake
+from pleo_extract.lake.verify import (
+    UNREADABLE,
+    check_file,
+    check_snapshot,
+    find_strangers,
+    has_columns,
+    verify_lake,
+)
 from pleo_extract.refresh import forget_walks
 from pleo_extract.version import __version__
 
@@ -63,7 +71,9 @@ def repair_lake(lake: str | Path) -> Repair:
         raise LakeError(f"there is no lake at {layout.root}")
     with hold_lock(layout) as still_held:
         for number in layout.manifest_numbers():
-            refuse_newer(disk.read_file(layout.manifest_file(number)), layout.manifest_file(number))
+            path = layout.manifest_file(number)
+            if (data := _read(path)) is not None:
+                refuse_newer(data, path)
         done = _mend_pointer(layout)
         snapshot = layout.snapshot()
         if snapshot is not None:
@@ -121,10 +131,10 @@ def _rebuild(layout: Layout, snapshot: Snapshot) -> Manifest:
     earlier = _earlier_manifest(layout, snapshot.number)
     entries, version = [], FORMAT
     for path in snapshot.files():
-        data = disk.read_file(path)
-        if has_columns(data, 0):
+        data = _read(path)
+        rows = _count_rows(data) if data is not None and has_columns(data, 0) else None
+        if data is not None and rows is not None:
             version = FORMAT if version == FORMAT and has_columns(data) else 0
-            rows = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
             name, sha256 = path.relative_to(snapshot.folder).as_posix(), hashlib.sha256(data).hexdigest()
             entries.append(FileEntry(path=name, rows=rows, bytes=len(data), sha256=sha256))
     last_run = read_last_run(layout)
@@ -140,6 +150,22 @@ def _rebuild(layout: Layout, snapshot: Snapshot) -> Manifest:
         library=__version__,
         accounts=forget_walks(earlier.accounts) if earlier else {},
     )
+
+
+def _read(path: Path) -> bytes | None:
+    """The bytes of a file; None for a link, a folder or a pipe in its place."""
+    try:
+        return disk.read_file(path)
+    except LakeError:
+        return None
+
+
+def _count_rows(data: bytes) -> int | None:
+    """How many rows a file has, all of them read; None where one cannot be."""
+    try:
+        return pl.read_parquet(io.BytesIO(data)).height
+    except UNREADABLE:
+        return None
 
 
 def _earlier_manifest(layout: Layout, number: int) -> Manifest | None:
@@ -192,7 +218,11 @@ def _is_broken(snapshot: Snapshot, entry: FileEntry, version: int) -> bool:
     months = pl.scan_parquet(snapshot.folder / entry.path, glob=False).select(
         pl.col("created_at").dt.strftime("created_month=%Y-%m").unique()
     )
-    return months.collect().to_series().to_list() not in ([], [entry.path.partition("/")[0]])
+    try:
+        found = months.collect().to_series().to_list()
+    except UNREADABLE:
+        return True
+    return found not in ([], [entry.path.partition("/")[0]])
 
 
 def _find_older(layout: Layout, current: Manifest, broken: FileEntry) -> tuple[int, FileEntry] | None:

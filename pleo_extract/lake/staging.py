@@ -6,12 +6,16 @@ still writes to the old one, having lost the lake, finds it gone.
 
 Staged pages save requests and nothing else: a run that resumes makes its closing reads itself (see `extract.closing`).
 So staging has no age at which it turns wrong; what nobody resumed for `KEEP_STAGED` is removed.
+
+What is found there is not trusted: names become paths, rows are published. A journal counts as far as each line, and
+the file that it names, are what a run writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -19,22 +23,33 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
 from pleo_extract.errors import LakeError
-from pleo_extract.lake import disk
+from pleo_extract.lake import disk, strict
+from pleo_extract.lake.keys import Places, hash_id
 from pleo_extract.paging import Mark
-from pleo_extract.refresh import created_month, months_of
+from pleo_extract.refresh import created_month, is_unknown, months_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pleo_extract.decode import Rejected
+    from pleo_extract.refresh import JobKey
 
     Left = Mapping[str, Sequence[Path]]
     """Folders that earlier runs left, by what binds them."""
 
 __all__ = ["KEEP_STAGED", "Batch", "Header", "Staging", "find_left", "name_run"]
+
+_RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
+_MODE: Final = re.compile(r"full|refresh|merge")
+_PHASE: Final = re.compile(r"[a-z][0-9a-z_-]{0,31}")
+_FILE: Final = re.compile(r"batch-[0-9]{6,9}")
+_MONTH: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
+_SUM: Final = re.compile(r"[0-9a-f]{64}")
+_NEEDED: Final = (*KEY, "created_at")
+"""Columns without which a row has no place in a lake."""
 
 KEEP_STAGED: Final = timedelta(days=30)
 """Staged pages that no run has added to for longer than this are removed."""
@@ -50,6 +65,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     `phase` names the walk (``open``, ``new``, ``full`` …), `marks` says where its segments stood, `done` that nothing
     more of the phase is to come. A line without a file only says so. `sha256` is of the file's bytes.
+    `unknown` names statuses of its rows that the contract does not know.
     """
 
     phase: str
@@ -61,6 +77,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
     rejected: list[str] = []
     names: list[str] = []
+    unknown: list[str] = []
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +95,7 @@ class Staging:
     Attributes:
         run, mode: of the run that began it. resumed: whether it was begun by an earlier run.
         reasons: one line for each row set aside. names: what these rows are called, see `decode.Rejected`.
+        leaving: by month, the jobs that no longer belong there: publishing drops their rows, the lake's and the staged ones.
     """
 
     def __init__(self, folder: Path, header: Header, batches: list[Batch] | None = None) -> None:
@@ -88,7 +106,10 @@ class Staging:
         self.resumed = batches is not None
         self.reasons = [reason for batch in self.batches for reason in batch.rejected]
         self.names = [name for batch in self.batches for name in batch.names]
+        self.leaving: dict[str, set[JobKey]] = {}
         self._number = len(self.batches)
+        self._places = Places(folder.parent)
+        self._unplaced = list(self.batches)
 
     @classmethod
     def start(cls, staging: Path, binding: str, header: Header, *, left: Left | None = None) -> Staging:
@@ -146,8 +167,10 @@ class Staging:
             marks=dict(marks or {}),
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
+            unknown=sorted(set(frame["status"].unique()).difference(STATUSES)),
         )
         self._note(batch)
+        self._places.add(frame)
         self.reasons += batch.rejected
         self.names += batch.names
 
@@ -201,6 +224,31 @@ class Staging:
             if batch.rows and (months is None or not set(months).isdisjoint(batch.months)):
                 yield n, self._read(batch)
 
+    def unknown_statuses(self) -> set[str]:
+        """The statuses of staged rows that the contract does not know."""
+        return {status for batch in self.batches for status in batch.unknown}
+
+    def read_unknown(self, month: str) -> pl.DataFrame:
+        """The staged rows of one month whose status the contract does not know, in the order they were fetched."""
+        batches = [batch for batch in self.batches if batch.unknown and month in batch.months]
+        frames = (self._read(batch).filter(is_unknown(), created_month() == month) for batch in batches)
+        return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *frames])
+
+    def find_split(self) -> pl.DataFrame:
+        """Return all staged rows of the jobs that are staged under two months or more, in the order they were fetched."""
+        nothing = pl.DataFrame(schema=POLARS_SCHEMA)
+        if len(self.months()) < 2:
+            return nothing
+        while self._unplaced:
+            if (batch := self._unplaced.pop()).rows:
+                self._places.add(self._read(batch))
+        suspects = self._places.find_split()
+        if suspects.is_empty():
+            return nothing
+        frames = (self._read(batch) for batch in self.batches if batch.rows)
+        rows = pl.concat(frame.filter(hash_id().is_in(suspects.implode())) for frame in frames)
+        return rows.filter(created_month().n_unique().over(KEY) > 1)
+
     def keep_rejected(self, folder: Path) -> None:
         """Copy the rows that were set aside to where they stay: ``_rejected/<run>-<account>.jsonl``; the same again if repeated."""
         files = [self.folder / f"{batch.file}.rejected.jsonl" for batch in self.batches if batch.rejected]
@@ -211,6 +259,7 @@ class Staging:
 
     def clear(self) -> None:
         """Remove it all."""
+        self._places.close()
         disk.remove_tree(self.folder)
 
     def restart(self) -> None:
@@ -219,15 +268,23 @@ class Staging:
         for batch in self.batches:
             for suffix in ("arrow", "rejected.jsonl"):
                 disk.remove_file(self.folder / f"{batch.file}.{suffix}")
+        self._places.close()
         self.batches, self.reasons, self.names = [], [], []
-        self._number = 0
+        self.leaving, self._unplaced, self._number = {}, [], 0
+        self._places = Places(self.folder.parent)
 
     def _note(self, batch: Batch) -> None:
         disk.append_line(self.folder / "journal.jsonl", msgspec.json.encode(batch))
         self.batches.append(batch)
 
     def _read(self, batch: Batch) -> pl.DataFrame:
-        return pl.read_ipc(io.BytesIO(disk.read_file(self.folder / f"{batch.file}.arrow")))
+        path = self.folder / f"{batch.file}.arrow"
+        frame = _read_frame(disk.read_file(path))
+        if frame is None:
+            raise LakeError(
+                f"{path} changed since it was written; run again, it will be read from the server"
+            )
+        return frame
 
 
 def _name_binding(binding: str) -> str:
@@ -251,28 +308,55 @@ def _choose(left: Left, binding: str) -> Sequence[Path]:
 
 
 def _read_header(folder: Path) -> Header | None:
-    if folder.is_symlink() or not (folder / "run.json").exists():
+    if folder.is_symlink():
         return None
     try:
-        return msgspec.json.decode(disk.read_file(folder / "run.json"), type=Header)
-    except msgspec.DecodeError:
+        header = strict.decode(disk.read_file(folder / "run.json"), Header)
+        strict.check_count(header.base, "base")
+        started_at = strict.read_instant(header.started_at, "started_at")
+    except (LakeError, strict.Malformed):
         return None
+    if not _RUN.fullmatch(header.run) or not _MODE.fullmatch(header.mode):
+        return None
+    return msgspec.structs.replace(header, started_at=started_at)
 
 
 def _read_journal(folder: Path) -> list[Batch]:
     """The lines that are whole, up to the first that is not, or whose file is not as it was written."""
-    if not (folder / "journal.jsonl").exists():
+    try:
+        lines = disk.read_file(folder / "journal.jsonl").split(b"\n")
+    except LakeError:
         return []
     batches: list[Batch] = []
-    for line in disk.read_file(folder / "journal.jsonl").splitlines():
+    for line in lines:
         try:
-            batch = msgspec.json.decode(line, type=Batch)
-        except msgspec.DecodeError:
+            batch = strict.decode(line, Batch)
+            _check_batch(batch)
+        except strict.Malformed:
             break
         if batch.file and not _is_whole(folder, batch):
             break
         batches.append(batch)
     return batches
+
+
+def _check_batch(batch: Batch) -> None:
+    """Refuse a line that no run has written.
+
+    Raises:
+        strict.Malformed: a name that is none, a count that is none.
+    """
+    is_named = _PHASE.fullmatch(batch.phase) and (not batch.file or _FILE.fullmatch(batch.file))
+    if not is_named or not all(map(_MONTH.fullmatch, batch.months)):
+        raise strict.Malformed("a phase, a file or a month that is none")
+    if batch.file and not _SUM.fullmatch(batch.sha256):
+        raise strict.Malformed("a sum that is none")
+    if not batch.file and (batch.rows or batch.months or batch.rejected):
+        raise strict.Malformed("rows without a file")
+    strict.check_count(batch.rows, "rows")
+    for number, mark in batch.marks.items():
+        strict.check_count(number, "a segment")
+        strict.check_mark(mark)
 
 
 def _is_whole(folder: Path, batch: Batch) -> bool:
@@ -282,14 +366,29 @@ def _is_whole(folder: Path, batch: Batch) -> bool:
         data = disk.read_file(folder / f"{batch.file}.arrow")
     except LakeError:
         return False
-    return hashlib.sha256(data).hexdigest() == batch.sha256
+    if hashlib.sha256(data).hexdigest() != batch.sha256:
+        return False
+    frame = _read_frame(data)
+    return frame is not None and (frame.height, months_of(frame)) == (batch.rows, batch.months)
+
+
+def _read_frame(data: bytes) -> pl.DataFrame | None:
+    """The rows of a batch; None where the bytes are none of ours."""
+    try:
+        frame = pl.read_ipc(io.BytesIO(data))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError):
+        return None
+    return (
+        frame
+        if frame.schema == POLARS_SCHEMA and not any(frame[name].has_nulls() for name in _NEEDED)
+        else None
+    )
 
 
 def _mend_journal(folder: Path, batches: list[Batch]) -> None:
-    """Without what follows the whole lines: one that is cut short would spoil the next."""
+    """Without what follows the whole lines: one that is cut short would spoil the next; and under no second name."""
     data = b"".join(msgspec.json.encode(batch) + b"\n" for batch in batches)
-    if data != disk.read_file(folder / "journal.jsonl"):
-        disk.replace_file(folder / "journal.jsonl", data)
+    disk.replace_file(folder / "journal.jsonl", data)
 
 
 def _spell_rejected(rejected: Sequence[Rejected]) -> bytes:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
-from pleo_extract.errors import LakeError, StorageError
+from pleo_extract.errors import LakeError, StorageError, escape
 from pleo_extract.lake import disk
 from pleo_extract.lake.keys import count_repeats
-from pleo_extract.lake.layout import FORMAT, OWN, Layout, Snapshot
+from pleo_extract.lake.layout import FORMAT, NUMBER, OWN, Layout, Snapshot
 from pleo_extract.lake.opening import require_lake, require_pointer
 from pleo_extract.refresh import months_of
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.layout import FileEntry, Manifest
 
 __all__ = [
+    "UNREADABLE",
     "Verification",
     "check_file",
     "check_rows",
@@ -32,6 +33,10 @@ __all__ = [
     "has_columns",
     "verify_lake",
 ]
+
+
+UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+"""What polars raises for a file that is no Parquet, or whose bytes are not what its footer says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ def verify_lake(lake: str | Path) -> Verification:
         manifest = layout.manifest(snapshot.number)
     except LakeError as exc:
         return Verification(0, 0, 0, (str(exc),), foreign)
-    problems = check_snapshot(snapshot, manifest)
+    with disk.name_lake(layout.root):
+        problems = check_snapshot(snapshot, manifest)
     return Verification(snapshot.number, len(manifest.files), manifest.rows, tuple(problems), foreign)
 
 
@@ -83,17 +89,21 @@ def check_snapshot(snapshot: Snapshot, manifest: Manifest) -> list[str]:
     problems += [
         f"{path}: in the snapshot's folder, but in no manifest" for path in find_strangers(snapshot, manifest)
     ]
-    return problems or check_rows([snapshot.folder / entry.path for entry in manifest.files], manifest.rows)
+    if problems:
+        return problems
+    try:
+        return check_rows([snapshot.folder / entry.path for entry in manifest.files], manifest.rows)
+    except UNREADABLE as exc:
+        return [f"{snapshot.folder.name}: rows cannot be read ({escape(str(exc), 200)})"]
 
 
 def check_file(snapshot: Snapshot, entry: FileEntry, version: int) -> list[str]:
     """One line if this file is not as it was written."""
     path = snapshot.folder / entry.path
     try:
-        size, sha256 = path.stat().st_size, disk.sum_of(path)
-    except (OSError, LakeError, StorageError) as exc:
-        cause = exc if isinstance(exc, OSError) else exc.__cause__
-        return [f"{entry.path}: cannot be read ({getattr(cause, 'strerror', None) or exc})"]
+        size, sha256 = disk.size_of(path), disk.sum_of(path)
+    except (LakeError, StorageError) as exc:
+        return [f"{entry.path}: cannot be read ({getattr(exc.__cause__, 'strerror', None) or exc})"]
     if size != entry.bytes:
         return [f"{entry.path}: {size} bytes, written with {entry.bytes}"]
     if sha256 != entry.sha256:
@@ -108,7 +118,7 @@ def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         schema = dict(pl.scan_parquet(source, glob=False, hive_partitioning=False).collect_schema())
-    except (pl.exceptions.PolarsError, OSError):
+    except UNREADABLE:
         return False
     ours = dict(POLARS_SCHEMA)
     return schema == ours or (version < FORMAT and schema.items() <= ours.items() and set(KEY) <= set(schema))
@@ -127,13 +137,16 @@ def find_strangers(snapshot: Snapshot, manifest: Manifest) -> list[str]:
 
 def _find_foreign(layout: Layout) -> list[str]:
     """What a lake does not put into its folder, into `snapshots` and into `_meta`."""
-    own = {layout.root: OWN.pattern, layout.snapshots: r"\d{6,}", layout.meta: r"\d{6,}\.json|last_run\.json"}
+    own = {
+        layout.root: OWN.pattern,
+        layout.snapshots: NUMBER.pattern,
+        layout.meta: rf"{NUMBER.pattern}\.json|last_run\.json",
+    }
     prepared = r"|\..+\.new|\.catalogue-.+"  # by a run that is under way, or was killed
     return sorted(
         path.relative_to(layout.root).as_posix()
         for folder, names in own.items()
-        if folder.is_dir()
-        for path in folder.iterdir()
+        for path in disk.list_folder(folder)
         if not re.fullmatch(names + prepared, path.name)
     )
 

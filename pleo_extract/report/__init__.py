@@ -22,15 +22,17 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pleo_extract.errors import StorageError, UsageError
+from pleo_extract.keywords import check_keywords
 from pleo_extract.report.figures import ask_lake
 from pleo_extract.report.page import render
 from pleo_extract.report.window import read_bound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import date, datetime
 
     from pleo_extract.lakes import StoreOptions
@@ -38,14 +40,16 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 
-def write_report(
+@check_keywords
+def write_report(  # noqa: PLR0913 - each is a choice of its own, and all have defaults
     lake: str | Path,
     path: str | Path,
     *,
     company_id: str | None = None,
     since: date | datetime | None = None,
     until: date | datetime | None = None,
-    **store: Unpack[StoreOptions],
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
 ) -> Path:
     """Write a report on a lake's export jobs: one HTML file, without script, that loads nothing.
 
@@ -58,7 +62,8 @@ def write_report(
         company_id: only this company's jobs.
         since: only jobs created from then on; a date begins at midnight, UTC.
         until: only jobs created before then.
-        **store: storage_options, workspace; see `scan_lake`.
+        storage_options: how the object store of a Delta table is reached; see `scan_lake`.
+        workspace: where copies of a Delta table's files are kept.
 
     Returns:
         The path.
@@ -72,7 +77,8 @@ def write_report(
     first, last = read_bound(since, "since"), read_bound(until, "until")
     if first and last and first >= last:
         raise UsageError(f"since {first:%Y-%m-%d} is not before until {last:%Y-%m-%d}")
-    figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last, **store)
+    store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
+    figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last, store=store)
     return _write_whole(Path(path), render(figures))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final
 
 from pleo_extract.errors import TryLater, UsageError
 from pleo_extract.extract import connect, read_status
@@ -139,7 +139,7 @@ def ask_lake(
     company_id: str | None,
     since: datetime | None,
     until: datetime | None,
-    **store: Unpack[StoreOptions],
+    store: StoreOptions,
 ) -> Figures:
     """Ask one snapshot of a lake for all that a report shows.
 

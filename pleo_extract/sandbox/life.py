@@ -75,6 +75,13 @@ class Job:
             return self.outcome
         return "in_progress" if self.beats and self.beats[0] <= t else "pending"
 
+    def placed(self, t: int) -> int:
+        """Where the job stands in the order of creation at `t`: when it was created, unless that was changed."""
+        for since, fields in reversed(self.changes):
+            if since <= t and "createdAt" in fields:
+                return instant(datetime.fromisoformat(fields["createdAt"]))
+        return self.created
+
     def moments(self) -> tuple[int, ...]:
         """Every instant at which the list sees this job change, in order: birth, updates, end, deletion."""
         changes = (since for since, _ in self.changes)

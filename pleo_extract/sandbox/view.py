@@ -33,7 +33,7 @@ def _field(name: str) -> Callable[[Job, int], Any]:
 
 
 SORTABLE: dict[str, Callable[[Job, int], Any]] = {
-    "createdAt": lambda job, _: job.created,
+    "createdAt": lambda job, t: job.placed(t),
     "id": lambda job, _: job.rank,
     "companyId": lambda job, _: job.company,
     "status": lambda job, t: job.status(t),

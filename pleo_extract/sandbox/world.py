@@ -14,7 +14,7 @@ from threading import RLock
 from typing import Any, NamedTuple
 
 from pleo_extract.sandbox.chance import chance
-from pleo_extract.sandbox.life import NEVER, SECOND, Job, instant, when
+from pleo_extract.sandbox.life import NEVER, SECOND, Job, instant, stamp, when
 from pleo_extract.sandbox.oracle import Discrepancy, Walk, find_discrepancies
 from pleo_extract.sandbox.population import DAY, Desk, draw_companies, draw_count, draw_times, draw_uuid
 from pleo_extract.sandbox.view import Selection, View
@@ -140,6 +140,10 @@ class World:
             job = self._find(id, company)
             job.changes.append((self._intervene("change", job), fields))
             return job.at(self._t)
+
+    def move(self, id: str, created: datetime, company: str | None = None) -> dict[str, Any]:  # noqa: A002
+        """Let a job have another `createdAt` from now on, and stand there in the list; gives the record."""
+        return self.change(id, company, createdAt=stamp(instant(created)))
 
     def insert(
         self,

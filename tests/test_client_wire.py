@@ -1,0 +1,259 @@
+"""What a server may do to the bytes of an answer: without end, after its end, beside it. Over raw sockets."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import select
+import threading
+import time
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+from canary import CANARY
+from test_client import PAGE, client_of, fail, http, listen
+
+from pleo_extract.client import wire
+from pleo_extract.contract import Query
+from pleo_extract.decode import parse_page
+from pleo_extract.errors import DeadlineExceeded, PageError, PleoExtractError, Stopped
+from pleo_extract.pace import Patience
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from pleo_extract.client import Run
+
+STRAY = PAGE.replace(b'"total":7', b'"total":666')
+QUICK = Patience(request_seconds=0.3, read_seconds=5.0, attempts=1)
+LONG = 5.0
+"""Seconds after which a request of 0.3 s counts as endless, on a machine that is busy with other things."""
+
+
+def framed(body: bytes, framing: str) -> bytes:
+    """Return an answer on a connection that stays open."""
+    return http(body, framing=framing).replace(b"Connection: close\r\n", b"")
+
+
+def read_heads(stream: socket.socket) -> Iterator[None]:
+    """Yield once for each request on this connection, the first of which was read already."""
+    yield
+    head = b""
+    while data := stream.recv(65536):
+        head += data
+        while b"\r\n\r\n" in head:
+            head = head.partition(b"\r\n\r\n")[2]
+            yield
+
+
+def total(run: Run) -> int | None:
+    """Fetch a page and return its total, which tells the pages of these tests apart."""
+    return run.fetch(Query(limit=5), parse_page).info.total
+
+
+class TestNobodyAsked:
+    """F66: an answer that nobody asked for, on a connection that is kept."""
+
+    @pytest.mark.parametrize("framing", ["length", "chunked"])
+    def test_f66_in_the_same_segment(self, framing: str) -> None:
+        """A second answer right behind the first closes the connection; the next request gets its own answer."""
+        served = threading.Semaphore(0)
+
+        def answer(stream: socket.socket, _: int) -> None:
+            for _head in read_heads(stream):
+                stream.sendall(framed(PAGE, framing) + framed(STRAY, framing))
+                served.release()
+
+        with listen(answer) as server, client_of(url=server.url) as client:
+            run = client.start_run()
+            assert [total(run) for _ in range(3)] == [7, 7, 7]
+            assert server.connections == 3
+            assert run.retries == 0
+
+    @pytest.mark.parametrize("stray", [framed(STRAY, "length"), b"HTTP/1.1 100 Continue\r\n\r\n", b"\r\n"])
+    def test_f66_in_a_later_segment(self, stray: bytes) -> None:
+        """Bytes that come while a connection is idle close it before it is used again."""
+        go_on, sent = threading.Event(), threading.Event()
+
+        def answer(stream: socket.socket, number: int) -> None:
+            stream.sendall(framed(PAGE, "length"))
+            if number == 1:
+                go_on.wait(LONG)
+                stream.sendall(stray)
+                sent.set()
+            for _head in itertools.islice(read_heads(stream), 1, None):
+                stream.sendall(framed(PAGE, "length"))
+
+        with listen(answer) as server, client_of(url=server.url) as client:
+            run = client.start_run()
+            assert total(run) == 7
+            go_on.set()
+            assert sent.wait(LONG)
+            (connection,) = client._line.transport._pool.connections  # type: ignore[attr-defined]
+            select.select([connection._connection._network_stream.get_extra_info("socket")], [], [], LONG)
+            assert total(run) == 7
+            assert server.connections == 2
+            assert run.retries == 0
+
+    def test_f66_nothing_left_over_keeps_the_connection(self) -> None:
+        """Without anything behind it an answer leaves its connection open, packed or not."""
+        packed = framed(gzip.compress(PAGE), "length").replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1)
+
+        def answer(stream: socket.socket, _: int) -> None:
+            for n, _head in enumerate(read_heads(stream)):
+                stream.sendall([framed(PAGE, "length"), framed(PAGE, "chunked"), packed][n % 3])
+
+        with listen(answer) as server, client_of(url=server.url) as client:
+            run = client.start_run()
+            assert [total(run) for _ in range(6)] == [7] * 6
+            assert server.connections == 1
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+PACKED = HEAD + b"Content-Encoding: gzip\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """Return one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+START = zlib.compressobj(wbits=wire.GZIP).compress(b"")
+EMPTY = zlib.compressobj(wbits=-15).flush(zlib.Z_FULL_FLUSH) * 400
+ENDLESS: dict[str, tuple[bytes, bytes]] = {
+    "1xx": (b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 50),
+    "1xx with headers": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+    "status line": (b"", b"HTTP/1.1 200 "),
+    "headers": (HEAD, b"X-More: and more\r\n"),
+    "empty gzip blocks": (PACKED + b"\r\n" + START, EMPTY),
+    "empty gzip blocks in chunks": (PACKED + CHUNKED + chunk(START), chunk(EMPTY)),
+    "chunks of a byte": (HEAD + CHUNKED, chunk(b" ")),
+    "blanks": (HEAD + b"\r\n", b" " * 4096),
+    "chunk header": (HEAD + CHUNKED, b"0000000000"),
+    "chunk extension": (HEAD + CHUNKED + b"5;", b"name=value;"),
+    "trailers": (HEAD + CHUNKED + chunk(PAGE) + b"0\r\n", b"X-More: and more\r\n"),
+    "errors": (HEAD.replace(b"200 OK", b"503 Busy") + b"Content-Encoding: gzip\r\n\r\n" + START, EMPTY),
+}
+
+
+def flood(start: bytes, more: bytes) -> Callable[[socket.socket, int], None]:
+    """Return a server that never stops."""
+
+    def answer(stream: socket.socket, _: int) -> None:
+        stream.sendall(start)
+        while True:
+            stream.sendall(more)
+
+    return answer
+
+
+def drip(start: bytes, more: bytes) -> Callable[[socket.socket, int], None]:
+    """Return a server that never stops and takes its time."""
+
+    def answer(stream: socket.socket, _: int) -> None:
+        stream.sendall(start)
+        while True:
+            stream.sendall(more[:64])
+            time.sleep(0.02)
+
+    return answer
+
+
+class TestWithoutEnd:
+    """F65: one limit of time and of bytes for an answer, in every phase of it."""
+
+    @pytest.mark.parametrize("pace", [flood, drip])
+    @pytest.mark.parametrize("phase", ENDLESS)
+    def test_f65_every_phase_ends(
+        self, phase: str, pace: Callable[[bytes, bytes], Callable[[socket.socket, int], None]]
+    ) -> None:
+        """However long a phase goes on, and however quickly its bytes come, the request is over in its time."""
+        with listen(pace(*ENDLESS[phase])) as server, client_of(url=server.url, patience=QUICK) as client:
+            started = time.monotonic()
+            error, _ = fail(client)
+            assert time.monotonic() - started < LONG
+        assert error.code in (75, 76)
+
+    def test_f65_the_deadline_of_the_run_holds_too(self) -> None:
+        """A run of half a second does not wait a minute for an answer that begins for ever."""
+        with listen(flood(*ENDLESS["1xx"])) as server, client_of(url=server.url) as client:
+            started = time.monotonic()
+            error, _ = fail(client, deadline=0.3)
+            assert time.monotonic() - started < LONG
+        assert type(error) is DeadlineExceeded
+
+    @pytest.mark.parametrize("framing", ["chunked", "close"])
+    def test_f65_what_follows_the_gzip_is_not_read(self, framing: str) -> None:
+        """A page is whole where its gzip ends; bytes without end behind it are neither kept nor waited for."""
+        packed, more = gzip.compress(PAGE), b"x" * 4096
+        start = PACKED + (CHUNKED + chunk(packed) if framing == "chunked" else b"\r\n" + packed)
+        answer = flood(start, chunk(more) if framing == "chunked" else more)
+        with listen(answer) as server, client_of(url=server.url) as client:
+            run = client.start_run()
+            assert [total(run), total(run)] == [7, 7]
+            assert server.connections == 2
+
+    def test_f65_raw_bytes_are_capped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Empty blocks unpack to nothing; that they are too many bytes of a page is seen all the same."""
+        monkeypatch.setattr(wire, "LARGEST_PAGE", 2**18)
+        with listen(flood(*ENDLESS["empty gzip blocks"])) as server, client_of(url=server.url) as client:
+            error, run = fail(client)
+        assert type(error) is PageError
+        assert "more than 262144 bytes" in str(error)
+        assert run.requests == 1
+
+    def test_f11_a_bomb_is_known_by_its_ratio(self) -> None:
+        """F11: what unpacks to more than 1,000 times its size is no page, and is not unpacked to the end."""
+        packed = http(gzip.compress(bytes(32 * 2**20)), Content_Encoding="gzip")
+        with listen(lambda stream, _: stream.sendall(packed)) as server, client_of(url=server.url) as client:
+            error, _ = fail(client)
+        assert type(error) is PageError
+        assert "more than 1000 times its size" in str(error)
+
+    @pytest.mark.parametrize("cut", [1, 8, 20])
+    def test_f6_gzip_that_ends_early_is_no_page(self, cut: int) -> None:
+        """F6: a gzip without its end is asked for again, though what came may be unpacked."""
+        packed = http(gzip.compress(PAGE)[:-cut], Content_Encoding="gzip")
+        with listen(lambda stream, _: stream.sendall(packed)) as server, client_of(url=server.url) as client:
+            error, run = fail(client)
+        assert type(error) is PageError
+        assert "cannot be decompressed" in str(error)
+        assert run.requests == 3
+
+
+class TestStop:
+    """F36: a run that is stopped does not wait for answers that are under way."""
+
+    @pytest.mark.parametrize("answer", [lambda *_: time.sleep(LONG), drip(HEAD, b"X-More: and more\r\n")])
+    def test_f36_answers_under_way_are_left(self, answer: Callable[[socket.socket, int], None]) -> None:
+        """Whether nothing comes or a drip: once the run is stopped, who waits for an answer is free at once."""
+        asked, caught = threading.Event(), list[PleoExtractError]()
+
+        def serve(stream: socket.socket, number: int) -> None:
+            asked.set()
+            answer(stream, number)
+
+        with listen(serve) as server, client_of(url=server.url) as client:
+            run = client.start_run()
+
+            def work() -> None:
+                with pytest.raises(Stopped) as stopped:
+                    total(run)
+                caught.append(stopped.value)
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            assert asked.wait(LONG)
+            started = time.monotonic()
+            run.stop.set()
+            thread.join(LONG)
+            assert time.monotonic() - started < LONG
+            client.close()
+        (error,) = caught
+        trace = error.__traceback__
+        while trace is not None:
+            assert CANARY not in str(trace.tb_frame.f_locals)
+            trace = trace.tb_next

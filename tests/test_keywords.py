@@ -1,0 +1,104 @@
+"""Every public door spells its parameters out, and refuses one it does not have before any work."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import pleo_extract
+from pleo_extract import Client, dump_export_jobs, extract, load_export_jobs, scan_export_jobs
+from pleo_extract.errors import UsageError
+from pleo_extract.report import write_report
+from pleo_extract.sandbox import API_KEY, Sandbox, World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOORS = {
+    name: getattr(room, name)
+    for room in (pleo_extract, extract)
+    for name in room.__all__
+    if inspect.isfunction(getattr(room, name))
+    and name not in ("check_amount", "check_wanted", "stream_wanted")
+} | {"Client": Client, "write_report": write_report}
+
+
+def test_doors() -> None:
+    """The doors that are looked at below are those that people use."""
+    assert {
+        "dump_export_jobs",
+        "dump_accounts",
+        "load_export_jobs",
+        "plan_dump",
+        "merge_lakes",
+    } <= DOORS.keys()
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_parameters_are_spelled_out(name: str) -> None:
+    """No door takes ``**options``: editors and type checkers see each parameter, and its annotation."""
+    for parameter in inspect.signature(DOORS[name]).parameters.values():
+        assert parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL), parameter
+        assert parameter.annotation is not parameter.empty, parameter
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_unknown_keyword(name: str) -> None:
+    """An unknown keyword is a TypeError that says what there is; nothing else has been looked at by then."""
+    with pytest.raises(TypeError, match=rf"{name}\S* has no parameter 'qqqqq'; it takes|takes no"):
+        _call(DOORS[name], qqqqq=1)
+
+
+@pytest.mark.parametrize(
+    ("door", "wrong", "meant"),
+    [
+        (dump_export_jobs, "company", "company_id"),
+        (dump_export_jobs, "fulll", "full"),
+        (dump_export_jobs, "deadlin", "deadline"),
+        (load_export_jobs, "companyid", "company_id"),
+        (load_export_jobs, "status", "statuses"),
+        (Client, "apikey", "api_key"),
+        (write_report, "untill", "until"),
+    ],
+)
+def test_nearest_name(door: Any, wrong: str, meant: str) -> None:
+    """A misspelt keyword is told the name that was probably meant."""
+    with pytest.raises(TypeError, match=f"no parameter '{wrong}'; did you mean '{meant}'"):
+        _call(door, **{wrong: 1})
+
+
+def test_nothing_is_done(tmp_path: Path) -> None:
+    """A misspelt company is not all companies: nothing is asked, and no lake is made."""
+    sandbox = Sandbox(World(jobs=5))
+    with (
+        Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox) as client,
+        pytest.raises(TypeError, match="did you mean 'company_id'"),
+    ):
+        _call(dump_export_jobs, tmp_path / "lake", client=client, company="x")
+    assert sandbox.requests == []
+    assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf"), "60", True])
+@pytest.mark.parametrize("door", [load_export_jobs, pleo_extract.iter_export_jobs, scan_export_jobs])
+def test_deadline_that_is_none(door: Any, deadline: object) -> None:
+    """A deadline is a number of seconds above 0, or None."""
+    with pytest.raises(UsageError, match="deadline must be a number above 0"):
+        _call(door, deadline=deadline)
+
+
+def test_deadline_of_a_load() -> None:
+    """A load gives up at its deadline."""
+    sandbox = Sandbox(World(jobs=5), faults="1-9:429")  # asks to wait a second or more
+    with (
+        Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox) as client,
+        pytest.raises(pleo_extract.PleoExtractError, match=r"deadline of 0\.5 s"),
+    ):
+        load_export_jobs(client=client, deadline=0.5)
+
+
+def _call(door: Any, *args: Any, **given: Any) -> Any:
+    """Call past the type checker, which refuses all of this."""
+    return door(*args, **given)
