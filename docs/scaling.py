@@ -13,8 +13,8 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pleo_extract.extract.refreshing import AUDIT_PAGES
-from pleo_extract.lake.staging import RESUME_WITHIN
+from pleo_extract.extract.probing import AUDIT_PAGES
+from pleo_extract.lake.staging import KEEP_STAGED
 from pleo_extract.pace import RATE
 from pleo_extract.paging import PAGE_SIZE
 from pleo_extract.refresh import FULL_EVERY, OVERLAP
@@ -102,7 +102,6 @@ def scale_measured() -> Iterator[str]:
 def scale_limits() -> Iterator[str]:
     """Where each part stops, and what takes over."""
     an_hour = RATE * 60 * PAGE_SIZE
-    resumed = an_hour * (RESUME_WITHIN / timedelta(hours=1))
     week = an_hour * (FULL_EVERY / timedelta(hours=1))
     newest = an_hour * 24 / (1 + OVERLAP / timedelta(hours=1))
     rows = [
@@ -112,9 +111,9 @@ def scale_limits() -> Iterator[str]:
             "more keys: one for each company in an accounts file, `--shard` over machines",
         ],
         [
-            "going on with a first dump",
-            f"within {_time(RESUME_WITHIN)} of its start, {_count(resumed)} jobs of a key: one that is cut short later begins anew",
-            "an accounts file: each company is staged, and gone on with, by itself",
+            "resuming a first dump",
+            f"none: it may be cut short as often as need be; what no run resumes for {KEEP_STAGED.days} days is removed",
+            "an accounts file: each company is staged and resumed by itself",
         ],
         [
             f"the full walk every {FULL_EVERY.days} days",

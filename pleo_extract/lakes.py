@@ -251,9 +251,10 @@ class ParquetLake:
         parquet.sweep(self.layout, snapshot, now=datetime.now(UTC))
         return base
 
-    def binding(self, base: Manifest | None, account: str) -> int:  # noqa: ARG002 - one writer: the snapshot says it
-        """See `Lake`."""
-        return base.snapshot if base else 0
+    def binding(self, base: Manifest | None, account: str) -> int:
+        """See `Lake`. Snapshots that other accounts' runs publish leave this one's rows as they were."""
+        known = base.accounts.get(account) if base else None
+        return int(known.updated_at.timestamp() * 1e6) if known and known.updated_at else 0
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Lake`."""

@@ -464,7 +464,7 @@ def judge(
         distinct: different jobs read, unusable rows included.
         totals: `total` of the first and of the last page; None where the server told none.
         previous: distinct jobs after the pass before, when this is the second pass.
-        confirmed: whether the second pass, by itself, met the same jobs as the first, and besides these only newer ones.
+        confirmed: whether the second pass, by itself, met the same jobs as the first.
 
     Fewer than the smaller total asks for one more pass; the same jobs again mean that `total` is not to be trusted.
     """

@@ -286,11 +286,8 @@ def learn_total(before: Account, jobs: int, totals: Sequence[int | None], *, pag
 
 
 def is_same_list(first: pl.DataFrame, again: pl.DataFrame) -> bool:
-    """Return whether a second reading met every job of the first, and besides these only newer ones."""
-    if first.join(again, on=KEY, how="anti").height:
-        return False
-    late, newest = again.join(first, on=KEY, how="anti")["created_at"].min(), first["created_at"].max()
-    return not (isinstance(late, datetime) and isinstance(newest, datetime)) or late >= newest
+    """Return whether a second reading met the same jobs as the first."""
+    return first.height == again.height == first.join(again, on=KEY, how="semi").height
 
 
 def spread_ranks(start: int, jobs: int, *, page: int, count: int, phase: float) -> list[int]:

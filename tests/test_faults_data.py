@@ -209,11 +209,14 @@ class TestInstants:
         beyond = ["0000-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"]
         names: list[str] = []
 
+        started: dict[str, str] = {}
+
         def edit(page: dict[str, Any], number: int) -> None:
             if number == 3:
-                for row, text in zip(page["data"], [*known, *beyond], strict=False):
-                    row["startedAt"] = text
-                    names.append(row["id"])
+                names.extend(row["id"] for row in page["data"][: len(known) + len(beyond)])
+                started.update(zip(names, [*known, *beyond], strict=True))
+            for row in page["data"]:  # whenever it is read
+                row["startedAt"] = started.get(row["id"], row["startedAt"])
 
         trial.transport = edit_pages(trial.sandbox, edit)
         _, kept = dump_rejected(trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from pleo_extract.errors import StorageError
@@ -39,6 +40,16 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float | None]], ...]] =
         lambda run: run.receipt["waited"],
     ),
     ("last_run_seconds", "Seconds that the last run took.", lambda run: run.receipt["seconds"]),
+    (
+        "data_as_of_timestamp_seconds",
+        "As of when the rows are true; of several accounts, the earliest.",
+        lambda run: _stamp(run.receipt.get("data_as_of")),
+    ),
+    (
+        "last_run_shift_chance",
+        "The chance that a deleted job and one inserted into the past, which leave the count as it was, were noticed.",
+        lambda run: run.receipt.get("shift_chance"),
+    ),
     ("last_run_failed_accounts", "Accounts that failed.", lambda run: len(run.failed)),
 )
 """Name, text, and the figure of a run; None where the run did not learn it: a lake that could not be opened is not empty."""
@@ -71,6 +82,10 @@ def write_metrics(path: Path, lake: str | Path, run: LastRun) -> None:
         beside.replace(path)
     except OSError as exc:
         raise StorageError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def _stamp(instant: Any) -> float | None:
+    return datetime.fromisoformat(instant).timestamp() if isinstance(instant, str) else None
 
 
 def _spell(name: str, text: str, label: str, value: Any) -> list[str]:

@@ -115,12 +115,24 @@ def _sort_stretches(marks: dict[int, Mark]) -> list[tuple[int, Mark]]:
 
 
 def _read_open(task: Task) -> None:
-    """Read the jobs that are open now. What it does not show is looked for, so a list that cannot be had does no harm."""
+    """Read the jobs that are open now, up to the first page that shows that the server ignores `statuses`.
+
+    What the open list does not show is looked for by rank, so one that cannot be had does no harm.
+    """
     query = narrow(BY_CREATION, company_id=task.company_id, statuses=OPEN)
+    driver = Driver(task.run, Walk(query, restarts=5), on_page=task.on_page)
     try:
-        task.walk("open", Walk(query, restarts=5))
+        goes_on = True
+        while goes_on:
+            goes_on = driver.step()
+            if driver.held and not driver.held[-1].info.statuses.issubset(OPEN):
+                goes_on = False
+            if driver.is_full() or not goes_on:
+                task.add("open", driver.take())
     except (CursorRefused, RequestRefused) as exc:
         _log.info("%s: the open list could not be read: %s", task.receipt.account, exc)
+    finally:
+        task.receipt.count_walk(driver.walk)
 
 
 def read_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]]:
@@ -137,6 +149,8 @@ def read_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]
         goes_on = True
         while goes_on:
             goes_on = driver.step()
+            if not driver.held:  # the sorting was refused: the next request asks for a simpler one
+                continue
             part = driver.take()
             goes_on = goes_on and not (part.frame.height and _is_staged(task, part.frame))
             task.add("start", part)

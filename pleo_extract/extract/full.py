@@ -82,14 +82,16 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         DataError: too many rows that do not fit. ContractError: too many jobs have vanished.
         PleoExtractError: the walk did not come to its end.
     """
-    began = task.clock()
+    began, reread = task.clock(), 0
     walked, closed, verdict = _read_until_it_fits(task, accept_vanished=accept_vanished)
-    if closed is None:
-        if walked.pages > 1:
-            closed = _close(task, walked, resumed=False)
-        else:  # one page is of one instant
-            closed = _Closed(began, walked.jobs, walked.newest, walked.totals)
     task.refuse_many_rejected()
+    if closed is None and walked.pages > 1 and verdict.name != "incomplete":
+        before_rows = task.receipt.rows
+        closed = _close(task, walked, resumed=False)
+        reread = task.receipt.rows - before_rows - (closed.jobs - walked.jobs)
+        task.refuse_many_rejected()
+    elif closed is None:  # one page is of one instant
+        closed = _Closed(began, walked.jobs, walked.newest, walked.totals)
     complete = verdict.name != "incomplete"
     settle_split(task)
     unmet = _move_unmet(task)
@@ -103,7 +105,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         _log.warning(
             "%s, %s: %s", task.receipt.account, verdict.name, verdict.why, extra={"run": task.run.name}
         )
-    task.receipt.conclude(verdict, distinct=closed.jobs)
+    task.receipt.conclude(verdict, distinct=closed.jobs, reread=reread)
     task.receipt.order, task.receipt.vanished = walked.order, news
     before = task.before
     if not complete:
@@ -128,6 +130,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         full_jobs=closed.jobs,
         vanished=sorted(vanished),
         rejected=sorted(task.staging.unresolved()),
+        spoiled={},
         unknown=count_unknown(task),
         data_as_of=closed.as_of,
         has_ranks=doubt != "ranks" or bool(news) or _has_inserted(task),

@@ -120,10 +120,10 @@ class Receipt(msgspec.Struct, kw_only=True):
         self.published, self.months_written = False, []
         self.stand_at(base)
 
-    def conclude(self, verdict: Verdict, *, distinct: int) -> None:
-        """The verdict, and the count it rests on."""
+    def conclude(self, verdict: Verdict, *, distinct: int, reread: int = 0) -> None:
+        """Note the verdict, and the count it rests on; `reread` rows were read again on purpose, and are no duplicates."""
         self.verdict, self.why, self.distinct = verdict.name, verdict.why, distinct
-        self.duplicates = max(0, self.rows - distinct - self.rejected)
+        self.duplicates = max(0, self.rows - reread - distinct - self.rejected)
 
     def end(self, error: BaseException | None) -> None:
         """The exit code and the message of what ended the run, if anything did."""

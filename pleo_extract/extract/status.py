@@ -26,7 +26,10 @@ MOST_NAMED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """One account of a lake: its last verdict, when it was last walked in full and will be again, and what is amiss."""
+    """One account of a lake: its last verdict, when it was last walked in full and will be again, and what is amiss.
+
+    `data_as_of` is the instant as of which its rows are true (UTC); `total_kind` what the server's `total` is worth.
+    """
 
     account: str
     name: str
@@ -35,6 +38,8 @@ class AccountStatus:
     next_full_at: datetime | None
     vanished: int
     rejected: int
+    data_as_of: datetime | None = None
+    total_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class LakeStatus:
         made_at: when it was published (UTC). rows: jobs. open: of these, unsettled. bytes: of its files.
         newest: the latest created_at. last_run: how the last run ended, None before the first.
         accounts: one a company, or one for all.
+        data_as_of: the instant as of which the rows are true (UTC); of several accounts, the earliest.
     """
 
     lake: str
@@ -58,6 +64,7 @@ class LakeStatus:
     newest: datetime | None = None
     last_run: LastRun | None = None
     accounts: tuple[AccountStatus, ...] = ()
+    data_as_of: datetime | None = None
 
     def tell_verdict(self) -> str:
         """The worst verdict of the lake's accounts; where the last run failed for some, of how many others, and for whom.
@@ -121,7 +128,12 @@ def read_status(
                 next_full_at=account.full_at + full_every if account.full_at else None,
                 vanished=len(account.vanished),
                 rejected=len(account.rejected),
+                data_as_of=account.data_as_of,
+                total_kind=account.total_kind,
             )
             for key, account in sorted(manifest.accounts.items())
+        ),
+        data_as_of=min(
+            (account.data_as_of for account in manifest.accounts.values() if account.data_as_of), default=None
         ),
     )

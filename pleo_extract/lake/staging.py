@@ -316,6 +316,7 @@ class Staging:
         for batch in self.batches:
             for suffix in ("arrow", "rejected.jsonl"):
                 disk.remove_file(self.folder / f"{batch.file}.{suffix}")
+        self._places.close()
         self.batches, self.reasons, self.names = [], [], []
         self.leaving = {}
         self._number = 0

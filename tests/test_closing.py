@@ -1,0 +1,377 @@
+"""Never the past called complete: what a run resumes, what offsets show, and what `total` is worth."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from canary import CANARY
+
+from pleo_extract import Client, dump_accounts, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import lakes as lakes_module
+from pleo_extract.client import read_accounts
+from pleo_extract.errors import PleoExtractError, RequestsExceeded, StorageError
+from pleo_extract.extract import account as account_module
+from pleo_extract.extract import read_status
+from pleo_extract.lake import disk
+from pleo_extract.refresh import chance_of_shift, spread_ranks
+from pleo_extract.sandbox import Rules, Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pleo_extract import Receipt
+    from pleo_extract.sandbox import Request, Response
+
+    Later = Callable[[Sandbox, float], None]
+
+HOUR = 3_600.0
+DAY = 24 * HOUR
+
+
+def wrong(sandbox: Sandbox, lake: Path, since: datetime | None = None) -> list[Any]:
+    """What the server, which knows the truth, finds wrong with a lake."""
+    rows = scan_lake(lake).collect().drop("extra").to_dicts()
+    return sandbox.truth(rows, since or sandbox.world.now)
+
+
+def dump(lake: Path, sandbox: Callable[[Request], Response], **options: Any) -> Receipt:
+    """Dump the sandbox to the lake, its requests counted from nought."""
+    if isinstance(sandbox, Sandbox):
+        sandbox.requests.clear()
+    with Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox, rate=10_000_000) as client:
+        return dump_export_jobs(lake, client=client, **options)
+
+
+def cut(lake: Path, sandbox: Sandbox, requests: int, **options: Any) -> None:
+    """A dump that is out of requests."""
+    with pytest.raises(RequestsExceeded):
+        dump(lake, sandbox, max_requests=requests, **options)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Moves the clocks of the world and of this machine on."""
+
+    class Moved(datetime):
+        passed = timedelta(0)
+
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + cls.passed
+
+    for module in (account_module, lakes_module):
+        monkeypatch.setattr(module, "datetime", Moved)
+
+    def move(sandbox: Sandbox, seconds: float) -> None:
+        sandbox.world.advance(seconds)
+        Moved.passed += timedelta(seconds=seconds)
+
+    return move
+
+
+def make_sandbox(jobs: int = 5_000, **rules: Any) -> Sandbox:
+    """A busy world: some hundred jobs a day, some of them open at any time."""
+    return Sandbox(World(jobs=jobs, days=30), rules=Rules(**rules), api_keys={CANARY: None})
+
+
+def fill(patch: pytest.MonkeyPatch) -> None:
+    """From here on the disk is full: it takes staged pages, and no month."""
+    real = disk.write_file
+
+    def write(path: Path, *given: Any, **more: Any) -> None:
+        if path.suffix == ".parquet":
+            raise StorageError(f"cannot write {path}: {os.strerror(errno.ENOSPC)}")
+        real(path, *given, **more)
+
+    patch.setattr(disk, "write_file", write)
+
+
+@pytest.mark.parametrize("hours", [5, 5 * 24])
+def test_f57_a_full_disk_at_publish_then_later(
+    hours: float, later: Later, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All was staged when the disk was full: the next run reads what is new and what was open, and says as of when."""
+    sandbox = make_sandbox()
+
+    with monkeypatch.context() as patch:
+        fill(patch)
+        with pytest.raises(StorageError):
+            dump(tmp_path, sandbox)
+    later(sandbox, hours * HOUR)
+    started = datetime.now(UTC)
+    receipt = dump(tmp_path, sandbox)
+    assert (receipt.code, receipt.verdict, receipt.resumed) == (0, "complete", True)
+    assert receipt.requests <= 6 + hours * HOUR / DAY * 3
+    assert wrong(sandbox, tmp_path) == []
+    assert receipt.data_as_of is not None
+    assert receipt.data_as_of >= started
+
+
+def test_f57_a_refresh_cut_by_requests_then_later(later: Later, tmp_path: Path) -> None:
+    """Cut time after time, with hours between: the head, the open list and the jobs staged as open are read anew."""
+    sandbox = make_sandbox(jobs=4_000, max_limit=50)
+    dump(tmp_path, sandbox)
+    later(sandbox, 6 * DAY)
+    for requests in (6, 9, 5):
+        cut(tmp_path, sandbox, requests)
+        later(sandbox, 5.5 * HOUR)
+    receipt = dump(tmp_path, sandbox)
+    assert (receipt.code, receipt.mode, receipt.resumed) == (0, "refresh", True), receipt.why_full
+    assert wrong(sandbox, tmp_path) == []
+    assert dump(tmp_path, sandbox).requests <= 6
+
+
+def test_f57_the_same_on_delta(later: Later, tmp_path: Path) -> None:
+    """A Delta table whose first dump and whose refresh were cut, and resumed hours later."""
+    pytest.importorskip("deltalake")
+    sandbox, table = make_sandbox(jobs=3_000), tmp_path / "table"
+    options: dict[str, Any] = {"format": "delta", "workspace": tmp_path / "work"}
+    cut(table, sandbox, 20, **options)
+    later(sandbox, 7 * HOUR)
+    assert dump(table, sandbox, **options).resumed
+    rows = scan_lake(table, workspace=tmp_path / "work").collect().drop("extra").to_dicts()
+    assert sandbox.truth(rows, sandbox.world.now) == []
+    later(sandbox, 4 * DAY)
+    cut(table, sandbox, 3, **options)
+    later(sandbox, 5 * HOUR)
+    assert dump(table, sandbox, **options).mode == "refresh"
+    rows = scan_lake(table, workspace=tmp_path / "work").collect().drop("extra").to_dicts()
+    assert sandbox.truth(rows, sandbox.world.now) == []
+
+
+def test_f57_a_server_that_refuses_sorting(later: Later, tmp_path: Path) -> None:
+    """Six dumps of a list in no order, each cut once and resumed: the counts tell that new jobs lie among the pages."""
+    sandbox = make_sandbox(jobs=2_000, sorting=(), unsortable="refuse")
+    for _ in range(6):
+        cut(tmp_path, sandbox, 12)
+        later(sandbox, 2 * HOUR)
+        since = sandbox.world.now
+        assert dump(tmp_path, sandbox).code == 0
+        assert wrong(sandbox, tmp_path, since) == []
+        later(sandbox, HOUR)
+
+
+def test_f57_many_accounts_killed_half_way(
+    later: Later, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Companies that were read before the kill are asked again, so that all are as of the run that publishes."""
+    world = World(jobs=2_400, days=30, companies=24)
+    sandbox = Sandbox(world, api_keys={CANARY: None})
+
+    def entries() -> Any:
+        key = tmp_path / "key"
+        key.write_text(CANARY)
+        key.chmod(0o600)
+        lines = [
+            f'[[account]]\ncompany_id = "{each}"\napi_key_file = "key"\nrate = 100000'
+            for each in world.companies
+        ]
+        (tmp_path / "accounts.toml").write_text(f'base_url = "{server.url}"\n' + "\n".join(lines))
+        return read_accounts(tmp_path / "accounts.toml")
+
+    lake = tmp_path / "lake"
+    with serve(sandbox) as server:
+        for account in entries()[:12]:  # as a killed run leaves them: read, staged and not published
+            with monkeypatch.context() as patch:
+                fill(patch)
+                with pytest.raises(StorageError):
+                    dump_accounts(lake, [account])
+        later(sandbox, 20 * HOUR)
+        total, receipts = dump_accounts(lake, entries())
+    assert (total.code, len(receipts)) == (0, 24)
+    assert wrong(sandbox, lake) == []
+
+
+def test_f57_deleted_while_a_walk_was_cut(later: Later, tmp_path: Path) -> None:
+    """Jobs deleted and backdated between two parts of a walk do not fit the counts: it is walked again, by that run."""
+    sandbox = make_sandbox(jobs=3_000)
+    cut(tmp_path, sandbox, 20)
+    for job in sandbox.world.visible()[100:104]:
+        sandbox.world.remove(job["id"], job["companyId"])
+    sandbox.world.insert(sandbox.world.now - timedelta(days=28))
+    later(sandbox, HOUR)
+    since = sandbox.world.now
+    receipt = dump(tmp_path, sandbox)
+    assert (receipt.code, receipt.verdict) == (0, "complete")
+    assert wrong(sandbox, tmp_path, since) == []
+
+
+def test_f57_a_first_dump_that_takes_days(later: Later, tmp_path: Path) -> None:
+    """Cut every eight hours for days, a first dump goes on to its end, and reads no page twice but the closing ones."""
+    sandbox = make_sandbox(jobs=6_000, max_limit=50)
+    cuts = 0
+    while True:
+        try:
+            receipt = dump(tmp_path, sandbox, max_requests=15)
+        except RequestsExceeded:
+            cuts += 1
+            assert cuts < 20
+            later(sandbox, 8 * HOUR)
+        else:
+            break
+    assert cuts >= 8
+    assert (receipt.code, receipt.resumed) == (0, True)
+    assert wrong(sandbox, tmp_path) == []
+    assert verify_lake(tmp_path).ok
+
+
+def test_f57_another_company_that_publishes_costs_no_staged_page(tmp_path: Path) -> None:
+    """A company whose first dump is cut goes on with it, though others have published to the same lake meanwhile."""
+    sandbox = make_sandbox(jobs=4_000)
+    large, small = sandbox.world.companies[0], sandbox.world.companies[-1]
+    cut(tmp_path, sandbox, 8, company_id=large)
+    assert dump(tmp_path, sandbox, company_id=small).published
+    assert dump(tmp_path, sandbox, company_id=large).resumed
+    companies = frozenset({large, small})
+    rows = scan_lake(tmp_path).collect().drop("extra").to_dicts()
+    assert sandbox.truth(rows, sandbox.world.now, companies=companies) == []
+
+
+def test_f57_status_and_record_say_as_of_when(later: Later, tmp_path: Path) -> None:
+    """`status`, the receipt and the record of the run say as of when the rows are true; a run that fails leaves it."""
+    sandbox = make_sandbox(jobs=500)
+    receipt = dump(tmp_path, sandbox)
+    assert receipt.data_as_of is not None
+    later(sandbox, HOUR)
+    broken = Sandbox(sandbox.world, faults="*:500", api_keys={CANARY: None})
+    with pytest.raises(PleoExtractError) as caught:
+        dump(tmp_path, broken, deadline=0.5)
+    assert caught.value.receipt is not None
+    assert caught.value.receipt["data_as_of"] == receipt.to_dict()["data_as_of"]
+    assert read_status(tmp_path).data_as_of == receipt.data_as_of
+    later(sandbox, HOUR)
+    quiet = dump(tmp_path, sandbox)
+    assert quiet.data_as_of is not None
+    assert quiet.data_as_of - receipt.data_as_of > timedelta(hours=1.9)
+    assert read_status(tmp_path).data_as_of == quiet.data_as_of
+    last = json.loads((tmp_path / "_meta/last_run.json").read_text())
+    assert datetime.fromisoformat(last["receipt"]["data_as_of"]) == quiet.data_as_of
+
+
+def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
+    """Both leave `total` as it was; pages at ranks show the shift between them, about as often as the receipt says."""
+    met, chances, tries = 0, [], 24
+    for seed in range(tries):
+        luck, lake = random.Random(seed), tmp_path / f"{seed}"
+        sandbox = Sandbox(World(jobs=5_000, seed=3), api_keys={CANARY: None})
+        dump(lake, sandbox)
+        job = luck.choice(sandbox.world.visible()[:4_800])
+        sandbox.world.remove(job["id"], job["companyId"])
+        sandbox.world.insert(sandbox.world.now - timedelta(days=10 + 350 * luck.random()))
+        random.seed(seed)
+        receipt = dump(lake, sandbox)
+        found = receipt.mode == "full"
+        met += found
+        if not found:
+            assert receipt.requests <= 4
+            chances.append(receipt.shift_chance)
+    assert met >= tries / 2
+    assert all(0.45 < chance < 0.65 for chance in chances)
+
+
+def test_f23_the_chance_is_what_is_computed() -> None:
+    """Over many places of the two jobs, pages at ranks lie between them as often as `chance_of_shift` says."""
+    luck = random.Random(7)
+    start, jobs, tries, met, told = 100, 5_000, 20_000, 0, 0.0
+    for _ in range(tries):
+        ranks = spread_ranks(start, jobs, page=100, count=2, phase=luck.random())
+        assert all(start <= rank <= jobs - 100 for rank in ranks)
+        low, high = sorted(luck.randrange(jobs) for _ in range(2))
+        met += low < start or any(low < rank <= high for rank in ranks)
+        told += chance_of_shift(start, jobs, ranks)
+    assert abs(met - told) / tries < 0.02
+    assert told / tries > 0.55
+    assert chance_of_shift(0, 0, []) == 1.0
+    assert spread_ranks(100, 150, page=100, count=3, phase=0.5) == []
+
+
+def test_f23_jobs_that_come_while_ranks_are_read_are_no_shift(tmp_path: Path) -> None:
+    """A list that grows at its head shifts every page; without `total`, a second look at the head explains it."""
+    for total in (True, False):
+        lake = tmp_path / f"{total}"
+        sandbox = make_sandbox(jobs=5_000, total=total, tick=300.0)
+        dump(lake, sandbox)
+        for _ in range(6):
+            sandbox.world.advance(HOUR)
+            since = sandbox.world.now
+            receipt = dump(lake, sandbox)
+            assert receipt.mode == "refresh", receipt.why_full
+            assert wrong(sandbox, lake, since) == []
+
+
+@pytest.mark.parametrize("offsets", ["refuse", "ignore"])
+def test_f23_where_offsets_do_not_work_nothing_is_concluded(offsets: Any, tmp_path: Path) -> None:
+    """No offsets, no probes: a refresh stays one, and the receipt states the smaller chance."""
+    sandbox = make_sandbox(jobs=5_000, offsets=offsets)
+    dump(tmp_path, sandbox)
+    receipt = dump(tmp_path, sandbox)
+    assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+    assert receipt.shift_chance < 0.1
+
+
+class Counting(Sandbox):
+    """A server whose `total` is of a kind of its own."""
+
+    kind = "exact"
+
+    def __call__(self, request: Request) -> Response:
+        """The answer, its total replaced."""
+        said = super().__call__(request)
+        if said.status != 200:
+            return said
+        page = json.loads(said.body)
+        total, number = page["pagination"]["total"], len(self.requests)
+        page["pagination"]["total"] = {
+            "high": total + 17,
+            "low": total - 17,
+            "capped": min(total, 1_000),
+            "page": len(page["data"]),
+            "estimate": int(total * (1 + 0.1 * random.Random(number + self.world.t).uniform(-1, 1))),
+        }[self.kind]
+        return replace(said, body=json.dumps(page).encode())
+
+
+@pytest.mark.parametrize("kind", ["high", "low", "capped", "page", "estimate"])
+def test_f60_kinds_of_total(
+    kind: str, later: Later, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Found in the first runs, remembered, and not fought: quiet refreshes are cheap, silent and end with 0."""
+    sandbox = Counting(World(jobs=5_000, days=365), api_keys={CANARY: None})
+    sandbox.kind = kind
+    for _ in range(3):  # learning
+        assert dump(tmp_path, sandbox).code == 0
+        later(sandbox, DAY)
+    caplog.clear()
+    for _ in range(4):
+        since = sandbox.world.now
+        receipt = dump(tmp_path, sandbox)
+        assert (receipt.code, receipt.mode, receipt.verdict) == (0, "refresh", "complete"), receipt
+        assert receipt.requests <= 12
+        assert wrong(sandbox, tmp_path, since) == []
+        later(sandbox, 8 * HOUR)
+    assert caplog.records == []
+    full = dump(tmp_path, sandbox, full=True)
+    assert (full.code, full.verdict) == (0, "complete")
+    assert full.pages <= 51 + 12  # no second pass
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_f60_a_list_that_lost_many_jobs_is_not_believed_all_the_same(tmp_path: Path) -> None:
+    """F21 holds without a usable total: the jobs of the last full walk are what a drop is measured against."""
+    sandbox = Counting(World(jobs=3_000), api_keys={CANARY: None})
+    sandbox.kind = "page"
+    for _ in range(2):
+        dump(tmp_path, sandbox)
+    for job in sandbox.world.visible()[:200]:
+        sandbox.world.remove(job["id"], job["companyId"])
+    with pytest.raises(PleoExtractError, match="--accept-vanished") as caught:
+        dump(tmp_path, sandbox, full=True)
+    assert caught.value.code == 76
