@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pleo_extract import lake as parquet
-from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.errors import ConfigurationError, UsageError, check_path
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, Opened, scan_files
 
@@ -131,6 +131,7 @@ def open_lake(
     Raises:
         ConfigurationError: it is of the other kind, or the extra `delta` is not installed.
     """
+    check_path(lake, "the lake's folder")
     if kind not in (None, "parquet", "delta"):
         raise UsageError(f"a lake is parquet or delta, not {kind!r}")
     found = is_delta(lake)

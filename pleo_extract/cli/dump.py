@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pleo_extract.cli.companies import read_companies
-from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.span import Shard, Span
 from pleo_extract.cli.store import store_options
@@ -18,6 +17,7 @@ from pleo_extract.pace import RATE
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
+    from pathlib import Path
 
     from pleo_extract.client import AccountEntry
     from pleo_extract.extract import Receipt
@@ -70,13 +70,11 @@ Examples:
     metavar="SECONDS",
     help="Give up after so long [default: never]",
 )
-@click.option(
-    "--ca-file", type=click.Path(path_type=Path), metavar="FILE", help="Certificates to trust, a PEM file"
-)
+@click.option("--ca-file", type=FilePath(), metavar="FILE", help="Certificates to trust, a PEM file")
 @click.option("--proxy", metavar="URL", help="Go through this proxy")
 @click.option(
     "--accounts",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Many companies, a TOML file; see docs/scheduling.md",
 )
@@ -104,7 +102,7 @@ Examples:
 )
 @click.option(
     "--metrics",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Write a Prometheus text file at the end",
 )

@@ -1,4 +1,4 @@
-"""The folder of a lake, or its URL, as people type it."""
+"""The folder of a lake, or its URL, and other paths, as people type them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,30 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.errors import check_path
+
 if TYPE_CHECKING:
     import os
 
-__all__ = ["LakeFolder"]
+__all__ = ["FilePath", "LakeFolder"]
 
 
-class LakeFolder(click.Path):
+class FilePath(click.Path):
+    """A path in UTF-8: another can be neither written into a record nor shown, which is better said before a dump."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(path_type=Path, exists=exists, file_okay=file_okay, dir_okay=dir_okay)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The path, if it is text."""
+        check_path(value, "a path" if param is None else param.opts[0])
+        return super().convert(value, param, ctx)
+
+
+class LakeFolder(FilePath):
     """A path; an empty one would be the folder we happen to be in, and comes from a variable that is not set."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
 
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None

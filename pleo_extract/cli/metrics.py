@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from pleo_extract.errors import StorageError
+from pleo_extract.lake import disk
 from pleo_extract.paging import VERDICTS
 
 if TYPE_CHECKING:
@@ -28,18 +28,22 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float | None]], ...]] =
     (
         "lake_rows",
         "Jobs in the lake.",
-        lambda run: run.receipt["lake_rows"] if run.receipt["snapshot"] else None,
+        lambda run: run.receipt.get("lake_rows") if run.receipt.get("snapshot") else None,
     ),
-    ("last_run_rows", "Rows that the last run read.", lambda run: run.receipt["rows"]),
-    ("last_run_rejected_rows", "Rows that did not fit the contract.", lambda run: run.receipt["rejected"]),
-    ("last_run_requests", "Requests that the last run sent.", lambda run: run.receipt["requests"]),
-    ("last_run_retries", "Of these, sent again.", lambda run: run.receipt["retries"]),
+    ("last_run_rows", "Rows that the last run read.", lambda run: run.receipt.get("rows")),
+    (
+        "last_run_rejected_rows",
+        "Rows that did not fit the contract.",
+        lambda run: run.receipt.get("rejected"),
+    ),
+    ("last_run_requests", "Requests that the last run sent.", lambda run: run.receipt.get("requests")),
+    ("last_run_retries", "Of these, sent again.", lambda run: run.receipt.get("retries")),
     (
         "last_run_waited_seconds",
         "Seconds in which the last run waited: for the pace, for the server, or to ask again.",
-        lambda run: run.receipt["waited"],
+        lambda run: run.receipt.get("waited"),
     ),
-    ("last_run_seconds", "Seconds that the last run took.", lambda run: run.receipt["seconds"]),
+    ("last_run_seconds", "Seconds that the last run took.", lambda run: run.receipt.get("seconds")),
     (
         "data_as_of_timestamp_seconds",
         "As of when the rows are true; of several accounts, the earliest.",
@@ -73,15 +77,10 @@ def write_metrics(path: Path, lake: str | Path, run: LastRun) -> None:
         "# TYPE pleo_extract_last_run_verdict gauge",
     ]
     lines += [
-        f'pleo_extract_last_run_verdict{{lake="{_escape(str(lake))}",verdict="{verdict}"}} {int(run.receipt["verdict"] == verdict)}'
+        f'pleo_extract_last_run_verdict{{lake="{_escape(str(lake))}",verdict="{verdict}"}} {int(run.receipt.get("verdict") == verdict)}'
         for verdict in VERDICTS
     ]
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        beside.replace(path)
-    except OSError as exc:
-        raise StorageError(f"cannot write {path}: {exc.strerror}") from exc
+    disk.put_file(path, ("\n".join(lines) + "\n").encode())
 
 
 def _stamp(instant: Any) -> float | None:

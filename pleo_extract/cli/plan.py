@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pleo_extract.cli.companies import read_companies
-from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.store import store_options
 from pleo_extract.errors import PleoExtractError, amount, escape, worst_code
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pleo_extract.client import AccountEntry
     from pleo_extract.extract import DumpPlan
@@ -43,7 +43,7 @@ __all__ = ["plan"]
 )
 @click.option(
     "--accounts",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Many companies, a TOML file; see docs/scheduling.md",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.store import store_options
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Examples:
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     metavar="FILE",
     default=Path("report.html"),
     show_default=True,

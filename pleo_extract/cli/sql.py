@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
-from pleo_extract.cli.folder import LakeFolder
+from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.screen import fit_terminal
 from pleo_extract.cli.store import store_options
 from pleo_extract.errors import UsageError, escape
@@ -68,7 +68,7 @@ Examples:
 @click.option(
     "--output",
     "-o",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Write to a file instead of the screen",
 )
@@ -77,9 +77,7 @@ Examples:
     metavar="WHEN",
     help="An older snapshot: its number, or an instant such as 2026-11-01T08:00:00Z",
 )
-@click.option(
-    "--allow", multiple=True, type=click.Path(path_type=Path, exists=True), help="Let the query read here too"
-)
+@click.option("--allow", multiple=True, type=FilePath(exists=True), help="Let the query read here too")
 @click.option(
     "--raw-csv", is_flag=True, help="Leave texts that a spreadsheet would run, such as =1+1, as they are"
 )
@@ -149,11 +147,12 @@ def _kind_of(output: Path | None) -> str:
 
 
 def _write(relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *, raw_csv: bool) -> None:
+    from pleo_extract.lake import disk
     from pleo_extract.warehouse import table, write
 
     if kind == "table":
         text = table(relation, whole="all of it with --format csv")
-        click.echo(fit_terminal(text)) if output is None else output.write_text(text + "\n", encoding="utf-8")
+        click.echo(fit_terminal(text)) if output is None else disk.put_file(output, f"{text}\n".encode())
     elif output is None and kind == "parquet" and sys.stdout.isatty():
         raise UsageError("Parquet is not for the screen; give --output FILE, or send it on with >")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pleo_extract.lakes import StoreOptions
 
 __all__ = ["status"]
+
+SLACK: Final = 120.0
+"""Seconds by which the clocks of two machines may differ."""
 
 
 @click.command(
@@ -87,7 +90,9 @@ def _tell(found: LakeStatus, now: datetime) -> str:
 def _ago(then: datetime | None, now: datetime) -> str:
     if then is None:
         return "never"
-    seconds = max(0, (now - then).total_seconds())
+    seconds = (now - then).total_seconds()
+    if seconds < -SLACK:
+        return f"{then:%Y-%m-%d %H:%M} UTC (in the future: is the clock right?)"
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= 2 * size:
             return f"{then:%Y-%m-%d %H:%M} UTC ({seconds / size:.0f} {unit}s ago)"

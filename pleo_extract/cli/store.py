@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from pleo_extract.cli.folder import FilePath
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pleo_extract.lakes import StoreOptions
 
@@ -24,7 +25,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--storage-option`` and ``--workspace``; the command is given both as `store`."""
     where = click.option(
         "--workspace",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FilePath(file_okay=False),
         metavar="DIR",
         help="Where copies and staged pages of a Delta table are kept [default: the user's cache]",
     )

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.contract import canonical_uuid
-from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, escape
+from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path, escape
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def read_accounts(path: str | Path) -> list[AccountEntry]:
     Raises:
         ConfigurationError: the file cannot be read, or an entry cannot be used; the message names the entry.
     """
+    check_path(path, "the accounts file")
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

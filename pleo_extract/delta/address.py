@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
+from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +81,8 @@ def read_address(
         CredentialsError: none was named, and nothing may be asked for one.
     """
     text = str(lake)
+    for path, what in ((lake, "the lake's address"), (workspace or ".", "the workspace")):
+        check_path(path, what)
     if "://" not in text:
         if options:
             raise UsageError(f"{text} is a folder: storage options are for an object store")

@@ -251,9 +251,11 @@ class Layout:
             return ""
         refuse_newer(data, path)
         try:
-            return strict.decode(data, _Bound).server
+            server = strict.decode(data, _Bound).server
+            strict.check_name(server, "the server")
         except strict.Malformed:
             return ""
+        return server
 
     def require_room(self) -> None:
         """Refuse to make a lake where it can hardly be meant to be: among other files.

@@ -89,7 +89,7 @@ def _mend_pointer(layout: Layout) -> list[str]:
         if layout.snapshot() is not None or not layout.numbers():
             return []
     except LakeError:
-        if layout.current.exists() and not layout.current.is_symlink():
+        if not layout.current.is_symlink() and layout.current.exists():
             raise  # not ours to move away
     numbers = layout.numbers()[::-1]
     best = next((n for n in numbers if _is_whole(layout, n)), None)

@@ -19,14 +19,13 @@ colours, which a picture of a fixed size cannot, at a tenth of the bytes and wit
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from pleo_extract.errors import StorageError, UsageError
+from pleo_extract.errors import UsageError, check_path
 from pleo_extract.keywords import check_keywords
+from pleo_extract.lake import disk
 from pleo_extract.report.figures import ask_lake
 from pleo_extract.report.page import render
 from pleo_extract.report.window import read_bound
@@ -74,12 +73,14 @@ def write_report(  # noqa: PLR0913 - each is a choice of its own, and all have d
         ends before it begins. TryLater: nothing was published yet, or no job.
         StorageError: the file cannot be written.
     """
+    check_path(path, "the report's file")
     first, last = read_bound(since, "since"), read_bound(until, "until")
     if first and last and first >= last:
         raise UsageError(f"since {first:%Y-%m-%d} is not before until {last:%Y-%m-%d}")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last, store=store)
-    return _write_whole(Path(path), render(figures))
+    disk.put_file(Path(path), render(figures).encode())
+    return Path(path)
 
 
 def _read_uuid(text: str | None) -> str | None:
@@ -87,16 +88,3 @@ def _read_uuid(text: str | None) -> str | None:
         return None if text is None else str(UUID(text))
     except ValueError:
         raise UsageError(f"{text!r} is no company's UUID") from None
-
-
-def _write_whole(path: Path, text: str) -> Path:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(path)
-    except OSError as exc:
-        raise StorageError(f"the report cannot be written to {path}: {exc.strerror}") from exc
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-    return path
