@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pleo_extract.lake import LastRun, Manifest, Snapshot, Staging, Verification
+    from pleo_extract.lake import LastRun, Manifest, Repair, Snapshot, Staging, Verification
     from pleo_extract.lake.publish import Shield, Tell
 
 __all__ = [
@@ -74,6 +74,9 @@ class Lake(Protocol):
 
     def refuse_other(self, server: str) -> None:
         """Raise ConfigurationError where it holds jobs of another server, before anything of it is touched."""
+
+    def repair(self) -> Repair:
+        """Make it whole again from what is left of it; see `lake.repair_lake`."""
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """Hold it for a run; gives a function that raises LakeLocked when that is over."""
@@ -236,6 +239,10 @@ class ParquetLake:
     def refuse_other(self, server: str) -> None:
         """See `Lake`."""
         parquet.refuse_other_server(self.name, self.layout.server(), server)
+
+    def repair(self) -> Repair:
+        """See `Lake`."""
+        return parquet.repair_lake(self.name)
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """See `Lake`."""

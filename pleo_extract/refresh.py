@@ -470,8 +470,10 @@ def merge_rows(*frames: pl.DataFrame) -> pl.DataFrame:
 
 
 def has_rows(lake: pl.LazyFrame, rows: pl.DataFrame) -> bool:
-    """Whether the lake has all these rows as they are; `expires_in` aside, which may count down."""
+    """Whether the lake has all these rows as they are, and each once; `expires_in` aside, which may count down."""
     near = lake.filter(pl.col("id").is_in(rows["id"].implode())).collect()
+    if not near["id"].is_unique().all() and near.select(KEY).is_duplicated().any():
+        return False
     return rows.join(near, on=_SAID, how="anti", nulls_equal=True).is_empty()
 
 

@@ -15,7 +15,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pleo_extract import Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
-from pleo_extract.delta import table_lake
+from pleo_extract.delta import change
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.table import Table
 from pleo_extract.delta.translate import translated
@@ -410,7 +410,7 @@ def test_f41_others_take_rows_away(home: Home, what: str) -> None:
 def test_f42_newer_version(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that a newer version wrote is refused, with its number."""
     with monkeypatch.context() as patch:
-        for room in ("table_lake", "table"):
+        for room in ("change", "log"):
             patch.setattr(f"pleo_extract.delta.{room}.FORMAT", 99)
         home.dump()
     with pytest.raises(LakeError, match="lake format 99"):
@@ -451,7 +451,7 @@ def test_a_month_is_merged_in_pieces(home: Home, tmp_path: Path, monkeypatch: py
     home.path = tmp_path / "pieces"
     home.dump()
     assert {Path(uri).name.rpartition("-")[0] for uri in home.table().file_uris()} == files
-    monkeypatch.setattr(table_lake, "FILE_ROWS", 30)
+    monkeypatch.setattr(change, "FILE_ROWS", 30)
     home.path = tmp_path / "small"
     home.dump()
     home.world.advance(5 * DAY)

@@ -1006,3 +1006,26 @@ def test_few_rows_that_a_large_month_has_already_cost_no_sorting(
     put(tmp_path, rows(*range(10)))
     monkeypatch.setattr(merging, "_Run", None)
     assert put(tmp_path, rows(2, 5)).snapshot == 1
+
+
+@pytest.mark.parametrize("piece", [1, 25_000])
+def test_f73_a_month_that_holds_a_job_twice_is_changed(
+    tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month with more rows than jobs is written again with one of each, though what was read says nothing new."""
+    monkeypatch.setattr("pleo_extract.lake.merging.PIECE", piece)
+    place, layout = tmp_path / "lake", Layout(tmp_path / "lake")
+    put(place, rows(1, 2, 3))
+    manifest, file = layout.manifest(1), find_file(place, "2026-10", 1)
+    doubled = pl.concat([pl.read_parquet(file)] * 2).sort("created_at")
+    file.unlink()
+    doubled.write_parquet(file)
+    data = file.read_bytes()
+    entry = msgspec.structs.replace(
+        manifest.files[0], rows=6, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+    told = msgspec.structs.replace(manifest, rows=6, files=[entry])
+    layout.manifest_file(1).write_bytes(msgspec.json.encode(told))
+    assert put(place, rows(2)).rows == 3
+    assert verify_lake(place).ok
+    assert put(place, rows(1, 2, 3)).snapshot == 2, "nothing is new any more"

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.errors import LakeError, UsageError, amount, escape
+from pleo_extract.cli.store import store_options
+from pleo_extract.errors import LakeError, amount, escape
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pleo_extract.lakes import StoreOptions
 
 __all__ = ["repair"]
 
@@ -20,20 +23,16 @@ __all__ = ["repair"]
     epilog="\b\nExample:\n  pleo-extract repair data/export_jobs && pleo-extract dump data/export_jobs",
 )
 @click.argument("lake", type=LakeFolder())
-def repair(lake: str | Path) -> None:
+@store_options
+def repair(lake: str | Path, store: StoreOptions) -> None:
     """Make LAKE readable again after files of it were lost or damaged.
 
-    What is intact is kept; the next dump reads everything again and brings back the rest. Ends with 65 where
-    something is wrong still.
+    What is intact is kept; the next dump reads everything again and brings back the rest. A Delta table to which
+    another program has added rows twice keeps one row of each job. Ends with 65 where something is wrong still.
     """
-    from pleo_extract.lake import repair_lake
-    from pleo_extract.lakes import is_delta
+    from pleo_extract.lakes import open_lake
 
-    if is_delta(lake):
-        raise UsageError(
-            f"{lake} is a Delta table: delta-rs and Spark have their own RESTORE and FSCK REPAIR"
-        )
-    found = repair_lake(lake)
+    found = open_lake(lake, **store).repair()
     for line in found.done:
         click.echo(escape(line, 500))
     if found.problems:

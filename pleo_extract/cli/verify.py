@@ -29,14 +29,13 @@ def verify(lake: str | Path, store: StoreOptions) -> None:
 
     Ends with 65 where something is not as it was written.
     """
-    from pleo_extract.lakes import is_delta, verify_lake
+    from pleo_extract.lakes import verify_lake
 
     found = verify_lake(lake, **store)
     for problem in found.problems:
         click.echo(escape(problem, 500))
     if not found.ok:
-        mend = "see the documentation of stores" if is_delta(lake) else f"Run: pleo-extract repair {lake}"
-        raise LakeError(f"{lake}: {len(found.problems)} problem(s). {mend}")
+        raise LakeError(f"{lake}: {len(found.problems)} problem(s). Run: pleo-extract repair {lake}")
     click.echo(
         f"{lake}: snapshot {found.snapshot}, {amount(found.files, 'file')}, {amount(found.rows, 'job')}, all as written"
     )

@@ -2,13 +2,16 @@
 
 The table is partitioned by `created_month` and holds what a Parquet lake's snapshot holds; a version of the table is a
 snapshot. A run merges month by month, puts the new files beside the old ones, and commits them together with its
-receipt and the state of its accounts: Delta's log is the pointer and the manifest. Runs that race are told apart by
-Delta's own commit protocol; who loses reads what the winner wrote and merges again.
+receipt and the state of its accounts: Delta's log is the pointer and the manifest. A commit goes on top of the version
+that was merged. If anyone has committed in between, a compaction included, the run reads that and merges again.
 
     address      a URL or folder, and how it is reached: options, credentials, where copies go
     translate    delta-rs's errors as ours, without what they may give away
+    log          what the commits say: whether they changed rows, and the state that runs write into theirs
     table        one version of the table: its files, its state, and its object store
     copies       data files on this machine
+    change       what a merge makes of a version: files to add and to remove
+    repair       a table that holds jobs twice, or has lost files, made whole again
     table_lake   DeltaLake: the verbs of `lakes.Lake`
 """
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from pleo_extract.errors import LakeError, StorageError
-from pleo_extract.lake import disk
+from pleo_extract.lake import disk, has_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pleo_extract.delta.table import Table
     from pleo_extract.lake import FileEntry
 
-__all__ = ["keep_copy", "path_of", "place_files", "remove_stale"]
+__all__ = ["check_file", "check_sum", "keep_copy", "path_of", "place_files", "remove_stale"]
 
 THREADS: Final = 8
 """Files that are copied at once."""
@@ -72,6 +72,19 @@ def check_sum(entry: FileEntry, data: bytes, where: str) -> None:
     """
     if entry.sha256 and hashlib.sha256(data).hexdigest() != entry.sha256:
         raise LakeError(f"{entry.path} of {where} changed since it was written (sha256 differs)")
+
+
+def check_file(table: Table, entry: FileEntry) -> list[str]:
+    """One line if this file is not as it was written; asked of the store, not of a copy."""
+    try:
+        data = table.read(entry.path, entry.bytes)
+        check_sum(entry, data, table.address.uri)
+    except LakeError as exc:
+        return [str(exc)]
+    if not has_columns(data):
+        return [f"{entry.path}: columns or types are not those of this version"]
+    keep_copy(table, entry, data)
+    return []
 
 
 def remove_stale(table: Table, wanted: Iterable[FileEntry]) -> None:

@@ -2,79 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import polars as pl
 from deltalake import DeltaTable, Schema
 from deltalake._internal import DeltaFileSystemHandler
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.delta.log import APP, read_commit
 from pleo_extract.delta.translate import translated
-from pleo_extract.errors import LakeError, UsageError, escape
-from pleo_extract.lake import DATA_FILE, FORMAT, FileEntry, Manifest, disk, strict
-from pleo_extract.refresh import Account, forget_walks
+from pleo_extract.errors import ConfigurationError, LakeConflict, LakeError, UsageError, escape
+from pleo_extract.lake import DATA_FILE, FORMAT, FileEntry, Manifest, disk
+from pleo_extract.refresh import forget_walks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pleo_extract.delta.address import Address
+    from pleo_extract.delta.log import Commit, State
 
-__all__ = ["MONTH", "State", "Table", "create_table", "sum_in"]
+__all__ = ["MONTH", "Table", "create_table", "sum_in", "sum_names"]
 
 MONTH: Final = "created_month"
-APP: Final = "pleo_extract"
-"""Our name in commits, and in Delta's transaction identifiers: two commits under it never pass each other."""
+CONSTRAINT: Final = "delta.constraints."
+"""How the names of properties begin that hold a condition on every row."""
+INVARIANT: Final = "delta.invariants"
+"""The same, kept with a column."""
 SERVER: Final = "pleo_extract.server"
 """The table property that binds the table to a server."""
-HARMLESS: Final = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "CREATE TABLE"})
-"""What others may do to the table and leave every row in it."""
 FAR: Final = 1_000
 """Commits of others that are looked through for our last."""
 COLUMNS: Final = {**POLARS_SCHEMA, MONTH: pl.String()}
+_OVERTAKEN: Final = re.compile(r"Failed to commit transaction: \d+|Tried committing existing table version")
+"""What delta-rs says of a version that is there already."""
 _SUM: Final = re.compile(r".*/part-([0-9a-f]{64})-[0-9a-f]{8}\.parquet")
-
-
-class State(msgspec.Struct, kw_only=True):
-    """What a run writes into its commit, beside the data.
-
-    `run` is the committing run's, and no other's: by it a run knows its commit again. `vacuumed_at`: when files that no
-    version needs were last removed.
-    """
-
-    format: int
-    run: str
-    server: str
-    library: str
-    vacuumed_at: datetime
-    receipt: dict[str, Any] = {}
-    accounts: dict[str, Account] = {}
-
-
-class _CommitInfo(msgspec.Struct):
-    operation: str = ""
-    timestamp: int = 0
-    pleo_extract: str | None = None
-
-
-class _Line(msgspec.Struct):
-    commitInfo: _CommitInfo | None = None  # noqa: N815 - Delta's name
-
-
-class _Version(msgspec.Struct):
-    format: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Our last commit at or before a version, and whether others may have changed rows since."""
+    """Our last commit at or before a version: its state, its instant, and whether others have changed rows since.
+
+    `made_at` is the instant of the version itself.
+    """
 
     state: State | None
+    told_at: datetime | None
     untouched: bool
     made_at: datetime
 
@@ -85,16 +65,20 @@ def create_table(address: Address, server: str) -> None:
     if address.local is not None:
         disk.make_folder(address.local)
     with translated(address, "make"):
-        DeltaTable.create(
-            address.uri,
-            schema,
-            mode="ignore",
-            partition_by=[MONTH],
-            name="export_jobs",
-            configuration={SERVER: server},
-            storage_options=address.options,
-            raise_if_key_not_exists=False,
-        )
+        try:
+            DeltaTable.create(
+                address.uri,
+                schema,
+                mode="ignore",
+                partition_by=[MONTH],
+                name="export_jobs",
+                configuration={SERVER: server},
+                storage_options=address.options,
+                raise_if_key_not_exists=False,
+            )
+        except CommitFailedError:
+            if not DeltaTable.is_deltatable(address.uri, address.options):
+                raise  # else another was faster
     if address.local is not None:
         _sync_log(address, 0)
 
@@ -103,7 +87,9 @@ class Table:
     """One version of a Delta table, loaded once.
 
     Attributes:
-        version: its number. manifest: what it is, its files among it. state: what our last commit said, None for none.
+        version: its number. manifest: what it is, its files among it.
+        state: what our last commit said, None for none. told_at: when it said so.
+        suspects: months in which a job may stand twice.
     """
 
     def __init__(self, address: Address, as_of: datetime | int | None = None) -> None:
@@ -116,7 +102,7 @@ class Table:
         self.version = self._table.version()
         self._check()
         found = self._find_state()
-        self.state = found.state
+        self.state, self.told_at = found.state, found.told_at
         files = self._files()
         self._sized = self._open_sized(files)
         accounts = found.state.accounts if found.state else {}
@@ -131,6 +117,7 @@ class Table:
             receipt=found.state.receipt if found.state else {},
             accounts=accounts if found.untouched else forget_walks(accounts),
         )
+        self.suspects = self._find_suspects(found)
 
     def read(self, path: str, size: int) -> bytes:
         """All bytes of a file.
@@ -163,11 +150,35 @@ class Table:
             with translated(self.address, f"remove {path} from"):
                 self._handler.delete_file(path)
 
-    def commit(self, new: Sequence[FileEntry], old: Sequence[FileEntry], state: State) -> None:
-        """Commit files that were added and removed since this version, and the state with them.
+    def find_missing(self, entries: Sequence[FileEntry]) -> list[str]:
+        """The paths of those files that are not in the store as long as they were written."""
+        with translated(self.address, "look up new files of"):
+            found = self._handler.get_file_info([entry.path for entry in entries]) if entries else []
+        return [e.path for e, info in zip(entries, found, strict=True) if info.size != e.bytes]
+
+    def require_writable(self) -> None:
+        """Refuse a table with conditions on its rows: whoever commits files must keep them, and delta-rs does not look.
 
         Raises:
-            Conflict: another run has committed since, or files that are to be removed are gone.
+            ConfigurationError: it has some.
+        """
+        names = [name for name in self._table.metadata().configuration if name.startswith(CONSTRAINT)]
+        names += [each.name for each in self._table.schema().fields if INVARIANT in each.metadata]
+        if names:
+            raise ConfigurationError(
+                f"the Delta table {self.address.uri} has a constraint, {escape(names[0])}, which this library cannot "
+                "check; drop it to let this library write to the table"
+            )
+
+    def commit(self, new: Sequence[FileEntry], old: Sequence[FileEntry], state: State) -> None:
+        """Commit files that were added and removed on top of this very version, and the state with them.
+
+        delta-rs repeats a commit on top of others' by default, and compares no files when it is written as an append,
+        which is the only form that takes both kinds of actions: a compaction meanwhile would double its rows. So it
+        makes one attempt, and any commit in between is a conflict.
+
+        Raises:
+            LakeConflict: another has committed since. ConfigurationError, LakeError: the table does not take it.
         """
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
@@ -181,28 +192,41 @@ class Table:
         ]
         properties = CommitProperties(
             custom_metadata={APP: msgspec.json.encode(state).decode()},
+            max_commit_retries=0,
             app_transactions=[Transaction(APP, self.version + 1)],
         )
         with translated(self.address, "commit to"):
-            self._table.create_write_transaction(
-                actions, "append", self._table.schema(), [MONTH], commit_properties=properties
-            )
+            try:
+                self._table.create_write_transaction(
+                    actions, "append", self._table.schema(), [MONTH], commit_properties=properties
+                )
+            except CommitFailedError as exc:
+                if _OVERTAKEN.match(str(exc)) or self._is_overtaken():
+                    raise LakeConflict(f"another writer has committed to {self.address.uri} first") from None
+                raise
         if self.address.local is not None:
             _sync_log(self.address, self.version + 1)
 
-    def find_commit(self, run: str, after: int) -> int | None:
-        """The version that this run committed, above `after`."""
-        for version in range(self.version, after, -1):
-            info = self._read_commit(version)
-            state = _decode_state(info, self.address) if info else None
-            if state is not None and state.run == run:
+    def find_commit(self, run: str) -> int | None:
+        """The version that this run committed, above this one; asked of the log alone."""
+        version = self.version + 1
+        while (commit := self._read_commit(version)) is not None:
+            if commit.state is not None and commit.state.run == run:
                 return version
+            version += 1
         return None
+
+    def commits_since(self, version: int) -> list[Commit | None]:
+        """The commits above `version`, up to this one; None for one that is no longer kept."""
+        return [self._read_commit(each) for each in range(version + 1, self.version + 1)]
 
     def vacuum(self, hours: int) -> list[str]:
         """Remove files that no version of the last `hours` needs, those of runs that were killed among them."""
         with translated(self.address, "clear up"):
             return list(self._table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True))
+
+    def _is_overtaken(self) -> bool:
+        return DeltaTable(self.address.uri, storage_options=self.address.options).version() > self.version
 
     def _go_to(self, as_of: datetime | int) -> None:
         if isinstance(as_of, datetime):
@@ -224,10 +248,10 @@ class Table:
     def _find_version(self, as_of: datetime) -> int:
         """The last version that was committed at this instant or before, by the commits' own time."""
         for version in range(self._table.version(), -1, -1):
-            info = self._read_commit(version)
-            if info is None:
+            commit = self._read_commit(version)
+            if commit is None:
                 break
-            if _instant(info) <= as_of:
+            if commit.made_at <= as_of:
                 return version
         raise UsageError(
             f"no version of {self.address.uri} is as old as {as_of}; older ones are no longer kept"
@@ -239,6 +263,11 @@ class Table:
         if features:
             raise LakeError(
                 f"the Delta table {self.address.uri} uses {', '.join(sorted(features))}, which this library does not read"
+            )
+        mode = self._table.metadata().configuration.get("delta.columnMapping.mode") or "none"
+        if mode != "none":
+            raise LakeError(
+                f"the Delta table {self.address.uri} maps its columns by {escape(mode)}, which this library does not read"
             )
         fields = {each.name: str(each.type) for each in self._table.schema().fields}
         wanted = Schema.from_arrow(pl.DataFrame(schema=COLUMNS).to_arrow().schema)
@@ -269,18 +298,30 @@ class Table:
     def _find_state(self) -> _Found:
         untouched, made_at = True, None
         for version in range(self.version, max(-1, self.version - FAR), -1):
-            info = self._read_commit(version)
-            if info is None:
+            commit = self._read_commit(version)
+            if commit is None:
                 break
-            made_at = made_at or _instant(info)
-            state = _decode_state(info, self.address)
-            if state is not None:
-                return _Found(state, untouched, made_at)
-            untouched = untouched and info.operation in HARMLESS
-        return _Found(None, untouched=False, made_at=made_at or datetime.now(UTC))
+            made_at = made_at or commit.made_at
+            if commit.state is not None:
+                return _Found(commit.state, commit.made_at, untouched, made_at)
+            untouched = untouched and not commit.changes_rows
+        return _Found(None, None, untouched=False, made_at=made_at or datetime.now(UTC))
 
-    def _read_commit(self, version: int) -> _CommitInfo | None:
-        """What a commit says of itself; None where it is no longer kept."""
+    def _find_suspects(self, found: _Found) -> frozenset[str]:
+        """Months in which a job may stand twice: those of other programs' files that nobody has looked through yet."""
+        months: dict[str, list[FileEntry]] = {}
+        for entry in self.manifest.files:
+            months.setdefault(entry.month, []).append(entry)
+        proven = found.state.proven if found.state else {}
+        return frozenset(
+            month
+            for month, files in months.items()
+            if (not found.untouched or not all(entry.sha256 for entry in files))
+            and proven.get(month) != sum_names(files)
+        )
+
+    def _read_commit(self, version: int) -> Commit | None:
+        """What a commit says; None where it is no longer kept."""
         path = f"_delta_log/{version:020d}.json"
         try:
             with translated(self.address, f"read {path} of"):
@@ -288,13 +329,7 @@ class Table:
                 data = bytes(file.read(file.size()))
         except LakeError:
             return None
-        for line in data.splitlines():
-            if line.startswith(b'{"commitInfo"'):
-                try:
-                    return strict.decode(line, _Line).commitInfo
-                except strict.Malformed:
-                    return _CommitInfo()
-        return _CommitInfo()
+        return read_commit(data, self.address.uri)
 
 
 def sum_in(path: str) -> str:
@@ -303,27 +338,10 @@ def sum_in(path: str) -> str:
     return found[1] if found else ""
 
 
-def _decode_state(info: _CommitInfo, address: Address) -> State | None:
-    if info.pleo_extract is None:
-        return None
-    try:
-        version = strict.decode(info.pleo_extract, _Version).format
-        if version > FORMAT:
-            raise LakeError(
-                f"{address.uri} has lake format {version}; this version of pleo-extract knows {FORMAT}. "
-                "Upgrade pleo-extract"
-            )
-        state = strict.decode(info.pleo_extract, State)
-        strict.check_accounts(state.accounts)
-        strict.check_receipt(state.receipt)
-        vacuumed_at = strict.read_instant(state.vacuumed_at, "vacuumed_at")
-    except strict.Malformed:
-        return None
-    return msgspec.structs.replace(state, vacuumed_at=vacuumed_at)
-
-
-def _instant(info: _CommitInfo) -> datetime:
-    return datetime.fromtimestamp(info.timestamp / 1000, UTC)
+def sum_names(files: Sequence[FileEntry]) -> str:
+    """A name for this very set of files."""
+    names = "\n".join(sorted(entry.path for entry in files))
+    return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 def _month(entry: FileEntry) -> dict[str, str | None]:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import secrets
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import polars as pl
 
 from pleo_extract.delta.address import read_address
-from pleo_extract.delta.copies import check_sum, keep_copy, path_of, place_files, remove_stale
-from pleo_extract.delta.table import State, Table, create_table
+from pleo_extract.delta.change import VACUUM_EVERY, Change, make_state
+from pleo_extract.delta.copies import check_file, path_of, place_files, remove_stale
+from pleo_extract.delta.repair import repair_table
+from pleo_extract.delta.table import Table, create_table
 from pleo_extract.errors import LakeConflict, LakeError, LakeLocked, NoLake, PleoExtractError, TryLater
 from pleo_extract.lake import (
-    FORMAT,
     FileEntry,
     LastRun,
     Layout,
     Manifest,
     Opened,
+    Repair,
     Verification,
     check_rows,
     disk,
-    has_columns,
     hold_lock,
     read_last_run,
     refuse_other_server,
@@ -36,14 +33,17 @@ from pleo_extract.lake import (
     strict,
     sweep,
 )
-from pleo_extract.lake.merging import Merge
 from pleo_extract.refresh import Account
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    import polars as pl
+
+    from pleo_extract.delta.log import State
     from pleo_extract.lake import Staging
     from pleo_extract.lake.publish import Shield, Tell
 
@@ -51,11 +51,8 @@ __all__ = ["DeltaLake"]
 
 TRIES: Final = 5
 """How often a run that was not the first merges again."""
-FILE_ROWS: Final = 100_000
-"""Rows of a file at most: some megabytes. A month that grows at its end keeps the files before."""
-ROW_GROUP: Final = 50_000
-"""Rows that a reader holds at once, at least."""
-VACUUM_EVERY: Final = timedelta(days=1)
+TELL_EVERY: Final = timedelta(hours=1)
+"""How often runs that find nothing new commit their state alone, so that other machines know it too."""
 LEAST_KEEP: Final = timedelta(hours=1)
 """Files younger than this may be another run's that has not committed yet."""
 
@@ -68,15 +65,6 @@ class _Overlay(msgspec.Struct):
     version: int
     receipt: dict[str, Any]
     accounts: dict[str, Account]
-
-
-@dataclass(slots=True)
-class _Change:
-    """What a merge makes of a version: files to add and to remove, and the months they are of."""
-
-    new: list[FileEntry] = field(default_factory=list)
-    old: list[FileEntry] = field(default_factory=list)
-    months: list[str] = field(default_factory=list)
 
 
 class DeltaLake:
@@ -129,7 +117,7 @@ class DeltaLake:
             return Verification(0, 0, 0, ())
         problems: list[str] = []
         for entry in table.manifest.files:
-            problems += self._check_file(table, entry)
+            problems += check_file(table, entry)
         if not problems and table.manifest.files:
             paths = [path_of(table, entry) for entry in table.manifest.files]
             problems = check_rows(paths, table.manifest.rows)
@@ -146,6 +134,13 @@ class DeltaLake:
         if is_there:
             refuse_other_server(self.name, self._table().manifest.server, server)
 
+    def repair(self) -> Repair:
+        """See `Lake`."""
+        if self._read() is None:
+            return Repair(0, (), ())
+        with self.hold():
+            return repair_table(self._address, self.layout.staging, self._overlaid)
+
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """See `Lake`. Another run for the same accounts on this machine is kept out; others are no harm."""
         disk.make_folder(self.layout.root, private=True)
@@ -157,6 +152,7 @@ class DeltaLake:
         if not self.exists():
             return None
         table = self._table()
+        table.require_writable()
         place_files(table, table.manifest.files)
         return self._overlaid(table)
 
@@ -181,46 +177,41 @@ class DeltaLake:
         still_held: Callable[[], None],
         shield: Shield,
     ) -> tuple[Manifest, list[str]]:
-        """See `Lake`. Who loses a race merges what is staged into what the winner has made, five times at most."""
-        run = secrets.token_hex(16)
-        last: BaseException | None = None
+        """See `Lake`. Who was not first reads what others have committed and merges again, five times at most."""
+        run, last = secrets.token_hex(16), None
+        change: Change | None = None
+        lost: dict[str, FileEntry] = {}
         for _ in range(TRIES):
             still_held()
             if base is None:
-                create_table(self._address, server)
-                self._base = Table(self._address)
-                self._refuse_other(self._base, server)
-                place_files(self._base, self._base.manifest.files)  # another run's, if it was first
-                base = self._base.manifest if self._base.version else None
+                base = self._begin_table(server)
             table = self._table()
-            change = _Change()
             try:
-                self._merge(table, stagings, change)
+                if change is None:
+                    change = Change()
+                    change.merge(table, self.layout.staging, stagings, lost=lost.values())
                 planned = self._plan(table, base, change)
                 with shield():
-                    receipt, accounts = tell(planned, base, change.months)
-                    if planned.snapshot == table.version:
-                        self._note(planned, receipt, accounts)
+                    told = tell(planned, base, change.months)
+                    if planned.snapshot == table.version and _was_told_lately(table):
+                        self._note(planned, *told)
                     else:
-                        state = self._state(run, server, planned, receipt, accounts)
+                        state = make_state(table, run, change, planned, told)
                         planned.snapshot = self._commit(table, change, state)
                     self._published = planned.snapshot
                     for staging in stagings:
                         staging.clear()
             except LakeConflict as exc:
                 last = exc.__cause__
-                if not self._unsure:
-                    self._discard(table, change)
-                _log.info("%s; merging again", exc)
-                self._base = Table(self._address)
-                place_files(self._base, self._base.manifest.files)
-                base = self._overlaid(self._base)
+                _log.info("%s; reading what others have committed", exc)
+                base, change = self._catch_up(table, change, lost)
                 continue
             except BaseException:
-                if self._published < 0 and not self._unsure:
+                if self._published < 0:
                     self._discard(table, change)
                 raise
             return planned, change.months
+        self._discard(table, change)
         if isinstance(last, TryLater):
             raise last
         raise LakeLocked(
@@ -287,129 +278,96 @@ class DeltaLake:
         disk.make_folder(self.layout.meta, private=True)
         disk.replace_file(self.layout.meta / "state.json", msgspec.json.encode(overlay))
 
-    def _merge(self, table: Table, stagings: Sequence[Staging], change: _Change) -> None:
-        """Merge what is staged, a month at a time, and write the files that come of it."""
+    def _begin_table(self, server: str) -> Manifest | None:
+        """Make the table where there is none; returns what another run has committed to it meanwhile."""
+        create_table(self._address, server)
+        table = self._base = Table(self._address)
+        self._refuse_other(table, server)
+        table.require_writable()
+        place_files(table, table.manifest.files)  # another run's, if it was first
+        return table.manifest if table.version else None
 
-        def read(entry: FileEntry) -> bytes:
-            data = disk.read_file(path_of(table, entry))
-            check_sum(entry, data, table.address.uri)
-            return data
+    def _catch_up(
+        self, table: Table, change: Change | None, lost: dict[str, FileEntry]
+    ) -> tuple[Manifest, Change | None]:
+        """Read the version that others have made of the one that was merged.
 
-        merge = Merge(self.layout.staging, stagings, table.manifest.files, read)
-        for month in filter(merge.is_changed, merge.months):
-            change.months.append(month)
-            old = merge.old.get(month, [])
-            kept = {entry.sha256: entry for entry in old if entry.sha256}
-            for part in _slice(merge.pieces(month)):
-                entry, data = _spell(month, part)
-                if kept.pop(entry.sha256, None) is None:  # else it is there as it is
-                    table.write(entry.path, data)
-                    change.new.append(entry)
-                    keep_copy(table, entry, data)
-            change.old += [entry for entry in old if not entry.sha256 or entry.sha256 in kept]
+        A dump mirrors the server's list: what others have taken from the table since it was read belongs there still,
+        and is added to `lost`.
 
-    def _plan(self, table: Table, base: Manifest | None, change: _Change) -> Manifest:
-        gone = {entry.path for entry in change.old}
-        files = [entry for entry in table.manifest.files if entry.path not in gone] + change.new
+        Returns:
+            The state to go on from, and the change; None where it must be merged again.
+        """
+        try:
+            newer = Table(self._address)
+            newer.require_writable()
+            place_files(newer, newer.manifest.files)
+            commits = newer.commits_since(table.version)
+        except BaseException:
+            self._discard(table, change)
+            raise
+        self._base = newer
+        changed = [each for each in commits if each is None or each.changes_rows]
+        if any(each is None or each.state is None for each in changed):
+            held = {entry.path for entry in newer.manifest.files}
+            lost |= {entry.path: entry for entry in table.manifest.files if entry.path not in held}
+        if change is None or changed or not change.stands_on(newer):
+            self._discard(table, change)
+            change = None
+        return self._overlaid(newer), change
+
+    def _plan(self, table: Table, base: Manifest | None, change: Change) -> Manifest:
+        files = change.apply(table.manifest.files)
         is_news = bool(change.months) or base is None or table.state is None
         return msgspec.structs.replace(
             base if base is not None else table.manifest,
             snapshot=table.version + 1 if is_news else table.version,
             made_at=datetime.now(UTC) if is_news else table.manifest.made_at,
             rows=sum(entry.rows for entry in files),
-            files=sorted(files, key=lambda entry: entry.path),
+            files=files,
             library=__version__,
         )
 
-    def _state(
-        self,
-        run: str,
-        server: str,
-        planned: Manifest,
-        receipt: dict[str, Any],
-        accounts: dict[str, Account],
-    ) -> State:
-        now, before = datetime.now(UTC), self._table().state
-        last = before.vacuumed_at if before else now
-        return State(
-            format=FORMAT,
-            run=run,
-            server=server,
-            library=__version__,
-            vacuumed_at=now if now - last >= VACUUM_EVERY else last,
-            receipt=receipt,
-            accounts={**planned.accounts, **accounts},
-        )
-
-    def _commit(self, table: Table, change: _Change, state: State) -> int:
+    def _commit(self, table: Table, change: Change, state: State) -> int:
         """Commit; returns the version. Where the answer was lost, the log is asked whether the commit is in it.
 
         Raises:
-            LakeConflict: another run was first. TryLater: whether it is committed cannot be known.
+            LakeConflict: another has committed first, or has removed the new files. TryLater: whether it is committed
+            cannot be known. ConfigurationError, LakeError: the table does not take it.
         """
+        if missing := table.find_missing(change.new):  # another's full vacuum takes what no version names
+            change.spoiled = True
+            raise LakeConflict(f"{missing[0]} of {self.name} was removed before it was committed")
         self._unsure, before = True, self._unsure
         try:
             table.commit(change.new, change.old, state)
         except (LakeConflict, TryLater) as exc:
-            found = self._find(state.run, table.version, exc)
+            found = self._find(table, state.run, exc)
             if found is None:
                 self._unsure = before or isinstance(exc, TryLater)
-                raise LakeConflict(f"the commit to {self.name} did not get through") from exc
+                raise LakeConflict(f"the commit to {self.name} did not get through: {exc}") from exc
             return found
-        try:
-            found = Table(self._address).find_commit(state.run, table.version)
-        except PleoExtractError as exc:
-            _log.warning("committed; the version is not certain: %s", exc)
-            found = None
-        return found if found is not None else table.version + 1
+        except PleoExtractError:
+            self._unsure = before  # refused
+            raise
+        return table.version + 1
 
-    def _find(self, run: str, after: int, failure: PleoExtractError) -> int | None:
+    def _find(self, table: Table, run: str, failure: PleoExtractError) -> int | None:
         try:
-            return Table(self._address).find_commit(run, after)
+            return table.find_commit(run)
         except PleoExtractError as exc:
             raise TryLater(
                 f"{failure}; whether the data is committed cannot be told, since {exc}. Run again: nothing is lost, "
                 "and what is there already is not added twice"
             ) from exc
 
-    def _discard(self, table: Table, change: _Change) -> None:
-        """Remove files that were written and not committed; what cannot be removed goes with the next vacuum."""
-        with suppress(PleoExtractError):
-            table.remove([entry.path for entry in change.new])
-
-    def _check_file(self, table: Table, entry: FileEntry) -> list[str]:
-        """One line if this file is not as it was written; asked of the store, not of a copy."""
-        try:
-            data = table.read(entry.path, entry.bytes)
-            check_sum(entry, data, self.name)
-        except LakeError as exc:
-            return [str(exc)]
-        if not has_columns(data):
-            return [f"{entry.path}: columns or types are not those of this version"]
-        keep_copy(table, entry, data)
-        return []
+    def _discard(self, table: Table, change: Change | None) -> None:
+        """Remove files that were written in vain, unless a commit that names them may get through yet."""
+        if change is not None and not self._unsure:
+            change.discard(table)
 
 
-def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows, a file's at a time, however many there are in a piece."""
-    held: list[pl.DataFrame] = []
-    rows = 0
-    for piece in pieces:
-        held.append(piece)
-        rows += piece.height
-        if rows >= FILE_ROWS:
-            *full, rest = pl.concat(held, rechunk=False).iter_slices(FILE_ROWS)
-            yield from full
-            held, rows = [rest], rest.height
-    if rows:
-        yield pl.concat(held, rechunk=False)
-
-
-def _spell(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
-    """A file of these rows, named after its sum and by chance: a name is never used again."""
-    buffer = io.BytesIO()
-    rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
-    data = buffer.getvalue()
-    sha256 = hashlib.sha256(data).hexdigest()
-    path = f"created_month={month}/part-{sha256}-{secrets.token_hex(4)}.parquet"
-    return FileEntry(path=path, rows=rows.height, bytes=len(data), sha256=sha256), data
+def _was_told_lately(table: Table) -> bool:
+    """Whether a run has told other machines less than an hour ago as of when the rows are true."""
+    told = table.told_at
+    return told is not None and timedelta(0) <= datetime.now(UTC) - told < TELL_EVERY

@@ -17,7 +17,6 @@ from deltalake.exceptions import (
 from pleo_extract.errors import (
     ConfigurationError,
     CredentialsError,
-    LakeConflict,
     LakeError,
     NoLake,
     PleoExtractError,
@@ -42,6 +41,9 @@ _REFUSED: Final = re.compile(
     r"|latest/api/token|/metadata/identity|computeMetadata|127\.0\.0\.1:9/|^Operation not supported"
 )
 _NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|InvalidBucketName|bucket does not exist")
+_OF_STORE: Final = re.compile(r"Generic|://|[Ss]torage error|[Oo]bject ?[Ss]tore|error sending")
+_PROPERTY: Final = re.compile(r"append-only|[Ff]eature|[Pp]rotocol")
+"""Refusals that a property of the table has caused."""
 _SETTING: Final = re.compile(
     r"[Bb]uilder error|invalid (?:URL|value)|Missing region|Configuration key|Unable to (?:parse|convert)"
 )
@@ -52,16 +54,16 @@ def translated(address: Address, verb: str) -> Iterator[None]:
     """While the store is spoken to; `verb` says what is being done, for the message.
 
     Raises:
-        LakeConflict: another writer was first. LakeError: there is no table, or one that is not ours to read.
+        LakeError: there is no table, or one that is not ours to read. ConfigurationError: it does not take a commit.
         TryLater: the store did not answer properly. CredentialsError, ConfigurationError: it refused.
-        StorageError: the disk did.
+        StorageError: the disk refused.
     """
     try:
         yield
     except PleoExtractError:
         raise
-    except CommitFailedError:
-        raise LakeConflict(f"another writer has committed to {address.uri} first") from None
+    except CommitFailedError as exc:
+        raise _refusal(address, verb, str(exc)) from None
     except TableNotFoundError:
         raise NoLake(
             f"there is no lake at {address.uri}; make one with: pleo-extract dump {address.uri}"
@@ -72,6 +74,14 @@ def translated(address: Address, verb: str) -> Iterator[None]:
         if address.local is not None:
             raise _on_disk(address, verb, exc) from exc
         raise _in_store(address, verb, str(exc)) from None  # it may hold what must not be shown
+
+
+def _refusal(address: Address, verb: str, said: str) -> PleoExtractError:
+    """A commit that the table does not take, in delta-rs's words. That another was first is looked at by who commits."""
+    if address.local is None and _OF_STORE.search(said):
+        return _in_store(address, verb, said)
+    kind = ConfigurationError if _PROPERTY.search(said) else LakeError
+    return kind(f"the Delta table {address.uri} does not take this commit: {_first_line(said)}")
 
 
 def _on_disk(address: Address, verb: str, exc: Exception) -> PleoExtractError:
@@ -100,5 +110,5 @@ def _in_store(address: Address, verb: str, said: str) -> PleoExtractError:
     )
 
 
-def _first_line(exc: Exception) -> str:
+def _first_line(exc: Exception | str) -> str:
     return escape(str(exc).partition("\n")[0], 200)

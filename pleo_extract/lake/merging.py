@@ -73,6 +73,7 @@ class Merge:
         self._scratch = scratch
         self._read = read
         self._anew = anew
+        self._lost: dict[str, list[FileEntry]] = {}
         self.old: dict[str, list[FileEntry]] = {}
         for entry in files:
             self.old.setdefault(entry.month, []).append(entry)
@@ -84,14 +85,26 @@ class Merge:
         self.months = sorted(self.old.keys() | self._fresh.keys())
         self._kept: tuple[str, pl.DataFrame] | None = None
 
-    def is_changed(self, month: str) -> bool:
-        """Whether the month is not as it was.
+    def add_lost(self, files: Iterable[FileEntry]) -> None:
+        """Add files that are no longer in the lake although their rows belong there; `read` must still find them."""
+        for entry in files:
+            self._lost.setdefault(entry.month, []).append(entry)
+        self.months = sorted({*self.months, *self._lost})
+
+    def is_changed(self, month: str, *, search: bool = False) -> bool:
+        """Whether the month is not as it was: rows are new or changed, or its files hold a job more than once.
+
+        Args:
+            month: one of `months`.
+            search: whether its files are searched for jobs that they hold twice, where nothing is staged that shows them.
 
         Raises:
             LakeError: a file of it is not as it was written.
         """
         self._kept = None
-        if month not in self.old or self._anew:
+        if month not in self.old or month in self._lost or self._anew:
+            return True
+        if search and self._has_repeats(month):
             return True
         is_left = month in self._leaving
         if month not in self._fresh and not is_left:
@@ -103,14 +116,19 @@ class Merge:
             and has_rows(pl.concat(files), pl.concat(self._staged(month)))
         ):
             return False
-        if not self._is_small(month):
-            return any(not same_rows(old, new) for old, new in self._merge(month))
-        old = self._collect(month, files)
-        new = self._join(month, old, self._staged(month))
-        if same_rows(old, new):
-            return False
-        self._kept = (month, new)
-        return True
+        if self._is_small(month):
+            old = self._collect(month, files)
+            self._kept = month, self._join(month, old, self._staged(month))
+            pairs = iter([(old, self._kept[1])])
+        else:
+            pairs = self._merge(month)
+        rows = 0
+        for old, new in pairs:
+            if not same_rows(old, new):
+                return True
+            rows += old.height
+        self._kept = None
+        return rows != self._count_old(month)
 
     def pieces(self, month: str) -> Iterator[pl.DataFrame]:
         """The month's rows as they are to be, in order, piece by piece."""
@@ -120,8 +138,24 @@ class Merge:
         else:
             yield from (new for _, new in self._merge(month))
 
+    def _has_repeats(self, month: str) -> bool:
+        """Whether the month's files hold more rows than jobs."""
+        jobs = [
+            file.select(pl.struct(KEY).hash()).collect(engine="streaming").to_series()
+            for file in self._open(month)
+        ]
+        return sum(each.len() for each in jobs) > _count_different(jobs)
+
+    def _count_old(self, month: str) -> int:
+        return sum(entry.rows for entry in self.old.get(month, ()))
+
+    def _entries(self, month: str) -> list[FileEntry]:
+        """The month's files; of a job with the same `last_updated_at` in two, the later one's row stays."""
+        return [*self.old.get(month, ()), *self._lost.get(month, ())]
+
     def _is_small(self, month: str) -> bool:
-        return self._count_staged(month) + sum(entry.rows for entry in self.old.get(month, ())) <= 2 * PIECE
+        there = sum(entry.rows for entry in self._entries(month))
+        return self._count_staged(month) + there <= 2 * PIECE
 
     def _count_staged(self, month: str) -> int:
         """Staged rows of the batches that have any of this month."""
@@ -154,7 +188,7 @@ class Merge:
     def _collect(self, month: str, files: Sequence[pl.LazyFrame]) -> pl.DataFrame:
         """The rows of a month's files in a file's order, which one of ours has already."""
         frames = [file.collect() for file in files]
-        if len(frames) == 1 and self.old[month][0].sha256:
+        if len(frames) == 1 and self._entries(month)[0].sha256:
             return frames[0]
         return merge_rows(*frames) if frames else _nothing()
 
@@ -172,7 +206,7 @@ class Merge:
             yield [_Run(scratch, staged) for staged in _gather(self._staged(month), rows)]
 
     def _open(self, month: str) -> list[pl.LazyFrame]:
-        return [_scan(self._read(entry)) for entry in self.old.get(month, ())]
+        return [_scan(self._read(entry)) for entry in self._entries(month)]
 
 
 def _list_leaving(stagings: Sequence[Staging]) -> dict[str, pl.DataFrame]:

@@ -1,0 +1,364 @@
+"""A Delta table that other engines write to: delta-rs itself compacts, appends, deletes and clears up, at chosen moments."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+from test_delta import DAY, Home
+
+from pleo_extract import connect, verify_lake
+from pleo_extract.contract import KEY
+from pleo_extract.delta.address import read_address
+from pleo_extract.delta.table import Table
+from pleo_extract.errors import ConfigurationError, LakeError, LakeLocked, PleoExtractError
+from pleo_extract.lakes import open_lake
+from pleo_extract.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pleo_extract.sandbox.exchange import Request, Response
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A world, dumped twice, that has moved on since: the next dump replaces a file."""
+    found = Home(tmp_path / "table")
+    for _ in range(2):
+        assert found.dump().code == 0
+        found.world.advance(2 * DAY)
+    return found
+
+
+def _compact(home: Home) -> None:
+    assert home.table().optimize.z_order(["id"])["numFilesRemoved"]
+
+
+def _append(home: Home) -> None:
+    """Append the rows of the latest month once more."""
+    rows = pl.read_delta(str(home.path))
+    last = rows.filter(pl.col("created_month") == pl.col("created_month").max())
+    write_deltalake(str(home.path), last.to_arrow(), mode="append")
+
+
+def _append_all(home: Home) -> None:
+    write_deltalake(str(home.path), pl.read_delta(str(home.path)).to_arrow(), mode="append")
+
+
+def _delete(home: Home) -> None:
+    assert home.table().delete("status = 'failed'")["num_deleted_rows"]
+
+
+def _delete_a_month(home: Home) -> None:
+    months = pl.read_delta(str(home.path))["created_month"].unique().sort()
+    assert home.table().delete(f"created_month = '{months[0]}'")["num_deleted_rows"]
+
+
+def _update(home: Home) -> None:
+    assert home.table().update({"created_by": "'somebody'"}, predicate="status = 'completed'")
+
+
+def _set_property(home: Home) -> None:
+    home.table().alter.set_table_properties({"delta.logRetentionDuration": "interval 9 days"})
+
+
+def _vacuum(home: Home) -> None:
+    assert home.table().vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
+
+
+OTHERS: dict[str, Callable[[Home], None]] = {
+    "compact": _compact,
+    "append": _append,
+    "append all": _append_all,
+    "delete": _delete,
+    "delete a month": _delete_a_month,
+    "update": _update,
+    "set a property": _set_property,
+    "vacuum": _vacuum,
+}
+
+
+class At(Sandbox):
+    """A sandbox; before it answers request number `at` something else happens."""
+
+    def __init__(self, home: Home, at: int, what: Callable[[Home], object]) -> None:
+        super().__init__(home.world)
+        self._home, self._at, self._what = home, at, what
+
+    def __call__(self, request: Request) -> Response:
+        """Answer as a sandbox does."""
+        if len(self.requests) + 1 == self._at:
+            self._what(self._home)
+        return super().__call__(request)
+
+
+def _before_commit(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, times: int = 1) -> None:
+    """Between merging and committing, after the new files were written, something else happens."""
+    look_up, left = Table.find_missing, [times]
+
+    def after(table: Table, entries: Any) -> list[str]:
+        if left[0]:
+            left[0] -= 1
+            what()
+        return look_up(table, entries)
+
+    monkeypatch.setattr(Table, "find_missing", after)
+
+
+def _has_each_job_once(home: Home) -> bool:
+    rows = pl.read_delta(str(home.path))
+    return not rows.select(KEY).is_duplicated().any() and rows.height == home.truth().height
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["incremental", "full"])
+@pytest.mark.parametrize("what", OTHERS)
+def test_f73_another_commits_between_merge_and_commit(
+    home: Home,
+    what: str,
+    full: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever another engine commits there, the dump is published on top of it, each job once, as the server lists it."""
+    _before_commit(monkeypatch, lambda: OTHERS[what](home))
+    receipt = home.dump(full=full)
+    assert (receipt.code, receipt.published) == (0, True)
+    assert receipt.snapshot == home.table().version()
+    assert receipt.lake_rows == home.truth().height
+    assert _has_each_job_once(home)
+    assert home.is_right()
+    monkeypatch.undo()
+    home.world.advance(DAY)
+    assert home.dump().code == 0
+    assert home.is_right()
+
+
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("what", ["compact", "append", "delete", "vacuum"])
+def test_f73_another_commits_while_the_list_is_read(home: Home, what: str, at: int) -> None:
+    """A commit while pages are read is found when the dump commits: merged with, never doubled, nothing lost."""
+    if what == "vacuum":
+        _compact(home)  # so that there is something to clear up
+    home.sandbox = At(home, at, OTHERS[what])
+    assert home.dump().code == 0
+    assert _has_each_job_once(home)
+    assert home.is_right()
+
+
+def test_f73_a_first_dump_is_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A property that is set while the first dump commits is no harm, and the files that were written are committed."""
+    home = Home(tmp_path / "table")
+    written: list[str] = []
+    write = Table.write
+
+    def watch(table: Table, path: str, data: bytes) -> None:
+        written.append(path)
+        write(table, path, data)
+
+    monkeypatch.setattr(Table, "write", watch)
+    _before_commit(monkeypatch, lambda: _set_property(home))
+    receipt = home.dump()
+    assert receipt.snapshot == 2
+    assert len(written) == len(home.table().file_uris()), "no file was written a second time"
+    assert home.is_right()
+
+
+def test_f73_others_always_commit_first(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five conflicts end with 69, whatever they are; nothing of the run stays in the table or beside it."""
+    before = home.lake()
+    _before_commit(monkeypatch, lambda: _set_property(home), times=5)
+    with pytest.raises(LakeLocked, match="5 times running") as caught:
+        home.dump()
+    assert caught.value.code == 69
+    assert home.lake().equals(before)
+    files = {str(path) for path in home.path.glob("created_month=*/*.parquet")}
+    assert files == set(home.table().file_uris())
+    assert home.dump().resumed
+    assert home.is_right()
+
+
+@pytest.mark.parametrize("what", ["append", "append all"])
+def test_f73_rows_appended_a_second_time(home: Home, what: str) -> None:
+    """The next dump leaves one row of each job, the ones after it are incremental again, and answers count each job once."""
+    OTHERS[what](home)
+    assert "repeat a (company_id, id)" in verify_lake(home.path).problems[0]
+    receipt = home.dump()
+    assert (receipt.code, receipt.mode, receipt.published) == (0, "full", True)
+    assert _has_each_job_once(home)
+    assert home.is_right()
+    with connect(home.path) as con:
+        assert con.sql("select sum(jobs) from failure_rates('all')").fetchall() == [(home.lake().height,)]
+    home.world.advance(DAY)
+    assert home.dump().mode == "refresh"
+    assert home.is_right()
+
+
+def test_f73_rows_that_an_earlier_race_has_doubled(tmp_path: Path) -> None:
+    """A table that an earlier race has doubled is found by its files, although our own commit was the last."""
+    home = Home(tmp_path / "table")
+    home.dump()
+    _append(home)
+    table = Table(read_address(home.path))
+    known = Table(read_address(home.path), 1)
+    assert known.state is not None
+    table.commit(
+        [], [], known.state
+    )  # as the losing run left it: its own state on top of rows that are there twice
+    receipt = home.dump()
+    assert (receipt.published, receipt.code) == (True, 0)
+    assert _has_each_job_once(home)
+    assert home.is_right()
+
+
+def test_f73_a_compaction_is_looked_through_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that another engine put together are searched by the next dump, left as they are, and not searched again."""
+    home.dump()
+    _compact(home)
+    assert verify_lake(home.path).ok
+    compacted = set(home.table().file_uris())
+    assert Table(read_address(home.path)).suspects
+    home.world.advance(DAY)
+    receipt = home.dump()
+    assert receipt.mode == "refresh"
+    assert set(home.table().file_uris()) & compacted, "months without news are not rewritten"
+    assert not Table(read_address(home.path)).suspects
+    assert home.is_right()
+    _append(home)
+    assert Table(read_address(home.path)).suspects
+
+
+REFUSALS: dict[str, tuple[str, type[PleoExtractError]]] = {
+    "append only": ("append-only", ConfigurationError),
+    "a constraint": ("has a constraint", ConfigurationError),
+    "a feature": ("RowTracking", ConfigurationError),
+    "deletion vectors": ("deletionVectors", LakeError),
+}
+
+
+def _refuse(home: Home, what: str) -> None:
+    """Make the table one that this library cannot write to."""
+    table = home.table()
+    if what == "append only":
+        table.alter.set_table_properties({"delta.appendOnly": "true"})
+    elif what == "a constraint":
+        table.alter.add_constraint({"named": "status <> ''"})
+    else:
+        kinds = (
+            {
+                "minReaderVersion": 1,
+                "minWriterVersion": 7,
+                "writerFeatures": ["rowTracking", "domainMetadata"],
+            }
+            if what == "a feature"
+            else {
+                "minReaderVersion": 3,
+                "minWriterVersion": 7,
+                "readerFeatures": ["deletionVectors"],
+                "writerFeatures": ["deletionVectors"],
+            }
+        )
+        lines = [{"commitInfo": {"timestamp": 1, "operation": "UPGRADE PROTOCOL"}}, {"protocol": kinds}]
+        log = home.path / "_delta_log" / f"{table.version() + 1:020d}.json"
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("moment", ["before the run", "between merge and commit"])
+@pytest.mark.parametrize("what", REFUSALS)
+def test_f47_a_refusal_is_no_conflict(
+    home: Home, what: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that does not take the commit is told by what it says, with 65 or 78 and never 69; nothing is published."""
+    before = home.lake()
+    said, kind = REFUSALS[what]
+    if moment == "before the run":
+        _refuse(home, what)
+    else:
+        _before_commit(monkeypatch, lambda: _refuse(home, what))
+    with pytest.raises(kind, match=said) as caught:
+        home.dump()
+    assert caught.value.code in (65, 78)
+    if what != "deletion vectors":
+        assert home.lake().equals(before)
+    files = {path.name for path in home.path.glob("created_month=*/*.parquet")}
+    assert files == {uri.rpartition("/")[2] for uri in home.table().file_uris()}
+
+
+def test_f73_repair_leaves_one_row_of_each_job(home: Home, pleo: Callable[..., Any]) -> None:
+    """`repair` mends a table to which rows were appended twice, by the command line too; a second one finds nothing."""
+    truth = home.lake()
+    _append_all(home)
+    said = pleo("repair", home.path)
+    assert (said.code, f"{truth.height} rows that repeated a job left out" in said.out) == (0, True)
+    assert home.lake().equals(truth)
+    assert verify_lake(home.path).ok
+    found = open_lake(home.path).repair()
+    assert (found.done, found.problems, found.snapshot) == ((), (), home.table().version())
+    assert home.dump().code == 0
+    assert home.is_right()
+
+
+@pytest.mark.parametrize("how", ["damaged", "lost"])
+def test_f43_repair_leaves_out_what_is_broken(home: Home, how: str) -> None:
+    """A file that is damaged or lost is taken out of the table; the next dump reads the whole list and brings it back."""
+    path = next(home.path.glob("created_month=*/*.parquet"))
+    if how == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+    done = open_lake(home.path).repair().done
+    assert "the next dump reads the whole list" in done[-1]
+    assert verify_lake(home.path).ok
+    assert home.dump().mode == "full"
+    assert home.is_right()
+
+
+def test_f73_repair_is_overtaken(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another engine that commits while a repair does makes it begin again."""
+    truth, commit, left = home.lake(), Table.commit, [1]
+    _append_all(home)
+
+    def after(table: Table, *given: Any) -> None:
+        if left:
+            left.clear()
+            _compact(home)
+        commit(table, *given)
+
+    monkeypatch.setattr(Table, "commit", after)
+    assert open_lake(home.path).repair().problems == ()
+    assert home.lake().equals(truth)
+
+
+def _age_commit(path: Path, version: int, by: timedelta) -> None:
+    """Let a commit have been made earlier."""
+    file = path / "_delta_log" / f"{version:020d}.json"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        if "commitInfo" in line:
+            line["commitInfo"]["timestamp"] -= int(by.total_seconds() * 1000)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_f58_other_machines_learn_that_nothing_is_new(home: Home, tmp_path: Path) -> None:
+    """A run that finds nothing new commits its state alone, once an hour, so that all machines agree on *now*."""
+    home.dump(workspace=tmp_path / "one")
+    version = home.table().version()
+    assert home.dump(workspace=tmp_path / "one").snapshot == version, "told less than an hour ago"
+    assert home.table().version() == version
+    _age_commit(home.path, version, timedelta(hours=2))
+    began = datetime.now(UTC)
+    receipt = home.dump(workspace=tmp_path / "one")
+    assert (receipt.published, receipt.months_written, receipt.code) == (False, [], 0)
+    assert home.table().version() == version + 1 == receipt.snapshot
+    elsewhere = open_lake(home.path, workspace=tmp_path / "two").open()
+    assert elsewhere is not None
+    (account,) = elsewhere.manifest.accounts.values()
+    assert account.data_as_of is not None
+    assert account.data_as_of >= began
+    assert home.dump(workspace=tmp_path / "two").mode == "refresh"
+    assert home.table().version() == version + 1
+    assert home.is_right()
