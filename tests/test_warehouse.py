@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -454,6 +455,27 @@ def test_f53_csv_is_formula_safe(first: str) -> None:
         )
     assert safe.row(0) == (f"'{first}1", "-1", f"a={first}1")
     assert raw.row(0) == (f"{first}1", "-1", f"a={first}1")
+
+
+def test_f53_csv_of_lists_and_other_kinds() -> None:
+    """A list of texts is a cell that begins with a bracket; what is no text by its type, but reads as one, is safe too."""
+    cells = (
+        "['=1', 'b'] AS l, [['=2']] AS ll, {'a': '=3'} AS s, '=4'::BLOB AS b, '=5'::ENUM('=5') AS e, "
+        "['=6']::VARCHAR[1] AS a, MAP {'=7': 1} AS m, []::VARCHAR[] AS n, union_value(t := '=8') AS u"
+    )
+    with open_warehouse([]) as con:
+        (row,) = csv.DictReader(io.StringIO(written(answer(con, f"SELECT {cells}"), "csv").decode()))
+    assert row == {
+        "l": "['=1', b]",
+        "ll": "[['=2']]",
+        "s": "{'a': '=3'}",
+        "b": "'=4",
+        "e": "'=5",
+        "a": "['=6']",
+        "m": "{'=7'=1}",
+        "n": "[]",
+        "u": "'=8",
+    }
 
 
 def test_csv_keeps_null_and_nothing_apart(tmp_path: Path) -> None:

@@ -147,10 +147,10 @@ def test_f58_the_catalogue_follows(lake: Path) -> None:
     written = (lake / "jobs.duckdb").stat().st_ino
     with duckdb.connect(str(lake / "jobs.duckdb"), read_only=True) as con:
         assert stuck(con) == {}
-        change_accounts(lake, A=Account(name='"A, B"\nć', data_as_of=MADE + HOUR), B=Account())
+        change_accounts(lake, A=Account(name='"A, B" ć', data_as_of=MADE + HOUR), B=Account())
         renew_catalogue(lake, run="2")
         assert stuck(con) == {A: 3600}
-        assert con.sql("SELECT name FROM companies WHERE name IS NOT NULL").fetchall() == [('"A, B"\nć',)]
+        assert con.sql("SELECT name FROM companies WHERE name IS NOT NULL").fetchall() == [('"A, B" ć',)]
         assert con.sql("SELECT count(*) FROM vanished").fetchall() == [(0,)]
     assert (lake / "jobs.duckdb").stat().st_ino == written
     gone = (A, open_job(A, 1)["id"])
