@@ -17,7 +17,7 @@ import pytest
 from lakes import SERVER, make_lake
 from warehouse_jobs import START, A, B, Row, ask, frame, job, parquet, rows_of
 
-from pleo_extract import connect
+from pleo_extract import connect, dump_export_jobs, verify_lake
 from pleo_extract.errors import UsageError
 from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.lake import Layout
@@ -25,7 +25,10 @@ from pleo_extract.refresh import Account
 from pleo_extract.warehouse import Told, open_warehouse, read_told, statements, write_catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pleo_extract import Client
+    from pleo_extract.sandbox import Sandbox
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -366,3 +369,21 @@ def test_items_beyond_any_integer_are_summed_exactly() -> None:
     assert found.schema["items"] == found.schema["exported_items"] == pl.Decimal(38, 0)
     assert (int(found["items"].item()), int(found["exported_items"].item())) == (5 * most + 1, 5 * most)
     assert found["items_per_run_second"].item() == pytest.approx(most / 120)
+
+
+def test_f58_a_run_that_finds_nothing_new_moves_now(
+    make_sandbox: Callable[..., Sandbox], open_client: Callable[..., Client], tmp_path: Path
+) -> None:
+    """No new snapshot, and yet a later now: in `connect`, and in a session that has the catalogue open."""
+    client = open_client(make_sandbox(jobs=50))
+    first = dump_export_jobs(tmp_path, client=client)
+    asked = "SELECT epoch_us(now), epoch_us(as_of) FROM snapshot"
+    with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
+        before = con.sql(asked).fetchall()
+        second = dump_export_jobs(tmp_path, client=client)
+        ((now, as_of),) = con.sql(asked).fetchall()
+    assert (second.snapshot, second.published) == (first.snapshot, False)
+    assert (now > before[0][0], as_of) == (True, before[0][1])
+    with connect(tmp_path) as con:
+        assert con.sql(asked).fetchall() == [(now, as_of)]
+    assert verify_lake(tmp_path).foreign == ()

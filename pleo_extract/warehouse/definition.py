@@ -169,16 +169,17 @@ def _macro(statement: Statement, views: Mapping[str, str]) -> str:
         p.name: _instant(p.name, zone) if p.type == "TIMESTAMPTZ" else f"CAST({p.name} AS {p.type})"
         for p in statement.parameters
     }
+    first: dict[str, str] = {}
     for name, value in values.items():
         if name != "q" and (check := check_value(statement, name, value, "VARCHAR")):  # limits.sql looks at q
-            values[name] = _refuse_unless(*check, value)
+            first[name] = _refuse_unless(*check, value)
     for since, until in SPANS:
         if since in values:
             said = f"concat('{since} ', {values[since]}, ' is not before {until} ', {values[until]})"
             is_empty = f"{values[since]} >= {values[until]}"
-            values[since] = _refuse_unless(f"coalesce(NOT {is_empty}, TRUE)", said, values[since])
+            first[since] = _refuse_unless(f"coalesce(NOT {is_empty}, TRUE)", said, values[since])
     body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
-    return f"CREATE MACRO {statement.name}({', '.join(declared)}) AS TABLE {bind(body, values)}"
+    return f"CREATE MACRO {statement.name}({', '.join(declared)}) AS TABLE {bind(body, values, first)}"
 
 
 def _instant(name: str, zone: str) -> str:

@@ -140,9 +140,13 @@ def find_statement(name: str) -> Statement:
     )
 
 
-def bind(query: str, values: Mapping[str, str]) -> str:
-    """The query with each parameter ``:name`` replaced by what an engine calls it, SQL text from `values`."""
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], query)
+def bind(query: str, values: Mapping[str, str], first: Mapping[str, str] | None = None) -> str:
+    """The query with each parameter ``:name`` replaced by what an engine calls it, SQL text from `values`.
+
+    Where a parameter stands for the first time, `first` goes before: what looks at a value does so once.
+    """
+    once = dict(first or {})
+    return _PLACEHOLDER.sub(lambda found: once.pop(found[1], values[found[1]]), query)
 
 
 def check_value(statement: Statement, parameter: str, value: str, kind: str) -> tuple[str, str] | None:
