@@ -30,8 +30,8 @@ SETTLED = {
     "waited": 0.0,
     "seconds_since_complete": 0.0,
 }
-"""What a run says about itself, not about the jobs; and all that ends in `_at` is `WHEN`."""
-OF_ONE_MACHINE = ("_lock", "_staging", "jobs.duckdb")
+"""What a run says about itself, not about the jobs; and all that ends in `_at` or `_as_of` is `WHEN`."""
+OF_ONE_MACHINE = ("_lock", "_staging", "_now.csv", "_vanished.csv", "jobs.duckdb")
 
 
 def make_sample(lake: Path) -> None:
@@ -61,7 +61,7 @@ def settle(document: Any) -> Any:
 def _settle_value(name: str, value: Any) -> Any:
     if value is None:
         return None
-    return WHEN if name.endswith("_at") else SETTLED[name] if name in SETTLED else settle(value)
+    return WHEN if name.endswith(("_at", "_as_of")) else SETTLED[name] if name in SETTLED else settle(value)
 
 
 if __name__ == "__main__":

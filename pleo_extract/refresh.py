@@ -212,6 +212,10 @@ def join_accounts(
     if mine:  # else it is a copy of the other
         changed = {**mine, **joined} if taken else joined
         joined |= forget_walks({key: state for key, state in changed.items() if key.endswith(" *")})
+    for key, other in theirs.items():  # that nothing was taken is news too: the rows are true as of later
+        known, now = joined.get(key) or mine.get(key), other.data_as_of
+        if known is not None and now is not None and (known.data_as_of is None or known.data_as_of < now):
+            joined[key] = msgspec.structs.replace(known, data_as_of=now)
     return joined
 
 
@@ -235,7 +239,7 @@ def _join(own: Account, other: Account) -> Account:
         rejected=sorted({*own.rejected, *other.rejected}),
         spoiled={**other.spoiled, **own.spoiled},
         unknown=dict.fromkeys([*own.unknown, *other.unknown], Readings()),
-        data_as_of=min(instants, default=None),
+        data_as_of=max(instants, default=None),  # the rows of the later reading are among those of both
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["WRITING", "make_lake"]
+__all__ = ["SERVER", "WRITING", "make_lake"]
 
 SERVER = "https://sandbox.invalid"
 WRITING = (

@@ -787,7 +787,7 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample"
         ("from failure_rate('week')", 'Did you mean "failure_rates"?'),
         ("from failure_rates('week', compny := 'x')", "failure_rates(grain := 'month', company_id := NULL"),
         ("from failure_rates('week', tz := 'Mars/X')", 'Candidate time zones: "'),
-        ("from failure_rates('fortnight')", "pleo-extract: unknown grain 'fortnight': take hour, day, week,"),
+        ("from failure_rates('fortnight')", "pleo-extract: grain fortnight: take hour, day, week,"),
         ("drop table export_jobs", "only SELECT is answered, this is DROP\n"),
         ("pivot export_jobs on status using count(*)", "name the values of a PIVOT: ON x IN (…)"),
     ],

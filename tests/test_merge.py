@@ -332,6 +332,19 @@ def test_states_of_which_nothing_was_taken_stay() -> None:
     assert join_accounts({A: state(1)}, {ANY: state(2)}, taken=())[ANY].full_at is None
 
 
+def test_f58_now_comes_from_each_source() -> None:
+    """A merge that takes nothing still says as of when the rows are true; the later reading counts, and merges once."""
+    mine, theirs = (
+        {A: state(1, data_as_of=NOW), ANY: state(1)},
+        {A: state(2, data_as_of=NOW + timedelta(days=9))},
+    )
+    joined = join_accounts(mine, theirs, taken=())
+    assert joined[A] == state(1, data_as_of=NOW + timedelta(days=9))
+    assert join_accounts(mine | joined, theirs, taken=()) == {}
+    assert join_accounts(joined, mine, taken={"a"})[A].data_as_of == NOW + timedelta(days=9)
+    assert join_accounts({ANY: state(1)}, {ANY: state(1, data_as_of=NOW)}, taken={"a"})[ANY].data_as_of == NOW
+
+
 # At the door
 
 

@@ -6,20 +6,23 @@ from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
+import msgspec
 import pytest
 from click.testing import CliRunner
-from lakes import make_lake
+from lakes import SERVER, make_lake
 from warehouse_jobs import START, A, B, Row, job
 
 from pleo_extract import connect
 from pleo_extract.cli import group
 from pleo_extract.errors import LakeError, StorageError, TryLater, UsageError
 from pleo_extract.lake import Layout, write_last_run
+from pleo_extract.refresh import Account
 from pleo_extract.report import write_report
 from pleo_extract.report.axis import count_axis, duration_axis, share_axis, time_axis
 from pleo_extract.report.window import choose_window
-from pleo_extract.report.words import count, duration, interval, percent
+from pleo_extract.report.words import count, duration, interval, moment, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,8 +257,38 @@ def test_names_of_companies(report: Callable[..., Page]) -> None:
     assert "Accounts of this lake" in page.text
 
 
+def test_it_says_when_companies_were_read(tmp_path: Path) -> None:
+    """The head says as of when the data is true, not when it was last news, and whose data is older than that."""
+    lake = make_lake(tmp_path / "lake", some_jobs(), NOW, names={A: "", B: ""})
+    layout, later = Layout(lake), NOW + timedelta(days=2)
+    states = {A: Account(name="Alpha", data_as_of=later), B: Account(name="<Beta>", data_as_of=NOW)}
+    accounts = {f"{SERVER} {company}": state for company, state in states.items()}
+    manifest = msgspec.structs.replace(layout.manifest(1), accounts=accounts)
+    layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))
+    for company, said in (
+        (None, f"data as of {moment(later)}; <Beta> was last read {moment(NOW)}"),
+        (A, f"data as of {moment(later)}"),
+        (B, f"data as of {moment(NOW)}"),
+    ):
+        page = Page(write_report(lake, tmp_path / "report.html", company_id=company))
+        check_page(page)
+        assert said.replace(SPACE, " ") in page.text
+        assert ("was last read" in page.text) == (company is None)
+    assert f"1, published {moment(NOW)}".replace(SPACE, " ") in page.text
+
+
+def test_a_report_is_put_beside_no_link(tmp_path: Path) -> None:
+    """A link under the report's name is replaced, not written through."""
+    other, path = tmp_path / "other", tmp_path / "report.html"
+    other.write_text("of somebody else")
+    path.symlink_to(other)
+    write_report(SAMPLE, path)
+    assert other.read_text() == "of somebody else"
+    assert not path.is_symlink()
+
+
 def test_one_company(report: Callable[..., Page]) -> None:
-    """With a company only its jobs count, and nothing is said of others; braces and upper case are its UUID, too."""
+    """With a company only its jobs count, and nothing is said of others; upper case is its UUID, too."""
     page = report(some_jobs(), names={A: "Alpha", B: "Beta"}, company_id=B.upper())
     check_page(page)
     assert "Export jobs of Beta" in page.text
@@ -295,13 +328,13 @@ def test_a_run_that_failed_for_one_company(tmp_path: Path) -> None:
     """What it published is not older than it; the verdict says for whom it failed, and escapes the name."""
     lake = make_lake(tmp_path / "lake", some_jobs(), NOW)
     receipt = {"run": "r", "code": 77, "published": True}
-    failed = {"<b>Acme</b>\n": [77, "no key"]}
+    failed = {"<b>Acme</b>\u202e": [77, "no key"]}
     write_last_run(Layout(lake), receipt=receipt, error="no key", complete=False, failed=failed)
     page = Page(write_report(lake, tmp_path / "report.html"))
     check_page(page)
     assert "ended with code 77: no key." in page.text
     assert "older than that" not in page.text
-    assert r"complete for 1 of 2 companies: <b>Acme</b>\n failed with 77" in page.text
+    assert r"complete for 1 of 2 companies: <b>Acme</b>\u202e failed with 77" in page.text
 
 
 # What it survives
@@ -373,6 +406,8 @@ def test_a_company_without_jobs(tmp_path: Path) -> None:
 
 
 HOSTILE = "</bdi></td><script>alert(1)</script>\"'&lt;\x1b[31m\r\n\u202e\u2028\0 =1+1 \N{FIRE}"
+NAME = "".join(mark for mark in HOSTILE if category(mark) != "Cc")
+"""A manifest with control characters in a name is refused when it is read."""
 
 
 def test_text_of_others_is_text(report: Callable[..., Page]) -> None:
@@ -384,7 +419,7 @@ def test_text_of_others_is_text(report: Callable[..., Page]) -> None:
         job(90, "failed", failure_reason_type=HOSTILE * 9, failure_reason=HOSTILE * 20_000, completed_at=NOW),
         job(91, HOSTILE * 9, expires_in=1),
     ]
-    page = report(rows, names={A: HOSTILE, B: "b"})
+    page = report(rows, names={A: NAME, B: "b"})
     check_page(page)
     assert len(page.html) < 100_000
     for odd in "\x1b\r\u202e\u2028\0":
@@ -426,8 +461,12 @@ def test_the_file_is_put_in_place_whole(tmp_path: Path) -> None:
 def test_what_cannot_be_asked(tmp_path: Path) -> None:
     """No UUID, an instant without a time zone, an end before the beginning: UsageError, and no file."""
     path = tmp_path / "report.html"
-    with pytest.raises(UsageError, match="no company's UUID"):
+    with pytest.raises(UsageError, match="company_id is not a UUID"):
         write_report(SAMPLE, path, company_id="acme")
+    known = connect(SAMPLE).sql("select min(company_id) from export_jobs").fetchall()[0][0]
+    for spelt in (f"{{{known}}}", f"urn:uuid:{known}", known.replace("-", ""), f" {known}"):
+        with pytest.raises(UsageError, match="company_id is"):
+            write_report(SAMPLE, path, company_id=spelt)
     with pytest.raises(UsageError, match="since has no time zone"):
         write_report(SAMPLE, path, since=datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is tested
     with pytest.raises(UsageError, match="is not before until"):

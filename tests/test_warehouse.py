@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -20,7 +21,7 @@ from warehouse_jobs import START, A, B, ask, job, parquet, rows_of, warehouse
 from pleo_extract import list_answers
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError
-from pleo_extract.warehouse import answer, open_warehouse, statements, table, write, write_catalogue
+from pleo_extract.warehouse import Told, answer, open_warehouse, statements, table, write, write_catalogue
 from pleo_extract.warehouse.definition import Source, definitions, literal
 from pleo_extract.warehouse.statement import GIVEN, find_statement, parts
 
@@ -101,19 +102,23 @@ def test_snapshot_is_the_instant_given() -> None:
 def test_as_of_needs_a_time_zone() -> None:
     """A naive as_of is refused: nobody can know which instant it means."""
     with pytest.raises(UsageError, match="time zone"):
-        open_warehouse([], as_of=datetime(2026, 3, 1))  # noqa: DTZ001 -- the mistake under test
+        open_warehouse([], told=Told(datetime(2026, 3, 1)))  # noqa: DTZ001 -- the mistake under test
 
 
 def test_companies_are_named() -> None:
     """`companies` holds the names given, whatever is in them, and is empty without."""
     name = "O'Reilly; DROP TABLE x --\x1b"
-    with open_warehouse([], companies={A: name}) as con:
-        assert con.sql("FROM companies").fetchall() == [(A, name)]
+    with open_warehouse([], told=Told(names={A: name})) as con:
+        assert con.sql("FROM companies").fetchall() == [(A, name, None)]
     odd = {A: "\x01\x02\n\t, 'a'", B: "\x03|;", "*": "any"}
-    with open_warehouse([], companies=odd) as con:
-        assert con.sql("FROM companies").fetchall() == list(odd.items())
+    with open_warehouse([], told=Told(names=odd)) as con:
+        assert con.sql("SELECT id, name FROM companies").fetchall() == list(odd.items())
     with open_warehouse([]) as con:
-        assert described(con, "companies") == {"id": "VARCHAR", "name": "VARCHAR"}
+        assert described(con, "companies") == {
+            "id": "VARCHAR",
+            "name": "VARCHAR",
+            "now": "TIMESTAMP WITH TIME ZONE",
+        }
         assert con.sql("FROM companies").fetchall() == []
 
 
@@ -246,7 +251,7 @@ def test_an_answer_keeps_its_order(tmp_path: Path) -> None:
 )
 def test_what_there_is_can_be_asked(sql: str) -> None:
     """Analysts look around first."""
-    with open_warehouse([], companies={A: "Acme"}) as con:
+    with open_warehouse([], told=Told(names={A: "Acme"})) as con:
         assert answer(con, sql).fetchall() != []
 
 
@@ -275,7 +280,8 @@ def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | N
     dated = [s for s in statements().values() if any(p.name == "grain" for p in s.parameters)]
     assert len(dated) >= 2
     for statement in dated:
-        with pytest.raises(UsageError, match="take hour, day, week, month, quarter, year or all"):
+        last = "quarter or year" if statement.name == "incidents" else "quarter, year or all"
+        with pytest.raises(UsageError, match=f"^grain .*: take hour, day, week, month, {last}$"):
             ask(f"FROM {statement.name}($g)", jobs, g=grain)
 
 
@@ -366,7 +372,7 @@ def test_a_name_that_does_not_exist() -> None:
         with pytest.raises(UsageError, match=f"did you mean .*{meant}.*pleo-extract sql --list"):
             find_statement(name)
     with pytest.raises(
-        UsageError, match="there are companies, export_jobs, job_durations, snapshot, compare"
+        UsageError, match="there are companies, export_jobs, job_durations, snapshot, vanished, compare"
     ):
         find_statement("weather")
     assert find_statement("failure_rates").signature.startswith(
@@ -381,16 +387,19 @@ def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict
     folder.mkdir()
     files = [parquet(folder / "jobs.parquet", jobs)] if jobs else []
     names = list(statements())
-    with open_warehouse(files, as_of=START, companies={A: "Acme"}) as con:
+    told = Told(START, names={A: "Acme"})
+    with open_warehouse(files, told=told) as con:
         expected = {name: rows_as_csv(con, "", name) for name in names}
-    write_catalogue(folder / "jobs.duckdb", files, as_of=START, companies={A: "Acme"})
+    write_catalogue(folder / "jobs.duckdb", files, told=told)
     with duckdb.connect(str(folder / "jobs.duckdb"), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
         assert {name: rows_as_csv(con, "", name) for name in names} == expected
     with duckdb.connect() as con:
         con.execute(f"SET TimeZone = 'UTC'; ATTACH {literal(str(folder / 'jobs.duckdb'))} AS jobs")
         assert {name: rows_as_csv(con, "jobs.", name) for name in names} == expected
-    assert sorted(path.name for path in folder.iterdir()) == ["jobs.duckdb"] + ["jobs.parquet"] * bool(jobs)
+    assert sorted(path.name for path in folder.iterdir()) == ["_now.csv", "jobs.duckdb"] + [
+        "jobs.parquet"
+    ] * bool(jobs)
 
 
 def test_the_catalogue_follows_current(tmp_path: Path) -> None:
@@ -407,11 +416,12 @@ def test_the_catalogue_follows_current(tmp_path: Path) -> None:
 
 
 def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
-    """A client that has the older file open goes on with it; a folder that is not there is the disk's fault."""
-    write_catalogue(tmp_path / "jobs.duckdb", [], as_of=START)
+    """A client that has the older file open goes on with it, and sees what is "now"; no folder is the disk's fault."""
+    write_catalogue(tmp_path / "jobs.duckdb", [], told=Told(START))
     with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
-        write_catalogue(tmp_path / "jobs.duckdb", [], as_of=START + timedelta(days=1))
-        assert con.sql("SELECT epoch(as_of) FROM snapshot").fetchall() == [(START.timestamp(),)]
+        write_catalogue(tmp_path / "jobs.duckdb", [], told=Told(START + timedelta(days=1)))
+        later = (START + timedelta(days=1)).timestamp()
+        assert con.sql("SELECT epoch(as_of) FROM snapshot").fetchall() == [(later,)]
     with pytest.raises(StorageError, match=re.escape(str(tmp_path / "gone"))):
         write_catalogue(tmp_path / "gone" / "jobs.duckdb", [])
 
@@ -445,6 +455,27 @@ def test_f53_csv_is_formula_safe(first: str) -> None:
         )
     assert safe.row(0) == (f"'{first}1", "-1", f"a={first}1")
     assert raw.row(0) == (f"{first}1", "-1", f"a={first}1")
+
+
+def test_f53_csv_of_lists_and_other_kinds() -> None:
+    """A list of texts is a cell that begins with a bracket; what is no text by its type, but reads as one, is safe too."""
+    cells = (
+        "['=1', 'b'] AS l, [['=2']] AS ll, {'a': '=3'} AS s, '=4'::BLOB AS b, '=5'::ENUM('=5') AS e, "
+        "['=6']::VARCHAR[1] AS a, MAP {'=7': 1} AS m, []::VARCHAR[] AS n, union_value(t := '=8') AS u"
+    )
+    with open_warehouse([]) as con:
+        (row,) = csv.DictReader(io.StringIO(written(answer(con, f"SELECT {cells}"), "csv").decode()))
+    assert row == {
+        "l": "['=1', b]",
+        "ll": "[['=2']]",
+        "s": "{'a': '=3'}",
+        "b": "'=4",
+        "e": "'=5",
+        "a": "['=6']",
+        "m": "{'=7'=1}",
+        "n": "[]",
+        "u": "'=8",
+    }
 
 
 def test_csv_keeps_null_and_nothing_apart(tmp_path: Path) -> None:
@@ -576,7 +607,7 @@ def test_answers_are_listed_for_python() -> None:
         for name, kind, call in listed.select("name", "kind", "call").iter_rows():
             if kind == "view" or ":=" in call.partition(",")[0]:
                 found = answer(con, f"FROM {name if kind == 'view' else call}").fetchall()
-                assert found == ([(None,)] if name == "snapshot" else [])
+                assert found == ([(None, None, None)] if name == "snapshot" else [])
 
 
 def test_all_that_a_connection_has_is_listed() -> None:

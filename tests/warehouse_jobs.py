@@ -11,7 +11,7 @@ import polars as pl
 from hypothesis import strategies as st
 
 from pleo_extract.contract import FIELDS, POLARS_SCHEMA
-from pleo_extract.warehouse import answer, open_warehouse, translate_errors
+from pleo_extract.warehouse import Told, answer, open_warehouse, translate_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -78,7 +78,7 @@ def warehouse(
     with TemporaryDirectory() as folder:
         path = f"{folder}/jobs.parquet"
         table.write_parquet(path)
-        with open_warehouse([path] if table.height else [], as_of=as_of) as con:
+        with open_warehouse([path] if table.height else [], told=Told(as_of)) as con:
             yield con
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -17,12 +18,12 @@ from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
     from pathlib import Path
 
     import duckdb
 
-    from pleo_extract.lake import Manifest, Snapshot
+    from pleo_extract.lake import Snapshot
+    from pleo_extract.warehouse import Told
 
 __all__ = ["connect", "list_answers", "renew_catalogue"]
 
@@ -41,9 +42,10 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection over one whole snapshot of a lake, in UTC, with its views and macros.
 
-    Views: `export_jobs`, `job_durations`, `companies`, `snapshot`. Macros: ``FROM failure_rates('month')``,
-    ``FROM duration_stats('week')`` and the others that `pleo-extract sql --list` names. For open jobs, "now" is when
-    the snapshot was published. A lake without a snapshot answers with no rows.
+    Views: `export_jobs`, `job_durations`, `vanished`, `companies`, `snapshot`. Macros: ``FROM failure_rates('month')``,
+    ``FROM duration_stats('week')`` and the others that `pleo-extract sql --list` names. For open jobs, "now" is the
+    instant as of which the last complete run read their company, also if it found nothing new; see `companies`. A lake
+    without a snapshot answers with no rows.
 
     Args:
         lake: the lake's folder, or the URL or folder of a Delta table; see `scan_lake`.
@@ -56,18 +58,14 @@ def connect(
     Raises:
         LakeError: there is no such folder, or it is not a lake. UsageError: no such snapshot is kept.
     """
-    from pleo_extract.warehouse import open_warehouse  # noqa: PLC0415 - duckdb only where there is a question
+    from pleo_extract.warehouse import open_warehouse, read_told  # noqa: PLC0415 - duckdb only where there is a question
 
     opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
     if opened is None:
         return open_warehouse([], locked=locked, allow=allow)
-    return open_warehouse(
-        opened.files,
-        as_of=opened.manifest.made_at,
-        locked=locked,
-        allow=allow,
-        companies=_name_companies(opened.manifest),
-    )
+    manifest, asked = opened.manifest, as_of if isinstance(as_of, datetime) else None
+    told = read_told(manifest.accounts, manifest.made_at, asked=asked)
+    return open_warehouse(opened.files, told=told, locked=locked, allow=allow)
 
 
 @check_keywords
@@ -87,22 +85,23 @@ def list_answers() -> pl.DataFrame:
 
 
 def renew_catalogue(lake: str | Path, *, run: str) -> None:
-    """Write ``LAKE/jobs.duckdb`` anew where it is not of this snapshot, path and version.
+    """Bring ``LAKE/jobs.duckdb`` up to date: the files it reads beside the rows, and itself where it names other files.
 
     It has the views and macros of `connect`, for any DuckDB client to open or attach. It holds no data and reads the
-    lake through `current`, by absolute paths. A lake without one is whole all the same: whatever keeps it from being
-    written, a warning says so and the run has not failed.
+    lake through `current`, by absolute paths; "now", names and vanished jobs stand in small files beside it. A lake
+    without one is whole all the same: whatever keeps it from being written, a warning says so and the run has not failed.
     """
     target = Layout(lake).catalogue
     try:
         from pleo_extract import warehouse  # noqa: PLC0415 - as above
 
-        files, as_of, companies = _read_content(lake, open_snapshot(lake))
-        mark = _make_mark(files, as_of, companies)
+        files, told = _read_content(lake, open_snapshot(lake))
+        mark = _make_mark(target, files, told)
         with suppress(LakeError):
             if mark.encode() in disk.read_file(target):
+                warehouse.write_told(target.parent, told)
                 return
-        warehouse.write_catalogue(target, files, as_of=as_of, companies=companies, mark=mark)
+        warehouse.write_catalogue(target, files, told=told, mark=mark)
     except (PleoExtractError, ImportError, OSError, RuntimeError, ValueError) as exc:
         _log.warning(
             "%s. The data is published; only other DuckDB clients miss the catalogue",
@@ -111,24 +110,19 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
         )
 
 
-def _read_content(
-    lake: str | Path, snapshot: Snapshot | None
-) -> tuple[list[Path], datetime | None, dict[str, str]]:
-    """What the catalogue of a lake reads: files, the instant of the snapshot, names of companies."""
+def _read_content(lake: str | Path, snapshot: Snapshot | None) -> tuple[list[Path], Told]:
+    """What the catalogue of a lake reads: files, and what is known beside their rows."""
+    from pleo_extract.warehouse import Told, read_told  # noqa: PLC0415 - as above
+
     layout = Layout(lake)
     if snapshot is None:
-        return [], None, {}
+        return [], Told()
     manifest = layout.manifest(snapshot.number)
     files = [layout.current / entry.path for entry in manifest.files]
-    return files, manifest.made_at, _name_companies(manifest)
+    return files, read_told(manifest.accounts, manifest.made_at)
 
 
-def _make_mark(files: list[Path], as_of: datetime | None, companies: dict[str, str]) -> str:
-    content = f"{[str(file) for file in files]} {as_of} {sorted(companies.items())}"
+def _make_mark(target: Path, files: list[Path], told: Told) -> str:
+    """What the catalogue is known by: all that stands in it, and not in the files that it reads."""
+    content = f"{target} {[str(file) for file in files]} {told.as_of is None} {not told.vanished}"
     return f"pleo_extract {__version__} {hashlib.sha256(content.encode()).hexdigest()[:16]}"
-
-
-def _name_companies(manifest: Manifest) -> dict[str, str]:
-    return {
-        key.rpartition(" ")[2]: account.name for key, account in manifest.accounts.items() if account.name
-    }

@@ -43,7 +43,9 @@ __all__ = [
 FORMAT: Final = 1
 """Version of the lake's layout and manifest; a newer one is refused, an older one carried over."""
 
-OWN: Final = re.compile(r"current|snapshots|_meta|_staging|_rejected|_lock|jobs\.duckdb(\.wal)?")
+OWN: Final = re.compile(
+    r"current|snapshots|_meta|_staging|_rejected|_lock|_now\.csv|_vanished\.csv|jobs\.duckdb(\.wal)?"
+)
 """What a lake puts into its folder."""
 
 MOST_SNAPSHOTS: Final = 999_999_999

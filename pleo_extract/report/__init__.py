@@ -21,9 +21,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import UUID
 
-from pleo_extract.errors import UsageError, check_path
+from pleo_extract.contract import canonical_uuid
+from pleo_extract.errors import StorageError, UsageError, check_path
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import disk
 from pleo_extract.report.figures import ask_lake
@@ -58,7 +58,7 @@ def write_report(  # noqa: PLR0913 - each is a choice of its own, and all have d
     Args:
         lake: the lake's folder, or the URL or folder of a Delta table.
         path: the file to write; one that is there is replaced.
-        company_id: only this company's jobs.
+        company_id: only this company's jobs; its UUID, as for `load_export_jobs`.
         since: only jobs created from then on; a date begins at midnight, UTC.
         until: only jobs created before then.
         storage_options: how the object store of a Delta table is reached; see `scan_lake`.
@@ -78,13 +78,11 @@ def write_report(  # noqa: PLR0913 - each is a choice of its own, and all have d
     if first and last and first >= last:
         raise UsageError(f"since {first:%Y-%m-%d} is not before until {last:%Y-%m-%d}")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
-    figures = ask_lake(lake, company_id=_read_uuid(company_id), since=first, until=last, store=store)
-    disk.put_file(Path(path), render(figures).encode())
-    return Path(path)
-
-
-def _read_uuid(text: str | None) -> str | None:
+    company = None if company_id is None else canonical_uuid(company_id)
+    figures = ask_lake(lake, company_id=company, since=first, until=last, store=store)
+    path = Path(path)
     try:
-        return None if text is None else str(UUID(text))
-    except ValueError:
-        raise UsageError(f"{text!r} is no company's UUID") from None
+        disk.put_file(path, render(figures).encode())
+    except StorageError as exc:
+        raise StorageError(f"the report cannot be written: {exc}") from exc
+    return path

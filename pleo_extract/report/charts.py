@@ -157,7 +157,7 @@ def draw_durations(durations: pl.DataFrame, window: Window) -> Chart:
 def draw_items(throughput: pl.DataFrame, window: Window) -> Chart:
     """Bars of accounting entries exported a day, or an hour; a period that is not over is pale."""
     x = time_axis(window.since, window.last)
-    daily = throughput.with_columns(each=pl.col("exported_items") / pl.col("days"))
+    daily = throughput.with_columns(each=pl.col("exported_items").cast(pl.Float64) / pl.col("days"))
     y = count_axis(float(daily["each"].max()))  # type: ignore[arg-type]
     edges = list(_edges(daily, window, x))
     boxes = [(left, right, 0.0, y.place(n)) for (left, right), n in zip(edges, daily["each"], strict=True)]

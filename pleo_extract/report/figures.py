@@ -27,7 +27,10 @@ MOST_COMPANIES: Final = 25
 
 FIRST = """
 select min(created_at), count(*) filter (where created_at >= coalesce($since, timestamptz '-infinity')),
-    any_value((select as_of from snapshot))
+    coalesce(
+        (select max(now) from companies where id = $company_id or $company_id is null),
+        (select now from snapshot)
+    )
 from export_jobs
 where (company_id = $company_id or $company_id is null) and (created_at < $until or $until is null)"""
 HAS_JOBS = "select count(*) > 0 from export_jobs where company_id = $company_id"
@@ -117,12 +120,15 @@ class Headline:
 class Figures:
     """What a report shows. The frames are answers of the macros they are named after, for the window.
 
-    `window` is None where there is no job in the time asked for; then the frames are empty and `headline` is None.
+    `now` is as of when the data is true, for the company read last; `reads` when each company was read, as far as that
+    is known of it. `window` is None where there is no job in the time asked for; then the frames are empty and `headline` is None.
     """
 
     status: LakeStatus
     company_id: str | None
     names: dict[str, str]
+    reads: dict[str, datetime]
+    now: datetime
     window: Window | None
     headline: Headline | None = None
     frames: dict[str, pl.DataFrame] | None = None
@@ -160,10 +166,12 @@ def ask_lake(
                 f"there is no job of company {company_id} in {lake}; those that it has jobs of: "
                 f"pleo-extract sql --lake {lake} \"from failure_rates('all')\""
             )
-        names = {row["id"]: row["name"] for row in ask("from companies").iter_rows(named=True)}
+        companies = ask("select id, name, now from companies").rows()
+        names = {company: name for company, name, _ in companies if name}
+        reads = {company: now for company, _, now in companies if now and company_id in (None, company)}
         first, jobs, now = ask(FIRST).row(0)
         if not jobs:
-            return Figures(status, company_id, names, None)
+            return Figures(status, company_id, names, reads, now, None)
         window = choose_window(now, first, jobs, since=since, until=until)
         ask.values |= {"since": window.since, "grain": window.grain}
         frames = {
@@ -179,7 +187,8 @@ def ask_lake(
             "stuck": ask(STUCK, most=MOST_ROWS),
             "companies": ask(COMPANIES, most=MOST_COMPANIES),
         }
-        return Figures(status, company_id, names, window, _ask_headline(ask, window, frames["stuck"]), frames)
+        headline = _ask_headline(ask, window, frames["stuck"])
+        return Figures(status, company_id, names, reads, now, window, headline, frames)
     finally:
         con.close()
 

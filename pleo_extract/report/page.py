@@ -24,6 +24,8 @@ POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 )
 MOST_ACCOUNTS: Final = 50
+LATE: Final = timedelta(hours=1)
+"""By how much a company's data is older than that of the others before the head of the page says so."""
 
 
 def render(figures: Figures) -> str:
@@ -67,11 +69,18 @@ def _head(figures: Figures) -> str:
     window = figures.window
     whose = f" of {foreign(_who(figures), 80)}" if figures.company_id else ""
     when = f"{stretch(window.since, window.end - timedelta(microseconds=1))} · " if window else ""
-    return f'<header><h1>Export jobs{whose}</h1><p class="soft">{when}{_fresh(figures.status)}</p></header>'
+    return f'<header><h1>Export jobs{whose}</h1><p class="soft">{when}{_fresh(figures)}</p></header>'
 
 
-def _fresh(status: LakeStatus) -> str:
-    return f"data as of {moment(status.made_at)}"
+def _fresh(figures: Figures) -> str:
+    """As of when the data is true, and for whom it is older: a company that could not be read stands still."""
+    late = {company: read for company, read in figures.reads.items() if figures.now - read > LATE}
+    said = f"data as of {moment(figures.now)}"
+    if not late:
+        return said
+    first = min(late, key=lambda company: (late[company], company))
+    more = f", {plural(len(late) - 1, 'other')} later" if len(late) > 1 else ""
+    return f"{said}; {name_company(first, figures.names)} was last read {moment(late[first])}{more}"
 
 
 def _warnings(status: LakeStatus) -> Iterator[str]:
@@ -89,7 +98,8 @@ def _warnings(status: LakeStatus) -> Iterator[str]:
 
 def _about(figures: Figures) -> str:
     status = figures.status
-    facts = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in _facts(status) if said)
+    known = [("Data as of", _fresh(figures).removeprefix("data as of ")), *_facts(status)]
+    facts = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in known if said)
     return (
         '<section aria-labelledby="about-head" class="long"><h2 id="about-head">About the data</h2>'
         f'<dl class="facts">{facts}</dl>{_accounts(figures)}'
@@ -159,12 +169,19 @@ def _accounts(figures: Figures) -> str:
             if account.name
             else name_company(account.account.rpartition(" ")[2], figures.names),
             foreign(account.verdict.replace("_", " "), 40),
+            moment(figures.reads.get(account.account.rpartition(" ")[2], figures.now)),
             moment(account.full_at),
             moment(account.next_full_at) if account.next_full_at else "with the next run",
         )
         for account in accounts[:MOST_ACCOUNTS]
     )
-    columns = [Column("Account"), Column("Verdict"), Column("Read in full", "less"), Column("Next full walk")]
+    columns = [
+        Column("Account"),
+        Column("Verdict"),
+        Column("Last read"),
+        Column("Read in full", "less"),
+        Column("Next full walk"),
+    ]
     more = len(accounts) - MOST_ACCOUNTS
     return table("Accounts of this lake", columns, rows) + (
         f'<p class="note">And {plural(more, "other")}.</p>' if more > 0 else ""

@@ -33,7 +33,7 @@ class Window:
 
     Attributes:
         since: when it begins. until: its end as it was asked for, None for all there is.
-        end: when it ends: `until`, or when the data was published.
+        end: when it ends: `until`, or as of when the data is true.
         grain: the length of the periods that charts show.
         recent: when the stretch of the headline figures begins; it ends with the window.
         before: when the stretch they are compared with begins, as long and just before; None where the lake
@@ -79,7 +79,7 @@ def choose_window(
     30 days. With it, both show all from there on.
 
     Args:
-        now: when the data was published.
+        now: as of when the data is true.
         first: the first job's created_at.
         jobs: how many there are.
         since: where to begin, None for a year ago.

@@ -19,7 +19,17 @@ from pyspark.sql.types import TimestampType
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lakes import open_lake
 from pleo_extract.spark.schema import SCHEMA
-from pleo_extract.warehouse.statement import GIVEN, SPANS, bind, parts, statements, with_relations
+from pleo_extract.warehouse.statement import (
+    GIVEN,
+    PRIVATE,
+    SPANS,
+    bind,
+    check_value,
+    parts,
+    statements,
+    with_relations,
+)
+from pleo_extract.warehouse.told import Told, read_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,7 +70,7 @@ def answers(
 ) -> None:
     """Make the views and functions of `pleo_extract.connect` in a Spark session, over a lake.
 
-    Views: `export_jobs`, `job_durations`, `companies`, `snapshot`. Table functions, with the parameters and columns
+    Views: `export_jobs`, `job_durations`, `vanished`, `companies`, `snapshot`. Table functions, with the parameters and columns
     that ``pleo-extract sql --list`` and ``--describe`` name: ``SELECT * FROM failure_rates('month')``,
     ``SELECT * FROM slow_jobs(q => 0.9)``. Periods are TIMESTAMP_NTZ, all other instants TIMESTAMP. As in any SQL, rows
     have an order where the query says ORDER BY.
@@ -85,32 +95,29 @@ def answers(
     with _settings(spark):
         if isinstance(lake, str | Path):
             kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
-            jobs, now, names = _read(spark, kept, as_of)
+            jobs, told = _read(spark, kept, as_of)
         else:
             _refuse_options(storage_options, workspace)
-            jobs, now, names = lake, _check_instant(as_of), {}
+            jobs, told = lake, Told(_check_instant(as_of))
         _check_columns(jobs)
         columns = [functions.col(field.name).cast(field.dataType) for field in SCHEMA]
         jobs.select(*columns).createOrReplaceTempView("export_jobs")
-        _name_companies(spark, names)
-        _define(spark, now)
+        _name_companies(spark, told)
+        _define(spark, told)
 
 
-def _read(
-    spark: SparkSession, lake: Lake, as_of: datetime | int | None
-) -> tuple[DataFrame, datetime | None, dict[str, str]]:
-    """The jobs of one snapshot, when it was published, and the names of companies."""
+def _read(spark: SparkSession, lake: Lake, as_of: datetime | int | None) -> tuple[DataFrame, Told]:
+    """The jobs of one snapshot, and what its lake says beside them."""
     opened = lake.open(as_of)
     if opened is None:
-        return spark.createDataFrame([], SCHEMA), None, {}
+        return spark.createDataFrame([], SCHEMA), Told()
     manifest = opened.manifest
-    names = {
-        key.rpartition(" ")[2]: account.name for key, account in manifest.accounts.items() if account.name
-    }
+    asked = as_of if isinstance(as_of, datetime) else None
+    told = read_told(manifest.accounts, manifest.made_at, asked=asked)
     files = [_literal_path(file) for file in opened.files]
     if not files:
-        return spark.createDataFrame([], SCHEMA), manifest.made_at, names
-    return spark.read.schema(SCHEMA).parquet(*files), manifest.made_at, names
+        return spark.createDataFrame([], SCHEMA), told
+    return spark.read.schema(SCHEMA).parquet(*files), told
 
 
 def _literal_path(file: Path) -> str:
@@ -136,36 +143,58 @@ def _check_columns(jobs: DataFrame) -> None:
         raise LakeError(f"these are no export jobs: there is no column {missing[0]!r}")
 
 
-def _name_companies(spark: SparkSession, names: dict[str, str]) -> None:
-    frame = spark.createDataFrame(list(names.items()), "id STRING, name STRING")
+def _name_companies(spark: SparkSession, told: Told) -> None:
+    rows = [(company, name, told.nows.get(company)) for company, name, _ in told.companies()]
+    frame = spark.createDataFrame(rows, "id STRING, name STRING, now TIMESTAMP")
     frame.createOrReplaceTempView("companies")
 
 
-def _define(spark: SparkSession, now: datetime | None) -> None:
+def _define(spark: SparkSession, told: Told) -> None:
     for signature, body in MISSING.items():
         spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {signature} RETURN {body}")
-    spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW snapshot AS {_snapshot(now)}")
+    spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW snapshot AS {_snapshot(told)}")
     for statement in statements().values():
         if statement.name in GIVEN:
             continue  # made already
         comment = f"COMMENT {_literal(statement.summary + chr(10) * 2 + statement.definition)}"
         if statement.kind == "view":
-            spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {statement.name} {comment} AS {statement.query}")
+            query = with_relations(statement.query, {PRIVATE: _gone(told)})
+            spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {statement.name} {comment} AS {query}")
         else:
             spark.sql(_function(statement, comment))
 
 
-def _snapshot(now: datetime | None) -> str:
-    if now is not None:
-        return f"SELECT TIMESTAMP {_literal(now.astimezone(UTC).isoformat())} AS as_of"
-    instants = [f"max(j.{field.name})" for field in SCHEMA if isinstance(field.dataType, TimestampType)]
-    return f"SELECT greatest({', '.join(instants)}) AS as_of FROM export_jobs AS j"  # noqa: S608 - columns of the contract
+def _snapshot(told: Told) -> str:
+    names = ("as_of", "data_as_of", "now")
+    instants = [
+        f"TIMESTAMP {_literal(each.astimezone(UTC).isoformat())}"
+        for each in told.instants()
+        if each is not None
+    ]
+    if instants:
+        return f"SELECT {', '.join(f'{each} AS {name}' for each, name in zip(instants, names, strict=True))}"
+    latest = [f"max(j.{field.name})" for field in SCHEMA if isinstance(field.dataType, TimestampType)]
+    found = ", ".join(f"greatest({', '.join(latest)}) AS {name}" for name in names)
+    return f"SELECT {found} FROM export_jobs AS j"  # noqa: S608 - columns of the contract
+
+
+def _gone(told: Told) -> str:
+    """The keys of vanished jobs."""
+    if not told.vanished:
+        return "SELECT CAST(NULL AS STRING) AS company_id, CAST(NULL AS STRING) AS id WHERE FALSE"
+    packed = _literal(",".join(f"{company} {job}" for company, job in told.vanished))
+    each = f"SELECT explode(split({packed}, ',')) AS entry"
+    return f"SELECT split_part(v.entry, ' ', 1) AS company_id, split_part(v.entry, ' ', 2) AS id FROM ({each}) AS v"  # noqa: S608 - the text is escaped
 
 
 def _function(statement: Statement, comment: str) -> str:
     """CREATE FUNCTION, with the parts that the statement reads as its WITH."""
     body = with_relations(statement.query, {part.name: part.query for part in parts("spark").values()})
     values = {p.name: f"{statement.name}.{p.name}" for p in statement.parameters}
+    for p in statement.parameters:
+        if check := check_value(statement, p.name, values[p.name], "STRING"):
+            refused = f"CAST(error({check[1]}) AS {TYPES[p.type]})"
+            values[p.name] = f"(CASE WHEN {check[0]} THEN {values[p.name]} ELSE {refused} END)"
     for since, until in SPANS:
         if since in values:
             values[since] = _refuse_empty(since, values[since], values[until])

@@ -16,12 +16,14 @@
 --             27:1693); null where an n is below 6
 -- differs     whether the interval leaves out 0. Of twenty comparisons without any change, one differs
 -- still_open_a, still_open_b  jobs that have not ended: neither failed nor not, and not in the medians
+-- vanished_a, vanished_b  of all jobs of the stretch, those that the server no longer lists; counted as last seen
 WITH sided AS (
     SELECT
         'a' AS side,
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
         j.status,
         j.is_censored,
+        j.is_vanished,
         j.queue_seconds,
         j.run_seconds,
         j.total_seconds
@@ -36,6 +38,7 @@ WITH sided AS (
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
         j.status,
         j.is_censored,
+        j.is_vanished,
         j.queue_seconds,
         j.run_seconds,
         j.total_seconds
@@ -52,7 +55,8 @@ counted AS (
         s.side,
         CAST(count(*) FILTER (WHERE NOT s.is_censored) AS DOUBLE) AS n,
         CAST(count(*) FILTER (WHERE s.status = 'failed') AS DOUBLE) AS k,
-        count(*) FILTER (WHERE s.is_censored) AS still_open
+        count(*) FILTER (WHERE s.is_censored) AS still_open,
+        count(*) FILTER (WHERE s.is_vanished) AS vanished
     FROM sided AS s
     GROUP BY s.company, s.side
 ),
@@ -110,7 +114,9 @@ wanted AS (
         c.company,
         p.place,
         max(CASE WHEN c.side = 'a' THEN c.still_open ELSE 0 END) AS still_open_a,
-        max(CASE WHEN c.side = 'b' THEN c.still_open ELSE 0 END) AS still_open_b
+        max(CASE WHEN c.side = 'b' THEN c.still_open ELSE 0 END) AS still_open_b,
+        max(CASE WHEN c.side = 'a' THEN c.vanished ELSE 0 END) AS vanished_a,
+        max(CASE WHEN c.side = 'b' THEN c.vanished ELSE 0 END) AS vanished_b
     FROM counted AS c
     CROSS JOIN (VALUES (1), (2), (3), (4)) AS p (place)
     GROUP BY c.company, p.place
@@ -148,6 +154,8 @@ SELECT
     p.change + p.above AS high,
     p.change - p.below > 0 OR p.change + p.above < 0 AS differs,
     p.still_open_a,
-    p.still_open_b
+    p.still_open_b,
+    p.vanished_a,
+    p.vanished_b
 FROM paired AS p
 ORDER BY p.company, p.place

@@ -12,6 +12,7 @@
 -- max            the longest
 -- still_running  jobs left out because they are still open and this duration has not ended: the longest are
 --                among them, so recent figures are too low until it is 0; see survival() for an answer with them
+-- vanished       of the n jobs, those that the server no longer lists; counted as last seen
 -- unknown        jobs left out although it has ended: one of its two instants was not sent
 WITH long AS (
     SELECT
@@ -26,6 +27,7 @@ WITH long AS (
         m.queue_p95 AS p95,
         m.queue_p99 AS p99,
         m.queue_max AS highest,
+        m.queue_vanished AS vanished,
         m.not_started AS still_running,
         m.jobs
     FROM measured AS m
@@ -42,6 +44,7 @@ WITH long AS (
         m.run_p95 AS p95,
         m.run_p99 AS p99,
         m.run_max AS highest,
+        m.run_vanished AS vanished,
         m.still_open AS still_running,
         m.jobs
     FROM measured AS m
@@ -58,6 +61,7 @@ WITH long AS (
         m.total_p95 AS p95,
         m.total_p99 AS p99,
         m.total_max AS highest,
+        m.total_vanished AS vanished,
         m.still_open AS still_running,
         m.jobs
     FROM measured AS m
@@ -75,6 +79,7 @@ SELECT
     l.p99,
     l.highest AS max,
     l.still_running,
-    l.jobs - l.n - l.still_running AS unknown
+    l.jobs - l.n - l.still_running AS unknown,
+    l.vanished
 FROM long AS l
 ORDER BY l.period, l.company NULLS FIRST, l.place

@@ -13,6 +13,7 @@
 -- rate          failed / finished, from 0 to 1; null where nothing has finished
 -- low, high     95 % interval of the rate after Wilson (1927, JASA 22:209)
 -- still_open    jobs in any other status: neither failed nor not, so the rate may still move
+-- vanished      of all jobs, those that the server no longer lists; counted as last seen
 WITH counted AS (
     SELECT
         d.period,
@@ -21,7 +22,8 @@ WITH counted AS (
         count(*) FILTER (WHERE NOT d.is_censored) AS finished,
         count(*) FILTER (WHERE d.status = 'failed') AS failed,
         count(*) FILTER (WHERE d.outcome = 'expired') AS expired,
-        count(*) FILTER (WHERE d.status = 'completed_with_errors') AS with_errors
+        count(*) FILTER (WHERE d.status = 'completed_with_errors') AS with_errors,
+        count(*) FILTER (WHERE d.is_vanished) AS vanished
     FROM dated AS d
     GROUP BY period, company
 ),
@@ -57,6 +59,7 @@ SELECT
         WHEN b.failed = b.finished THEN 1e0
         ELSE (b.middle + b.reach) / b.width
     END AS high,
-    b.jobs - b.finished AS still_open
+    b.jobs - b.finished AS still_open,
+    b.vanished
 FROM bounded AS b
 ORDER BY b.period, b.company NULLS FIRST

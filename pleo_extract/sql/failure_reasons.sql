@@ -14,6 +14,7 @@
 -- share_low, share_high  95 % interval of the share after Wilson (1927, JASA 22:209)
 -- rate          jobs / finished: how many exports fail for this reason
 -- rate_low, rate_high    the same interval for the rate
+-- vanished      of these jobs, those that the server no longer lists; counted as last seen
 --
 -- Jobs that are still open count nowhere.
 WITH counted AS (
@@ -24,7 +25,8 @@ WITH counted AS (
             WHEN d.outcome = 'expired' THEN 'job_expired'
             WHEN d.outcome = 'failed' THEN coalesce(d.failure_reason_type, 'not_given')
         END AS reason,
-        count(*) AS jobs
+        count(*) AS jobs,
+        count(*) FILTER (WHERE d.is_vanished) AS vanished
     FROM dated AS d
     WHERE NOT d.is_censored
     GROUP BY period, company, reason
@@ -68,6 +70,7 @@ SELECT
     CASE
         WHEN b.jobs = b.finished THEN 1e0
         ELSE (b.jobs + 1.920729410347062e0 + b.rate_reach) / (b.finished + 3.841458820694124e0)
-    END AS rate_high
+    END AS rate_high,
+    b.vanished
 FROM bounded AS b
 ORDER BY b.period, b.company NULLS FIRST, b.jobs DESC, b.reason

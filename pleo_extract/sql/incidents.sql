@@ -27,6 +27,7 @@
 -- reasons       the three there was most more of than usual: reason (jobs, usually so many)
 -- past          judged periods that the limit is made of
 -- still_open    the period's jobs that may still fail
+-- vanished      of the finished ones, those that the server no longer lists; counted as last seen
 --
 -- since and until cut the past off, too: give them room.
 WITH tallied AS (
@@ -38,7 +39,8 @@ WITH tallied AS (
             WHEN d.outcome = 'failed' THEN coalesce(d.failure_reason_type, 'not_given')
         END AS reason,
         count(*) FILTER (WHERE NOT d.is_censored) AS finished,
-        count(*) FILTER (WHERE d.is_censored) AS still_open
+        count(*) FILTER (WHERE d.is_censored) AS still_open,
+        count(*) FILTER (WHERE d.is_vanished AND NOT d.is_censored) AS vanished
     FROM dated AS d
     GROUP BY period, company, reason
 ),
@@ -49,7 +51,8 @@ summed AS (
         t.company,
         CAST(sum(t.finished) AS DOUBLE) AS n,
         CAST(sum(CASE WHEN t.reason IS NULL THEN 0 ELSE t.finished END) AS DOUBLE) AS k,
-        CAST(sum(t.still_open) AS BIGINT) AS still_open
+        CAST(sum(t.still_open) AS BIGINT) AS still_open,
+        CAST(sum(t.vanished) AS BIGINT) AS vanished
     FROM tallied AS t
     GROUP BY t.period, t.company
 ),
@@ -244,7 +247,8 @@ SELECT
     j.sigmas > 3 AS is_incident,
     w.reasons,
     CAST(j.past AS BIGINT) AS past,
-    j.still_open
+    j.still_open,
+    j.vanished
 FROM judged AS j
 LEFT JOIN worded AS w ON j.company = w.company AND j.period = w.period
 WHERE :every_period OR j.sigmas > 3

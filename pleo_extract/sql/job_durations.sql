@@ -11,6 +11,7 @@
 -- outcome        completed, completed_with_errors, failed, expired (failed with the reason job_expired, or with
 --                no reason but an expired_at), or open
 -- is_censored    true while the job is open: it lasts at least until now, its durations are not known yet
+-- is_vanished    the server no longer lists the job: the row stays as last seen, and is counted everywhere
 -- queue_seconds  created_at to started_at
 -- run_seconds    started_at to ended_at
 -- total_seconds  created_at to ended_at
@@ -46,8 +47,10 @@ WITH ended AS (
         j.number_of_items,
         j.is_interactive,
         j.last_updated_at,
-        j.expires_in
+        j.expires_in,
+        g.id IS NOT NULL AS is_vanished
     FROM export_jobs AS j
+    LEFT JOIN gone AS g ON j.company_id = g.company_id AND j.id = g.id
 )
 
 SELECT
@@ -56,6 +59,7 @@ SELECT
     e.status,
     e.outcome,
     e.is_censored,
+    e.is_vanished,
     e.created_at,
     e.started_at,
     e.ended_at,

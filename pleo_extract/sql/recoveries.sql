@@ -1,8 +1,8 @@
 -- recoveries(company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL, until TIMESTAMPTZ := NULL)
 -- How long until a company's exports work again after a failure: one row a failed job, latest first.
 --
--- The next success is the company's next job, in the order in which jobs ended (then by id), that was completed,
--- with errors or without. since and until choose the failed jobs; the success may come later.
+-- The next success is the company's next job, in the order in which jobs ended, then in
+-- which they were created, that was completed, with errors or without. since and until choose the failed jobs; the success may come later.
 --
 -- company_id     the company
 -- failed_id      the failed job, expired ones included; one of which no instant of the end was sent has no row
@@ -12,7 +12,7 @@
 -- recovered_id   the next success; null where there is none yet
 -- recovered_at   when that ended
 -- attempts       jobs that ended after the failed one, up to and with the success, or so far
--- seconds        failed_at to recovered_at; where is_censored, to now (`snapshot`)
+-- seconds        failed_at to recovered_at; where is_censored, to the company's now (`companies`, `snapshot`)
 -- is_censored    there is no success yet: it takes at least these seconds
 WITH finished AS (
     SELECT
@@ -27,12 +27,12 @@ WITH finished AS (
         coalesce(lag(j.status) OVER so_far, '') = 'failed' AS follows_failure,
         sum(CASE WHEN j.status = 'failed' THEN 0 ELSE 1 END) OVER (
             PARTITION BY j.company_id
-            ORDER BY j.ended_at, j.id
+            ORDER BY j.ended_at, j.created_at, j.id
             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
         ) AS successes
     FROM job_durations AS j
     WHERE j.ended_at IS NOT NULL AND (:company_id IS NULL OR j.company_id = lower(:company_id))
-    WINDOW so_far AS (PARTITION BY j.company_id ORDER BY j.ended_at, j.id)
+    WINDOW so_far AS (PARTITION BY j.company_id ORDER BY j.ended_at, j.created_at, j.id)
 ),
 
 concerned AS (
@@ -50,14 +50,15 @@ SELECT
     r.id AS recovered_id,
     r.ended_at AS recovered_at,
     coalesce(r.place, f.places) - f.place AS attempts,
-    (epoch_us(coalesce(r.ended_at, s.as_of)) - epoch_us(f.ended_at)) / 1e6 AS seconds,
+    (epoch_us(coalesce(r.ended_at, c.now, s.now)) - epoch_us(f.ended_at)) / 1e6 AS seconds,
     r.id IS NULL AS is_censored
 FROM concerned AS f
 CROSS JOIN snapshot AS s
+LEFT JOIN companies AS c ON f.company = c.id
 LEFT JOIN concerned AS r
     ON f.company = r.company AND r.successes = f.successes + 1 AND r.status <> 'failed'
 WHERE
     f.status = 'failed'
     AND (:since IS NULL OR f.created_at >= :since)
     AND (:until IS NULL OR f.created_at < :until)
-ORDER BY f.ended_at DESC, f.company, f.id
+ORDER BY f.ended_at DESC, f.company, f.created_at DESC, f.id

@@ -8,8 +8,9 @@
 --
 -- id, company_id, status, created_at, number_of_items, failure_reason_type  as in export_jobs
 -- outcome        as in job_durations
--- seconds        the duration; where is_censored, what it has come to by now (`snapshot`)
+-- seconds        the duration; where is_censored, what it has come to by now (`companies`, `snapshot`)
 -- is_censored    it has not ended yet
+-- is_vanished    the server no longer lists it; an open one is then as slow as it was when last acted on
 -- limit_seconds  the company's quantile; seconds is above it
 -- n              jobs that the limit is made of
 -- times          seconds / limit_seconds; null where the limit is 0 or less
@@ -23,6 +24,7 @@ SELECT
     t.failure_reason_type,
     coalesce(t.known_seconds, t.seconds_so_far) AS seconds,
     t.known_seconds IS NULL AS is_censored,
+    t.is_vanished,
     l.limit_seconds,
     l.n,
     CASE WHEN l.limit_seconds > 0 THEN coalesce(t.known_seconds, t.seconds_so_far) / l.limit_seconds END AS times

@@ -3,8 +3,9 @@
 --
 -- A job expires expires_in seconds after the last action on it. One that is still open after that waits for
 -- something that does not come, and as a company's jobs are worked off one at a time, others wait behind it.
--- as_of is the instant to judge at, by default now (`snapshot`); an earlier one knows the jobs as last seen, so
--- it misses those that have ended since.
+-- as_of is the instant to judge at, by default each company's now (`companies`, `snapshot`), so that a company that
+-- could not be read since is judged by what was seen; an earlier one misses the jobs that have ended since. A job that
+-- the server no longer lists is not stuck: see the view `vanished`.
 --
 -- id, company_id, status, created_at, started_at, number_of_items  as in export_jobs; status is pending,
 --                  in_progress, or one that is not known to be an end
@@ -22,13 +23,15 @@ WITH opened AS (
         j.number_of_items,
         j.expires_in,
         coalesce(j.last_updated_at, j.started_at, j.created_at) AS last_action_at,
-        coalesce(:as_of, s.as_of) AS judged_at,
+        coalesce(:as_of, c.now, s.now) AS judged_at,
         row_number() OVER (PARTITION BY j.company_id ORDER BY j.created_at DESC, j.id DESC) - 1 AS waiting
     FROM job_durations AS j
     CROSS JOIN snapshot AS s
+    LEFT JOIN companies AS c ON j.company_id = c.id
     WHERE
         j.is_censored
-        AND j.created_at <= coalesce(:as_of, s.as_of)
+        AND NOT j.is_vanished
+        AND j.created_at <= coalesce(:as_of, c.now, s.now)
         AND (:company_id IS NULL OR j.company_id = lower(:company_id))
 )
 

@@ -3,7 +3,8 @@
 -- How long until an export has ended, open ones counted as "at least so long": one row a company and second.
 --
 -- The estimator of Kaplan and Meier (1958, JASA 53:457). A job ends when it is completed, completed with errors,
--- failed or expired; an open one is known to have lasted from its created_at until now (`snapshot`).
+-- failed or expired; an open one is known to have lasted from its created_at until now (`companies`, `snapshot`), one
+-- that has vanished until the last action on it.
 -- `SELECT min(seconds) FROM survival(per_company := FALSE) WHERE survival <= 0.05` is the time in which 95 % of
 -- the exports are done.
 --
@@ -24,12 +25,12 @@ WITH observed AS (
         CASE WHEN :per_company THEN a.company_id ELSE '' END AS company,
         a.is_censored,
         CASE
-            WHEN a.is_censored AND s.as_of > a.created_at THEN (epoch_us(s.as_of) - epoch_us(a.created_at)) / 1e6
+            WHEN a.is_censored AND a.known_until > a.created_at
+                THEN (epoch_us(a.known_until) - epoch_us(a.created_at)) / 1e6
             WHEN a.is_censored OR a.total_seconds < 0 THEN 0e0
             ELSE a.total_seconds
         END AS seconds
-    FROM asked AS a
-    CROSS JOIN snapshot AS s
+    FROM aged AS a
 ),
 
 stepped AS (

@@ -1,4 +1,9 @@
-"""The catalogue: a DuckDB file without data, whose views and macros read a lake, for any DuckDB client."""
+"""The catalogue: a DuckDB file without data, whose views and macros read a lake, for any DuckDB client.
+
+What changes more often than the lake's months, such as the instant that "now" means, lies beside it in small CSV
+files, which the views read: a run that finds nothing new writes these, at a hundredth of the cost of the catalogue, and
+a client that has the catalogue open sees it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from pleo_extract.errors import StorageError
-from pleo_extract.warehouse.definition import Source, definitions, literal
+from pleo_extract.warehouse.definition import INSTANTS, VANISHED, Source, definitions, literal
+from pleo_extract.warehouse.told import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Sequence
 
-__all__ = ["write_catalogue"]
+__all__ = ["write_catalogue", "write_told"]
 
 _STORAGE: Final = "v1.0.0"
 """A file of DuckDB 2.0's own storage version cannot be opened by 1.x."""
@@ -27,35 +32,34 @@ def write_catalogue(
     target: str | Path,
     files: Sequence[str | Path],
     *,
-    as_of: datetime | None = None,
-    companies: Mapping[str, str] | None = None,
+    told: Told | None = None,
     mark: str = "",
 ) -> None:
     """Write or replace, atomically, a DuckDB file with all views and macros over these Parquet files.
 
     Each of them carries all that it reads, with absolute paths: it works in a client that opens the file, and,
-    as `name.failure_rates('month')`, in one that attaches it. A client whose zone is not UTC sees instants in its
-    own, and takes a `since` without an offset for its own.
+    as `name.failure_rates('month')`, in one that attaches it. A client whose zone is not UTC sees instants in its own.
+    What `told` says is written beside it, see `write_told`.
 
     Args:
         target: the file, such as `LAKE/jobs.duckdb`.
         files: as for `open_warehouse`; symbolic links are kept, so that `current` stays current.
-        as_of: the instant that "now" means; by default the latest instant in the files.
-        companies: names of companies by id.
+        told: what the lake says of the snapshot; by default the latest instant in the files is "now".
         mark: a short text to know the file by: it stands in its bytes as it is.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    target = Path(target)
-    source = Source(tuple(str(Path(file).absolute()) for file in files), as_of)
+    target, told = Path(target).absolute(), told or Told()
+    write_told(target.parent, told)
+    source = Source(tuple(str(Path(file).absolute()) for file in files), told, target.parent)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:
             fresh = Path(folder, "jobs.duckdb")
             with duckdb.connect(":memory:", config={"threads": 1}) as con:
                 con.execute(f"ATTACH {literal(str(fresh))} AS fresh (STORAGE_VERSION '{_STORAGE}')")
                 con.execute("USE fresh")
-                for definition in definitions(source, companies=companies, self_contained=True):
+                for definition in definitions(source, self_contained=True):
                     con.execute(definition)
                 for view in _MARKED if mark else ():
                     con.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
@@ -63,3 +67,35 @@ def write_catalogue(
             fresh.replace(target)
     except (OSError, duckdb.Error) as exc:
         raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
+
+
+def write_told(folder: Path, told: Told) -> None:
+    """Write what a catalogue in this folder reads beside the rows, where it has changed; what is not told is removed.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    contents = {
+        INSTANTS: b"" if told.as_of is None else told.spell_instants(),
+        VANISHED: told.spell_vanished() if told.vanished else b"",
+    }
+    for name, content in contents.items():
+        file = folder / name
+        try:
+            if not content:
+                file.unlink(missing_ok=True)
+            elif not file.is_file() or file.read_bytes() != content:
+                _put(file, content)
+        except OSError as exc:
+            raise StorageError(
+                f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"
+            ) from exc
+
+
+def _put(file: Path, content: bytes) -> None:
+    """A file in place of the one of that name, whole, for all whom the umask lets read."""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".catalogue-") as folder:
+        fresh = Path(folder, file.name)
+        fresh.write_bytes(content)
+        fresh.chmod(fresh.stat().st_mode & 0o755)
+        fresh.replace(file)

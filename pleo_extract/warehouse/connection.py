@@ -11,16 +11,16 @@ import duckdb
 
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
 from pleo_extract.warehouse.definition import Source, definitions, literal, pattern
+from pleo_extract.warehouse.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
     from pathlib import Path
 
 _REFUSED = re.compile(
-    r'extract specifier "(unknown grain .*|since\w* .* is not before .*|q .*)" not recognized'
+    r'extract specifier "([a-z_]+ .*: take .*|since\w* .* is not before .*)" not recognized'
 )
-"""How DuckDB says what `sql/parts/duckdb` and `definition` say of a grain, a span, a quantile."""
+"""How DuckDB says what `definition` says of an argument that is none of its parameter's, or of an empty span."""
 
 __all__ = ["answer", "open_warehouse", "translate_errors"]
 
@@ -28,36 +28,35 @@ __all__ = ["answer", "open_warehouse", "translate_errors"]
 def open_warehouse(
     files: Sequence[str | Path],
     *,
-    as_of: datetime | None = None,
+    told: Told | None = None,
     locked: bool = False,
     allow: Sequence[Path] = (),
-    companies: Mapping[str, str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in memory, in UTC, with the views and table macros of `statements()` over Parquet files.
 
     Args:
         files: the Parquet files of one snapshot, columns as in `contract.COLUMNS`; none means no jobs.
-        as_of: the instant that "now" means for jobs that are still open, with a time zone; by default the
-            latest instant in the files.
+        told: what the lake says of the snapshot: instants, names, vanished jobs; by default the latest instant in the
+            files is "now".
         locked: read nothing but `files` and `allow`, load no extension, change no setting. What `answer` runs
             reads only; DuckDB itself has no lock against COPY … TO a path that may be read.
         allow: further files and folders that a locked connection may read.
-        companies: names of companies by id.
 
     Raises:
-        UsageError: `as_of` without a time zone.
+        UsageError: an instant without a time zone.
         LakeError: a file that is missing, is no Parquet, or lacks a column.
     """
-    if as_of is not None and as_of.tzinfo is None:
+    told = told or Told()
+    if any(each is not None and each.tzinfo is None for each in (*told.instants(), *told.nows.values())):
         raise UsageError("as_of needs a time zone: give it in UTC")
-    source = Source(tuple(str(file) for file in files), as_of)
+    source = Source(tuple(str(file) for file in files), told)
     con = duckdb.connect(":memory:")
     try:
         con.execute("SET TimeZone = 'UTC'")
         if locked:
             _restrict(con, source.files, allow)
         with _reading_the_lake():
-            for definition in definitions(source, companies=companies):
+            for definition in definitions(source):
                 con.execute(definition)
         if locked:
             con.execute("SET lock_configuration = TRUE")

@@ -8,51 +8,68 @@ that somebody attaches does not find the views of that file.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pleo_extract.contract import DUCKDB_SCHEMA
-from pleo_extract.warehouse.statement import GIVEN, SPANS, bind, parts, statements, with_relations
+from pleo_extract.warehouse.statement import (
+    GIVEN,
+    PRIVATE,
+    SPANS,
+    bind,
+    check_value,
+    parts,
+    statements,
+    with_relations,
+)
+from pleo_extract.warehouse.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
+    from pathlib import Path
 
     from pleo_extract.warehouse.statement import Statement
 
-__all__ = ["Source", "definitions", "literal", "pattern"]
+__all__ = ["INSTANTS", "VANISHED", "Source", "definitions", "literal", "pattern"]
+
+INSTANTS: Final = "_now.csv"
+VANISHED: Final = "_vanished.csv"
+"""The files that a catalogue reads what `Told` says from; see `Source.folder`."""
 
 _GLOB = re.compile(r"[\[*?]")
+_BARE: Final = r"^\s*[0-9]+[-/][0-9]+[-/][0-9]+([ T]+[0-9]+(:[0-9]+)*([.][0-9]*)?)?\s*$"
+"""A date, or a date and a time, that does not say in which zone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the statements read, beside the names of companies.
+    """What the statements read.
 
     Attributes:
         files: paths of Parquet files; none for an empty lake.
-        as_of: the instant that "now" means, with a time zone; None for the latest instant in the data.
+        told: what is known beside the rows.
+        folder: where `INSTANTS` and `VANISHED` lie, which are read in place of `told`, so that a definition stays right
+            when they change; None for definitions that carry what was told.
     """
 
     files: Sequence[str]
-    as_of: datetime | None = None
+    told: Told = field(default_factory=Told)
+    folder: Path | None = None
 
 
-def definitions(
-    source: Source, *, companies: Mapping[str, str] | None = None, self_contained: bool = False
-) -> Iterator[str]:
+def definitions(source: Source, *, self_contained: bool = False) -> Iterator[str]:
     """CREATE statements for all views and macros, in an order that works.
 
-    Beside those of `sql/`: `snapshot` (one row, `as_of`) and `companies` (`id`, `name`). There is no table, so a
+    Beside those of `sql/`: `snapshot` (one row) and `companies` (`id`, `name`, `now`). There is no table, so a
     question finds nothing that it could change.
     """
-    views = _views(source, companies or {})
+    views, private = _views(source), {PRIVATE: _gone(source)}
     for name, query in views.items():
-        yield f"CREATE VIEW {name} AS {with_relations(query, views) if self_contained else query}"
+        yield f"CREATE VIEW {name} AS {with_relations(query, private | (views if self_contained else {}))}"
     for statement in statements().values():
         if statement.kind == "macro":
-            yield _macro(statement, views if self_contained else {})
+            yield _macro(statement, views | private if self_contained else {})
 
 
 def literal(text: str) -> str:
@@ -65,12 +82,12 @@ def pattern(path: str) -> str:
     return _GLOB.sub(r"[\g<0>]", path)
 
 
-def _views(source: Source, companies: Mapping[str, str]) -> dict[str, str]:
+def _views(source: Source) -> dict[str, str]:
     written = {s.name: s.query for s in statements().values() if s.kind == "view" and s.name not in GIVEN}
     return {
         "export_jobs": _export_jobs(source),
         "snapshot": _snapshot(source),
-        "companies": _companies(companies),
+        "companies": _companies(source),
     } | written
 
 
@@ -84,40 +101,98 @@ def _export_jobs(source: Source) -> str:
 
 
 def _snapshot(source: Source) -> str:
-    if source.as_of is not None:
-        return f"SELECT TIMESTAMPTZ {literal(source.as_of.isoformat())} AS as_of"
-    instants = [f"max(j.{column})" for column, kind in DUCKDB_SCHEMA.items() if kind.startswith("TIMESTAMP")]
-    return f"SELECT greatest({', '.join(instants)}) AS as_of FROM export_jobs AS j"  # noqa: S608 -- columns of the contract
+    names = ("as_of", "data_as_of", "now")
+    instants = [
+        f"TIMESTAMPTZ {literal(each.isoformat())}" for each in source.told.instants() if each is not None
+    ]
+    if not instants:
+        latest = [f"max(j.{name})" for name, kind in DUCKDB_SCHEMA.items() if kind.startswith("TIMESTAMP")]
+        found = ", ".join(f"greatest({', '.join(latest)}) AS {name}" for name in names)
+        return f"SELECT {found} FROM export_jobs AS j"  # noqa: S608 -- columns of the contract
+    if source.folder is not None:
+        return f"SELECT t.as_of, t.data_as_of, t.now FROM {_told(source.folder)} WHERE t.company_id IS NULL"  # noqa: S608 -- the path is escaped
+    return f"SELECT {', '.join(f'{each} AS {name}' for each, name in zip(instants, names, strict=True))}"
 
 
-def _companies(names: Mapping[str, str]) -> str:
-    """Ids and names in one text: as VALUES, each of thousands would be two nodes of the statement, at 6 kB a company."""
-    if not names:
-        return "SELECT CAST(NULL AS VARCHAR) AS id, CAST(NULL AS VARCHAR) AS name WHERE FALSE"
-    used = set("".join([*names, *names.values()]))
+def _companies(source: Source) -> str:
+    """Ids, names and instants in one text: as VALUES, each of thousands would be three nodes of the statement, at 6 kB a company."""
+    if source.folder is not None and source.told.as_of is not None:
+        where = "WHERE t.company_id IS NOT NULL"
+        return f"SELECT t.company_id AS id, t.name, t.now FROM {_told(source.folder)} {where}"  # noqa: S608 -- the path is escaped
+    rows = [(company, name or "", now) for company, name, now in source.told.companies()]
+    if not rows:
+        return (
+            "SELECT CAST(NULL AS VARCHAR) AS id, CAST(NULL AS VARCHAR) AS name, "
+            "CAST(NULL AS TIMESTAMPTZ) AS now WHERE FALSE"
+        )
+    used = set("".join("".join(row) for row in rows))
     between, within = islice((mark for mark in map(chr, count(1)) if mark not in used and mark != "'"), 2)
-    packed = literal(between.join(f"{company}{within}{name}" for company, name in names.items()))
+    packed = literal(between.join(within.join(row) for row in rows))
     each = f"SELECT unnest(string_split({packed}, chr({ord(between)}))) AS entry"
-    id_and_name = (f"split_part(c.entry, chr({ord(within)}), {part})" for part in (1, 2))
-    return "SELECT {} AS id, {} AS name FROM ({}) AS c".format(*id_and_name, each)  # noqa: S608 -- the text is escaped
+    company, name, now = (f"split_part(c.entry, chr({ord(within)}), {part})" for part in (1, 2, 3))
+    return (
+        f"SELECT {company} AS id, nullif({name}, '') AS name, "  # noqa: S608 -- the text is escaped
+        f"CAST(nullif({now}, '') AS TIMESTAMPTZ) AS now FROM ({each}) AS c"
+    )
+
+
+def _gone(source: Source) -> str:
+    """The keys of vanished jobs. Where there are none that is part of the statement, so that no id is read to look for them."""
+    if not source.told.vanished:
+        return "SELECT CAST(NULL AS VARCHAR) AS company_id, CAST(NULL AS VARCHAR) AS id WHERE FALSE"
+    if source.folder is not None:
+        read = _read_csv(source.folder / VANISHED, {"company_id": "VARCHAR", "id": "VARCHAR"})
+        return f"SELECT v.company_id, v.id FROM {read} AS v"  # noqa: S608 -- the path is escaped
+    packed = literal(",".join(f"{company} {job}" for company, job in source.told.vanished))
+    each = f"SELECT unnest(string_split({packed}, ',')) AS entry"
+    return f"SELECT split_part(v.entry, ' ', 1) AS company_id, split_part(v.entry, ' ', 2) AS id FROM ({each}) AS v"  # noqa: S608 -- as above
+
+
+def _told(folder: Path) -> str:
+    instants = dict.fromkeys(("now", "as_of", "data_as_of"), "TIMESTAMPTZ")
+    return f"{_read_csv(folder / INSTANTS, {'company_id': 'VARCHAR', 'name': 'VARCHAR'} | instants)} AS t"
+
+
+def _read_csv(path: Path, columns: Mapping[str, str]) -> str:
+    stated = ", ".join(f"{name}: {literal(kind)}" for name, kind in columns.items())
+    return (
+        f"read_csv({literal(pattern(str(path)))}, columns = {{{stated}}}, header = TRUE, auto_detect = FALSE, "
+        "delim = ',', quote = '\"', escape = '\"', nullstr = '')"
+    )
 
 
 def _macro(statement: Statement, views: Mapping[str, str]) -> str:
     declared = (p.name if p.default is None else f"{p.name} := {p.default}" for p in statement.parameters)
+    zone = "CAST(tz AS VARCHAR)" if any(p.name == "tz" for p in statement.parameters) else "'UTC'"
     # Cast where they are used: a typed parameter would refuse since := '2026-01-01', and 1.x files have none.
-    values = {p.name: f"CAST({p.name} AS {p.type})" for p in statement.parameters}
+    values = {
+        p.name: _instant(p.name, zone) if p.type == "TIMESTAMPTZ" else f"CAST({p.name} AS {p.type})"
+        for p in statement.parameters
+    }
+    first: dict[str, str] = {}
+    for name, value in values.items():
+        if name != "q" and (check := check_value(statement, name, value, "VARCHAR")):  # limits.sql looks at q
+            first[name] = _refuse_unless(*check, value)
     for since, until in SPANS:
         if since in values:
-            values[since] = _refuse_empty(since, values[since], values[until])
+            said = f"concat('{since} ', {values[since]}, ' is not before {until} ', {values[until]})"
+            is_empty = f"{values[since]} >= {values[until]}"
+            first[since] = _refuse_unless(f"coalesce(NOT {is_empty}, TRUE)", said, values[since])
     body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
-    return f"CREATE MACRO {statement.name}({', '.join(declared)}) AS TABLE {bind(body, values)}"
+    return f"CREATE MACRO {statement.name}({', '.join(declared)}) AS TABLE {bind(body, values, first)}"
 
 
-def _refuse_empty(name: str, since: str, until: str) -> str:
-    """`since`, unless it is not before `until`: then date_trunc refuses the text while the query is bound.
+def _instant(name: str, zone: str) -> str:
+    """What was given as an instant: without a zone of its own it is on the clocks of `zone`, whatever the session's is."""
+    text = f"CAST({name} AS VARCHAR)"
+    there = f"timezone({zone}, CAST({text} AS TIMESTAMP))"
+    return f"(CASE WHEN regexp_matches({text}, {literal(_BARE)}) THEN {there} ELSE CAST({text} AS TIMESTAMPTZ) END)"
+
+
+def _refuse_unless(condition: str, said: str, value: str) -> str:
+    """`value`, if the condition holds: else date_trunc refuses the message while the query is bound.
 
     So also where there is no job. Otherwise it is a constant by then, and files are skipped by it as before.
     """
-    said = f"concat('{name} ', {since}, ' is not before {name.replace('since', 'until')} ', {until})"
-    checked = f"date_trunc(CASE WHEN {since} >= {until} THEN {said} ELSE 'day' END, TIMESTAMP '2000-01-01')"
-    return f"(CASE WHEN {checked} IS NOT NULL THEN {since} END)"
+    checked = f"date_trunc(CASE WHEN {condition} THEN 'day' ELSE {said} END, TIMESTAMP '2000-01-01')"
+    return f"(CASE WHEN {checked} IS NOT NULL THEN {value} END)"

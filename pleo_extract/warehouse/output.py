@@ -34,6 +34,8 @@ LONGEST_CELL: Final = 60
 _FORMULA: Final = ", ".join(f"chr({ord(first)})" for first in "=+-@\t\r\n\0")
 """What makes a spreadsheet take a cell for a formula, or hides that it is one."""
 
+_TEXTS: Final = ("VARCHAR", "JSON", "ENUM", "BLOB", "UNION", "VARIANT")
+"""Types whose values can be such a cell; that of a list begins with a bracket."""
 _NUMBERS: Final = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "UINT", "BIGINT", "HUGEINT", "SMALLINT", "TINYINT")
 
 
@@ -157,8 +159,9 @@ def _cells(con: duckdb.DuckDBPyConnection, kind: str, *, formula_safe: bool) -> 
     answer = con.table("answer")
     for column, duck in zip(answer.columns, map(str, answer.types), strict=True):
         cell = _quoted(column)
-        if kind == "csv" and formula_safe and duck.startswith(("VARCHAR", "JSON", "ENUM")):
-            yield f"CASE WHEN left({cell}, 1) IN ({_FORMULA}) THEN concat('''', {cell}) ELSE {cell} END AS {cell}"
+        if kind == "csv" and formula_safe and duck.startswith(_TEXTS) and not duck.endswith("]"):
+            text = f"CAST({cell} AS VARCHAR)"
+            yield f"CASE WHEN left({text}, 1) IN ({_FORMULA}) THEN concat('''', {text}) ELSE {text} END AS {cell}"
         elif kind != "parquet" and duck == "TIMESTAMP WITH TIME ZONE":
             yield f"strftime({cell}, '%Y-%m-%dT%H:%M:%S.%fZ') AS {cell}"
         elif kind == "json" and duck in {"DOUBLE", "FLOAT"}:

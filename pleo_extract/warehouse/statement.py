@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 __all__ = [
+    "CHECKS",
     "GIVEN",
+    "PRIVATE",
     "SPANS",
     "Engine",
     "Parameter",
     "Statement",
     "bind",
+    "check_value",
     "find_statement",
     "parts",
     "statements",
@@ -40,8 +43,25 @@ Engine = Literal["duckdb", "spark"]
 
 GIVEN: Final = ("companies", "export_jobs", "snapshot")
 """The views that are not in `sql/`: each engine's door makes them of what it was told."""
+PRIVATE: Final = "gone"
+"""The keys of vanished jobs, which each engine's door puts into what reads them: a relation without a view."""
 SPANS: Final = (("since", "until"), ("since_a", "until_a"), ("since_b", "until_b"))
 """Parameters that are the two ends of a span: each door sees to it that the second is later."""
+
+CHECKS: Final[Mapping[str, tuple[str, str]]] = {
+    "grain": (
+        "{0} IN ('hour', 'day', 'week', 'month', 'quarter', 'year', 'all')",
+        "hour, day, week, month, quarter, year or all",
+    ),
+    "tz": ("{0} IS NOT NULL", "a time zone by its name, such as Europe/Copenhagen"),
+    "per_company": ("{0} IS NOT NULL", "true or false"),
+    "every_period": ("{0} IS NOT NULL", "true or false"),
+    "at_least": ("{0} >= 1", "a number of jobs from 1"),
+    "q": ("{0} >= 0 AND {0} <= 1", "a quantile from 0 to 1"),
+    "duration": ("{0} IN ('total', 'queue', 'run')", "total, queue or run"),
+    "step": ("{0} >= 0 AND {0} < 1e15", "seconds from 0, which means at every duration that occurs"),
+}
+"""What a parameter of this name must be, as SQL, and in words: all else, null included, is an error and no empty answer."""
 
 _SIGNATURE = re.compile(r"(?P<name>[a-z_]+)(?:\((?P<parameters>[^)]*)\))?\n(?P<text>.*)", re.DOTALL)
 _PARAMETER = re.compile(r"(?P<name>\w+) (?P<type>[A-Z]+)(?: := (?P<default>[^,]+))?")
@@ -120,9 +140,31 @@ def find_statement(name: str) -> Statement:
     )
 
 
-def bind(query: str, values: Mapping[str, str]) -> str:
-    """The query with each parameter ``:name`` replaced by what an engine calls it, SQL text from `values`."""
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], query)
+def bind(query: str, values: Mapping[str, str], first: Mapping[str, str] | None = None) -> str:
+    """The query with each parameter ``:name`` replaced by what an engine calls it, SQL text from `values`.
+
+    Where a parameter stands for the first time, `first` goes before: what looks at a value does so once.
+    """
+    once = dict(first or {})
+    return _PLACEHOLDER.sub(lambda found: once.pop(found[1], values[found[1]]), query)
+
+
+def check_value(statement: Statement, parameter: str, value: str, kind: str) -> tuple[str, str] | None:
+    """Return the condition that a value must fulfil, and the message if it does not, as SQL; None for any value.
+
+    Args:
+        statement: what is asked.
+        parameter: the name of the parameter.
+        value: the value, as SQL.
+        kind: how the engine calls its type of text.
+    """
+    if parameter not in CHECKS:
+        return None
+    condition, words = CHECKS[parameter]
+    if statement.name == "incidents" and parameter == "grain":  # all time is one period, which has no past
+        condition, words = condition.replace(", 'all'", ""), words.replace(", year or all", " or year")
+    said = f"coalesce(CAST({value} AS {kind}), 'null')"
+    return condition.format(value), f"concat('{parameter} ', {said}, ': take {words}')"
 
 
 def with_relations(query: str, relations: Mapping[str, str]) -> str:
@@ -183,15 +225,25 @@ def _given() -> Iterator[Statement]:
         name="companies",
         kind="view",
         parameters=(),
-        summary="What companies are called: one row a company that an accounts file has named.",
-        definition="id    the company, as company_id elsewhere\nname  as in the accounts file of the dump",
-        query="SELECT c.id, c.name FROM accounts AS c",
+        summary="What companies are called and when they were last read: one row a company that has an account.",
+        definition=(
+            "id    the company, as company_id elsewhere\n"
+            "name  as in the accounts file of the dump; null where no file has named it\n"
+            "now   the instant that is now for its open jobs: when the last complete run began its closing reads of it,\n"
+            "      also if nothing was new; it stands still while a company cannot be read\n\n"
+            "A company without a row was read with a credential for any company: its now is that of snapshot."
+        ),
+        query="SELECT c.id, c.name, c.now FROM accounts AS c",
     )
     yield Statement(
         name="snapshot",
         kind="view",
         parameters=(),
-        summary="Which instant is now for jobs that are still open: one row.",
-        definition="as_of  when the snapshot was published; where that is not known, the latest instant in the jobs",
-        query="SELECT s.as_of FROM published AS s",
+        summary="When the snapshot was published, as of when it is true, and which instant is now: one row.",
+        definition=(
+            "as_of       when the snapshot was published; where that is not known, the latest instant in the jobs\n"
+            "data_as_of  the instant as of which all jobs are true; of several accounts, the earliest\n"
+            "now         the instant that is now for open jobs of companies that have none of their own in companies"
+        ),
+        query="SELECT s.as_of, s.data_as_of, s.now FROM published AS s",
     )

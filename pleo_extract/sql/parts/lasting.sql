@@ -9,17 +9,16 @@ SELECT
     a.created_at,
     a.number_of_items,
     a.failure_reason_type,
+    a.is_vanished,
     CASE
         WHEN :duration = 'total' THEN a.total_seconds
         WHEN :duration = 'queue' THEN a.queue_seconds
-        WHEN :duration = 'run' THEN a.run_seconds
-        ELSE CAST(error(concat('duration ''', :duration, ''': take total, queue or run')) AS DOUBLE)
+        ELSE a.run_seconds
     END AS known_seconds,
     CASE
         WHEN NOT a.is_censored THEN NULL
         WHEN :duration = 'queue' AND a.started_at IS NOT NULL THEN NULL
-        WHEN :duration = 'run' THEN (epoch_us(s.as_of) - epoch_us(a.started_at)) / 1e6
-        ELSE (epoch_us(s.as_of) - epoch_us(a.created_at)) / 1e6
+        WHEN :duration = 'run' THEN (epoch_us(a.known_until) - epoch_us(a.started_at)) / 1e6
+        ELSE (epoch_us(a.known_until) - epoch_us(a.created_at)) / 1e6
     END AS seconds_so_far
-FROM asked AS a
-CROSS JOIN snapshot AS s
+FROM aged AS a

@@ -1,7 +1,7 @@
 -- limits(q DOUBLE, duration VARCHAR, company_id VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ)
 -- Each company's exact quantile of the duration that is meant, and how many jobs it is made of.
 --
--- What is no quantile becomes an error as an unknown grain does, see dated.sql.
+-- The quantile is looked at here, since percentile_cont takes nothing but a constant; for date_trunc see definition.py.
 SELECT
     t.company,
     count(t.known_seconds) AS n,

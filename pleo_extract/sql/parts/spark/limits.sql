@@ -7,10 +7,7 @@ WITH ordered AS (
     SELECT
         t.company,
         t.known_seconds,
-        CASE
-            WHEN :q >= 0 AND :q <= 1 THEN :q
-            ELSE CAST(error(concat('q ', coalesce(CAST(:q AS STRING), 'null'), ': take a quantile from 0 to 1')) AS DOUBLE)
-        END * (count(*) OVER (PARTITION BY t.company) - 1) AS wanted,
+        :q * (count(*) OVER (PARTITION BY t.company) - 1) AS wanted,
         row_number() OVER (PARTITION BY t.company ORDER BY t.known_seconds) - 1 AS place
     FROM lasting AS t
     WHERE t.known_seconds IS NOT NULL
