@@ -14,6 +14,7 @@ from pleo_extract import lake as parquet
 from pleo_extract.errors import ConfigurationError, UsageError
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, Opened, scan_files
+from pleo_extract.refresh import binding_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -251,9 +252,9 @@ class ParquetLake:
         parquet.sweep(self.layout, snapshot, now=datetime.now(UTC))
         return base
 
-    def binding(self, base: Manifest | None, account: str) -> int:  # noqa: ARG002 - one writer: the snapshot says it
+    def binding(self, base: Manifest | None, account: str) -> int:
         """See `Lake`."""
-        return base.snapshot if base else 0
+        return binding_of(base.accounts.get(account) if base else None)
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Lake`."""
@@ -274,7 +275,7 @@ class ParquetLake:
         with shield():
             manifest, written = parquet.publish(self.layout, stagings, base, server=server)
             receipt, accounts = tell(manifest, base, written)
-            parquet.commit(
+            manifest = parquet.commit(
                 self.layout, manifest, base, receipt=receipt, accounts=accounts, still_held=still_held
             )
             for staging in stagings:

@@ -37,7 +37,7 @@ from pleo_extract.lake import (
     sweep,
 )
 from pleo_extract.lake.merging import Merge
-from pleo_extract.refresh import Account
+from pleo_extract.refresh import Account, binding_of
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -161,9 +161,8 @@ class DeltaLake:
         return self._overlaid(table)
 
     def binding(self, base: Manifest | None, account: str) -> int:
-        """See `Lake`. Others commit to the table all the time; what counts is when this account was last published."""
-        known = base.accounts.get(account) if base else None
-        return int(known.updated_at.timestamp() * 1e6) if known and known.updated_at else 0
+        """See `Lake`."""
+        return binding_of(base.accounts.get(account) if base else None)
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Lake`."""
