@@ -14,6 +14,7 @@ from pleo_extract import lake as parquet
 from pleo_extract.errors import ConfigurationError, UsageError, check_path
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, Opened, scan_files
+from pleo_extract.refresh import binding_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -260,9 +261,8 @@ class ParquetLake:
         return base
 
     def binding(self, base: Manifest | None, account: str) -> int:
-        """See `Lake`. Snapshots that other accounts' runs publish leave this one's rows as they were."""
-        known = base.accounts.get(account) if base else None
-        return int(known.updated_at.timestamp() * 1e6) if known and known.updated_at else 0
+        """See `Lake`."""
+        return binding_of(base.accounts.get(account) if base else None)
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Lake`."""
@@ -283,7 +283,7 @@ class ParquetLake:
         with shield():
             manifest, written = parquet.publish(self.layout, stagings, base, server=server)
             receipt, accounts = tell(manifest, base, written)
-            parquet.commit(
+            manifest = parquet.commit(
                 self.layout, manifest, base, receipt=receipt, accounts=accounts, still_held=still_held
             )
             for staging in stagings:

@@ -32,6 +32,7 @@ __all__ = [
     "Readings",
     "Spoiled",
     "TotalKind",
+    "binding_of",
     "chance_of_shift",
     "choose_mode",
     "count_readings",
@@ -165,6 +166,15 @@ def choose_mode(
     if not timedelta(0) <= now - account.full_at < full_every:
         return "full", f"the last full walk ended {account.full_at:%Y-%m-%d %H:%M} UTC"
     return "refresh", ""
+
+
+def binding_of(account: Account | None) -> int:
+    """Return what the staged pages of an account are bound to: when its rows were last published, in microseconds.
+
+    Other accounts may publish meanwhile, in this run or in another, and a merge moves the instant on.
+    """
+    updated = account.updated_at if account is not None else None
+    return int(updated.timestamp() * 1e6) if updated is not None else 0
 
 
 def forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:

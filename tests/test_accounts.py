@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import pytest
 from canary import CANARY
 
-from pleo_extract import dump_accounts, scan_lake
+from pleo_extract import dump_accounts, scan_lake, verify_lake
 from pleo_extract.client import Run, read_accounts
 from pleo_extract.errors import UsageError
 from pleo_extract.extract import many
@@ -212,3 +214,83 @@ def test_a_dump_that_is_told_to_stop_begins_no_other_company(
     assert not any(each.resumed for each in receipts)
     assert len(ground.sandbox.requests) <= COMPANIES + 1 + 2  # the largest has two pages, and closing reads
     assert ground.wrong() == []
+
+
+def _published(ground: Ground) -> set[str]:
+    """The companies whose jobs readers see."""
+    if not (ground.lake / "current").exists():
+        return set()
+    return set(scan_lake(ground.lake).collect()["company_id"])
+
+
+def test_f58_one_slow_company_holds_nobody_back(ground: Ground) -> None:
+    """While one company's answer does not come, the others are published; the last publish has the whole run's receipt."""
+    slow = ground.world.companies[5]
+    others = {job["companyId"] for job in ground.world.visible()} - {slow}
+    seen: list[set[str]] = []
+
+    def answer(request: Request) -> Response:
+        until = time.monotonic() + 60
+        while slow in request.query and not seen and time.monotonic() < until:
+            if (there := _published(ground)) >= others:
+                seen.append(there)
+            time.sleep(0.05)
+        return ground(request)
+
+    with serve(answer) as running:  # type: ignore[arg-type]
+        accounts = ground.read(running.url, ground.world.companies)
+        whole, receipts = dump_accounts(
+            ground.lake, accounts, progress=False, publish_every=timedelta(seconds=0.2)
+        )
+    assert seen == [others]
+    assert [each.code for each in receipts] == [0] * COMPANIES
+    assert ground.wrong() == []
+    assert verify_lake(ground.lake).ok
+    opened = ParquetLake(ground.lake).open()
+    assert opened is not None
+    assert opened.manifest.receipt["account"] == f"{COMPANIES} accounts"
+    assert opened.manifest.receipt["requests"] >= len(opened.manifest.accounts) == COMPANIES
+    assert whole.published
+    assert {each.snapshot for each in receipts} == {opened.manifest.snapshot}
+
+
+def test_f58_cut_after_a_publish_on_the_way(ground: Ground) -> None:
+    """What was published on the way stays, what was staged by the others is used, and the next run ends with the truth."""
+    slow = ground.world.companies[5]
+    others = {job["companyId"] for job in ground.world.visible()} - {slow}
+    limits = iter([True])
+
+    def answer(request: Request) -> Response:
+        until = time.monotonic() + 60
+        if slow in request.query and next(limits, False):
+            while _published(ground) < others and time.monotonic() < until:
+                time.sleep(0.05)
+            return replace(ground(request), status=401, body=b"{}")
+        return ground(request)
+
+    with serve(answer) as running:  # type: ignore[arg-type]
+        accounts = ground.read(running.url, ground.world.companies)
+        whole, _ = dump_accounts(ground.lake, accounts, progress=False, publish_every=timedelta(seconds=0.2))
+        assert whole.code == 77
+        assert _published(ground) == others
+        dump_accounts(ground.lake, accounts, progress=False)
+    assert ground.wrong() == []
+
+
+def test_f58_those_that_failed_come_last(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Companies that failed last time wait until all others are read, although they are the stalest."""
+    monkeypatch.setattr(many, "THREADS", 1)
+    ground.refused = set(ground.world.companies[:4])
+    with serve(ground) as running:  # type: ignore[arg-type]
+        entries = ground.read(running.url, ground.world.companies[:12])
+        for _ in range(2):
+            ground.asked.clear()
+            dump_accounts(ground.lake, entries, progress=False)
+    assert set(list(ground.asked)[-4:]) == ground.refused
+
+
+@pytest.mark.parametrize("every", [timedelta(0), 5, None])
+def test_publish_every_is_a_span(every: Any, tmp_path: Path) -> None:
+    """What is none is refused before the accounts are read."""
+    with pytest.raises(UsageError, match="publish_every must be a timedelta above 0"):
+        dump_accounts(tmp_path / "lake", tmp_path / "none.toml", publish_every=every)

@@ -33,7 +33,7 @@ from pleo_extract.lake import (
     strict,
     sweep,
 )
-from pleo_extract.refresh import Account
+from pleo_extract.refresh import Account, binding_of
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -157,9 +157,8 @@ class DeltaLake:
         return self._overlaid(table)
 
     def binding(self, base: Manifest | None, account: str) -> int:
-        """See `Lake`. Others commit to the table all the time; what counts is when this account was last published."""
-        known = base.accounts.get(account) if base else None
-        return int(known.updated_at.timestamp() * 1e6) if known and known.updated_at else 0
+        """See `Lake`."""
+        return binding_of(base.accounts.get(account) if base else None)
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Lake`."""
@@ -178,6 +177,8 @@ class DeltaLake:
         shield: Shield,
     ) -> tuple[Manifest, list[str]]:
         """See `Lake`. Who was not first reads what others have committed and merges again, five times at most."""
+        if self._published >= 0:  # by this run, which lasts: its own commit is no conflict
+            self._base, self._published = Table(self._address), -1
         run, last = secrets.token_hex(16), None
         change: Change | None = None
         lost: dict[str, FileEntry] = {}
@@ -210,7 +211,9 @@ class DeltaLake:
                 if self._published < 0:
                     self._discard(table, change)
                 raise
-            return planned, change.months
+            receipt, accounts = told
+            accounts = {**planned.accounts, **accounts}
+            return msgspec.structs.replace(planned, receipt=receipt, accounts=accounts), change.months
         self._discard(table, change)
         if isinstance(last, TryLater):
             raise last

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["dump_accounts", "dump_export_jobs"]
 
 _log = logging.getLogger(__name__)
+
+PUBLISH_EVERY: Final = timedelta(minutes=5)
+"""How long a run of many companies keeps what is done to itself, while it still reads others."""
 
 
 @check_keywords
@@ -127,6 +130,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
     accounts: str | Path | Sequence[AccountEntry],
     *,
     shard: tuple[int, int] | None = None,
+    publish_every: timedelta = PUBLISH_EVERY,
     progress: bool | None = None,
     full: bool = False,
     full_every: timedelta = FULL_EVERY,
@@ -142,12 +146,14 @@ def dump_accounts(  # noqa: PLR0913 - as above
     """Bring a lake of many companies up to date, each with its own credential, pace and state.
 
     One company's failure never costs another's data: the others are published, and the receipt of the one that
-    failed has its `code` and `error`. The companies that were brought up to date longest ago come first.
+    failed has its `code` and `error`. Stalest companies come first, those that failed last time come last. A run
+    publishes once, at its end, unless it lasts.
 
     Args:
         lake: the lake's folder, or the URL of a Delta table; made where there is none.
         accounts: who to dump: the accounts file, or what `client.read_accounts` gives; all of one server.
         shard: one of so many parts of them, as ``(1, 4)``: a company is always in the same part.
+        publish_every: what is done of a run that lasts is published this often (5 minutes).
         progress: show a progress bar; by default on a terminal and in a notebook.
         full: as for `dump_export_jobs`, and so the others that say nothing else.
         full_every: as there.
@@ -178,6 +184,8 @@ def dump_accounts(  # noqa: PLR0913 - as above
         max_requests=max_requests,
     )
     keeping = _check_keep(keep, keep_count)
+    if not isinstance(publish_every, timedelta) or publish_every <= timedelta(0):
+        raise UsageError(f"publish_every must be a timedelta above 0; it is {publish_every!r}")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     if shard is not None:
         _check_shard(shard)
@@ -196,7 +204,9 @@ def dump_accounts(  # noqa: PLR0913 - as above
         for entry in accounts
     ]
     with (
-        _Dump.begin(_open(lake, dumps, format, keep_count, store), servers.pop(), keeping) as dump,
+        _Dump.begin(
+            _open(lake, dumps, format, keep_count, store), servers.pop(), keeping, publish_every
+        ) as dump,
         show_progress(f"dump of {len(accounts)} accounts to {lake}", show=progress) as update,
     ):
         try:
@@ -216,12 +226,14 @@ class _Dump:
         server: str,
         keep: tuple[timedelta, int],
         still_held: Callable[[], None],
+        publish_every: timedelta,
     ) -> None:
         self.lake = lake
         self.run = name_run()
         self._still_held = still_held
         self._server = server
         self._keep = keep
+        self._publish_every = publish_every.total_seconds()
         self._started = time.monotonic()
         self._waits = Waits()
         self._files: tuple[set[str], set[str]] = (
@@ -231,11 +243,13 @@ class _Dump:
 
     @classmethod
     @contextmanager
-    def begin(cls, lake: Lake, server: str, keep: tuple[timedelta, int]) -> Iterator[_Dump]:
+    def begin(
+        cls, lake: Lake, server: str, keep: tuple[timedelta, int], publish_every: timedelta = PUBLISH_EVERY
+    ) -> Iterator[_Dump]:
         """Hold the lake, unless it is another server's: a run that is refused leaves no trace in it."""
         lake.refuse_other(server)
         with lake.hold() as still_held:
-            yield cls(lake, server, keep, still_held)
+            yield cls(lake, server, keep, still_held, publish_every)
 
     def make(self, accounts: Sequence[AccountDump], update: Callable[[int, int | None, float], None]) -> None:
         """Read all accounts, publish those that may be, record how it ended; only what concerns the lake is raised."""
@@ -245,7 +259,7 @@ class _Dump:
         try:
             base = self._open_lake(accounts)
             _log.info("dump of %d account(s) to %s", len(accounts), self.lake.name, extra={"run": self.run})
-            self._read(accounts, base, update)
+            base = self._read(accounts, base, update)
             self._still_held()  # if not, it does not matter what went wrong
             if manifest := self._publish([each for each in accounts if each.state is not None], base):
                 for each in accounts:  # those that failed say what the lake has, too
@@ -299,19 +313,29 @@ class _Dump:
         accounts: Sequence[AccountDump],
         base: Manifest | None,
         update: Callable[[int, int | None, float], None],
-    ) -> None:
+    ) -> Manifest | None:
+        """Read all accounts; return the lake's state then, which moves on where a run lasts.
+
+        A run publishes once, unless it lasts: one company that drips must not hold back the others' data.
+        """
         known = {status for state in (base.accounts.values() if base else ()) for status in state.unknown}
         for account in accounts:
             account.known = known
         if len(accounts) == 1:
             accounts[0].read(self.lake, base, self.run, update, waits=self._waits)
-            return
-        read_all(
-            accounts,
-            self.lake,
-            base,
-            lambda account: account.read(self.lake, base, self.run, update, waits=self._waits),
-        )
+            return base
+
+        def read(account: AccountDump) -> None:
+            account.read(self.lake, base, self.run, update, waits=self._waits)
+
+        latest = base
+        with closing(read_all(accounts, self.lake, base, read, every=self._publish_every)) as reading:
+            for done in reading:
+                ready = [account for account in done if account.state is not None]
+                latest = self._publish(ready, latest) or latest
+                for account in ready:
+                    account.staging = None
+        return latest
 
     def _publish(self, accounts: Sequence[AccountDump], base: Manifest | None) -> Manifest | None:
         """The snapshot that is now current; None where no account may be published."""
@@ -337,7 +361,8 @@ class _Dump:
         except BaseException:
             if told and not self.lake.is_published(told[-1]):
                 for account in accounts:
-                    account.receipt.take_back(base)
+                    if account.staging is not None:
+                        account.receipt.take_back(base)
             raise
         return manifest
 
@@ -356,17 +381,19 @@ class _Dump:
         now = datetime.now(UTC)
         states: dict[str, Account] = {}
         for account in accounts:
-            account.receipt.tell_published(manifest, base, written)
             account.receipt.seconds = self._count_seconds()
-            if account.state is not None and account.staging is not None:
-                known = account.spoiled
-                kept = known | account.staging.keep_rejected(self.lake.layout.rejected, known)
-                spoiled = {name: kept[name] for name in account.state.rejected if name in kept}
-                states[account.key] = msgspec.structs.replace(account.state, updated_at=now, spoiled=spoiled)
-                if not written:  # it is in the lake, and must not stand in for the next run
-                    account.staging.clear()
+            if account.staging is None or account.state is None:  # published before, as this run lasted
+                account.receipt.stand_at(manifest)
+                continue
+            account.receipt.tell_published(manifest, base, written)
+            known = account.spoiled
+            kept = known | account.staging.keep_rejected(self.lake.layout.rejected, known)
+            spoiled = {name: kept[name] for name in account.state.rejected if name in kept}
+            states[account.key] = msgspec.structs.replace(account.state, updated_at=now, spoiled=spoiled)
+            if not written:  # it is in the lake, and must not stand in for the next run
+                account.staging.clear()
         told = base.accounts if base else {}
-        self._files = _name_files(told), _name_files({**told, **states})
+        self._files = self._files[0] | _name_files(told), _name_files({**told, **states})
         return self.sum_receipts(accounts).to_dict(), states
 
     def sum_receipts(self, accounts: Sequence[AccountDump]) -> Receipt:

@@ -1,8 +1,9 @@
-"""Many accounts read side by side: those read longest ago first, each let go of when it is done."""
+"""Many accounts read side by side: stalest first, those that failed last time last, each let go of when it is done."""
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+import time
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -16,7 +17,7 @@ from pleo_extract.extract.together import PATIENCE
 from pleo_extract.lake import find_left
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from pleo_extract.extract.account import AccountDump
     from pleo_extract.lake import Manifest
@@ -37,9 +38,16 @@ def read_all(
     lake: Lake,
     base: Manifest | None,
     read: Callable[[AccountDump], None],
-) -> None:
-    """Read these accounts, so many at once. Where one raises, all stop, and stage what they hold."""
-    todo, stopped = _line_up(accounts, lake, base), Event()
+    *,
+    every: float,
+) -> Generator[list[AccountDump], None, None]:
+    """Read these accounts, up to eight at once; where one raises, all stop, and stage what they hold.
+
+    Yields:
+        After each `every` seconds, while others are still being read: the accounts that are done since the last time.
+        Those that are done after the last of these are not yielded: the run is over then.
+    """
+    todo, done, stopped = _line_up(accounts, lake, base), SimpleQueue["AccountDump"](), Event()
 
     def work() -> None:
         while group := _take(todo):
@@ -49,13 +57,15 @@ def read_all(
                     return
                 read(account)
                 account.forget_trace()
+                done.put(account)
 
     threads = min(THREADS, len(accounts))
     pool = ThreadPoolExecutor(max_workers=threads)
-    futures = [pool.submit(work) for _ in range(threads)]
+    futures = {pool.submit(work) for _ in range(threads)}
     try:
-        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-            future.result()
+        for _ in _pass_time(futures, every):
+            if some := list(_drain(done)):
+                yield some
     except BaseException:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
@@ -72,19 +82,28 @@ def _line_up(accounts: Sequence[AccountDump], lake: Lake, base: Manifest | None)
     for account in accounts:
         account.left = left
     most = max(1, min(GROUP, len(accounts) // THREADS // 4))
-    for group in _group(_sort_stalest(accounts, base), base, most):
+    for group in _group(_sort_stalest(accounts, lake, base), base, most):
         todo.put(group)
     return todo
 
 
-def _sort_stalest(accounts: Sequence[AccountDump], base: Manifest | None) -> list[AccountDump]:
-    """Those first that were brought up to date longest ago; of one run, in the order of the lake's rows."""
+def _sort_stalest(accounts: Sequence[AccountDump], lake: Lake, base: Manifest | None) -> list[AccountDump]:
+    """Return the stalest accounts first, in the order of the lake's rows where they were read by one run.
+
+    Those that failed last time come last, although they are the stalest of all: a dead key or a server that drips
+    must not hold a thread while healthy companies wait.
+    """
     known = base.accounts if base else {}
+    last = lake.last_run()
+    failed = last.failed.keys() if last is not None else set()
     never = datetime.min.replace(tzinfo=UTC)
-    return sorted(
-        accounts,
-        key=lambda each: (known[each.key].updated_at or never if each.key in known else never, each.key),
-    )
+
+    def rank(account: AccountDump) -> tuple[bool, datetime, str]:
+        state = known.get(account.key)
+        updated = state.updated_at if state is not None else None
+        return (account.name or account.key) in failed, updated or never, account.key
+
+    return sorted(accounts, key=rank)
 
 
 def _group(accounts: Sequence[AccountDump], base: Manifest | None, most: int) -> Iterator[list[AccountDump]]:
@@ -109,6 +128,27 @@ def _take(todo: Groups) -> list[AccountDump]:
     with suppress(Empty):
         return todo.get_nowait()
     return []
+
+
+def _pass_time(futures: set[Future[None]], every: float) -> Iterator[None]:
+    """Yield after each `every` seconds until all are done; raise what one of them raised."""
+    pending = futures
+    due = time.monotonic() + every
+    while pending:
+        left = max(0.0, due - time.monotonic())
+        finished, pending = wait(pending, timeout=left, return_when=FIRST_EXCEPTION)
+        for future in finished:
+            future.result()
+        if pending and time.monotonic() >= due:
+            yield
+            due = time.monotonic() + every
+
+
+def _drain(done: SimpleQueue[AccountDump]) -> Iterator[AccountDump]:
+    """Yield what is in the queue now."""
+    with suppress(Empty):
+        while True:
+            yield done.get_nowait()
 
 
 def _hold_rows(group: Sequence[AccountDump], lake: Lake, base: Manifest | None) -> None:
