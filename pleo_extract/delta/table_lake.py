@@ -177,8 +177,7 @@ class DeltaLake:
         shield: Shield,
     ) -> tuple[Manifest, list[str]]:
         """See `Lake`. Who was not first reads what others have committed and merges again, five times at most."""
-        if self._published >= 0:  # by this run, which lasts: its own commit is no conflict
-            self._base, self._published = Table(self._address), -1
+        self._reopen()
         run, last = secrets.token_hex(16), None
         change: Change | None = None
         lost: dict[str, FileEntry] = {}
@@ -220,6 +219,11 @@ class DeltaLake:
         raise LakeLocked(
             f"other writers have committed to {self.name} first, {TRIES} times running; run again later"
         )
+
+    def _reopen(self) -> None:
+        """Read the table again where this run, which lasts, has committed before: its own commit is no conflict."""
+        if self._published >= 0:
+            self._base, self._published = Table(self._address), -1
 
     def is_published(self, manifest: Manifest) -> bool:
         """See `Lake`."""
