@@ -1,0 +1,346 @@
+"""A server of its own, written from the contract alone, with any combination of habits that the contract leaves open.
+
+It shares no code with the sandbox. Every change to its world is numbered, and every version of every job is kept, so
+that a judge can say which versions the server had between two instants. It stands in as an httpx transport.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Habits", "Job", "Server", "Version"]
+
+COMPANY = "6f1f4b5e-5f0c-4a8e-9a53-1d3a6c0f2b11"
+TERMINAL = ("completed", "completed_with_errors", "failed")
+START = datetime(2026, 1, 5, 8, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What one server does where the contract is silent.
+
+    Attributes:
+        page: rows a page holds at most.
+        echo: ``full``, ``absent`` (the optional part) or ``keys`` (sorting keys, no orders).
+        sorting: ``honoured``, ``refused`` (400) or ``ignored``.
+        total: ``exact``, ``absent``, ``high``, ``low`` (by a constant), ``capped``, ``page`` or ``estimate``.
+        offsets: ``taken``, ``400``, ``422``, ``500`` or ``empty``: what becomes of those beyond `deepest`.
+        statuses: whether the filter is honoured.
+        nanoseconds: whether instants carry nine digits, and order the list.
+        ids: how ties are ordered: ``text`` or ``signed`` (as Java compares UUIDs).
+        canceled: whether some jobs end in a status that the contract does not know.
+        cursor_life: requests after which a cursor is refused.
+        slow: seconds an answer takes, so that a long list is read in segments.
+        drift: chance that something happens in the world before an answer.
+    """
+
+    page: int = 20
+    echo: str = "full"
+    sorting: str = "honoured"
+    total: str = "exact"
+    offsets: str = "taken"
+    deepest: int = 100
+    statuses: bool = True
+    nanoseconds: bool = False
+    ids: str = "text"
+    canceled: bool = False
+    cursor_life: int = 10_000
+    slow: float = 0.0
+    drift: float = 0.0
+
+    @classmethod
+    def draw(cls, chance: random.Random) -> Habits:
+        """Return some habits: about half of them the plain ones."""
+        choices: dict[str, tuple[Any, ...]] = {
+            "page": (20, 20, 7, 50),
+            "echo": ("full", "full", "absent", "keys"),
+            "sorting": ("honoured",) * 8 + ("refused", "ignored"),
+            "total": ("exact",) * 4 + ("absent", "high", "low", "capped", "page", "estimate"),
+            "offsets": ("taken",) * 4 + ("400", "422", "500", "empty"),
+            "deepest": (0, 60, 100, 200),
+            "statuses": (True, True, True, False),
+            "nanoseconds": (False, False, True),
+            "ids": ("text", "text", "signed"),
+            "canceled": (False, False, True),
+            "cursor_life": (10_000, 10_000, 30),
+            "slow": (0.0, 0.0, 0.0, 0.012),
+            "drift": (0.0, 0.1, 0.5),
+        }
+        return cls(**{each.name: chance.choice(choices[each.name]) for each in fields(cls)})
+
+
+Version = tuple[int, dict[str, Any] | None]
+"""(number of the change that made it, the job as served; None once it is deleted)."""
+
+
+@dataclass
+class Job:
+    """One job and all its versions."""
+
+    id: str
+    created: datetime
+    nanos: int
+    status: str = "pending"
+    started: datetime | None = None
+    ended: datetime | None = None
+    updated: datetime | None = None
+    items: int = 1
+    reason: str | None = None
+    is_deleted: bool = False
+    versions: list[Version] = field(default_factory=list)
+
+    def between(self, start: int, end: int) -> list[dict[str, Any] | None]:
+        """Return the versions that the server had at some time from change `start` to change `end`."""
+        following = [number for number, _ in self.versions[1:]] + [end + 1]
+        found = [
+            row
+            for (number, row), until in zip(self.versions, following, strict=True)
+            if number <= end and until > start
+        ]
+        return [None, *found] if self.versions[0][0] > start else found
+
+
+class Server(httpx.BaseTransport):
+    """The server: `change` moves its world; `jobs` are all it ever had, deleted ones included.
+
+    Attributes:
+        changes: how many there were. requests: how many were answered. fail_at: raise `failure` at this request.
+    """
+
+    def __init__(self, habits: Habits, seed: int, jobs: int) -> None:
+        self.habits = habits
+        self.chance = random.Random(seed)
+        self.now = START
+        self.changes = 0
+        self.requests = 0
+        self.failure: BaseException | None = None
+        self.fail_at = 0
+        self.on_request: Callable[[], None] = lambda: None
+        self.jobs: dict[str, Job] = {}
+        self.wrong_by = self.chance.choice((3, 17, 400))
+        self._lock = threading.RLock()
+        self._given: dict[str, int] = {}
+        for _ in range(jobs):
+            self.now += timedelta(seconds=self.chance.choice((0, 0, 60, 1800, 7200, 40_000)))
+            self.finish(self.create())
+
+    # The world.
+
+    def note(self, job: Job) -> None:
+        """Keep the job's new version."""
+        self.changes += 1
+        job.versions.append((self.changes, None if job.is_deleted else self._serve(job)))
+
+    def create(self, created: datetime | None = None) -> Job:
+        """A new job, or one inserted into the past."""
+        job = Job(
+            str(uuid.UUID(int=self.chance.getrandbits(128), version=4)),
+            (created or self.now).replace(microsecond=0),
+            self.chance.choice((0, 0, 1, 999, 123_456_789, 999_999_999)) if self.habits.nanoseconds else 0,
+            items=self.chance.randint(1, 50),
+        )
+        job.updated = job.created
+        self.jobs[job.id] = job
+        self.note(job)
+        return job
+
+    def start(self, job: Job) -> None:
+        """It is worked on."""
+        job.status, job.started, job.updated = "in_progress", self.now, self.now
+        self.note(job)
+
+    def finish(self, job: Job) -> None:
+        """It ends."""
+        ends = ("completed", "completed", "failed", "completed_with_errors")
+        job.status = self.chance.choice((*ends, "canceled") if self.habits.canceled else ends)
+        job.reason = "service_timeout" if job.status == "failed" else None
+        job.started = job.started or self.now
+        job.ended = job.updated = self.now
+        self.note(job)
+
+    def change_settled(self) -> Job | None:
+        """A settled job says something else, against all rules."""
+        if job := self.pick(lambda job: job.status in TERMINAL):
+            job.items += 1
+            job.updated = self.now
+            self.note(job)
+        return job
+
+    def delete(self) -> Job | None:
+        """A settled job is gone."""
+        if job := self.pick(lambda job: job.status in TERMINAL):
+            job.is_deleted = True
+            self.note(job)
+        return job
+
+    def backdate(self) -> Job:
+        """A settled job appears in the past, two hours ago or more."""
+        first = min((job.created for job in self.jobs.values()), default=START)
+        span = max(0.0, (self.now - first).total_seconds() - 7200)
+        job = self.create(first + timedelta(seconds=self.chance.random() * span))
+        job.status, job.ended = "completed", job.created
+        self.note(job)
+        return job
+
+    def pick(self, wanted: Callable[[Job], bool]) -> Job | None:
+        """Return some job that is there and wanted."""
+        found = [job for job in self.jobs.values() if not job.is_deleted and wanted(job)]
+        return self.chance.choice(found) if found else None
+
+    def live(self) -> None:
+        """One thing happens, as things should."""
+        self.now += timedelta(seconds=self.chance.choice((0, 1, 30, 600)))
+        what = self.chance.random()
+        waiting = self.pick(lambda job: job.status == "pending")
+        running = self.pick(lambda job: job.status == "in_progress")
+        if what < 0.4 or (waiting is None and running is None):
+            self.create()
+        elif what < 0.7 and waiting is not None:
+            self.start(waiting)
+        elif running is not None:
+            self.finish(running)
+
+    # The endpoint.
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer as the habits say."""
+        target = request.extensions.get("target", request.url.raw_path).decode("ascii")
+        asked = parse_qs(target.partition("?")[2], keep_blank_values=True)
+        if self.habits.slow:
+            time.sleep(self.habits.slow)
+        with self._lock:
+            self.requests += 1
+            self.on_request()
+            if self.failure is not None and self.requests >= self.fail_at:
+                raise self.failure
+            while self.chance.random() < self.habits.drift:
+                self.live()
+            status, body = self._answer(asked)
+        return httpx.Response(status, json=body, headers={"content-type": "application/json"})
+
+    def _answer(self, asked: dict[str, list[str]]) -> tuple[int, Any]:
+        habits = self.habits
+        keys, orders = asked.get("sorting_keys", []), asked.get("sorting_order", [])
+        if keys and habits.sorting == "refused":
+            return 400, {"type": "bad_request", "message": "sorting is not supported"}
+        rows = self._list(keys, orders, asked.get("statuses", []), asked.get("company_id", [""])[0])
+        limit = min(int(asked.get("limit", ["20"])[0]), habits.page)
+        start, offset = 0, asked.get("offset", [None])[0]
+        if offset is not None:
+            start = int(offset)
+            if start > habits.deepest and habits.offsets != "taken":
+                if habits.offsets != "empty":
+                    return int(habits.offsets), {"type": "error", "message": "result window is too large"}
+                rows, start = [], 0
+        elif cursor := asked.get("after", [None])[0]:
+            place = self._find(cursor, rows, keys, orders)
+            if place is None:
+                return 400, {"type": "bad_request", "message": "cursor is gone"}
+            start = place
+        page = rows[start : start + limit]
+        more = start + len(page) < len(rows)
+        return 200, {"data": [self._serve(job) for job in page], "pagination": self._say(asked, rows, page, more)}
+
+    def _list(self, keys: list[str], orders: list[str], statuses: list[str], company: str) -> list[Job]:
+        rows = [job for job in self.jobs.values() if not job.is_deleted and company in ("", COMPANY)]
+        if statuses and self.habits.statuses:
+            rows = [job for job in rows if job.status in statuses]
+        if keys and self.habits.sorting == "honoured":
+            for key, order in reversed(list(zip(keys, orders, strict=True))):
+                rows.sort(key=self._place if key == "createdAt" else self._tie, reverse=order.startswith("DESC"))
+        else:
+            rows.sort(key=lambda job: (self._place(job), self._tie(job)), reverse=True)
+        return rows
+
+    @staticmethod
+    def _place(job: Job) -> tuple[datetime, int]:
+        return job.created, job.nanos
+
+    def _tie(self, job: Job) -> Any:
+        value = uuid.UUID(job.id).int
+        if self.habits.ids == "text":
+            return value
+        high, low = value >> 64, value & (2**64 - 1)
+        return tuple(part - 2**64 if part >= 2**63 else part for part in (high, low))
+
+    def _find(self, cursor: str, rows: list[Job], keys: list[str], orders: list[str]) -> int | None:
+        """Return the index after the cursor's job; None where the cursor is too old or its job left the list."""
+        if self.requests - self._given.get(cursor, -(10**9)) > self.habits.cursor_life:
+            return None
+        name = base64.b32decode(cursor.replace("~", "=")).decode()
+        return next((place + 1 for place, job in enumerate(rows) if job.id == name), None)
+
+    def _say(self, asked: dict[str, list[str]], rows: list[Job], page: list[Job], more: bool) -> dict[str, Any]:  # noqa: FBT001 - a field
+        habits = self.habits
+        echo: dict[str, Any] = {"parameters": asked}
+        if habits.echo == "full":
+            echo["limit"] = min(int(asked.get("limit", ["20"])[0]), habits.page)
+            echo |= {name: asked[name][0] for name in ("after", "before") if name in asked}
+            echo |= {"offset": int(asked["offset"][0])} if "offset" in asked else {}
+        if habits.echo != "absent" and habits.sorting == "honoured" and "sorting_keys" in asked:
+            echo["sortingKeys"] = asked["sorting_keys"]
+            if habits.echo == "full":
+                echo["sortingOrder"] = asked["sorting_order"]
+        said: dict[str, Any] = {
+            "hasNextPage": more,
+            "hasPreviousPage": bool(page) and page[0] is not rows[0],
+            "currentRequestPagination": echo,
+        }
+        if page:
+            said["startCursor"], said["endCursor"] = self._mark(page[0]), self._mark(page[-1])
+        count = len(rows)
+        totals = {
+            "exact": count,
+            "high": count + self.wrong_by,
+            "low": max(0, count - self.wrong_by),
+            "capped": min(count, 100),
+            "page": len(page),
+            "estimate": round(count * self.chance.uniform(0.9, 1.1)),
+        }
+        if habits.total != "absent":
+            said["total"] = totals[habits.total]
+        return said
+
+    def _mark(self, job: Job) -> str:
+        cursor = base64.b32encode(job.id.encode()).decode().replace("=", "~")
+        self._given[cursor] = self.requests
+        return cursor
+
+    def _serve(self, job: Job) -> dict[str, Any]:
+        created = job.created.strftime("%Y-%m-%dT%H:%M:%S")
+        created += f".{job.nanos:09d}Z" if self.habits.nanoseconds else "Z"
+        return {
+            "id": job.id,
+            "companyId": COMPANY,
+            "status": job.status,
+            "createdAt": created,
+            "startedAt": _spell(job.started),
+            "completedAt": _spell(job.ended) if job.status != "failed" else None,
+            "expiredAt": None,
+            "lastUpdatedAt": _spell(job.updated),
+            "expiresIn": 3600,
+            "createdBy": None,
+            "isInteractive": False,
+            "numberOfItems": job.items,
+            "vendorBasedBookkeeping": False,
+            "failureReason": None,
+            **({"failureReasonType": job.reason} if job.reason else {}),
+        }
+
+
+def _spell(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

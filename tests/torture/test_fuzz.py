@@ -1,0 +1,95 @@
+"""The program against bytes that mean harm: no traceback, nothing outside the lake, over in time, in little memory."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from habits import Habits, Server
+from hostile import HARMS, HostileServer
+from tally import FULL
+from theatre import open_ground
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tally import Tally
+
+ROUNDS = 40 if FULL else 1
+"""Tries of each harm."""
+DEADLINE = 4
+GRACE = 5
+"""Seconds that a run may take beyond its deadline, beyond what the machine takes to start it."""
+MEMORY = 400 * 2**20
+CODES = {0, 65, 74, 75, 76, 77, 78}
+
+
+def run(lake: Path, url: str, outside: Path) -> tuple[int, str, float, int]:
+    """One dump by the program: exit code, stderr, seconds, and the most memory it had in bytes."""
+    command = [sys.executable, "-m", "pleo_extract", "dump", str(lake), "--base-url", url, "--quiet"]
+    errors = outside / "stderr"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(outside),
+        "PLEO_API_KEY": "plp_fuzz",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
+    began = time.monotonic()
+    with errors.open("wb") as file:
+        child = subprocess.Popen([*command, "--deadline", str(DEADLINE)], stdout=file, stderr=file, env=environment)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    text = errors.read_text("utf-8", "replace")
+    errors.unlink()
+    return child.returncode, text, time.monotonic() - began, used.ru_maxrss * 1024
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[float]:
+    """Seconds that the program takes to start and end on this machine, right now."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "pleo_extract", "dump", "--help"], check=True, capture_output=True)
+    yield time.monotonic() - began
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_f65_f67_fuzz(harm: str, start: float, tally: Callable[[str], Tally]) -> None:
+    """Whatever the server sends: a code that is documented, no traceback, in time, in memory, nothing outside."""
+    one = tally(f"fuzz, {harm}")
+    with open_ground() as ground:
+        for seed in range(ROUNDS):
+            chance = random.Random(f"{harm} {seed}")
+            place = Path(tempfile.mkdtemp(dir=ground))
+            inner = Server(Habits(drift=0.2), seed, 60)
+            begin = chance.choice((1, 2, 3))
+            server = HostileServer(inner, harm, chance, begin=begin, often=chance.choice((0.3, 1.0)))
+            try:
+                for _ in range(2 if FULL else 1):
+                    code, said, seconds, memory = run(place / "lake", server.url, place)
+                    one.tries += 1
+                    wrong = [
+                        *([f"code {code}"] if code not in CODES else []),
+                        *(["traceback"] if "Traceback" in said else []),
+                        *([f"{seconds:.1f} s"] if seconds > DEADLINE + GRACE + 2 * start else []),
+                        *([f"{memory / 2**20:.0f} MiB"] if memory > MEMORY else []),
+                        *(["control bytes"] if any(not c.isprintable() and c != "\n" for c in said) else []),
+                    ]
+                    if wrong:
+                        one.wrong += 1
+                        print(harm, seed, wrong, said[-3000:], sep="\n")
+                    if {path.name for path in place.iterdir()} - {"lake", ".cache"}:
+                        one.unreadable += 1
+                        print(harm, seed, list(place.iterdir()))
+            finally:
+                server.close()
+            shutil.rmtree(place)
+    one.check()

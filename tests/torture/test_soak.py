@@ -1,0 +1,262 @@
+"""Long sequences of whatever happens, over servers with any habits: after each 0 the lake is what the server had.
+
+A sequence is a server with drawn habits, a lake, and steps: the world moves, is meddled with, a run is killed, cut by
+its deadline or its requests, meets a full disk, is interrupted, or is let be. After each run that ends with 0 every
+job in the lake must be in a version that the server had at some time between that run's first and last request.
+Excused, until the next full sync, are changed settled rows, and deletes as far as backdated inserts cancel them; and
+deleted jobs where the list came in no proven order: there absence proves nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import random
+import shutil
+import tempfile
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import FakeClock
+from habits import Habits, Job, Server
+from lakes import WRITING
+from tally import FULL
+from theatre import open_ground
+
+from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract.errors import StorageError
+from pleo_extract.lake import disk
+from pleo_extract.lakes import open_lake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from tally import Tally
+
+SEQUENCES = 240 if FULL else 12
+STEPS = 40 if FULL else 18
+PARTS = 4
+"""Tests that the sequences are divided between, so that they run side by side."""
+
+
+class Killed(BaseException):
+    """The process is dead: nothing it does from here on reaches the disk."""
+
+
+@contextmanager
+def struck(call: int, blow: Callable[[], BaseException]) -> Iterator[None]:
+    """From this storage call on, counted from 1, each raises what `blow` makes."""
+    count = 0
+    before = {name: getattr(disk, name) for name in WRITING}
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def strike(*args: Any, **more: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count >= call:
+                raise blow()
+            return function(*args, **more)
+
+        return strike
+
+    for name, function in before.items():
+        setattr(disk, name, wrap(function))
+    try:
+        yield
+    except Killed:
+        pass
+    finally:
+        for name, function in before.items():
+            setattr(disk, name, function)
+
+
+def no_room() -> BaseException:
+    """Make the error of a full disk, as `disk` raises it."""
+    return StorageError(f"no room: {errno.ENOSPC}")
+
+
+@dataclass
+class Sequence:
+    """One lake, one server, and what is excused since the last full sync."""
+
+    seed: int
+    lake: Path
+    server: Server
+    chance: random.Random
+    clock: FakeClock = field(default_factory=FakeClock)
+    deleted: int = 0
+    inserted: int = 0
+    changed: set[str] = field(default_factory=set)
+    ended: Counter[str] = field(default_factory=Counter)
+    log: list[str] = field(default_factory=list)
+
+    def run(self, **options: Any) -> Receipt | None:
+        """One run; None where it did not end with 0."""
+        self.server.on_request = self._tick
+        with Client(
+            "http://127.0.0.1:1",
+            api_key="plp_soak",
+            transport=self.server,
+            clock=self.clock,
+            rate=10_000_000,
+            in_flight=self.chance.choice((1, 4)),
+        ) as client:
+            try:
+                return dump_export_jobs(self.lake, client=client, progress=False, **options)
+            except PleoExtractError as exc:
+                self.ended[f"{exc.code}"] += 1
+                self.log.append(f"  ended with {exc.code}: {exc}")
+                return None
+            except (KeyboardInterrupt, Killed) as exc:
+                self.ended[type(exc).__name__] += 1
+                return None
+
+    def _tick(self) -> None:
+        """A request takes half a second."""
+        self.clock.now += 0.5
+
+    def go(self, name: str, **options: Any) -> list[str]:
+        """Run, and judge what a 0 claims."""
+        start = self.server.changes
+        first = self.server.requests
+        receipt = self.run(**options)
+        self.log.append(
+            f"{name} {options}: {self.server.requests - first} requests, "
+            + (f"{receipt.mode}, {receipt.verdict} {receipt.why} {receipt.why_full}" if receipt else "no 0")
+        )
+        if receipt is None:
+            return []
+        self.ended["0"] += 1
+        wrong = self.judge(start, self.server.changes, receipt)
+        if receipt.mode == "full":
+            self.deleted = self.inserted = 0
+            self.changed.clear()
+        return wrong
+
+    def judge(self, start: int, end: int, receipt: Receipt) -> list[str]:
+        """Hold every job of the lake, and every job of the server, against the server's versions of that time."""
+        found = verify_lake(self.lake)
+        wrong = [f"verify: {problem}" for problem in found.problems]
+        rows = {row["id"]: row for row in scan_lake(self.lake).collect().iter_rows(named=True)}
+        opened = open_lake(self.lake).open()
+        assert opened is not None
+        vanished = {key for state in opened.manifest.accounts.values() for _, key in state.vanished}
+        balance = 0
+        for key, job in self.server.jobs.items():
+            versions = job.between(start, end)
+            row = rows.pop(key, None)
+            if row is None:
+                if None not in versions:
+                    wrong.append(f"missing {key} {versions[-1]}")
+                    balance += 1
+            elif any(version is not None and _is_same(row, version) for version in versions):
+                continue
+            elif versions == [None]:
+                if key not in vanished and receipt.order != "none":
+                    wrong.append(f"ghost {key} {row['status']}")
+                    balance -= 1
+            elif not (receipt.mode != "full" and key in self.changed):
+                wrong.append(f"stale {key}: {_tell(row)} is none of {[v and _spell(v) for v in versions]}")
+        wrong += [f"invented {key}" for key in rows]
+        if receipt.mode != "full" and self.deleted and self.inserted:
+            wrong = [each for each in wrong if not each.startswith(("missing", "ghost")) or balance]
+        return wrong
+
+    def step(self) -> list[str]:
+        """Do one thing; say what is wrong after it."""
+        server, chance = self.server, self.chance
+        what = chance.random()
+        if what < 0.4:
+            self._live()
+            return []
+        if what < 0.5:
+            self._meddle()
+            return []
+        if what < 0.56:
+            with struck(chance.randint(1, 90), Killed):
+                return self.go("killed")
+        if what < 0.62:
+            with struck(chance.randint(1, 60), no_room):
+                return self.go("full disk")
+        if what < 0.68:
+            server.failure, server.fail_at = KeyboardInterrupt(), server.requests + chance.randint(1, 30)
+            try:
+                return self.go("interrupted")
+            finally:
+                server.failure = None
+        if what < 0.76:
+            return self.go("cut", max_requests=chance.randint(2, 25))
+        if what < 0.8:
+            return self.go("short of time", deadline=chance.uniform(1, 15))
+        if what < 0.84:
+            return self.go("full", full=True, accept_vanished=True)
+        return self.go("run")
+
+    def _live(self) -> None:
+        for _ in range(self.chance.choice((1, 5, 40))):
+            self.server.live()
+
+    def _meddle(self) -> None:
+        what = self.chance.choice(("delete", "backdate", "change"))
+        self.log.append(what)
+        if what == "delete" and self.server.delete():
+            self.deleted += 1
+        elif what == "backdate":
+            self.server.backdate()
+            self.inserted += 1
+        elif what == "change" and (job := self.server.change_settled()):
+            self.changed.add(job.id)
+
+
+def _is_same(row: dict[str, Any], job: dict[str, Any]) -> bool:
+    return _tell(row) == _spell(job)
+
+
+def _tell(row: dict[str, Any]) -> tuple[Any, ...]:
+    updated: datetime = row["last_updated_at"]
+    created: datetime = row["created_at"]
+    return row["status"], created.isoformat()[:19], updated.isoformat()[:19], row["number_of_items"]
+
+
+def _spell(job: dict[str, Any]) -> tuple[Any, ...]:
+    return job["status"], job["createdAt"][:19], job["lastUpdatedAt"][:19], job["numberOfItems"]
+
+
+def play(seed: int, ground: Path, one: Tally, ended: Counter[str]) -> None:
+    """One sequence; where it goes wrong, print all that led to it."""
+    chance = random.Random(seed)
+    habits = Habits.draw(chance)
+    lake = Path(tempfile.mkdtemp(dir=ground)) / "lake"
+    sequence = Sequence(seed, lake, Server(habits, seed, chance.choice((0, 30, 150, 400))), chance)
+    wrong: list[str] = []
+    for _ in range(STEPS):
+        wrong = sequence.step()
+        one.tries += 1
+        if wrong:
+            break
+    else:
+        wrong = sequence.go("last, full", full=True, accept_vanished=True)
+    ended.update(sequence.ended)
+    one.lost += sum(each.startswith("missing") for each in wrong)
+    one.double += sum(each.startswith("verify") for each in wrong)
+    one.wrong += sum(not each.startswith(("missing", "verify")) for each in wrong)
+    if wrong:
+        print(f"\nseed {seed}: {habits}", *sequence.log, *wrong[:8], sep="\n")
+    shutil.rmtree(lake.parent)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_f57_f59_f60_f61_f62_soak(part: int, tally: Callable[[str], Tally]) -> None:
+    """After each run that ends with 0, the lake is what the server had while that run read; see above."""
+    one, ended = tally(f"soak, part {part + 1}"), Counter[str]()
+    with open_ground() as ground:
+        for seed in range(part, SEQUENCES, PARTS):
+            play(seed, ground, one, ended)
+    print("runs by how they ended:", dict(ended))
+    one.check()
