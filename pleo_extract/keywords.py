@@ -36,6 +36,9 @@ def check_keywords(function: Callable[P, T]) -> Callable[P, T]:
                 ]
                 hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(known)}"
                 raise TypeError(f"{function.__qualname__}() has no parameter {name!r}{hint}")
-        return function(*args, **given)
+        try:
+            return function(*args, **given)
+        finally:
+            del args, given  # a traceback may show the locals of this frame, and among them may be a credential
 
     return call
