@@ -44,6 +44,7 @@ WHAT_TO_DO = {
     76: ("the server broke its contract", "run again; if it stays, report it with the message"),
     77: ("credentials", "renew the key or token"),
     78: ("configuration", "correct the URL, file or setting"),
+    129: ("hung up (SIGHUP: the terminal or session is gone)", "run again"),
     130: ("interrupted (Ctrl-C)", "run again"),
     143: ("terminated (SIGTERM)", "run again"),
 }

@@ -15,6 +15,7 @@ from pleo_extract.errors import ConfigurationError, UsageError, check_path
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, Opened, scan_files
 from pleo_extract.refresh import binding_of
+from pleo_extract.zones import check_zones
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +137,7 @@ def open_lake(
         ConfigurationError: it is of the other kind, or the extra `delta` is not installed.
     """
     check_path(lake, "the lake's folder")
+    check_zones()
     if kind not in (None, "parquet", "delta"):
         raise UsageError(f"a lake is parquet or delta, not {kind!r}")
     found = is_delta(lake)

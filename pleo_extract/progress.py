@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def show_progress(
     Yields:
         A function to call with the jobs read so far, the total if known, and the seconds spent waiting.
     """
-    if not (_is_watched() if show is None else show):
+    if not (_is_watched() if show is None else show and _is_open()):
         yield lambda _rows, _total, _waited: None
         return
     from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
@@ -44,4 +44,10 @@ def show_progress(
 
 
 def _is_watched() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return _is_open() and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+def _is_open() -> bool:
+    """Return whether there is a stream to draw on: under pythonw and some services there is none, or a closed one."""
+    stream: TextIO | None = sys.stderr
+    return stream is not None and not stream.closed

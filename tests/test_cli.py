@@ -17,10 +17,13 @@ import pytest
 from canary import CANARY
 
 from pleo_extract import COLUMNS, Client, Query, dump_accounts, fetch_page, scan_lake
+from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.decode import parse_page
 from pleo_extract.errors import UsageError
-from pleo_extract.lake import Layout, hold_lock
+from pleo_extract.extract import Receipt
+from pleo_extract.lake import LastRun, Layout, hold_lock
+from pleo_extract.refresh import Account
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
@@ -425,6 +428,86 @@ def test_metrics_are_written_by_runs_that_fail_too(
     success = f"pleo_extract_last_success_timestamp_seconds{label}"
     assert first[success] == second[success] != "0"
     assert second[f"pleo_extract_lake_rows{label}"] == "1000", "it failed, and the lake is as it was"
+
+
+def test_f58_freshness_of_each_company(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """One dead key of many stops `last_success`; each company's own freshness, and a count of the stale, go on."""
+    lake, file = tmp_path / "lake", tmp_path / "pleo.prom"
+    companies = served.sandbox.world.companies
+    accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
+
+    def read() -> dict[str, float]:
+        lines = (line.rsplit(" ", 1) for line in file.read_text().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in lines}
+
+    def fresh(figures: dict[str, float]) -> list[float]:
+        name = f'pleo_extract_account_data_as_of_timestamp_seconds{{lake="{lake}",company="'
+        return [
+            next(value for key, value in figures.items() if key.startswith(f"{name}{each}"))
+            for each in companies
+        ]
+
+    assert pleo("dump", lake, "--accounts", accounts, "--metrics", file).code == 0
+    first = read()
+    assert first[f'pleo_extract_stale_accounts{{lake="{lake}"}}'] == 0
+    (tmp_path / "key-0").write_text("plp_wrong")
+    assert pleo("dump", lake, "--accounts", accounts, "--metrics", file).code == 77
+    second = read()
+    before, after = fresh(first), fresh(second)
+    assert before[0] == after[0], "its key is dead"
+    assert all(then < now for then, now in zip(before[1:], after[1:], strict=True))
+    told = json.loads(pleo("status", lake, "--json").out)
+    by_company = {each["account"].rpartition(" ")[2]: each["data_as_of"] for each in told["accounts"]}
+    assert [datetime.fromisoformat(by_company[each]).timestamp() for each in companies] == pytest.approx(
+        after
+    )
+    assert pleo("status", lake).out.count("for the stalest company") == 1
+
+
+def test_f58_companies_that_are_stale(tmp_path: Path) -> None:
+    """Stale are those more than a day old, those that were never complete, and those that are not in the lake yet."""
+    ended = datetime(2026, 11, 3, tzinfo=UTC)
+    run = LastRun(
+        run="20261103T000000Z-x",
+        ended_at=ended,
+        code=77,
+        error=None,
+        published=True,
+        last_complete_at=None,
+        seconds_since_complete=None,
+        receipt=Receipt().to_dict(),
+        failed={"never read": [77, "x"], "old": [77, "x"]},
+    )
+    accounts = {
+        "https://a.example fresh": Account(
+            name='a "quoted"\n' + "x" * 5_000, data_as_of=ended - timedelta(hours=23)
+        ),
+        "https://a.example old": Account(name="old", data_as_of=ended - timedelta(hours=25)),
+        "https://a.example part": Account(),
+    }
+    write_metrics(tmp_path / "pleo.prom", "lake", run, accounts)
+    lines = (tmp_path / "pleo.prom").read_text().splitlines()
+    assert 'pleo_extract_stale_accounts{lake="lake"} 3' in lines
+    series = [line for line in lines if line.startswith("pleo_extract_account_data_as_of")]
+    assert len(series) == 3
+    assert series[0].startswith(
+        'pleo_extract_account_data_as_of_timestamp_seconds{lake="lake",company="fresh",name="a \\"quoted\\"'
+    )
+    assert max(map(len, series)) < 300
+    assert series[2].endswith(" 0")
+
+
+def test_status_counts_from_now(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """`seconds_since_complete` is the lake's age when it is asked for, not when the last run ended."""
+    lake = tmp_path / "lake"
+    assert pleo("dump", lake, "--rate", 100_000).code == 0
+    record = lake / "_meta/last_run.json"
+    last = json.loads(record.read_text())
+    then = datetime.now(UTC) - timedelta(days=59)
+    record.write_text(json.dumps(last | {"ended_at": then.isoformat(), "last_complete_at": then.isoformat()}))
+    assert last["seconds_since_complete"] == 0
+    told = json.loads(pleo("status", lake, "--json").out)
+    assert told["last_run"]["seconds_since_complete"] == pytest.approx(59 * 86_400, abs=600)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "delta"])

@@ -11,7 +11,9 @@ import os
 import signal
 import sys
 from collections import UserDict
+from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -20,6 +22,7 @@ from pleo_extract.errors import PleoExtractError, StorageError, escape
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 __all__ = ["group", "main", "start"]
@@ -31,8 +34,16 @@ Try it without an account:  pleo-extract demo
 Keep a lake:                PLEO_API_KEY=… pleo-extract dump data/export_jobs
 Ask it:                     pleo-extract sql "from failure_rates('month')"
 """
+HUNG_UP = 129
 INTERRUPTED = 130
 TERMINATED = 143
+CODES: Final[dict[int, int]] = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: TERMINATED,
+    **({signal.SIGHUP: HUNG_UP} if hasattr(signal, "SIGHUP") else {}),
+}
+"""The signals that end a run, and its exit code then."""
+WORDS: Final = {HUNG_UP: "hung up", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 EPILOG = """\b
 Credentials come from the environment, never from options:
   PLEO_API_KEY         an API key, or
@@ -44,8 +55,9 @@ Also read: PLEO_BASE_URL, PLEO_COMPANY_ID.
 Exit codes:
    0 done              69 lake is held            77 credentials
    1 a defect          74 disk                    78 configuration
-   2 usage             75 try again later        130 interrupted
-  65 bad data or lake  76 server broke contract  143 terminated
+   2 usage             75 try again later        129 hung up
+  65 bad data or lake  76 server broke contract  130 interrupted
+                                                 143 terminated
 """
 
 
@@ -109,47 +121,76 @@ def group() -> None:
     """The command line; see HELP."""
 
 
+def _handle_signals(handler: Callable[[int, FrameType | None], NoReturn]) -> None:
+    """Have the signals that end a run handled; one that is ignored, as SIGHUP is under nohup, stays ignored."""
+    for each in CODES:
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, handler)
+
+
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     """Unwind, so that what was fetched is kept; told a second time, leave at once."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _leave)
+    _handle_signals(_leave)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise SystemExit(TERMINATED)
+    raise SystemExit(CODES[number])
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+    os._exit(CODES[number])
+
+
+def _mend_streams() -> None:
+    """Make sure of the standard streams: what a parent closed is nowhere, and every character can be written.
+
+    A file that is opened while descriptor 1 is closed would get its number, and what is printed would land in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _say(text: str) -> None:
+    """Write a line to stderr, if anybody can still read it."""
+    with suppress(OSError, ValueError):
+        click.echo(text, err=True)
 
 
 def main() -> NoReturn:
     """Run the command line and exit with the code that says how it went."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _terminate)
+    _mend_streams()
+    _handle_signals(_terminate)
     # Pages are many small objects without cycles: looking for cycles as often as usual costs a tenth of a dump.
     gc.set_threshold(200_000, 50, 50)
     notes: list[str] = []
     try:
         code = group.main(standalone_mode=False, prog_name="pleo-extract")
     except click.ClickException as exc:
-        exc.show()
+        with suppress(OSError, ValueError):
+            exc.show()
         code = exc.exit_code
     except PleoExtractError as exc:
         code = exc.code
-        click.echo(f"pleo-extract: {exc.tell()}", err=True)
+        _say(f"pleo-extract: {exc.tell()}")
     except OSError as exc:
         code = StorageError.code
-        click.echo(f"pleo-extract: {escape(str(exc), 500)}", err=True)
+        _say(f"pleo-extract: {escape(str(exc), 500)}")
     except (KeyboardInterrupt, click.Abort) as exc:
         code, notes = INTERRUPTED, _read_notes(exc)
     except SystemExit as exc:
         code, notes = exc.code, _read_notes(exc)
-    if code in (INTERRUPTED, TERMINATED):
-        word = "interrupted" if code == INTERRUPTED else "terminated"
+    if code in WORDS:
         if not notes and group.asked == "dump":
             notes = ["what was fetched is kept, run again to go on"]
-        click.echo(f"pleo-extract: {'; '.join([word, *notes])}", err=True)
-        sys.stdout.flush()
+        _say(f"pleo-extract: {'; '.join([WORDS[code], *notes])}")
+        with suppress(OSError, ValueError, AttributeError):  # an AttributeError: there is no stdout
+            sys.stdout.flush()
         os._exit(code)  # a thread may still wait for an answer
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -168,7 +209,8 @@ def start() -> NoReturn:
         code = exc.code if isinstance(exc.code, int) else 0
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None:
+                stream.flush()
         except BrokenPipeError:  # nobody reads it any more
             pass
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,7 @@ from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.span import Shard, Span
 from pleo_extract.cli.store import store_options
-from pleo_extract.errors import ConfigurationError, UsageError, amount, escape
+from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, amount, escape
 from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
@@ -226,9 +227,14 @@ def _write_metrics(path: Path, lake: str | Path, store: StoreOptions) -> None:
     from pleo_extract.cli.metrics import write_metrics
     from pleo_extract.lakes import open_lake
 
-    last = open_lake(lake, **store).last_run()
-    if last is not None:
-        write_metrics(path, lake, last)
+    kept = open_lake(lake, **store)
+    if (last := kept.last_run()) is None:
+        return
+    accounts = None
+    with suppress(PleoExtractError):  # the run has said so itself
+        opened = kept.open()
+        accounts = opened.manifest.accounts if opened is not None else {}
+    write_metrics(path, lake, last, accounts)
 
 
 def tell_receipt(receipt: Receipt) -> str:

@@ -18,7 +18,7 @@ LONGEST = 4_000
 
 def set_up_log(form: str, level: str) -> None:
     """Send records of `pleo_extract` to stderr, as text or as one JSON object a line."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if sys.stderr is not None else logging.NullHandler()
     handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
     log = logging.getLogger("pleo_extract")
     log.handlers[:] = [handler]

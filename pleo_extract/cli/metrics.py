@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from pleo_extract.errors import escape
 from pleo_extract.lake import disk
 from pleo_extract.paging import VERDICTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from pleo_extract.lake import LastRun
+    from pleo_extract.refresh import Account
 
 __all__ = ["write_metrics"]
 
@@ -58,9 +60,22 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float | None]], ...]] =
 )
 """Name, text, and the figure of a run; None where the run did not learn it: a lake that could not be opened is not empty."""
 
+STALE: Final = timedelta(days=1)
+"""How long before the end of a run an account's rows were last known to be true, if it counts as stale."""
+LONGEST: Final = 100
+"""Characters of an account's name."""
 
-def write_metrics(path: Path, lake: str | Path, run: LastRun) -> None:
+
+def write_metrics(
+    path: Path, lake: str | Path, run: LastRun, accounts: Mapping[str, Account] | None = None
+) -> None:
     """Write the file, whole or not at all.
+
+    Args:
+        path: the file.
+        lake: what the series are labelled with.
+        run: how the last run ended.
+        accounts: the lake's accounts; None where they are not known, because it cannot be opened.
 
     Raises:
         StorageError: it cannot be written.
@@ -80,6 +95,8 @@ def write_metrics(path: Path, lake: str | Path, run: LastRun) -> None:
         f'pleo_extract_last_run_verdict{{lake="{_escape(str(lake))}",verdict="{verdict}"}} {int(run.receipt.get("verdict") == verdict)}'
         for verdict in VERDICTS
     ]
+    if accounts is not None:
+        lines += _spell_freshness(str(lake), run, accounts)
     disk.put_file(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -90,6 +107,28 @@ def _stamp(instant: Any) -> float | None:
 def _spell(name: str, text: str, label: str, value: Any) -> list[str]:
     full = f"pleo_extract_{name}"
     return [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full}{label} {value:.16g}"]
+
+
+def _spell_freshness(lake: str, run: LastRun, accounts: Mapping[str, Account]) -> Iterator[str]:
+    """Yield how fresh each company is: one dead key among many must not hide that the others are up to date."""
+    full = "pleo_extract_account_data_as_of_timestamp_seconds"
+    yield f"# HELP {full} As of when the rows of an account are true; 0 if it was never read completely."
+    yield f"# TYPE {full} gauge"
+    count = len(
+        run.failed.keys() - {each.name or key for key, each in accounts.items()}
+    )  # not in the lake yet
+    for key, account in sorted(accounts.items()):
+        as_of = account.data_as_of
+        count += as_of is None or run.ended_at - as_of > STALE
+        labels = {"lake": lake, "company": key.rpartition(" ")[2], "name": escape(account.name, LONGEST)}
+        label = ",".join(f'{name}="{_escape(text)}"' for name, text in labels.items())
+        yield f"{full}{{{label}}} {as_of.timestamp() if as_of is not None else 0:.16g}"
+    yield from _spell(
+        "stale_accounts",
+        "Accounts whose rows were last known to be true more than a day before the last run ended, or never.",
+        f'{{lake="{_escape(lake)}"}}',
+        count,
+    )
 
 
 def _escape(text: str) -> str:

@@ -104,9 +104,7 @@ def sql(
     if listing or describe:
         click.echo(_list() if listing else _describe(str(describe)))
         return
-    signal.signal(
-        signal.SIGTERM, signal.SIG_DFL
-    )  # nothing is kept here, and a query in DuckDB hears no handler
+    _leave_at_once()
     if (query is None) == (script is None):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
     kind = kind or _kind_of(output)
@@ -126,6 +124,14 @@ def sql(
         _write(answer(con, text, values), kind, output, raw_csv=raw_csv)
     finally:
         con.close()
+
+
+def _leave_at_once() -> None:
+    """Let signals end the program as they do by default: nothing is kept here, and a query in DuckDB hears no handler."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # there is no SIGHUP on Windows
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _kind_of(output: Path | None) -> str:

@@ -54,7 +54,7 @@ def _tell(found: LakeStatus, now: datetime) -> str:
             "snapshot",
             f"{found.snapshot}, published {_ago(found.made_at, now)}" if found.snapshot else "none yet",
         ),
-        ("data as of", _ago(found.data_as_of, now)),
+        ("data as of", _tell_as_of(found, now)),
         ("newest job", _ago(found.newest, now)),
         ("server", found.server),
     ]
@@ -85,6 +85,18 @@ def _tell(found: LakeStatus, now: datetime) -> str:
         if count
     ]
     return "\n".join([found.lake, *(f"  {name:<15} {text}" for name, text in lines)])
+
+
+def _tell_as_of(found: LakeStatus, now: datetime) -> str:
+    """Say as of when the rows are true: of many companies, from the stalest to the freshest."""
+    instants = sorted(each.data_as_of for each in found.accounts if each.data_as_of is not None)
+    if not instants:
+        return "never complete"
+    never = len(found.accounts) - len(instants)
+    text = _ago(instants[0], now)
+    if instants[-1] != instants[0]:
+        text += f" for the stalest company, {_ago(instants[-1], now)} for the freshest"
+    return f"{text}; {never:,} never complete" if never else text
 
 
 def _ago(then: datetime | None, now: datetime) -> str:

@@ -26,6 +26,7 @@ from pleo_extract.errors import UsageError
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lazy import attach
 from pleo_extract.pace import RATE, Patience
+from pleo_extract.zones import check_zones
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +91,7 @@ class Client:
         clock: Clock | None = None,
         patience: Patience | None = None,
     ) -> None:
+        check_zones()
         try:
             credential = Credential.find(api_key, access_token)
         finally:

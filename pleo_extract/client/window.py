@@ -97,9 +97,9 @@ def open_window(rate: int, server: str, credential: str | None) -> Window | Shar
         del credential  # a traceback may show the locals of this frame
         return Window(rate)
     name = hashlib.sha256(f"{server} {credential}".encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return SharedWindow(cache / "pleo_extract" / name, rate)
-    except (OSError, RuntimeError) as exc:
+    except (OSError, RuntimeError) as exc:  # RuntimeError: no HOME, and a user unknown to the machine
         _log.warning("the pace is not shared with other processes: %s", type(exc).__name__)
         return Window(rate)

@@ -169,4 +169,10 @@ def _switch_off(*, asks: bool) -> None:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pleo_extract" / "lakes"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no HOME, and a user that the machine does not know
+        raise ConfigurationError(
+            "there is no home folder for the copies of a Delta table; set XDG_CACHE_HOME, or name one with --workspace"
+        ) from None
+    return cache / "pleo_extract" / "lakes"

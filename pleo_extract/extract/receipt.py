@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Receipt"]
 
-SIGNALLED: Final = {130: "interrupted", 143: "terminated"}
+SIGNALLED: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
 """What the codes of a run that was told to end mean."""
 
 

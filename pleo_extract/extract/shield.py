@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["hold_signals"]
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 @contextmanager
 def hold_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM act when this is over; a second one acts at once. Does nothing outside the main thread."""
+    """Let signals that end a run act when this is over; a second one acts at once.
+
+    One that is ignored, as SIGHUP is under nohup, stays ignored. Does nothing outside the main thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -31,7 +34,8 @@ def hold_signals() -> Iterator[None]:
             os.kill(os.getpid(), number)
         held.append(number)
 
-    before = {number: signal.signal(number, hold) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, hold) for number in heeded}
     try:
         yield
     finally:

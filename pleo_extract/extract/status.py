@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import polars as pl
 
 from pleo_extract.keywords import check_keywords
@@ -15,7 +17,7 @@ from pleo_extract.refresh import FULL_EVERY, is_unsettled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from pathlib import Path
 
 __all__ = ["AccountStatus", "LakeStatus", "read_status"]
@@ -100,7 +102,7 @@ def read_status(
         LakeError: there is no such lake, or it is broken.
     """
     kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
-    opened, last_run = kept.open(), kept.last_run()
+    opened, last_run = kept.open(), _count_from_now(kept.last_run())
     if opened is None:
         return LakeStatus(lake=str(lake), last_run=last_run)
     manifest = opened.manifest
@@ -137,3 +139,11 @@ def read_status(
             (account.data_as_of for account in manifest.accounts.values() if account.data_as_of), default=None
         ),
     )
+
+
+def _count_from_now(last_run: LastRun | None) -> LastRun | None:
+    """Return the record with the seconds since the last complete run as of now; it was written when that run ended."""
+    if last_run is None or last_run.last_complete_at is None:
+        return last_run
+    seconds = (datetime.now(UTC) - last_run.last_complete_at).total_seconds()
+    return msgspec.structs.replace(last_run, seconds_since_complete=seconds)

@@ -1,0 +1,240 @@
+"""F71: machines that are not ours: no time zones, no home, closed streams, a terminal that hangs up, ASCII only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from canary import CANARY
+
+import pleo_extract
+from pleo_extract import scan_lake
+from pleo_extract.extract.shield import hold_signals
+from pleo_extract.sandbox import Rules, Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+JOBS = 120
+PROGRAM = [sys.executable, "-m", "pleo_extract"]
+NO_ZONES = "import sys; sys.modules['tzdata'] = None; from pleo_extract.cli import start; start()"
+"""The command line on a machine without the package `tzdata`; PYTHONTZPATH takes the system's zones away."""
+NOBODY = "import pwd; pwd.getpwuid = lambda number: {}[number]; from pleo_extract.cli import start; start()"
+"""The command line as a user that the machine does not know, as containers run it under a number of their own."""
+
+
+class Machine:
+    """A server on a real socket, and a place to run programs that speak to it."""
+
+    def __init__(self, folder: Path, url: str, sandbox: Sandbox) -> None:
+        self.lake = folder / "lake"
+        self.sandbox = sandbox
+        self.environment = os.environ | {
+            "PLEO_BASE_URL": url,
+            "PLEO_API_KEY": CANARY,
+            "PYTHONPATH": str(Path(pleo_extract.__file__).parents[1]),
+        }
+
+    def run(
+        self, *words: str, program: list[str] = PROGRAM, **environment: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end, with these variables changed; None removes one."""
+        changed = self.environment | environment
+        return subprocess.run(
+            [*program, *words],
+            env={name: value for name, value in changed.items() if value is not None},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=60,
+        )
+
+    def rows(self) -> int:
+        """Jobs in the lake."""
+        return scan_lake(self.lake).collect().height if self.lake.exists() else 0
+
+    def last_run(self) -> dict[str, Any]:
+        """The record of the last run."""
+        found: dict[str, Any] = json.loads((self.lake / "_meta/last_run.json").read_text())
+        return found
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A machine whose server answers."""
+    sandbox = Sandbox(World(jobs=JOBS, days=30), rules=Rules(max_limit=20), api_keys={CANARY: None})
+    with serve(sandbox) as running:
+        yield Machine(tmp_path, running.url, sandbox)
+
+
+def test_f71_time_zones_of_the_package(machine: Machine) -> None:
+    """Where the system has no time zones, those of the package `tzdata` serve."""
+    done = machine.run("dump", str(machine.lake), PYTHONTZPATH="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert machine.rows() == JOBS
+
+
+def test_f71_no_time_zones(machine: Machine) -> None:
+    """Where there are none at all, that is said before anything is sent, and no lake is made."""
+    done = machine.run("dump", str(machine.lake), program=[sys.executable, "-c", NO_ZONES], PYTHONTZPATH="")
+    assert done.returncode == 78
+    assert done.stderr.count("\n") == 1
+    assert "no time zone database" in done.stderr
+    assert "pip install tzdata" in done.stderr
+    assert machine.sandbox.requests == []
+    assert not machine.lake.exists()
+
+
+def test_f71_unknown_user_without_home(machine: Machine) -> None:
+    """A user that the machine does not know, without HOME: the pace is not shared, and the dump is made."""
+    done = machine.run(
+        "dump", str(machine.lake), program=[sys.executable, "-c", NOBODY], HOME=None, XDG_CACHE_HOME=None
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the pace is not shared with other processes" in done.stderr
+    assert machine.rows() == JOBS
+
+
+def test_f71_no_home_for_a_table(machine: Machine) -> None:
+    """The copies of a Delta table need a folder: without any, that is a configuration error with the way out."""
+    done = machine.run(
+        "dump",
+        "s3://bucket/table",
+        program=[sys.executable, "-c", NOBODY],
+        HOME=None,
+        XDG_CACHE_HOME=None,
+        AWS_ACCESS_KEY_ID="x",
+        AWS_SECRET_ACCESS_KEY="x",
+    )
+    assert done.returncode == 78, done.stderr
+    assert "--workspace" in done.stderr
+    assert machine.sandbox.requests == []
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_f71_closed_streams(closed: str, machine: Machine) -> None:
+    """A dump whose parent closed its streams is made, and ends with its own code: 0, and 77 with a wrong key."""
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM]
+    done = machine.run("dump", str(machine.lake), program=shell)
+    assert done.returncode == 0, done.stderr
+    assert machine.rows() == JOBS
+    assert machine.run("dump", str(machine.lake), program=shell, PLEO_API_KEY="plp_wrong").returncode == 77
+    assert machine.run("verify", str(machine.lake), program=shell).returncode == 0
+
+
+@pytest.mark.parametrize("progress", ["None", "True"])
+def test_f71_no_streams_at_all(progress: str, machine: Machine) -> None:
+    """Under pythonw there is neither stdout nor stderr: loading and dumping work all the same, bar or no bar."""
+    code = (
+        "import sys, os; sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = None\n"
+        "from pleo_extract import dump_export_jobs, load_export_jobs\n"
+        f"frame = load_export_jobs(progress={progress})\n"
+        f"receipt = dump_export_jobs({str(machine.lake)!r}, progress={progress})\n"
+        f"os._exit(0 if frame.height == receipt.lake_rows == {JOBS} else 9)"
+    )
+    assert machine.run(program=[sys.executable, "-c", code]).returncode == 0
+    assert machine.rows() == JOBS
+
+
+def test_f71_nobody_reads_stdout(machine: Machine) -> None:
+    """A dump that is piped into a program that has ended is made, and ends with 0."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*PROGRAM, "dump", str(machine.lake)],
+            env=machine.environment,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert machine.rows() == JOBS
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_f71_characters_that_the_terminal_lacks(encoding: str, machine: Machine, tmp_path: Path) -> None:
+    """Names that the terminal's encoding lacks end no command, be it on stdout or on stderr, or in the C locale."""
+    (tmp_path / "key").write_text("plp_wrong")
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "accounts.toml").write_text(
+        f'base_url = "{machine.environment["PLEO_BASE_URL"]}"\n[[account]]\nname = "Kaffe 東京"\n'
+        f'company_id = "{machine.sandbox.world.companies[0]}"\napi_key_file = "key"\n'
+        f'[[account]]\nname = "Kaffe København"\n'
+        f'company_id = "{machine.sandbox.world.companies[1]}"\napi_key_file = "key"\n',
+        encoding="utf-8",
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
+    machine.environment |= plain | {"PYTHONWARNINGS": "error"}
+    done = machine.run("dump", str(machine.lake), "--accounts", str(tmp_path / "accounts.toml"))
+    assert done.returncode == 77, done.stderr
+    assert "Traceback" not in done.stderr
+    shown = machine.run("status", str(machine.lake))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    name = "東京" if encoding == "ascii" else "\\u6771\\u4eac"  # click writes UTF-8 where there is only ASCII
+    assert f"Kaffe {name}" in done.stderr
+    assert f"Kaffe {name}" in shown.stdout
+
+
+def start_slow(machine: Machine, *before: str) -> subprocess.Popen[str]:
+    """Start a dump whose answers take a while, and return it when some of them are there."""
+    machine.sandbox.rules = replace(machine.sandbox.rules, latency=0.2)
+    process = subprocess.Popen(
+        [*before, *PROGRAM, "dump", str(machine.lake), "--in-flight", "1"],
+        env=machine.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(machine.sandbox.requests) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
+
+
+def test_f71_hung_up(machine: Machine) -> None:
+    """SIGHUP ends a dump with 129 as SIGTERM does with 143: recorded, and the next run uses what was fetched."""
+    process = start_slow(machine)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 129
+    assert said == "pleo-extract: hung up; what was fetched is kept, run again to go on\n"
+    assert (machine.last_run()["code"], machine.last_run()["error"]) == (129, "hung up")
+    machine.sandbox.rules = replace(machine.sandbox.rules, latency=0.0)
+    assert machine.run("dump", str(machine.lake)).returncode == 0
+    assert machine.last_run()["receipt"]["resumed"]
+    assert machine.rows() == JOBS
+
+
+def test_f71_hung_up_under_nohup(machine: Machine) -> None:
+    """A dump that was started to outlive its terminal does."""
+    process = start_slow(machine, "sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "")
+    assert machine.rows() == JOBS
+
+
+def test_f71_hung_up_as_it_publishes() -> None:
+    """Publishing is shielded from SIGHUP as it is from SIGTERM: it acts when the snapshot is whole."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _frame: heard.append(number))
+    try:
+        with hold_signals():
+            signal.raise_signal(signal.SIGHUP)
+            assert heard == []
+        assert heard == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
