@@ -39,6 +39,9 @@ def check_keywords(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **given)
         finally:
-            del args, given  # a traceback may show the locals of this frame, and among them may be a credential
+            del (
+                args,
+                given,
+            )  # a traceback may show the locals of this frame, and among them may be a credential
 
     return call

@@ -79,6 +79,18 @@ FAULTS: Final = {
     54: "control characters",
     55: "other users' eyes",
     56: "supply chain",
+    57: "run resumed hours later",
+    58: "now that stands still",
+    60: "total of another kind",
+    61: "new terminal status",
+    64: "job moved to another month",
+    65: "answer without end",
+    66: "answer nobody asked for",
+    67: "flipped bits on disk",
+    68: "crafted lake folder",
+    70: "planted links outside",
+    71: "odd machine",
+    73: "another engine commits",
 }
 """The faults by number, in few words."""
 NOT_TRIED: Final = {

@@ -7,7 +7,6 @@ that a judge can say which versions the server had between two instants. It stan
 from __future__ import annotations
 
 import base64
-import json
 import random
 import threading
 import time
@@ -253,7 +252,10 @@ class Server(httpx.BaseTransport):
             start = place
         page = rows[start : start + limit]
         more = start + len(page) < len(rows)
-        return 200, {"data": [self._serve(job) for job in page], "pagination": self._say(asked, rows, page, more)}
+        return 200, {
+            "data": [self._serve(job) for job in page],
+            "pagination": self._say(asked, rows, page, more=more),
+        }
 
     def _list(self, keys: list[str], orders: list[str], statuses: list[str], company: str) -> list[Job]:
         rows = [job for job in self.jobs.values() if not job.is_deleted and company in ("", COMPANY)]
@@ -261,7 +263,9 @@ class Server(httpx.BaseTransport):
             rows = [job for job in rows if job.status in statuses]
         if keys and self.habits.sorting == "honoured":
             for key, order in reversed(list(zip(keys, orders, strict=True))):
-                rows.sort(key=self._place if key == "createdAt" else self._tie, reverse=order.startswith("DESC"))
+                rows.sort(
+                    key=self._place if key == "createdAt" else self._tie, reverse=order.startswith("DESC")
+                )
         else:
             rows.sort(key=lambda job: (self._place(job), self._tie(job)), reverse=True)
         return rows
@@ -284,7 +288,9 @@ class Server(httpx.BaseTransport):
         name = base64.b32decode(cursor.replace("~", "=")).decode()
         return next((place + 1 for place, job in enumerate(rows) if job.id == name), None)
 
-    def _say(self, asked: dict[str, list[str]], rows: list[Job], page: list[Job], more: bool) -> dict[str, Any]:  # noqa: FBT001 - a field
+    def _say(
+        self, asked: dict[str, list[str]], rows: list[Job], page: list[Job], *, more: bool
+    ) -> dict[str, Any]:
         habits = self.habits
         echo: dict[str, Any] = {"parameters": asked}
         if habits.echo == "full":

@@ -16,7 +16,7 @@ import httpx
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from habits import Server
 
@@ -80,7 +80,10 @@ def swapped_values(body: bytes, chance: random.Random) -> Iterator[bytes]:
     ]
     places: list[tuple[Any, Any]] = [(page, key) for key in page]
     places += [(page["pagination"], key) for key in page["pagination"]]
-    places += [(page["pagination"]["currentRequestPagination"], key) for key in ("parameters", "limit", "sortingKeys")]
+    places += [
+        (page["pagination"]["currentRequestPagination"], key)
+        for key in ("parameters", "limit", "sortingKeys")
+    ]
     for row in page["data"][:2]:
         places += [(row, key) for key in row]
     for _ in range(chance.choice((1, 1, 3))):
@@ -173,8 +176,12 @@ def stray_page(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 def odd_status(body: bytes, chance: random.Random) -> Iterator[bytes]:
     """A status that no contract has, or one with an odd head."""
-    status = chance.choice((b"204 No", b"206 Part", b"299 Odd", b"302 Go", b"418 Tea", b"422 No", b"599 X", b"999 ?"))
-    location = chance.choice((b"Location: //elsewhere", b"Location: \xff", b"Retry-After: " + b"9" * 5000, b"X:"))
+    status = chance.choice(
+        (b"204 No", b"206 Part", b"299 Odd", b"302 Go", b"418 Tea", b"422 No", b"599 X", b"999 ?")
+    )
+    location = chance.choice(
+        (b"Location: //elsewhere", b"Location: \xff", b"Retry-After: " + b"9" * 5000, b"X:")
+    )
     yield _head(body, location, status=status)
 
 
