@@ -20,7 +20,7 @@ from canary import (
 )
 
 from pleo_extract import Client
-from pleo_extract.cli import main
+from pleo_extract.cli import CODES, main
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
 
 pytest.register_assert_rewrite("trial")
@@ -148,7 +148,7 @@ def pleo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         said = capfd.readouterr()
         return Said(int(ended.value.code or 0), said.out, said.err)
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in CODES}
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)

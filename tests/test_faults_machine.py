@@ -227,6 +227,15 @@ def test_f71_hung_up_under_nohup(machine: Machine) -> None:
     assert machine.rows() == JOBS
 
 
+@pytest.mark.parametrize("name", ["INT", "TERM"])
+def test_f71_told_to_end_in_the_background(name: str, machine: Machine) -> None:
+    """A dump that a script put into the background, where shells ignore SIGINT, still ends when told to."""
+    process = start_slow(machine, "sh", "-c", f'trap "" {name}; exec "$@"', "sh")
+    process.send_signal(signal.Signals[f"SIG{name}"])
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.Signals[f"SIG{name}"]
+
+
 def test_f71_hung_up_as_it_publishes() -> None:
     """Publishing is shielded from SIGHUP as it is from SIGTERM: it acts when the snapshot is whole."""
     heard: list[int] = []

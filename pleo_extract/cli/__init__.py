@@ -122,10 +122,13 @@ def group() -> None:
 
 
 def _handle_signals(handler: Callable[[int, FrameType | None], NoReturn]) -> None:
-    """Have the signals that end a run handled; one that is ignored, as SIGHUP is under nohup, stays ignored."""
-    for each in CODES:
-        if signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, handler)
+    """Handle the signals that end a run. A SIGHUP that is ignored, as under nohup, stays ignored.
+
+    An ignored SIGINT does not: shells without job control ignore it for whatever they start in the background.
+    """
+    for number, code in CODES.items():
+        if code != HUNG_UP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
