@@ -181,7 +181,7 @@ class TestPaths:
         assert len(caught.value.reasons) == 2 * len(values)
         shapes = re.compile(
             r"current|_lock|_meta(/\d{6}\.json|/last_run\.json)?|_staging|_rejected(/[\dTZ]+-[0-9a-f]{8}-[0-9a-f]{16}\.jsonl)?"
-            r"|snapshots(/\d{6}(/created_month=\d{4}-\d\d(/part-0\.parquet)?)?)?|jobs\.duckdb"
+            r"|snapshots(/\d{6}(/created_month=\d{4}-\d\d(/part-0\.parquet)?)?)?|jobs\.duckdb|_now\.csv|_vanished\.csv"
         )
         for path in trial.lake.rglob("*"):
             assert shapes.fullmatch(str(path.relative_to(trial.lake))), path
