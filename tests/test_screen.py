@@ -28,7 +28,16 @@ def test_dates_and_companies_are_shortened_first() -> None:
     """Midnights become dates and UUIDs their beginnings, and all columns are still beside each other."""
     lines = fit(ask("from failure_rates('year') limit 2"), 120).splitlines()
     first = ["period", "company_id", "jobs", "finished", "failed"]
-    assert lines[0].split() == [*first, "expired", "with_errors", "rate", "low", "high", "still_open", "vanished"]
+    assert lines[0].split() == [
+        *first,
+        "expired",
+        "with_errors",
+        "rate",
+        "low",
+        "high",
+        "still_open",
+        "vanished",
+    ]
     assert lines[2].split()[:4] == ["2025-01-01", "13db0e0b…", "90", "90"]
     assert len(lines) == 5
 

@@ -142,10 +142,12 @@ def _remove_prepared(layout: Layout) -> None:
         (layout.meta, ".*.new"),
         (layout.rejected, ".*.new"),
     ):
-        for path in sorted(folder.glob(names)):
-            disk.remove_file(path)
-    for path in sorted(layout.root.glob(".catalogue-*")):
-        disk.remove_tree(path)
+        for path in disk.list_folder(folder):
+            if path.match(names):
+                disk.remove_file(path)
+    for path in disk.list_folder(layout.root):
+        if path.match(".catalogue-*"):
+            disk.remove_tree(path)
 
 
 def _is_ours(layout: Layout, signature: bytes) -> bool:

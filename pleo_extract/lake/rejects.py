@@ -37,7 +37,7 @@ def prune_rejected(
         now: the instant, UTC.
     """
     gone = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in disk.list_folder(folder):
         if path.name in named or not _FILE.fullmatch(path.name):
             continue
         age = now.timestamp() - path.lstat().st_mtime

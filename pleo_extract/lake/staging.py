@@ -348,7 +348,7 @@ def _new_folder(staging: Path, binding: str) -> Path:
 def find_left(staging: Path) -> Left:
     """What there is of each binding, a link or a file in its place included; looked for once for many accounts."""
     left: dict[str, list[Path]] = {}
-    for path in sorted(staging.iterdir()) if staging.is_dir() else ():
+    for path in disk.list_folder(staging):
         left.setdefault(path.name.partition("-")[0], []).append(path)
     return left
 

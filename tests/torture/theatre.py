@@ -251,8 +251,16 @@ def asked(sandbox: Sandbox) -> Counter[str]:
 
 
 def twice(first: Counter[str], then: Counter[str]) -> int:
-    """How many pages of the first walk were asked for again; the list of open jobs is always read anew."""
-    return sum(count for query, count in (first & then).items() if "statuses=" not in query)
+    """How many pages of the first walk were asked for again.
+
+    The list of open jobs and the head of the list are read by every run that publishes: they do not count.
+    """
+    return sum(count for query, count in (first & then).items() if not _is_closing(query))
+
+
+def _is_closing(query: str) -> bool:
+    is_head = "sorting_order=DESC" in query and "after=" not in query and "offset=" not in query
+    return is_head or "statuses=" in query
 
 
 def now() -> datetime:
