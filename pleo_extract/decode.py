@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -132,6 +132,16 @@ _wide_job: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_WideJob)
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+MOST_VALUES: Final = 2_000_000
+"""Values on a page that is read row by row, counted by its commas: an object each, of which a page could hold 60 million.
+
+A hundred thousand rows, all with unknown fields, are fewer."""
+MOST_FIELDS: Final = 100_000
+"""Values in a row with unknown fields, which are taken apart one by one."""
+MOST_REJECTED: Final = 10_000
+"""Rows of one page that are set aside; beyond that it is no matter of rows."""
+
+
 class _Name(msgspec.Struct, rename="camel"):
     id: str
     company_id: str
@@ -227,6 +237,8 @@ def parse_page(body: bytes, *, number: int = 1) -> Page:
         PageError: the body is no page: not JSON, not UTF-8, nested beyond reason, without `data` or `pagination`.
     """
     try:
+        if not body.isascii():
+            body.decode()  # msgspec looks at no byte of what it skips
         page = _fast.decode(body)
     except msgspec.ValidationError:
         return _parse_row_by_row(body, number)
@@ -243,8 +255,9 @@ def _no_page(body: bytes, number: int, why: str) -> str:
 
 
 def _parse_row_by_row(body: bytes, number: int) -> Page:
+    if body.count(b",") > MOST_VALUES:
+        raise PageError(_no_page(body, number, f"more than {MOST_VALUES} values, and rows that do not fit"))
     try:
-        body.decode()  # rows that are set aside unread would else be kept in whatever encoding they are
         page = _any.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise PageError(_no_page(body, number, str(exc))) from exc
@@ -258,6 +271,9 @@ def _parse_row_by_row(body: bytes, number: int) -> Page:
         except msgspec.ValidationError as exc:
             path, reason = _locate(str(exc), place)
             rejected.append(Rejected(number, path, reason, bytes(raw)))
+            if len(rejected) > MOST_REJECTED:
+                why = f"more than {MOST_REJECTED} rows do not fit: {reason} - at `{path}`"
+                raise PageError(_no_page(body, number, why)) from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             # A row that is no JSON makes the page none, as it does where all rows are read at once.
             raise PageError(_no_page(body, number, f"{exc} - in `$.data[{place}]`")) from exc
@@ -281,6 +297,8 @@ def _parse_row(raw: msgspec.Raw) -> tuple[Any, str | None]:
         return _job.decode(raw), None
     except msgspec.ValidationError:
         row = _wide_job.decode(raw)
+        if bytes(raw).count(b",") > MOST_FIELDS:
+            raise msgspec.ValidationError(f"a row of more than {MOST_FIELDS} fields - at `$`") from None
     unknown = {name: value for name, value in sorted(_fields.decode(raw).items()) if name not in _KNOWN}
     return row, msgspec.json.format(msgspec.json.encode(unknown), indent=-1).decode() if unknown else None
 
@@ -452,10 +470,16 @@ def _reject(pages: Sequence[Page], misfits: Sequence[Field], wrong: pl.DataFrame
     for field in misfits:
         for row in wrong[field.column].arg_true():
             first.setdefault(row, field)
-    return [_reject_row(*owners[row], field) for row, field in sorted(first.items())]
+    rejected = []
+    rows = [(*owners[row], field) for row, field in sorted(first.items())]
+    for _, group in groupby(rows, key=lambda row: id(row[0])):
+        wanted = list(group)
+        raws = _any.decode(wanted[0][0].body).data  # once a page: for each row it would be quadratic
+        rejected += [_reject_row(page, n, field, raws) for page, n, field in wanted]
+    return rejected
 
 
-def _reject_row(page: Page, n: int, field: Field) -> Rejected:
+def _reject_row(page: Page, n: int, field: Field, raws: Sequence[msgspec.Raw]) -> Rejected:
     place = page.places[n] if page.places is not None else n
     value = page.columns[_ORDER.index(field.column)][n]
     reason = (
@@ -463,5 +487,4 @@ def _reject_row(page: Page, n: int, field: Field) -> Rejected:
         if field.kind == "uuid"
         else f"not an instant with an offset: {escape(value, 50)!r}"
     )
-    raw = bytes(_any.decode(page.body).data[place])
-    return Rejected(page.number, f"$.data[{place}].{field.name}", reason or "", raw)
+    return Rejected(page.number, f"$.data[{place}].{field.name}", reason or "", bytes(raws[place]))

@@ -693,3 +693,58 @@ def check_outcome(body: bytes) -> Page | None:
     assert len(page.info.keys) <= page.info.rows
     assert all(re.match(r"\$\.data\[\d+\]", row.path) and row.reason for row in rejected)
     return page
+
+
+class TestOutsized:
+    """F65: what takes long to parse is known by its size before it is taken apart."""
+
+    def test_f65_a_row_of_endless_fields_is_set_aside(self) -> None:
+        """More unknown fields than any row has: that row is rejected, the others are read."""
+        wide = {f"field{n}": n for n in range(150_000)}
+        page = parse_page(page_of(job(), job(**wide), job()))
+        assert page.height == 2
+        assert [row.path for row in page.rejected] == ["$.data[1]"]
+        assert page.rejected[0].reason == "a row of more than 100000 fields"
+
+    def test_f65_many_unknown_fields_are_kept(self) -> None:
+        """A thousand unknown fields are odd, and kept."""
+        page = parse_page(page_of(job(**{f"field{n}": n for n in range(1_000)})))
+        assert page.extras is not None
+        assert len(json.loads(page.extras[0] or "")) == 1_000
+
+    @pytest.mark.parametrize("row", [b"{}", b"1", b'{"id":7}'])
+    def test_f65_a_page_of_misfits_is_no_page(self, row: bytes) -> None:
+        """Ten thousand rows that do not fit are no matter of rows, and not a million complaints."""
+        with pytest.raises(PageError, match="more than 10000 rows do not fit"):
+            parse_page(page_of(*[row] * 20_000))
+
+    def test_f65_a_page_of_numbers_is_not_taken_apart(self) -> None:
+        """Millions of values that are no rows would be an object each: they are counted first."""
+        with pytest.raises(PageError, match="more than 2000000 values"):
+            parse_page(page_of(b"1," * 2_500_000 + b"1"))
+
+    def test_f65_many_rows_of_a_page_that_do_not_fit(self) -> None:
+        """Thousands of ids that are none are each set aside with their own bytes."""
+        rows = [job(id=f"no-{n}") for n in range(5_000)]
+        frame, rejected = build_frame([parse_page(page_of(*rows))])
+        assert frame.height == 0
+        assert [json.loads(row.raw)["id"] for row in rejected] == [row["id"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"id":', b'"unknown\xff":1,"id":'),
+        (b'"id":', b'"unknown":"\xc0\xaf","id":'),
+        (b'"id":', b'"unknown":{"deep":["\xed\xa0\x80"]},"id":'),
+        (b'"data":', b'"\x80":0,"data":'),
+        (b'"hasNextPage":', b'"more":"\xf5\x80\x80\x80","hasNextPage":'),
+        (b'"parameters":', b'"\xe2\x28\xa1":1,"parameters":'),
+    ],
+)
+def test_f10_bytes_that_are_no_utf8_are_seen_where_nobody_looks(old: bytes, new: bytes) -> None:
+    """F10: bad UTF-8 makes a page none, also in keys and values that are skipped."""
+    body = page_of(job())
+    assert parse_page(body).height == 1
+    with pytest.raises(PageError, match="utf-8"):
+        parse_page(body.replace(old, new, 1))
