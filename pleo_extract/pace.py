@@ -18,12 +18,14 @@ from pleo_extract.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["RATE", "RATE_LIMIT", "Budget", "Patience", "Window", "backoff", "retry_after"]
+__all__ = ["FASTEST", "RATE", "RATE_LIMIT", "Budget", "Patience", "Window", "backoff", "retry_after"]
 
 RATE: Final = 500
 """Requests a minute that Pleo asks integrations to stay within; its limit is 600."""
 RATE_LIMIT: Final = 600
 """Requests a minute that Pleo allows."""
+FASTEST: Final = 10_000_000
+"""Requests a minute that anybody may ask for; a window remembers each."""
 MINUTE: Final = 60.0
 SLACK: Final = 0.05
 """Seconds added to the window, since the server's clock starts later than ours."""
@@ -61,8 +63,9 @@ class Window:
     """
 
     def __init__(self, rate: int = RATE, state: Sequence[float] = ()) -> None:
-        if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
-            raise UsageError(f"rate must be a whole number of requests a minute from 1, not {rate!r}")
+        if not isinstance(rate, int) or isinstance(rate, bool) or not 1 <= rate <= FASTEST:
+            shown = f"more than {FASTEST:,}" if isinstance(rate, int) and rate > 1 else repr(rate)
+            raise UsageError(f"rate must be a whole number of requests a minute from 1, not {shown}")
         self.rate = rate
         self._due: deque[float] = deque(state[1:], maxlen=max(rate, RATE_LIMIT))
         self._not_before = state[0] if state else -math.inf

@@ -14,12 +14,15 @@ can read (relative to the accounts file).
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import stat
 import threading
 import tomllib
 import unicodedata
 import zlib
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path, escape
-from pleo_extract.pace import RATE
+from pleo_extract.pace import FASTEST, RATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,8 +44,9 @@ __all__ = ["AccountEntry", "choose_shard", "read_accounts"]
 
 SOURCES: Final = ("api_key_env", "api_key_file", "access_token_env", "access_token_file")
 KNOWN: Final = frozenset({"name", "company_id", "base_url", "rate", *SOURCES})
-LINE_BREAKERS: Final = ("Cc", "Zl", "Zp")
-"""Categories of characters that a name must not have: what is said of a company is one line."""
+UNSEEN: Final = ("Cc", "Cf", "Zl", "Zp")
+"""Categories of characters that a name must not have: what is said of a company is one line, read in one direction."""
+ENTRY: Final = re.compile(r"\s*\[\[\s*account\s*\]\]")
 CONNECTIONS: Final = 8
 """Open connections to one server, all accounts together."""
 
@@ -136,22 +140,54 @@ def read_accounts(path: str | Path) -> list[AccountEntry]:
     check_path(path, "the accounts file")
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = _decode(path.read_bytes(), path)
+        content = tomllib.loads(text)
     except OSError as exc:
         raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise ConfigurationError(f"{path} is nested too deeply for a list of accounts") from exc
+    except ValueError as exc:  # TOMLDecodeError, and of a number with thousands of digits
+        raise ConfigurationError(f"{path} is not TOML: {escape(str(exc), 200)}") from exc
     entries = content.get("account")
     if not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{path} has no [[account]]")
     default = content.get("base_url") or os.environ.get("PLEO_BASE_URL") or "production"
-    shared = _Shared()
-    accounts = [_read_entry(entry, n, path, default, shared) for n, entry in enumerate(entries, start=1)]
-    companies = [account.company_id for account in accounts]
-    if len(set(companies)) < len(companies):
-        twice = next(company for company in companies if companies.count(company) > 1)
-        raise ConfigurationError(f"{path} names company {twice} twice")
+    shared, lines = _Shared(), _find_entries(text)
+    accounts = []
+    for n, entry in enumerate(entries, start=1):
+        line = f", line {lines[n - 1]}" if len(lines) == len(entries) else ""
+        accounts.append(_read_entry(entry, f"{path}{line}: account {n}", path, default, shared))
+    for what, said in (("company", "company_id"), ("name", "name")):
+        if twice := _find_twice([getattr(account, said) for account in accounts]):
+            raise ConfigurationError(f"{path} names {what} {escape(twice)} twice")
     return accounts
+
+
+def _decode(data: bytes, path: Path) -> str:
+    """Return a file's text; a mark of UTF-8 at its start, which some editors write, is no part of it."""
+    problem = ""
+    try:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+            problem = " is UTF-16 or UTF-32, from line 1 on; save it as UTF-8"
+        else:
+            return data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        problem = f", line {line}: byte {data[exc.start]:#x} is not UTF-8; save the file as UTF-8"
+    finally:
+        del data  # it may be a key, and a traceback may show the locals of this frame
+    raise ConfigurationError(f"{path}{problem}")
+
+
+def _find_entries(text: str) -> list[int]:
+    """Return the line of each ``[[account]]``, from 1."""
+    return [n for n, line in enumerate(text.split("\n"), start=1) if ENTRY.match(line)]
+
+
+def _find_twice(texts: Sequence[str]) -> str | None:
+    """Return a text that is there more than once, however its accents are composed."""
+    counts = Counter(unicodedata.normalize("NFC", text) for text in texts)
+    return next((text for text, count in counts.items() if count > 1), None)
 
 
 def choose_shard(accounts: Sequence[AccountEntry], part: int, parts: int) -> list[AccountEntry]:
@@ -165,15 +201,20 @@ def choose_shard(accounts: Sequence[AccountEntry], part: int, parts: int) -> lis
     return [each for each in accounts if zlib.crc32(each.company_id.encode("ascii")) % parts == part - 1]
 
 
-def _read_entry(entry: Any, number: int, path: Path, base_url: object, shared: _Shared) -> AccountEntry:
+def _read_entry(entry: Any, where: str, path: Path, base_url: object, shared: _Shared) -> AccountEntry:
     if not isinstance(entry, dict):
-        raise ConfigurationError(f"{path}: account {number} is no table")
-    where = f"{path}: account {number} ({escape(str(entry.get('name', 'without a name')))})"
-    if any(unicodedata.category(c) in LINE_BREAKERS for c in str(entry.get("name", ""))):
-        raise ConfigurationError(f"{where}: a name has no line break and no other control character")
+        raise ConfigurationError(f"{where} is no table")
+    name = entry.get("name", "")
+    if not isinstance(name, str) or ("name" in entry and not name.strip()):
+        raise ConfigurationError(f"{where}: a name is a text, and not empty")
+    where = f"{where} ({escape(name or 'without a name')})"
+    if any(unicodedata.category(c) in UNSEEN for c in name):
+        raise ConfigurationError(
+            f"{where}: a name has no line break, no mark of direction and no other control character"
+        )
     if unknown := sorted(entry.keys() - KNOWN):
         raise ConfigurationError(
-            f"{where} has an unknown key {unknown[0]!r}; there are {', '.join(sorted(KNOWN))}"
+            f"{where} has an unknown key {escape(unknown[0])!r}; there are {', '.join(sorted(KNOWN))}"
         )
     given = [source for source in SOURCES if source in entry]
     if len(given) != 1 or not isinstance(entry[given[0]], str):
@@ -183,13 +224,19 @@ def _read_entry(entry: Any, number: int, path: Path, base_url: object, shared: _
     except UsageError as exc:
         raise ConfigurationError(f"{where}: {exc}") from exc
     rate = entry.get("rate", RATE)
-    if not isinstance(rate, int) or isinstance(rate, bool) or rate < 1:
-        raise ConfigurationError(f"{where}: rate must be a whole number from 1, not {rate!r}")
+    if not isinstance(rate, int) or isinstance(rate, bool) or not 1 <= rate <= FASTEST:
+        raise ConfigurationError(f"{where}: rate must be a whole number from 1 to {FASTEST:,}")
     place = entry[given[0]]
+    if "\0" in place:
+        raise ConfigurationError(f"{where}: {given[0]} holds a NUL")
+    try:
+        server = str(resolve_server(str(entry.get("base_url", base_url)))).rstrip("/")
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"{where}: {exc}") from exc
     return AccountEntry(
-        name=str(entry.get("name", company)),
+        name=name or company,
         company_id=company,
-        server=str(resolve_server(str(entry.get("base_url", base_url)))).rstrip("/"),
+        server=server,
         rate=rate,
         source=given[0],
         place=str(path.parent / place) if given[0].endswith("file") else place,
@@ -201,6 +248,6 @@ def _read_file(path: Path) -> str:
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise ConfigurationError(f"{path} can be read by others; run: chmod 600 {path}")
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
+        return _decode(path.read_bytes(), path).strip()
+    except (OSError, ValueError) as exc:
         raise CredentialsError(f"cannot read {path}: {type(exc).__name__}") from exc
