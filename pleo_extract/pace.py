@@ -18,7 +18,19 @@ from pleo_extract.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FASTEST", "RATE", "RATE_LIMIT", "Budget", "Patience", "Window", "backoff", "retry_after"]
+__all__ = [
+    "FASTEST",
+    "MINUTE",
+    "RATE",
+    "RATE_LIMIT",
+    "Budget",
+    "Flight",
+    "InFlight",
+    "Patience",
+    "Window",
+    "backoff",
+    "retry_after",
+]
 
 RATE: Final = 500
 """Requests a minute that Pleo asks integrations to stay within; its limit is 600."""
@@ -27,6 +39,8 @@ RATE_LIMIT: Final = 600
 FASTEST: Final = 10_000_000
 """Requests a minute that anybody may ask for; a window remembers each."""
 MINUTE: Final = 60.0
+RECOVER_AFTER: Final = 20
+"""Successes after which one more request may be under way at once."""
 SLACK: Final = 0.05
 """Seconds added to the window, since the server's clock starts later than ours."""
 
@@ -94,9 +108,12 @@ class Window:
         """Whether a pause was asked for that is not over yet."""
         return now < self._not_before
 
-    def pause(self, now: float, seconds: float) -> None:
-        """No request before `seconds` from now, whoever asks; and a fifth fewer in the minute after it."""
-        if not self.is_paused(now):
+    def pause(self, now: float, seconds: float, *, slower: bool = False) -> None:
+        """Send nothing for `seconds` from now, whoever asks; `slower`: and a fifth less in the minute after that.
+
+        Several answers may ask for the same pause: the rate is lowered once.
+        """
+        if slower and not self.is_paused(now):
             self._due.extend([now + seconds] * (self.rate // 5))
         self._not_before = max(self._not_before, now + seconds)
 
@@ -105,16 +122,77 @@ class Window:
         return [self._not_before, *self._due]
 
 
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One request under way. `crowd`: the most that were under way with it, itself included."""
+
+    crowd: int
+    era: int
+
+
+class InFlight:
+    """How many requests may be under way at once: found as TCP finds a bandwidth, and not fought.
+
+    Theory of operation: a server that takes two requests at once answers a third with 429 while it serves the two.
+    A lower rate does not help, since two slow requests are two at any rate; fewer at once does. So such a refusal
+    halves the number, and every `RECOVER_AFTER` successes raise it by one, up to where it began (additive increase,
+    multiplicative decrease). Six refusals of one burst are one signal: those that were sent before the last halving
+    say nothing new. A 429 that came with nothing else under way is about the rate.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.limit = most
+        self._most = most
+        self._era = 0
+        self._successes = 0
+        self._last_success = -math.inf
+        self._flights: set[Flight] = set()
+
+    def begin(self) -> Flight:
+        """Note that a request is sent."""
+        flight = Flight(len(self._flights) + 1, self._era)
+        for other in self._flights:
+            other.crowd = max(other.crowd, flight.crowd)
+        self._flights.add(flight)
+        return flight
+
+    def end(self, flight: Flight) -> None:
+        """Note that its answer is there, or will not come."""
+        self._flights.discard(flight)
+
+    def succeed(self, now: float) -> None:
+        """Note a page."""
+        self._last_success = now
+        self._successes += 1
+        if self._successes >= RECOVER_AFTER:
+            self._successes = 0
+            self.limit = min(self._most, self.limit + 1)
+
+    def refuse(self, flight: Flight) -> bool:
+        """Note a 429; return whether it was for the number at once, and not for the rate."""
+        if flight.crowd < 2:
+            return False
+        if flight.era == self._era:
+            self._era += 1
+            self._successes = 0
+            self.limit = max(1, (min(self.limit, flight.crowd) + 1) // 2)
+        return True
+
+    def is_served(self, now: float) -> bool:
+        """Return whether a request succeeded in the last minute: the server refuses some, not all."""
+        return now - self._last_success < MINUTE
+
+
 class Budget:
     """What one run may spend on retries: tokens, spent by failures and slowly earned back by successes."""
 
     def __init__(self, tokens: int = 500) -> None:
         self._most = tokens
-        self.tokens = tokens
+        self.tokens: float = tokens
 
-    def spend(self, *, timeout: bool) -> bool:
-        """Pay for one retry (5 tokens, 10 after a timeout); False when there are too few left."""
-        price = 10 if timeout else 5
+    def spend(self, *, timeout: bool = False, crowded: bool = False) -> bool:
+        """Pay for one retry: 5 tokens, 10 after a timeout, half of one where others are served; False if too few are left."""
+        price = 0.5 if crowded else 10 if timeout else 5
         if self.tokens < price:
             return False
         self.tokens -= price

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pleo_extract.errors import UsageError
-from pleo_extract.pace import MINUTE, RATE, SLACK, Budget, Patience, Window, backoff, retry_after
+from pleo_extract.pace import (
+    MINUTE,
+    RATE,
+    SLACK,
+    Budget,
+    Flight,
+    InFlight,
+    Patience,
+    Window,
+    backoff,
+    retry_after,
+)
 
 ARRIVALS = st.lists(
     st.tuples(
@@ -41,7 +52,7 @@ class TestWindow:
         for gap, pause in arrivals:
             now += gap
             if pause is not None:
-                window.pause(now, pause)
+                window.pause(now, pause, slower=bool(rate % 2))
             wait = window.reserve(now)
             assert wait >= 0
             dues.append(round(now + wait, 6))
@@ -115,6 +126,113 @@ class TestWindow:
             Window(rate)  # type: ignore[arg-type]
 
 
+class TestPause:
+    """What a pause does to the minute after it."""
+
+    @pytest.mark.parametrize(("slower", "left"), [(True, 400), (False, 500)])
+    def test_f25_only_a_refusal_for_the_rate_lowers_the_rate(self, *, slower: bool, left: int) -> None:
+        """F25: a 429 that came alone leaves four fifths of the next minute; one for the number at once, all of it."""
+        window = Window(500)
+        window.pause(0.0, 30.0, slower=slower)
+        dues = [window.reserve(0.0) for _ in range(500)]
+        assert sum(due <= 30.0 for due in dues) == left
+
+    def test_f1_many_refusals_are_one_pause(self) -> None:
+        """F1: eight answers that ask for the same instant lower the rate once."""
+        window = Window(500)
+        for n in range(8):
+            window.pause(n / 100, 30.0, slower=True)
+        dues = [window.reserve(1.0) for _ in range(400)]
+        assert max(dues) == pytest.approx(29.07)
+
+
+class TestInFlight:
+    """How many at once: halved by a refusal in company, raised by twenty successes."""
+
+    @pytest.mark.parametrize(
+        ("most", "allowed", "limits"),
+        [(8, 2, [8, 4, 2]), (8, 5, [8, 4]), (16, 2, [16, 8, 4, 2]), (8, 1, [8, 4, 2, 1]), (3, 2, [3, 2])],
+    )
+    def test_f63_the_number_is_found(self, most: int, allowed: int, limits: list[int]) -> None:
+        """F63: burst by burst the number is halved until the server serves all; a burst halves it once."""
+        at_once = InFlight(most)
+        seen = [at_once.limit]
+        while at_once.limit > allowed:
+            flights = [at_once.begin() for _ in range(at_once.limit)]
+            for n, flight in enumerate(flights):
+                at_once.end(flight)
+                if n < allowed:
+                    at_once.succeed(0.0)
+                else:
+                    assert at_once.refuse(flight)
+            seen.append(at_once.limit)
+        assert seen == limits
+
+    def test_f63_twenty_successes_are_one_more(self) -> None:
+        """F63: it recovers by one per 20 successes, to where it began and not beyond; a refusal begins the count anew."""
+        at_once = InFlight(4)
+        at_once.refuse(_company(at_once, 4)[0])
+        assert at_once.limit == 2
+        grown = []
+        for _ in range(100):
+            at_once.succeed(0.0)
+            grown.append(at_once.limit)
+        assert [grown.index(n) for n in (3, 4)] == [19, 39]
+        assert grown[-1] == 4
+        for _ in range(19):
+            at_once.succeed(0.0)
+        at_once.refuse(_company(at_once, 4)[0])
+        at_once.succeed(0.0)
+        assert at_once.limit == 2
+
+    @pytest.mark.parametrize(("flying", "limit"), [(1, 8), (2, 1), (3, 2), (4, 2), (8, 4)])
+    def test_f63_what_was_under_way_counts(self, flying: int, limit: int) -> None:
+        """F63: half of those that flew together, not of those that might have; one that flew alone halves nothing."""
+        at_once = InFlight(8)
+        flights = _company(at_once, flying)
+        for flight in flights:
+            at_once.end(flight)
+        assert at_once.refuse(flights[-1]) is (flying > 1)
+        assert at_once.limit == limit
+
+    def test_f63_company_counts_whenever_it_was(self) -> None:
+        """F63: the last answer of a burst is told alone, but its request was not alone."""
+        at_once = InFlight(8)
+        first = at_once.begin()
+        second = at_once.begin()
+        at_once.end(second)
+        assert at_once.refuse(first)
+
+    def test_f63_others_are_served_for_a_minute(self) -> None:
+        """F63: a server that has served nobody for a minute does not refuse some, it refuses all."""
+        at_once = InFlight(8)
+        assert not at_once.is_served(0.0)
+        at_once.succeed(100.0)
+        assert at_once.is_served(159.0)
+        assert not at_once.is_served(160.0)
+
+    @given(st.integers(1, 20), st.lists(st.sampled_from(["begin", "page", "refused", "lost"]), max_size=300))
+    @settings(deadline=None)
+    def test_f63_always_between_one_and_the_most(self, most: int, events: list[str]) -> None:
+        """F63: whatever is answered, at least one may be under way, and never more than were asked for."""
+        at_once, flights = InFlight(most), []
+        for event in events:
+            if event == "begin":
+                flights.append(at_once.begin())
+            elif flights:
+                flight = flights.pop(0)
+                at_once.end(flight)
+                if event == "page":
+                    at_once.succeed(0.0)
+                elif event == "refused":
+                    at_once.refuse(flight)
+            assert 1 <= at_once.limit <= most
+
+
+def _company(at_once: InFlight, count: int) -> list[Flight]:
+    return [at_once.begin() for _ in range(count)]
+
+
 class TestBudget:
     """What one run may spend on retries."""
 
@@ -124,6 +242,11 @@ class TestBudget:
         assert sum(budget.spend(timeout=False) for _ in range(1000)) == 100
         budget = Budget()
         assert sum(budget.spend(timeout=True) for _ in range(1000)) == 50
+
+    def test_f63_a_refusal_in_company_costs_a_tenth(self) -> None:
+        """F63: half a token where others are served: 1,000 such refusals, and no more."""
+        budget = Budget()
+        assert sum(budget.spend(crowded=True) for _ in range(5000)) == 1000
 
     def test_successes_earn_slowly_and_not_beyond_the_start(self) -> None:
         """One token a success: five successes pay one retry; a thousand at the start save nothing up."""

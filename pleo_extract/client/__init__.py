@@ -11,12 +11,12 @@ the environment. Only the host that was named is ever spoken to, and only https 
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING, Final, Self
 
 import httpx
 
 from pleo_extract.client.credential import Credential, Secret
+from pleo_extract.client.gate import Gate
 from pleo_extract.client.run import Clock, Line, RealClock, Run
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.client.waits import Waits
@@ -66,7 +66,7 @@ class Client:
             401; else PLEO_ACCESS_TOKEN, or the output of PLEO_TOKEN_COMMAND.
         company_id: the company to ask for where a call names none; else PLEO_COMPANY_ID.
         rate: requests in any minute, 500 by default, shared by all threads.
-        in_flight: requests under way at once.
+        in_flight: requests under way at once, at most; fewer where the server refuses so many with 429.
         ca_file: certificates to trust in place of the usual ones. proxy: URL of a proxy to go through.
         transport: what carries requests, in place of the network: an httpx transport, or a callable like the
             sandbox. clock: time, for tests. patience: how long to wait for what.
@@ -116,7 +116,7 @@ class Client:
             window=open_window(rate, str(self.server), credential.fixed() if networked else None),
             patience=patience or Patience(),
             clock=clock or RealClock(),
-            places=threading.Semaphore(in_flight),
+            gate=Gate(in_flight),
         )
 
     def __repr__(self) -> str:

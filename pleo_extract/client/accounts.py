@@ -15,6 +15,7 @@ can read (relative to the accounts file).
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import re
 import stat
@@ -24,10 +25,11 @@ import unicodedata
 import zlib
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pleo_extract.client.gate import Gate
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path, escape
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pleo_extract.client import Client
+    from pleo_extract.client.credential import Credential
 
 __all__ = ["AccountEntry", "choose_shard", "read_accounts"]
 
@@ -92,7 +95,9 @@ class AccountEntry:
             raise CredentialsError(f"{self.source} {self.place}: {exc}") from None
         finally:
             del text  # a traceback may show the locals of this frame
-        client._line.credential.origin = self.place  # noqa: SLF001 - the room's own
+        line = client._line  # noqa: SLF001 - the room's own
+        line.credential.origin = self.place
+        client._line = replace(line, gate=self.shared.gate(self.server, line.credential))  # noqa: SLF001 - as above
         return client
 
     def _read(self) -> str:
@@ -105,11 +110,12 @@ class AccountEntry:
 
 
 class _Shared:
-    """The connections that all accounts of a file share."""
+    """What accounts of a file share: the connections to a server, and the gate of a credential."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._transports: dict[str, httpx.BaseTransport] = {}
+        self._gates: dict[str, Gate] = {}
 
     def transport(self, server: str) -> httpx.BaseTransport:
         """The connections to a server."""
@@ -120,13 +126,19 @@ class _Shared:
                 )
             return self._transports[server]
 
+    def gate(self, server: str, credential: Credential) -> Gate:
+        """The gate of a credential: what a server allows at once it allows to all accounts that use it."""
+        name = hashlib.sha256(f"{server} {credential.fixed()}".encode()).hexdigest()
+        with self._lock:
+            return self._gates.setdefault(name, Gate(CONNECTIONS))
+
     def __reduce__(self) -> tuple[type[_Shared], tuple[()]]:
         return _Shared, ()  # an entry may travel to another process, where connections are opened anew
 
     def close(self) -> None:
         """Close them; they are opened anew when they are needed again."""
         with self._lock:
-            transports, self._transports = self._transports, {}
+            transports, self._transports, self._gates = self._transports, {}, {}
         for transport in transports.values():
             transport.close()
 

@@ -42,13 +42,18 @@ class Answer:
     body: bytes = field(repr=False)
     generation: int = 0
     """Of the credential that was sent."""
+    crowded: bool = False
+    """A 429 that came while other requests were under way."""
 
 
 class Again(Exception):
     """A failure that may pass: its kind, the error it is when it does not, and the wait the server asks for.
 
-    `unreachable`: there was no connection at all.
+    `unreachable`: there was no connection at all. `crowded`: a 429 that came while other requests were under way;
+    `too_fast`: one that came alone.
     """
+
+    too_fast = False
 
     def __init__(
         self,
@@ -57,12 +62,14 @@ class Again(Exception):
         wait: float | None = None,
         *,
         unreachable: bool = False,
+        crowded: bool = False,
     ) -> None:
         super().__init__(kind)
         self.kind = kind
         self.error = error
         self.wait = wait
         self.unreachable = unreachable
+        self.crowded = crowded
 
 
 class Unauthorized(Exception):
@@ -88,7 +95,10 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
             raise Again("bad body", PageError(f"{exc}, sent as {kind}")) from exc
     if status in TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         wait = retry_after(answer.headers)
-        raise Again(str(status), TryLater(f"the server answered {status}{_said(answer)}"), wait)
+        error = TryLater(f"the server answered {status}{_said(answer)}")
+        again = Again(str(status), error, wait, crowded=answer.crowded)
+        again.too_fast = status == httpx.codes.TOO_MANY_REQUESTS and not answer.crowded
+        raise again
     if status == httpx.codes.UNAUTHORIZED:
         raise Unauthorized(
             CredentialsError(

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import quote_plus
@@ -30,13 +30,14 @@ from pleo_extract.errors import (
     escape,
     span,
 )
-from pleo_extract.pace import Budget, Patience, Window, backoff
+from pleo_extract.pace import MINUTE, Budget, Patience, Window, backoff
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pleo_extract.client.credential import Credential
+    from pleo_extract.client.gate import Gate
     from pleo_extract.client.window import SharedWindow
     from pleo_extract.contract import Query
 
@@ -92,7 +93,7 @@ class Line:
     window: Window | SharedWindow
     patience: Patience
     clock: Clock
-    places: threading.Semaphore
+    gate: Gate
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -153,7 +154,6 @@ class Run:
         renewed = False
         since = math.inf
         while True:
-            attempt += 1
             try:
                 answer = self._ask(params)
                 result = judge(answer, params, partial(self._make, read), origin=self.line.credential.origin)
@@ -163,7 +163,11 @@ class Run:
                 renewed = True
             except Again as exc:
                 alike = [*alike, exc.kind] if alike[-1:] in ([], [exc.kind]) else [exc.kind]
-                since = min(since, self._clock.monotonic())
+                now = self._clock.monotonic()
+                since = min(since, now)
+                # Refused while others are served is no attempt: it is this request's turn later, but not for ever.
+                exc.crowded = exc.crowded and now - since < MINUTE and self.line.gate.is_served(now)
+                attempt += not exc.crowded
                 self._before_retry(attempt, exc, alike, since)
             else:
                 with self.line.lock:
@@ -241,11 +245,12 @@ class Run:
         with self.line.lock:
             self.faults[failure.kind] += 1
             last = attempt >= patience.attempts
-            paid = not last and self._budget.spend(timeout=failure.kind == "timeout")
+            is_late = failure.kind == "timeout"
+            paid = not last and self._budget.spend(timeout=is_late, crowded=failure.crowded)
         if not paid:
             spent = f"after {amount(attempt, 'try', 'tries')}" if last else "this run's retries are used up"
             raise TryLater(f"{failure.error}; {spent}. Try again later") from failure.error.__cause__
-        jitter = backoff(attempt, random.random(), patience)  # noqa: S311 - spreads load, guards nothing
+        jitter = backoff(max(1, attempt), random.random(), patience)  # noqa: S311 - spreads load, guards nothing
         wait = jitter if failure.wait is None else failure.wait + jitter / 10
         if self._clock.monotonic() + wait >= self._end:
             raise DeadlineExceeded(
@@ -259,23 +264,49 @@ class Run:
             self._tell_wait(failure, wait, since)
         if failure.wait is not None:
             with self.line.lock:
-                self.line.window.pause(self._clock.monotonic(), wait)
+                self.line.window.pause(self._clock.monotonic(), wait, slower=failure.too_fast)
         else:
             self._wait(wait)
         with self.line.lock:
             self.retries += 1
 
     def _ask(self, params: list[tuple[str, str]]) -> Answer:
-        line = self.line
-        with line.places:
-            self._wait_for_place()
-            with line.lock:
-                if self._max_requests is not None and self.requests >= self._max_requests:
-                    raise RequestsExceeded(
-                        f"this run may send {amount(self._max_requests, 'request')}, and has; what was fetched is kept, run again to go on"
-                    )
-                self.requests += 1
-            return self._send(params)
+        while True:
+            with self.line.gate.pass_through(self._check):
+                self._wait_for_place()
+                if self.line.gate.is_crowded():  # halved while this one waited for the pace: others go first
+                    continue
+                self._count_request()
+                return self._fly(params)
+
+    def _check(self) -> None:
+        """Raise if this run is not to wait any longer."""
+        if self.stop.is_set():
+            raise Stopped("this run was stopped")
+        if self._clock.monotonic() >= self._end:
+            raise DeadlineExceeded(
+                f"this run's deadline of {self._deadline:g} s passed while other requests were under way. "
+                "Give it more time, or come back later"
+            )
+
+    def _count_request(self) -> None:
+        with self.line.lock:
+            if self._max_requests is not None and self.requests >= self._max_requests:
+                raise RequestsExceeded(
+                    f"this run may send {amount(self._max_requests, 'request')}, and has; what was fetched is kept, run again to go on"
+                )
+            self.requests += 1
+
+    def _fly(self, params: list[tuple[str, str]]) -> Answer:
+        """Send a request, and tell the gate what came of it."""
+        gate = self.line.gate
+        with gate.fly() as flight:
+            answer = self._send(params)
+        if answer.status == httpx.codes.OK:
+            gate.succeed(self._clock.monotonic())
+        if answer.status == httpx.codes.TOO_MANY_REQUESTS:
+            return replace(answer, crowded=gate.refuse(flight))
+        return answer
 
     def _wait_for_place(self) -> None:
         line = self.line

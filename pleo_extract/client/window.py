@@ -57,10 +57,10 @@ class SharedWindow:
         with self._open(now) as window:
             return window.is_paused(now)
 
-    def pause(self, now: float, seconds: float) -> None:
-        """No request before `seconds` from now, whoever asks."""
+    def pause(self, now: float, seconds: float, *, slower: bool = False) -> None:
+        """Send nothing for `seconds` from now, whoever asks; see `Window`."""
         with self._open(now) as window:
-            window.pause(now, seconds)
+            window.pause(now, seconds, slower=slower)
 
     def close(self) -> None:
         """Close the file; closed once is enough."""
