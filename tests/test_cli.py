@@ -593,6 +593,39 @@ def test_status_tells_the_lakes_verdict_from_how_the_last_run_ended(
     assert verdict.split()[1] == "incomplete"
 
 
+@pytest.mark.parametrize(
+    "place", ["server", "error", "failed name", "failed code", "failed error", "account"]
+)
+def test_f54_status_shows_no_control_character(
+    place: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """F54: whoever can write a record or a manifest does not paint the terminal of who asks how the lake is doing."""
+    lake, hostile = tmp_path / "lake", "\x1b[2J\x9b31m\r\nforged"
+    pleo("dump", lake, "--rate", 100_000)
+    record, manifest = lake / "_meta/last_run.json", Layout(lake).manifest_file(1)
+    told = json.loads(record.read_text())
+    told["error"] = hostile if place == "error" else None
+    told["failed"] = {
+        hostile if place == "failed name" else "Company 1": [
+            hostile if place == "failed code" else 77,
+            hostile if place == "failed error" else "no",
+        ]
+    }
+    record.write_text(json.dumps(told))
+    named = json.loads(manifest.read_text())
+    if place == "server":
+        named["server"] += hostile
+    if place == "account":
+        named["accounts"] = {f"{served.url} {hostile}": each for each in named["accounts"].values()}
+    manifest.write_text(json.dumps(named))
+    said = pleo("status", lake)
+    assert said.code in (0, 65)
+    shown = (said.out + said.err).replace("\n", "")
+    assert shown
+    assert shown.isprintable()
+    assert not [line for line in said.out.splitlines() if line.startswith("forged")]
+
+
 def test_repair_says_what_it_did(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
     """A lake that needs no repair is told so; one that does, what was done, a manifest that contradicts its files included."""
     lake = tmp_path / "lake"

@@ -22,6 +22,8 @@ __all__ = ["status"]
 
 SLACK: Final = 120.0
 """Seconds by which the clocks of two machines may differ."""
+LONGEST: Final = 2_000
+"""Characters of a line."""
 
 
 @click.command(
@@ -84,7 +86,9 @@ def _tell(found: LakeStatus, now: datetime) -> str:
         )
         if count
     ]
-    return "\n".join([found.lake, *(f"  {name:<15} {text}" for name, text in lines)])
+    # What a manifest or a record says may have been written by anybody who can write there: no word of it is a control.
+    shown = (f"  {name:<15} {escape(text, LONGEST)}" for name, text in lines)
+    return "\n".join([escape(found.lake, LONGEST), *shown])
 
 
 def _tell_as_of(found: LakeStatus, now: datetime) -> str:

@@ -148,8 +148,8 @@ def forget_frames(exc: BaseException | None) -> None:
         exc = exc.__cause__ or exc.__context__
 
 
-def translate(exc: Exception, host: str) -> Again | ConfigurationError:
-    """An error of httpx as one of ours; the message never holds the request."""
+def translate(exc: Exception, host: str, mask: Callable[[str], str]) -> Again | ConfigurationError:
+    """An error of httpx as one of ours, which keeps nothing of it; `mask` takes the credential out of its text."""
     if isinstance(exc, httpx.DecodingError):
         return Again("bad body", PageError(f"the body of {host} cannot be decompressed"))
     cause: BaseException | None = exc
@@ -160,10 +160,9 @@ def translate(exc: Exception, host: str) -> Again | ConfigurationError:
                 "authority, name its file with --ca-file"
             )
         cause = cause.__cause__ or cause.__context__
+    said = f"{type(exc).__name__}: {escape(mask(str(exc)))}"
     if isinstance(exc, httpx.UnsupportedProtocol | httpx.ProxyError):
-        return ConfigurationError(
-            f"the way to {host} cannot be used: {type(exc).__name__}: {escape(str(exc))}"
-        )
+        return ConfigurationError(f"the way to {host} cannot be used: {said}")
     kind = "timeout" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__
-    error = TryLater(f"no proper answer from {host}: {type(exc).__name__}: {escape(str(exc))}")
+    error = TryLater(f"no proper answer from {host}: {said}")
     return Again(kind, error, unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))

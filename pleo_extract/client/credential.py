@@ -8,9 +8,10 @@ import re
 import shlex
 import subprocess
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Final, NoReturn
-from urllib.parse import quote
 
+from pleo_extract.client.mask import Mask
 from pleo_extract.errors import CredentialsError, escape
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Credential", "Secret"]
 
+KEPT: Final = 3
+"""Tokens that are remembered, to be known again in an answer: the present one, and some before it."""
 COMMAND_SECONDS: Final = 60
 """How long PLEO_TOKEN_COMMAND may take."""
 
@@ -86,6 +89,9 @@ class Credential:
         self._secret = secret
         self._supply = supply
         self._lock = threading.Lock()
+        self._masks: deque[Mask] = deque(maxlen=KEPT)
+        if secret is not None:
+            self._masks.append(Mask(secret.reveal()))
 
     @classmethod
     def find(cls, api_key: str | None, access_token: str | Callable[[], str] | None) -> Credential:
@@ -140,10 +146,23 @@ class Credential:
         return generation
 
     def mask(self, body: bytes) -> bytes:
-        """The bytes without the secret, should a server send back what it got: as it is, in base64, URL-encoded."""
-        for spelling in _spell(self._secret) if self._secret is not None else ():
-            body = body.replace(spelling, b"***")
+        """Return the bytes without any secret that this credential has had; see `Mask`."""
+        for mask in self._masks:
+            body = mask.clean(body)
         return body
+
+    def mask_page(self, body: bytes) -> bytes:
+        """Return the bytes of a page, whose data must stay as it is: secrets as short as words are left."""
+        for mask in self._masks:
+            if mask.is_long:
+                body = mask.clean(body)
+        return body
+
+    def mask_text(self, text: str) -> str:
+        """Return the text without any secret that this credential has had."""
+        for mask in self._masks:
+            text = mask.clean_text(text)
+        return text
 
     def fixed(self) -> str | None:
         """The credential itself where it stays the same, to be hashed; None where it is renewed."""
@@ -155,27 +174,25 @@ class Credential:
             return False
         with self._lock:
             if generation == self.generation:
-                self._secret = Secret(self._supply(), f"{self.origin}: the token")
+                self._secret = self._get_new()
                 self.generation += 1
         return True
 
     def _present(self) -> tuple[Secret, int]:
         with self._lock:
             if self._secret is None and self._supply is not None:
-                self._secret = Secret(self._supply(), f"{self.origin}: the token")
+                self._secret = self._get_new()
             if self._secret is None:
                 raise CredentialsError("there is no credential")
             return self._secret, self.generation
 
-
-def _spell(secret: Secret) -> list[bytes]:
-    """How a server may spell the secret, the longest first, so that no part of a longer one stays behind."""
-    texts = {
-        secret.reveal(),
-        quote(secret.reveal(), safe=""),
-        *(base64.b64encode(f"{secret.reveal()}{end}".encode()).decode() for end in (":", "")),
-    }
-    return [text.encode() for text in sorted(texts, key=len, reverse=True)]
+    def _get_new(self) -> Secret:
+        assert self._supply is not None
+        secret = Secret(self._supply(), f"{self.origin}: the token")
+        self._masks = deque(
+            [Mask(secret.reveal()), *self._masks], maxlen=KEPT
+        )  # replaced: others may read it now
+        return secret
 
 
 def _run_token_command() -> str:

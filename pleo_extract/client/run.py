@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import quote_plus
 
@@ -156,7 +156,7 @@ class Run:
         while True:
             try:
                 answer = self._ask(params)
-                result = judge(answer, params, partial(self._make, read), origin=self.line.credential.origin)
+                result = judge(answer, params, read, origin=self.line.credential.origin)
             except Unauthorized as exc:
                 if renewed or not self.line.credential.renew(exc.generation):
                     raise exc.error from None
@@ -222,17 +222,6 @@ class Run:
             span(left),
             extra={"run": self.name},
         )
-
-    def _make(self, read: Callable[[bytes], T], body: bytes) -> T:
-        """What `read` makes of the body; should it complain of a body that repeats the credential, none of it is shown."""
-        try:
-            return read(body)
-        except PageError:
-            if self.line.credential.mask(body) == body:
-                raise
-            size = len(body)
-            del body  # a traceback may show the locals of this frame
-        raise PageError(f"{size} bytes that are no page and repeat the credential, so they are not shown")
 
     def _before_retry(self, attempt: int, failure: Again, alike: list[str], since: float) -> None:
         """Wait as the failure asks, or raise what it means when waiting will not help any more.
@@ -340,23 +329,31 @@ class Run:
         timeout = {"connect": connect, "read": read, "write": read, "pool": max(0.05, left)}
         request = self._write_request(params, timeout)
         generation = self.line.credential.sign(request)
+        mask = self.line.credential
         try:
             with limit_time(max(0.05, left), self.stop):
                 response = self.line.transport.handle_request(request)
                 try:
-                    body = read_body(response, lambda: self._clock.monotonic() > started + left)
+                    headers = {name: mask.mask_text(value) for name, value in response.headers.items()}
+                    body = read_body(response, headers, lambda: self._clock.monotonic() > started + left)
                     drop_surplus(response)
                 finally:
                     response.close()
         except FOREIGN as exc:
             forget_frames(exc)
-            raise translate(exc, self.line.server.host) from exc
+            failure = translate(exc, self.line.server.host, mask.mask_text)
         except Stopped as exc:
             forget_frames(exc)
             raise
-        if response.status_code != httpx.codes.OK:
-            body = self.line.credential.mask(body)
-        return Answer(response.status_code, response.headers, body, generation)
+        else:
+            is_page = response.status_code == httpx.codes.OK
+            cleaned = mask.mask_page(body) if is_page else mask.mask(body)
+            if is_page and cleaned is not body:
+                self.warn_once(
+                    "repeated", "the server repeats the credential in its pages; it is masked there"
+                )
+            return Answer(response.status_code, headers, cleaned, generation)
+        raise failure  # here, where the foreign error, whose text may quote the answer, is no context of it
 
     def _write_request(self, params: list[tuple[str, str]], timeout: dict[str, float]) -> httpx.Request:
         server, headers, target = self.line.server, self._headers, self._target

@@ -22,7 +22,7 @@ from pleo_extract.client.answer import Again
 from pleo_extract.errors import PageError, Stopped, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = ["LARGEST_ERROR", "LARGEST_PAGE", "Punctual", "drop_surplus", "limit_time", "read_body"]
 
@@ -106,15 +106,15 @@ def _left(timeout: float | None, late: type[Exception]) -> float:
     return left
 
 
-def read_body(response: httpx.Response, is_late: Callable[[], bool]) -> bytes:
-    """Return the body, unpacked; of anything but a page no more than is worth showing.
+def read_body(response: httpx.Response, headers: Mapping[str, str], is_late: Callable[[], bool]) -> bytes:
+    """Return the body, unpacked as the headers say; of anything but a page no more than is worth showing.
 
     Raises:
         PageError: more than `LARGEST_PAGE` bytes, or a bomb. Again: it cannot be unpacked.
         httpx.ReadTimeout: it took longer than allowed.
     """
     is_page = response.status_code == httpx.codes.OK
-    encoding = response.headers.get("content-encoding", "").strip().lower()
+    encoding = headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip"):  # others, or several, unpack a bomb within one chunk
         if not is_page:
             return b""

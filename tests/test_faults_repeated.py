@@ -1,0 +1,232 @@
+"""F69: a server repeats the credential wherever an answer has room for it. It is shown and kept nowhere.
+
+Each test dumps over a socket with the command line at its most talkative, and the canary of every test looks at what
+was printed, logged and written. That the server did repeat it is seen by the stars that are there in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import pytest
+from canary import CANARY, found
+from test_client import PAGE, client_of, fail, http, listen
+from trial import edit_pages
+
+from pleo_extract import load_export_jobs
+from pleo_extract.client.mask import Mask
+from pleo_extract.errors import ContractError, PageError, PleoExtractError, TryLater
+from pleo_extract.pace import Patience
+from pleo_extract.sandbox import Rules, Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from conftest import Said
+
+    from pleo_extract.sandbox import Request, Response
+
+BASIC: Final = base64.b64encode(f"{CANARY}:".encode()).decode()
+FORMS: Final = {
+    "key": CANARY,
+    "header": f"Basic {BASIC}",
+    "password": base64.b64encode(f":{CANARY}".encode()).decode(),
+    "quoted": quote(CANARY, safe=""),
+    "lower quoted": quote(CANARY, safe="").replace("%2F", "%2f").replace("%2B", "%2b"),
+}
+
+
+def in_header(name: str, said: str, status: int = 200) -> Callable[[Sandbox], Callable[[Request], Response]]:
+    """Give a header that repeats the credential, to a page or to an error without a body."""
+
+    def make(sandbox: Sandbox) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            given = sandbox(request)
+            body = given.body if status == 200 else b""
+            return type(given)(status, {**given.headers, name: said}, body)
+
+        return answer
+
+    return make
+
+
+def in_page(edit: Callable[[dict[str, Any], str], object], said: str) -> Callable[[Sandbox], Any]:
+    """Put the credential into pages."""
+    return lambda sandbox: edit_pages(sandbox, lambda page, _: edit(page, said))
+
+
+def in_row(name: str) -> Callable[[dict[str, Any], str], object]:
+    """Put the credential into the first row of each page, as this field."""
+    return lambda page, said: page["data"] and page["data"][0].update({name: said})
+
+
+HEADERS: Final = {
+    "type": ("Content-Type", 200, "text/{}"),
+    "encoding": ("Content-Encoding", 200, "{}"),
+    "location": ("Location", 302, "//{}/"),
+    "location without host": ("Location", 308, "{}"),
+    "wait": ("Retry-After", 503, "{}"),
+    "another": ("X-Request-Id", 200, "{}"),
+}
+PLACES: Final[dict[str, Callable[[dict[str, Any], str], object]]] = {
+    "id": in_row("id"),
+    "company": in_row("companyId"),
+    "date": in_row("createdAt"),
+    "status": in_row("status"),
+    "reason": in_row("failureReason"),
+    "unknown field": in_row("another"),
+    "name of a field": lambda page, said: page["data"] and page["data"][0].update({said: 1}),
+    "items": lambda page, said: page["data"] and page["data"][0].update(items=[{"status": said}]),
+    "cursor": lambda page, said: page["pagination"].update(endCursor=said, hasNextPage=True),
+    "total": lambda page, said: page["pagination"].update(total=said),
+    "sorting": lambda page, said: page["pagination"].update(
+        currentRequestPagination={"sortingKeys": [said], "sortingOrder": [said]}
+    ),
+    "no page": lambda page, said: page.update(data=said),
+}
+
+
+def crossed(places: Iterable[str], first: str) -> list[tuple[str, str]]:
+    """Return all forms in one place, and the two most likely ones in each of the others."""
+    return [
+        (place, form) for place in places for form in FORMS if place == first or form in ("key", "header")
+    ]
+
+
+UNSEEN: Final = {"total"}
+"""Where nothing of it is shown or kept in any case."""
+
+
+@pytest.fixture
+def talk(
+    pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[Callable[[Sandbox], Any]], str]:
+    """Dumps twice, the second time from where the first ended; returns all that was said and kept."""
+
+    def run(make: Callable[[Sandbox], Any]) -> str:
+        lake = tmp_path / "lake"
+        sandbox = Sandbox(World(jobs=60), rules=Rules(max_limit=10), api_keys={CANARY: None})
+        monkeypatch.setenv("PLEO_API_KEY", CANARY)
+        with serve(make(sandbox)) as running:
+            said = [
+                pleo(
+                    *("dump", lake, "--base-url", running.url, "--rate", 100_000, "--deadline", 1),
+                    *("--log-level", "debug", "--log-format", form, "--metrics", tmp_path / "metrics"),
+                )
+                for form in ("text", "json")
+            ]
+        said += [pleo("status", lake), pleo("status", lake, "--json")]
+        kept = [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
+        text = "\n".join([*(each.out + each.err for each in said), *kept])
+        assert "Traceback" not in text
+        assert not found(text)
+        return text
+
+    return run
+
+
+class TestCommandLine:
+    """From an answer to stderr, records, receipts, manifests and rejected rows."""
+
+    @pytest.mark.parametrize(("place", "form"), crossed(HEADERS, "type"))
+    def test_f69_headers(self, place: str, form: str, talk: Callable[..., str]) -> None:
+        """In a header that a message or a warning shows."""
+        name, status, template = HEADERS[place]
+        text = talk(in_header(name, template.format(FORMS[form]), status))
+        if place in ("type", "encoding"):
+            assert "***" in text
+
+    @pytest.mark.parametrize(("place", "form"), crossed(PLACES, "id"))
+    def test_f69_pages(self, place: str, form: str, talk: Callable[..., str]) -> None:
+        """In a row, a cursor, the total or the echo of a page, whether the page is taken or not."""
+        text = talk(in_page(PLACES[place], FORMS[form]))
+        assert "the server repeats the credential in its pages" in text
+        assert ("***" in text) is (place not in UNSEEN)
+
+    @pytest.mark.parametrize("place", ["id", "cursor"])
+    def test_f69_escaped(self, place: str, talk: Callable[..., str]) -> None:
+        r"""As JSON may escape it: `\/`, and any character by its number."""
+        marks = {"\\/": CANARY.replace("/", "\\/"), "\\u": "".join(f"\\u{ord(c):04X}" for c in CANARY)}
+        for spelled in marks.values():
+
+            def make(sandbox: Sandbox, spelled: str = spelled) -> Callable[[Request], Response]:
+                marked = edit_pages(sandbox, lambda page, _: PLACES[place](page, "HERE"))
+
+                def answer(request: Request) -> Response:
+                    given = marked(request)
+                    return type(given)(
+                        given.status, given.headers, given.body.replace(b"HERE", spelled.encode())
+                    )
+
+                return answer
+
+            assert "***" in talk(make)
+
+
+class TestClient:
+    """In bytes that are no answer, and what an error carries beside its message."""
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"\r\n"),
+            (b"HTTP/1.1 200 OK\r\n", b" no header\r\n\r\n"),
+            (b"HTTP/1.1 200 ", b"\0\r\n\r\n"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: ", b"\r\n\r\n"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: ", b"\r\n\r\n"),
+            (b"", b"\r\n\r\n"),
+        ],
+        ids=["chunk", "header", "status line", "length", "transfer", "no HTTP"],
+    )
+    def test_f69_protocol(self, before: bytes, after: bytes, form: str) -> None:
+        """What the parser of HTTP complains of is quoted in its message."""
+        answer = before + FORMS[form].encode() + after
+        with listen(lambda stream, _: stream.sendall(answer)) as server, client_of(url=server.url) as client:
+            error, _ = fail(client)
+        seen: BaseException | None = error
+        while seen is not None:
+            assert not found(f"{seen} {seen.args} {vars(seen)}")
+            seen = seen.__cause__ or seen.__context__
+        assert isinstance(error, TryLater | ContractError)
+
+    def test_f69_a_cursor(self) -> None:
+        """No error of a walk carries a cursor that repeats the credential, not as an attribute either."""
+        sandbox = Sandbox(World(jobs=60), rules=Rules(max_limit=10), api_keys={CANARY: None})
+        edited = edit_pages(sandbox, lambda page, _: PLACES["cursor"](page, CANARY))
+        with client_of(edited) as client, pytest.raises(PleoExtractError) as caught:
+            load_export_jobs(client=client)
+        seen: BaseException | None = caught.value
+        while seen is not None:
+            assert not found(f"{seen} {vars(seen)}")
+            seen = seen.__cause__ or seen.__context__
+
+    def test_f69_a_token_that_was_renewed(self) -> None:
+        """The token before is known again, too."""
+        given = iter([CANARY, "second-token-0123456789"])
+        answers = iter(
+            [
+                http(b"", status="401 Unauthorized"),
+                *[http(CANARY.encode())] * 3,
+            ]
+        )
+        with ExitStack() as stack:
+            server = stack.enter_context(listen(lambda stream, _: stream.sendall(next(answers))))
+            client = stack.enter_context(
+                client_of(url=server.url, access_token=lambda: next(given), patience=Patience(attempts=3))
+            )
+            error, _ = fail(client)
+        assert type(error) is PageError
+        assert "***" in str(error)
+        assert not found(str(error))
+
+    def test_f69_data_that_does_not_repeat_it_stays(self) -> None:
+        """A page without it is the very same bytes, escapes included; and a key as short as a word spoils no page."""
+        page = PAGE + b' "\\u0070lp \\/ Basic cGxw"'
+        assert Mask(CANARY).clean(page) is page
+        assert Mask(CANARY).is_long
+        assert not Mask("failed").is_long
