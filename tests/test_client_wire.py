@@ -225,11 +225,37 @@ class TestWithoutEnd:
 
 
 class TestStop:
-    """F36: a run that is stopped does not wait for answers that are under way."""
+    """F36: a run that is stopped takes the answers under way that come at once, and waits for no others."""
+
+    def test_f36_answers_under_way_are_taken(self) -> None:
+        """An answer that is on its way when the run is stopped is not asked for again: it is read to its end."""
+        asked, stopped = threading.Event(), threading.Event()
+        answer = framed(PAGE, "length")
+        head, _, body = answer.partition(b"\r\n\r\n")
+
+        def serve(stream: socket.socket, _: int) -> None:
+            asked.set()
+            stopped.wait(LONG)
+            for piece in (head, b"\r\n\r\n", body[:9], body[9:]):
+                stream.sendall(piece)
+                time.sleep(0.05)  # each is a read of its own
+
+        with listen(serve) as server, client_of(url=server.url) as client:
+            run, totals = client.start_run(), list[int | None]()
+            thread = threading.Thread(target=lambda: totals.append(total(run)))
+            thread.start()
+            assert asked.wait(LONG)
+            run.stop.set()
+            stopped.set()
+            thread.join(LONG)
+            assert totals == [7]
+            with pytest.raises(Stopped):
+                total(run)
+        assert run.requests == 1
 
     @pytest.mark.parametrize("answer", [lambda *_: time.sleep(LONG), drip(HEAD, b"X-More: and more\r\n")])
     def test_f36_answers_under_way_are_left(self, answer: Callable[[socket.socket, int], None]) -> None:
-        """Whether nothing comes or a drip: once the run is stopped, who waits for an answer is free at once."""
+        """Whether nothing comes or a drip: once the run is stopped, who waits for an answer is free within seconds."""
         asked, caught = threading.Event(), list[PleoExtractError]()
 
         def serve(stream: socket.socket, number: int) -> None:

@@ -39,9 +39,15 @@ TICK: Final = 0.25
 GZIP: Final = 16 + zlib.MAX_WBITS
 
 
+LAST_CALL: Final = 1.5
+"""Seconds that an answer under way may take to its end once its run was stopped, so that it is kept and not asked for
+again; less than who reads waits for it."""
+
+
 class _Limit(threading.local):
     until = math.inf
     stop: threading.Event | None = None
+    stopped_at: float | None = None
 
 
 _limit: Final = _Limit()
@@ -49,13 +55,13 @@ _limit: Final = _Limit()
 
 @contextmanager
 def limit_time(seconds: float, stop: threading.Event | None = None) -> Iterator[None]:
-    """End what this thread sends and reads within after so many seconds, or as soon as `stop` is set."""
-    before = _limit.until, _limit.stop
-    _limit.until, _limit.stop = time.monotonic() + seconds, stop
+    """End what this thread sends and reads within after so many seconds, or soon after `stop` is set."""
+    before = _limit.until, _limit.stop, _limit.stopped_at
+    _limit.until, _limit.stop, _limit.stopped_at = time.monotonic() + seconds, stop, None
     try:
         yield
     finally:
-        _limit.until, _limit.stop = before
+        _limit.until, _limit.stop, _limit.stopped_at = before
 
 
 class Punctual:
@@ -98,9 +104,12 @@ class Punctual:
 
 def _left(timeout: float | None, late: type[Exception]) -> float:
     """Return the seconds that are left of this timeout and of the thread's limit; raise `late` where none are."""
+    now = time.monotonic()
     if _limit.stop is not None and _limit.stop.is_set():
-        raise Stopped("this run was stopped")
-    left = min(math.inf if timeout is None else timeout, _limit.until - time.monotonic())
+        _limit.stopped_at = now if _limit.stopped_at is None else _limit.stopped_at
+        if now >= _limit.stopped_at + LAST_CALL:
+            raise Stopped("this run was stopped")
+    left = min(math.inf if timeout is None else timeout, _limit.until - now)
     if left <= 0:
         raise late("the answer came too slowly")
     return left
