@@ -1,0 +1,69 @@
+"""A process that dumps again and again, as a service does, stays as it is: threads, connections, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from tally import FULL
+
+from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = """
+import json, os, sys, threading
+from contextlib import nullcontext
+from pleo_extract import Client, dump_export_jobs
+
+def count():
+    names = []
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/comm") as file:
+                names.append(file.read().strip())
+        except OSError:
+            pass  # it has ended
+    own = [name for name in names if name != "tokio-rt-worker"]
+    return threading.active_count(), len(own), len(os.listdir("/proc/self/fd"))
+
+where, kind, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with Client(rate=100_000) as shared:
+    counted = []
+    for number in range(times):
+        lake = f"{where}/{kind}" if kind == "refresh" else f"{where}/{kind}-{number}"
+        with nullcontext(shared) if kind == "shared" else Client(rate=100_000) as client:
+            dump_export_jobs(lake, client=client)
+        counted.append(count())
+print(json.dumps(counted))
+"""
+WARM, TIMES = (20, 200) if FULL else (6, 10)
+"""Dumps after which nothing is new, and dumps in all."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+@pytest.mark.parametrize("kind", ["fresh", "shared", "refresh"])
+def test_dump_after_dump_leaves_no_thread_and_no_file_open(kind: str, tmp_path: Path) -> None:
+    """Once it is warm, with a client for each, one for all, or one lake for all, no more threads and open files.
+
+    Threads that Polars keeps for blocking reads are its own: they come and go, as many as files are read at once.
+    """
+    sandbox = Sandbox(World(jobs=30), rules=Rules(max_limit=10))
+    with serve(sandbox) as running:
+        environment = os.environ | {"PLEO_API_KEY": API_KEY, "PLEO_BASE_URL": running.url}
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(tmp_path), kind, str(TIMES)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    counted = json.loads(done.stdout)
+    for what in zip(*counted, strict=True):
+        assert max(what[WARM:]) <= max(what[:WARM])
