@@ -1,4 +1,4 @@
-"""Signals held back while a snapshot is published, so that it is published whole or not at all, and soon."""
+"""Signals held back for a while: a snapshot is published whole or not at all, and no page is lost on its way."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(si
 
 
 @contextmanager
-def hold_signals() -> Iterator[None]:
+def hold_signals(told: threading.Event | None = None) -> Iterator[None]:
     """Let signals that end a run act when this is over; a second one acts at once.
 
     One that is ignored, as SIGHUP is under nohup, stays ignored. Does nothing outside the main thread.
+
+    Args:
+        told: is set by the first signal, so that what goes on meanwhile can come to its end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -33,6 +36,8 @@ def hold_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         held.append(number)
+        if told is not None:
+            told.set()
 
     heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, hold) for number in heeded}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pleo_extract.decode import build_frame
 from pleo_extract.errors import PleoExtractError, Stopped
 from pleo_extract.extract.driving import BATCH_BYTES, BATCH_PAGES, Driver, Pages, Part
+from pleo_extract.extract.shield import hold_signals
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -23,6 +24,8 @@ __all__ = ["PATIENCE", "drive_together"]
 
 PATIENCE: Final = 2.0
 """Seconds to wait for other threads to hand over what they have read when one has failed."""
+GLANCE: Final = 0.25
+"""Seconds after which whoever waits for pages looks whether the run was stopped."""
 
 
 def drive_together(run: Run, drivers: Sequence[Driver]) -> Generator[Part, None, None]:
@@ -30,6 +33,13 @@ def drive_together(run: Run, drivers: Sequence[Driver]) -> Generator[Part, None,
 
     No more than a batch of pages (two a driver, if that is more) are under way or wait to be staged at any time.
     """
+    # A signal may come at any moment, between any two instructions, and pages on their way would be lost with it. So it
+    # is held until the threads have stopped, and all that they have read was given out.
+    with hold_signals(run.stop):
+        yield from _drive_together(run, drivers)
+
+
+def _drive_together(run: Run, drivers: Sequence[Driver]) -> Generator[Part, None, None]:
     most = max(BATCH_PAGES, 2 * len(drivers))
     crew = _Crew(run, drivers, room=most - sum(max(1, len(driver.held)) for driver in drivers))
     gathered = crew.gather()
@@ -102,12 +112,20 @@ class _Crew:
         self._room.release(pages)
 
     def _get(self) -> Pages | BaseException | None:
-        """What comes next; queue.Empty when nothing has come in time after a failure."""
-        left = None if self._until == math.inf else max(0.0, self._until - time.monotonic())
-        try:
-            return self._read.get(timeout=left)
-        except (KeyboardInterrupt, SystemExit, queue.Empty) as exc:
-            return exc
+        """Return what comes next; queue.Empty when nothing has come in time after a failure."""
+        while True:
+            left = max(0.0, min(GLANCE, self._until - time.monotonic()))
+            try:
+                return self._read.get(timeout=left)
+            except queue.Empty as exc:
+                if time.monotonic() >= self._until:
+                    return exc
+            except (KeyboardInterrupt, SystemExit) as exc:
+                return exc
+            if (
+                self._run.stop.is_set() and self._failure is None
+            ):  # by a signal, while no thread may ever answer
+                return Stopped("this run was stopped")
 
     def _stop(self) -> None:
         self._run.stop.set()

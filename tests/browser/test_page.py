@@ -16,7 +16,7 @@ from pleo_extract.report import write_report
 sys.path.append(str(Path(__file__).parent.parent))  # where the lakes of chosen jobs are made
 
 from lakes import make_lake
-from warehouse_jobs import A, job
+from warehouse_jobs import A, B, job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,8 @@ NOW = datetime(2026, 4, 1, tzinfo=UTC)
 HOSTILE = (
     "<script>document.title = 'script'</script><img src=https://example.invalid/x onerror=alert(1)>\u202e\x1b"
 )
+NAME = HOSTILE.replace("\x1b", "")
+"""A manifest with control characters in a name is refused when it is read."""
 WIDTHS = (360, 800, 1280)
 OPEN_ALL = "document.querySelectorAll('details').forEach(each => each.open = true)"
 TOO_WIDE = """
@@ -65,7 +67,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ]
     lakes = {
         "sample": SAMPLE,
-        "hostile": make_lake(folder / "hostile", rows, NOW, {A: "W" * 70 + HOSTILE, "x" * 36: "Other"}),
+        "hostile": make_lake(folder / "hostile", rows, NOW, {A: "W" * 70 + NAME, B: "Other"}),
     }
     written = {name: write_report(lake, folder / f"{name}.html") for name, lake in lakes.items()}
     return written | {"empty": write_report(SAMPLE, folder / "empty.html", until=date(2000, 1, 1))}
