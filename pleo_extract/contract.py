@@ -279,7 +279,10 @@ class Query:
 
 
 Key = tuple[str, str]
-"""(created_at as fixed-width UTC text, id in lower case): sorts as the jobs do."""
+"""(created_at as UTC text, as fine as it is known, id in lower case): sorts as the jobs do.
+
+A page's keys have all digits that were sent, nanoseconds too; those made of rows of a lake end at microseconds, so of
+two that are equal that far nothing is known."""
 
 
 def instant_key(instant: datetime) -> str:
@@ -299,6 +302,7 @@ class PageInfo:
         start_cursor, end_cursor: as sent; None when absent or null. Not yet checked.
         total: `total`, or None when absent.
         limit, sorting_keys, sorting_order: what the server understood; None when it did not say.
+        after, before, offset: the place that the answer says it is for; None when it did not say.
         companies, statuses: the company_ids (as sent) and the statuses on the page.
     """
 
@@ -312,6 +316,9 @@ class PageInfo:
     limit: int | None = None
     sorting_keys: tuple[str, ...] | None = None
     sorting_order: tuple[str, ...] | None = None
+    after: str | None = None
+    before: str | None = None
+    offset: int | None = None
     companies: frozenset[str] = frozenset()
     statuses: frozenset[str] = frozenset()
 

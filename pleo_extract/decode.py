@@ -8,7 +8,8 @@ Two steps, so that JSON is parsed once and a frame is built once per batch:
 Rows that do not fit are told apart from pages that do not fit: the first are set aside as `Rejected`
 (page, path, reason, raw JSON), the second raise PageError.
 
-Instants are RFC 3339 with an offset, upper or lower case; fractions beyond microseconds are cut, not rounded; a
+Instants are RFC 3339 with an offset, upper or lower case; fractions beyond microseconds are cut, not rounded (only the
+keys that `paging` compares keep them); a
 leap second (:60) becomes the second after it. UUIDs become lower case. Of a repeated key the last one counts.
 
 Rules of this room: no clock, no files, no network; the same bytes give the same answer.
@@ -37,7 +38,6 @@ from pleo_extract.contract import (
     Field,
     Key,
     PageInfo,
-    instant_key,
     uuid_problem,
 )
 from pleo_extract.errors import PageError, escape
@@ -104,6 +104,11 @@ class _Understood(msgspec.Struct, rename="camel", gc=False):
     limit: int | None = None
     sorting_keys: list[str] | None = None
     sorting_order: list[str] | None = None
+    after: Any = None
+    before: Any = None
+    offset: Any = None
+    parameters: Any = None
+    """Of any type: what says nothing that can be compared is as good as absent."""
 
 
 class _Pagination(msgspec.Struct, rename="camel", gc=False):
@@ -327,10 +332,29 @@ def _inform(said: _Pagination, columns: Columns, count: int) -> tuple[PageInfo, 
         limit=understood.limit,
         sorting_keys=None if keys is None else tuple(keys),
         sorting_order=None if orders is None else tuple(orders),
+        after=_find_place(understood, "after"),
+        before=_find_place(understood, "before"),
+        offset=_find_offset(understood),
         companies=frozenset(columns[_COMPANY]),
         statuses=frozenset(columns[_STATUS]),
     )
     return info, keyed
+
+
+def _find_place(understood: _Understood, name: str) -> str | None:
+    """The cursor that the answer says it is for: by its own field, or among the parameters that it repeats."""
+    said = getattr(understood, name)
+    if said is None and isinstance(understood.parameters, dict):
+        values = understood.parameters.get(name)
+        said = values[0] if isinstance(values, list) and len(values) == 1 else None
+    return said if isinstance(said, str) else None
+
+
+def _find_offset(understood: _Understood) -> int | None:
+    if isinstance(understood.offset, int):
+        return int(understood.offset)
+    said = _find_place(understood, "offset")
+    return int(said) if said is not None and said.isascii() and said.isdigit() else None
 
 
 def _keys(created: Sequence[str], ids: Sequence[str]) -> tuple[tuple[Key, ...], bool]:
@@ -339,11 +363,11 @@ def _keys(created: Sequence[str], ids: Sequence[str]) -> tuple[tuple[Key, ...], 
     times, names = "\n".join(created), "\n".join(ids)
     if _are_plain(created, times) and _same_form(names, _HEX, _PLAIN_ID, len(ids)):
         return (tuple(zip(times[:-1].split("Z\n"), ids, strict=True)) if ids else (), True)
-    instants = pl.select(_read_any(pl.lit(pl.Series(created, dtype=pl.String)))).to_series()
+    texts = pl.Series("created_at", created, dtype=pl.String).to_frame().select(_SPELL_KEY).to_series()
     keys = tuple(
-        (instant_key(instant), name.lower())
-        for instant, name in zip(instants, ids, strict=True)
-        if instant is not None and UUID.fullmatch(name)
+        (text, name.lower())
+        for text, name in zip(texts, ids, strict=True)
+        if text is not None and UUID.fullmatch(name)
     )
     return keys, False
 
@@ -433,6 +457,16 @@ def _read_any(column: pl.Expr) -> pl.Expr:
     shaped = pl.when(upper.str.contains(_ANY_SHAPE)).then(upper)
     instants = shaped.str.to_datetime(_ANY_FORMAT, time_unit="us", time_zone="UTC", strict=False)
     return pl.when(instants.is_between(_EARLIEST, _LATEST)).then(instants)
+
+
+def _spell_key(column: pl.Expr) -> pl.Expr:
+    """Instants as `Key` has them: in UTC, with every digit that was sent, since servers order by all of them."""
+    second = _read_any(column).dt.strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = column.str.extract(r"[.]([0-9]*[1-9])", 1)
+    return pl.when(fraction.is_null()).then(second).otherwise(second + "." + fraction)
+
+
+_SPELL_KEY: Final = _spell_key(pl.col("created_at"))
 
 
 def _read_uuid(column: pl.Expr) -> pl.Expr:

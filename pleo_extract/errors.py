@@ -15,9 +15,10 @@
      │   └─ Stopped                the run was told to stop
      ├─ ContractError         76   the server broke its contract
      │   ├─ PageError              a page that is no page
+     │   │   └─ EchoMismatch       an answer to another request than the one sent
      │   ├─ WalkError              pages that do not make a list: a loop, a lost cursor, a foreign row
      │   │   └─ CursorRefused      a cursor the server gave and no longer takes
-     │   ├─ RequestRefused         a request that is right by the contract, answered with 400
+     │   ├─ RequestRefused         a request that is right by the contract, answered with 400 or 422
      │   └─ IncompleteWalk         fewer jobs than the server says there are
      ├─ CredentialsError      77   missing, wrong, expired or not allowed
      └─ ConfigurationError    78   a URL, file or setting that cannot be used
@@ -41,6 +42,7 @@ __all__ = [
     "CursorRefused",
     "DataError",
     "DeadlineExceeded",
+    "EchoMismatch",
     "IncompleteWalk",
     "LakeConflict",
     "LakeError",
@@ -167,6 +169,10 @@ class PageError(ContractError):
     """An answer that is no page: not JSON, no `data`, no `pagination`, too large."""
 
 
+class EchoMismatch(PageError):
+    """An answer that says it is for another place of the list than was asked for: one that nobody asked for."""
+
+
 class WalkError(ContractError):
     """Pages that do not make a list: a loop, a cursor missing or malformed, a foreign company's row."""
 
@@ -176,7 +182,10 @@ class CursorRefused(WalkError):
 
 
 class RequestRefused(ContractError):
-    """A request that keeps the contract, answered with 400. `params` is what was asked."""
+    """A request that keeps the contract, answered with 400 or 422. `params` is what was asked.
+
+    Also an offset that is answered with a 5xx or not at all, time after time, where other requests are answered.
+    """
 
     def __init__(self, message: str, *, params: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)

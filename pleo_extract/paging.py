@@ -8,16 +8,15 @@
 The caller does all sending and waiting. When the generator ends, the walk is over; its attributes say what was
 seen and what that proves. A server that breaks the contract raises WalkError, which names page and field.
 
-Order is believed only as far as it is proven: the server must echo the sorting that was asked for, and every row
-must keep it. `strict` (createdAt, then id, each row after the one before), `created` (createdAt never runs
-back; ties in unknown order) or `none`. A walk that is not in proven order still goes to its end.
+Order is believed only as far as it is proven, by the echo and by every row: see `order`. `strict` (createdAt, then id,
+each row after the one before), `created` (createdAt never runs back; ties in unknown order) or `none`. A walk that is
+not in proven order still goes to its end.
 
 Rules of this room: no clock, no randomness, no I/O.
 """
 
 from __future__ import annotations
 
-import operator
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -26,6 +25,7 @@ import msgspec
 
 from pleo_extract.contract import Key, PageInfo, PageOrder, Query, is_cursor
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
+from pleo_extract.order import Order, Proof
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -36,7 +36,6 @@ __all__ = [
     "PAGE_SIZE",
     "VERDICTS",
     "Mark",
-    "Order",
     "Verdict",
     "Walk",
     "Way",
@@ -55,7 +54,6 @@ ANCHOR_TRIES: Final = 3
 LONGEST_CURSOR: Final = 8_192
 """Characters; a longer one fits no URL that servers take."""
 
-Order = Literal["strict", "created", "none"]
 Way = Literal["after", "before", "offset"]
 VerdictName = Literal["complete", "complete_with_drift", "incomplete"]
 VERDICTS: Final[tuple[VerdictName, ...]] = get_args(VerdictName)
@@ -110,7 +108,6 @@ class Walk:
         self.pages = 0
         self.rows = 0
         self.unkeyed = 0
-        self.order: Order = _hope_for(query)
         self.first_total: int | None = None
         self.last_total: int | None = None
         self.understood: tuple[tuple[str, ...] | None, tuple[str, ...] | None, int | None] = (
@@ -123,6 +120,7 @@ class Walk:
         self.restarts = 0
         self.anchors = 0
         self.stray = False
+        self._proof = Proof(query)
         self._new = 0
         self._prior: Key | None = None
         self.until = until
@@ -142,6 +140,16 @@ class Walk:
         self._seen: set[str] = set()
         if mark is not None:
             self._resume(mark)
+
+    @property
+    def order(self) -> Order:
+        """The order that is proven so far; a list that ended before there were rows enough is proven by its end."""
+        return self._proof.hope if self._proof.is_enough or self.ended == "end" else "none"
+
+    @property
+    def hope(self) -> Order:
+        """The order that nothing has contradicted so far, whether or not there were rows enough to prove it."""
+        return self._proof.hope
 
     @property
     def distinct(self) -> int | None:
@@ -169,7 +177,7 @@ class Walk:
             self.pages += 1
             self.rows += info.rows
             self._guard(query, info)
-            self._prove(info)
+            self._proof.weigh(self.query, info, self._prior)
             self.stray = self._anchoring > 0 and not self._overlaps(query, info)
             if self.stray:
                 query = self._anchor()
@@ -196,10 +204,11 @@ class Walk:
             self._new += self._count_new(info.keys)
             self.first = info.keys[0] if self.first is None else self.first
             self._prior = info.keys[-1]
-            ends = (info.keys[0], info.keys[-1]) if self.order == "strict" else info.keys
+            ends = (info.keys[0], info.keys[-1]) if self._proof.hope == "strict" else info.keys
             self.newest = max(ends) if self.newest is None else max(self.newest, *ends)
             furthest = min if self.query.descending else max
-            self.edge = furthest(ends) if self.edge is None else furthest(self.edge, *ends)
+            known = ends if self.edge is None else (self.edge, *ends)
+            self.edge = furthest(known, key=self._proof.place)
 
     def _guard(self, query: Query, info: PageInfo) -> None:
         foreign = (
@@ -224,37 +233,21 @@ class Walk:
                 f"page {self.pages} has the same jobs as the {again} pages before it: offset is ignored"
             )
 
-    def _prove(self, info: PageInfo) -> None:
-        """Take back what the echo or the rows do not bear out."""
-        if self.order == "none":
-            return
-        asked = (self.query.sorting_keys, tuple(map(str, self.query.sorting_order)))
-        told = (info.sorting_keys, info.sorting_order)
-        if told != asked:
-            keys, orders = info.sorting_keys or (), info.sorting_order or ()
-            first = (keys[:1], orders[:1]) == (asked[0][:1], asked[1][:1])
-            self.order = "created" if first else "none"
-        chain = info.keys if self._prior is None else (self._prior, *info.keys)
-        strictly, loosely = (
-            (operator.gt, operator.ge) if self.query.descending else (operator.lt, operator.le)
-        )
-        if self.order == "strict" and not all(map(strictly, chain, chain[1:])):
-            self.order = "created"
-        if self.order == "created":
-            created = [key[0] for key in chain]
-            self.order = "created" if all(map(loosely, created, created[1:])) else "none"
-
     def _count_new(self, keys: tuple[Key, ...]) -> int:
         """How many lie beyond the edge, and before the key that ends the walk: that one is another's to count."""
-        edge, until = self.edge, self.until
+        place = self._proof.place
+        edge = None if self.edge is None else place(self.edge)
+        until = None if self.until is None else place(self.until)
         if edge is None and (until is None or self.query.descending):
             return len(keys)
-        if self.order == "strict" and not self.query.descending:
-            start = 0 if edge is None else bisect_right(keys, edge)
-            return max(0, (len(keys) if until is None else bisect_left(keys, until)) - start)
+        if self._proof.hope == "strict" and not self.query.descending:
+            start = 0 if edge is None else bisect_right(keys, edge, key=place)
+            return max(0, (len(keys) if until is None else bisect_left(keys, until, key=place)) - start)
         if self.query.descending:
-            return sum(key < edge for key in keys if edge is not None)
-        return sum((edge is None or key > edge) and (until is None or key < until) for key in keys)
+            return sum(place(key) < edge for key in keys if edge is not None)
+        return sum(
+            (edge is None or place(key) > edge) and (until is None or place(key) < until) for key in keys
+        )
 
     def _has_more(self, info: PageInfo) -> bool:
         if self.way != "before":
@@ -282,7 +275,9 @@ class Walk:
         last, until = self.edge, self.until
         if self.order == "created":  # ties stand in unknown order: read on to the first job strictly beyond
             return last[0] < until[0] if self.query.descending else last[0] > until[0]
-        return last < until if self.query.descending else last >= until
+        if self.query.descending:
+            return last != until and self._proof.is_sure(last, until, at_most=True)
+        return self._proof.is_sure(last, until, at_most=False)
 
     def _next(self, query: Query, info: PageInfo) -> Query:
         if self.way == "offset":
@@ -311,7 +306,7 @@ class Walk:
             raise refusal
         keys, orders = query.sorting_keys[:-1], query.sorting_order[:-1]
         self.query = replace(query, sorting_keys=keys, sorting_order=orders)
-        self.order = min(self.order, _hope_for(self.query), key=_ORDERS.index)
+        self._proof.lower(self.query)
         return self.query
 
     def _return(self, refusal: RequestRefused) -> Query:
@@ -344,7 +339,7 @@ class Walk:
         if not info.keys or self.edge is None:
             return False
         first = info.keys[0]
-        return first >= self.edge if self.query.descending else first <= self.edge
+        return self._proof.is_sure(first, self.edge, at_most=not self.query.descending)
 
     def _learn_place(self, query: Query, info: PageInfo) -> None:
         """Where the edge is by now, should this page by offset reach beyond it: the next way back starts from there."""
@@ -356,8 +351,7 @@ class Walk:
         """Whether a walk that went back is not yet where it was: what has no key there was counted before."""
         if self._reread is None or not info.keys:
             return self._reread is not None
-        first = info.keys[0]
-        return first >= self._reread if self.query.descending else first <= self._reread
+        return self._proof.is_sure(info.keys[0], self._reread, at_most=not self.query.descending)
 
     def _restart(self, refusal: RequestRefused) -> Query:
         if self._restarts_left <= 0:
@@ -382,6 +376,9 @@ class Walk:
             cursor=self._cursor,
             at_end=self.ended == "end",
             order=self.order,
+            hope=self._proof.hope,
+            told=self._proof.told,
+            in_order=self._proof.rows,
             pages=self.pages,
             rows=self.rows,
             new=self._new,
@@ -408,7 +405,8 @@ class Walk:
         self._prior = mark.edge
         self._cursor, self._has_gone_on = mark.cursor, True
         self.ended = "end" if mark.at_end else None
-        self.order = mark.order
+        self._proof.hope = mark.hope or mark.order
+        self._proof.told, self._proof.rows = mark.told, mark.in_order
         self.pages, self.rows, self._new, self.unkeyed = mark.pages, mark.rows, mark.new, mark.unkeyed
         self.first_total, self.last_total = mark.totals
 
@@ -431,16 +429,11 @@ class Mark(msgspec.Struct, frozen=True):
     """How many of the query's sorting keys the server took."""
     base: int = 0
     """The offset at which the walk began."""
-
-
-_ORDERS: Final[tuple[Order, ...]] = ("none", "created", "strict")
-
-
-def _hope_for(query: Query) -> Order:
-    """The order that a query's sorting promises, should the server keep it."""
-    if query.sorting_keys[:2] == _BY:
-        return "strict"
-    return "created" if query.sorting_keys[:1] == _BY[:1] else "none"
+    hope: Order | None = None
+    """The order that nothing has contradicted, proven or not. told: whether the server has said how it sorts.
+    in_order: rows that kept the order."""
+    told: bool = True
+    in_order: int = 0
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -48,6 +48,7 @@ __all__ = [
     "has_rows",
     "is_as_late",
     "is_beyond",
+    "is_later",
     "is_same_list",
     "is_unknown",
     "is_unsettled",
@@ -127,6 +128,8 @@ class Account(msgspec.Struct, kw_only=True):
         updated_at: when a run last published for it (UTC).
         rejected: names of rows that do not fit the contract and were not seen right since. spoiled: more about each.
         unknown: statuses that the contract does not know, and which of their rows count as settled.
+        refused_offset: the smallest offset known to be refused; ignores_statuses: the server does not filter by status;
+            misechoes: it echoes a place that is not the one asked for. All are tried again by each full sync.
         data_as_of: the instant as of which the rows are true (UTC): when the last complete run began its closing reads.
         total_kind: what the server's `total` is worth, see `TotalKind`; total_offset: by how much it exceeds the jobs.
         total_misses: full walks in a row that have found another offset than the one before.
@@ -149,6 +152,9 @@ class Account(msgspec.Struct, kw_only=True):
     total_offset: int = 0
     total_misses: int = 0
     has_ranks: bool = True
+    refused_offset: int | None = None
+    ignores_statuses: bool = False
+    misechoes: bool = False
 
 
 def choose_mode(
@@ -438,6 +444,11 @@ def is_beyond(key: Key) -> pl.Expr:
     """Rows that were created later than this key: (created_at, id)."""
     created = _instant(key)
     return (pl.col("created_at") > created) | ((pl.col("created_at") == created) & (pl.col("id") > key[1]))
+
+
+def is_later(key: Key) -> pl.Expr:
+    """Rows that were created after the instant of this key; the lake knows microseconds, so of ties nothing is known."""
+    return pl.col("created_at") > _instant(key)
 
 
 def is_as_late(key: Key) -> pl.Expr:

@@ -472,6 +472,50 @@ class TestPages:
         assert info.companies == {COMPANY, other}
         assert info.statuses == {"completed", "failed"}
 
+    def test_f59_keys_have_every_digit(self) -> None:
+        """F59: keys keep nanoseconds and finer, whatever the zone and the spelling, and sort as the instants do."""
+        texts = [
+            "2026-10-31T08:00:00Z",
+            "2026-10-31T08:00:00.1Z",
+            "2026-10-31T10:00:00.100000001+02:00",
+            "2026-10-31t08:00:00.1000010z",
+            "2026-10-31T08:00:00.10000100000000000001Z",
+            "2026-10-31T07:59:60.2Z",
+            "2026-10-31T08:00:59Z",
+        ]
+        texts.sort(key=lambda text: text.startswith("2026-10-31T07"))  # the leap second comes last
+        page = parse_page(page_of(*(job(createdAt=text, id=ID) for text in texts)))
+        created = [key[0] for key in page.info.keys]
+        assert created == [
+            "2026-10-31T08:00:00",
+            "2026-10-31T08:00:00.1",
+            "2026-10-31T08:00:00.100000001",
+            "2026-10-31T08:00:00.100001",
+            "2026-10-31T08:00:00.10000100000000000001",
+            "2026-10-31T08:00:59",
+            "2026-10-31T08:00:00.2",
+        ]
+        assert created[:6] == sorted(created[:6])
+        assert build_frame([page])[0].height == len(texts)
+
+    @pytest.mark.parametrize(
+        ("echo", "place"),
+        [
+            ({"after": "A"}, ("A", None, None)),
+            ({"before": "B", "offset": 7}, (None, "B", 7)),
+            ({"parameters": {"after": ["A"], "offset": ["7"]}}, ("A", None, 7)),
+            ({"after": "A", "parameters": {"after": ["B"]}}, ("A", None, None)),
+            ({"after": 7, "before": None, "offset": "x", "parameters": []}, (None, None, None)),
+            ({"parameters": {"after": ["A", "B"], "before": [1], "offset": ["-1"]}}, (None, None, None)),
+            ({}, (None, None, None)),
+        ],
+        ids=str,
+    )
+    def test_f66_echoed_place(self, echo: dict[str, Any], place: tuple[Any, Any, Any]) -> None:
+        """F66: the place that an answer is for comes from its own fields or from the parameters it repeats; odd types say nothing."""
+        info = parse_page(page_of(job(), currentRequestPagination=echo)).info
+        assert (info.after, info.before, info.offset) == place
+
     def test_what_a_page_does_not_say(self) -> None:
         """What is absent or null is None: unsaid is told apart from false, zero and empty."""
         for body in (
@@ -645,7 +689,11 @@ class TestAnything:
         for row in got:
             row["extra"] = None if row["extra"] is None else json.loads(row["extra"])
         assert got == [row for _, row in drawn]
-        assert page.info.keys == tuple((instant_key(row["created_at"]), row["id"]) for _, row in drawn)
+        keys = [
+            (created[:26].rstrip("0").rstrip(".") if "." in created else created, name)
+            for created, name in page.info.keys
+        ]
+        assert keys == [(instant_key(row["created_at"]), row["id"]) for _, row in drawn]
 
     @given(JSONISH.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
     @example(b'{"data":[],"pagination":{"hasNextPage":true}}')

@@ -19,6 +19,8 @@ FLOORS = {
     "lazy": -1,
     "contract": 0,
     "zones": 0,
+    "order": 0.5,
+    "habits": 0.5,
     "paging": 1,
     "pace": 1,
     "decode": 1,
@@ -49,6 +51,8 @@ LIBRARIES = {
     "lazy": set(),
     "contract": {"polars"},
     "zones": set(),
+    "order": set(),
+    "habits": set(),
     "paging": {"msgspec"},
     "pace": set(),
     "decode": {"polars", "msgspec"},
@@ -70,7 +74,7 @@ LIBRARIES = {
 }
 """What a room may import besides the standard library. `extract`, `report` and `cli` name types of duckdb, nothing more."""
 
-STUDY = ("paging", "pace", "decode", "refresh")
+STUDY = ("order", "habits", "paging", "pace", "decode", "refresh")
 NOT_IN_THE_STUDY = {"os", "time", "random", "threading", "socket", "pathlib", "io", "subprocess", "secrets"}
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pleo_extract.contract import PATH, PageInfo, Query, is_cursor
 from pleo_extract.decode import parse_page
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError
+from pleo_extract.order import PROOF
 from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, Verdict, Walk, judge
 from pleo_extract.sandbox import API_KEY, Request, Rules, Sandbox, World
 
@@ -381,7 +382,7 @@ class TestNegotiation:
             ({"sorting": (), "unsortable": "ignore"}, "none", 0),
             ({"sorting": ("id",), "unsortable": "ignore"}, "none", 0),
             ({"sorting": (), "unsortable": "lie"}, "none", 0),
-            ({"echo": "bare"}, "none", 0),
+            ({"echo": "bare"}, "strict", 0),
         ],
         ids=str,
     )
@@ -407,11 +408,60 @@ class TestNegotiation:
         assert trip.got[0].sorting_keys == ("createdAt", "id")
         assert walk.order == "none"
 
-    def test_rows_alone_prove_nothing(self) -> None:
-        """Nor does an order prove itself that the server does not say it keeps: the next page may break it."""
+    @pytest.mark.parametrize(("rows", "order"), [(PROOF - 1, "none"), (PROOF, "strict")])
+    def test_f59_few_rows_prove_nothing(self, rows: int, order: str) -> None:
+        """F59: an order that the server does not claim is believed once enough rows kept it, or all of the list."""
+        silent: dict[str, Any] = {"sorting_keys": None, "sorting_order": None}
+        first = page(*range(rows), cursor="A", **silent)
         walk = Walk(BY_CREATION)
-        drive(walk, replay(page(1, 2, 3, cursor=None, sorting_keys=None, sorting_order=None)))
-        assert walk.order == "none"
+        drive(walk, replay(first), pages=1)
+        assert (walk.order, walk.distinct) == (order, rows if order == "strict" else None)
+        drive(walk, replay(replace(first, has_next=False)))
+        short = Walk(BY_CREATION)
+        drive(short, replay(replace(first, has_next=False)))
+        assert (short.order, short.distinct) == ("strict", rows)
+
+    @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
+    def test_f59_no_early_stop_on_a_few_rows(self, query: Query) -> None:
+        """F59: a silent server that does not sort can look sorted for a few small pages: the walk does not end there."""
+        sandbox = sandbox_of(jobs=40, max_limit=1, echo="bare", sorting=(), unsortable="ignore")
+        walk = Walk(query, until=("2026", "") if not query.descending else ("9", ""))
+        assert len(drive(walk, ask(sandbox)).keys) == 40
+        assert walk.ended == "end"
+
+    @pytest.mark.parametrize("ids", ["bytes", "signed", "neither"])
+    @pytest.mark.parametrize("descending", [False, True])
+    def test_f59_orders_of_ids(self, ids: str, descending: bool) -> None:  # noqa: FBT001 - a case
+        """Ids in the order of their bytes, or of Java's signed halves, are strict; any other leaves createdAt proven."""
+        names = {
+            "bytes": ["1", "7", "8", "f"],
+            "signed": ["8", "f", "1", "7"],
+            "neither": ["1", "8", "7", "f"],
+        }[ids]
+        tail = "0000000-0000-4000-{}000-000000000000"
+        keys = [(key(1)[0], name + tail.format(low)) for name in names for low in "89"]
+        keys = [*keys, *map(key, range(2, 12))]
+        orders = ("DESC", "DESC") if descending else ("ASC", "ASC")
+        ordered = tuple(reversed(keys) if descending else keys)
+        walk = Walk(NEWEST_FIRST if descending else BY_CREATION)
+        pages = [
+            page(rows=3, keys=ordered[n : n + 3], cursor="A" * (n + 1), sorting_order=orders)
+            for n in range(0, len(ordered), 3)
+        ]
+        drive(walk, replay(*pages[:-1], replace(pages[-1], has_next=False)))
+        assert walk.order == ("created" if ids == "neither" else "strict")
+        assert walk.distinct == (None if ids == "neither" else 18)
+        assert walk.edge == ordered[-1] or ids == "neither"
+
+    def test_f59_two_id_orders_at_once_are_none(self) -> None:
+        """Ties that keep now one order of ids and now the other keep neither."""
+        tied = [
+            (key(n)[0], name * 8 + "-0000-4000-8000-000000000000")
+            for n, name in ((1, "1"), (1, "9"), (2, "9"), (2, "1"))
+        ]
+        walk = Walk(BY_CREATION)
+        drive(walk, replay(page(rows=4, keys=tuple(tied), cursor=None)))
+        assert walk.order == "created"
 
     @pytest.mark.parametrize(
         ("echo", "order"),
@@ -424,13 +474,19 @@ class TestNegotiation:
             ((("createdAt",), ()), "none"),
             ((("id", "createdAt"), ("ASC", "ASC")), "none"),
             (((), ()), "none"),
-            ((None, None), "none"),
-            ((("createdAt", "id"), None), "none"),
+            ((None, None), "strict"),
+            ((("createdAt", "id"), None), "strict"),
+            ((None, ("ASC", "ASC")), "strict"),
+            ((None, ("DESC", "DESC")), "none"),
+            ((None, ("ASC",)), "created"),
+            ((("createdAt",), None), "created"),
+            ((("id",), None), "none"),
+            ((("createdAt", "id"), ("asc", "ASC_NULLS_LAST")), "strict"),
         ],
         ids=str,
     )
     def test_echo(self, echo: tuple[Any, Any], order: str) -> None:
-        """What is echoed is what is relied on, and no more; on whichever page it is said."""
+        """An echo that contradicts the request is believed, on whichever page it comes; what is absent says nothing."""
         good = page(1, 2, cursor="A")
         odd = page(3, 4, cursor=None, sorting_keys=echo[0], sorting_order=echo[1])
         walk = Walk(BY_CREATION)
@@ -538,7 +594,13 @@ class TestUntil:
         assert walk.ended == "until"
 
     @pytest.mark.parametrize(
-        "rules", [{"sorting": ()}, {"echo": "bare"}, {"sorting": (), "unsortable": "lie"}], ids=str
+        "rules",
+        [
+            {"sorting": ()},
+            {"sorting": (), "unsortable": "lie"},
+            {"sorting": (), "unsortable": "ignore", "echo": "bare"},
+        ],
+        ids=str,
     )
     def test_never_stops_without_proven_order(self, rules: dict[str, Any]) -> None:
         """F24: where no order is proven, the walk goes to its end."""
@@ -641,7 +703,7 @@ class TestLostCursors:
 
     @pytest.mark.parametrize(
         "rules",
-        [{"sorting": ()}, {"sorting": ("createdAt",)}, {"offsets": "refuse"}, {"echo": "bare"}],
+        [{"sorting": ()}, {"sorting": ("createdAt",)}, {"offsets": "refuse"}],
         ids=str,
     )
     def test_f16_starts_over_once(self, rules: dict[str, Any]) -> None:
@@ -726,7 +788,7 @@ class TestLostCursors:
     def test_an_offset_into_another_order_is_no_way_on(self) -> None:
         """A page by offset that does not keep the order proves no overlap: the walk starts over."""
         walk = Walk(BY_CREATION)
-        odd = page(1, 9, cursor="Z", sorting_keys=None, sorting_order=None)
+        odd = page(1, 9, cursor="Z", sorting_keys=(), sorting_order=())
         trip = drive(
             walk,
             replay(

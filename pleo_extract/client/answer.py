@@ -15,6 +15,7 @@ from pleo_extract.errors import (
     ConfigurationError,
     ContractError,
     CredentialsError,
+    EchoMismatch,
     PageError,
     RequestRefused,
     TryLater,
@@ -29,6 +30,8 @@ __all__ = ["FOREIGN", "Again", "Answer", "Unauthorized", "forget_frames", "judge
 
 T = TypeVar("T")
 
+REFUSED: Final = frozenset({400, 422})
+"""Codes for a query that the server understands and will not answer; some send the second for values out of range."""
 TRANSIENT: Final = frozenset({408, 425, 429})
 """Below 500, what may pass by itself."""
 
@@ -71,6 +74,13 @@ class Again(Exception):
         self.unreachable = unreachable
         self.crowded = crowded
 
+    @property
+    def may_be_refusal(self) -> bool:
+        """Whether this can be how a server refuses one query that it finds too much: a 5xx, or no answer in time."""
+        return not self.unreachable and (
+            self.kind == "timeout" or (self.kind.isdigit() and int(self.kind) >= 500)
+        )
+
 
 class Unauthorized(Exception):
     """A 401, the generation of the credential it refused, and the error it is when that cannot be renewed."""
@@ -90,6 +100,8 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
     if status == httpx.codes.OK:
         try:
             return read(answer.body)
+        except EchoMismatch as exc:
+            raise Again("stray answer", exc) from exc
         except PageError as exc:
             kind = escape(answer.headers.get("content-type", "no content type"))
             raise Again("bad body", PageError(f"{exc}, sent as {kind}")) from exc
@@ -113,8 +125,8 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
             f"the server answered {status}{_said(answer)}: this credential has no access to export jobs of {company} "
             "(scope export-jobs:read), or the address is wrong: check the base URL too"
         )
-    if status == httpx.codes.BAD_REQUEST:
-        raise RequestRefused(f"the server answered 400{_said(answer)}", params=params)
+    if status in REFUSED:
+        raise RequestRefused(f"the server answered {status}{_said(answer)}", params=params)
     if httpx.codes.is_redirect(status) or 300 <= status < 400:
         raise ContractError(
             f"the server answered {status}, a redirect to {_target(answer)}; redirects are not followed"

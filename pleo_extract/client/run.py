@@ -16,12 +16,15 @@ from urllib.parse import quote_plus
 import httpx
 
 from pleo_extract.client.answer import FOREIGN, Again, Answer, Unauthorized, forget_frames, judge, translate
+from pleo_extract.client.server import drop_idle
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.wire import drop_surplus, limit_time, read_body
 from pleo_extract.contract import PATH
 from pleo_extract.errors import (
     DeadlineExceeded,
+    EchoMismatch,
     PageError,
+    RequestRefused,
     RequestsExceeded,
     Stopped,
     TryLater,
@@ -30,6 +33,7 @@ from pleo_extract.errors import (
     escape,
     span,
 )
+from pleo_extract.habits import Habits
 from pleo_extract.pace import MINUTE, Budget, Patience, Window, backoff
 from pleo_extract.version import __version__
 
@@ -104,6 +108,7 @@ class Run:
         requests: sent. retries: of these, sent again. faults: why, by kind.
         known: unknown statuses that need no warning any more; runs may share it.
         stop: set it to end all waits and refuse new requests.
+        habits: what is known of the server's; whoever reads a list learns and heeds them.
     """
 
     def __init__(
@@ -121,6 +126,7 @@ class Run:
         self.faults: Counter[str] = Counter()
         self.known: set[str] = set()
         self.stop = threading.Event()
+        self.habits = Habits()
         self._clock = line.clock
         self._waits = Waits(line.clock.monotonic, waits)
         self._budget = Budget()
@@ -137,15 +143,17 @@ class Run:
         """Seconds in which a request waited (pace, pauses, backoff); those of several at once count once."""
         return self._waits.seconds()
 
-    def fetch(self, query: Query, read: Callable[[bytes], T]) -> T:
+    def fetch(self, query: Query, read: Callable[[bytes], T], *, tries: int | None = None) -> T:
         """Ask once, again where that may help, and give back what `read` makes of the body.
 
         Args:
             query: what to ask.
-            read: turns the body into the result; a PageError that it raises counts as a bad answer.
+            read: turns the body into the result; a PageError that it raises counts as a bad answer, an EchoMismatch
+                as an answer to another request: idle connections are closed before the next try.
+            tries: timeouts and answers of 5xx after which this query counts as refused, whatever others get.
 
         Raises:
-            RequestRefused: 400. CredentialsError: 401, 403, 404. TryLater: it did not work for too long.
+            RequestRefused: 400, 422, or 5xx `tries` times. CredentialsError: 401, 403, 404. TryLater: it did not work for too long.
             ContractError: an answer the contract does not have. ConfigurationError: TLS, proxy.
         """
         params = query.params()
@@ -153,6 +161,7 @@ class Run:
         attempt = 0
         renewed = False
         since = math.inf
+        refusals = 0
         while True:
             try:
                 answer = self._ask(params)
@@ -168,6 +177,11 @@ class Run:
                 # Refused while others are served is no attempt: it is this request's turn later, but not for ever.
                 exc.crowded = exc.crowded and now - since < MINUTE and self.line.gate.is_served(now)
                 attempt += not exc.crowded
+                refusals += exc.may_be_refusal
+                if tries is not None and refusals >= tries:
+                    raise RequestRefused(f"{exc.error}, {tries} times", params=params) from exc.error
+                if isinstance(exc.error, EchoMismatch):
+                    drop_idle(self.line.transport)
                 self._before_retry(attempt, exc, alike, since)
             else:
                 with self.line.lock:

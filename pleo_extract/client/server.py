@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.sandbox import Request, Response
 
-__all__ = ["open_transport", "resolve_server"]
+__all__ = ["drop_idle", "open_transport", "resolve_server"]
 
 HOST: Final = re.compile(r"(localhost|[\w-]+(?=:\d)|[\w-]+(\.[\w-]+)+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/.*)?")
 """What a host looks like, with or without a port: a name with a dot in it, or one with a port."""
@@ -103,6 +103,13 @@ def open_transport(
     pool: Any = network._pool  # noqa: SLF001 - httpx has no other way to its sockets; a test fails if this one goes
     pool._network_backend = Punctual(pool._network_backend)  # noqa: SLF001 - as above
     return network
+
+
+def drop_idle(transport: httpx.BaseTransport) -> None:
+    """Close the connections that carry no request now: an answer that nobody asked for may wait in one of them."""
+    for connection in list(getattr(getattr(transport, "_pool", None), "connections", ())):
+        if connection.is_idle():
+            connection.close()
 
 
 def _check_proxy(proxy: str) -> None:

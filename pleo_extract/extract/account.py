@@ -17,6 +17,7 @@ from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.refreshing import Misfit, refresh
 from pleo_extract.extract.task import Task
 from pleo_extract.extract.wanted import check_amount
+from pleo_extract.habits import Habits
 from pleo_extract.lake import Header, Staging
 from pleo_extract.refresh import FULL_EVERY, Account, choose_mode
 
@@ -171,6 +172,12 @@ class AccountDump:
             clock=lambda: datetime.now(UTC),
         )
         doubt = ""
+        if before is not None and mode == "refresh":
+            self.run.habits = Habits(
+                echoes=not before.misechoes,
+                filters=not before.ignores_statuses,
+                refused_offset=before.refused_offset,
+            )
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:
                 receipt.mode = "refresh"
@@ -183,17 +190,29 @@ class AccountDump:
                 ):  # what an earlier run has staged may be gone: only a walk of this run can tell
                     task.restart()
                 staging.finish("refresh")
+                self.run.habits = Habits()  # also a full sync that was not due tries everything again
         receipt.mode, receipt.why_full = "full", why
         state = read_everything(task, accept_vanished=how.accept_vanished, doubt=doubt)
         receipt.shift_chance = 1.0
         return self._stamp(state, before), staging
 
     def _stamp(self, state: Account, before: Account | None) -> Account:
-        """Return the state with the account's name; a run that is not complete leaves the instant of the data as it was."""
+        """Return the state with the account's name and what was learned of the server.
+
+        A run that is not complete leaves the instant of the data as it was.
+        """
+        assert self.run is not None
         if state.data_as_of is None and before is not None:
             state = msgspec.structs.replace(state, data_as_of=before.data_as_of)
         self.receipt.data_as_of = state.data_as_of
-        return msgspec.structs.replace(state, name=self.name)
+        habits = self.run.habits
+        return msgspec.structs.replace(
+            state,
+            name=self.name,
+            refused_offset=habits.refused_offset,
+            misechoes=not habits.echoes,
+            ignores_statuses=not habits.filters,
+        )
 
     def _open_staging(self, layout: Layout, header: Header) -> Staging:
         """Return what an earlier run left, or a new one.

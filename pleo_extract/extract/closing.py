@@ -117,8 +117,11 @@ def _sort_stretches(marks: dict[int, Mark]) -> list[tuple[int, Mark]]:
 def _read_open(task: Task) -> None:
     """Read the jobs that are open now, up to the first page that shows that the server ignores `statuses`.
 
-    What the open list does not show is looked for by rank, so one that cannot be had does no harm.
+    What the open list does not show is looked for by rank, so one that cannot be had does no harm. A server that ignores
+    them is not asked again before the next full sync.
     """
+    if not task.run.habits.filters:
+        return
     query = narrow(BY_CREATION, company_id=task.company_id, statuses=OPEN)
     driver = Driver(task.run, Walk(query, restarts=5), on_page=task.on_page)
     try:
@@ -126,7 +129,7 @@ def _read_open(task: Task) -> None:
         while goes_on:
             goes_on = driver.step()
             if driver.held and not driver.held[-1].info.statuses.issubset(OPEN):
-                goes_on = False
+                goes_on = task.run.habits.filters = False
             if driver.is_full() or not goes_on:
                 task.add("open", driver.take())
     except (CursorRefused, RequestRefused) as exc:

@@ -10,7 +10,7 @@ import polars as pl
 
 from pleo_extract.contract import STATUSES
 from pleo_extract.decode import Page, Rejected, build_frame, parse_page
-from pleo_extract.errors import PleoExtractError, RequestRefused, escape
+from pleo_extract.errors import EchoMismatch, PleoExtractError, RequestRefused, escape
 from pleo_extract.paging import Mark
 
 if TYPE_CHECKING:
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from pleo_extract.contract import Query
     from pleo_extract.paging import Walk
 
-__all__ = ["BATCH_BYTES", "BATCH_PAGES", "Driver", "Pages", "Part", "ask", "drive"]
+__all__ = ["BATCH_BYTES", "BATCH_PAGES", "Driver", "Pages", "Part", "ask", "ask_offset", "drive"]
 
 BATCH_PAGES: Final = 20
 """So many pages at most are asked for and not yet staged: what a kill costs."""
 BATCH_BYTES: Final = 16 * 2**20
 """A batch is full with the page that reaches this, whatever its pages."""
+
+
+OFFSET_TRIES: Final = 3
+"""Times that a 5xx or silence is taken from a request for an offset: search engines refuse deep ones so."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -36,10 +40,11 @@ class Part(msgspec.Struct, frozen=True):
     marks: dict[int, Mark]
 
 
-def ask(run: Run, query: Query, number: int = 1) -> Page:
-    """One page; an error says on which."""
+def ask(run: Run, query: Query, number: int = 1, *, tries: int | None = None) -> Page:
+    """Return one page; an error says which. `tries`: see `Run.fetch`."""
+    echoed: list[str] = []
     try:
-        page = run.fetch(query, partial(parse_page, number=number))
+        page = run.fetch(query, partial(_read, run, query, number, echoed), tries=tries)
     except PleoExtractError as exc:
         exc.page = number
         raise
@@ -48,6 +53,44 @@ def ask(run: Run, query: Query, number: int = 1) -> Page:
         run.warn_once(
             "status", f"page {number}: status {escape(min(unknown))!r} is unknown, and kept as it is"
         )
+    return page
+
+
+def ask_offset(run: Run, query: Query, number: int = 1) -> Page:
+    """Return the page at the query's offset, and remember whether the server goes that deep.
+
+    No rows mean that it does not, unless the list is not known to be longer, and never that the list ends there.
+
+    Raises:
+        RequestRefused: it does not: the offset was refused, or answered with a 5xx or not at all, time after time.
+    """
+    assert query.offset is not None
+    try:
+        page = ask(run, query, number, tries=OFFSET_TRIES)
+    except RequestRefused:
+        run.habits.note_offset(query.offset, works=False)
+        raise
+    if page.info.rows or query.offset < run.habits.longest:
+        run.habits.note_offset(query.offset, works=page.info.rows > 0)
+    return page
+
+
+def _read(run: Run, query: Query, number: int, echoed: list[str], body: bytes) -> Page:
+    """Parse a page, and refuse one that says that it is for another place; `echoed` is what earlier tries said.
+
+    If a fresh connection brings the same echo, it is how this server echoes: then it proves nothing for this run.
+    """
+    page = parse_page(body, number=number)
+    misfit = run.habits.find_misfit(query, page.info)
+    if misfit and misfit in echoed:
+        run.habits.echoes = False
+    elif misfit:
+        echoed.append(misfit)
+        raise EchoMismatch(
+            f"page {number} says it is for another place than was asked for ({escape(misfit, 200)})"
+        )
+    if not query.statuses:
+        run.habits.longest = max(run.habits.longest, page.info.total or 0)
     return page
 
 
@@ -83,8 +126,9 @@ class Driver:
         try:
             if self._query is None:
                 self._query = next(self._steps)
+            find = ask_offset if self._query.offset else ask
             try:
-                page = ask(self.run, self._query, self.walk.pages + 1)
+                page = find(self.run, self._query, self.walk.pages + 1)
             except RequestRefused as refusal:
                 self._query = self._steps.throw(refusal)
                 return True

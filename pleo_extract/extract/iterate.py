@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pleo_extract.client import Client
+    from pleo_extract.refresh import JobKey
 
 __all__ = ["Batches", "iter_export_jobs", "stream_wanted"]
 
@@ -112,8 +113,9 @@ class _Once:
         self.count = 0
         self._walk = walk
         self._order = ""
-        self._last: tuple[datetime, str] | None = None
-        self._seen: set[tuple[str, str]] = set()
+        self._last: datetime | None = None
+        self._at_last: list[str] = []
+        self._seen: set[JobKey] = set()
 
     def keep_new(self, frame: pl.DataFrame) -> pl.DataFrame:
         if self._order == "strict" != self._walk.order and self.count:
@@ -121,32 +123,33 @@ class _Once:
                 f"the server's order broke at page {self._walk.pages}, after {self.count} jobs were given out; "
                 "use load_export_jobs, which sorts out repeated jobs at the end"
             )
-        self._order = self._walk.order
+        # Where keys were remembered at first, they go on to be: a walk can prove its order later, by its rows.
+        self._order = "none" if self._seen else self._walk.order
+        if not frame["id"].is_unique().all():
+            frame = frame.unique(KEY, keep="last", maintain_order=True)
         if self._order == "strict":
             frame = self._beyond_last(frame)
         else:
             keys = list(frame.select(KEY).iter_rows())
-            fresh = [key not in self._seen and not self._seen.add(key) for key in keys]  # type: ignore[func-returns-value]
-            frame = frame.filter(pl.Series(fresh, dtype=pl.Boolean))
+            frame = frame.filter(pl.Series([key not in self._seen for key in keys], dtype=pl.Boolean))
+            self._seen.update(keys)
         self.count += frame.height
         return frame
 
     def _beyond_last(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows beyond the last one given out: after a lost cursor a walk reads some again."""
-        key = pl.struct("created_at", "id")
+        """Rows beyond the last one given out: after a lost cursor a walk reads some again.
+
+        Jobs of one instant are told apart by name: the server may order them by digits that a frame does not hold.
+        """
+        created = pl.col("created_at")
         if self._last is not None:
-            created, name = self._last
-            at = pl.col("created_at") == created
             down = self._walk.query.descending
-            later = pl.col("created_at") < created if down else pl.col("created_at") > created
-            beyond = pl.col("id") < name if down else pl.col("id") > name
-            frame = frame.filter(later | (at & beyond))
-        frame = (
-            frame.unique(KEY, keep="last", maintain_order=True)
-            if not frame["id"].is_unique().all()
-            else frame
-        )
+            beyond = created < self._last if down else created > self._last
+            known = pl.concat_str(KEY, separator="/").is_in(self._at_last)
+            frame = frame.filter(beyond | ((created == self._last) & ~known))
         if frame.height:
-            row = frame.select(key.alias("key")).item(-1, "key")
-            self._last = (row["created_at"], row["id"])
+            last = frame["created_at"][-1]
+            names = frame.filter(created == last).select(pl.concat_str(KEY, separator="/")).to_series()
+            self._at_last = [*(self._at_last if last == self._last else ()), *names]
+            self._last = last
         return frame

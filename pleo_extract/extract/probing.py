@@ -57,7 +57,9 @@ def audit(task: Task, front: Front, vanished: set[JobKey]) -> str:
     if front.ended or jobs <= front.rows:
         receipt.shift_chance = 1.0
         return ""
-    ranks = spread_ranks(front.rows, jobs, page=PAGE_SIZE, count=AUDIT_PAGES, phase=random.random())  # noqa: S311 - a sample, not a secret
+    phase = random.random()  # noqa: S311 - a sample, not a secret
+    reached = min(jobs, task.run.habits.refused_offset or jobs)
+    ranks = spread_ranks(front.rows, reached, page=PAGE_SIZE, count=AUDIT_PAGES, phase=phase)
     pages = task.read_places("audit", narrow(NEWEST_FIRST, company_id=task.company_id), ranks) or []
     if not pages:
         receipt.shift_chance = round(chance_of_shift(front.rows, jobs, []), 4)
@@ -85,6 +87,8 @@ def _find_shifts(
 ) -> list[_Shift]:
     """Compare where each page begins with where the lake has that job; nothing where offsets are ignored."""
     firsts = [frame["created_at"][0] if frame.height else None for frame, _ in pages]
+    if all(first is None for first in firsts):
+        return []
     newer, same = _rank(task, [first for first in firsts if first is not None], gone)
     unknown = task.count_unknown(sorted({*task.before.rejected, *task.staging.names}))
     told = front.totals[1] if task.before.total_kind != "unusable" else None

@@ -1,8 +1,10 @@
 """The list read: one walk, or a long list in segments.
 
 A long list in proven order is cut: k segments start at k offsets, found by one probe each, and each follows its own
-cursor to the first job of the next. So k requests are in flight, no page is fetched twice, and jobs that appear
-meanwhile cannot shift anything. Where offsets, `total` or order are missing there is one walk.
+cursor to the first job of the next, or where ids are in no proven order, to the first job created later. So k requests
+are in flight, no page is fetched twice, and jobs that appear meanwhile cannot shift anything. Where the server takes no
+offset as deep as that, the part that it can reach is cut instead, and the last segment goes on by cursor to the end.
+Where offsets, `total` or order are missing there is one walk.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ QUICK_SECONDS: Final = 0.01
 """A server that answers a page within these is read by one thread: more would only cost."""
 WORTH_SECONDS: Final = 0.003
 """What a page costs us, and something more: a slower server is read by as many threads as keep us busy meanwhile."""
+USUAL_WINDOW: Final = 10_000
+"""Rows that search engines let offsets reach, unless told otherwise; tried where deeper offsets are refused."""
 FEW_PAGES: Final = 8
 """A list or a segment that is shorter is not worth cutting."""
 
@@ -133,30 +137,25 @@ def _read_walks(
 
 
 def _cut(opening: Driver, segments: int) -> list[Driver]:
-    """Drivers of further segments, each with its first page read; none where the list does not allow it.
+    """Return drivers of further segments, each with its first page read; none where the list does not allow it.
 
     A probe that does not land strictly beyond the segment before it is dropped: the server ignores offsets, or the
     list is shorter than it said.
     """
     walk = opening.walk
     size, total = len(opening.held[0].info.keys), walk.last_total
-    if walk.order != "strict" or total is None or walk.query.statuses or not size:
+    if walk.order == "none" or total is None or walk.query.statuses or not size:
         return []
     offsets = _offsets(total, size, segments)
-    drivers = [
-        Driver(opening.run, Walk(replace(walk.query, offset=offset), restarts=0), n, on_page=opening.on_page)
-        for n, offset in enumerate(offsets, start=1)
-    ]
-    _probe(drivers)
+    found = _probe(opening, offsets)
+    if offsets and not found:
+        found = _probe(opening, _offsets(min(offsets[0], USUAL_WINDOW - size), size, segments))
     useful: list[Driver] = []
-    for driver in drivers:
+    for driver in found:
         before, first = (useful or [opening])[-1].walk, driver.walk.first
-        if (
-            driver.walk.order == "strict"
-            and first is not None
-            and before.edge is not None
-            and first > before.edge
-        ):
+        if driver.walk.order == "none" or first is None or before.edge is None:
+            continue
+        if first[0] > before.edge[0]:  # within one instant, ids in an unknown order could hide a gap
             before.until = first
             useful.append(driver)
     return useful
@@ -176,8 +175,13 @@ def _offsets(total: int, size: int, segments: int) -> list[int]:
     return offsets[1:]
 
 
-def _probe(drivers: Sequence[Driver]) -> None:
-    """The first page of each, all at once; one whose offset is refused reads nothing."""
+def _probe(opening: Driver, offsets: Sequence[int]) -> list[Driver]:
+    """Return drivers of the segments at these offsets, all asked for at once, without those that the server refuses."""
+    query = opening.walk.query
+    drivers = [
+        Driver(opening.run, Walk(replace(query, offset=offset), restarts=0), n, on_page=opening.on_page)
+        for n, offset in enumerate(offsets, start=1)
+    ]
     failures: list[BaseException] = []
 
     def probe(driver: Driver) -> None:
@@ -195,3 +199,4 @@ def _probe(drivers: Sequence[Driver]) -> None:
         thread.join()
     if failures:
         raise failures[0]
+    return [driver for driver in drivers if driver.walk.first is not None]

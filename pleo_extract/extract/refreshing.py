@@ -25,7 +25,7 @@ from pleo_extract.refresh import (
     find_changed,
     find_unknown,
     is_as_late,
-    is_beyond,
+    is_later,
     stop_line,
 )
 
@@ -98,13 +98,13 @@ def _find_settled(task: Task, front: Front) -> tuple[set[JobKey], set[JobKey]]:
     columns = ("created_at", *KEY)
     passed = task.lake.filter(is_as_late(front.edge)).select("status", *columns).collect()
     known = task.known_vanished()
-    gone = task.without_spoiled(passed.filter(is_beyond(front.edge)).join(staged, on=KEY, how="anti"))
+    gone = task.without_spoiled(passed.filter(is_later(front.edge)).join(staged, on=KEY, how="anti"))
     settled = [key for key in gone.filter(~task.is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
         raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
     vanished = set(gone.select(KEY).iter_rows()) - known
     unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
-    missing = unsettled.filter(~is_beyond(front.edge)).join(staged, on=KEY, how="anti")
+    missing = unsettled.filter(~is_later(front.edge)).join(staged, on=KEY, how="anti")
     stale = task.unsettled.find(before=front.batch)  # what earlier runs saw open may have ended since
     missing = task.without_spoiled(pl.concat([missing, stale.select(columns)]).unique(KEY))
     missing = _without(missing, known)

@@ -10,7 +10,7 @@ import polars as pl
 from pleo_extract.contract import KEY
 from pleo_extract.decode import build_frame
 from pleo_extract.errors import DataError, RequestRefused
-from pleo_extract.extract.driving import Driver, ask, drive
+from pleo_extract.extract.driving import Driver, ask_offset, drive
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.paging import Walk
 from pleo_extract.refresh import created_month, is_unsettled, read_key
@@ -140,20 +140,25 @@ class Task:
         self.unsettled.clear()
 
     def read_pages(self, phase: str, query: Query, offsets: Sequence[int]) -> list[pl.DataFrame] | None:
-        """Read single pages of a list into staging; None where the server takes no offsets or does not keep the order."""
+        """Read single pages into staging; None where the server takes no offset that deep, or does not keep the order."""
         pages = self.read_places(phase, query, offsets)
         return None if pages is None else [frame for frame, _ in pages]
 
     def read_places(
         self, phase: str, query: Query, offsets: Sequence[int]
     ) -> list[tuple[pl.DataFrame, PageInfo]] | None:
-        """Read single pages as `read_pages` does, each with what it says about itself."""
+        """Read single pages as `read_pages` does, each with what it says about itself.
+
+        An offset that is known to be refused is not asked for.
+        """
+        if not all(map(self.run.habits.reaches, offsets)):
+            return None
         pages = []
         for offset in offsets:
             walk = Walk(query.at(offset=offset))
             steps = walk.steps()
             try:
-                page = ask(self.run, next(steps))
+                page = ask_offset(self.run, next(steps))
                 steps.send(page.info)
             except RequestRefused:
                 return None
@@ -161,7 +166,7 @@ class Task:
                 pass
             self.receipt.pages += 1
             self.receipt.rows += page.info.rows
-            if walk.order == "none":
+            if walk.hope == "none" or not self.run.habits.reaches(offset):
                 return None
             frame, rejected = build_frame([page])
             self.staging.add(frame, rejected, phase=phase)

@@ -124,6 +124,7 @@ def check_accounts(accounts: Mapping[str, Account]) -> None:
             raise Malformed(f"the order of {where} is {escape(account.order)!r}")
         _check_key(account.frontier, where)
         check_count(account.full_jobs, f"full_jobs of {where}")
+        check_count(account.refused_offset or 0, f"refused_offset of {where}")
         for name in _instants_of(type(account)):
             if (instant := getattr(account, name)) is not None:
                 read_instant(instant, f"{name} of {where}")
@@ -143,7 +144,7 @@ def check_mark(mark: Mark) -> None:
     """
     for key in (mark.first, mark.edge, mark.newest):
         _check_key(key, "a mark")
-    for count in (mark.pages, mark.rows, mark.new, mark.unkeyed, mark.base):
+    for count in (mark.pages, mark.rows, mark.new, mark.unkeyed, mark.base, mark.in_order):
         check_count(count, "a count of a mark")
     for total in mark.totals:
         check_count(total or 0, "a total of a mark")

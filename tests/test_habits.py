@@ -1,0 +1,334 @@
+"""Dumps of servers with habits that the contract leaves open: what is echoed, how deep offsets go, what orders the list.
+
+The server is the one of the soak, which shares no code with the sandbox.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from canary import CANARY
+
+from pleo_extract import Client, dump_export_jobs, iter_export_jobs, load_export_jobs, scan_lake, verify_lake
+from pleo_extract.lakes import open_lake
+from pleo_extract.pace import Patience
+
+sys.path.append(str(Path(__file__).parent / "torture"))
+from habits import COMPANY, Habits, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pleo_extract.client import Clock
+    from pleo_extract.extract import Receipt
+
+MANY = 5_000
+QUIET = 12
+"""Requests that a refresh with little news may take at 5,000 jobs, whatever the server's habits."""
+PLAIN = 6
+
+
+class Heard(Server):
+    """A server that remembers what it was asked, what it answered, and which offsets it has ever refused.
+
+    `edit` may change an answer on its way.
+    """
+
+    def __init__(self, habits: Habits, jobs: int) -> None:
+        super().__init__(habits, seed=11, jobs=jobs)
+        self.asked: list[dict[str, list[str]]] = []
+        self.statuses: list[int] = []
+        self.refused: set[int] = set()
+        self.edit: Callable[[dict[str, Any], dict[str, list[str]]], None] = lambda _body, _asked: None
+
+    def _answer(self, asked: dict[str, list[str]]) -> tuple[int, Any]:
+        status, body = super()._answer(asked)
+        self.asked.append(asked)
+        self.statuses.append(status)
+        if "offset" in asked and (status != 200 or not body["data"]):
+            self.refused.add(int(asked["offset"][0]))
+        if status == 200:
+            self.edit(body, asked)
+        return status, body
+
+    @property
+    def offsets(self) -> list[int]:
+        """The offsets asked for, all but the first page's."""
+        return [int(asked["offset"][0]) for asked in self.asked if asked.get("offset", ["0"]) != ["0"]]
+
+
+@pytest.fixture
+def dump(tmp_path: Path, clock: Clock) -> Callable[..., Receipt]:
+    """Dumps a server to the test's lake, which must then hold what the server has; counts requests from nought."""
+
+    def run(server: Heard, *, in_flight: int = 4, **options: Any) -> Receipt:
+        server.asked.clear()
+        server.statuses.clear()
+        with open_client(server, clock, in_flight=in_flight) as client:
+            receipt = dump_export_jobs(tmp_path, client=client, **options)
+        assert is_true(server, scan_lake(tmp_path).collect())
+        assert verify_lake(tmp_path).ok
+        return receipt
+
+    return run
+
+
+def open_client(server: Heard, clock: Clock, **options: Any) -> Client:
+    """A client of the server that waits for nothing."""
+    return Client(
+        "http://127.0.0.1:1", api_key=CANARY, transport=server, clock=clock, rate=10_000_000, **options
+    )
+
+
+def is_true(server: Heard, frame: pl.DataFrame) -> bool:
+    """Whether the frame holds every job of the server once, in its present state."""
+    there = {(job.id, job.status) for job in server.jobs.values() if not job.is_deleted}
+    return sorted(there) == sorted(frame.select("id", "status").iter_rows())
+
+
+def live(server: Heard) -> None:
+    """A little happens: two jobs begin, one of them ends, and a young one that was open ends."""
+    young = server.now - timedelta(days=1)
+    for job in [job for job in server.jobs.values() if job.status == "pending" and job.created > young][:1]:
+        server.finish(job)
+    server.now += timedelta(hours=1)
+    server.create()
+    server.finish(server.create())
+
+
+class TestEcho:
+    """F59: the optional part of the echo is absent, and the list is sorted as asked for."""
+
+    @pytest.mark.parametrize("echo", ["absent", "keys"])
+    def test_f59_first_dump_in_segments_then_refreshes(self, echo: str, dump: Callable[..., Receipt]) -> None:
+        """The rows prove the order: a first dump is read in segments, a refresh takes the requests of the plain case."""
+        server = Heard(Habits(page=100, echo=echo), MANY)
+        first = dump(server)
+        assert (first.mode, first.order, first.verdict, first.code) == ("full", "strict", "complete", 0)
+        assert len(server.offsets) >= 3
+        assert server.requests <= MANY / 100 + 8
+        for _ in range(3):
+            live(server)
+            receipt = dump(server)
+            assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+            assert receipt.requests <= PLAIN
+
+    def test_f59_an_order_that_is_not_kept_is_not_believed(self, dump: Callable[..., Receipt]) -> None:
+        """A silent server that does not sort is read in full each time, in one walk."""
+        server = Heard(Habits(page=100, echo="absent", sorting="ignored"), 800)
+        assert dump(server).order == "none"
+        live(server)
+        receipt = dump(server)
+        assert (receipt.mode, receipt.code) == ("full", 0)
+        assert server.offsets == []
+
+    @pytest.mark.parametrize("page", [1, 3, 20])
+    def test_f59_small_pages(self, page: int, dump: Callable[..., Receipt], clock: Clock) -> None:
+        """Pages of a few rows prove the order all the same, once there are enough of them; all verbs agree."""
+        server = Heard(Habits(page=page, echo="absent"), 80)
+        assert dump(server).order == "strict"
+        live(server)
+        assert dump(server).code == 0
+        with open_client(server, clock) as client:
+            assert is_true(server, pl.concat(iter_export_jobs(client=client)))
+            assert is_true(server, load_export_jobs(client=client))
+
+
+class TestOffsets:
+    """F62: offsets, or deep ones, are refused, while cursors lead anywhere."""
+
+    @pytest.mark.parametrize("deepest", [0, 600])
+    @pytest.mark.parametrize("refusal", ["400", "422", "500", "empty"])
+    def test_f62_dumps_come_to_their_end(
+        self, refusal: str, deepest: int, dump: Callable[..., Receipt]
+    ) -> None:
+        """First dump, refreshes and full syncs go on by cursor; what is refused is asked for once, and then remembered."""
+        server = Heard(Habits(page=100, offsets=refusal, deepest=deepest), MANY)
+        old = server.create(
+            next(iter(server.jobs.values())).created
+        )  # open, and further back than offsets go
+        first = dump(server)
+        assert (first.mode, first.code, first.verdict) == ("full", 0, "complete")
+        assert first.retries <= 40
+        live(server)
+        receipt = dump(server)
+        assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+        assert receipt.requests <= QUIET
+        live(server)
+        server.finish(old)
+        known = min(server.refused)
+        receipt = dump(server)
+        assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+        assert max(server.offsets, default=0) < known
+        assert dump(server, full=True).code == 0
+
+    def test_f62_segments_of_what_offsets_reach(self, dump: Callable[..., Receipt]) -> None:
+        """Where all that would cut the list evenly is refused, the part that can be reached is cut, the rest is one segment."""
+        server = Heard(Habits(page=20, offsets="422", deepest=800), 4_000)
+        assert dump(server).code == 0
+        answers = zip(server.asked, server.statuses, strict=True)
+        worked = {asked["offset"][0] for asked, status in answers if "offset" in asked and status == 200}
+        assert len(worked) >= 3
+        assert server.requests <= 4_000 / 20 + 15
+
+    def test_f62_the_end_of_the_list_is_no_refusal(
+        self, dump: Callable[..., Receipt], clock: Clock, tmp_path: Path
+    ) -> None:
+        """An empty page beyond the last job, where an open job that is gone is looked for, says nothing of offsets."""
+        server = Heard(Habits(page=100), 400)
+        old = server.create(min(job.created for job in server.jobs.values()) - timedelta(days=1))
+        dump(server)
+        old.is_deleted = True
+        server.note(old)
+        with open_client(server, clock) as client:
+            receipt = dump_export_jobs(tmp_path, client=client)
+        assert (receipt.mode, receipt.vanished) == ("refresh", [(COMPANY, old.id)])
+        assert len(server.refused) == 1
+        snapshot = open_lake(tmp_path).open()
+        assert snapshot is not None
+        assert [account.refused_offset for account in snapshot.manifest.accounts.values()] == [None]
+
+    def test_f62_an_unjust_refusal_is_forgotten(self, dump: Callable[..., Receipt]) -> None:
+        """What was remembered is tried again by a full sync that was not due, as after a change of a settled row."""
+        server = Heard(Habits(page=20, offsets="422", deepest=0), 400)
+        dump(server)
+        object.__setattr__(server.habits, "deepest", 10_000)
+        newest = max(server.jobs.values(), key=lambda job: job.created)
+        newest.items += 1
+        newest.updated = server.now
+        server.note(newest)
+        receipt = dump(server)
+        assert (receipt.mode, receipt.code) == ("full", 0)
+        live(server)
+        assert dump(server).mode == "refresh"
+        assert max(server.offsets) > 0
+
+    def test_f62_a_500_costs_a_few_tries_only(self, clock: Clock) -> None:
+        """A 5xx for an offset is asked for three times, and nothing else is; a 5xx for a cursor keeps its patience."""
+        server = Heard(Habits(page=100, offsets="500", deepest=0), 4_000)
+        with open_client(server, clock, in_flight=4, patience=Patience(attempts=8)) as client:
+            assert is_true(server, load_export_jobs(client=client))
+        assert 0 < server.statuses.count(500) <= 3 * len(set(server.offsets))
+
+
+class TestStatuses:
+    """F59's sibling: `statuses` is ignored."""
+
+    def test_f59_the_filter_is_tried_once(self, dump: Callable[..., Receipt]) -> None:
+        """One page shows it, and it is remembered: the next refresh does not list by status, the next full sync does."""
+        server = Heard(Habits(page=100, statuses=False), MANY)
+        assert dump(server).code == 0
+        assert sum("statuses" in asked for asked in server.asked) == 1
+        for _ in range(2):
+            live(server)
+            receipt = dump(server)
+            assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+            assert receipt.requests <= QUIET
+            assert not any("statuses" in asked for asked in server.asked)
+        dump(server, full=True)
+        assert sum("statuses" in asked for asked in server.asked) == 1
+
+
+class TestOrder:
+    """F59's sibling: lists ordered by more than is shown, and ids ordered as Java does."""
+
+    @pytest.mark.parametrize("ids", ["text", "signed"])
+    @pytest.mark.parametrize("nanoseconds", [False, True])
+    def test_f59_ties(self, ids: str, nanoseconds: bool, dump: Callable[..., Receipt], clock: Clock) -> None:  # noqa: FBT001 - a case
+        """Jobs of one second or microsecond, in any of the known orders, are strict order; none is called gone."""
+        server = Heard(Habits(page=50, ids=ids, nanoseconds=nanoseconds), 1_000)
+        first = dump(server)
+        assert (first.order, first.verdict, first.vanished) == ("strict", "complete", [])
+        assert server.offsets != []
+        for _ in range(3):
+            moment = server.now
+            for _ in range(4):
+                server.finish(server.create(moment))
+            live(server)
+            receipt = dump(server)
+            assert (receipt.mode, receipt.code, receipt.vanished) == ("refresh", 0, []), receipt.why_full
+        with open_client(server, clock) as client:
+            assert is_true(server, pl.concat(iter_export_jobs(client=client)))
+
+    def test_f59_ids_in_no_known_order(
+        self, dump: Callable[..., Receipt], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where ids stand in an order of their own, segments read through the ties, and a refresh stays a refresh."""
+        server = Heard(Habits(page=50), 1_000)
+        monkeypatch.setattr(server, "_tie", lambda job: job.id[::-1])
+        first = dump(server)
+        assert (first.order, first.verdict) == ("created", "complete")
+        assert server.offsets != []
+        live(server)
+        receipt = dump(server)
+        assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+
+
+class TestPlace:
+    """F66: the echo says for which place an answer is."""
+
+    def test_f66_an_answer_for_another_place_is_asked_for_again(self, dump: Callable[..., Receipt]) -> None:
+        """An answer whose echoed cursor is not what was asked for is not taken; the next one, which fits, is."""
+        server = Heard(Habits(page=100), 1_500)
+        strays: list[Any] = []
+
+        def stray(body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+            if "after" in asked and not strays:
+                rows = server._list(asked["sorting_keys"], asked["sorting_order"], [], "")[700:800]
+                body["data"] = [server._serve(job) for job in rows]
+                body["pagination"] |= {
+                    "endCursor": server._mark(rows[-1]),
+                    "currentRequestPagination": {"after": "ELSEWHERE"},
+                }
+                strays.append(rows)
+
+        server.edit = stray
+        receipt = dump(server, in_flight=1)
+        assert strays
+        assert (receipt.code, receipt.verdict, receipt.faults) == (0, "complete", {"stray answer": 1})
+
+    @pytest.mark.parametrize("told", ["ALWAYS", None])
+    def test_f66_an_echo_that_never_fits_proves_nothing(
+        self, told: str | None, dump: Callable[..., Receipt]
+    ) -> None:
+        """A server that echoes its cursors in a form of its own is asked once more, and then taken at its rows."""
+        server = Heard(Habits(page=100), 1_500)
+        count = 0
+
+        def respell(body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+            nonlocal count
+            echo = body["pagination"]["currentRequestPagination"]
+            if "after" in asked:
+                count += 1
+                echo.pop("parameters", None)
+                echo["after"] = told or asked["after"][0].lower()
+
+        server.edit = respell
+        receipt = dump(server, in_flight=1)
+        assert (receipt.code, receipt.verdict, receipt.retries) == (0, "complete", 1)
+        live(server)
+        receipt = dump(server, in_flight=1)
+        assert (receipt.code, receipt.mode, receipt.retries) == (0, "refresh", 0)
+        assert receipt.requests <= PLAIN
+
+    def test_f66_the_first_page_instead_of_another(self, dump: Callable[..., Receipt]) -> None:
+        """A server that has echoed a cursor before is expected to: an answer without one is not for this request."""
+        server = Heard(Habits(page=100), 1_500)
+        seen = 0
+
+        def first_page(body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+            nonlocal seen
+            seen += "after" in asked
+            if "after" in asked and seen == 3:
+                _, again = Server._answer(server, {k: v for k, v in asked.items() if k != "after"})
+                body.clear()
+                body.update(again)
+
+        server.edit = first_page
+        receipt = dump(server, in_flight=1)
+        assert (receipt.code, receipt.verdict, receipt.faults) == (0, "complete", {"stray answer": 1})
