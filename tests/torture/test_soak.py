@@ -4,10 +4,9 @@ A sequence is a server with drawn habits, a lake, and steps: the world moves, is
 its deadline or its requests, meets a full disk, is interrupted, or is let be. After each run that ends with 0 every
 job in the lake must be in a version that the server had at some time between that run's first and last request.
 Excused, until the next full sync that one run reads, are changed settled rows (a full sync that is resumed has pages from
-before the change), and deletes as far as backdated inserts cancel them. Where
-`total` is of no use, each delete and each backdated insert can only be found by the pages that a refresh reads anew, so
-they are excused while its receipt says that it may have missed some. So are deleted jobs where the server does not sort:
-there absence proves nothing.
+before the change), and deletes as far as backdated inserts cancel them. Where `total` is of no use, each delete and each
+backdated insert can only be found by the pages that a refresh reads anew, so they are excused while its receipt says that
+it may have missed some. So are deleted jobs where the server does not sort: there absence proves nothing.
 """
 
 from __future__ import annotations
