@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import ssl
@@ -425,7 +426,14 @@ class TestAccess:
     def test_f1_companies_that_wait_side_by_side(self, tmp_path: Path) -> None:
         """Companies told to wait at once: the receipt of the run counts that time once, never more than it took."""
         sandbox = Sandbox(World(jobs=200, days=30), api_keys={CANARY: None}, faults="1-5:429.1")
-        with serve(sandbox) as running:
+        numbers, all_there = itertools.count(1), threading.Barrier(5)
+
+        def answer(request: Request) -> Response:
+            if next(numbers) <= all_there.parties:
+                all_there.wait(timeout=60)
+            return sandbox(request)
+
+        with serve(answer) as running:  # type: ignore[arg-type]
             accounts = read_accounts(write_accounts(tmp_path, running.url, sandbox.world.companies))
             whole, receipts = dump_accounts(tmp_path / "lake", accounts)
         assert [each.code for each in receipts] == [0] * 5
