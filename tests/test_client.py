@@ -324,13 +324,13 @@ class TestRequest:
 
 TRANSIENT = [408, 425, 429, 500, 501, 502, 503, 504, 507, 520, 599]
 MEANS: list[tuple[int, type[PleoExtractError], str]] = [
-    (400, RequestRefused, "answered 400"),
+    *[(status, RequestRefused, f"answered {status}") for status in (400, 422)],
     (401, CredentialsError, "answered 401"),
     (403, CredentialsError, f"no access to export jobs of {COMPANY}"),
     (404, CredentialsError, f"no access to export jobs of {COMPANY}"),
     *[
         (status, ContractError, f"answered {status}")
-        for status in (402, 405, 406, 409, 410, 413, 414, 422, 431, 451)
+        for status in (402, 405, 406, 409, 410, 413, 414, 431, 451)
     ],
     *[(status, ContractError, "a redirect") for status in (300, 301, 302, 303, 304, 307, 308)],
 ]

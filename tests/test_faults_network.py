@@ -134,9 +134,11 @@ class TestTrouble:
         assert trial.survives().faults == {"500": 1, "502": 1, "503": 2, "504": 1}
 
     def test_f4_burst_for_several_workers(self, trial: Trial) -> None:
-        """The same where several requests are under way."""
+        """The same where several requests are under way; one for an offset may be given up, and its pages come by cursors."""
         trial.strike("3-8:503", max_limit=10)
-        assert trial.survives(client=SEVERAL).retries == 6
+        receipt = trial.survives(client=SEVERAL)
+        assert receipt.faults == {"503": 6}
+        assert 3 <= receipt.retries <= 6
 
     def test_f4_for_ever(self, trial: Trial) -> None:
         """For ever: 75, within the tries of the requests under way, and the pages before stay staged."""
@@ -148,8 +150,10 @@ class TestTrouble:
     def test_f4_for_ever_within_the_deadline(self, trial: Trial, clock: FakeClock) -> None:
         """With a deadline it ends before that."""
         trial.strike("3-:503")
-        trial.fails(DeadlineExceeded, at_most=2 + TRIES, deadline=20.0)
-        assert clock.now <= 20
+        trial.fails(
+            DeadlineExceeded, at_most=2 + TRIES, deadline=5.0
+        )  # seven drawn waits are shorter once in 100,000 runs
+        assert clock.now <= 5
         trial.heals()
 
     def test_f4_one_budget(self, trial: Trial) -> None:

@@ -179,6 +179,8 @@ class Run:
                 attempt += not exc.crowded
                 refusals += exc.may_be_refusal
                 if tries is not None and refusals >= tries:
+                    with self.line.lock:
+                        self.faults[exc.kind] += 1
                     raise RequestRefused(f"{exc.error}, {tries} times", params=params) from exc.error
                 if isinstance(exc.error, EchoMismatch):
                     drop_idle(self.line.transport)
