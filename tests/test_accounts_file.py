@@ -9,7 +9,7 @@ import pytest
 from canary import CANARY
 
 from pleo_extract.client import read_accounts
-from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
 from pleo_extract.pace import Window
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def refuse(tmp_path: Path, content: str | bytes) -> str:
         (entry(base_url='"ftp://x"'), "account 1 (without a name): the base URL"),
         (entry(**{'"\\u202ekey"': "1"}), r"unknown key '\\u202ekey'"),
         (entry(api_key_env='"A\\u0000B"'), "holds a NUL"),
+        ('baseurl = "sandbox"\n' + entry(), "unknown key 'baseurl'"),
+        (entry().replace("[[account]]", "[account]"), "has no [[account]], but an [account]"),
+        (entry(api_key_file='"k"'), "has api_key_env and api_key_file, and needs one of"),
     ],
 )
 def test_f48_what_cannot_be_used_is_said_in_words(content: str, says: str, tmp_path: Path) -> None:
@@ -129,3 +132,23 @@ def test_f48_a_rate_beyond_reason(rate: int) -> None:
     """F48: a rate that no window could remember is refused in words."""
     with pytest.raises(UsageError, match="rate must be a whole number of requests a minute from 1"):
         Window(rate)
+
+
+@pytest.mark.parametrize("source", ["api_key_env", "api_key_file", "access_token_env", "access_token_file"])
+def test_f48_a_credential_where_its_place_belongs(source: str, tmp_path: Path) -> None:
+    """A key pasted into the accounts file itself is refused, and not repeated."""
+    path = tmp_path / "accounts.toml"
+    path.write_text(f'[[account]]\ncompany_id = "{ONE}"\n{source} = "{CANARY}"\n')
+    with pytest.raises(ConfigurationError, match=rf"{source} is the name of .* is not shown"):
+        read_accounts(path)
+    path.write_text("")  # where the canary may not stay
+
+
+def test_f1_a_key_file_that_is_missing(tmp_path: Path) -> None:
+    """The message has the file's whole name and the system's words."""
+    path = tmp_path / "accounts.toml"
+    path.write_text(f'[[account]]\ncompany_id = "{ONE}"\napi_key_file = "keys/acme"\n')
+    (account,) = read_accounts(path)
+    with pytest.raises(CredentialsError, match="No such file") as caught, account.open():
+        pass
+    assert f"api_key_file {tmp_path / 'keys/acme'}" in str(caught.value)

@@ -10,10 +10,19 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 from canary import CANARY
 
-from pleo_extract import Client, dump_accounts, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import (
+    Client,
+    dump_accounts,
+    dump_export_jobs,
+    iter_export_jobs,
+    load_export_jobs,
+    scan_lake,
+    verify_lake,
+)
 from pleo_extract import lakes as lakes_module
 from pleo_extract.client import read_accounts
 from pleo_extract.errors import PleoExtractError, RequestsExceeded, StorageError
@@ -317,6 +326,19 @@ def test_f23_where_offsets_do_not_work_nothing_is_concluded(offsets: Any, tmp_pa
     assert receipt.shift_chance < 0.1
 
 
+@pytest.mark.parametrize("kind", ["high", "low", "capped", "page", "estimate", "falling"])
+def test_f60_reading_without_a_lake(kind: str, open_client: Any) -> None:
+    """Without a memory of the kind of total, the list is read twice at most: the same jobs again are all there are."""
+    sandbox = Counting(World(jobs=1_500), api_keys={CANARY: None})
+    sandbox.kind = kind
+    truth = {job["id"] for job in sandbox.world.visible()}
+    assert set(load_export_jobs(client=open_client(sandbox))["id"]) == truth
+    first = len(sandbox.requests)
+    batches = list(iter_export_jobs(client=open_client(sandbox)))
+    assert pl.concat(batches)["id"].sort().to_list() == sorted(truth)
+    assert len(sandbox.requests) - first <= 2 * 15
+
+
 class Counting(Sandbox):
     """A server whose `total` is of a kind of its own."""
 
@@ -334,6 +356,7 @@ class Counting(Sandbox):
             "low": total - 17,
             "capped": min(total, 1_000),
             "page": len(page["data"]),
+            "falling": total + max(0, 400 - 10 * number),
             "estimate": int(total * (1 + 0.1 * random.Random(number + self.world.t).uniform(-1, 1))),
         }[self.kind]
         return replace(said, body=json.dumps(page).encode())

@@ -240,14 +240,18 @@ def _write_metrics(path: Path, lake: str | Path, store: StoreOptions) -> None:
 def tell_receipt(receipt: Receipt) -> str:
     """A receipt in one paragraph."""
     months = len(receipt.months_written)
-    change = f"{amount(months, 'month')} written" if receipt.published else "nothing new"
-    how = "by refresh" if receipt.mode == "refresh" else f"in full{_tell_why(receipt)}"
+    change = "nothing new" if not receipt.code else "nothing published"
+    if receipt.published:
+        change = f"{amount(months, 'month')} written"
+    how = "read by refresh" if receipt.mode == "refresh" else f"read in full{_tell_why(receipt)}"
+    if not receipt.pages:
+        how = "nothing read"
     why = f" ({receipt.why})" if receipt.why else ""
     retries = f", {receipt.retries:,} of them again" if receipt.retries else ""
     waited = f", {receipt.waited:.0f} s of it waiting" if receipt.waited >= 1 else ""
     return (
         f"{receipt.lake}: {amount(receipt.lake_rows, 'job')}, snapshot {receipt.snapshot}, {change}\n"
-        f"{receipt.verdict}{why}, read {how}: {amount(receipt.distinct, 'job')} on {amount(receipt.pages, 'page')}, "
+        f"{receipt.verdict}{why}, {how}: {amount(receipt.distinct, 'job')} on {amount(receipt.pages, 'page')}, "
         f"{amount(receipt.requests, 'request')}{retries}, {receipt.seconds:.1f} s{waited}"
     )
 

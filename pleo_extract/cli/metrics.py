@@ -114,9 +114,10 @@ def _spell_freshness(lake: str, run: LastRun, accounts: Mapping[str, Account]) -
     full = "pleo_extract_account_data_as_of_timestamp_seconds"
     yield f"# HELP {full} As of when the rows of an account are true; 0 if it was never read completely."
     yield f"# TYPE {full} gauge"
-    count = len(
-        run.failed.keys() - {each.name or key for key, each in accounts.items()}
-    )  # not in the lake yet
+    unread = sorted(run.failed.keys() - {each.name or key for key, each in accounts.items()})
+    for name in unread:  # not in the lake yet
+        yield f'{full}{{lake="{_escape(lake)}",company="",name="{_escape(escape(name, LONGEST))}"}} 0'
+    count = len(unread)
     for key, account in sorted(accounts.items()):
         as_of = account.data_as_of
         count += as_of is None or run.ended_at - as_of > STALE

@@ -73,7 +73,7 @@ def _tell(found: LakeStatus, now: datetime) -> str:
             ("failed", f"{escape(name)}: {code}, {escape(str(error), 200)}")
             for name, (code, error) in last.failed.items()
         ]
-    if (chance := found.last_run.receipt.get("shift_chance") if found.last_run else None) is not None:
+    if chance := found.last_run.receipt.get("shift_chance") if found.last_run else None:
         lines.append(("hidden change", f"noticed by the last run with a chance of {chance:.0%}"))
     due = [each.next_full_at for each in found.accounts if each.next_full_at is not None]
     lines.append(("next full walk", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))

@@ -49,6 +49,9 @@ SOURCES: Final = ("api_key_env", "api_key_file", "access_token_env", "access_tok
 KNOWN: Final = frozenset({"name", "company_id", "base_url", "rate", *SOURCES})
 UNSEEN: Final = ("Cc", "Cf", "Zl", "Zp")
 """Categories of characters that a name must not have: what is said of a company is one line, read in one direction."""
+VARIABLE: Final = re.compile("[A-Z_][A-Z0-9_]*")
+PASTED: Final = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[^.]{16,}")
+"""What may be a credential where the name of its file belongs."""
 ENTRY: Final = re.compile(r"\s*\[\[\s*account\s*\]\]")
 CONNECTIONS: Final = 8
 """Open connections to one server, all accounts together."""
@@ -101,11 +104,12 @@ class AccountEntry:
         return client
 
     def _read(self) -> str:
-        text = (
-            _read_file(Path(self.place)) if self.source.endswith("file") else os.environ.get(self.place, "")
-        )
+        is_file = self.source.endswith("file")
+        text = _read_file(Path(self.place), self.source) if is_file else os.environ.get(self.place, "")
         if not text:
-            raise CredentialsError(f"{self.source} {self.place} is not set, or empty")
+            raise CredentialsError(
+                f"{self.source} {self.place} is {'empty' if is_file else 'not set, or empty'}"
+            )
         return text
 
 
@@ -160,9 +164,15 @@ def read_accounts(path: str | Path) -> list[AccountEntry]:
         raise ConfigurationError(f"{path} is nested too deeply for a list of accounts") from exc
     except ValueError as exc:  # TOMLDecodeError, and of a number with thousands of digits
         raise ConfigurationError(f"{path} is not TOML: {escape(str(exc), 200)}") from exc
+    if unknown := sorted(content.keys() - {"base_url", "account"}):
+        raise ConfigurationError(
+            f"{path} has an unknown key {escape(unknown[0])!r}; there are base_url and [[account]] tables"
+        )
     entries = content.get("account")
     if not isinstance(entries, list) or not entries:
-        raise ConfigurationError(f"{path} has no [[account]]")
+        raise ConfigurationError(
+            f"{path} has no [[account]]{', but an [account]' if isinstance(entries, dict) else ''}"
+        )
     default = content.get("base_url") or os.environ.get("PLEO_BASE_URL") or "production"
     shared, lines = _Shared(), _find_entries(text)
     accounts = []
@@ -228,9 +238,7 @@ def _read_entry(entry: Any, where: str, path: Path, base_url: object, shared: _S
         raise ConfigurationError(
             f"{where} has an unknown key {escape(unknown[0])!r}; there are {', '.join(sorted(KNOWN))}"
         )
-    given = [source for source in SOURCES if source in entry]
-    if len(given) != 1 or not isinstance(entry[given[0]], str):
-        raise ConfigurationError(f"{where} needs one of {', '.join(SOURCES)}")
+    source, place = _read_place(entry, where, path.parent)
     try:
         company = canonical_uuid(entry.get("company_id"))
     except UsageError as exc:
@@ -238,9 +246,6 @@ def _read_entry(entry: Any, where: str, path: Path, base_url: object, shared: _S
     rate = entry.get("rate", RATE)
     if not isinstance(rate, int) or isinstance(rate, bool) or not 1 <= rate <= FASTEST:
         raise ConfigurationError(f"{where}: rate must be a whole number from 1 to {FASTEST:,}")
-    place = entry[given[0]]
-    if "\0" in place:
-        raise ConfigurationError(f"{where}: {given[0]} holds a NUL")
     try:
         server = str(resolve_server(str(entry.get("base_url", base_url)))).rstrip("/")
     except ConfigurationError as exc:
@@ -250,16 +255,39 @@ def _read_entry(entry: Any, where: str, path: Path, base_url: object, shared: _S
         company_id=company,
         server=server,
         rate=rate,
-        source=given[0],
-        place=str(path.parent / place) if given[0].endswith("file") else place,
+        source=source,
+        place=str(path.parent / place) if source.endswith("file") else place,
         shared=shared,
     )
 
 
-def _read_file(path: Path) -> str:
+def _read_place(entry: dict[str, Any], where: str, folder: Path) -> tuple[str, str]:
+    """Return which kind of credential an entry has, and where it is; it is not read yet."""
+    given = [source for source in SOURCES if source in entry]
+    if len(given) != 1 or not isinstance(entry[given[0]], str):
+        told = f" has {' and '.join(given)}, and" if len(given) > 1 else ""
+        raise ConfigurationError(f"{where}{told} needs one of {', '.join(SOURCES)}")
+    source, place = given[0], entry[given[0]]
+    if "\0" in place:
+        raise ConfigurationError(f"{where}: {source} holds a NUL")
+    if source.endswith("env"):
+        kind, may_be = (
+            "an environment variable, in capitals",
+            not (VARIABLE.fullmatch(place) or place in os.environ),
+        )
+    else:
+        kind, may_be = "a file that exists", bool(PASTED.fullmatch(place)) and not (folder / place).exists()
+    if may_be:
+        raise ConfigurationError(
+            f"{where}: {source} is the name of {kind}; what stands there is not shown, since it may be a credential"
+        )
+    return source, place
+
+
+def _read_file(path: Path, source: str) -> str:
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise ConfigurationError(f"{path} can be read by others; run: chmod 600 {path}")
         return _decode(path.read_bytes(), path).strip()
-    except (OSError, ValueError) as exc:
-        raise CredentialsError(f"cannot read {path}: {type(exc).__name__}") from exc
+    except OSError as exc:
+        raise CredentialsError(f"cannot read {source} {path}: {exc.strerror}") from exc

@@ -78,11 +78,11 @@ def ask_offset(run: Run, query: Query, number: int = 1) -> Page:
 def _read(run: Run, query: Query, number: int, echoed: list[str], body: bytes) -> Page:
     """Parse a page, and refuse one that says that it is for another place; `echoed` is what earlier tries said.
 
-    If a fresh connection brings the same echo, it is how this server echoes: then it proves nothing for this run.
+    If a fresh connection brings no echo that fits either, it is how this server echoes: then it proves nothing for this run.
     """
     page = parse_page(body, number=number)
     misfit = run.habits.find_misfit(query, page.info)
-    if misfit and misfit in echoed:
+    if misfit and echoed:
         run.habits.echoes = False
     elif misfit:
         echoed.append(misfit)

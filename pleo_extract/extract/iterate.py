@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from pleo_extract.client import Client
+    from pleo_extract.client import Client, Run
     from pleo_extract.refresh import JobKey
 
 __all__ = ["Batches", "iter_export_jobs", "stream_wanted"]
+
+_log = logging.getLogger(__name__)
 
 
 class Batches:
@@ -67,7 +70,8 @@ def iter_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     """Every export job once, in batches and bounded memory: what `load_export_jobs` gives at once.
 
     With `since` the newest come first. Arguments and columns are those of `load_export_jobs`; each frame holds up to
-    20 pages. An error comes after the batches read before it.
+    20 pages. An error comes after the batches read before it. Where `total` promises more jobs than came, the list is
+    read once more, to see whether that is so.
 
     Raises:
         As `load_export_jobs`; also WalkError where the server's order breaks on the way, since jobs given out before
@@ -101,9 +105,24 @@ def stream_wanted(
             if kept.height:
                 yield kept
         if walk.ended == "end" and judge(once.count, (walk.first_total, walk.last_total)).again:
-            raise IncompleteWalk(
-                f"{once.count} jobs read, fewer than the total of {walk.last_total}. Try again"
-            )
+            _confirm(run, walk, once)
+
+
+def _confirm(run: Run, walk: Walk, once: _Once) -> None:
+    """Read the list once more, giving nothing out: the same jobs again mean that `total` is not to be trusted."""
+    again = Walk(walk.query)
+    seen = _Once(again)
+    for part in read_walk(run, again):
+        seen.keep_new(part.frame)
+    if (seen.count, seen.digest) != (once.count, once.digest):
+        raise IncompleteWalk(
+            f"{once.count} jobs read, fewer than the total of {walk.first_total}, and {seen.count} when read again. Try again"
+        )
+    _log.warning(
+        "complete_with_drift: total_untrusted: %s jobs read twice, fewer than the total of %s",
+        once.count,
+        walk.first_total,
+    )
 
 
 class _Once:
@@ -111,6 +130,7 @@ class _Once:
 
     def __init__(self, walk: Walk) -> None:
         self.count = 0
+        self.digest = 0  # of the keys let through, in whatever order
         self._walk = walk
         self._order = ""
         self._last: datetime | None = None
@@ -134,6 +154,7 @@ class _Once:
             frame = frame.filter(pl.Series([key not in self._seen for key in keys], dtype=pl.Boolean))
             self._seen.update(keys)
         self.count += frame.height
+        self.digest = (self.digest + sum(frame.select(pl.struct(KEY).hash()).to_series())) % 2**64
         return frame
 
     def _beyond_last(self, frame: pl.DataFrame) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from pleo_extract.extract.wanted import check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.paging import Verdict, Walk, judge
 from pleo_extract.progress import show_progress
-from pleo_extract.refresh import keep_latest
+from pleo_extract.refresh import is_same_list, keep_latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,8 +100,9 @@ def _load(run: Run, wanted: Wanted, segments: int, on_page: Callable[[Walk], Non
     if verdict.again:
         before, told = frame.height, totals_of(walks)[0]
         more, walks = _read_once(run, wanted, segments, on_page)
+        same = is_same_list(frame, more)
         frame = keep_latest(pl.concat([frame, more]))
-        verdict = judge(frame.height, (told, totals_of(walks)[1]), previous=before)
+        verdict = judge(frame.height, (told, totals_of(walks)[1]), previous=before, confirmed=same)
     if verdict.name == "incomplete":
         raise IncompleteWalk(
             f"{verdict.why}; the list is not complete. Try again, or dump it, which keeps what it gets"

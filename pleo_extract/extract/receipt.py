@@ -152,13 +152,13 @@ class Receipt(msgspec.Struct, kw_only=True):
         )
         worst = next((each for each in receipts if each.code), None)
         codes = [each.code for each in receipts]
-        first = receipts[0]
+        first, read = receipts[0], [each for each in receipts if each.pages]
         instants = [each.data_as_of for each in receipts if each.data_as_of is not None]
         return cls(
             run=first.run,
             lake=first.lake,
             account=f"{len(receipts)} accounts",
-            mode="full" if any(each.mode == "full" for each in receipts) else "refresh",
+            mode="full" if any(each.mode == "full" for each in read or receipts) else "refresh",
             verdict=max((each.verdict for each in receipts), key=VERDICTS.index),
             waited=waited,
             seconds=max(each.seconds for each in receipts),
@@ -166,7 +166,7 @@ class Receipt(msgspec.Struct, kw_only=True):
             snapshot=max(each.snapshot for each in receipts),
             lake_rows=max(each.lake_rows for each in receipts),
             data_as_of=min(instants, default=None),
-            shift_chance=min(each.shift_chance for each in receipts),
+            shift_chance=min((each.shift_chance for each in receipts if not each.code), default=0.0),
             months_written=max((each.months_written for each in receipts), key=len),
             code=worst_code(codes),
             error=f"{worst.name or worst.account}: {worst.error}" if worst else None,

@@ -180,7 +180,7 @@ def _accounts(figures: Figures) -> str:
         Column("Verdict"),
         Column("Last read"),
         Column("Read in full", "less"),
-        Column("Next full walk"),
+        Column("Next full walk", "less"),
     ]
     more = len(accounts) - MOST_ACCOUNTS
     return table("Accounts of this lake", columns, rows) + (

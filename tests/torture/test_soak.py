@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 SEQUENCES = 240 if FULL else 12
 STEPS = 40 if FULL else 18
+PAIRS = 600 if FULL else 30
+"""Times that a deleted job and a backdated one cancel in `total`."""
 PARTS = 4
 """Tests that the sequences are divided between, so that they run side by side."""
 
@@ -273,3 +275,34 @@ def test_f57_f59_f60_f61_f62_soak(part: int, tally: Callable[[str], Tally]) -> N
             play(seed, ground, one, ended)
     print("runs by how they ended:", dict(ended))  # noqa: T201 - as above
     one.check()
+
+
+def test_f57_pairs_that_cancel(tally: Callable[[str], Tally]) -> None:
+    """A delete and a backdated insert that cancel in `total` are found as often as receipts say, and all by a full sync."""
+    one = tally("pairs that cancel")
+    found, stated, spread = 0, 0.0, 0.0
+    with open_ground() as ground:
+        server = Server(Habits(page=50), seed=4, jobs=1_000)
+        sequence = Sequence(4, ground / "lake", server, random.Random(4))
+        assert sequence.run()
+        for _ in range(PAIRS):
+            quiet = sequence.run()
+            assert quiet is not None
+            assert (quiet.mode, quiet.verdict) == ("refresh", "complete")
+            stated += quiet.shift_chance
+            spread += quiet.shift_chance * (1 - quiet.shift_chance)
+            server.delete()
+            server.backdate()
+            receipt = sequence.run(accept_vanished=True)
+            assert receipt is not None
+            found += receipt.mode == "full"
+            one.tries += 1
+            last = receipt if receipt.mode == "full" else sequence.run(full=True, accept_vanished=True)
+            assert last is not None
+            rows = scan_lake(sequence.lake).collect()["id"].to_list()
+            gone = {key for key, job in server.jobs.items() if job.is_deleted}
+            one.lost += len(server.jobs.keys() - gone - set(rows))
+            one.double += len(rows) - len(set(rows))
+    print(f"found {found} of {PAIRS} pairs, stated {stated:.1f}")  # noqa: T201 - as above
+    one.check()
+    assert abs(found - stated) <= 5 * spread**0.5
