@@ -489,7 +489,11 @@ def test_f58_companies_that_are_stale(tmp_path: Path) -> None:
     lines = (tmp_path / "pleo.prom").read_text().splitlines()
     assert 'pleo_extract_stale_accounts{lake="lake"} 3' in lines
     series = [line for line in lines if line.startswith("pleo_extract_account_data_as_of")]
-    assert len(series) == 3
+    assert len(series) == 4
+    assert (
+        series.pop(0)
+        == 'pleo_extract_account_data_as_of_timestamp_seconds{lake="lake",company="",name="never read"} 0'
+    )
     assert series[0].startswith(
         'pleo_extract_account_data_as_of_timestamp_seconds{lake="lake",company="fresh",name="a \\"quoted\\"'
     )
@@ -528,7 +532,7 @@ def test_a_run_that_fails_says_what_the_lake_has(
         (tmp_path / f"key-{number}").write_text("plp_wrong")
     said = pleo(*words)
     assert said.code == 77
-    assert "1,000 jobs, snapshot 1, nothing new" in said.out
+    assert "1,000 jobs, snapshot 1, nothing published\nincomplete, nothing read" in said.out
     assert f'pleo_extract_lake_rows{{lake="{lake}"}} 1000' in file.read_text().splitlines()
     options: dict[str, Any] = {"workspace": tmp_path / "work"} if kind == "delta" else {}
     _, receipts = dump_accounts(lake, accounts, progress=False, **options)

@@ -127,7 +127,22 @@ def test_f71_closed_streams(closed: str, machine: Machine) -> None:
     assert done.returncode == 0, done.stderr
     assert machine.rows() == JOBS
     assert machine.run("dump", str(machine.lake), program=shell, PLEO_API_KEY="plp_wrong").returncode == 77
-    assert machine.run("verify", str(machine.lake), program=shell).returncode == 0
+    lake = str(machine.lake)
+    for command in (
+        ("verify", lake),
+        ("status", lake),
+        ("plan", lake),
+        ("repair", lake),
+        ("merge", lake, f"{lake}-2"),
+        ("report", lake, "-o", f"{lake}.html"),
+        ("sql", "--lake", lake, "from snapshot"),
+        ("sql", "--lake", lake, "--format", "csv", "from snapshot"),
+        ("sql", "--lake", lake, "--format", "parquet", "from snapshot"),
+        ("sql", "--list"),
+        ("demo", "--out", f"{lake}-3", "--jobs", "100"),
+    ):
+        done = machine.run(*command, program=shell)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), (command, done.stderr)
 
 
 @pytest.mark.parametrize("progress", ["None", "True"])

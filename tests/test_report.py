@@ -324,15 +324,17 @@ def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
     assert r"ended with code 75: <i>503</i>\x1b[31m. What follows is older than that." in page.text
 
 
-def test_a_run_that_failed_for_one_company(tmp_path: Path) -> None:
-    """What it published is not older than it; the verdict says for whom it failed, and escapes the name."""
+@pytest.mark.parametrize("published", [True, False], ids=["published", "nothing new"])
+def test_a_run_that_failed_for_one_company(tmp_path: Path, *, published: bool) -> None:
+    """The page is not called older than that run, whether it published or not; it says for whom it failed, and escapes the name."""
     lake = make_lake(tmp_path / "lake", some_jobs(), NOW)
-    receipt = {"run": "r", "code": 77, "published": True}
+    receipt = {"run": "r", "code": 77, "published": published}
     failed = {"<b>Acme</b>\u202e": [77, "no key"]}
     write_last_run(Layout(lake), receipt=receipt, error="no key", complete=False, failed=failed)
     page = Page(write_report(lake, tmp_path / "report.html"))
     check_page(page)
-    assert "ended with code 77: no key." in page.text
+    assert r"could not read <b>Acme</b>\u202e (code 77: no key)." in page.text
+    assert "the others were read" in page.text
     assert "older than that" not in page.text
     assert r"complete for 1 of 2 companies: <b>Acme</b>\u202e failed with 77" in page.text
 

@@ -87,10 +87,17 @@ def _warnings(status: LakeStatus) -> Iterator[str]:
     last = status.last_run
     if last is not None and last.code:
         said = f": {foreign(last.error, 300)}" if last.error else ""
-        older = "" if last.published else " What follows is older than that."
-        yield (
-            f'<p class="warn">The last run, {moment(last.ended_at)}, ended with code {last.code}{said}.{older}</p>'
+        how, older = (
+            f"ended with code {last.code}{said}",
+            "" if last.published else " What follows is older than that.",
         )
+        if last.failed and any((each.name or each.account) not in last.failed for each in status.accounts):
+            names = [foreign(name, 80) for name in list(last.failed)[:3]]
+            if more := len(last.failed) - len(names):
+                names.append(plural(more, "other"))
+            how = f"could not read {', '.join(names)} (code {last.code}{said})"
+            older = " What follows of them is from before it; the others were read."
+        yield f'<p class="warn">The last run, {moment(last.ended_at)}, {how}.{older}</p>'
     incomplete = sum(account.verdict == "incomplete" for account in status.accounts)
     if incomplete:
         yield f'<p class="warn">{plural(incomplete, "account")} could not be read in full: numbers may be too low.</p>'
