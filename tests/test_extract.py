@@ -136,6 +136,7 @@ def test_no_jobs_is_no_error(open_client: OpenClient, make_sandbox: MakeSandbox,
     client = open_client(make_sandbox(jobs=0))
     assert load_export_jobs(client=client).schema == POLARS_SCHEMA
     assert list(iter_export_jobs(client=client)) == []
+    assert next(iter_export_jobs(client=client), None) is None
     assert dump_export_jobs(tmp_path, client=client).lake_rows == 0
     assert scan_lake(tmp_path).collect().schema == POLARS_SCHEMA
     assert verify_lake(tmp_path).ok

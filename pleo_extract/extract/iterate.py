@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Batches:
-    """Export jobs as they are read: an iterable of typed frames, or one Arrow stream. To be read once.
+    """Export jobs as they are read: an iterator of typed frames, or one Arrow stream. To be read once.
 
     In order of created_at and id where the server keeps that order, each job once. The memory it takes is that of a
     batch; without a proven order, the keys read so far are remembered too.
@@ -43,6 +43,9 @@ class Batches:
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         return self._source
+
+    def __next__(self) -> pl.DataFrame:
+        return next(self._source)
 
     def to_arrow(self) -> pa.RecordBatchReader:
         """The same as a pyarrow.RecordBatchReader, for DuckDB, Delta Lake, a Parquet writer."""
