@@ -90,7 +90,9 @@ Examples:
     "--max-requests", type=click.IntRange(min=1), metavar="N", help="Stop after so many, go on next time"
 )
 @click.option(
-    "--accept-vanished", is_flag=True, help="Believe a server that no longer lists more than 1 % of the jobs"
+    "--accept-vanished",
+    is_flag=True,
+    help="Believe a server that no longer lists more than 1 % of an account's jobs, and more than 100",
 )
 @click.option(
     "--keep",

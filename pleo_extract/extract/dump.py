@@ -81,7 +81,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
         progress: show a progress bar; by default on a terminal and in a notebook.
         full: read the whole list, whatever an incremental sync would do.
         full_every: read the whole list at least this often (7 days).
-        accept_vanished: believe a server that no longer lists more than 1 % of the jobs.
+        accept_vanished: believe a server that no longer lists more than 1 % of an account's jobs, and more than 100.
         deadline: seconds that the run may take.
         max_requests: requests that the run may send; it publishes nothing half, and the next run continues.
         keep: how long a snapshot stays after it was replaced (24 hours).
