@@ -58,6 +58,7 @@ __all__ = [
     "merge_rows",
     "months_of",
     "read_key",
+    "replace_rows",
     "same_rows",
     "spread_ranks",
     "stop_line",
@@ -355,7 +356,7 @@ def is_unknown() -> pl.Expr:
 
 def is_unsettled(unknown: Mapping[str, Readings] | None = None) -> pl.Expr:
     """Rows whose job may still change: of every status but the terminal ones, and those known to be settled."""
-    settled = pl.col("status").is_in(pl.Series(TERMINAL).implode())
+    settled = _has_ended()
     for status, readings in (unknown or {}).items():
         if len(readings.lines) == SETTLED_AFTER:
             late = pl.Series(list(readings.rows), dtype=pl.String).implode()
@@ -404,7 +405,7 @@ def find_news(lake: pl.DataFrame, rows: pl.DataFrame, *, fetched_later: Collecti
     `fetched_later` names the companies whose rows were fetched later than the lake's: of these also rows of the same
     `last_updated_at` that say something else; `expires_in` aside.
     """
-    had = lake.select(*KEY, pl.col("last_updated_at").alias("_had"), pl.lit(value=True).alias("_is_there"))
+    had = lake.select(*KEY, _had="last_updated_at", _had_ended=_has_ended(), _is_there=True)
     found = rows.join(had, on=KEY, how="left", maintain_order="left")
     found = found.filter(pl.col("_is_there").is_null() | _is_later(fetched_later)).select(rows.columns)
     return found.join(lake, on=_SAID, how="anti", nulls_equal=True)
@@ -415,19 +416,26 @@ def find_left(lake: pl.LazyFrame, rows: pl.DataFrame, *, fetched_later: Collecti
 
     The later row stays, chosen as in `find_news`.
     """
-    had = lake.select(*KEY, _had="last_updated_at", _old=created_month())
+    had = lake.select(*KEY, _had="last_updated_at", _had_ended=_has_ended(), _old=created_month())
     near = had.join(rows.select(KEY).lazy(), on=KEY, how="semi").collect(engine="streaming")
-    found = rows.select(*KEY, "last_updated_at", _new=created_month()).join(near, on=KEY)
+    found = rows.select(*KEY, "status", "last_updated_at", _new=created_month()).join(near, on=KEY)
     found = found.filter(pl.col("_new") != pl.col("_old"))
     month = pl.when(_is_later(fetched_later)).then("_old").otherwise("_new")
     return found.select(*KEY, month=month)
 
 
 def _is_later(fetched_later: Collection[str]) -> pl.Expr:
-    """Rows that say something later than `_had`, the `last_updated_at` of the lake's row; of equals those fetched later."""
+    """Rows that say something later than the lake's, as in `keep_latest`; of equals those fetched later."""
     said, known = pl.col("last_updated_at"), pl.col("_had")
     is_tie = said.eq_missing(known) & pl.col("company_id").is_in(list(fetched_later))
-    return (said > known) | (said.is_not_null() & known.is_null()) | is_tie
+    is_later = (said > known) | (said.is_not_null() & known.is_null()) | is_tie
+    ended, had_ended = _has_ended(), pl.col("_had_ended")
+    return (ended & ~had_ended) | ((ended == had_ended) & is_later)
+
+
+def _has_ended() -> pl.Expr:
+    """Rows of jobs that have ended, as far as the contract knows their status."""
+    return pl.col("status").is_in(pl.Series(TERMINAL).implode())
 
 
 def find_other(lake: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
@@ -481,17 +489,25 @@ def _name_month(start: datetime) -> str:
 def keep_latest(rows: pl.DataFrame) -> pl.DataFrame:
     """One row for each (company_id, id), in the order given where nothing repeats.
 
-    Of several the one with the later `last_updated_at` stays (null is oldest), of equals the later in the frame.
+    Of several one that has ended stays, since a job does not begin again; of these the one with the later
+    `last_updated_at` (null is oldest), of equals the later in the frame. The end counts first because servers stamp
+    `last_updated_at` by clocks that differ, or not at all.
     """
     if rows["id"].is_unique().all():
         return rows
-    rows = rows.sort("last_updated_at", nulls_last=False, maintain_order=True)
+    rows = rows.sort(_has_ended(), "last_updated_at", nulls_last=False, maintain_order=True)
     return rows.unique(KEY, keep="last", maintain_order=True)
 
 
 def merge_rows(*frames: pl.DataFrame) -> pl.DataFrame:
     """The latest row of each job, ordered as a file is: by company_id, created_at, id. Later frames were fetched later."""
     return keep_latest(pl.concat(frames)).select(COLUMNS).sort(FILE_ORDER)
+
+
+def replace_rows(old: pl.DataFrame, *fresh: pl.DataFrame) -> pl.DataFrame:
+    """As `merge_rows`, where all fresh rows were read after the old ones: what was read last is true, whatever its stamps."""
+    latest = keep_latest(pl.concat([old.clear(), *fresh]))
+    return merge_rows(old.join(latest, on=KEY, how="anti"), latest)
 
 
 def has_rows(lake: pl.LazyFrame, rows: pl.DataFrame) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -14,11 +14,11 @@ import pytest
 from pleo_extract import Client, dump_export_jobs, merge_lakes, scan_lake, verify_lake
 from pleo_extract.errors import ContractError, RejectedRows
 from pleo_extract.lake import Layout, Manifest
+from pleo_extract.refresh import keep_latest
 from pleo_extract.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
     from pathlib import Path
 
     from pleo_extract.extract import Receipt
@@ -425,3 +425,46 @@ class TestShownTwice:
         assert [row["created_at"] for row in rows_of(lake, opened["id"])] == [sandbox.to]
         assert is_true(lake, sandbox)
         assert dump(sandbox).mode == "refresh"
+
+
+class TestStamps:
+    """F22: `lastUpdatedAt` is stamped by clocks that differ, or is null."""
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    @pytest.mark.parametrize("stamp", ["earlier", "null"])
+    def test_f22_a_job_that_ends_with_an_earlier_stamp(
+        self, stamp: str, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """The row that was read last is the lake's: after a refresh, and a settled row's after a full sync."""
+        sandbox = make_sandbox(jobs=600)
+        job = next(each for each in reversed(sandbox.world.visible()) if each["status"] == "completed")
+        name, stamps = job["id"], {"earlier": "2020-01-01T00:00:00Z", "null": None}
+        stamping = Spoiling(sandbox.world)
+        stamping.spoiled = {name: {"status": "in_progress", "completedAt": None}}
+        dump(stamping, format=kind)
+        assert rows_of(lake, name)[0]["status"] == "in_progress"
+        stamping.spoiled = {name: {"lastUpdatedAt": stamps[stamp]}}
+        receipt = dump(stamping)
+        assert (receipt.mode, receipt.code) == ("refresh", 0)
+        assert rows_of(lake, name)[0]["status"] == "completed"
+        stamping.spoiled = {name: {"lastUpdatedAt": "2019-01-01T00:00:00Z", "numberOfItems": 77}}
+        assert dump(stamping, full=True).code == 0
+        assert rows_of(lake, name)[0]["number_of_items"] == 77
+
+    def test_f22_within_one_run(self) -> None:
+        """Of two rows of one reading the ended one stays, then the later stamp, then the later row."""
+        at = datetime(2026, 3, 1, tzinfo=UTC)
+        for first, second, stays in (
+            (("in_progress", at), ("completed", None), 1),
+            (("completed", at - timedelta(days=1)), ("in_progress", at), 0),
+            (("pending", at), ("in_progress", at), 1),
+            (("failed", at), ("completed", at - timedelta(seconds=1)), 0),
+        ):
+            pair = pl.DataFrame(
+                [
+                    {"company_id": "a", "id": "b", "status": s, "last_updated_at": u, "n": n}
+                    for n, (s, u) in enumerate((first, second))
+                ],
+                schema_overrides={"last_updated_at": pl.Datetime("us", "UTC")},
+            )
+            assert keep_latest(pair)["n"].to_list() == [stays]

@@ -62,6 +62,7 @@ class Change:
         *,
         lost: Iterable[FileEntry] = (),
         search: bool = False,
+        raced: bool = False,
     ) -> None:
         """Merge staged rows into the table, a month at a time, and write the files that come of it.
 
@@ -72,6 +73,7 @@ class Change:
             scratch: a folder of this machine, for what is sorted.
             stagings: what is staged.
             lost: files that another program has taken from the table while the list was read; their rows stay.
+            raced: whether others have committed while the list was read: then their rows may be the later ones.
             search: whether all months are searched for jobs that they hold twice, not only those in doubt.
         """
 
@@ -80,7 +82,7 @@ class Change:
             check_sum(entry, data, table.address.uri)
             return data
 
-        merge = Merge(scratch, stagings, self.apply(table.manifest.files), read)
+        merge = Merge(scratch, stagings, self.apply(table.manifest.files), read, raced=raced)
         merge.add_lost(lost)
         for month in merge.months:
             if merge.is_changed(month, search=search or month in table.suspects):

@@ -181,7 +181,7 @@ class DeltaLake:
         run, last = secrets.token_hex(16), None
         change: Change | None = None
         lost: dict[str, FileEntry] = {}
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
             still_held()
             if base is None:
                 base = self._begin_table(server)
@@ -189,7 +189,7 @@ class DeltaLake:
             try:
                 if change is None:
                     change = Change()
-                    change.merge(table, self.layout.staging, stagings, lost=lost.values())
+                    change.merge(table, self.layout.staging, stagings, lost=lost.values(), raced=attempt > 0)
                 planned = self._plan(table, base, change)
                 with shield():
                     told = tell(planned, base, change.months)

@@ -17,7 +17,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.lake import disk
-from pleo_extract.refresh import FILE_ORDER, has_rows, merge_rows, same_rows
+from pleo_extract.refresh import FILE_ORDER, has_rows, merge_rows, replace_rows, same_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -69,10 +69,12 @@ class Merge:
         read: Callable[[FileEntry], bytes],
         *,
         anew: bool = False,
+        raced: bool = False,
     ) -> None:
         self._scratch = scratch
         self._read = read
         self._anew = anew
+        self._put = merge_rows if raced else replace_rows
         self._lost: dict[str, list[FileEntry]] = {}
         self.old: dict[str, list[FileEntry]] = {}
         for entry in files:
@@ -182,8 +184,8 @@ class Merge:
     def _join(self, month: str, old: pl.DataFrame, fresh: Iterable[pl.DataFrame]) -> pl.DataFrame:
         """Merge rows of the lake with staged ones, without those of jobs that have left this month."""
         if (leaving := self._leaving.get(month)) is None:
-            return merge_rows(old, *fresh)
-        return merge_rows(*(frame.join(leaving, on=KEY, how="anti") for frame in (old, *fresh)))
+            return self._put(old, *fresh)
+        return self._put(*(frame.join(leaving, on=KEY, how="anti") for frame in (old, *fresh)))
 
     def _collect(self, month: str, files: Sequence[pl.LazyFrame]) -> pl.DataFrame:
         """The rows of a month's files in a file's order, which one of ours has already."""
