@@ -12,6 +12,7 @@ import math
 import threading
 import time
 import zlib
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -78,12 +79,30 @@ class Punctual:
         return getattr(self._inner, name)
 
     def connect_tcp(self, *args: Any, timeout: float | None = None, **more: Any) -> Punctual:
-        """Connect; an attempt that is under way ends with its timeout, not with the run."""
+        """Connect, or raise once the time is up or the run was stopped."""
+        # Looking up a name heeds no timeout and no signal, and each address of a host has the whole timeout to itself.
+        # So a thread of its own does both, and is left behind when it comes too late.
         left = _left(timeout, httpcore.ConnectTimeout)
-        return Punctual(self._inner.connect_tcp(*args, timeout=left, **more))
+        connected: Future[Any] = Future()
+
+        def connect() -> None:
+            try:
+                connected.set_result(self._inner.connect_tcp(*args, timeout=left, **more))
+            except BaseException as exc:  # noqa: BLE001 - carried to the thread that waits, and raised there
+                connected.set_exception(exc)
+
+        threading.Thread(target=connect, name="connect", daemon=True).start()
+        end = time.monotonic() + left
+        try:
+            while not connected.done():
+                wait([connected], min(TICK, _left(end - time.monotonic(), httpcore.ConnectTimeout)))
+        except BaseException:
+            connected.add_done_callback(_hang_up)
+            raise
+        return Punctual(connected.result())
 
     def start_tls(self, *args: Any, timeout: float | None = None, **more: Any) -> Punctual:
-        """Shake hands over TLS; as for `connect_tcp`."""
+        """Shake hands over TLS; where that is under way it ends with its timeout, not with the run."""
         left = _left(timeout, httpcore.ConnectTimeout)
         return Punctual(self._inner.start_tls(*args, timeout=left, **more))
 
@@ -100,6 +119,12 @@ class Punctual:
     def write(self, data: bytes, timeout: float | None = None) -> None:
         """Send these bytes."""
         self._inner.write(data, timeout=_left(timeout, httpcore.WriteTimeout))
+
+
+def _hang_up(connected: Future[Any]) -> None:
+    """Close a connection that came too late."""
+    if connected.exception() is None:
+        connected.result().close()
 
 
 def _left(timeout: float | None, late: type[Exception]) -> float:
