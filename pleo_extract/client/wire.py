@@ -35,6 +35,8 @@ STEEPEST: Final = 1_000
 """Decoded bytes for each byte received. Text packs to a tenth; only a bomb comes near the 1,032 that gzip can do."""
 UNSUSPICIOUS: Final = 2**20
 """Decoded bytes below which the ratio says nothing."""
+SLICE: Final = 2**20
+"""Bytes that are unpacked at once."""
 TICK: Final = 0.25
 """Seconds after which a thread that waits for bytes looks whether its run was stopped."""
 GZIP: Final = 16 + zlib.MAX_WBITS
@@ -178,6 +180,7 @@ class _Body:
         self.broken = False
         self._most = most
         self._received = 0
+        self._unpacked = 0
         self._gzip = zlib.decompressobj(GZIP) if packed else None
 
     def add(self, chunk: bytes) -> None:
@@ -185,8 +188,14 @@ class _Body:
         self._received += len(chunk)
         if self._gzip is None:
             self.data += chunk
-        else:
-            self.data += self._gzip.decompress(chunk, self._most + 1 - len(self.data))
+            return
+        # Slice by slice: a chunk of a bomb unpacks to 64 MiB, and several threads may get one at once.
+        slice_ = b" "
+        while slice_ and not self.is_over():
+            slice_ = self._gzip.decompress(chunk, min(SLICE, self._most + 1 - len(self.data)))
+            chunk = self._gzip.unconsumed_tail
+            self._unpacked = self._received - len(chunk)
+            self.data += slice_
 
     def is_over(self) -> bool:
         """Return whether there is nothing more to read: it is too much, or bytes follow the end of the gzip."""
@@ -197,7 +206,7 @@ class _Body:
         return max(len(self.data), self._received) > self._most
 
     def _is_bomb(self) -> bool:
-        return len(self.data) > max(UNSUSPICIOUS, STEEPEST * self._received)
+        return self._gzip is not None and len(self.data) > max(UNSUSPICIOUS, STEEPEST * self._unpacked)
 
     def check(self) -> None:
         """Raise if this can be no page."""
