@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import itertools
 import select
+import socket
 import threading
 import time
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from canary import CANARY
@@ -21,7 +22,6 @@ from pleo_extract.errors import DeadlineExceeded, PageError, PleoExtractError, S
 from pleo_extract.pace import Patience
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
 
     from pleo_extract.client import Run
@@ -184,6 +184,28 @@ class TestWithoutEnd:
             error, _ = fail(client, deadline=0.3)
             assert time.monotonic() - started < LONG
         assert type(error) is DeadlineExceeded
+
+    def test_f65_looking_up_a_name_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Name servers that do not answer hold a request no longer than it may take; what comes too late is closed."""
+        answered, looked_up = threading.Event(), threading.Event()
+        real = socket.getaddrinfo
+
+        def look_up(*args: Any, **more: Any) -> Any:
+            answered.wait(LONG)
+            try:
+                return real(*args, **more)
+            finally:
+                looked_up.set()
+
+        with listen(lambda *_: None) as server, client_of(url=server.url) as client:
+            monkeypatch.setattr(socket, "getaddrinfo", look_up)
+            started = time.monotonic()
+            error, _ = fail(client, deadline=0.3)
+            assert time.monotonic() - started < LONG
+            assert type(error) is DeadlineExceeded
+            answered.set()
+            assert looked_up.wait(LONG)
+        assert server.received == []
 
     @pytest.mark.parametrize("framing", ["chunked", "close"])
     def test_f65_what_follows_the_gzip_is_not_read(self, framing: str) -> None:

@@ -332,3 +332,25 @@ class TestPlace:
         server.edit = first_page
         receipt = dump(server, in_flight=1)
         assert (receipt.code, receipt.verdict, receipt.faults) == (0, "complete", {"stray answer": 1})
+
+
+def test_f23_a_new_job_makes_up_for_no_other(dump: Callable[..., Receipt]) -> None:
+    """A job that came after the head told its total is not counted against it: one from the past would go unseen."""
+    server = Heard(Habits(page=20, offsets="422", deepest=0), jobs=200)
+    old = server.create(server.now - timedelta(days=3))
+    dump(server)
+    live(server)
+    dump(server)
+    server.finish(old)  # where it stands is sought by a walk, since no offset leads there
+    server.backdate()
+    came: list[str] = []
+
+    def arrive(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+        if not came and not asked.keys() & {"statuses", "after", "offset"}:
+            server.now += timedelta(minutes=10)
+            came.append(server.create().id)
+
+    server.edit = arrive
+    receipt = dump(server)
+    assert came
+    assert (receipt.mode, receipt.code) == ("full", 0)

@@ -59,7 +59,7 @@ LIBRARIES = {
     "refresh": {"polars", "msgspec"},
     "sandbox": set(),
     "client": {"httpx", "httpcore"},
-    "lake": {"polars", "msgspec", "filelock"},
+    "lake": {"polars", "msgspec"},
     "delta": {"polars", "msgspec", "deltalake"},
     "lakes": {"polars"},
     "warehouse": {"duckdb"},

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 import zlib
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -34,6 +35,8 @@ STEEPEST: Final = 1_000
 """Decoded bytes for each byte received. Text packs to a tenth; only a bomb comes near the 1,032 that gzip can do."""
 UNSUSPICIOUS: Final = 2**20
 """Decoded bytes below which the ratio says nothing."""
+SLICE: Final = 2**20
+"""Bytes that are unpacked at once."""
 TICK: Final = 0.25
 """Seconds after which a thread that waits for bytes looks whether its run was stopped."""
 GZIP: Final = 16 + zlib.MAX_WBITS
@@ -78,12 +81,30 @@ class Punctual:
         return getattr(self._inner, name)
 
     def connect_tcp(self, *args: Any, timeout: float | None = None, **more: Any) -> Punctual:
-        """Connect; an attempt that is under way ends with its timeout, not with the run."""
+        """Connect, or raise once the time is up or the run was stopped."""
+        # Looking up a name heeds no timeout and no signal, and each address of a host has the whole timeout to itself.
+        # So a thread of its own does both, and is left behind when it comes too late.
         left = _left(timeout, httpcore.ConnectTimeout)
-        return Punctual(self._inner.connect_tcp(*args, timeout=left, **more))
+        connected: Future[Any] = Future()
+
+        def connect() -> None:
+            try:
+                connected.set_result(self._inner.connect_tcp(*args, timeout=left, **more))
+            except BaseException as exc:  # noqa: BLE001 - carried to the thread that waits, and raised there
+                connected.set_exception(exc)
+
+        threading.Thread(target=connect, name="connect", daemon=True).start()
+        end = time.monotonic() + left
+        try:
+            while not connected.done():
+                wait([connected], min(TICK, _left(end - time.monotonic(), httpcore.ConnectTimeout)))
+        except BaseException:
+            connected.add_done_callback(_hang_up)
+            raise
+        return Punctual(connected.result())
 
     def start_tls(self, *args: Any, timeout: float | None = None, **more: Any) -> Punctual:
-        """Shake hands over TLS; as for `connect_tcp`."""
+        """Shake hands over TLS; where that is under way it ends with its timeout, not with the run."""
         left = _left(timeout, httpcore.ConnectTimeout)
         return Punctual(self._inner.start_tls(*args, timeout=left, **more))
 
@@ -100,6 +121,12 @@ class Punctual:
     def write(self, data: bytes, timeout: float | None = None) -> None:
         """Send these bytes."""
         self._inner.write(data, timeout=_left(timeout, httpcore.WriteTimeout))
+
+
+def _hang_up(connected: Future[Any]) -> None:
+    """Close a connection that came too late."""
+    if connected.exception() is None:
+        connected.result().close()
 
 
 def _left(timeout: float | None, late: type[Exception]) -> float:
@@ -153,6 +180,7 @@ class _Body:
         self.broken = False
         self._most = most
         self._received = 0
+        self._unpacked = 0
         self._gzip = zlib.decompressobj(GZIP) if packed else None
 
     def add(self, chunk: bytes) -> None:
@@ -160,8 +188,14 @@ class _Body:
         self._received += len(chunk)
         if self._gzip is None:
             self.data += chunk
-        else:
-            self.data += self._gzip.decompress(chunk, self._most + 1 - len(self.data))
+            return
+        # Slice by slice: a chunk of a bomb unpacks to 64 MiB, and several threads may get one at once.
+        slice_ = b" "
+        while slice_ and not self.is_over():
+            slice_ = self._gzip.decompress(chunk, min(SLICE, self._most + 1 - len(self.data)))
+            chunk = self._gzip.unconsumed_tail
+            self._unpacked = self._received - len(chunk)
+            self.data += slice_
 
     def is_over(self) -> bool:
         """Return whether there is nothing more to read: it is too much, or bytes follow the end of the gzip."""
@@ -172,7 +206,7 @@ class _Body:
         return max(len(self.data), self._received) > self._most
 
     def _is_bomb(self) -> bool:
-        return len(self.data) > max(UNSUSPICIOUS, STEEPEST * self._received)
+        return self._gzip is not None and len(self.data) > max(UNSUSPICIOUS, STEEPEST * self._unpacked)
 
     def check(self) -> None:
         """Raise if this can be no page."""

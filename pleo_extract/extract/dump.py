@@ -19,6 +19,7 @@ from pleo_extract.errors import (
     LakeLocked,
     PleoExtractError,
     RejectedRows,
+    Stopped,
     StorageError,
     UsageError,
 )
@@ -410,10 +411,13 @@ class _Dump:
 
     def _record(self, accounts: Sequence[AccountDump], failure: BaseException | None) -> None:
         for account in accounts:
-            error = failure if account.state is None or failure is not None else None
-            account.receipt.end(account.error or error)
+            # What stopped the others is why this one stopped.
+            error = None if failure is not None and isinstance(account.error, Stopped) else account.error
+            account.receipt.end(error or failure)
             account.receipt.seconds = self._count_seconds()
         receipt = self.sum_receipts(accounts)
+        if failure is not None:  # it is what the run ends with, whatever befell single companies before
+            receipt.end(failure)
         bad = [account.receipt for account in accounts if account.receipt.code]
         # Rows set aside are complete all the same; a lake that is broken ends with the same code and is not.
         complete = (

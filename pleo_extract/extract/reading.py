@@ -119,7 +119,7 @@ def _read_walks(
                 took = time.monotonic() - started
                 worth = 1 if took < QUICK_SECONDS else int(took / WORTH_SECONDS)
                 drivers += _cut(opening, min(segments, worth)) if goes_on else []
-        except PleoExtractError:
+        except (PleoExtractError, KeyboardInterrupt, SystemExit):
             if opening.held:
                 yield opening.take()
             raise

@@ -57,6 +57,7 @@ def refresh(task: Task) -> Account:
         Misfit: a full sync is due.
     """
     front = _read_front(task)
+    batch = len(task.staging.batches)
     vanished, unlisted = _find_settled(task, front)
     problem = audit(task, front, vanished)
     if problem:
@@ -69,7 +70,8 @@ def refresh(task: Task) -> Account:
     news = fresh.join(lake, on=[*KEY, "created_at"], how="anti")
     moved = move_listed(task, news)
     _compare(task, pages, lake, vanished, moved)
-    state = _conclude(task, front, news.unique(KEY).height - len(moved), vanished, unlisted)
+    new = _without(news.unique(KEY), moved | _find_late(task, front, batch))
+    state = _conclude(task, front, new.height, vanished, unlisted)
     return msgspec.structs.replace(state, unknown=count_unknown(task))
 
 
@@ -116,6 +118,19 @@ def _find_settled(task: Task, front: Front) -> tuple[set[JobKey], set[JobKey]]:
     if lost is None or (stale.height and lost & set(stale.select(KEY).iter_rows())):
         raise Misfit("jobs that an earlier run staged are no longer listed")
     return vanished | (lost & set(missing.select(KEY).iter_rows())), lost & task.known_rejected()
+
+
+def _find_late(task: Task, front: Front, batch: int) -> set[JobKey]:
+    """Return the jobs first met from this batch on that were not in the list yet when its head was read.
+
+    The head told how many jobs there were then. One that was met later and counted all the same would make up for one
+    that was inserted into the past.
+    """
+    assert front.newest is not None
+    met = {True: [task.lake.head(0).select(KEY).collect()], False: [task.lake.head(0).select(KEY).collect()]}
+    for n, frame in task.staging.numbered():
+        met[n >= batch].append(frame.filter(is_as_late(front.newest)).select(KEY))
+    return set(pl.concat(met[True]).join(pl.concat(met[False]), on=KEY, how="anti").iter_rows())
 
 
 def _without(jobs: pl.DataFrame, keys: set[JobKey]) -> pl.DataFrame:

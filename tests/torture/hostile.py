@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import socket
@@ -125,7 +126,12 @@ def bytes_after_gzip(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 def bomb(body: bytes, chance: random.Random) -> Iterator[bytes]:
     """A small body that unpacks to hundreds of megabytes."""
-    yield _head(gzip.compress(b" " * 2**28, 9), b"Content-Encoding: gzip")
+    yield _head(_pack_blanks(), b"Content-Encoding: gzip")
+
+
+@functools.cache
+def _pack_blanks() -> bytes:
+    return gzip.compress(b" " * 2**28, 9)
 
 
 def endless_trailers(body: bytes, chance: random.Random) -> Iterator[bytes]:

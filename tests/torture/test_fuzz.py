@@ -31,6 +31,12 @@ DEADLINE = 4
 GRACE = 5
 """Seconds that a run may take beyond its deadline, beyond what the machine takes to start it."""
 MEMORY = 400 * 2**20
+LAUNCHER = """
+import os, subprocess, sys
+_, status, used = os.wait4(subprocess.Popen(sys.argv[1:], stdout=2).pid, 0)
+print(os.waitstatus_to_exitcode(status), used.ru_maxrss)
+"""
+"""Stands between: the system counts what a parent had in memory as its child's, and this one has next to nothing."""
 CODES = {0, 65, 74, 75, 76, 77, 78}
 
 
@@ -46,18 +52,20 @@ def run(lake: Path, url: str, outside: Path) -> tuple[int, str, float, int]:
     }
     began = time.monotonic()
     with errors.open("wb") as file:
-        child = subprocess.Popen(
-            [*command, "--deadline", str(DEADLINE)], stdout=file, stderr=file, env=environment
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", LAUNCHER, *command, "--deadline", str(DEADLINE)],
+            stdout=subprocess.PIPE,
+            stderr=file,
+            env=environment,
+            check=True,
         )
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+    code, most = map(int, done.stdout.split())
     text = errors.read_text("utf-8", "replace")
     errors.unlink()
-    return child.returncode, text, time.monotonic() - began, used.ru_maxrss * 1024
+    return code, text, time.monotonic() - began, most * 1024
 
 
-@pytest.fixture(scope="module")
-def start() -> float:
+def measure_start() -> float:
     """Seconds that the program takes to start and end on this machine, right now."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "pleo_extract", "dump", "--help"], check=True, capture_output=True)
@@ -65,9 +73,9 @@ def start() -> float:
 
 
 @pytest.mark.parametrize("harm", HARMS if FULL else QUICK)
-def test_f65_f67_fuzz(harm: str, start: float, tally: Callable[[str], Tally]) -> None:
+def test_f65_f67_fuzz(harm: str, tally: Callable[[str], Tally]) -> None:
     """Whatever the server sends: a code that is documented, no traceback, in time, in memory, nothing outside."""
-    one = tally(f"fuzz, {harm}")
+    one, start = tally(f"fuzz, {harm}"), measure_start()
     with open_ground() as ground:
         for seed in range(ROUNDS):
             chance = random.Random(f"{harm} {seed}")
@@ -79,6 +87,8 @@ def test_f65_f67_fuzz(harm: str, start: float, tally: Callable[[str], Tally]) ->
                 for _ in range(2 if FULL else 1):
                     code, said, seconds, memory = run(place / "lake", server.url, place)
                     one.tries += 1
+                    if seconds > DEADLINE + GRACE + 2 * start:  # the machine may be busier than it was
+                        start = max(start, measure_start())
                     wrong = [
                         *([f"code {code}"] if code not in CODES else []),
                         *(["traceback"] if "Traceback" in said else []),

@@ -29,7 +29,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import httpx
 import msgspec
 from tap import Tap
@@ -37,7 +36,7 @@ from tap import Tap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EARLY = (filelock, httpx, msgspec, ssl)
+EARLY = (httpx, msgspec, ssl)
 """Imported once; the rest in each child."""
 LATE = (
     "polars",
