@@ -50,7 +50,7 @@ def merge_lakes(
 ) -> Receipt:
     """Bring every job of one lake into another, of either kind: the latest row of each, published whole or not at all.
 
-    Of a job that both have, the row with the later `last_updated_at` stays, of equals the one whose company was read
+    Of a job that both have, the row that has ended stays, then the later `last_updated_at`, of equals the one whose company was read
     later. The state of each company comes with it; of a company that both have, the next dump reads all that either
     may have missed. The source stays as it is; of one whose runs have published nothing yet nothing is taken. Run
     again, it changes nothing.
@@ -276,7 +276,7 @@ def _chunk(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """What finds a job in any month, in fewer frames: for each of them all ids of the target are read."""
     held: list[pl.DataFrame] = []
     for frame in frames:
-        held.append(frame.select(*KEY, "created_at", "last_updated_at"))
+        held.append(frame.select(*KEY, "status", "created_at", "last_updated_at"))
         if sum(map(len, held)) >= CHUNK:
             yield pl.concat(held)
             held = []
