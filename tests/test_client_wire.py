@@ -130,6 +130,7 @@ ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "headers": (HEAD, b"X-More: and more\r\n"),
     "empty gzip blocks": (PACKED + b"\r\n" + START, EMPTY),
     "empty gzip blocks in chunks": (PACKED + CHUNKED + chunk(START), chunk(EMPTY)),
+    "empty gzip members": (PACKED + b"\r\n" + gzip.compress(b""), gzip.compress(b"") * 100),
     "chunks of a byte": (HEAD + CHUNKED, chunk(b" ")),
     "blanks": (HEAD + b"\r\n", b" " * 4096),
     "chunk header": (HEAD + CHUNKED, b"0000000000"),
@@ -217,6 +218,15 @@ class TestWithoutEnd:
             run = client.start_run()
             assert [total(run), total(run)] == [7, 7]
             assert server.connections == 2
+
+    @pytest.mark.parametrize("size", [1, 7, 10**6])
+    def test_f6_a_gzip_of_several_members(self, size: int) -> None:
+        """F6: a gzip may be several, one behind the other; the page is all of them, however it is cut on its way."""
+        packed = b"".join(gzip.compress(PAGE[at : at + 50]) for at in range(0, len(PAGE), 50))
+        body = b"".join(chunk(packed[at : at + size]) for at in range(0, len(packed), size))
+        answer = PACKED + CHUNKED + body + b"0\r\n\r\n"
+        with listen(lambda stream, _: stream.sendall(answer)) as server, client_of(url=server.url) as client:
+            assert total(client.start_run()) == 7
 
     def test_f65_raw_bytes_are_capped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Empty blocks unpack to nothing; that they are too many bytes of a page is seen all the same."""

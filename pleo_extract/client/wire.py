@@ -40,6 +40,8 @@ SLICE: Final = 2**20
 TICK: Final = 0.25
 """Seconds after which a thread that waits for bytes looks whether its run was stopped."""
 GZIP: Final = 16 + zlib.MAX_WBITS
+MEMBER: Final = b"\x1f\x8b"
+"""How each member of a gzip begins."""
 
 
 LAST_CALL: Final = 1.5
@@ -196,10 +198,13 @@ class _Body:
             chunk = self._gzip.unconsumed_tail
             self._unpacked = self._received - len(chunk)
             self.data += slice_
+            if self._gzip.unused_data[:2] == MEMBER:  # a gzip may be several, one behind the other (RFC 1952)
+                chunk, slice_ = self._gzip.unused_data, b" "
+                self._gzip = zlib.decompressobj(GZIP)
 
     def is_over(self) -> bool:
         """Return whether there is nothing more to read: it is too much, or bytes follow the end of the gzip."""
-        is_followed = self._gzip is not None and bool(self._gzip.unused_data)
+        is_followed = self._gzip is not None and not MEMBER.startswith(self._gzip.unused_data)
         return self._is_too_much() or self._is_bomb() or is_followed
 
     def _is_too_much(self) -> bool:
