@@ -209,7 +209,7 @@ def test_f57_deleted_while_a_walk_was_cut(later: Later, tmp_path: Path) -> None:
     later(sandbox, HOUR)
     since = sandbox.world.now
     receipt = dump(tmp_path, sandbox)
-    assert (receipt.code, receipt.verdict) == (0, "complete")
+    assert (receipt.code, receipt.verdict, receipt.shift_chance) == (0, "complete", 1)
     assert wrong(sandbox, tmp_path, since) == []
 
 
@@ -228,6 +228,7 @@ def test_f57_a_first_dump_that_takes_days(later: Later, tmp_path: Path) -> None:
             break
     assert cuts >= 8
     assert (receipt.code, receipt.resumed) == (0, True)
+    assert receipt.shift_chance == 0  # of what was staged, the counts alone are checked
     assert wrong(sandbox, tmp_path) == []
     assert verify_lake(tmp_path).ok
 

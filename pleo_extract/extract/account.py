@@ -193,7 +193,6 @@ class AccountDump:
                 self.run.habits = Habits()  # also a full sync that was not due tries everything again
         receipt.mode, receipt.why_full = "full", why
         state = read_everything(task, accept_vanished=how.accept_vanished, doubt=doubt)
-        receipt.shift_chance = 1.0
         return self._stamp(state, before), staging
 
     def _stamp(self, state: Account, before: Account | None) -> Account:

@@ -84,6 +84,8 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
     """
     began, reread = task.clock(), 0
     walked, closed, verdict = _read_until_it_fits(task, accept_vanished=accept_vanished)
+    # Of what an earlier run staged and this one took over, the counts alone are checked.
+    task.receipt.shift_chance = 1.0 if closed is None else 0.0
     task.refuse_many_rejected()
     if closed is None and walked.pages > 1 and verdict.name != "incomplete":
         before_rows = task.receipt.rows

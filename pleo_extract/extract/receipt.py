@@ -39,7 +39,7 @@ class Receipt(msgspec.Struct, kw_only=True):
         moved: jobs whose created_at moved to another month; each stands in the new one.
         audited: old jobs read anew by chance; audited_share: of all jobs, the chance that one changed row is noticed.
         shift_chance: the chance that a job deleted and another one inserted into the past, which leave the total as it
-            was, are noticed; 1 after a full sync.
+            was, are noticed; 1 after a full sync that one run read, 0 after one that took over what others had staged.
         total_kind: what the server's `total` is worth: ``exact``, ``constant`` (wrong by the same number each time) or
             ``unusable`` (capped, of the page, or an estimate); empty where there is none.
         faults: why requests were repeated, by kind. restarts: times a lost cursor sent a walk back.

@@ -5,8 +5,8 @@ its deadline or its requests, meets a full disk, is interrupted, or is let be. A
 job in the lake must be in a version that the server had at some time between that run's first and last request.
 Excused, until the next full sync that one run reads, are changed settled rows (a full sync that is resumed has pages from
 before the change), and deletes as far as backdated inserts cancel them. Where `total` is of no use, each delete and each
-backdated insert can only be found by the pages that a refresh reads anew, so they are excused while its receipt says that
-it may have missed some. So are deleted jobs where the server does not sort: there absence proves nothing.
+backdated insert can only be found by the pages that a run reads anew, so they are excused while its receipt says that it
+may have missed some. So are deleted jobs where the server does not sort: there absence proves nothing.
 """
 
 from __future__ import annotations
@@ -140,11 +140,10 @@ class Sequence:
             return []
         self.ended["0"] += 1
         wrong = self.judge(start, self.server.changes, receipt)
-        if receipt.mode == "full":
+        if _is_whole(receipt):
             self.deleted = self.inserted = 0
             self.meddled.clear()
-            if not receipt.resumed:
-                self.changed.clear()
+            self.changed.clear()
         return wrong
 
     def judge(self, start: int, end: int, receipt: Receipt) -> list[str]:
@@ -170,10 +169,10 @@ class Sequence:
                 if key not in vanished | excused and self.server.habits.sorting == "honoured":
                     wrong.append(f"ghost {key} {row['status']}")
                     balance -= 1
-            elif not ((receipt.mode != "full" or receipt.resumed) and key in self.changed):
+            elif _is_whole(receipt) or key not in self.changed:
                 wrong.append(f"stale {key}: {_tell(row)} is none of {[v and _spell(v) for v in versions]}")
         wrong += [f"invented {key}" for key in rows]
-        if receipt.mode != "full" and self.deleted and self.inserted:
+        if not _is_whole(receipt) and self.deleted and self.inserted:
             wrong = [each for each in wrong if not each.startswith(("missing", "ghost")) or balance]
         return wrong
 
@@ -224,9 +223,14 @@ class Sequence:
             self.changed.add(job.id)
 
 
+def _is_whole(receipt: Receipt) -> bool:
+    """Whether this was a full sync that one run read, as it says."""
+    return receipt.mode == "full" and receipt.shift_chance == 1
+
+
 def _is_blind(receipt: Receipt) -> bool:
-    """Whether this was a refresh that no total could check, and that says so."""
-    return receipt.mode != "full" and receipt.total_kind in ("", "unusable") and receipt.shift_chance < 1
+    """Whether no total could check this run, and it says so."""
+    return receipt.total_kind in ("", "unusable") and receipt.shift_chance < 1
 
 
 def _is_same(row: dict[str, Any], job: dict[str, Any]) -> bool:
