@@ -103,7 +103,7 @@ class Snapshot:
         )
 
     def scan(self) -> pl.LazyFrame:
-        """All rows, lazily, with the columns of design 5; an empty frame with these when there are none."""
+        """All rows, lazily, with the columns of `COLUMNS`; an empty frame with these when there are none."""
         return scan_files(self.files())
 
     @staticmethod
@@ -113,7 +113,7 @@ class Snapshot:
 
 
 def scan_files(files: Sequence[Path]) -> pl.LazyFrame:
-    """The rows of these data files, lazily, with the columns of design 5; an empty frame with these for no files."""
+    """The rows of these data files, lazily, with the columns of `COLUMNS`; an empty frame with these for no files."""
     if not files:
         return Snapshot.scan_nothing()
     # Columns that an older format did not have are null.
