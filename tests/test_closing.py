@@ -317,6 +317,15 @@ def test_f23_jobs_that_come_while_ranks_are_read_are_no_shift(tmp_path: Path) ->
             assert wrong(sandbox, lake, since) == []
 
 
+def test_f23_the_oldest_job_of_a_list_that_is_read_to_its_end(tmp_path: Path) -> None:
+    """Where a refresh reads the whole list, what it does not show is gone, the oldest job too, whatever `total` says."""
+    sandbox = make_sandbox(jobs=30, total=False)
+    assert dump(tmp_path, sandbox).code == 0
+    oldest = scan_lake(tmp_path).sort("created_at").first().collect().row(0, named=True)
+    sandbox.world.remove(oldest["id"], oldest["company_id"])
+    assert dump(tmp_path, sandbox).vanished == [(oldest["company_id"], oldest["id"])]
+
+
 @pytest.mark.parametrize("offsets", ["refuse", "ignore"])
 def test_f23_where_offsets_do_not_work_nothing_is_concluded(offsets: Any, tmp_path: Path) -> None:
     """No offsets, no probes: a refresh stays one, and the receipt states the smaller chance."""

@@ -98,15 +98,18 @@ def _find_settled(task: Task, front: Front) -> tuple[set[JobKey], set[JobKey]]:
     assert front.edge is not None
     staged = task.staging.frame().select(KEY)
     columns = ("created_at", *KEY)
-    passed = task.lake.filter(is_as_late(front.edge)).select("status", *columns).collect()
+    # A walk that ended has passed everything, also what is older than the last job that it showed.
+    is_passed = pl.lit(value=True) if front.ended else is_later(front.edge)
+    near = task.lake if front.ended else task.lake.filter(is_as_late(front.edge))
+    passed = near.select("status", *columns).collect()
     known = task.known_vanished()
-    gone = task.without_spoiled(passed.filter(is_later(front.edge)).join(staged, on=KEY, how="anti"))
+    gone = task.without_spoiled(passed.filter(is_passed).join(staged, on=KEY, how="anti"))
     settled = [key for key in gone.filter(~task.is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
         raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
     vanished = set(gone.select(KEY).iter_rows()) - known
     unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
-    missing = unsettled.filter(~is_later(front.edge)).join(staged, on=KEY, how="anti")
+    missing = unsettled.filter(~is_passed).join(staged, on=KEY, how="anti")
     stale = task.unsettled.find(before=front.batch)  # what earlier runs saw open may have ended since
     missing = task.without_spoiled(pl.concat([missing, stale.select(columns)]).unique(KEY))
     missing = _without(missing, known)
