@@ -193,8 +193,8 @@ def _conclude(task: Task, front: Front, new: int, vanished: set[JobKey], unliste
     rejected = sorted(({*before.rejected} - seen) | task.staging.unresolved())
     jobs = task.count_lake() + new - len(gone) + task.count_unknown(rejected)
     totals = [total for total in expect_total(before, front.totals) if total is not None]
-    if totals and not min(totals) <= jobs <= max(totals):
-        raise Misfit(f"the lake and what was read make {jobs} jobs, the server counts {totals[-1]}")
+    if totals and not min(totals) <= jobs <= (max(totals) if vanished else totals[0]):
+        raise Misfit(f"the lake and what was read make {jobs} jobs, the server counts {totals[0]}")
     drift = len(set(totals)) > 1 or vanished
     why = f"{len(vanished)} open job(s) are no longer listed" if vanished else "jobs came or went meanwhile"
     verdict = Verdict("complete_with_drift", why) if drift else Verdict("complete")
