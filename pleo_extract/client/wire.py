@@ -42,8 +42,6 @@ TICK: Final = 0.25
 GZIP: Final = 16 + zlib.MAX_WBITS
 MEMBER: Final = b"\x1f\x8b"
 """How each member of a gzip begins."""
-
-
 LAST_CALL: Final = 1.5
 """Seconds that an answer under way may take to its end once its run was stopped, so that it is kept and not asked for
 again; less than who reads waits for it."""

@@ -157,7 +157,7 @@ class _Once:
             frame = frame.filter(pl.Series([key not in self._seen for key in keys], dtype=pl.Boolean))
             self._seen.update(keys)
         self.count += frame.height
-        self.digest = (self.digest + sum(frame.select(pl.struct(KEY).hash()).to_series())) % 2**64
+        self.digest = (self.digest + frame.select(pl.struct(KEY).hash().sum()).item()) % 2**64
         return frame
 
     def _beyond_last(self, frame: pl.DataFrame) -> pl.DataFrame:
