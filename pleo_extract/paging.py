@@ -459,25 +459,25 @@ def judge(
         previous: distinct jobs after the pass before, when this is the second pass.
         confirmed: whether the second pass, by itself, met the same jobs as the first.
 
-    Fewer than the smaller total asks for one more pass; the same jobs again mean that `total` is not to be trusted.
+    Fewer than the smaller total asks for one more pass, as does a total that fell while fewer were met than it told first;
+    the same jobs again mean that `total` is not to be trusted.
     """
     known = [total for total in totals if total is not None]
     fell = bool(known) and known[0] - known[-1] > max(MANY_GONE, known[0] // 100) and distinct < known[0]
     if fell and not confirmed:
         why = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
         return Verdict("incomplete", why, again=previous is None)
-    if not known or min(known) <= distinct <= max(known):
-        drift = len(set(known)) > 1
-        return (
-            Verdict("complete_with_drift", f"total went from {known[0]} to {known[-1]}")
-            if drift
-            else Verdict("complete")
-        )
+    if not known or distinct == known[0] == known[-1]:
+        return Verdict("complete")
+    if min(known) <= distinct <= max(known):
+        # Where cursors are positions, a job that is deleted behind the reader moves another one past it.
+        is_skip_likely = previous is None and not confirmed and known[-1] < known[0] > distinct
+        why = f"total went from {known[0]} to {known[-1]}"
+        return Verdict("complete_with_drift", why, again=is_skip_likely)
     if distinct > max(known):
         return Verdict("complete_with_drift", f"{distinct} jobs read, more than the total of {max(known)}")
     shortfall = f"{distinct} jobs read, fewer than the total of {min(known)}"
-    if previous is None:
-        return Verdict("incomplete", shortfall, again=True)
     if previous == distinct:
         return Verdict("complete_with_drift", f"total_untrusted: {shortfall}, twice the same jobs")
-    return Verdict("incomplete", f"{shortfall}, and {previous} before")
+    why = shortfall if previous is None else f"{shortfall}, and {previous} before"
+    return Verdict("incomplete", why, again=previous is None)

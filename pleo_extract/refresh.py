@@ -133,7 +133,7 @@ class Account(msgspec.Struct, kw_only=True):
             misechoes: it echoes a place that is not the one asked for. All are tried again by each full sync.
         data_as_of: the instant as of which the rows are true (UTC): when the last complete run began its closing reads.
         total_kind: what the server's `total` is worth, see `TotalKind`; total_offset: by how much it exceeds the jobs.
-        total_misses: full walks in a row that have found another offset than the one before.
+        total_misses: full walks in a row whose totals fit neither the jobs met nor the one before.
         has_ranks: False where a full walk did not bear out what offsets showed.
     """
 
@@ -280,7 +280,9 @@ def learn_total(before: Account, jobs: int, totals: Sequence[int | None], *, pag
     """Return the state with what a full walk, which met `jobs` jobs, shows of `total`.
 
     A total that is wrong by a constant is as good as a right one, since its changes are compared. One that is wrong by
-    another number at each full walk is an estimate or has a cap; so is one that no change of the list can explain.
+    another number at each full walk is an estimate or has a cap; so is one that no change of the list can explain. Jobs
+    that appear during a walk are met by it, so the last total tells of all of them, however many: what it has grown by is
+    no doubt where it fits, what it has fallen by always is. One doubtful walk proves nothing either way, two are believed.
 
     Args:
         before: the state before the walk.
@@ -292,16 +294,18 @@ def learn_total(before: Account, jobs: int, totals: Sequence[int | None], *, pag
     if not told:
         return msgspec.structs.replace(before, total_kind="", total_offset=0, total_misses=0)
     much, offset = max(MANY_JOBS, jobs // 100), told[-1] - jobs
-    if (
-        min(told) <= jobs + before.total_offset <= max(told)
-    ):  # jobs that came or went meanwhile, and no other offset
+    fits = offset == before.total_offset
+    fall = max(high - low for n, high in enumerate(told) for low in told[n:])
+    wobble = fall if fits else max(told) - min(told)
+    if min(told) <= jobs + before.total_offset <= max(told):  # jobs that came or went meanwhile
         offset = before.total_offset
-    moved = abs(offset - before.total_offset) if before.total_kind else 0
-    misses = before.total_misses + 1 if moved and offset else 0
+    moved = abs(offset - before.total_offset) if before.total_kind or before.total_misses else 0
+    misses = before.total_misses + 1 if wobble or (moved and offset) else 0
     is_short = offset < 0 and (told[-1] % _ROUND == 0 or told[-1] <= page)  # a cap, or the rows of the page
-    wobbles = max(told) - min(told) > much or (offset and moved > much)
     kind: TotalKind = "constant" if offset else "exact"
-    if is_short or wobbles or misses >= MANY_MISSES:
+    if misses:
+        kind = ""
+    if is_short or wobble > much or (offset and moved > much) or misses >= MANY_MISSES:
         kind = "unusable"
     return msgspec.structs.replace(before, total_kind=kind, total_offset=offset, total_misses=misses)
 

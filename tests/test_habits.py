@@ -282,7 +282,7 @@ class TestPlace:
                 rows = server._list(asked["sorting_keys"], asked["sorting_order"], [], "")[700:800]
                 body["data"] = [server._serve(job) for job in rows]
                 body["pagination"] |= {
-                    "endCursor": server._mark(rows[-1]),
+                    "endCursor": server._mark(rows[-1], 799),
                     "currentRequestPagination": {"after": "ELSEWHERE"},
                 }
                 strays.append(rows)
@@ -354,3 +354,31 @@ def test_f23_a_new_job_makes_up_for_no_other(dump: Callable[..., Receipt]) -> No
     receipt = dump(server)
     assert came
     assert (receipt.mode, receipt.code) == ("full", 0)
+
+
+@pytest.mark.parametrize("read", ["dump", "load"])
+def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
+    read: str, tmp_path: Path, clock: Clock
+) -> None:
+    """A job deleted behind the reader moves another one past it: `total` fell, so the list is read once more."""
+    server = Heard(Habits(page=100, cursors="positions"), jobs=700)
+    oldest = min(server.jobs.values(), key=lambda job: job.created)
+
+    def remove(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+        if "after" in asked and not oldest.is_deleted:
+            oldest.is_deleted = True
+            server.note(oldest)
+
+    server.edit = remove
+    with open_client(server, clock, in_flight=1) as client:
+        if read == "load":
+            found = load_export_jobs(client=client)
+        else:
+            receipt = dump_export_jobs(tmp_path, client=client)
+            assert (receipt.code, receipt.verdict) == (0, "complete_with_drift")
+            found = scan_lake(tmp_path).collect()
+    assert oldest.is_deleted
+    assert set(server.jobs) == set(found["id"])
+    if read == "dump":
+        with open_client(server, clock) as client:
+            assert dump_export_jobs(tmp_path, client=client).vanished == [(COMPANY, oldest.id)]

@@ -1183,7 +1183,9 @@ class TestTotals:
             (10, (10, None), None, "complete", False),
             (10, (None, 10), None, "complete", False),
             (11, (10, 12), None, "complete_with_drift", False),
-            (11, (12, 10), None, "complete_with_drift", False),
+            (11, (12, 10), None, "complete_with_drift", True),
+            (11, (12, 10), 11, "complete_with_drift", False),
+            (12, (12, 10), None, "complete_with_drift", False),
             (10, (10, 12), None, "complete_with_drift", False),
             (13, (10, 12), None, "complete_with_drift", False),
             (11, (10, 10), None, "complete_with_drift", False),
@@ -1204,11 +1206,16 @@ class TestTotals:
         name: Any,
         again: bool,  # noqa: FBT001 - a case
     ) -> None:
-        """F20, F21: between the totals it is complete; fewer ask for one more pass; the same again, and `total` is not trusted."""
+        """F20, F21: between the totals it is complete; fewer jobs, or a total that fell, ask for one more pass.
+
+        The same jobs again, and `total` is not trusted.
+        """
         verdict = judge(distinct, totals, previous=previous)
         assert (verdict.name, verdict.again) == (name, again)
         assert bool(verdict.why) is (verdict != Verdict("complete"))
-        assert ("total_untrusted" in verdict.why) is (previous == distinct)
+        assert ("total_untrusted" in verdict.why) is (
+            previous == distinct < min(filter(None, totals), default=0)
+        )
 
     @given(
         st.integers(0, 20),

@@ -148,7 +148,7 @@ def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, 
         closed = _close(task, walked, resumed=True)
         totals = expect_total(task.before, closed.totals)
         verdict, most = judge(closed.jobs, totals), max(filter(None, totals), default=closed.jobs)
-        if closed.is_whole and verdict.name != "incomplete" and closed.jobs <= most:
+        if closed.is_whole and not verdict.again and closed.jobs <= most:
             return (
                 replace(walked, totals=closed.totals),
                 closed,
@@ -164,7 +164,8 @@ def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, 
     told, first = walked.totals[0], walked.jobs
     walked = _pass(task, "again")
     same = _is_met_again(task)
-    totals = expect_total(task.before, (told, walked.totals[1]))
+    walked = replace(walked, totals=(told, walked.totals[1]))  # both passes are staged
+    totals = expect_total(task.before, walked.totals)
     verdict = judge(walked.jobs, totals, previous=walked.jobs if same else first, confirmed=same)
     if _is_drop(task, walked, accept_vanished=accept_vanished):
         task.staging.clear()

@@ -107,8 +107,10 @@ def stream_wanted(
             kept = wanted.keep(once.keep_new(part.frame))
             if kept.height:
                 yield kept
-        if walk.ended == "end" and judge(once.count, (walk.first_total, walk.last_total)).again:
-            _confirm(run, walk, once)
+        if walk.ended == "end":
+            verdict = judge(once.count, (walk.first_total, walk.last_total))
+            if verdict.name == "incomplete":
+                _confirm(run, walk, once)
 
 
 def _confirm(run: Run, walk: Walk, once: _Once) -> None:

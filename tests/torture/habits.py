@@ -43,6 +43,7 @@ class Habits:
         ids: how ties are ordered: ``text`` or ``signed`` (as Java compares UUIDs).
         canceled: whether some jobs end in a status that the contract does not know.
         cursor_life: requests after which a cursor is refused.
+        cursors: what they name: ``jobs``, or ``positions``, so that a walk skips a job when one before it is deleted.
         slow: seconds an answer takes, so that a long list is read in segments.
         drift: chance that something happens in the world before an answer.
     """
@@ -58,6 +59,7 @@ class Habits:
     ids: str = "text"
     canceled: bool = False
     cursor_life: int = 10_000
+    cursors: str = "jobs"
     slow: float = 0.0
     drift: float = 0.0
 
@@ -76,6 +78,7 @@ class Habits:
             "ids": ("text", "text", "signed"),
             "canceled": (False, False, True),
             "cursor_life": (10_000, 10_000, 30),
+            "cursors": ("jobs", "jobs", "positions"),
             "slow": (0.0, 0.0, 0.0, 0.012),
             "drift": (0.0, 0.1, 0.5),
         }
@@ -254,7 +257,7 @@ class Server(httpx.BaseTransport):
         more = start + len(page) < len(rows)
         return 200, {
             "data": [self._serve(job) for job in page],
-            "pagination": self._say(asked, rows, page, more=more),
+            "pagination": self._say(asked, rows, page, start, more=more),
         }
 
     def _list(self, keys: list[str], orders: list[str], statuses: list[str], company: str) -> list[Job]:
@@ -286,10 +289,12 @@ class Server(httpx.BaseTransport):
         if self.requests - self._given.get(cursor, -(10**9)) > self.habits.cursor_life:
             return None
         name = base64.b32decode(cursor.replace("~", "=")).decode()
+        if self.habits.cursors == "positions":
+            return int(name.removeprefix("position ")) + 1
         return next((place + 1 for place, job in enumerate(rows) if job.id == name), None)
 
     def _say(
-        self, asked: dict[str, list[str]], rows: list[Job], page: list[Job], *, more: bool
+        self, asked: dict[str, list[str]], rows: list[Job], page: list[Job], start: int, *, more: bool
     ) -> dict[str, Any]:
         habits = self.habits
         echo: dict[str, Any] = {"parameters": asked}
@@ -307,7 +312,10 @@ class Server(httpx.BaseTransport):
             "currentRequestPagination": echo,
         }
         if page:
-            said["startCursor"], said["endCursor"] = self._mark(page[0]), self._mark(page[-1])
+            said["startCursor"], said["endCursor"] = (
+                self._mark(page[0], start),
+                self._mark(page[-1], start + len(page) - 1),
+            )
         count = len(rows)
         totals = {
             "exact": count,
@@ -321,8 +329,9 @@ class Server(httpx.BaseTransport):
             said["total"] = totals[habits.total]
         return said
 
-    def _mark(self, job: Job) -> str:
-        cursor = base64.b32encode(job.id.encode()).decode().replace("=", "~")
+    def _mark(self, job: Job, place: int) -> str:
+        name = job.id if self.habits.cursors == "jobs" else f"position {place}"
+        cursor = base64.b32encode(name.encode()).decode().replace("=", "~")
         self._given[cursor] = self.requests
         return cursor
 
