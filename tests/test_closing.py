@@ -408,3 +408,35 @@ def test_f60_a_list_that_lost_many_jobs_is_not_believed_all_the_same(tmp_path: P
     with pytest.raises(PleoExtractError, match="--accept-vanished") as caught:
         dump(tmp_path, sandbox, full=True)
     assert caught.value.code == 76
+
+
+def test_f57_a_job_deleted_since_an_earlier_run_met_it(tmp_path: Path) -> None:
+    """What a refresh met, that another run then turns into a full sync, does not count as met by that sync."""
+    sandbox = make_sandbox(jobs=600)
+    dump(tmp_path, sandbox)
+    newest, changed = sandbox.world.visible()[-2:]
+    sandbox.world.change(changed["id"], changed["companyId"], status="completed", numberOfItems=77)
+    cut(tmp_path, sandbox, 4)
+    sandbox.world.remove(newest["id"], newest["companyId"])
+    receipt = dump(tmp_path, sandbox)
+    assert (receipt.code, receipt.mode) == (0, "full")
+    assert receipt.vanished == [(newest["companyId"], newest["id"])]
+
+
+def test_f57_a_new_job_that_an_earlier_run_met_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the head of an earlier run brought makes up for no job that was deleted since: the counts do not fit."""
+    sandbox = make_sandbox(jobs=600)
+    dump(tmp_path, sandbox)
+    for _ in range(2):
+        sandbox.world.insert(sandbox.world.now, status="completed")
+        with monkeypatch.context() as patch:
+            fill(patch)
+            with pytest.raises(StorageError):
+                dump(tmp_path, sandbox, full=True)
+    oldest = sandbox.world.visible()[0]
+    sandbox.world.remove(oldest["id"], oldest["companyId"])
+    receipt = dump(tmp_path, sandbox, full=True)
+    assert (receipt.code, receipt.mode) == (0, "full")
+    assert receipt.vanished == [(oldest["companyId"], oldest["id"])]

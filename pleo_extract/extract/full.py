@@ -143,6 +143,8 @@ def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, 
     """Walk the list, once more where the counts do not fit; the closing reads too, where the first walk was resumed."""
     previous: int | None = None
     resumed = bool(task.staging.marks("full"))
+    if task.staging.resumed and not resumed:  # what an earlier run's refresh met may be gone since
+        task.restart()
     walked = _pass(task, "full")
     if resumed:
         closed = _close(task, walked, resumed=True)
@@ -198,7 +200,7 @@ def _close(task: Task, walked: _Walked, *, resumed: bool) -> _Closed:
     except (CursorRefused, RequestRefused) as exc:
         _log.info("%s: the head could not be read newest-first: %s", task.receipt.account, exc)
         return _close_unordered(task, walked, resumed=resumed)
-    new = _count_new(task, front.batch)
+    new = _count_new(task, front.batch, resumed=resumed)
     sought = task.without_spoiled(task.unsettled.find(before=front.batch))
     if not resumed:  # those of other statuses are true as this run has read them, and no list would show them
         sought = sought.filter(pl.col("status").is_in(OPEN))
@@ -215,16 +217,21 @@ def _close_unordered(task: Task, walked: _Walked, *, resumed: bool) -> _Closed:
     """A job that has ended since it was staged can be anywhere: only another walk would meet it."""
     as_of, batch, totals = read_start(task)
     ended = resumed and task.without_spoiled(task.unsettled.find(before=batch)).height > 0
-    return _Closed(as_of, walked.jobs + _count_new(task, batch), None, totals, not ended)
+    return _Closed(as_of, walked.jobs + _count_new(task, batch, resumed=resumed), None, totals, not ended)
 
 
-def _count_new(task: Task, batch: int) -> int:
-    """Count the jobs that only batches from this number on have."""
+def _count_new(task: Task, batch: int, *, resumed: bool) -> int:
+    """Count the jobs that only batches from this number on have.
+
+    Of a walk that was resumed, those that it did not meet, whichever run has: all of them are taken over.
+    """
+    phases = [each.phase for each in task.staging.batches]
+    is_late = [phase != "full" if resumed else n >= batch for n, phase in enumerate(phases)]
     frames = [pl.DataFrame(schema=POLARS_SCHEMA).select(*KEY, "created_at")]
-    frames += [frame.select(*KEY, "created_at") for n, frame in task.staging.numbered(start=batch)]
+    frames += [frame.select(*KEY, "created_at") for n, frame in task.staging.numbered() if is_late[n]]
     late = pl.concat(frames).unique(KEY)
     for n, frame in task.staging.numbered(months=months_of(late)):
-        if n < batch:
+        if not is_late[n]:
             late = late.join(frame.select(KEY), on=KEY, how="anti")
     return late.height
 
