@@ -6,6 +6,7 @@ at it changes nothing.
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["EXPIRY", "NEVER", "SECOND", "STATUSES", "TERMINAL", "Job", "instant", "stamp", "when"]
@@ -31,7 +32,12 @@ def when(micros: int) -> datetime:
 
 def stamp(micros: int | None) -> str | None:
     """The instant as the contract writes it, `YYYY-MM-DDTHH:mi:ssZ`, or None."""
-    return None if micros is None else datetime.fromtimestamp(micros // SECOND, UTC).isoformat()[:19] + "Z"
+    return None if micros is None else _stamp_second(micros // SECOND)
+
+
+@lru_cache(maxsize=1 << 16)
+def _stamp_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19] + "Z"
 
 
 @dataclass(slots=True, eq=False)

@@ -8,10 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from pleo_extract.sandbox.life import Job, instant
+from pleo_extract.sandbox.life import NEVER, Job, instant
 
 __all__ = ["Discrepancy", "Walk", "find_discrepancies"]
 
@@ -29,6 +31,7 @@ PLAIN = (
 COLUMNS = {
     name: re.sub("[A-Z]", lambda capital: "_" + capital[0].lower(), name) for name in (*UUIDS, *TIMES, *PLAIN)
 }
+OURS = itemgetter(*COLUMNS.values())
 Row = tuple[Any, ...]
 Rows = Iterable[Mapping[str, Any]] | Mapping[Any, Mapping[str, Any]]
 
@@ -62,18 +65,19 @@ def find_discrepancies(jobs: Iterable[Job], rows: Rows, walk: Walk, *, until: in
     lives = {
         (job.company, job.id): job for job in jobs if walk.companies is None or job.company in walk.companies
     }
+    since = instant(walk.since)
     counts = Counter((row[1], row[0]) for row in found)
     wrong = [Discrepancy("double", *key, f"{n} times") for key, n in counts.items() if n > 1]
     for row in found:
-        wrong += _judge(row, lives.get((row[1], row[0])), walk, until)
+        wrong += _judge(row, lives.get((row[1], row[0])), walk, (since, until))
     for key, job in lives.items():
-        if key not in counts and all(_matches(job, t, walk) for t in _turns(job, walk, until)):
+        if key not in counts and all(_matches(job, t, walk) for t in _turns(job, since, until)):
             wrong.append(Discrepancy("missing", *key, f"created {job.at(until)['createdAt']}"))
     return wrong
 
 
-def _judge(row: Row, job: Job | None, walk: Walk, until: int) -> Iterator[Discrepancy]:
-    seen = [] if job is None else [job.at(t) for t in _turns(job, walk, until) if _matches(job, t, walk)]
+def _judge(row: Row, job: Job | None, walk: Walk, span: tuple[int, int]) -> Iterator[Discrepancy]:
+    seen = [] if job is None else [job.at(t) for t in _turns(job, *span) if _matches(job, t, walk)]
     if not seen:
         yield Discrepancy("foreign", str(row[1]), str(row[0]), "not listed during the walk")
         return
@@ -87,24 +91,38 @@ def _matches(job: Job, t: int, walk: Walk) -> bool:
     return job.exists(t) and (walk.statuses is None or job.status(t) in walk.statuses)
 
 
-def _turns(job: Job, walk: Walk, until: int) -> list[int]:
-    since = instant(walk.since)
+def _turns(job: Job, since: int, until: int) -> list[int]:
+    """The instants of a walk at which the job may be seen to be another; most jobs were over when it began."""
+    if job.ended <= since and job.born <= since and job.gone == NEVER and not job.changes:
+        return [since]
     return [since, *(t for t in job.moments() if since < t <= until)]
 
 
 def _plain(record: Mapping[str, Any], ignore: frozenset[str]) -> Row:
-    values = {name: record.get(name, record.get(column)) for name, column in COLUMNS.items()}
-    for name in TIMES:
-        values[name] = _seconds(values[name])
-    for name in UUIDS:
-        values[name] = values[name].lower() if isinstance(values[name], str) else values[name]
-    return tuple(None if name in ignore else value for name, value in values.items())
+    try:
+        values = list(OURS(record))
+    except KeyError:  # spelled as the API does, or without fields that it leaves out
+        values = [record.get(name, record.get(column)) for name, column in COLUMNS.items()]
+    for place, value in enumerate(values[: len(UUIDS)]):
+        if isinstance(value, str):
+            values[place] = value.lower()
+    for place, value in enumerate(values[len(UUIDS) : len(UUIDS) + len(TIMES)], len(UUIDS)):
+        values[place] = _seconds(value)
+    if ignore:
+        values = [None if name in ignore else value for name, value in zip(COLUMNS, values, strict=True)]
+    return tuple(values)
 
 
 def _seconds(value: Any) -> Any:
     """Whole seconds since 1970; the sandbox's lives turn on whole seconds, fractions are decoration."""
-    if isinstance(value, str) and (parts := re.fullmatch(r"(.{19})(?:\.\d+)?(Z|[+-]\d\d:\d\d)", value)):
-        value = datetime.fromisoformat(parts[1] + parts[2].replace("Z", "+00:00"))
-    if isinstance(value, datetime):
-        return int(value.astimezone(UTC).timestamp())
-    return value
+    if isinstance(value, str):
+        return _seconds_of_text(value)
+    return int(value.timestamp()) if isinstance(value, datetime) else value
+
+
+@lru_cache(maxsize=1 << 16)
+def _seconds_of_text(text: str) -> int | str:
+    parts = re.fullmatch(r"(.{19})(?:\.\d+)?(Z|[+-]\d\d:\d\d)", text)
+    if parts is None:
+        return text
+    return int(datetime.fromisoformat(parts[1] + parts[2].replace("Z", "+00:00")).timestamp())

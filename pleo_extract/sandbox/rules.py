@@ -88,6 +88,8 @@ def spell_record(record: dict[str, Any], rules: Rules) -> dict[str, Any]:
 
 
 def _spell_time(text: str, rules: Rules) -> str:
+    if rules.zone is None and not rules.fraction:
+        return text[:19] + "Z"
     zone = "Z"
     if rules.zone is not None:
         local = timezone(timedelta(minutes=rules.zone))
