@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+from collections import defaultdict
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 from hypothesis import strategies as st
@@ -14,12 +19,21 @@ from pleo_extract.contract import FIELDS, POLARS_SCHEMA
 from pleo_extract.warehouse import Told, answer, open_warehouse, translate_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     import duckdb
 
 Row = dict[str, Any]
+
+
+class Open(NamedTuple):
+    """A warehouse that is open, and the file that it reads."""
+
+    file: Path
+    con: duckdb.DuckDBPyConnection
+
+
+_free: defaultdict[Hashable, list[Open]] = defaultdict(list)
 
 A, B = (f"0000000{letter}-0000-4000-8000-000000000000" for letter in "ab")
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -75,11 +89,27 @@ def warehouse(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A warehouse of these jobs; without any, of a lake without files."""
     table = jobs if isinstance(jobs, pl.DataFrame) else frame(jobs)
-    with TemporaryDirectory() as folder:
-        path = f"{folder}/jobs.parquet"
-        table.write_parquet(path)
-        with open_warehouse([path] if table.height else [], told=Told(as_of)) as con:
-            yield con
+    kind = (as_of, table.height > 0, tuple(table.schema.items()))
+    lent = _free[kind].pop() if _free[kind] else _open(table, as_of)
+    table.write_parquet(lent.file)
+    yield lent.con
+    _free[kind].append(lent)  # not after an error: nobody knows in which state it is
+
+
+def _open(table: pl.DataFrame, as_of: datetime | None) -> Open:
+    """Another warehouse. It costs as much as ten questions, so it is asked again about other jobs in the same file."""
+    file = Path(mkdtemp(dir=_folder()), "jobs.parquet")
+    table.write_parquet(file)
+    con = open_warehouse([file] if table.height else [], told=Told(as_of))
+    con.execute("SET enable_external_file_cache = FALSE")  # the file changes
+    return Open(file, con)
+
+
+@cache
+def _folder() -> str:
+    folder = mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    return folder
 
 
 def rows_of(con: duckdb.DuckDBPyConnection, sql: str, **params: object) -> pl.DataFrame:
