@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,12 @@ def dump(lake: Path, sandbox: Callable[[Request], Response], **options: Any) -> 
         sandbox.requests.clear()
     with Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox, rate=10_000_000) as client:
         return dump_export_jobs(lake, client=client, **options)
+
+
+def copy_lake(dumped: Path, lake: Path) -> Path:
+    """A copy of a lake, which costs less than another dump; the catalogue names the lake it was made for."""
+    shutil.copytree(dumped, lake, symlinks=True, ignore=shutil.ignore_patterns("jobs.duckdb"))
+    return lake
 
 
 def cut(lake: Path, sandbox: Sandbox, requests: int, **options: Any) -> None:
@@ -269,20 +276,33 @@ def test_f57_status_and_record_say_as_of_when(later: Later, tmp_path: Path) -> N
 def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
     """Both leave `total` as it was; pages at ranks show the shift between them, about as often as the receipt says."""
     met, chances, tries = 0, [], 24
+
+    def make() -> Sandbox:
+        return Sandbox(World(jobs=5_000, seed=3), api_keys={CANARY: None})
+
+    dump(tmp_path / "dumped", make())
     for seed in range(tries):
-        luck, lake = random.Random(seed), tmp_path / f"{seed}"
-        sandbox = Sandbox(World(jobs=5_000, seed=3), api_keys={CANARY: None})
-        dump(lake, sandbox)
+        luck, sandbox = random.Random(seed), make()
+        lake = copy_lake(tmp_path / "dumped", tmp_path / f"{seed}")
         job = luck.choice(sandbox.world.visible()[:4_800])
         sandbox.world.remove(job["id"], job["companyId"])
         sandbox.world.insert(sandbox.world.now - timedelta(days=10 + 350 * luck.random()))
         random.seed(seed)
-        receipt = dump(lake, sandbox)
-        found = receipt.mode == "full"
-        met += found
-        if not found:
-            assert receipt.requests <= 4
-            chances.append(receipt.shift_chance)
+        try:
+            receipt = dump(lake, sandbox, max_requests=None if met == 0 else 6)
+        except (
+            RequestsExceeded
+        ) as cut_short:  # of those that read all again, one is enough to see how it ends
+            assert cut_short.receipt is not None
+            assert cut_short.receipt["mode"] == "full"
+            met += 1
+        else:
+            if receipt.mode == "full":
+                assert receipt.vanished == [(job["companyId"], job["id"])]
+                met += 1
+            else:
+                assert receipt.requests <= 4
+                chances.append(receipt.shift_chance)
     assert met >= tries / 2
     assert all(0.45 < chance < 0.65 for chance in chances)
 
@@ -307,7 +327,7 @@ def test_f23_jobs_that_come_while_ranks_are_read_are_no_shift(tmp_path: Path) ->
     """A list that grows at its head shifts every page; without `total`, a second look at the head explains it."""
     for total in (True, False):
         lake = tmp_path / f"{total}"
-        sandbox = make_sandbox(jobs=5_000, total=total, tick=300.0)
+        sandbox = make_sandbox(jobs=2_000, total=total, tick=300.0)
         dump(lake, sandbox)
         for _ in range(6):
             sandbox.world.advance(HOUR)
@@ -377,7 +397,7 @@ def test_f60_kinds_of_total(
     kind: str, later: Later, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Found in the first runs, remembered, and not fought: quiet refreshes are cheap, silent and end with 0."""
-    sandbox = Counting(World(jobs=5_000, days=365), api_keys={CANARY: None})
+    sandbox = Counting(World(jobs=2_000, days=365), api_keys={CANARY: None})
     sandbox.kind = kind
     for _ in range(3):  # learning
         assert dump(tmp_path, sandbox).code == 0
@@ -393,7 +413,7 @@ def test_f60_kinds_of_total(
     assert caplog.records == []
     full = dump(tmp_path, sandbox, full=True)
     assert (full.code, full.verdict) == (0, "complete")
-    assert full.pages <= 51 + 12  # no second pass
+    assert full.pages <= 21 + 12  # no second pass
     assert wrong(sandbox, tmp_path) == []
 
 

@@ -59,10 +59,12 @@ def write_catalogue(
             with duckdb.connect(":memory:", config={"threads": 1}) as con:
                 con.execute(f"ATTACH {literal(str(fresh))} AS fresh (STORAGE_VERSION '{_STORAGE}')")
                 con.execute("USE fresh")
+                con.begin()  # each definition on its own would be written and synced on its own
                 for definition in definitions(source, self_contained=True):
                     con.execute(definition)
                 for view in _MARKED if mark else ():
                     con.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
+                con.commit()
             fresh.chmod(fresh.stat().st_mode & 0o755)  # nobody else writes it, whatever the umask
             fresh.replace(target)
     except (OSError, duckdb.Error) as exc:
