@@ -157,7 +157,7 @@ def test_a_stuck_job_that_vanishes_is_remembered(
     receipt = refresh(sandbox)
     assert (receipt.mode, receipt.verdict) == ("refresh", "complete_with_drift")
     assert receipt.vanished == [(job["companyId"], job["id"])]
-    assert scan_lake(tmp_path).collect().height == 10_000
+    assert scan_lake(tmp_path).collect().height == 4_000
     later = refresh(sandbox)
     assert (later.mode, later.verdict, later.vanished) == ("refresh", "complete", [])
     assert later.requests <= 6
