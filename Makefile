@@ -1,6 +1,8 @@
 # Everything a newcomer needs: `make demo` and `make test`. Both set up what they use in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Where it is set, every start of Python compiles all anew: the tests, and each command line that they try.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check faults torture bench scale format sample docs picture notebooks clean
 

@@ -31,7 +31,16 @@ SETTLED = {
     "seconds_since_complete": 0.0,
 }
 """What a run says about itself, not about the jobs; and all that ends in `_at` or `_as_of` is `WHEN`."""
-OF_ONE_MACHINE = ("_lock", "_staging", "_now.csv", "_vanished.csv", "jobs.duckdb")
+LEFT_OUT = (
+    "_lake/lock",
+    "_lake/staging",
+    "_lake/rejected",
+    "_lake/now.csv",
+    "_lake/vanished.csv",
+    "_lake/objects",
+    "_jobs.duckdb",
+)
+"""What belongs to one machine; and the objects, whose bytes are those of the visible months."""
 
 
 def make_sample(lake: Path) -> None:
@@ -44,10 +53,10 @@ def make_sample(lake: Path) -> None:
         "https://sandbox.invalid", api_key=API_KEY, transport=sandbox, in_flight=1, rate=10_000
     ) as client:
         dump_export_jobs(lake, client=client, progress=False)
-    for name in OF_ONE_MACHINE:
+    for name in LEFT_OUT:
         found = lake / name
         shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
-    for file in (lake / "_meta").glob("*.json"):
+    for file in (lake / "_lake").rglob("*.json"):
         file.write_text(json.dumps(settle(json.loads(file.read_bytes())), indent=1) + "\n", encoding="utf-8")
 
 

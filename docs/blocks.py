@@ -69,7 +69,7 @@ def run_blocks(document: str) -> Iterator[tuple[Block, str]]:
         patch.dict(os.environ, _environment(running.url, Path(folder))),
         contextlib.chdir(folder),
     ):
-        shutil.copytree(ROOT / "data" / "sample", "data/sample", symlinks=True)
+        shutil.copytree(ROOT / "data" / "sample", "data/sample")
         names: dict[str, Any] = {"__name__": "__document__"}
         for block in read_blocks(document):
             if block.language == "python":

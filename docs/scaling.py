@@ -145,8 +145,8 @@ def scale_limits() -> Iterator[str]:
         ["`failure_rates` in DuckDB", _memory("failure_rates"), "the same"],
         ["`verify`", _memory("verify"), "a machine with more"],
         [
-            "`jobs.duckdb`, the catalogue",
-            "one file a month, whatever the number of jobs: it does not grow",
+            "`_jobs.duckdb`, the catalogue",
+            "it holds a pattern and the questions, whatever the number of jobs: it does not grow",
             "",
         ],
     ]

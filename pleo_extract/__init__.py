@@ -33,12 +33,14 @@ if TYPE_CHECKING:
         merge_lakes,
     )
     from pleo_extract.lakes import scan_lake, verify_lake
+    from pleo_extract.reader import Lake
     from pleo_extract.scan import scan_export_jobs
 
 __all__ = [
     "COLUMNS",
     "POLARS_SCHEMA",
     "Client",
+    "Lake",
     "PleoExtractError",
     "Query",
     "Receipt",
@@ -63,6 +65,7 @@ if not TYPE_CHECKING:
             "COLUMNS": "contract",
             "POLARS_SCHEMA": "contract",
             "Client": "client",
+            "Lake": "reader",
             "PleoExtractError": "errors",
             "Query": "contract",
             "Receipt": "extract.receipt",

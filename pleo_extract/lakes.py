@@ -6,6 +6,7 @@ a kind stays in its room, `lake` or `delta`; `delta` is imported only where ther
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
@@ -18,19 +19,18 @@ from pleo_extract.refresh import binding_of
 from pleo_extract.zones import check_zones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from datetime import timedelta
 
     import polars as pl
 
-    from pleo_extract.lake import LastRun, Manifest, Repair, Snapshot, Staging, Verification
+    from pleo_extract.lake import Keep, LastRun, Manifest, Repair, Staging, Verification
     from pleo_extract.lake.publish import Shield, Tell
 
 __all__ = [
     "Format",
-    "Lake",
     "ParquetLake",
+    "Store",
     "StoreOptions",
     "is_delta",
     "open_lake",
@@ -48,7 +48,7 @@ class StoreOptions(TypedDict, total=False):
     workspace: str | Path | None
 
 
-class Lake(Protocol):
+class Store(Protocol):
     """A lake of either kind.
 
     Attributes:
@@ -67,6 +67,9 @@ class Lake(Protocol):
 
     def open(self, as_of: datetime | int | None = None) -> Opened | None:
         """A state to read, its files looked at; None where nothing was published yet."""
+
+    def history(self) -> Iterator[Manifest]:
+        """The states that are kept, oldest first, as they were published; the current one is the last."""
 
     def last_run(self) -> LastRun | None:
         """How the last run ended, as far as this machine knows."""
@@ -107,8 +110,8 @@ class Lake(Protocol):
     def is_published(self, manifest: Manifest) -> bool:
         """Whether this state, told to have been published, was."""
 
-    def tidy(self, manifest: Manifest, *, keep: timedelta, count: int) -> None:
-        """Remove states that were replaced so long ago, and all but the newest `count` where these are counted."""
+    def tidy(self, manifest: Manifest, keep: Keep) -> None:
+        """Remove the states that are not to be kept; a Delta table keeps by age alone."""
 
 
 def is_delta(lake: str | Path) -> bool:
@@ -123,7 +126,7 @@ def open_lake(
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
     accounts: Sequence[str] = (),
-) -> Lake:
+) -> Store:
     """The lake at an address, of the kind that it is, or is to become.
 
     Args:
@@ -149,7 +152,7 @@ def open_lake(
                 "storage options and a workspace belong to a Delta table: s3://…, or format delta"
             )
         return ParquetLake(lake)
-    if not found and (Layout(lake).current.is_symlink() or Layout(lake).snapshots.exists()):
+    if not found and (Layout(lake).own.exists() or Layout(lake).old.exists()):
         raise ConfigurationError(f"{lake} is a Parquet lake; a Delta table needs a place of its own")
     try:
         from pleo_extract.delta import DeltaLake  # noqa: PLC0415 - only where there is a Delta table
@@ -199,8 +202,8 @@ def verify_lake(
     """Read the current snapshot in full and compare it with what was written.
 
     Checked: the pointer, the manifest, each file's size and sha256, columns and types, the month each row is filed
-    under, and that no (company_id, id) occurs twice, across months too. A file in the snapshot that no manifest names
-    is a problem, since a glob reads it; one elsewhere in the lake is reported as foreign. Of a Delta table the log is
+    under, that no (company_id, id) occurs twice, across months too, and that the visible months are those of the
+    snapshot. A file beside them is a problem, since a glob reads it; one elsewhere in the lake is reported as foreign. Of a Delta table the log is
     the manifest, and the sums are those in the names of its files.
 
     Raises:
@@ -210,7 +213,7 @@ def verify_lake(
 
 
 class ParquetLake:
-    """A folder of Parquet in immutable snapshots; see `lake`."""
+    """A folder of Parquet, with immutable snapshots behind it; see `lake`."""
 
     counts_snapshots: bool = True
 
@@ -220,56 +223,52 @@ class ParquetLake:
         self.catalogue: Path | None = self.layout.catalogue
 
     def exists(self) -> bool:
-        """See `Lake`."""
+        """See `Store`."""
         return self.layout.root.is_dir()
 
     def open(self, as_of: datetime | int | None = None) -> Opened | None:
-        """See `Lake`."""
-        snapshot = parquet.open_snapshot(self.name, as_of)
-        if snapshot is None:
-            return None
-        manifest = self.layout.manifest(snapshot.number)
-        return Opened(manifest, tuple(snapshot.folder / entry.path for entry in manifest.files))
+        """See `Store`."""
+        return parquet.open_snapshot(self.name, as_of)
+
+    def history(self) -> Iterator[Manifest]:
+        """See `Store`."""
+        parquet.require_lake(self.layout)
+        current = self.layout.number() or 0
+        return (self.layout.manifest(number) for number in self.layout.numbers() if number <= current)
 
     def last_run(self) -> LastRun | None:
-        """See `Lake`."""
+        """See `Store`."""
         return parquet.read_last_run(self.layout)
 
     def verify(self) -> Verification:
-        """See `Lake`."""
+        """See `Store`."""
         return parquet.verify_lake(self.name)
 
     def refuse_other(self, server: str) -> None:
-        """See `Lake`."""
+        """See `Store`."""
         parquet.refuse_other_server(self.name, self.layout.server(), server)
 
     def repair(self) -> Repair:
-        """See `Lake`."""
+        """See `Store`."""
         return parquet.repair_lake(self.name)
 
-    def hold(self) -> AbstractContextManager[Callable[[], None]]:
-        """See `Lake`."""
-        return parquet.hold_lock(self.layout)
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[], None]]:
+        """See `Store`."""
+        with parquet.hold_lock(self.layout) as self._still_held:
+            yield self._still_held
 
     def begin(self) -> Manifest | None:
-        """See `Lake`."""
-        snapshot: Snapshot | None = parquet.finish_first(self.layout)
-        base = self.layout.manifest(snapshot.number) if snapshot else None
-        if snapshot is None:
-            parquet.require_abilities(self.layout)
-        if snapshot is not None and base is not None:  # a missing file would show only when all is read
-            parquet.require_files(snapshot, base, self.name)
-        parquet.sweep(self.layout, snapshot, now=datetime.now(UTC))
-        return base
+        """See `Store`."""
+        return parquet.begin_run(self.layout, self._still_held, now=datetime.now(UTC))
 
     def binding(self, base: Manifest | None, account: str) -> int:
-        """See `Lake`."""
+        """See `Store`."""
         return binding_of(base.accounts.get(account) if base else None)
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
-        """See `Lake`."""
-        folder = self.layout.snapshot_folder(base.snapshot) if base else self.layout.root
-        return scan_files([folder / entry.path for entry in base.files] if base else ())
+        """See `Store`."""
+        return scan_files(self.layout.paths_of(base) if base else ())
 
     def publish(
         self,
@@ -281,9 +280,9 @@ class ParquetLake:
         still_held: Callable[[], None],
         shield: Shield,
     ) -> tuple[Manifest, list[str]]:
-        """See `Lake`."""
-        with shield():
-            manifest, written = parquet.publish(self.layout, stagings, base, server=server)
+        """See `Store`."""
+        with shield(), parquet.building(self.layout, still_held) as build:
+            manifest, written = parquet.publish(self.layout, build, stagings, base, server=server)
             receipt, accounts = tell(manifest, base, written)
             manifest = parquet.commit(
                 self.layout, manifest, base, receipt=receipt, accounts=accounts, still_held=still_held
@@ -293,10 +292,9 @@ class ParquetLake:
         return manifest, written
 
     def is_published(self, manifest: Manifest) -> bool:
-        """See `Lake`."""
-        snapshot = self.layout.snapshot()
-        return snapshot is not None and snapshot.number == manifest.snapshot
+        """See `Store`."""
+        return self.layout.number() == manifest.snapshot
 
-    def tidy(self, manifest: Manifest, *, keep: timedelta, count: int) -> None:
-        """See `Lake`."""
-        parquet.prune(self.layout, manifest.snapshot, now=datetime.now(UTC), keep=keep, count=count)
+    def tidy(self, manifest: Manifest, keep: Keep) -> None:
+        """See `Store`."""
+        parquet.prune(self.layout, manifest.snapshot, keep, now=datetime.now(UTC), check=self._still_held)

@@ -48,6 +48,7 @@ __all__ = [
     "has_rows",
     "is_as_late",
     "is_beyond",
+    "is_ended",
     "is_later",
     "is_same_list",
     "is_unknown",
@@ -110,7 +111,7 @@ class Spoiled(msgspec.Struct, frozen=True):
     """A row that does not fit the contract.
 
     `created_at` is where its job stands in the list, as `instant_key` has it; empty where that cannot be read. `sum` is of
-    what the row says, `file` the one under ``_rejected/`` that keeps it.
+    what the row says, `file` the one under ``_lake/rejected/`` that keeps it.
     """
 
     created_at: str = ""
@@ -360,7 +361,7 @@ def is_unknown() -> pl.Expr:
 
 def is_unsettled(unknown: Mapping[str, Readings] | None = None) -> pl.Expr:
     """Rows whose job may still change: of every status but the terminal ones, and those known to be settled."""
-    settled = _has_ended()
+    settled = is_ended()
     for status, readings in (unknown or {}).items():
         if len(readings.lines) == SETTLED_AFTER:
             late = pl.Series(list(readings.rows), dtype=pl.String).implode()
@@ -409,7 +410,7 @@ def find_news(lake: pl.DataFrame, rows: pl.DataFrame, *, fetched_later: Collecti
     `fetched_later` names the companies whose rows were fetched later than the lake's: of these also rows of the same
     `last_updated_at` that say something else; `expires_in` aside.
     """
-    had = lake.select(*KEY, _had="last_updated_at", _had_ended=_has_ended(), _is_there=True)
+    had = lake.select(*KEY, _had="last_updated_at", _had_ended=is_ended(), _is_there=True)
     found = rows.join(had, on=KEY, how="left", maintain_order="left")
     found = found.filter(pl.col("_is_there").is_null() | _is_later(fetched_later)).select(rows.columns)
     return found.join(lake, on=_SAID, how="anti", nulls_equal=True)
@@ -420,7 +421,7 @@ def find_left(lake: pl.LazyFrame, rows: pl.DataFrame, *, fetched_later: Collecti
 
     The later row stays, chosen as in `find_news`.
     """
-    had = lake.select(*KEY, _had="last_updated_at", _had_ended=_has_ended(), _old=created_month())
+    had = lake.select(*KEY, _had="last_updated_at", _had_ended=is_ended(), _old=created_month())
     near = had.join(rows.select(KEY).lazy(), on=KEY, how="semi").collect(engine="streaming")
     found = rows.select(*KEY, "status", "last_updated_at", _new=created_month()).join(near, on=KEY)
     found = found.filter(pl.col("_new") != pl.col("_old"))
@@ -433,11 +434,11 @@ def _is_later(fetched_later: Collection[str]) -> pl.Expr:
     said, known = pl.col("last_updated_at"), pl.col("_had")
     is_tie = said.eq_missing(known) & pl.col("company_id").is_in(list(fetched_later))
     is_later = (said > known) | (said.is_not_null() & known.is_null()) | is_tie
-    ended, had_ended = _has_ended(), pl.col("_had_ended")
+    ended, had_ended = is_ended(), pl.col("_had_ended")
     return (ended & ~had_ended) | ((ended == had_ended) & is_later)
 
 
-def _has_ended() -> pl.Expr:
+def is_ended() -> pl.Expr:
     """Rows of jobs that have ended, as far as the contract knows their status."""
     return pl.col("status").is_in(pl.Series(TERMINAL).implode())
 
@@ -499,7 +500,7 @@ def keep_latest(rows: pl.DataFrame) -> pl.DataFrame:
     """
     if rows["id"].is_unique().all():
         return rows
-    rows = rows.sort(_has_ended(), "last_updated_at", nulls_last=False, maintain_order=True)
+    rows = rows.sort(is_ended(), "last_updated_at", nulls_last=False, maintain_order=True)
     return rows.unique(KEY, keep="last", maintain_order=True)
 
 

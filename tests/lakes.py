@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
 from warehouse_jobs import Row, parquet
 
-from pleo_extract.lake import FORMAT, FileEntry, Manifest
+from pleo_extract.lake import FORMAT, FileEntry, Layout, Manifest
 from pleo_extract.refresh import Account
 
 if TYPE_CHECKING:
@@ -15,19 +16,18 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["SERVER", "WRITING", "make_lake"]
+__all__ = ["SERVER", "WRITING", "list_months", "lose_month", "make_lake", "spoil_month"]
 
 SERVER = "https://sandbox.invalid"
 WRITING = (
     "append_line",
+    "fix_file",
     "link_file",
     "make_folder",
-    "make_link",
     "remove_file",
     "remove_tree",
     "rename",
     "replace_file",
-    "swap_link",
     "sync_folder",
     "write_file",
 )
@@ -38,14 +38,13 @@ def make_lake(
     root: Path, rows: Sequence[Row], made_at: datetime, names: Mapping[str, str] | None = None
 ) -> Path:
     """A lake with one snapshot of these jobs; `names` of companies by id, each with an account of its own."""
-    folder = root / "snapshots" / "000001"
     by_month: dict[str, list[Row]] = {}
     for row in rows:
-        by_month.setdefault(f"created_month={row['created_at']:%Y-%m}", []).append(row)
-    folder.mkdir(parents=True)
-    for month, jobs in by_month.items():
-        (folder / month).mkdir()
-        parquet(folder / month / "part-0.parquet", jobs)
+        by_month.setdefault(f"{row['created_at']:%Y-%m}", []).append(row)
+    layout = Layout(root)
+    for folder in (layout.objects, layout.snapshots):
+        folder.mkdir(parents=True)
+    files = [_place(layout, month, jobs) for month, jobs in by_month.items()]
     accounts = {
         f"{SERVER} {company}": Account(name=name, verdict="complete", full_at=made_at)
         for company, name in (names or {"*": ""}).items()
@@ -56,19 +55,49 @@ def make_lake(
         server=SERVER,
         made_at=made_at,
         rows=len(rows),
-        files=[
-            FileEntry(
-                path=f"{month}/part-0.parquet",
-                rows=len(jobs),
-                bytes=(folder / month / "part-0.parquet").stat().st_size,
-                sha256="",
-            )
-            for month, jobs in by_month.items()
-        ],
+        files=files,
         library="0",
         accounts=accounts,
     )
-    (root / "_meta").mkdir()
-    (root / "_meta" / "000001.json").write_bytes(msgspec.json.encode(manifest))
-    (root / "current").symlink_to("snapshots/000001")
+    layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))
+    layout.current.write_text("1\n")
     return root
+
+
+def list_months(lake: Path) -> list[Path]:
+    """The visible months, oldest first."""
+    return sorted(lake.glob("created_month=*/part-0.parquet"))
+
+
+def lose_month(visible: Path) -> None:
+    """Remove a month's file under both its names: from one alone the lake mends the other."""
+    for path in _names_of(visible):
+        path.unlink()
+
+
+def spoil_month(visible: Path, data: bytes) -> None:
+    """Write other bytes into a month's file, which has two names or is two, though its mode forbids it."""
+    for path in _names_of(visible):
+        path.chmod(0o644)
+        path.write_bytes(data)
+        path.chmod(0o444)
+
+
+def _names_of(visible: Path) -> tuple[Path, Path]:
+    layout = Layout(visible.parent.parent)
+    manifest = layout.manifest(layout.number() or 0)
+    (name,) = (entry.object for entry in manifest.files if layout.root / entry.path == visible)
+    return visible, layout.objects / name
+
+
+def _place(layout: Layout, month: str, jobs: Sequence[Row]) -> FileEntry:
+    """A month's file, visible and as an object."""
+    visible = layout.root / f"created_month={month}" / "part-0.parquet"
+    visible.parent.mkdir()
+    parquet(visible, jobs)
+    data = visible.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{month}-{sha256}"
+    (layout.objects / name).hardlink_to(visible)
+    path = visible.relative_to(layout.root).as_posix()
+    return FileEntry(path=path, rows=len(jobs), bytes=len(data), sha256=sha256, object=name)

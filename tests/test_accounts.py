@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake import Manifest
     from pleo_extract.sandbox import Request, Response
 
+
 COMPANIES = 48
 
 
@@ -218,7 +219,7 @@ def test_a_dump_that_is_told_to_stop_begins_no_other_company(
 
 def _published(ground: Ground) -> set[str]:
     """The companies whose jobs readers see."""
-    if not (ground.lake / "current").exists():
+    if not (ground.lake / "_lake/current").exists():
         return set()
     return set(scan_lake(ground.lake).collect()["company_id"])
 

@@ -15,6 +15,7 @@ from pleo_extract.pace import Window
 if TYPE_CHECKING:
     from pathlib import Path
 
+
 ONE = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11"
 TWO = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b22"
 

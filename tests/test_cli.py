@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from canary import CANARY
+from lakes import list_months, lose_month, spoil_month
 
 from pleo_extract import COLUMNS, Client, Query, dump_accounts, fetch_page, scan_lake
 from pleo_extract.cli.metrics import write_metrics
@@ -120,7 +121,7 @@ def test_one_cause_one_code_one_line(
     lines = said.err.strip().splitlines()
     assert lines[-1].startswith(("pleo-extract: ", "Error: "))
     assert len(lines) == 1 or code == 2
-    assert (tmp_path / "lake/current").exists() == (code == 65)
+    assert (tmp_path / "lake/_lake/current").exists() == (code == 65)
 
 
 @pytest.mark.parametrize("command", ["dump", "plan", "status", "verify", "repair", "report"])
@@ -198,8 +199,8 @@ def test_a_held_lake_is_69(pleo: Callable[..., Said], served: Served, tmp_path: 
 def test_a_broken_lake_is_65(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
     """Verify names what is not as it was written."""
     pleo("dump", tmp_path, "--rate", 100_000)
-    file = max(tmp_path.glob("current/*/*.parquet"))
-    file.write_bytes(b"PAR1")
+    file = list_months(tmp_path)[-1]
+    spoil_month(file, b"PAR1")
     said = pleo("verify", tmp_path)
     assert said.code == 65
     assert file.parent.name in said.out
@@ -317,7 +318,7 @@ def test_f15_one_company_fails_the_others_are_published(
     assert said.code == 77
     assert ", Company 1: api_key_env NOT_SET is not set" in said.err
     assert f"{len(companies) - 1} of {len(companies)} companies are up to date" in said.out
-    rows = pl.read_parquet(f"{tmp_path}/lake/current/*/*.parquet", hive_partitioning=False)
+    rows = pl.read_parquet(f"{tmp_path}/lake/**/*.parquet", hive_partitioning=False)
     asked = frozenset(companies) - {companies[1]}
     assert (
         served.sandbox.truth(rows.drop("extra").to_dicts(), served.sandbox.world.now, companies=asked) == []
@@ -335,7 +336,7 @@ def test_f15_one_company_fails_the_others_are_published(
     served.sandbox.world.advance(86_400)
     said = pleo("dump", tmp_path / "lake", "--accounts", mended)
     assert said.code == 0
-    rows = pl.read_parquet(f"{tmp_path}/lake/current/*/*.parquet", hive_partitioning=False)
+    rows = pl.read_parquet(f"{tmp_path}/lake/**/*.parquet", hive_partitioning=False)
     assert served.sandbox.truth(rows.drop("extra").to_dicts(), served.sandbox.world.now) == []
     names = pleo("sql", "--lake", tmp_path / "lake", "from companies", "--format", "csv").out
     assert f"{companies[0]},Company 0" in names
@@ -505,7 +506,7 @@ def test_status_counts_from_now(pleo: Callable[..., Said], served: Served, tmp_p
     """`seconds_since_complete` is the lake's age when it is asked for, not when the last run ended."""
     lake = tmp_path / "lake"
     assert pleo("dump", lake, "--rate", 100_000).code == 0
-    record = lake / "_meta/last_run.json"
+    record = lake / "_lake/last_run.json"
     last = json.loads(record.read_text())
     then = datetime.now(UTC) - timedelta(days=59)
     record.write_text(json.dumps(last | {"ended_at": then.isoformat(), "last_complete_at": then.isoformat()}))
@@ -539,7 +540,10 @@ def test_a_run_that_fails_says_what_the_lake_has(
     assert [(each.code, each.lake_rows, each.snapshot) for each in receipts] == [(77, 1_000, 1)] * len(
         receipts
     )
-    next(lake.glob("**/created_month=*/*.parquet")).unlink()
+    if kind == "delta":
+        next(lake.glob("**/created_month=*/*.parquet")).unlink()
+    else:
+        lose_month(list_months(lake)[0])
     assert pleo(*words).code == 65
     assert "pleo_extract_lake_rows" not in file.read_text()
 
@@ -550,10 +554,10 @@ def test_a_dump_of_a_broken_lake_is_no_success(
     """It ends with 65, as rows set aside do, but the alert on the last success must be able to fire."""
     lake, file = tmp_path / "lake", tmp_path / "pleo.prom"
     pleo("dump", lake, "--rate", 100_000)
-    next((lake / "current").glob("*/*.parquet")).unlink()
+    lose_month(list_months(lake)[0])
 
     def read() -> str | None:
-        last: str | None = json.loads((lake / "_meta/last_run.json").read_text())["last_complete_at"]
+        last: str | None = json.loads((lake / "_lake/last_run.json").read_text())["last_complete_at"]
         return last
 
     before = read()
@@ -591,7 +595,7 @@ def test_status_tells_the_lakes_verdict_from_how_the_last_run_ended(
     assert pleo("dump", lake).code == 77
     verdict = next(line for line in pleo("status", lake).out.splitlines() if "verdict" in line)
     assert verdict.split()[1].startswith("complete")
-    next((lake / "current").glob("*/*.parquet")).unlink()
+    lose_month(list_months(lake)[0])
     pleo("repair", lake)
     verdict = next(line for line in pleo("status", lake).out.splitlines() if "verdict" in line)
     assert verdict.split()[1] == "incomplete"
@@ -606,7 +610,7 @@ def test_f54_status_shows_no_control_character(
     """F54: whoever can write a record or a manifest does not paint the terminal of who asks how the lake is doing."""
     lake, hostile = tmp_path / "lake", "\x1b[2J\x9b31m\r\nforged"
     pleo("dump", lake, "--rate", 100_000)
-    record, manifest = lake / "_meta/last_run.json", Layout(lake).manifest_file(1)
+    record, manifest = lake / "_lake/last_run.json", Layout(lake).manifest_file(1)
     told = json.loads(record.read_text())
     told["error"] = hostile if place == "error" else None
     told["failed"] = {
@@ -639,7 +643,7 @@ def test_repair_says_what_it_did(pleo: Callable[..., Said], served: Served, tmp_
     said = pleo("repair", lake)
     assert (said.code, said.err) == (0, "")
     assert said.out == f"{lake}: nothing needed repair, snapshot 1 is as it was written\n"
-    next((lake / "current").glob("*/*.parquet")).unlink()
+    lose_month(list_months(lake)[0])
     said = pleo("repair", lake)
     assert (said.code, "nothing needed repair" in said.out) == (0, False)
     assert "snapshot 2 was made of" in said.out
@@ -695,8 +699,8 @@ def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tm
         _, err = process.communicate(timeout=30)
         assert process.returncode == code
         assert "what was fetched is kept" in err
-        assert not (tmp_path / "current").exists()
-        last = json.loads((tmp_path / "_meta/last_run.json").read_text())
+        assert not (tmp_path / "_lake/current").exists()
+        last = json.loads((tmp_path / "_lake/last_run.json").read_text())
         word = "terminated" if number == signal.SIGTERM else "interrupted"
         assert (last["code"], last["error"]) == (code, word)
         asked = len(sandbox.requests)
@@ -704,7 +708,7 @@ def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tm
     assert "5,000 jobs" in done.stdout
     # Two pages on their way, a probe, and one more; and the closing reads: the open jobs, the head, one at its rank.
     assert len(sandbox.requests) - asked <= 50 - asked + 4 + 3
-    assert json.loads((tmp_path / "_meta/last_run.json").read_text())["receipt"]["resumed"]
+    assert json.loads((tmp_path / "_lake/last_run.json").read_text())["receipt"]["resumed"]
 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
@@ -720,7 +724,7 @@ def test_f36_a_signal_after_the_snapshot_says_that_it_was_published(
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 128 + number
     assert done.stderr.splitlines()[-1] == f"pleo-extract: {word}; snapshot 1 was published"
-    last = json.loads((tmp_path / "lake/_meta/last_run.json").read_text())
+    last = json.loads((tmp_path / "lake/_lake/last_run.json").read_text())
     assert (last["published"], last["error"]) == (True, word)
     assert served.sandbox.requests
 
@@ -743,7 +747,7 @@ def test_a_wrong_key_of_an_account_is_named_by_its_place(
         assert says in line
         assert "PLEO_API_KEY" not in line
         assert line.count("Company 1") == 1
-        run = json.loads((tmp_path / "lake/_meta/last_run.json").read_text())["receipt"]["run"]
+        run = json.loads((tmp_path / "lake/_lake/last_run.json").read_text())["receipt"]["run"]
         assert line.startswith(f"pleo-extract: run {run}, Company 1: ")
         assert "asked for" not in said.out
 

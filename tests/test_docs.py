@@ -24,6 +24,7 @@ import pytest
 import pleo_extract
 from pleo_extract.cli import HUNG_UP, INTERRUPTED, TERMINATED, group
 from pleo_extract.errors import PleoExtractError
+from pleo_extract.lake import Layout
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 from pleo_extract.sandbox.kinds import KINDS
 
@@ -81,7 +82,7 @@ def _examples(name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs a line in bash where a sandbox is the server and there is a lake in data/export_jobs."""
+    """Runs a line in bash where a sandbox is the server and there is a lake of three snapshots in data/export_jobs."""
     folder = tmp_path_factory.mktemp("examples")
     world = World(jobs=500)
     with serve(Sandbox(world)) as running:
@@ -90,6 +91,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
         def run(line: str) -> subprocess.CompletedProcess[str]:
             line = line.replace("…", API_KEY).replace("http://127.0.0.1:8080", running.url)
             line = re.sub(r"(?<=--company-id )\S+|(?<=--company )\S+", world.companies[0], line)
+            line = line.replace("--since 12 --until 14", "--since 1 --until 3")
             return subprocess.run(
                 ["bash", "-euc", line],
                 capture_output=True,
@@ -99,7 +101,13 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 env=environment,
             )
 
-        assert run("pleo-extract dump data/export_jobs").returncode == 0
+        for _ in range(3):
+            assert run("pleo-extract dump data/export_jobs").returncode == 0
+            world.advance(10 * 86_400.0)
+        first = Layout(folder / "data/export_jobs").manifest_file(1)
+        first.write_text(
+            re.sub(r'"made_at": "[^"]+"', '"made_at": "2026-10-01T08:00:00Z"', first.read_text())
+        )
         yield run
 
 

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow.dataset as pads
 import pytest
 from canary import CANARY
+from lakes import list_months
 
 from pleo_extract import (
     COLUMNS,
@@ -116,15 +117,15 @@ def test_dump_brings_every_job_once(
 def test_plain_readers_see_columns_and_types(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """`current/*/*.parquet` has the columns and types of the design in polars, duckdb and pyarrow."""
+    """`LAKE/*/*.parquet` has the columns and types of the design in polars, duckdb and pyarrow."""
     dump_export_jobs(tmp_path, client=open_client(make_sandbox()))
-    glob = str(tmp_path / "current/*/*.parquet")
+    glob = str(tmp_path / "*/*.parquet")
     assert pl.read_parquet(glob, hive_partitioning=False).schema == POLARS_SCHEMA
     relation = duckdb.sql(f"from read_parquet('{glob}', hive_partitioning = false)")
     assert relation is not None
     assert relation.columns == list(COLUMNS)
     assert str(relation.types[3]) == "TIMESTAMP WITH TIME ZONE"
-    files = sorted(map(str, tmp_path.glob("current/*/*.parquet")))
+    files = sorted(map(str, tmp_path.glob("*/*.parquet")))
     arrow = pads.dataset(files).to_table()
     assert arrow.column_names == list(COLUMNS)
     assert str(arrow.schema.field("created_at").type) == "timestamp[us, tz=UTC]"
@@ -210,7 +211,7 @@ def test_f24_foreign_row_is_an_error(
         load_export_jobs(company_id=company, client=open_client(sandbox))
     with pytest.raises(WalkError, match="company"):
         dump_export_jobs(tmp_path, company_id=company, client=open_client(sandbox))
-    assert not (tmp_path / "current").exists()
+    assert not (tmp_path / "_lake/current").exists()
 
 
 @pytest.mark.parametrize(
@@ -246,9 +247,9 @@ def test_a_broken_server_leaves_the_lake_as_it_was(
     assert receipt["code"] == caught.value.code  # type: ignore[attr-defined]
     assert receipt["verdict"] == "incomplete"
     assert not receipt["published"]
-    assert Layout(tmp_path).snapshot().number == before.snapshot  # type: ignore[union-attr]
+    assert Layout(tmp_path).number() == before.snapshot
     assert verify_lake(tmp_path).ok
-    assert json.loads((tmp_path / "_meta/last_run.json").read_text())["code"] == caught.value.code  # type: ignore[attr-defined]
+    assert json.loads((tmp_path / "_lake/last_run.json").read_text())["code"] == caught.value.code  # type: ignore[attr-defined]
     with pytest.raises(error):
         load_export_jobs(client=open_client(Sandbox(sandbox.world, faults=faults)))
     after = dump_export_jobs(tmp_path, client=open_client(sandbox))
@@ -336,7 +337,7 @@ def test_f27_rows_that_do_not_fit(open_client: OpenClient, make_sandbox: MakeSan
     assert receipt is not None
     assert (receipt["code"], receipt["published"], receipt["rejected"]) == (65, True, 2)
     assert scan_lake(tmp_path).collect().height == 299  # the closing reads have seen one of them right
-    (kept,) = (tmp_path / "_rejected").iterdir()
+    (kept,) = (tmp_path / "_lake/rejected").iterdir()
     lines = [json.loads(line) for line in kept.read_text().splitlines()]
     assert [line["page"] for line in lines] == [2, 3]
     assert all(json.loads(line["row"])["companyId"] for line in lines)
@@ -351,24 +352,30 @@ def test_f27_many_rows_that_do_not_fit(
     with pytest.raises(Exception, match="nothing was published") as caught:
         dump_export_jobs(tmp_path, client=open_client(sandbox))
     assert caught.value.receipt["code"] == 65  # type: ignore[attr-defined]
-    assert not (tmp_path / "current").exists()
+    assert not (tmp_path / "_lake/current").exists()
 
 
-def test_unchanged_months_are_hard_links(
+def test_months_that_are_unchanged_are_not_written(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A dump after a day writes the months that changed; the others are the same files under another name."""
+    """A dump after a day writes the months that changed; the others are the same files, visible and as objects."""
     sandbox = make_sandbox(jobs=2_000)
     client = open_client(sandbox)
     first = dump_export_jobs(tmp_path, client=client)
     sandbox.world.advance(86_400)
+    before = {path: path.stat().st_ino for path in list_months(tmp_path)}
     second = dump_export_jobs(tmp_path, client=client)
     assert (first.snapshot, second.snapshot) == (1, 2)
     assert 1 <= len(second.months_written) <= 2
-    for file in (tmp_path / "snapshots/000001").glob("*/*.parquet"):
-        twin = tmp_path / "snapshots/000002" / file.relative_to(tmp_path / "snapshots/000001")
+    for file, number in before.items():
         changed = file.parent.name.removeprefix("created_month=") in second.months_written
-        assert changed != file.samefile(twin)
+        assert changed != (file.stat().st_ino == number)
+    layout = Layout(tmp_path)
+    for entry in layout.manifest(2).files:
+        assert (tmp_path / entry.path).samefile(layout.objects / entry.object)
+    assert {entry.object for n in (1, 2) for entry in layout.manifest(n).files} == {
+        path.name for path in layout.objects.iterdir()
+    }
     third = dump_export_jobs(tmp_path, client=client)
     assert (third.snapshot, third.published, third.months_written) == (2, False, [])
     assert scan_lake(tmp_path, as_of=1).collect().height == first.lake_rows

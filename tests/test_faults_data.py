@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.extract import Receipt
 
+
 DAY = 86_400.0
 
 
@@ -35,7 +36,7 @@ def dump_rejected(trial: Trial, **options: Any) -> tuple[Mapping[str, Any], list
     assert (caught.value.code, receipt["code"], receipt["published"]) == (65, 65, True)
     assert caught.value.tell().isprintable()
     assert verify_lake(trial.lake).ok
-    (file,) = (trial.lake / "_rejected").iterdir()
+    (file,) = (trial.lake / "_lake/rejected").iterdir()
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     return receipt, [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -168,7 +169,7 @@ class TestRejected:
         trial.transport = edit_pages(trial.sandbox, spoil)
         failure = trial.fails(DataError, at_most=80)
         assert "rows do not fit the contract, more than 1 %: nothing was published" in str(failure)
-        (kept,) = (trial.lake / "_rejected").iterdir()
+        (kept,) = (trial.lake / "_lake/rejected").iterdir()
         assert len(kept.read_text().splitlines()) > 100
         trial.heals()
 

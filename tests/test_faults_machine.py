@@ -63,7 +63,7 @@ class Machine:
 
     def last_run(self) -> dict[str, Any]:
         """The record of the last run."""
-        found: dict[str, Any] = json.loads((self.lake / "_meta/last_run.json").read_text())
+        found: dict[str, Any] = json.loads((self.lake / "_lake/last_run.json").read_text())
         return found
 
 
@@ -127,20 +127,30 @@ def test_f71_closed_streams(closed: str, machine: Machine) -> None:
     assert done.returncode == 0, done.stderr
     assert machine.rows() == JOBS
     assert machine.run("dump", str(machine.lake), program=shell, PLEO_API_KEY="plp_wrong").returncode == 77
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_f71_closed_streams_of_every_command(closed: str, machine: Machine) -> None:
+    """What has nobody to tell ends with 0 all the same."""
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM]
     lake = str(machine.lake)
-    for command in (
+    assert machine.run("dump", lake).returncode == 0
+    asked = [
+        ("sql", "--lake", lake, "--format", kind, "from snapshot") for kind in ("table", "csv", "parquet")
+    ]
+    others = [
         ("verify", lake),
         ("status", lake),
         ("plan", lake),
         ("repair", lake),
         ("merge", lake, f"{lake}-2"),
         ("report", lake, "-o", f"{lake}.html"),
-        ("sql", "--lake", lake, "from snapshot"),
-        ("sql", "--lake", lake, "--format", "csv", "from snapshot"),
-        ("sql", "--lake", lake, "--format", "parquet", "from snapshot"),
+        ("catalogue", lake, "-o", f"{lake}.duckdb"),
+        ("changes", lake, "--since", "1"),
         ("sql", "--list"),
         ("demo", "--out", f"{lake}-3", "--jobs", "100"),
-    ):
+    ]
+    for command in [*asked, *(others if "2" in closed else [])]:
         done = machine.run(*command, program=shell)
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), (command, done.stderr)
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.sandbox import Request, Response
 
+
 TLS = Path(__file__).parent / "tls"
 BRIEF = Patience(request_seconds=0.4, read_seconds=0.3, connect_seconds=1.0, attempts=3)
 """For faults that take time on a real socket."""
@@ -421,7 +422,7 @@ class TestAccess:
             assert f"no access to export jobs of {shut}" in (receipts[0].error or "")
             rows = scan_lake(lake).filter(pl.col("company_id") != shut).collect().drop("extra").to_dicts()
             assert sandbox.truth(rows, sandbox.world.now, companies=frozenset(others)) == []
-            assert json.loads((lake / "_meta/last_run.json").read_text())["code"] == 77
+            assert json.loads((lake / "_lake/last_run.json").read_text())["code"] == 77
             closed.clear()
             assert [each.code for each in dump_accounts(lake, accounts)[1]] == [0] * 5
         rows = scan_lake(lake).collect().drop("extra").to_dicts()
@@ -444,7 +445,7 @@ class TestAccess:
         assert 1 <= whole.waited <= whole.seconds
         assert whole.waited < sum(each.waited for each in receipts)
         assert (
-            json.loads((tmp_path / "lake/_meta/last_run.json").read_text())["receipt"]["waited"]
+            json.loads((tmp_path / "lake/_lake/last_run.json").read_text())["receipt"]["waited"]
             == whole.waited
         )
 

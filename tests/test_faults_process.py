@@ -19,7 +19,7 @@ from pleo_extract import connect, scan_lake, verify_lake
 from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError, StorageError
 from pleo_extract.extract import account as account_module
 from pleo_extract.extract import dump as dump_module
-from pleo_extract.lake import Layout, hold_lock
+from pleo_extract.lake import FORMAT, Layout, hold_lock, open_snapshot
 from pleo_extract.sandbox import Sandbox, World, serve
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class TestLock:
 
     def test_f38_stale_lock(self, trial: Trial) -> None:
         """A lock file that a dead run left, be its pid in use again, or that says nothing, holds nobody up."""
-        trial.lake.mkdir(exist_ok=True)
+        (trial.lake / "_lake").mkdir(parents=True, exist_ok=True)
         for left in (b'{"pid":%d,"host":"here","since":"2026-01-01T00:00:00Z"}' % os.getpid(), b"", b"\xff{"):
-            (trial.lake / "_lock").write_bytes(left)
+            (trial.lake / "_lake/lock").write_bytes(left)
             trial.survives() if not trial.published() else trial.dump()
         assert trial.wrong() == []
 
@@ -95,7 +95,7 @@ class TestDisk:
                 if isinstance(what, str | os.PathLike)
                 else str(Path(f"/proc/self/fd/{what}").readlink())
             )
-            ours = path.startswith(lake) and "_lock" not in path
+            ours = path.startswith(lake) and not path.endswith("_lake/lock")
             counted += ours
             if ours and counted > calls:
                 raise OSError(code, os.strerror(code), path)
@@ -128,9 +128,9 @@ class TestClock:
             trial.sandbox.world.advance(DAY)
             assert trial.dump().code == 0
             assert trial.wrong() == []
-        snapshot = Layout(trial.lake).snapshot()
-        assert snapshot is not None
-        (state,) = Layout(trial.lake).manifest(snapshot.number).accounts.values()
+        opened = open_snapshot(trial.lake)
+        assert opened is not None
+        (state,) = opened.manifest.accounts.values()
         assert state.frontier is not None
         newest = max(job["createdAt"] for job in trial.sandbox.world.visible())
         assert state.frontier[0].startswith(newest[:19])
@@ -145,7 +145,7 @@ class TestClock:
         finally:
             monkeypatch.undo()
             time.tzset()
-        months = {path.parent.name.partition("=")[2] for path in trial.lake.glob("current/*/*.parquet")}
+        months = {path.parent.name.partition("=")[2] for path in trial.lake.glob("*/*.parquet")}
         assert months == {job["createdAt"][:7] for job in trial.sandbox.world.visible()}
 
 
@@ -158,10 +158,11 @@ class TestLake:
         with pytest.raises(PleoExtractError):
             trial.dump()
         ours = [
-            trial.lake / name for name in ("_staging/build-dead", ".current.new", "_meta/.last_run.json.new")
+            trial.lake / "_lake" / name
+            for name in ("staging/build-dead", ".current.new", ".last_run.json.new")
         ]
         ours[0].mkdir(parents=True)
-        (ours[0] / "part-0.parquet").write_bytes(b"PAR1")
+        (ours[0] / f"2026-11-{'0' * 64}").write_bytes(b"PAR1")
         ours[1].symlink_to("snapshots/000009")
         ours[2].write_text("{")
         theirs = [trial.lake / name for name in ("notes.txt", "backup.parquet")]
@@ -185,7 +186,7 @@ class TestLake:
             connect(trial.lake)
         assert trial.published() == before
         assert trial.sandbox.requests == []
-        self.set_format(trial.lake, 1)
+        self.set_format(trial.lake, FORMAT)
         trial.heals()
 
     @refresh_only
@@ -194,15 +195,15 @@ class TestLake:
         self.set_format(trial.lake, 0)
         old = scan_lake(trial.lake).collect()
         trial.heals()
-        assert '"format":1' in (trial.lake / "_meta/000002.json").read_text().replace(" ", "")
+        assert [Layout(trial.lake).manifest(number).format for number in (1, 2)] == [0, FORMAT]
         assert scan_lake(trial.lake, as_of=1).collect().equals(old)
 
     @staticmethod
     def set_format(lake: Path, version: int) -> None:
         """Let the manifest say that another version wrote it."""
-        path = lake / "_meta/000001.json"
+        path = lake / "_lake/snapshots/000001.json"
         text = path.read_text()
-        for said in ('"format": 1', '"format": 99', '"format": 0'):
+        for said in (f'"format": {FORMAT}', '"format": 99', '"format": 0'):
             text = text.replace(said, f'"format": {version}')
         path.write_text(text)
 

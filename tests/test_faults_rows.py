@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     OpenClient = Callable[[Sandbox], Client]
     MakeSandbox = Callable[..., Sandbox]
 
+
 FORMATS = ["parquet", "delta"]
 
 
@@ -65,9 +66,9 @@ def rows_of(lake: Path, name: str) -> list[dict[str, Any]]:
 def read_manifest(lake: Path) -> Manifest:
     """The manifest of the lake's current snapshot."""
     layout = Layout(lake)
-    snapshot = layout.snapshot()
-    assert snapshot is not None
-    return layout.manifest(snapshot.number)
+    number = layout.number()
+    assert number is not None
+    return layout.overlaid(layout.manifest(number))
 
 
 class TestMovedJobs:
@@ -334,7 +335,7 @@ class TestRejectedRows:
         (name,) = spoiling.spoiled
         for count in range(4):
             spoiling.spoiled[name]["expiresIn"] = 3600 - count  # it counts down, and that is no news
-            with pytest.raises(RejectedRows, match=r"_rejected/.+\.jsonl") as caught:
+            with pytest.raises(RejectedRows, match=r"_lake/rejected/.+\.jsonl") as caught:
                 dump(spoiling)
             assert len(spoiling.requests) <= 51 + 2
             (file,) = rejected_files(lake)
@@ -369,7 +370,7 @@ class TestRejectedRows:
         """Files of runs that published nothing stay for 30 days, and what is no file of ours stays."""
         sandbox = make_sandbox(jobs=300)
         dump(sandbox)
-        folder = lake / "_rejected"
+        folder = lake / "_lake/rejected"
         folder.mkdir(exist_ok=True)
         for name in ("20260101T000000Z-0011-22.jsonl", "20260102T000000Z-0011-22.jsonl", "notes.txt"):
             (folder / name).write_text("{}\n")
@@ -384,7 +385,7 @@ class TestRejectedRows:
 
 def rejected_files(lake: Path) -> list[Path]:
     """The files of rejected rows that a lake of either kind keeps."""
-    return sorted(lake.rglob("_rejected/*.jsonl"))
+    return sorted(lake.rglob("_lake/rejected/*.jsonl"))
 
 
 class Moving(Sandbox):

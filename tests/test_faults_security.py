@@ -180,8 +180,9 @@ class TestPaths:
             trial.dump()
         assert len(caught.value.reasons) == 2 * len(values)
         shapes = re.compile(
-            r"current|_lock|_meta(/\d{6}\.json|/last_run\.json)?|_staging|_rejected(/[\dTZ]+-[0-9a-f]{8}-[0-9a-f]{16}\.jsonl)?"
-            r"|snapshots(/\d{6}(/created_month=\d{4}-\d\d(/part-0\.parquet)?)?)?|jobs\.duckdb|_now\.csv|_vanished\.csv"
+            r"_lake(/(current|lock|staging|objects(/\d{4}-\d\d-[0-9a-f]{64})?|snapshots(/\d{6}\.json)?|now\.csv|vanished\.csv"
+            r"|state\.json|last_run\.json|rejected(/[\dTZ]+-[0-9a-f]{8}-[0-9a-f]{16}\.jsonl)?))?"
+            r"|created_month=\d{4}-\d\d(/part-0\.parquet)?|_jobs\.duckdb"
         )
         for path in trial.lake.rglob("*"):
             assert shapes.fullmatch(str(path.relative_to(trial.lake))), path
@@ -200,8 +201,8 @@ class TestPaths:
         """A link where the lake keeps a folder is not written through: 65, and what it leads to stays untouched."""
         outside, kept = trial.lake.parent / "outside", trial.lake.parent / "kept"
         outside.mkdir()
-        trial.lake.mkdir(exist_ok=True)
-        for folder in ("_staging", "_meta", "_rejected", "snapshots"):
+        (trial.lake / "_lake").mkdir(parents=True, exist_ok=True)
+        for folder in ("_lake/staging", "_lake/snapshots", "_lake/rejected", "_lake/objects", "_lake"):
             here = trial.lake / folder
             if here.exists():
                 here.rename(kept)
@@ -215,25 +216,30 @@ class TestPaths:
         trial.heals()
 
     def test_f55_nobody_else_reads(self, trial: Trial) -> None:
-        """Under a umask of 0, on a host that others share: state, staging and rejected rows are their owner's only."""
+        """Under a umask of 0, on a host that others share: staging, rejected rows and the pace file are their owner's only.
+
+        The rest is as open as that umask says, but for the data: nobody is to write to that.
+        """
         before = os.umask(0)
         try:
             trial.strike("2:badrow.null,4-:503")
             with pytest.raises(PleoExtractError):
                 trial.dump()
             assert trial.staged() > 0
-            self.is_private(trial.lake, "_staging", "_meta")
+            self.is_private(trial.lake, "_lake/staging")
             trial.strike("2:badrow.null")
             with pytest.raises(RejectedRows):
                 trial.dump()
-            self.is_private(trial.lake, "_staging", "_meta", "_rejected", "_lock")
+            self.is_private(trial.lake, "_lake/staging", "_lake/rejected")
             cache = Path(os.environ["XDG_CACHE_HOME"])
             with trial.open(transport=None, rate=500):
                 self.is_private(cache, "pleo_extract")
         finally:
             os.umask(before)
-        for path in trial.lake.rglob("*"):
-            assert path.is_symlink() or not path.stat().st_mode & 0o022, f"{path} can be written by others"
+        data = [*trial.lake.glob("created_month=*/*"), *trial.lake.glob("_lake/objects/*")]
+        assert data
+        for path in data:
+            assert path.stat().st_mode & 0o777 == 0o444, f"{path} can be written, or not be read"
 
     @staticmethod
     def is_private(folder: Path, *names: str) -> None:

@@ -25,6 +25,7 @@ from pleo_extract.sandbox import Request, Rules, Sandbox, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
 PROGRAM = [sys.executable, "-m", "pleo_extract"]
 PEM = Path(__file__).parent / "tls/loopback.pem"
 SOON = 15.0
@@ -278,7 +279,7 @@ def check(told: Told, lake: Path) -> None:
     assert told.code == 143, told
     said = "pleo-extract: terminated; what was fetched is kept, run again to go on"
     assert told.said.splitlines()[-1] == said
-    last = json.loads((lake / "_meta/last_run.json").read_text())
+    last = json.loads((lake / "_lake/last_run.json").read_text())
     assert (last["code"], last["error"]) == (143, "terminated")
 
 

@@ -30,7 +30,17 @@ from pleo_extract.errors import (
     StorageError,
 )
 from pleo_extract.extract import read_status
-from pleo_extract.lake import Layout, disk, hold_lock, prune, read_last_run, repair_lake
+from pleo_extract.lake import (
+    FORMAT,
+    Keep,
+    Layout,
+    disk,
+    hold_lock,
+    prune,
+    read_last_run,
+    repair_lake,
+    scan_files,
+)
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
 
@@ -41,7 +51,7 @@ if TYPE_CHECKING:
 
 SERVER = "http://127.0.0.1:1"
 WORLD: dict[str, Any] = {"jobs": 60, "days": 40, "seed": 5}
-MANIFEST, RECORD = "_meta/000001.json", "_meta/last_run.json"
+MANIFEST, RECORD = "_lake/snapshots/000001.json", "_lake/last_run.json"
 HANGS = 60
 """Seconds after which a call that should not block is taken for one that does; nothing waits for it otherwise."""
 
@@ -53,9 +63,11 @@ def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Any:
 
 
 def is_true(lake: Path, sandbox: Sandbox) -> bool:
-    """Whether the lake holds what the server has."""
-    rows = scan_lake(lake).collect().drop("extra").to_dicts()
-    return sandbox.truth(rows, sandbox.world.now) == []
+    """Whether the lake holds what the server has, and its visible months show it."""
+    rows = scan_lake(lake).collect().drop("extra")
+    files = sorted(lake.glob("*/*.parquet"))
+    plain = scan_files(files).collect().drop("extra")
+    return plain.equals(rows) and sandbox.truth(rows.to_dicts(), sandbox.world.now) == []
 
 
 def make_sandbox() -> Sandbox:
@@ -92,7 +104,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cut")
     with pytest.raises(RequestsExceeded):
         dump(root / "lake", make_sandbox(), max_requests=4)
-    assert list(root.glob("lake/_staging/*/journal.jsonl"))
+    assert list(root.glob("lake/_lake/staging/*/journal.jsonl"))
     shutil.copytree(root / "lake", root / "copy", symlinks=True)
     return root
 
@@ -100,7 +112,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def staged(cut: Path) -> Path:
     """The staging folder of a first dump that was cut."""
-    (folder,) = restore(cut, "copy").glob("_staging/*")
+    (folder,) = restore(cut, "copy").glob("_lake/staging/*")
     return folder
 
 
@@ -175,10 +187,10 @@ class TestFlippedBits:
     @pytest.mark.parametrize(("name", "count"), [("journal.jsonl", 10), ("run.json", 4)])
     def test_f67_a_flipped_bit_in_staging(self, name: str, count: int, cut: Path) -> None:
         """In a journal or its header: it counts up to there, and the dump ends with the truth."""
-        (original,) = restore(cut, "copy").glob(f"_staging/*/{name}")
+        (original,) = restore(cut, "copy").glob(f"_lake/staging/*/{name}")
         for bit in sample_bits(original, count, 68):
             lake = restore(cut, "copy")
-            (path,) = lake.glob(f"_staging/*/{name}")
+            (path,) = lake.glob(f"_lake/staging/*/{name}")
             flip(path, bit)
             sandbox = make_sandbox()
             assert dump(lake, sandbox).code == 0
@@ -262,11 +274,12 @@ class TestFlippedBits:
         assert read_last_run(Layout(lake)) is None
         assert pleo("status", lake).code == pleo("status", lake, "--json").code == 0
 
-    @pytest.mark.parametrize("target", ["current", "snapshots", "snapshots/000001/..", "/", "x" * 300])
-    def test_f67_a_pointer_that_leads_nowhere(self, target: str, lake: Path) -> None:
-        """To itself, out of the lake, to a name that cannot be: 65, and repair sets it right."""
-        (lake / "current").unlink()
-        (lake / "current").symlink_to(target)
+    @pytest.mark.parametrize(
+        "data", [b"", b"\0", b"1\n\n", b"../1", b"01", b"1.0", b"\xd9\xa1", b"7" * 10, b"1" * 10**6]
+    )
+    def test_f67_a_pointer_that_leads_nowhere(self, data: bytes, lake: Path) -> None:
+        """No number, one spelled otherwise, one that cannot be: 65, and repair sets it right."""
+        (lake / "_lake/current").write_bytes(data)
         for door in (read_status, scan_lake, lambda lake: dump(lake, make_sandbox())):
             with pytest.raises(LakeError, match="repair"):
                 door(lake)
@@ -274,20 +287,39 @@ class TestFlippedBits:
         assert repair_lake(lake).problems == ()
         assert is_true(lake, make_sandbox())
 
+    @pytest.mark.parametrize("bit", range(8))
+    def test_f67_a_flipped_bit_in_the_pointer(self, bit: int, lake: Path) -> None:
+        """Whatever it says then: 65, and repair makes it whole; or it is the same number."""
+        flip(lake / "_lake/current", bit)
+        try_doors(lake)
+        assert is_true(lake, make_sandbox())
+
+    def test_f67_a_flipped_bit_in_the_state(self, lake: Path) -> None:
+        """What runs learned since the snapshot: it costs requests to lose it, never rows."""
+        sandbox = make_sandbox()
+        assert not dump(lake, sandbox).published
+        state = (lake / "_lake/state.json").read_bytes()
+        for bit in random.Random(69).sample(range(len(state) * 8), 10):
+            (lake / "_lake/state.json").write_bytes(state)
+            flip(lake / "_lake/state.json", bit)
+            assert dump(lake, make_sandbox()).code == 0
+            assert verify_lake(lake).ok
+            assert is_true(lake, make_sandbox())
+
     def test_f67_two_files_of_a_month(self, lake: Path) -> None:
-        """A stranger that repair takes into the manifest it writes anew: the next dump makes one file of the month."""
-        part = next(lake.glob("current/*/part-0.parquet"))
+        """A stranger is not taken into the manifest that repair writes anew: it is moved where no reader sees it."""
+        part = next(lake.glob("*/part-0.parquet"))
         shutil.copy(part, part.with_name("copy.parquet"))
         (lake / MANIFEST).unlink()
         repair_lake(lake)
+        assert [path.name for path in part.parent.iterdir()] == ["part-0.parquet"]
         sandbox = make_sandbox()
         assert dump(lake, sandbox).code == 0
         assert is_true(lake, sandbox)
-        assert len(list(lake.glob(f"current/{part.parent.name}/*"))) == 1
 
     def test_f67_a_file_whose_rows_cannot_be_read(self, lake: Path) -> None:
         """Its bytes changed and its manifest was lost: it is not taken into the new one."""
-        part = next(lake.glob("current/*/part-0.parquet"))
+        part = next(lake.glob("*/part-0.parquet"))
         data = bytearray(part.read_bytes())
         data[4:200] = bytes(196)
         part.unlink()
@@ -310,7 +342,8 @@ class TestCrafted:
     )
     def test_f68_a_crafted_staging_folder(self, what: str, staged: Path) -> None:
         """Names that lead out of the lake, a link in place of a file: not followed, and the dump ends with the truth."""
-        lake, root = staged.parent.parent, staged.parent.parent.parent
+        lake = staged.parent.parent.parent
+        root = lake.parent
         (root / "secret.jsonl").write_text(SECRET)
         header = json.loads((staged / "run.json").read_bytes())
         batches = [json.loads(line) for line in (staged / "journal.jsonl").read_bytes().splitlines()]
@@ -343,7 +376,7 @@ class TestCrafted:
     @pytest.mark.parametrize("spoil", ["no columns", "other columns", "no keys", "no frame"])
     def test_f68_a_staged_file_that_is_none_of_ours(self, spoil: str, staged: Path) -> None:
         """Its sum agrees with the journal, its rows are no jobs: it is not published."""
-        lake = staged.parent.parent
+        lake = staged.parent.parent.parent
         batches = [json.loads(line) for line in (staged / "journal.jsonl").read_bytes().splitlines()]
         path = staged / f"{batches[0]['file']}.arrow"
         rows = pl.read_ipc(io.BytesIO(path.read_bytes()))
@@ -365,10 +398,23 @@ class TestCrafted:
         assert is_true(lake, sandbox)
 
     @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
-    @pytest.mark.parametrize("name", [MANIFEST, RECORD, "_lock", "jobs.duckdb", "data"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            MANIFEST,
+            RECORD,
+            "_lake/lock",
+            "_lake/current",
+            "_lake/state.json",
+            "_jobs.duckdb",
+            "object",
+            "visible",
+        ],
+    )
     def test_f68_something_else_in_place_of_a_file(self, name: str, kind: str, lake: Path) -> None:
         """A pipe, a link or a folder: nothing blocks, what a link leads to stays, and the error is one of ours."""
-        path = next(lake.glob("current/*/*.parquet")).resolve() if name == "data" else lake / name
+        places = {"object": "_lake/objects/*", "visible": "*/*.parquet"}
+        path = next(lake.glob(places[name])) if name in places else lake / name
         victim = lake.parent / "victim"
         victim.write_text(SECRET)
         if path.exists():
@@ -390,31 +436,31 @@ class TestCrafted:
         os.mkfifo(staged / name)
         sandbox = make_sandbox()
         with not_blocking():
-            assert dump(staged.parent.parent, sandbox).code == 0
-        assert is_true(staged.parent.parent, sandbox)
+            assert dump(staged.parent.parent.parent, sandbox).code == 0
+        assert is_true(staged.parent.parent.parent, sandbox)
 
     def test_f68_a_lock_with_a_second_name(self, lake: Path) -> None:
         """A backup made of hard links, or somebody's file: not truncated, not written to; the lake gets a lock of its own."""
         other = lake.parent / "other"
         other.unlink(missing_ok=True)
-        (lake / "_lock").unlink(missing_ok=True)
+        (lake / "_lake/lock").unlink(missing_ok=True)
         other.write_text(SECRET)
-        os.link(other, lake / "_lock")
+        os.link(other, lake / "_lake/lock")
         with hold_lock(Layout(lake)):
             assert other.read_text() == SECRET
-            assert (lake / "_lock").stat().st_nlink == 1
+            assert (lake / "_lake/lock").stat().st_nlink == 1
             with pytest.raises(PleoExtractError, match="held by another run"), hold_lock(Layout(lake)):
                 pass
         assert other.read_text() == SECRET
-        assert stat.S_IMODE((lake / "_lock").stat().st_mode) == 0o600
 
     @pytest.mark.parametrize(
         "name", ["0000013", "000013x", "9" * 40, "000000", "٠٠٠٠٠٩", "0000001", "000009 ", "12345"]
     )
     def test_f68_odd_names_of_snapshots(self, name: str, lake: Path) -> None:
-        """A folder or manifest that is named like a snapshot, almost: not ours, left alone, in nobody's way."""
-        (lake / "snapshots" / name).mkdir()
-        (lake / "_meta" / f"{name}.json").write_text("{}")
+        """A manifest or an object that is named like one of ours, almost: left alone, in nobody's way."""
+        odd = f"_lake/snapshots/{name}.json", f"_lake/objects/2026-10-{name}"
+        for each in odd:
+            (lake / each).write_text("{}")
         assert repair_lake(lake).problems == ()
         sandbox = make_sandbox()
         sandbox.world.advance(86_400)
@@ -422,17 +468,21 @@ class TestCrafted:
         assert is_true(lake, sandbox)
         found = verify_lake(lake)
         assert found.ok
-        assert f"snapshots/{name}" in found.foreign
-        assert (lake / "snapshots" / name).is_dir()
+        for each in odd:
+            assert each in found.foreign
+            assert (lake / each).read_text() == "{}"
 
     def test_f68_a_file_in_place_of_what_is_swept(self, lake: Path) -> None:
-        """A file in staging, and one that is named like a snapshot beyond the pointer: swept, no error."""
-        (lake / "snapshots/000007").write_text("x")
-        (lake / "_staging").mkdir(exist_ok=True)
-        (lake / "_staging/build-x").write_text("x")
+        """A file in staging, a manifest beyond the pointer that is none, an object that nothing names: swept, no error."""
+        layout = Layout(lake)
+        layout.manifest_file(7).write_text("x")
+        (layout.staging / "build-x").write_text("x")
+        (layout.objects / f"2026-10-{'0' * 64}").write_text("x")
         assert dump(lake, make_sandbox()).code == 0
-        assert not (lake / "snapshots/000007").exists()
-        assert list((lake / "_staging").iterdir()) == []
+        assert layout.numbers() == [1]
+        assert list(layout.staging.iterdir()) == []
+        assert verify_lake(lake).ok
+        assert not (layout.objects / f"2026-10-{'0' * 64}").exists()
 
 
 class TestPlanted:
@@ -483,8 +533,6 @@ def failing(name: str, code: int, applies: Callable[[str], bool], monkeypatch: p
 
     def call(what: Any, *args: Any, **more: Any) -> Any:
         path = str(Path(f"/proc/self/fd/{what}").readlink()) if isinstance(what, int) else os.fspath(what)
-        if name == "symlink":
-            path = os.fspath(args[0])
         if applies(path):
             raise OSError(code, os.strerror(code), path)
         return real(what, *args, **more)
@@ -519,13 +567,12 @@ class TestOddDisks:
     @pytest.mark.parametrize(
         ("call", "code", "applies", "error"),
         [
-            ("symlink", errno.EPERM, lambda _: True, ConfigurationError),
-            ("symlink", errno.ENOTSUP, lambda _: True, ConfigurationError),
             ("mkdir", errno.EINVAL, lambda path: "=" in path, ConfigurationError),
             ("rename", errno.ENOTSUP, lambda path: path.endswith(".new"), ConfigurationError),
             ("replace", errno.ENOTSUP, lambda path: path.endswith(".new"), ConfigurationError),
-            ("symlink", errno.ENOSPC, lambda _: True, StorageError),
-            ("symlink", errno.EACCES, lambda _: True, StorageError),
+            ("mkdir", errno.ENOSPC, lambda path: "=" in path, StorageError),
+            ("mkdir", errno.EACCES, lambda path: "=" in path, StorageError),
+            ("rename", errno.EIO, lambda path: path.endswith(".new"), StorageError),
         ],
     )
     def test_f71_what_a_lake_needs_is_tried_first(
@@ -537,7 +584,7 @@ class TestOddDisks:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """No links, no '=' in names, no renaming over a file: 78 with the reason before a request is sent; a full disk is 74."""
+        """No '=' in names, no renaming over a file: 78 with the reason before a request is sent; a full disk is 74."""
         sandbox = make_sandbox()
         with monkeypatch.context() as patch:
             failing(call, code, applies, patch)
@@ -547,8 +594,22 @@ class TestOddDisks:
                 dump(tmp_path / "lake", sandbox)
         assert os.strerror(code) in str(caught.value)
         assert sandbox.requests == []
-        assert list((tmp_path / "lake/_staging").iterdir()) == []
+        assert list((tmp_path / "lake/_lake/staging").iterdir()) == []
         assert dump(tmp_path / "lake", sandbox).code == 0
+
+    @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV])
+    def test_f71_hard_links_are_not_needed(
+        self, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where they are refused files are copied: such a lake is verified, gone on with and read as any other."""
+        lake, sandbox = tmp_path / "lake", make_sandbox()
+        failing("link", code, lambda _: True, monkeypatch)
+        for _ in range(2):
+            assert dump(lake, sandbox).published
+            assert is_true(lake, sandbox)
+            assert verify_lake(lake).problems == ()
+            sandbox.world.advance(86_400)
+        assert {path.stat().st_nlink for path in lake.glob("*/*.parquet")} == {1}
 
     @pytest.mark.parametrize("name", [b"l\xffke", b"l\xed\xa0\x80ke"])
     def test_f71_paths_that_are_no_text(
@@ -593,9 +654,9 @@ class TestOddDisks:
         lake = tmp_path / names.get(how, "lake")
         lake.mkdir()
         if how == "folder":
-            (lake / "jobs.duckdb").mkdir()
+            (lake / "_jobs.duckdb").mkdir()
         elif how == "pipe":
-            os.mkfifo(lake / "jobs.duckdb")
+            os.mkfifo(lake / "_jobs.duckdb")
         elif how == "no folder":
             failing("mkdir", errno.EROFS, lambda path: ".catalogue-" in path, monkeypatch)
         sandbox = make_sandbox()
@@ -605,7 +666,7 @@ class TestOddDisks:
         is_written = how in ("pipe", "name")
         warned = [each.message for each in caplog.records if "catalogue" in each.message]
         assert bool(warned) == (not is_written), warned
-        assert (lake / "jobs.duckdb").is_file() == is_written
+        assert (lake / "_jobs.duckdb").is_file() == is_written
 
     def test_f71_a_refused_dump_leaves_no_trace(self, lake: Path, tmp_path: Path) -> None:
         """A lake of another server, of another kind or of a newer version: not a byte of it, nor a time, is another."""
@@ -630,7 +691,9 @@ class TestOddDisks:
         with pytest.raises(ConfigurationError, match="holds jobs of"):
             merge_lakes(tmp_path / "other", lake, progress=False)
         assert look() == before
-        (lake / MANIFEST).write_text((lake / MANIFEST).read_text().replace('"format": 1', '"format": 9'))
+        (lake / MANIFEST).write_text(
+            (lake / MANIFEST).read_text().replace(f'"format": {FORMAT}', '"format": 9')
+        )
         before = look()
         with pytest.raises(LakeError, match="Upgrade"):
             dump(lake, sandbox)
@@ -649,9 +712,9 @@ class TestOddDisks:
         set_made_at(layout, 4, now + timedelta(days=3_650))
         assert prune(layout, 4, now=now + timedelta(days=3_650)) == [], "its own manifest says the same"
         caplog.set_level(logging.WARNING)
-        assert prune(layout, 4, now=now, keep=timedelta(hours=1)) == []
+        assert prune(layout, 4, Keep(timedelta(hours=1)), now=now) == []
         assert "in the future" in caplog.text
-        assert prune(layout, 4, now=now, count=2) == [1, 2]
+        assert prune(layout, 4, Keep(count=2), now=now) == [1, 2]
 
     def test_f71_instants_in_the_future_are_not_just_now(self, lake: Path, pleo: Callable[..., Said]) -> None:
         """A last run or a newest job of tomorrow: `status` says so."""
@@ -671,8 +734,8 @@ def set_made_at(layout: Layout, number: int, made_at: datetime) -> None:
 
 
 def test_f68_readers_follow_no_link_in_a_snapshot(lake: Path) -> None:
-    """A file in place of which a link stands is 65 for each reader, whatever it leads to."""
-    part = next(lake.glob("current/*/*.parquet")).resolve()
+    """An object in place of which a link stands is 65 for each reader, whatever it leads to."""
+    part = next(lake.glob("_lake/objects/*"))
     part.rename(lake.parent / "elsewhere.parquet")
     part.symlink_to(lake.parent / "elsewhere.parquet")
     for door in (scan_lake, connect, read_status):

@@ -37,12 +37,14 @@ from pleo_extract.errors import (
 )
 from pleo_extract.lake import (
     Header,
+    Keep,
     Layout,
     Manifest,
     Staging,
+    begin_run,
+    building,
     commit,
     disk,
-    finish_first,
     hold_lock,
     keys,
     merging,
@@ -51,7 +53,6 @@ from pleo_extract.lake import (
     publish,
     read_last_run,
     repair_lake,
-    sweep,
     write_last_run,
 )
 from pleo_extract.paging import Mark
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SERVER = "https://sandbox.invalid"
 COMPANY = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11"
+AT_ONCE = Keep(span=timedelta(0))
 ROOM = Path(pleo_extract.lake.__file__).parent
 
 
@@ -87,24 +89,28 @@ def rows(*numbers: int, month: int = 10, status: str = "completed", hour: int = 
 
 def header(layout: Layout, run: str = "run") -> Header:
     """A header on top of the current snapshot."""
-    snapshot = layout.snapshot()
-    return Header(run=run, mode="full", base=snapshot.number if snapshot else 0, started_at=datetime.now(UTC))
+    return Header(run=run, mode="full", base=layout.number() or 0, started_at=datetime.now(UTC))
 
 
-def put(lake: Path, *frames: pl.DataFrame, **options: Any) -> Manifest:
-    """Publish these rows, as a dump does."""
+def put(
+    lake: Path,
+    *frames: pl.DataFrame,
+    leaving: dict[str, set[tuple[str, str]]] | None = None,
+    keep: Keep | None = None,
+) -> Manifest:
+    """Publish these rows, as a dump does; `leaving` are jobs that leave a month."""
     layout = Layout(lake)
     with hold_lock(layout) as still_held:
-        snapshot = finish_first(layout)
-        base = layout.manifest(snapshot.number) if snapshot else None
-        sweep(layout, snapshot, now=datetime.now(UTC))
+        base = begin_run(layout, still_held, now=datetime.now(UTC))
         staging = Staging.start(layout.staging, "binding", header(layout))
         for frame in frames:
             staging.add(frame)
-        manifest, _ = publish(layout, [staging], base, server=SERVER)
-        manifest = commit(layout, manifest, base, receipt={}, accounts={}, still_held=still_held)
-        staging.clear()
-        prune(layout, manifest.snapshot, now=datetime.now(UTC), **options)
+        staging.leaving.update(leaving or {})
+        with building(layout, still_held) as build:
+            manifest, _ = publish(layout, build, [staging], base, server=SERVER)
+            manifest = commit(layout, manifest, base, receipt={}, accounts={}, still_held=still_held)
+            staging.clear()
+        prune(layout, manifest.snapshot, keep or Keep(), now=datetime.now(UTC))
     return manifest
 
 
@@ -117,26 +123,79 @@ def lake(tmp_path: Path) -> Path:
     return place
 
 
-def find_file(lake: Path, month: str = "2026-11", number: int = 2) -> Path:
-    """One of its files."""
-    return lake / f"snapshots/{number:06d}/created_month={month}/part-0.parquet"
+def find_file(lake: Path, month: str = "2026-11") -> Path:
+    """One of its visible files."""
+    return lake / f"created_month={month}/part-0.parquet"
+
+
+def find_object(lake: Path, month: str = "2026-11", number: int = 2) -> Path:
+    """What keeps the bytes of a month of a snapshot."""
+    (entry,) = (entry for entry in Layout(lake).manifest(number).files if entry.month == month)
+    return lake / "_lake/objects" / entry.object
+
+
+def read_plainly(lake: Path) -> pl.DataFrame:
+    """What a tool sees that knows nothing of a lake, whichever way it looks for files."""
+    (each, *others) = (
+        pl.read_parquet(lake / pattern, hive_partitioning=False)
+        for pattern in ("*/*.parquet", "**/*.parquet")
+    )
+    assert all(other.equals(each) for other in others)
+    return each
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Change a file in place, as somebody does who has the right to, or takes it."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(0o444)
 
 
 # The layout
 
 
-def test_a_lake_is_a_row_of_snapshots_and_a_pointer(lake: Path) -> None:
-    """Unchanged months are hard links, changed ones new files; the pointer is relative; the manifest says what is there."""
-    assert (lake / "current").readlink() == Path("snapshots/000002")
-    assert find_file(lake, "2026-10", 1).samefile(find_file(lake, "2026-10", 2))
-    assert not find_file(lake, "2026-11", 1).samefile(find_file(lake, "2026-11", 2))
+def test_a_lake_is_the_current_months_and_a_row_of_snapshots_behind_them(lake: Path) -> None:
+    """Visible months are second names of objects; the pointer is a small file; the manifest says what is there."""
+    assert sorted(path.name for path in lake.iterdir()) == [
+        "_lake",
+        "created_month=2026-10",
+        "created_month=2026-11",
+    ]
+    assert (lake / "_lake/current").read_bytes() == b"2\n"
+    assert sorted(path.name for path in (lake / "_lake/snapshots").iterdir()) == [
+        "000001.json",
+        "000002.json",
+    ]
+    assert find_object(lake, "2026-10", 1) == find_object(lake, "2026-10", 2)
+    assert find_object(lake, "2026-11", 1) != find_object(lake, "2026-11", 2)
+    for month in ("2026-10", "2026-11"):
+        assert find_file(lake, month).samefile(find_object(lake, month))
+        assert stat.S_IMODE(find_file(lake, month).stat().st_mode) == 0o444
+        sha256 = hashlib.sha256(find_file(lake, month).read_bytes()).hexdigest()
+        assert find_object(lake, month).name == f"{month}-{sha256}"
+    assert len(list((lake / "_lake/objects").iterdir())) == 3
+    assert not [path for path in lake.rglob("*") if path.is_symlink()]
     manifest = Layout(lake).manifest(2)
     assert [(entry.path, entry.rows) for entry in manifest.files] == [
         ("created_month=2026-10/part-0.parquet", 3),
         ("created_month=2026-11/part-0.parquet", 2),
     ]
     assert (manifest.rows, manifest.server, manifest.snapshot) == (5, SERVER, 2)
-    assert scan_lake(lake).collect().height == pl.read_parquet(lake / "current/*/*.parquet").height == 5
+    assert read_plainly(lake).equals(scan_lake(lake).collect())
+    assert read_plainly(lake).height == 5
+
+
+def test_nothing_but_the_visible_months_ends_in_parquet(lake: Path) -> None:
+    """Whichever glob finds files below the folder finds each job once; staged and rejected rows, objects and drafts never."""
+    layout = Layout(lake)
+    with hold_lock(layout) as still_held, building(layout, still_held) as build:
+        base = begin_run(layout, still_held, now=datetime.now(UTC))
+        staging = Staging.start(layout.staging, "binding", header(layout))
+        staging.add(rows(7), [Rejected(1, "$.data[0]", "no", b"{}")])
+        staging.keep_rejected(layout.rejected)
+        publish(layout, build, [staging], base, server=SERVER)
+        found = sorted(path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet"))
+    assert found == ["created_month=2026-10/part-0.parquet", "created_month=2026-11/part-0.parquet"]
 
 
 def test_earlier_snapshots_are_found_by_number_and_by_time(lake: Path) -> None:
@@ -145,29 +204,30 @@ def test_earlier_snapshots_are_found_by_number_and_by_time(lake: Path) -> None:
     assert scan_lake(lake, as_of=1).collect().height == 4
     assert scan_lake(lake, as_of=layout.manifest(1).made_at).collect().height == 4
     assert scan_lake(lake, as_of=datetime.now(UTC)).collect().height == 5
-    shutil.copytree(
-        lake / "snapshots/000002", lake / "snapshots/000003"
-    )  # killed before the pointer was swapped
-    later = msgspec.structs.replace(layout.manifest(2), snapshot=3)
+    later = msgspec.structs.replace(layout.manifest(2), snapshot=3)  # killed before the pointer was replaced
     layout.manifest_file(3).write_bytes(msgspec.json.encode(later))
     for as_of in (3, 7, layout.manifest(1).made_at - timedelta(seconds=1), datetime(2026, 1, 1)):  # noqa: DTZ001 - that is the point
         with pytest.raises(UsageError):
             open_snapshot(lake, as_of)
     found = open_snapshot(lake, datetime.now(UTC))
     assert found is not None
-    assert found.number == 2
+    assert found.manifest.snapshot == 2
 
 
 def test_what_is_no_lake_is_not_taken_for_one(tmp_path: Path) -> None:
-    """No folder, a file, a folder with a file in the pointer's place."""
+    """No folder, a file, a folder with something else in the pointer's place, of this format or of the one before."""
     with pytest.raises(LakeError, match="no lake"):
         scan_lake(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError):
         Layout(tmp_path / "file")
-    (tmp_path / "current").touch()
+    (tmp_path / "old/_meta").mkdir(parents=True)
+    (tmp_path / "old/current").touch()
     with pytest.raises(LakeError, match="not the link"):
-        scan_lake(tmp_path)
+        scan_lake(tmp_path / "old")
+    (tmp_path / "new/_lake/current").mkdir(parents=True)
+    with pytest.raises(LakeError, match="plain file"):
+        scan_lake(tmp_path / "new")
     (tmp_path / "empty").mkdir()
     assert scan_lake(tmp_path / "empty").collect().schema == POLARS_SCHEMA
 
@@ -189,14 +249,41 @@ def test_f50_a_manifest_cannot_name_files_outside(lake: Path) -> None:
         assert not verify_lake(lake).ok
 
 
+@pytest.mark.parametrize("name", ["", "../../../x", "/etc/passwd", "2026-10", "2026-10-" + "0" * 64])
+def test_f50_a_manifest_cannot_name_other_objects(name: str, lake: Path) -> None:
+    """An object is named after its month and its bytes, or the manifest is a broken one."""
+    file = Layout(lake).manifest_file(2)
+    manifest = json.loads(file.read_bytes())
+    manifest["files"][0]["object"] = name
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(LakeError, match="broken"):
+        scan_lake(lake)
+    assert not verify_lake(lake).ok
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"0", b"000002", b"3\n", b"2\n2\n", b"-2", b"../2", b"\xd9\xa2", b"9" * 400]
+)
+def test_a_pointer_that_names_no_snapshot_is_said_to(data: bytes, lake: Path) -> None:
+    """65 for readers and the next dump, and repair leads it to the newest snapshot."""
+    (lake / "_lake/current").write_bytes(data)
+    with pytest.raises(LakeError):
+        scan_lake(lake)
+    with pytest.raises(LakeError):
+        put(lake, rows(9))
+    assert not verify_lake(lake).ok
+    repaired = repair_lake(lake)
+    assert repaired.problems == ()
+    assert scan_lake(lake).collect().height == 5
+
+
 # The lock
 
 
 def test_f37_the_lock_says_who_holds_it(lake: Path) -> None:
-    """The second is refused with pid, host and since when; the lock file is its owner's alone."""
+    """The second is refused with pid, host and since when."""
     layout = Layout(lake)
     with hold_lock(layout):
-        assert stat.S_IMODE(layout.lock.stat().st_mode) == 0o600
         code = f"from pleo_extract.lake import *\nwith hold_lock(Layout({str(lake)!r})): pass"
         done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
         assert f"LakeLocked: {lake} is held by another run (pid {os.getpid()} on " in done.stderr
@@ -241,11 +328,12 @@ def test_f37_a_writer_that_lost_the_lock_publishes_nothing(lake: Path) -> None:
         base = layout.manifest(2)
         staging = Staging.start(layout.staging, "binding", header(layout))
         staging.add(rows(7))
-        manifest, _ = publish(layout, [staging], base, server=SERVER)
-        layout.lock.unlink()
-        assert put(lake, rows(8)).snapshot == 3
-        with pytest.raises(LakeLocked, match="taken over"):
-            commit(layout, manifest, base, receipt={}, accounts={}, still_held=still_held)
+        with building(layout, still_held) as build:
+            manifest, _ = publish(layout, build, [staging], base, server=SERVER)
+            layout.lock.unlink()
+            assert put(lake, rows(8)).snapshot == 3
+            with pytest.raises(LakeLocked, match="taken over"):
+                commit(layout, manifest, base, receipt={}, accounts={}, still_held=still_held)
         with pytest.raises(StorageError):
             staging.add(rows(9))
     assert verify_lake(lake).ok
@@ -352,11 +440,17 @@ def test_rejected_rows_are_kept_once(tmp_path: Path) -> None:
 
 
 def test_nothing_new_makes_no_snapshot(lake: Path) -> None:
-    """The same rows again: no file, no snapshot; only the manifest is written anew."""
-    before = sorted(lake.rglob("*.parquet"))
+    """The same rows again: no file, no snapshot; what the run learned is kept beside them."""
+    places = "created_month=*/*", "_lake/objects/*", "_lake/snapshots/*", "_lake/current"
+
+    def look() -> dict[Path, tuple[int, int]]:
+        paths = [path for place in places for path in lake.glob(place)]
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+    before = look()
     assert put(lake, rows(1, 2), rows(4, 5, month=11, hour=2)).snapshot == 2
-    assert sorted(lake.rglob("*.parquet")) == before
-    assert list((lake / "_staging").iterdir()) == []
+    assert look() == before
+    assert list((lake / "_lake/staging").iterdir()) == []
 
 
 def test_the_later_version_of_a_row_stays(lake: Path) -> None:
@@ -367,25 +461,25 @@ def test_the_later_version_of_a_row_stays(lake: Path) -> None:
 
 
 def test_old_snapshots_go_at_once(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prune that is cut off in the middle leaves no half of a snapshot that could be read."""
-    removed: list[str] = []
+    """A prune that is cut off in the middle leaves no half of a snapshot that could be read; the next one ends it."""
+    whole = disk.remove_file
 
     def stop(path: Path) -> None:
-        if removed or not path.exists():
-            return
-        removed.append(path.name)
-        next(path.rglob("*.parquet")).unlink()
+        whole(path)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(disk, "remove_tree", stop)
+    monkeypatch.setattr(disk, "remove_file", stop)
     with pytest.raises(KeyboardInterrupt):
-        prune(Layout(lake), 2, now=datetime.now(UTC), keep=timedelta(0))
+        prune(Layout(lake), 2, AT_ONCE, now=datetime.now(UTC))
     monkeypatch.undo()
-    assert removed == ["gone-000001"]
     assert Layout(lake).numbers() == [2]
-    put(lake, rows(8))
-    assert list((lake / "_staging").iterdir()) == []
+    with pytest.raises(UsageError):
+        scan_lake(lake, as_of=1)
+    put(lake, rows(8), keep=AT_ONCE)
     assert verify_lake(lake).ok
+    assert sorted(path.name for path in (lake / "_lake/objects").iterdir()) == sorted(
+        find_object(lake, month, 3).name for month in ("2026-10", "2026-11")
+    )
 
 
 def set_made_at(layout: Layout, number: int, made_at: datetime) -> None:
@@ -395,77 +489,152 @@ def set_made_at(layout: Layout, number: int, made_at: datetime) -> None:
 
 
 def test_prune_by_age_and_by_count(lake: Path) -> None:
-    """A broken manifest of an old snapshot does not stop it."""
+    """A broken manifest of an old snapshot does not stop it; what it may name stays until it is gone."""
     for number in range(10, 14):
         put(lake, rows(number))
     layout = Layout(lake)
     layout.manifest_file(3).write_bytes(b"{")
     now = datetime.now(UTC)
     assert prune(layout, 6, now=now) == []
-    assert prune(layout, 6, now=now, count=5) == [1]
+    kept = sorted(layout.objects.iterdir())
+    assert prune(layout, 6, Keep(count=5), now=now) == [1]
+    assert sorted(layout.objects.iterdir()) == kept
+    put(lake)
     for number, days in ((2, 9), (4, 8), (5, 2), (6, 0)):
         set_made_at(layout, number, now - timedelta(days=days))
     assert prune(layout, 6, now=now) == [2, 3]
-    assert prune(layout, 6, now=now, keep=timedelta(0)) == [4, 5]
-    assert layout.numbers() == layout.manifest_numbers() == [6]
+    assert prune(layout, 6, AT_ONCE, now=now) == [4, 5]
+    assert layout.numbers() == [6]
+    assert len(list(layout.objects.iterdir())) == 2
 
 
 def test_what_a_killed_run_left_is_swept(lake: Path) -> None:
-    """Snapshots and manifests that were never pointed to, builds, temporary files; what is foreign stays."""
+    """Manifests and objects that were never pointed to, builds, temporary files; what is foreign stays."""
     layout = Layout(lake)
-    shutil.copytree(lake / "snapshots/000002", lake / "snapshots/000003")
-    for name in (
-        "_meta/000003.json",
-        "_meta/000009.json",
-        "_meta/.000003.json.new",
-        ".current.new",
-        "notes.txt",
+    unnamed = f"2026-10-{'0' * 64}"
+    prepared = [layout.snapshots, layout.objects, layout.own, lake / "created_month=2026-11"]
+    for path in (
+        layout.manifest_file(3),
+        layout.manifest_file(9),
+        layout.objects / unnamed,
+        lake / "notes.txt",
+        *(folder / ".something.0123456789abcdef.new" for folder in prepared),
     ):
-        (lake / name).write_text("{}")
-    for name in ("build-0", "gone-000001", ".catalogue-x"):
-        (lake / ("" if name[0] == "." else "_staging") / name).mkdir()
+        path.write_text("{}")
+    (layout.staging / "build-0").mkdir()
+    (lake / ".catalogue-x").mkdir()
     old = Staging.start(layout.staging, "another", header(layout))
     os.utime(old.folder, (0, 0))
     put(lake)
-    assert layout.numbers() == layout.manifest_numbers() == [1, 2]
+    assert layout.numbers() == [1, 2]
     assert list(layout.staging.iterdir()) == []
+    assert len(list(layout.objects.iterdir())) == 3
+    assert not (layout.objects / unnamed).exists()
+    assert not list(lake.rglob(".*"))
     assert sorted(path.name for path in lake.iterdir()) == [
-        "_lock", "_meta", "_staging", "current", "notes.txt", "snapshots"
+        "_lake", "created_month=2026-10", "created_month=2026-11", "notes.txt"
     ]  # fmt: skip
 
 
 def test_a_first_snapshot_without_its_pointer_is_given_it(tmp_path: Path) -> None:
     """Killed between manifest and pointer: the next run finds it whole, and goes on from there."""
     put(tmp_path, rows(1))
-    (tmp_path / "current").unlink()
+    (tmp_path / "_lake/current").unlink()
+    shutil.rmtree(tmp_path / "created_month=2026-10")
     assert scan_lake(tmp_path).collect().is_empty()
     assert put(tmp_path, rows(2)).snapshot == 2
-    assert scan_lake(tmp_path).collect().height == 2
+    assert scan_lake(tmp_path).collect().height == read_plainly(tmp_path).height == 2
+
+
+@pytest.mark.parametrize("what", ["nothing", "older", "another"])
+def test_the_visible_months_follow_the_pointer(what: str, lake: Path) -> None:
+    """Killed between pointer and months, or meddled with: the next run brings them in line, though it finds nothing new."""
+    for month in ("2026-10", "2026-11"):
+        find_file(lake, month).unlink()
+    if what == "older":
+        find_file(lake).hardlink_to(find_object(lake, number=1))
+        (lake / "created_month=2026-09").mkdir()
+        shutil.copy(find_file(lake), find_file(lake, "2026-09"))
+    elif what == "another":
+        rows(8, month=11).write_parquet(find_file(lake))
+    assert scan_lake(lake).collect().height == 5, "readers of a snapshot do not mind"
+    assert not verify_lake(lake).ok
+    assert put(lake, rows(1)).snapshot == 2
+    assert verify_lake(lake).ok
+    assert read_plainly(lake).equals(scan_lake(lake).collect())
+    assert find_file(lake).samefile(find_object(lake))
+
+
+@pytest.mark.parametrize("lost", ["objects", "visible"])
+def test_of_two_names_one_is_enough(lost: str, lake: Path) -> None:
+    """An object that is lost is taken from the visible month with the same bytes, and the other way round."""
+    if lost == "objects":
+        shutil.rmtree(lake / "_lake/objects")
+    else:
+        for folder in lake.glob("created_month=*"):
+            shutil.rmtree(folder)
+    assert scan_lake(lake).collect().height == 5
+    put(lake, rows(6, month=11))
+    assert verify_lake(lake).ok
+    assert scan_lake(lake).collect().height == read_plainly(lake).height == 6
+    assert find_file(lake, "2026-10").samefile(find_object(lake, "2026-10"))
+
+
+def test_a_month_that_jobs_have_left_is_replaced_first(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of the folder never sees a job in both, whenever it looks; a month without jobs is a file without rows."""
+    seen: list[pl.DataFrame] = []
+    whole = disk.rename
+
+    def look(source: Path, target: Path) -> None:
+        whole(source, target)
+        if target.suffix == ".parquet":
+            seen.append(pl.read_parquet(lake / "*/*.parquet", hive_partitioning=False))
+
+    monkeypatch.setattr(disk, "rename", look)
+    moved = rows(1, 2, 3, month=9, hour=9)
+    put(lake, moved, leaving={"2026-10": set(moved.select("company_id", "id").iter_rows())})
+    monkeypatch.undo()
+    assert len(seen) == 2
+    for frame in seen:
+        assert frame.select("company_id", "id").is_duplicated().sum() == 0
+    assert read_plainly(lake).equals(scan_lake(lake).collect())
+    assert pl.read_parquet(find_file(lake, "2026-10")).is_empty()
+    assert verify_lake(lake).ok
+    for number in (10, 11):
+        put(lake, rows(number, month=11), keep=AT_ONCE)
+    assert not find_file(lake, "2026-10").parent.exists(), "nobody can still be reading rows of it"
+    assert verify_lake(lake).ok
 
 
 def test_a_file_that_changed_is_not_built_upon(lake: Path) -> None:
-    """A month that is merged is checked by its sum, one that is linked by its size."""
+    """A month that is merged is checked by its sum, one that stays by its size."""
     file = find_file(lake)
     data = file.read_bytes()
-    file.write_bytes(data[:-4] + b"XXXX")
+    overwrite(file, data[:-4] + b"XXXX")
     with pytest.raises(LakeError, match="repair"):
         put(lake, rows(6, month=11))
-    file.write_bytes(data[:-4])
+    overwrite(file, data[:-4])
     with pytest.raises(LakeError, match="repair"):
         put(lake, rows(6))
-    assert list((lake / "_staging").glob("build-*")) == []
+    assert list((lake / "_lake/staging").glob("build-*")) == []
 
 
-def test_links_are_copied_where_they_are_not_possible(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk without hard links costs space, nothing else."""
+def test_files_are_copied_where_links_are_not_possible(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without hard links costs space, nothing else: a copy is known for one, and not made again."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", refuse)
     put(lake, rows(6, month=11))
-    assert not find_file(lake, "2026-10", 3).samefile(find_file(lake, "2026-10", 2))
+    assert find_file(lake, "2026-10").samefile(find_object(lake, "2026-10", 3))
+    assert not find_file(lake).samefile(find_object(lake, number=3))
     assert verify_lake(lake).ok
+    before = find_file(lake).stat()
+    put(lake, rows(7))
+    assert find_file(lake).stat() == before
+    assert verify_lake(lake).ok
+    assert read_plainly(lake).equals(scan_lake(lake).collect())
 
 
 # Verify
@@ -477,15 +646,30 @@ def spoil(lake: Path, how: str) -> str:  # noqa: C901, PLR0912 - one branch a ha
     data = file.read_bytes()
     manifest = json.loads(layout.manifest_file(2).read_bytes())
     if how == "bit":
-        file.write_bytes(bytes([data[0]]) + bytes([data[1] ^ 1]) + data[2:])
+        overwrite(file, bytes([data[0]]) + bytes([data[1] ^ 1]) + data[2:])
     elif how == "truncation":
-        file.write_bytes(data[:-100])
+        overwrite(file, data[:-100])
     elif how == "nothing in it":
-        file.write_bytes(b"")
-    elif how == "file":
+        overwrite(file, b"")
+    elif how == "both names":
+        find_object(lake).unlink()
         file.unlink()
+    elif how == "object, and another month":
+        find_object(lake).unlink()
+        file.unlink()
+        rows(8, month=11).write_parquet(file)
+    elif how == "visible":
+        file.unlink()
+    elif how == "another month":
+        file.unlink()
+        rows(8, month=11).write_parquet(file)
     elif how == "stranger":
         shutil.copy(file, file.with_name("part-1.parquet"))
+    elif how == "month too many":
+        shutil.copytree(file.parent, lake / "created_month=2026-12")
+    elif how == "link":
+        file.rename(lake.parent / "elsewhere")
+        file.symlink_to(lake.parent / "elsewhere")
     elif how == "columns":
         rewrite(lake, manifest, pl.read_parquet(file).drop("status"))
     elif how == "month":
@@ -498,19 +682,22 @@ def spoil(lake: Path, how: str) -> str:  # noqa: C901, PLR0912 - one branch a ha
     elif how == "manifest":
         layout.manifest_file(2).unlink()
     elif how == "broken manifest":
-        layout.manifest_file(2).write_bytes(b'{"format": 1, "snap')
+        layout.manifest_file(2).write_bytes(b'{"format": 2, "snap')
     elif how == "state":
         layout.manifest_file(2).write_text(json.dumps(manifest | {"accounts": {"x": {"frontier": 7}}}))
     elif how == "pointer":
-        (lake / "current").unlink()
+        layout.current.unlink()
     elif how == "pointer out":
-        (lake / "current").unlink()
-        (lake / "current").symlink_to("..")
+        layout.current.write_text("../2")
+    elif how == "pointer beyond":
+        layout.current.write_text("7\n")
     return {
-        "bit": "sha256 differs", "truncation": "written with", "nothing in it": "0 bytes", "file": "cannot be read",
-        "stranger": "in no manifest", "columns": "columns or types", "month": "holds rows of 2026-10",
+        "bit": "sha256 differs", "truncation": "written with", "nothing in it": "0 bytes", "both names": "cannot be read",
+        "object, and another month": "cannot be read", "visible": "not there to read",
+        "another month": "is not what the snapshot has", "stranger": "not in the lake", "month too many": "not in the lake",
+        "link": "not there to read", "columns": "columns or types", "month": "holds rows of 2026-10",
         "double": "repeat a (company_id, id)", "rows": "written with 4", "manifest": "missing", "broken manifest": "broken",
-        "state": "broken", "pointer": "no pointer", "pointer out": "does not lead",
+        "state": "broken", "pointer": "no pointer", "pointer out": "does not name", "pointer beyond": "missing",
     }[how]  # fmt: skip
 
 
@@ -519,16 +706,23 @@ def rewrite(lake: Path, manifest: dict[str, Any], frame: pl.DataFrame) -> None:
     file = find_file(lake)
     file.unlink()
     frame.write_parquet(file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     entry = manifest["files"][1]
-    entry |= {"rows": frame.height, "bytes": file.stat().st_size}
-    entry["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    entry |= {
+        "rows": frame.height,
+        "bytes": file.stat().st_size,
+        "sha256": sha256,
+        "object": f"2026-11-{sha256}",
+    }
+    (lake / "_lake/objects" / entry["object"]).hardlink_to(file)
     manifest["rows"] = 3 + frame.height
     Layout(lake).manifest_file(2).write_text(json.dumps(manifest))
 
 
 HARMS = (
-    "bit", "truncation", "nothing in it", "file", "stranger", "columns", "month", "double", "rows", "manifest",
-    "broken manifest", "state", "pointer", "pointer out",
+    "bit", "truncation", "nothing in it", "both names", "object, and another month", "visible", "another month",
+    "stranger", "month too many", "link", "columns", "month", "double", "rows", "manifest", "broken manifest", "state",
+    "pointer", "pointer out", "pointer beyond",
 )  # fmt: skip
 
 
@@ -543,14 +737,20 @@ def test_f43_verify_finds(how: str, lake: Path) -> None:
 
 def test_f41_foreign_files_are_reported_and_left(lake: Path) -> None:
     """What somebody else put into the lake's folder is named by verify, is no problem, and is still there after a dump."""
-    foreign = ["README.md", "_meta/notes.json", "snapshots/old"]
+    foreign = [
+        "README.md",
+        "_lake/notes",
+        "_lake/objects/old",
+        "_lake/snapshots/notes.json",
+        "created_month=2026-1x",
+    ]
     for name in foreign:
         (lake / name).write_text("mine")
     found = verify_lake(lake)
     assert found.ok
     assert found.foreign == tuple(sorted(foreign))
-    put(lake, rows(9), keep=timedelta(0))
-    assert [(lake / name).read_text() for name in foreign] == ["mine"] * 3
+    put(lake, rows(9), keep=AT_ONCE)
+    assert [(lake / name).read_text() for name in foreign] == ["mine"] * 5
 
 
 # Repair
@@ -572,40 +772,74 @@ def test_f43_repair_makes_it_whole(how: str, lake: Path) -> None:
     left = scan_lake(lake).collect()
     assert left.filter(pl.col("created_at").dt.month() == 10).height == 3
     assert left.height >= 4, "November is there as an older snapshot had it"
+    assert read_plainly(lake).equals(left)
     assert repair_lake(lake).done == ()
+
+
+def test_f43_repair_moves_strays_out_of_sight(lake: Path) -> None:
+    """What others have put beside the visible months is kept, where no reader takes it for part of the lake."""
+    shutil.copy(find_file(lake), find_file(lake).with_name("copy.parquet"))
+    (lake / "created_month=2026-12/more").mkdir(parents=True)
+    (lake / "created_month=2026-12/more/x.parquet").write_bytes(find_file(lake).read_bytes())
+    (lake / "created_month=2026-12/again").symlink_to(lake / "created_month=2026-11")
+    (lake / "created_month=2026-11/.DS_Store").write_text("passed over")
+    assert len(repair_lake(lake).done) == 3
+    assert read_plainly(lake).height == 5
+    strays = sorted((lake / "_lake/strays").iterdir())
+    assert [path.name.rpartition(".")[0] for path in strays] == [
+        "created_month=2026-11-copy.parquet", "created_month=2026-12-more-x.parquet"
+    ]  # fmt: skip
+    assert all(path.read_bytes() == find_file(lake).read_bytes() for path in strays)
+    assert (lake / "created_month=2026-11/.DS_Store").exists()
+    assert not list((lake / "_lake").rglob("*.parquet"))
 
 
 def test_f43_repair_without_any_whole_copy(tmp_path: Path) -> None:
     """A broken file that no older snapshot has whole is left out, and so is what cannot be read."""
     put(tmp_path, rows(1), rows(4, month=11))
-    find_file(tmp_path, number=1).write_bytes(b"PAR1")
+    kept = find_object(tmp_path, number=1)
+    overwrite(find_file(tmp_path), b"PAR1")
     repaired = repair_lake(tmp_path)
     assert (repaired.snapshot, repaired.problems) == (2, ())
-    assert scan_lake(tmp_path).collect().height == 1
-    assert find_file(tmp_path, number=1).read_bytes() == b"PAR1", "a snapshot never changes"
+    assert scan_lake(tmp_path).collect().height == read_plainly(tmp_path).height == 1
+    assert not find_file(tmp_path).exists()
+    assert kept.read_bytes() == b"PAR1", "an object never changes"
 
 
 def test_f43_repair_with_nothing_left(tmp_path: Path) -> None:
-    """A pointer to nowhere and no snapshot: the next dump begins anew."""
+    """A pointer to nowhere, no snapshot and no month: the next dump begins anew."""
     put(tmp_path, rows(1))
-    shutil.rmtree(tmp_path / "snapshots")
+    for name in ("_lake/snapshots", "_lake/objects", "created_month=2026-10"):
+        shutil.rmtree(tmp_path / name)
     assert repair_lake(tmp_path).snapshot == 0
     assert put(tmp_path, rows(1)).snapshot == 1
     with pytest.raises(LakeError, match="no lake"):
         repair_lake(tmp_path / "nowhere")
 
 
+def test_f43_repair_of_nothing_but_the_visible_months(lake: Path) -> None:
+    """All that is behind them is gone: they are the lake, and the next dump reads the whole list."""
+    shutil.rmtree(lake / "_lake")
+    (lake / "_jobs.duckdb").touch()
+    with pytest.raises(LakeError, match="repair"):
+        scan_lake(lake)
+    assert repair_lake(lake).problems == ()
+    assert scan_lake(lake).collect().height == read_plainly(lake).height == 5
+    assert put(lake, rows(6, month=11)).rows == 6
+    assert verify_lake(lake).ok
+
+
 def test_f43_repair_waits_for_nobody(lake: Path) -> None:
     """It takes the lock, or is refused; a folder in the pointer's place is not its to move."""
     with hold_lock(Layout(lake)), pytest.raises(LakeLocked):
         repair_lake(lake)
-    (lake / "current").unlink()
-    (lake / "current").mkdir()
-    with pytest.raises(LakeError, match="not the link"):
+    (lake / "_lake/current").unlink()
+    (lake / "_lake/current").mkdir()
+    with pytest.raises(LakeError, match="plain file"):
         repair_lake(lake)
 
 
-@pytest.mark.parametrize("how", ["file", "manifest", "pointer"])
+@pytest.mark.parametrize("how", ["file", "damage", "manifest", "pointer"])
 def test_f43_after_a_repair_the_next_dump_brings_all_back(how: str, tmp_path: Path) -> None:
     """It is a full walk where data was missing; jobs that had vanished are still known to have vanished."""
     sandbox = Sandbox(World(jobs=600, days=80, seed=2))
@@ -621,12 +855,16 @@ def test_f43_after_a_repair_the_next_dump_brings_all_back(how: str, tmp_path: Pa
     sandbox.world.advance(86_400)
     dump()
     layout = Layout(tmp_path)
-    current = layout.snapshot()
-    assert current is not None
+    number = layout.number()
+    assert number is not None
+    last = layout.manifest(number).files[-1]
     if how == "file":
-        current.files()[-1].unlink()
+        (layout.objects / last.object).unlink()
+        (tmp_path / last.path).unlink()
+    elif how == "damage":
+        overwrite(tmp_path / last.path, bytes(last.bytes))
     elif how == "manifest":
-        layout.manifest_file(current.number).unlink()
+        layout.manifest_file(number).unlink()
     else:
         layout.current.unlink()
     sandbox.world.advance(86_400)
@@ -635,8 +873,9 @@ def test_f43_after_a_repair_the_next_dump_brings_all_back(how: str, tmp_path: Pa
     assert repair_lake(tmp_path).problems == ()
     receipt = dump()
     assert receipt.mode == ("refresh" if how == "pointer" else "full")
-    found = scan_lake(tmp_path).filter(pl.col("id") != job["id"]).collect().drop("extra").to_dicts()
-    assert sandbox.truth(found, sandbox.world.now) == []
+    for lake_rows in (scan_lake(tmp_path).collect(), read_plainly(tmp_path)):
+        found = lake_rows.filter(pl.col("id") != job["id"]).drop("extra").to_dicts()
+        assert sandbox.truth(found, sandbox.world.now) == []
     (state,) = layout.manifest(receipt.snapshot).accounts.values()
     assert state.vanished == [(job["companyId"], job["id"])]
     assert dump().mode == "refresh"
@@ -665,7 +904,7 @@ def test_last_run_is_written_and_read(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
     """What went wrong before is what is raised."""
     sandbox = Sandbox(World(jobs=900))
-    (tmp_path / "_meta/last_run.json").mkdir(parents=True)
+    (tmp_path / "_lake/last_run.json").mkdir(parents=True)
     with (
         Client(SERVER, api_key=API_KEY, transport=sandbox, rate=10_000_000) as client,
         pytest.raises(RequestsExceeded),
@@ -701,9 +940,9 @@ def test_nothing_but_disk_changes_a_lake() -> None:
                 )
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_f55_modes_whatever_the_umask(umask: int, tmp_path: Path) -> None:
-    """State, staging, rejected rows and lock are their owner's alone; data is never for others to write."""
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o027, 0o077])
+def test_f55_modes_follow_the_umask(umask: int, tmp_path: Path) -> None:
+    """A lake has readers who are not its writer: all is as open as the umask says; staging and rejected rows never are."""
     before = os.umask(umask)
     try:
         sandbox = Sandbox(World(jobs=400, days=20), faults="2:badrow.float")
@@ -712,37 +951,69 @@ def test_f55_modes_whatever_the_umask(umask: int, tmp_path: Path) -> None:
             for options in ({"max_requests": 3}, {}):
                 with pytest.raises((RequestsExceeded, RejectedRows)):
                     dump_export_jobs(lake, client=client, progress=False, **options)  # type: ignore[arg-type]
-                check_modes(lake)
+                check_modes(lake, umask)
     finally:
         os.umask(before)
+    assert list(lake.glob("created_month=*/*"))
 
 
-def check_modes(lake: Path) -> None:
-    """No bit too many."""
+def check_modes(lake: Path, umask: int) -> None:
+    """No bit too many and none too few."""
     for path in [lake, *lake.rglob("*")]:
-        if path.is_symlink() or path.name == "jobs.duckdb":
-            continue
+        inside = path.relative_to(lake).parts
         mode = stat.S_IMODE(path.stat().st_mode)
-        top = path.relative_to(lake).parts[:1]
-        private = top and top[0] in ("_meta", "_staging", "_rejected", "_lock")
-        assert not mode & (0o077 if private else 0o022), f"{path}: {mode:o}"
+        if inside[:2] in (("_lake", "staging"), ("_lake", "rejected")):
+            assert not mode & 0o077, f"{path}: {mode:o}"
+        elif inside[:2] == ("_lake", "objects") or inside[:1] > ("created_month=",):
+            assert mode == (0o777 if path.is_dir() else 0o444) & ~umask, f"{path}: {mode:o}"
+        else:
+            assert mode == (0o777 if path.is_dir() else 0o666) & ~umask, f"{path}: {mode:o}"
 
 
-@pytest.mark.parametrize("name", ["_staging", "_meta", "_rejected", "snapshots", "_lock"])
+PLANTED = (
+    "_lake", "_lake/staging", "_lake/snapshots", "_lake/objects", "_lake/rejected", "_lake/lock", "created_month=2026-10"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
 def test_f55_a_planted_link_is_not_followed(name: str, tmp_path: Path) -> None:
     """Nothing is written, truncated or removed where a link leads, that stands in place of the lake's own."""
     lake, outside = tmp_path / "lake", tmp_path / "outside"
-    lake.mkdir()
+    (lake / name).parent.mkdir(parents=True)
+    if name.startswith("created_month"):
+        put(lake, rows(1, month=9))
     outside.mkdir()
     (outside / "precious").write_text("mine")
     os.utime(outside / "precious", (0, 0))
-    (lake / name).symlink_to(outside / "precious" if name == "_lock" else outside)
+    (lake / name).symlink_to(outside / "precious" if name.endswith("lock") else outside)
     with pytest.raises((LakeError, StorageError)):
         put(lake, rows(1))
-    with pytest.raises((LakeError, StorageError)):
-        repair_lake(lake)
+    if name.startswith("created_month"):
+        assert repair_lake(lake).done == (f"{name}: a link, removed",)
+    else:
+        with pytest.raises((LakeError, StorageError)):
+            repair_lake(lake)
     assert [path.name for path in outside.iterdir()] == ["precious"]
     assert (outside / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["month", "file"])
+def test_f55_repair_removes_a_planted_link(what: str, lake: Path) -> None:
+    """A link in place of a visible month, or of its file: readers of ours do not follow it, and the lake is whole again."""
+    outside = lake.parent / "outside"
+    find_file(lake).parent.rename(outside)
+    if what == "month":
+        find_file(lake).parent.symlink_to(outside)
+    else:
+        find_file(lake).parent.mkdir()
+        find_file(lake).symlink_to(outside / "part-0.parquet")
+    assert not verify_lake(lake).ok
+    assert repair_lake(lake).problems == ()
+    assert not find_file(lake).is_symlink()
+    assert not find_file(lake).parent.is_symlink()
+    assert read_plainly(lake).equals(scan_lake(lake).collect())
+    assert read_plainly(lake).height == 5
+    assert [path.name for path in outside.iterdir()] == ["part-0.parquet"]
 
 
 def test_f55_a_link_at_a_batch_or_temporary_name_is_not_followed(lake: Path) -> None:
@@ -758,7 +1029,11 @@ def test_f55_a_link_at_a_batch_or_temporary_name_is_not_followed(lake: Path) -> 
     (staging.folder / "journal.jsonl").symlink_to(precious)
     with pytest.raises(StorageError):
         staging.add(rows(2))
-    for name in ("_meta/.000003.json.new", ".current.new"):
+    for name in (
+        "_lake/snapshots/.000003.json.new",
+        "_lake/.current.new",
+        "created_month=2026-10/.part-0.parquet.new",
+    ):
         (lake / name).symlink_to(precious)
     put(lake, rows(9))
     assert precious.read_text() == "mine"
@@ -766,9 +1041,9 @@ def test_f55_a_link_at_a_batch_or_temporary_name_is_not_followed(lake: Path) -> 
 
 
 def test_a_file_that_no_manifest_names_is_not_read(tmp_path: Path) -> None:
-    """A copy of a file in a snapshot, as a tool may leave one, counts nothing twice; verify says that it is there."""
+    """A copy of a visible file, as a tool may leave one, counts nothing twice; verify says that it is there."""
     put(tmp_path, rows(1, 2, 3))
-    part = next(tmp_path.glob("current/*/part-0.parquet"))
+    part = find_file(tmp_path, "2026-10")
     shutil.copy(part, part.with_name("copy.parquet"))
     assert scan_lake(tmp_path).collect().height == 3
     assert connect(tmp_path).execute("select count(*) from export_jobs").fetchone() == (3,)
@@ -780,8 +1055,8 @@ def test_a_file_that_no_manifest_names_is_not_read(tmp_path: Path) -> None:
 def test_a_pointer_lost_after_a_failed_run_is_noticed(tmp_path: Path) -> None:
     """The catalogue tells as well that something was published, where the record of a failed run does not."""
     put(tmp_path, rows(1))
-    (tmp_path / "current").unlink()
-    (tmp_path / "jobs.duckdb").touch()
+    (tmp_path / "_lake/current").unlink()
+    (tmp_path / "_jobs.duckdb").touch()
     with pytest.raises(LakeError, match="lost its pointer"):
         scan_lake(tmp_path)
 
@@ -804,7 +1079,9 @@ def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:
         lambda place: disk.make_folder(place / "file/folder"),
         lambda place: disk.rename(place / "nothing", place / "x"),
         lambda place: disk.link_file(place / "nothing", place / "x"),
-        lambda place: disk.swap_link(place / "no/current", "x"),
+        lambda place: disk.link_file(place / "file", place / "no/x"),
+        lambda place: disk.fix_file(place / "nothing"),
+        lambda place: disk.sync_file(place / "nothing"),
         lambda place: disk.sync_folder(place / "no"),
         lambda place: disk.remove_file(place / "folder"),
         lambda place: disk.remove_tree(place / "file/x"),
@@ -833,7 +1110,7 @@ def test_f39_a_file_that_cannot_be_written_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    file = lake / "_meta/000002.json"
+    file = lake / "_lake/snapshots/000002.json"
     data = file.read_bytes()
     monkeypatch.setattr(os, failing, fail)
     with pytest.raises(StorageError, match="No space left") as caught:
@@ -845,17 +1122,20 @@ def test_f39_a_file_that_cannot_be_written_leaves_nothing(
 
 
 def test_a_run_whose_publishing_failed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pointer could not be swapped: 74, `published` false, and the lake is as before: without a snapshot."""
+    """The pointer could not be replaced: 74, `published` false, and the lake is as before: without a snapshot."""
+    whole = disk.replace_file
 
-    def fail(link: Path, *_: object, **__: object) -> None:
-        raise StorageError(f"cannot point {link}")
+    def fail(path: Path, *args: Any, **more: Any) -> None:
+        if path.name == "current":
+            raise StorageError(f"cannot rename {path}")
+        whole(path, *args, **more)
 
     def dump() -> None:
         with Client(SERVER, api_key=API_KEY, transport=sandbox, rate=10_000_000) as client:
             dump_export_jobs(tmp_path, client=client, progress=False)
 
     sandbox = Sandbox(World(jobs=50))
-    monkeypatch.setattr(disk, "swap_link", fail)
+    monkeypatch.setattr(disk, "replace_file", fail)
     with pytest.raises(StorageError) as caught:
         dump()
     last = read_last_run(Layout(tmp_path))
@@ -900,9 +1180,7 @@ def test_a_month_in_pieces_is_the_month(piece: int, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(merging, "merge_rows", watch)
     sandbox = Sandbox(World(jobs=900))
     dump_twice(tmp_path / "pieces", sandbox)
-    whole, pieces = (
-        sorted((tmp_path / name / "current").glob("*/*.parquet")) for name in ("whole", "pieces")
-    )
+    whole, pieces = (sorted((tmp_path / name).glob("*/*.parquet")) for name in ("whole", "pieces"))
     assert [path.parent.name for path in pieces] == [path.parent.name for path in whole]
     for one, other in zip(pieces, whole, strict=True):
         assert pl.read_parquet(one).drop("expires_in").equals(pl.read_parquet(other).drop("expires_in"))
@@ -1016,16 +1294,19 @@ def test_f73_a_month_that_holds_a_job_twice_is_changed(
     monkeypatch.setattr("pleo_extract.lake.merging.PIECE", piece)
     place, layout = tmp_path / "lake", Layout(tmp_path / "lake")
     put(place, rows(1, 2, 3))
-    manifest, file = layout.manifest(1), find_file(place, "2026-10", 1)
+    manifest, file = layout.manifest(1), find_file(place, "2026-10")
     doubled = pl.concat([pl.read_parquet(file)] * 2).sort("created_at")
     file.unlink()
     doubled.write_parquet(file)
     data = file.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
     entry = msgspec.structs.replace(
-        manifest.files[0], rows=6, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+        manifest.files[0], rows=6, bytes=len(data), sha256=sha256, object=f"2026-10-{sha256}"
     )
+    (layout.objects / entry.object).hardlink_to(file)
     told = msgspec.structs.replace(manifest, rows=6, files=[entry])
     layout.manifest_file(1).write_bytes(msgspec.json.encode(told))
     assert put(place, rows(2)).rows == 3
     assert verify_lake(place).ok
+    assert read_plainly(place).height == 3
     assert put(place, rows(1, 2, 3)).snapshot == 2, "nothing is new any more"

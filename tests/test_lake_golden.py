@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from lakes import WRITING
 
-from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.contract import COLUMNS
 from pleo_extract.errors import LakeError
-from pleo_extract.lake import FORMAT, Layout, read_last_run, repair_lake
+from pleo_extract.extract import read_status
+from pleo_extract.lake import FORMAT, Layout, disk, read_last_run, repair_lake
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pleo_extract.extract import Receipt
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -68,46 +72,193 @@ def dump(lake: Path | str, world: World) -> Receipt:
         return dump_export_jobs(lake, client=client, progress=False, full_every=LONG, keep=LONG)
 
 
+@pytest.fixture(params=range(1, FORMAT + 1))
+def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The golden lake of each format, to play with."""
+    return copy_golden(request.param, tmp_path / "lake")
+
+
 @pytest.fixture
-def golden(tmp_path: Path) -> Path:
-    """The golden lake of this format, to play with."""
-    return Path(shutil.copytree(GOLDEN / f"format-{FORMAT}", tmp_path / "lake", symlinks=True))
+def old(tmp_path: Path) -> Path:
+    """The golden lake of format 1, to play with."""
+    return copy_golden(1, tmp_path / "lake")
+
+
+def copy_golden(version: int, target: Path) -> Path:
+    """The golden lake of this format."""
+    return Path(shutil.copytree(GOLDEN / f"format-{version}", target, symlinks=True))
+
+
+def read_plainly(lake: Path) -> pl.DataFrame:
+    """What a tool sees that knows nothing of a lake."""
+    return pl.read_parquet(lake / "**/*.parquet", hive_partitioning=False)
+
+
+def is_true(rows: pl.DataFrame, world: World) -> bool:
+    """Whether these are the jobs of this world."""
+    return Sandbox(world).truth(rows.drop("extra").to_dicts(), world.now) == []
+
+
+def list_files(lake: Path) -> dict[str, bytes]:
+    """All that is in a lake."""
+    return {
+        path.relative_to(lake).as_posix(): path.read_bytes() if path.is_file() else b""
+        for path in lake.rglob("*")
+    }
 
 
 def test_the_golden_lake_opens(golden: Path) -> None:
-    """It verifies, holds what it was made from, and both its snapshots can be read."""
+    """It verifies, holds what it was made from, and both its snapshots can be read; by every reader, none of which writes."""
+    before = list_files(golden)
     found = verify_lake(golden)
     assert (found.ok, found.foreign, found.snapshot) == (True, (), 2), found
     world = first_world()
-    first = scan_lake(golden, as_of=1).collect()
-    assert Sandbox(world).truth(first.drop("extra").to_dicts(), world.now) == []
+    assert is_true(scan_lake(golden, as_of=1).collect(), world)
     rows = scan_lake(golden).collect()
     assert tuple(rows.columns) == COLUMNS
     then(world)
-    assert Sandbox(world).truth(rows.drop("extra").to_dicts(), world.now) == []
+    assert is_true(rows, world)
     last = read_last_run(Layout(golden))
     assert last is not None
     assert last.code == 0
+    with connect(golden) as con:
+        assert con.execute("SELECT count(*) FROM export_jobs").fetchone() == (44,)
+    with connect(golden, as_of=1) as con:
+        assert con.execute("SELECT count(*) FROM export_jobs").fetchone() == (40,)
+    status = read_status(golden)
+    assert (status.snapshot, status.rows) == (2, 44)
+    assert list_files(golden) == before
 
 
 def test_the_golden_lake_is_gone_on_with(golden: Path) -> None:
-    """A dump over it is a refresh that brings what is new."""
+    """A dump over it is a refresh that brings what is new; what was is still found by number and by time."""
     world = then(first_world())
+    before = {number: scan_lake(golden, as_of=number).collect() for number in (1, 2)}
     insert(world, 50, world.now - timedelta(minutes=3))
     receipt = dump(golden, world)
     assert (receipt.mode, receipt.snapshot, receipt.lake_rows) == ("refresh", 3, 45), receipt.why_full
-    assert Sandbox(world).truth(scan_lake(golden).collect().drop("extra").to_dicts(), world.now) == []
+    assert is_true(scan_lake(golden).collect(), world)
+    assert read_plainly(golden).equals(scan_lake(golden).collect())
+    for number, rows in before.items():
+        assert scan_lake(golden, as_of=number).collect().equals(rows)
+    assert scan_lake(golden, as_of=TAKEN).collect().equals(before[2])
     assert verify_lake(golden).ok
+    assert verify_lake(golden).foreign == ()
 
 
-def test_the_golden_lake_names_no_machine(golden: Path) -> None:
+def test_the_golden_lake_names_no_machine() -> None:
     """No absolute path, no host, and small."""
-    files = [path for path in (GOLDEN / f"format-{FORMAT}").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 50_000
-    assert not [path.name for path in files if path.name in ("_lock", "jobs.duckdb")]
-    for path in golden.glob("_meta/*.json"):
+    golden = GOLDEN / f"format-{FORMAT}"
+    files = [path for path in golden.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 80_000
+    assert not [path.name for path in files if path.name in ("lock", "_jobs.duckdb")]
+    for path in golden.glob("_lake/**/*.json"):
         assert '"/' not in path.read_text(encoding="utf-8")
-    assert (golden / "current").readlink() == Path("snapshots/000002")
+    assert (golden / "_lake/current").read_text() == "2\n"
+
+
+# Format 1
+
+
+def test_a_lake_of_format_1_is_carried_over(old: Path) -> None:
+    """By a dump that finds nothing new, too: it is a refresh, nothing is left of the old names, and history is there."""
+    before = {number: scan_lake(old, as_of=number).collect() for number in (1, 2)}
+    shutil.copy(old / "current/created_month=2025-12/part-0.parquet", old / "notes.txt")
+    for name in ("_lock", "jobs.duckdb", "_now.csv"):
+        (old / name).touch()
+    world = then(first_world())
+    receipt = dump(old, world)
+    assert (receipt.mode, receipt.snapshot, receipt.published) == ("refresh", 2, False), receipt.why_full
+    assert sorted(path.name for path in old.iterdir()) == [
+        "_jobs.duckdb", "_lake", "created_month=2025-10", "created_month=2025-11", "created_month=2025-12", "notes.txt",
+    ]  # fmt: skip
+    assert not [path for path in old.rglob("*") if path.is_symlink()]
+    assert verify_lake(old).problems == ()
+    assert read_plainly(old).equals(before[2])
+    for number, rows in before.items():
+        assert scan_lake(old, as_of=number).collect().equals(rows)
+    manifest = Layout(old).manifest(2)
+    for entry in manifest.files:
+        assert (old / entry.path).samefile(old / "_lake/objects" / entry.object)
+
+
+def test_killed_while_it_is_carried_over_it_is_one_or_the_other(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any storage call: readers of ours see all jobs, plain ones never one twice; the next dump ends it."""
+    world = then(first_world())
+    rows = scan_lake(old).collect()
+    calls = 0
+
+    class Killed(BaseException):
+        pass
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        def strike(*args: Any, **more: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if 0 < at <= calls:
+                raise Killed
+            return function(*args, **more)
+
+        return strike
+
+    for name in WRITING:
+        monkeypatch.setattr(disk, name, wrap(getattr(disk, name)))
+    at = 0
+    dump(shutil.copytree(old, tmp_path / "whole", symlinks=True), world)
+    for at in range(1, calls + 1):
+        calls = 0
+        lake = Path(shutil.copytree(old, tmp_path / f"killed-{at}", symlinks=True))
+        with pytest.raises(Killed):
+            dump(lake, world)
+        at = 0  # noqa: PLW2901 - what follows is not killed
+        assert scan_lake(lake).collect().equals(rows)
+        assert scan_lake(lake, as_of=1).collect().height == 40
+        has_old = (lake / "current").exists() or (lake / "snapshots").exists()
+        visible = list(lake.glob("created_month=*/*.parquet"))
+        assert not (has_old and visible), "a recursive glob would see both"
+        if visible:
+            assert not read_plainly(lake).select("company_id", "id").is_duplicated().any()
+        receipt = dump(lake, world)
+        assert (receipt.mode, receipt.published) == ("refresh", False), receipt.why_full
+        assert read_plainly(lake).equals(rows)
+        assert verify_lake(lake).ok
+        assert verify_lake(lake).foreign == ()
+        assert scan_lake(lake, as_of=1).collect().height == 40
+
+
+@pytest.mark.parametrize("harm", ["file", "manifest", "pointer", "old manifest", "stranger"])
+def test_a_broken_lake_of_format_1_is_repaired(harm: str, old: Path) -> None:
+    """What is left of it is carried over, an older file where a newer one is lost; a dump says that it is to be repaired."""
+    rows = scan_lake(old).collect()
+    part = old / "snapshots/000002/created_month=2025-12/part-0.parquet"
+    if harm == "file":
+        part.unlink()
+    elif harm == "pointer":
+        (old / "current").unlink()
+    elif harm == "stranger":
+        shutil.copy(part, part.with_name("copy.parquet"))
+    else:
+        (old / ("_meta/000001.json" if harm == "old manifest" else "_meta/000002.json")).write_text("{")
+    if harm in ("file", "manifest", "pointer"):
+        assert not verify_lake(old).ok
+        with pytest.raises(LakeError, match="repair"):
+            dump(old, first_world())
+    repaired = repair_lake(old)
+    assert repaired.done
+    assert repaired.problems == ()
+    found = scan_lake(old).collect()
+    assert found.equals(rows if harm != "file" else rows.filter(pl.col("created_at").dt.month() != 12))
+    assert read_plainly(old).equals(found)
+    assert not (old / "current").is_symlink()
+    world = then(first_world())
+    dump(old, world)
+    assert is_true(scan_lake(old).collect(), world)
+    assert is_true(read_plainly(old), world)
+
+
+# Format 0
 
 
 def make_older(lake: Path) -> None:
@@ -126,38 +277,40 @@ def make_older(lake: Path) -> None:
         file.write_text(json.dumps(manifest))
 
 
-def test_f42_an_older_lake_is_carried_over(golden: Path) -> None:
+def test_f42_an_older_lake_is_carried_over(old: Path) -> None:
     """It can be read as it is; the next dump makes a snapshot of this format of it, and the old ones stay."""
-    make_older(golden)
-    assert verify_lake(golden).ok
-    old = scan_lake(golden).collect()
-    assert tuple(old.columns) == COLUMNS
-    assert old["extra"].null_count() == old.height == 44
-    receipt = dump(golden, then(first_world()))
+    make_older(old)
+    assert verify_lake(old).ok
+    rows = scan_lake(old).collect()
+    assert tuple(rows.columns) == COLUMNS
+    assert rows["extra"].null_count() == rows.height == 44
+    receipt = dump(old, then(first_world()))
     assert (receipt.snapshot, receipt.published) == (3, True)
-    layout = Layout(golden)
+    layout = Layout(old)
     assert [layout.manifest(number).format for number in layout.numbers()] == [0, 0, FORMAT]
-    assert verify_lake(golden).ok
-    assert scan_lake(golden).collect().equals(old)
-    assert scan_lake(golden, as_of=2).collect().equals(old)
-    new = golden / "current" / layout.manifest(3).files[0].path
-    assert tuple(pl.read_parquet_schema(new)) == COLUMNS
-    assert dump(golden, then(first_world())).published is False
+    assert verify_lake(old).ok
+    assert scan_lake(old).collect().equals(rows)
+    assert scan_lake(old, as_of=2).collect().equals(rows)
+    for entry in layout.manifest(3).files:
+        assert tuple(pl.read_parquet_schema(old / entry.path)) == COLUMNS
+    assert read_plainly(old).equals(rows)
+    assert dump(old, then(first_world())).published is False
 
 
 def test_f42_a_newer_lake_is_refused(golden: Path) -> None:
     """By a dump, verify and repair, with the version in the message, and nothing of it is touched."""
-    file = golden / "_meta/000002.json"
+    file = Layout(golden).manifest_file(2)
     manifest = json.loads(file.read_bytes()) | {"format": 7, "files": "not as we know them"}
     file.write_text(json.dumps(manifest))
+    before = list_files(golden)
     for attempt in (lambda: dump(golden, first_world()), lambda: repair_lake(golden)):
         with pytest.raises(LakeError, match="lake format 7") as caught:
             attempt()
         assert caught.value.code == 65
     assert "lake format 7" in verify_lake(golden).problems[0]
-    assert json.loads(file.read_bytes()) == manifest
-    assert (golden / "current").readlink() == Path("snapshots/000002")
-    assert sorted(path.name for path in (golden / "snapshots").iterdir()) == ["000001", "000002"]
+    after = list_files(golden)
+    assert {name: after.pop(name) for name in before} == before
+    assert set(after) <= {"_lake", "_lake/lock"}, "repair takes the lock"
 
 
 def settle(value: Any, name: str = "") -> Any:
@@ -181,12 +334,12 @@ def make_golden() -> None:
             step()
             dump("export_jobs", world)
         lake = Path("export_jobs")
-        shutil.rmtree(lake / "_staging")
-        for name in ("_lock", "jobs.duckdb"):
+        shutil.rmtree(lake / "_lake/staging")
+        for name in ("_lake/lock", "_lake/now.csv", "_jobs.duckdb"):
             (lake / name).unlink(missing_ok=True)
-        for file in lake.glob("_meta/*.json"):
+        for file in lake.glob("_lake/**/*.json"):
             file.write_text(json.dumps(settle(json.loads(file.read_bytes())), indent=1) + "\n")
-        shutil.copytree(lake, target, symlinks=True)
+        shutil.copytree(lake, target)
 
 
 if __name__ == "__main__":

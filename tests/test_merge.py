@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lakes import WRITING
+from lakes import WRITING, list_months, spoil_month
 from warehouse_jobs import frame, job
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
@@ -32,6 +32,7 @@ from pleo_extract.lake import (
     Header,
     Layout,
     Staging,
+    building,
     commit,
     disk,
     hold_lock,
@@ -114,7 +115,8 @@ def union(*lakes: Path) -> pl.DataFrame:
 
 def bytes_of(lake: Path) -> dict[str, str]:
     """What is published, file by file."""
-    files = [*lake.glob("current/*/*"), *lake.glob("_meta/0*.json"), *lake.glob("_delta_log/*")]
+    names = ("created_month=*/*", "_lake/current", "_lake/snapshots/*", "_lake/objects/*", "_delta_log/*")
+    files = [path for name in names for path in lake.glob(name)]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -224,7 +226,7 @@ def test_the_catalogue_has_what_was_merged(pair: Pair) -> None:
     merge_lakes(pair.second, pair.first)
     with connect(pair.first) as con:
         (count,) = con.sql("select count(*) from export_jobs").fetchall()[0]
-        con.sql(f"attach '{pair.first / 'jobs.duckdb'}' as other (read_only)")
+        con.sql(f"attach '{pair.first / '_jobs.duckdb'}' as other (read_only)")
         assert con.sql("select count(*) from other.export_jobs").fetchall() == [(count,)]
 
 
@@ -350,22 +352,21 @@ def test_f58_now_comes_from_each_source() -> None:
 
 def spoil_size(lake: Path) -> None:
     """A file is longer."""
-    with next(lake.glob("current/*/*")).open("ab") as file:
-        file.write(b"more")
+    path = list_months(lake)[0]
+    spoil_month(path, path.read_bytes() + b"more")
 
 
 def spoil_bytes(lake: Path) -> None:
     """A file is as long as it was."""
-    path = next(lake.glob("current/*/*"))
+    path = list_months(lake)[0]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(data)
+    spoil_month(path, bytes(data))
 
 
 def spoil_pointer(lake: Path) -> None:
     """The pointer is lost."""
-    (lake / "current").unlink()
+    (lake / "_lake/current").unlink()
 
 
 @pytest.mark.parametrize("spoil", [spoil_size, spoil_bytes, spoil_pointer])
@@ -377,7 +378,7 @@ def test_a_damaged_lake_is_refused(which: str, spoil: Callable[[Path], None], pa
     with pytest.raises(LakeError):
         merge_lakes(pair.second, pair.first)
     assert bytes_of(pair.first) == before
-    assert not list(pair.first.glob("_staging/*"))
+    assert not list(pair.first.glob("_lake/staging/*"))
 
 
 def test_what_is_no_lake_is_refused(pair: Pair, tmp_path: Path) -> None:
@@ -413,7 +414,7 @@ def test_a_lake_that_is_written_to_is_refused(which: str, pair: Pair) -> None:
 
 def test_lakes_of_two_servers_stay_apart(pair: Pair) -> None:
     """Jobs of another server are 78."""
-    for path in pair.second.glob("_meta/0*.json"):
+    for path in pair.second.glob("_lake/snapshots/0*.json"):
         path.write_text(path.read_text().replace("127.0.0.1:1", "127.0.0.1:2"))
     with pytest.raises(ConfigurationError, match="needs a lake of its own"):
         merge_lakes(pair.second, pair.first)
@@ -421,7 +422,7 @@ def test_lakes_of_two_servers_stay_apart(pair: Pair) -> None:
 
 def test_a_lake_that_does_not_know_its_server_is_not_mixed(pair: Pair) -> None:
     """One that was repaired without a manifest or a record of its runs: 78, whichever of the two it is."""
-    for path in pair.second.glob("_meta/*.json"):
+    for path in pair.second.glob("_lake/**/*.json"):
         path.unlink()
     repair_lake(pair.second)
     for source, target in ((pair.second, pair.first), (pair.first, pair.second)):
@@ -445,12 +446,12 @@ def test_of_runs_that_published_nothing_nothing_is_taken(pair: Pair, tmp_path: P
 
 def test_a_pointer_lost_after_a_failed_merge_is_noticed(pair: Pair) -> None:
     """The record of the last run says what the lake has, though that run took nothing."""
-    for path in pair.second.glob("_meta/0*.json"):
+    for path in pair.second.glob("_lake/snapshots/0*.json"):
         path.write_text(path.read_text().replace("127.0.0.1:1", "127.0.0.1:2"))
     with pytest.raises(ConfigurationError):
         merge_lakes(pair.second, pair.first)
-    (pair.first / "current").unlink()
-    (pair.first / "jobs.duckdb").unlink()
+    (pair.first / "_lake/current").unlink()
+    (pair.first / "_jobs.duckdb").unlink()
     with pytest.raises(LakeError, match="pointer"):
         scan_lake(pair.first)
 
@@ -515,7 +516,7 @@ def test_killed_at_any_storage_call_it_can_be_run_again(
         assert rows_of(lake).equals(expected), (number, calls)
         assert receipt.published == (found.height == was.height)
         assert verify_lake(lake).ok
-        assert not list(lake.glob("_staging/*"))
+        assert not list(lake.glob("_lake/staging/*"))
         shutil.rmtree(lake)
         if not killed:
             break
@@ -528,11 +529,15 @@ def test_f39_a_full_disk_is_told_and_nothing_is_published(
     """A disk error is 74, with the run's record; the lake is as it was."""
     before = bytes_of(pair.first)
 
-    def refuse(*_: object, **__: object) -> None:
-        raise StorageError("cannot write: no space left")
+    replace_file = disk.replace_file
+
+    def refuse(path: Path, *args: Any, **given: Any) -> None:
+        if path.name == "current":
+            raise StorageError("cannot write: no space left")
+        replace_file(path, *args, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "swap_link", refuse)
+        patch.setattr(disk, "replace_file", refuse)
         with pytest.raises(StorageError) as caught:
             merge_lakes(pair.second, pair.first)
     last = read_last_run(Layout(pair.first))
@@ -582,8 +587,9 @@ def make_large(place: Path, jobs: range, every: float) -> Path:
                 known.get(name, pl.lit(None)).cast(kind).alias(name) for name, kind in POLARS_SCHEMA.items()
             ]
             staging.add(numbers.select(columns))
-        manifest, _ = publish(layout, [staging], None, server=SERVER)
-        commit(layout, manifest, None, receipt={}, accounts={}, still_held=still_held)
+        with building(layout, still_held) as build:
+            manifest, _ = publish(layout, build, [staging], None, server=SERVER)
+            commit(layout, manifest, None, receipt={}, accounts={}, still_held=still_held)
         staging.clear()
     return place
 

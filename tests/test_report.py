@@ -164,7 +164,7 @@ def test_the_sample(sample: Page) -> None:
         "3 jobs are stuck and need somebody to look",
         "1, published 30 Sep 2026, 15:00 UTC",
         "by 7 Oct 2026, 15:00 UTC",
-        "30 pages, 3,000 rows, 3,000 distinct, 0 duplicates; the server counted 3,000",
+        "32 pages, 3,105 rows, 3,000 distinct, 0 duplicates; the server counted 3,000",
         "Pale: the week of 28 September 2026, not whole",
     ):
         assert said in sample.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pyarrow.dataset as ds
 import pytest
 from polars.testing import assert_frame_equal
 
-from pleo_extract import COLUMNS, connect, scan_lake, verify_lake
+from pleo_extract import COLUMNS, Client, connect, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract.lake import Layout
+from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "data" / "sample"
@@ -40,17 +43,35 @@ def test_making_it_again_gives_the_same(tmp_path: Path) -> None:
 
 def test_nothing_of_a_machine_is_in_it() -> None:
     """No lock, no catalogue, no staging, no name of a host, no path but the lake's own."""
-    assert {path.name for path in SAMPLE.iterdir()} >= {"_meta", "current", "snapshots"}
-    files = [
-        path for path in SAMPLE.rglob("*") if path.is_file() and not path.is_relative_to(SAMPLE / "current")
-    ]
-    foreign = {path.name for path in files} - {"000001.json", "last_run.json", "part-0.parquet"}
-    assert foreign <= {"_lock", "_now.csv", "jobs.duckdb"}, (
+    files = [path for path in SAMPLE.rglob("*") if path.is_file()]
+    names = {path.relative_to(SAMPLE).as_posix() for path in files if path.suffix != ".parquet"}
+    ours = {"_lake/current", "_lake/last_run.json", "_lake/snapshots/000001.json"}
+    assert names >= ours
+    assert names - ours <= {"_lake/lock", "_lake/now.csv", "_lake/vanished.csv", "_jobs.duckdb"}, (
         "git ignores what reading and dumping leave behind"
     )
     for path in files:
         if path.suffix == ".json":
             assert not re.search(r'"host|"/', path.read_text())
+
+
+def test_no_byte_of_it_is_there_twice(tmp_path: Path) -> None:
+    """The objects are left out: the lake is whole without them, and a dump goes on with it and makes them."""
+    assert not (SAMPLE / "_lake/objects").exists()
+    lake = Path(shutil.copytree(SAMPLE, tmp_path / "lake"))
+    make = runpy.run_path(str(ROOT / "data" / "make_sample.py"))
+    world = World(jobs=3_000, companies=5, seed=21, now=make["TAKEN"], days=364)
+    with Client(
+        "https://sandbox.invalid", api_key=API_KEY, transport=Sandbox(world), rate=1_000_000
+    ) as client:
+        world.advance(3_600.0)
+        receipt = dump_export_jobs(lake, client=client, progress=False)
+    assert (receipt.snapshot, receipt.published) == (2, True)
+    assert verify_lake(lake).ok
+    manifests = [Layout(lake).manifest(number) for number in (1, 2)]
+    named = {entry.object for manifest in manifests for entry in manifest.files}
+    assert {path.name for path in (lake / "_lake/objects").iterdir()} == named
+    assert_frame_equal(scan_lake(lake, as_of=1).collect(), scan_lake(SAMPLE).collect())
 
 
 def test_the_story_is_in_it() -> None:
@@ -65,8 +86,8 @@ def test_the_story_is_in_it() -> None:
 
 @pytest.mark.parametrize("engine", ["polars", "duckdb", "pyarrow"])
 def test_other_tools_read_it(engine: str) -> None:
-    """A plain glob over `current` shows every job once, with the columns of the contract."""
-    files = str(SAMPLE / "current" / "*" / "*.parquet")
+    """A plain glob over the folder shows every job once, with the columns of the contract."""
+    files = str(SAMPLE / "**" / "*.parquet")
     if engine == "polars":
         frame = pl.scan_parquet(files, hive_partitioning=False).collect()
     elif engine == "duckdb":
@@ -76,6 +97,5 @@ def test_other_tools_read_it(engine: str) -> None:
             .pl()
         )
     else:
-        found = [str(path) for path in sorted((SAMPLE / "current").glob("*/*.parquet"))]
-        frame = pl.DataFrame(ds.dataset(found).to_table())
+        frame = pl.DataFrame(ds.dataset(SAMPLE).to_table())
     assert (frame.height, tuple(frame.columns)) == (3_000, COLUMNS)

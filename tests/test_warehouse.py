@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from warehouse_jobs import START, A, B, ask, job, parquet, rows_of, warehouse
+from warehouse_jobs import START, A, B, ask, job, make_catalogue, parquet, rows_of, warehouse
 
 from pleo_extract import list_answers
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
@@ -113,7 +113,7 @@ def test_companies_are_named() -> None:
     odd = {A: "\x01\x02\n\t, 'a'", B: "\x03|;", "*": "any"}
     with open_warehouse([], told=Told(names=odd)) as con:
         assert con.sql("SELECT id, name FROM companies").fetchall() == list(odd.items())
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         assert described(con, "companies") == {
             "id": "VARCHAR",
             "name": "VARCHAR",
@@ -229,13 +229,13 @@ def test_values_are_bound() -> None:
 )
 def test_a_question_may_end_in_a_semicolon_and_comments(sql: str) -> None:
     """As people type it, and as files hold it."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         assert answer(con, sql).fetchall() == [(0,), (1,)]
 
 
 def test_an_answer_keeps_its_order(tmp_path: Path) -> None:
     """ORDER BY is kept, over more rows than DuckDB handles at a time."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         rows = answer(con, "SELECT hash(i) AS h FROM range(200000) AS t(i) ORDER BY h").pl()["h"]
         write(
             answer(con, "SELECT hash(i) AS h FROM range(200000) AS t(i) ORDER BY h"),
@@ -268,7 +268,7 @@ def test_what_there_is_can_be_asked(sql: str) -> None:
 )
 def test_a_wrong_question_is_a_usage_error(sql: str, said: str) -> None:
     """The message says what is wrong, in one line."""
-    with open_warehouse([]) as con, pytest.raises(UsageError, match=said) as caught:
+    with warehouse([]) as con, pytest.raises(UsageError, match=said) as caught:
         answer(con, sql)
     assert "\n" not in str(caught.value)
 
@@ -327,7 +327,7 @@ def test_what_is_no_quantile_is_an_error(jobs: list[dict[str, Any]], q: str) -> 
 
 def test_statements_document_themselves() -> None:
     """Each has a summary and a definition that names every column it gives."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         for statement in statements().values():
             assert statement.summary.endswith((".", "?")), statement.name
             given_values = ", ".join("NULL" for p in statement.parameters if p.default is None)
@@ -385,54 +385,73 @@ def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict
     """Every view and macro of the file gives another client, in another folder, what `open_warehouse` gives."""
     folder = tmp_path / "it's [a]"
     folder.mkdir()
-    files = [parquet(folder / "jobs.parquet", jobs)] if jobs else []
     names = list(statements())
-    told = Told(START, names={A: "Acme"})
+    made = make_catalogue(folder, jobs, told := Told(START, names={A: "Acme"}))
+    files = sorted(folder.glob("created_month=*/*"))
     with open_warehouse(files, told=told) as con:
         expected = {name: rows_as_csv(con, "", name) for name in names}
-    write_catalogue(folder / "jobs.duckdb", files, told=told)
-    with duckdb.connect(str(folder / "jobs.duckdb"), read_only=True) as con:
+    with duckdb.connect(str(made), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
         assert {name: rows_as_csv(con, "", name) for name in names} == expected
     with duckdb.connect() as con:
-        con.execute(f"SET TimeZone = 'UTC'; ATTACH {literal(str(folder / 'jobs.duckdb'))} AS jobs")
+        con.execute(f"SET TimeZone = 'UTC'; ATTACH {literal(str(folder / '_jobs.duckdb'))} AS jobs")
         assert {name: rows_as_csv(con, "jobs.", name) for name in names} == expected
-    assert sorted(path.name for path in folder.iterdir()) == ["_now.csv", "jobs.duckdb"] + [
-        "jobs.parquet"
-    ] * bool(jobs)
+    assert {path.name for path in folder.iterdir()} == {
+        "_jobs.duckdb",
+        "_lake",
+        *(f.parent.name for f in files),
+    }
+    assert {path.name for path in (folder / "_lake").iterdir()} == {"now.csv", "vanished.csv"}
 
 
-def test_the_catalogue_follows_current(tmp_path: Path) -> None:
-    """Paths are absolute, links are kept: when `current` moves on, the catalogue reads the new snapshot."""
-    for name, status in (("old", "completed"), ("new", "failed")):
-        (tmp_path / name).mkdir()
-        parquet(tmp_path / name / "part-0.parquet", [job(1, status)])
-    (tmp_path / "current").symlink_to("old")
-    write_catalogue(tmp_path / "jobs.duckdb", [tmp_path / "current" / "part-0.parquet"])
-    (tmp_path / "next").symlink_to("new")
-    (tmp_path / "next").replace(tmp_path / "current")
-    with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
-        assert con.sql("SELECT failed FROM failure_rates()").fetchall() == [(1,)]
+def test_the_catalogue_follows_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are absolute: a client in any folder sees a file that is replaced, and one that is added, with its next question."""
+    month = make_catalogue(tmp_path, [job(1)]).parent / "created_month=2026-01"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with duckdb.connect("../_jobs.duckdb", read_only=True) as con:
+        assert con.sql("SELECT jobs, failed FROM failure_rates('all')").fetchall() == [(1, 0)]
+        parquet(tmp_path / "next", [job(1, "failed")]).replace(month / "part-0.parquet")
+        assert con.sql("SELECT jobs, failed FROM failure_rates('all')").fetchall() == [(1, 1)]
+        parquet(month / "part-1.parquet", [job(2, "failed")])
+        assert con.sql("SELECT jobs, failed FROM failure_rates('all')").fetchall() == [(2, 2)]
 
 
 def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
     """A client that has the older file open goes on with it, and sees what is "now"; no folder is the disk's fault."""
-    write_catalogue(tmp_path / "jobs.duckdb", [], told=Told(START))
-    with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
-        write_catalogue(tmp_path / "jobs.duckdb", [], told=Told(START + timedelta(days=1)))
+    with duckdb.connect(str(make_catalogue(tmp_path, [], Told(START))), read_only=True) as con:
+        make_catalogue(tmp_path, [], Told(START + timedelta(days=1)))
         later = (START + timedelta(days=1)).timestamp()
         assert con.sql("SELECT epoch(as_of) FROM snapshot").fetchall() == [(later,)]
     with pytest.raises(StorageError, match=re.escape(str(tmp_path / "gone"))):
-        write_catalogue(tmp_path / "gone" / "jobs.duckdb", [])
+        write_catalogue(tmp_path / "gone" / "_jobs.duckdb", tmp_path)
+
+
+def test_the_catalogue_of_a_lake_elsewhere(tmp_path: Path) -> None:
+    """Written for another path it works there; and where a client says that the lake is elsewhere still."""
+    (tmp_path / "here").mkdir()
+    make_catalogue(tmp_path / "here", [job(1), job(2, "failed")], Told(START))
+    mount = tmp_path / "it's [there]"
+    made = tmp_path / "other.duckdb"
+    write_catalogue(made, tmp_path / "here", root=str(mount), told=Told(START))
+    with duckdb.connect(str(made), read_only=True) as con:
+        with pytest.raises(duckdb.IOException, match="No files found"):
+            con.sql("FROM export_jobs").fetchall()
+        con.execute(f"SET VARIABLE pleo_root = {literal(str(tmp_path / 'here'))}")
+        assert con.sql("SELECT jobs, failed FROM failure_rates('all')").fetchall() == [(2, 1)]
+    (tmp_path / "here").rename(mount)
+    with duckdb.connect(str(made), read_only=True) as con:
+        assert con.sql("SELECT jobs, failed FROM failure_rates('all')").fetchall() == [(2, 1)]
+        assert con.sql("SELECT epoch(as_of) FROM snapshot").fetchall() == [(START.timestamp(),)]
 
 
 def rows_as_csv(con: duckdb.DuckDBPyConnection, schema: str, name: str) -> str:
-    """All rows of a view, or of a macro called with nothing."""
+    """All rows of a view, sorted, since it has no order; or of a macro called with nothing, in its order."""
     statement = statements().get(name)
     values = ", ".join("NULL" for p in statement.parameters if p.default is None) if statement else ""
     call = f"({values})" if statement and statement.kind == "macro" else ""
     rows: pl.DataFrame = con.sql(f"FROM {schema}{name}{call}").pl()
-    return rows.write_csv()
+    return (rows if call else rows.sort(pl.all())).write_csv()
 
 
 # Output
@@ -447,7 +466,7 @@ def written(relation: duckdb.DuckDBPyRelation, kind: str, **options: Any) -> byt
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "\0"])
 def test_f53_csv_is_formula_safe(first: str) -> None:
     """A text that a spreadsheet could run gets an apostrophe, unless that is turned off; numbers stay."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         sql = "SELECT $t AS t, -1 AS n, 'a=' || $t AS inner_one"
         safe = pl.read_csv(written(answer(con, sql, {"t": f"{first}1"}), "csv"), infer_schema=False)
         raw = pl.read_csv(
@@ -463,7 +482,7 @@ def test_f53_csv_of_lists_and_other_kinds() -> None:
         "['=1', 'b'] AS l, [['=2']] AS ll, {'a': '=3'} AS s, '=4'::BLOB AS b, '=5'::ENUM('=5') AS e, "
         "['=6']::VARCHAR[1] AS a, MAP {'=7': 1} AS m, []::VARCHAR[] AS n, union_value(t := '=8') AS u"
     )
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         (row,) = csv.DictReader(io.StringIO(written(answer(con, f"SELECT {cells}"), "csv").decode()))
     assert row == {
         "l": "['=1', b]",
@@ -480,7 +499,7 @@ def test_f53_csv_of_lists_and_other_kinds() -> None:
 
 def test_csv_keeps_null_and_nothing_apart(tmp_path: Path) -> None:
     """Null is nothing between the commas, an empty text is a pair of quotes; instants are RFC 3339."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         relation = answer(con, "SELECT NULL AS a, '' AS b, TIMESTAMPTZ '2026-03-01 01:00:00.5+01' AS t")
         write(relation, tmp_path / "x.csv", "csv")
     assert (tmp_path / "x.csv").read_text() == 'a,b,t\n,"",2026-03-01T00:00:00.500000Z\n'
@@ -489,7 +508,7 @@ def test_csv_keeps_null_and_nothing_apart(tmp_path: Path) -> None:
 def test_json_is_one_valid_array() -> None:
     """Numbers that JSON cannot say are null; text comes back exactly."""
     text = 'a "quote"\n\x1b\0 \u2028 😀'
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         sql = "SELECT $t AS t, 'nan'::DOUBLE AS n, 1.5 AS d, TIMESTAMPTZ '2026-03-01' AS at, NULL AS z"
         rows = json.loads(written(answer(con, sql, {"t": text}), "json"))
         nothing = json.loads(written(answer(con, "FROM export_jobs"), "json"))
@@ -508,7 +527,7 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
 def test_a_path_is_replaced_whole(tmp_path: Path) -> None:
     """A question that fails half way leaves the older answer as it was, and nothing beside it."""
     target = tmp_path / "it's.csv"
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         write(answer(con, "SELECT 1 AS a"), target, "csv")
         late = "SELECT CASE WHEN i < 99999 THEN i ELSE error('too late') END AS a FROM range(100000) AS t(i)"
         with pytest.raises(UsageError, match="too late"):
@@ -519,7 +538,7 @@ def test_a_path_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
     """A missing folder, or a folder in its place, is the disk's fault; an unknown format is the caller's."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         relation = answer(con, "SELECT 1 AS a")
         for target in (tmp_path / "none" / "x.csv", tmp_path):
             with pytest.raises(StorageError, match=re.escape(str(target))):
@@ -530,7 +549,7 @@ def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_device_is_written_to_not_replaced() -> None:
     """`-o /dev/null` stays a device."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         write(answer(con, "SELECT 1 AS a"), "/dev/null", "csv")
     assert Path("/dev/null").is_char_device()
 
@@ -539,7 +558,7 @@ def test_a_device_is_written_to_not_replaced() -> None:
 @settings(max_examples=30, deadline=None)
 def test_f54_a_table_has_one_line_a_row(text: str, rows: int) -> None:
     """Header, rule, rows, foot; whatever is in the text, no control character reaches the terminal."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         said = table(answer(con, "SELECT $t AS t, 1 AS n FROM range($r::BIGINT)", {"t": text, "r": rows}))
     assert len(said.split("\n")) == rows + 3
     assert said.replace("\n", "").isprintable()
@@ -547,7 +566,7 @@ def test_f54_a_table_has_one_line_a_row(text: str, rows: int) -> None:
 
 def test_a_table_says_what_it_leaves_out() -> None:
     """Numbers to the right, four decimals, nulls empty, and the number of rows, or that there are more."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         relation = answer(con, "SELECT i AS n, 'x' AS a, i / 3 AS third, NULL AS z FROM range(8, 11) AS t(i)")
         assert table(relation).split("\n") == [
             " n  a   third  z",
@@ -565,7 +584,7 @@ def test_a_table_says_what_it_leaves_out() -> None:
 
 def test_errors_while_rows_are_read_are_ours() -> None:
     """A question can fail late: `table` and `write` raise errors of this library only."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         for shown in (table, lambda relation: written(relation, "json")):
             with pytest.raises(PleoExtractError, match="late"):
                 shown(answer(con, "SELECT error('late') FROM range(3)"))
@@ -603,7 +622,7 @@ def test_answers_are_listed_for_python() -> None:
     assert listed.columns == ["name", "kind", "call", "summary", "definition"]
     assert listed["name"].to_list() == list(statements())
     assert listed.null_count().row(0) == (0,) * 5
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         for name, kind, call in listed.select("name", "kind", "call").iter_rows():
             if kind == "view" or ":=" in call.partition(",")[0]:
                 found = answer(con, f"FROM {name if kind == 'view' else call}").fetchall()
@@ -612,7 +631,7 @@ def test_answers_are_listed_for_python() -> None:
 
 def test_all_that_a_connection_has_is_listed() -> None:
     """No view or macro of ours that `--list` and `list_answers` leave out."""
-    with open_warehouse([]) as con:
+    with warehouse([]) as con:
         views = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
         macros = con.execute("SELECT function_name FROM duckdb_functions() WHERE NOT internal").fetchall()
     assert {name for (name,) in (*views, *macros)} == set(list_answers()["name"])

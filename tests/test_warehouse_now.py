@@ -15,14 +15,14 @@ import msgspec
 import polars as pl
 import pytest
 from lakes import SERVER, make_lake
-from warehouse_jobs import START, A, B, Row, ask, frame, job, parquet, rows_of
+from warehouse_jobs import START, A, B, Row, ask, frame, job, make_catalogue, parquet, rows_of
 
 from pleo_extract import connect, dump_export_jobs, verify_lake
 from pleo_extract.errors import UsageError
 from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.lake import Layout
 from pleo_extract.refresh import Account
-from pleo_extract.warehouse import Told, open_warehouse, read_told, statements, write_catalogue
+from pleo_extract.warehouse import Told, open_warehouse, read_told, statements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -145,22 +145,22 @@ def test_f58_an_older_instant_has_no_later_now(lake: Path) -> None:
 
 
 def test_f58_the_catalogue_follows(lake: Path) -> None:
-    """A session that has jobs.duckdb open sees now move, and names and vanished jobs; the file itself is left as it is."""
+    """A session that has _jobs.duckdb open sees now move, and names and vanished jobs; the file itself is left as it is."""
     renew_catalogue(lake, run="1")
-    written = (lake / "jobs.duckdb").stat().st_ino
-    with duckdb.connect(str(lake / "jobs.duckdb"), read_only=True) as con:
+    written = (lake / "_jobs.duckdb").stat().st_ino
+    with duckdb.connect(str(lake / "_jobs.duckdb"), read_only=True) as con:
         assert stuck(con) == {}
         change_accounts(lake, A=Account(name='"A, B" ć', data_as_of=MADE + HOUR), B=Account())
         renew_catalogue(lake, run="2")
         assert stuck(con) == {A: 3600}
         assert con.sql("SELECT name FROM companies WHERE name IS NOT NULL").fetchall() == [('"A, B" ć',)]
         assert con.sql("SELECT count(*) FROM vanished").fetchall() == [(0,)]
-    assert (lake / "jobs.duckdb").stat().st_ino == written
+    assert (lake / "_jobs.duckdb").stat().st_ino == written
     gone = (A, open_job(A, 1)["id"])
     change_accounts(lake, A=Account(data_as_of=MADE + HOUR, vanished=[gone]))
     renew_catalogue(lake, run="3")
     with duckdb.connect() as con:
-        con.execute(f"ATTACH '{lake / 'jobs.duckdb'}' AS jobs")
+        con.execute(f"ATTACH '{lake / '_jobs.duckdb'}' AS jobs")
         assert con.sql("SELECT company_id, id FROM jobs.vanished").fetchall() == [gone]
         assert con.sql("FROM jobs.stuck_jobs()").fetchall() == []
         assert con.sql("SELECT sum(vanished) FROM jobs.failure_rates('all')").fetchall() == [(1,)]
@@ -170,15 +170,14 @@ def test_what_the_catalogue_reads_is_for_all_readers(tmp_path: Path) -> None:
     """Whoever may read the catalogue may read what it reads, in a folder of any name; nobody else may write it."""
     folder = tmp_path / "it's [a] {b,c} *"
     folder.mkdir()
-    file = parquet(folder / "jobs.parquet", [job(1), open_job(A, 2)])
     told = Told(MADE, nows={A: MADE + DAY}, vanished=[(A, job(1)["id"])])
-    write_catalogue(folder / "jobs.duckdb", [file], told=told)
-    with duckdb.connect(str(folder / "jobs.duckdb"), read_only=True) as con:
+    made = make_catalogue(folder, [job(1), open_job(A, 2)], told)
+    with duckdb.connect(str(made), read_only=True) as con:
         assert stuck(con) == {A: 86_400}
         assert con.sql("SELECT id FROM vanished").fetchall() == [(job(1)["id"],)]
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()}
     assert (
-        modes["_now.csv"] == modes["_vanished.csv"] == modes["jobs.duckdb"] == modes["jobs.parquet"] & 0o755
+        modes["now.csv"] == modes["vanished.csv"] == modes["_jobs.duckdb"] == modes["part-0.parquet"] & 0o755
     )
 
 
@@ -274,8 +273,7 @@ def test_an_argument_that_is_none_is_an_error(
         given = ", ".join(f"{p} := {v}" for p, v in (required | {parameter: value}).items())
         with pytest.raises(UsageError, match=said):
             ask(f"FROM {name}({given})", jobs)
-    write_catalogue(tmp_path / "jobs.duckdb", [parquet(tmp_path / "a.parquet", jobs)] if jobs else [])
-    with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
+    with duckdb.connect(str(make_catalogue(tmp_path, jobs)), read_only=True) as con:
         for name in taking:
             required = {p.name: "NULL" for p in statements()[name].parameters if p.default is None}
             given = ", ".join(f"{p} := {v}" for p, v in (required | {parameter: value}).items())
@@ -315,8 +313,7 @@ def test_a_bare_date_is_midnight_in_the_zone(tmp_path: Path, zone: str, session:
     rows = [job(n, created_at=datetime(2026, 1, 30, tzinfo=UTC) + n * HOUR / 2) for n in range(48 * 33)]
     bounds = [datetime(2026, month, 1, tzinfo=ZoneInfo(zone)) for month in (2, 3)]
     count = sum(bounds[0] <= row["created_at"] < bounds[1] for row in rows)
-    write_catalogue(tmp_path / "jobs.duckdb", [parquet(tmp_path / "a.parquet", rows)])
-    with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
+    with duckdb.connect(str(make_catalogue(tmp_path, rows)), read_only=True) as con:
         con.execute(f"SET TimeZone = '{session}'")
         for since, until in (
             ("'2026-02-01'", "'2026-03-01'"),
@@ -378,7 +375,7 @@ def test_f58_a_run_that_finds_nothing_new_moves_now(
     client = open_client(make_sandbox(jobs=50))
     first = dump_export_jobs(tmp_path, client=client)
     asked = "SELECT epoch_us(now), epoch_us(as_of) FROM snapshot"
-    with duckdb.connect(str(tmp_path / "jobs.duckdb"), read_only=True) as con:
+    with duckdb.connect(str(tmp_path / "_jobs.duckdb"), read_only=True) as con:
         before = con.sql(asked).fetchall()
         second = dump_export_jobs(tmp_path, client=client)
         ((now, as_of),) = con.sql(asked).fetchall()

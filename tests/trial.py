@@ -62,7 +62,7 @@ class Trial:
             if dumped is None:
                 self.dump()
             else:
-                shutil.copytree(dumped, lake, symlinks=True, ignore=shutil.ignore_patterns("jobs.duckdb"))
+                shutil.copytree(dumped, lake, symlinks=True, ignore=shutil.ignore_patterns("_jobs.duckdb"))
             self.sandbox.world.advance(20 * DAY)
         self.strike()
 
@@ -83,7 +83,7 @@ class Trial:
 
     def move(self, url: str) -> None:
         """The server has another address."""
-        for path in self.lake.glob("_meta/0*.json"):
+        for path in self.lake.glob("_lake/snapshots/0*.json"):
             path.write_text(path.read_text().replace(self.url, url))
         self.url = url
 
@@ -137,7 +137,7 @@ class Trial:
         assert f"run {failure.receipt['run']}, account {self.url} *" in line
         about_a_page = self.sandbox.requests != [] and "nothing was published" not in line
         assert re.search(r"page \d+", line) or not about_a_page, line
-        last = json.loads((self.lake / "_meta/last_run.json").read_text())
+        last = json.loads((self.lake / "_lake/last_run.json").read_text())
         assert (last["run"], last["code"], last["published"]) == (failure.receipt["run"], failure.code, False)
         assert last["error"].split("; ")[0] in line
 
@@ -168,19 +168,23 @@ class Trial:
 
     def staged(self) -> int:
         """Rows fetched and not yet published."""
-        journals = self.lake.glob("_staging/*/journal.jsonl")
+        journals = self.lake.glob("_lake/staging/*/journal.jsonl")
         return sum(
             json.loads(line)["rows"] for journal in journals for line in journal.read_text().splitlines()
         )
 
     def published(self) -> dict[str, str]:
-        """What readers see and the next run builds on: pointer, snapshot and manifest, each file with its hash."""
-        current = self.lake / "current"
-        if not current.is_symlink():
+        """What readers see and the next run builds on: pointer, manifest, months and objects, each file with its hash."""
+        pointer = self.lake / "_lake/current"
+        if not pointer.exists():
             return {}
-        files = [*current.glob("*/*"), self.lake / f"_meta/{current.resolve().name}.json"]
-        found = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-        return found | {"current": str(current.readlink())}
+        files = [
+            pointer,
+            self.lake / f"_lake/snapshots/{int(pointer.read_text()):06d}.json",
+            *self.lake.glob("_lake/objects/*"),
+            *self.lake.glob("created_month=*/*"),
+        ]
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def edit_pages(

@@ -16,7 +16,14 @@ import polars as pl
 from hypothesis import strategies as st
 
 from pleo_extract.contract import FIELDS, POLARS_SCHEMA
-from pleo_extract.warehouse import Told, answer, open_warehouse, translate_errors
+from pleo_extract.warehouse import (
+    Told,
+    answer,
+    open_warehouse,
+    translate_errors,
+    write_catalogue,
+    write_told,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -75,6 +82,18 @@ def parquet(path: Path, rows: Iterable[Row]) -> Path:
     return path
 
 
+def make_catalogue(folder: Path, jobs: Iterable[Row], told: Told | None = None) -> Path:
+    """A catalogue in a folder that holds these jobs as a lake does, in one month."""
+    told, rows = told or Told(), list(jobs)
+    if rows:
+        (folder / "created_month=2026-01").mkdir(exist_ok=True)
+        parquet(folder / "created_month=2026-01" / "part-0.parquet", rows)
+    (folder / "_lake").mkdir(exist_ok=True)
+    write_told(folder, told)
+    write_catalogue(folder / "_jobs.duckdb", folder, told=told, has_months=bool(rows))
+    return folder / "_jobs.duckdb"
+
+
 def ask(
     sql: str, jobs: Sequence[Row] | pl.DataFrame, as_of: datetime | None = None, **params: object
 ) -> pl.DataFrame:
@@ -92,8 +111,10 @@ def warehouse(
     kind = (as_of, table.height > 0, tuple(table.schema.items()))
     lent = _free[kind].pop() if _free[kind] else _open(table, as_of)
     table.write_parquet(lent.file)
-    yield lent.con
-    _free[kind].append(lent)  # not after an error: nobody knows in which state it is
+    try:
+        yield lent.con
+    finally:
+        _free[kind].append(lent)
 
 
 def _open(table: pl.DataFrame, as_of: datetime | None) -> Open:

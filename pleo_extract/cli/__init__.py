@@ -64,7 +64,20 @@ Exit codes:
 MEMORY: Final = ("_RJEM_MALLOC_CONF", "dirty_decay_ms:100,muzzy_decay_ms:0")
 """How soon polars gives memory back that it has freed. Its own pauses are longer: a dump of ten million jobs then peaks
 a tenth higher. It is read when polars is imported, and what it is set to stands."""
-COMMANDS: Final = ("demo", "dump", "status", "plan", "sql", "report", "verify", "repair", "merge", "sandbox")
+COMMANDS: Final = (
+    "demo",
+    "dump",
+    "status",
+    "plan",
+    "sql",
+    "report",
+    "changes",
+    "catalogue",
+    "verify",
+    "repair",
+    "merge",
+    "sandbox",
+)
 """In the order in which people meet them. Each is a function of that name in a file of that name."""
 
 

@@ -101,8 +101,13 @@ Examples:
     help="Snapshots of Parquet to keep at most [default: 1000]",
 )
 @click.option(
-    "--keep-for", type=Span(), default="24h", show_default=True, help="How long a replaced snapshot stays"
+    "--keep-for",
+    type=Span(),
+    default="24h",
+    show_default=True,
+    help="How long a replaced snapshot stays; after 48h the last of each day",
 )
+@click.option("--keep-all", is_flag=True, help="With --keep-for: all of them stay so long")
 @click.option(
     "--metrics",
     type=FilePath(),
@@ -143,6 +148,7 @@ def dump(
     accept_vanished: bool,
     keep: int | None,
     keep_for: timedelta,
+    keep_all: bool,
     metrics: Path | None,
     log_format: str,
     log_level: str,
@@ -167,6 +173,7 @@ def dump(
         "deadline": deadline,
         "max_requests": max_requests,
         "keep": keep_for,
+        "keep_all": keep_all,
         "keep_count": keep,
         "format": kind,
         **store,

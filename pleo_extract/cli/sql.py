@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from pleo_extract.cli.answer import KINDS, kind_of, read_snapshot, write_answer
 from pleo_extract.cli.folder import FilePath, LakeFolder
-from pleo_extract.cli.screen import fit_terminal
 from pleo_extract.cli.store import store_options
 from pleo_extract.errors import UsageError, escape
 
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sql"]
 
-KINDS: Final = ("table", "csv", "json", "parquet")
-ENDINGS: Final = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
-"""What a file is to hold, by the end of its name."""
 EXAMPLES = """\b
 Examples:
   pleo-extract sql "from failure_rates('month')"
@@ -107,12 +102,12 @@ def sql(
     _leave_at_once()
     if (query is None) == (script is None):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
-    kind = kind or _kind_of(output)
+    kind = kind or kind_of(output)
     from pleo_extract.extract import connect
     from pleo_extract.warehouse import answer, translate_errors
 
     text = query if query is not None else script.read() if script else ""
-    con = connect(lake, _read_as_of(as_of), locked=True, allow=allow, **store)
+    con = connect(lake, read_snapshot(as_of, "--as-of"), locked=True, allow=allow, **store)
     values = _read_params(params)
     try:
         with translate_errors():
@@ -121,7 +116,7 @@ def sql(
             click.echo(f"note: there is no job in {lake} yet", err=True)
         for company in _name_strangers(con, text, values):
             click.echo(f"note: there is no job of company {escape(company)} in {lake}", err=True)
-        _write(answer(con, text, values), kind, output, raw_csv=raw_csv)
+        write_answer(answer(con, text, values), kind, output, raw_csv=raw_csv)
     finally:
         con.close()
 
@@ -132,37 +127,6 @@ def _leave_at_once() -> None:
         number = getattr(signal, name, None)  # there is no SIGHUP on Windows
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _kind_of(output: Path | None) -> str:
-    """What the file's name says it is to hold; a table for the screen.
-
-    Raises:
-        UsageError: it says nothing that is known.
-    """
-    if output is None:
-        return "table"
-    kind = ENDINGS.get(output.suffix.lower())
-    if kind is None:
-        *most, last = (f"{ending} ({what})" for ending, what in ENDINGS.items())
-        raise UsageError(
-            f"--output {escape(str(output))}: how to write it is told by the end of its name, {', '.join(most)} or {last}, "
-            f"or by --format: {', '.join(KINDS)}"
-        )
-    return kind
-
-
-def _write(relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *, raw_csv: bool) -> None:
-    from pleo_extract.lake import disk
-    from pleo_extract.warehouse import table, write
-
-    if kind == "table":
-        text = table(relation, whole="all of it with --format csv")
-        click.echo(fit_terminal(text)) if output is None else disk.put_file(output, f"{text}\n".encode())
-    elif output is None and kind == "parquet" and sys.stdout.isatty():
-        raise UsageError("Parquet is not for the screen; give --output FILE, or send it on with >")
-    else:
-        write(relation, sys.stdout.buffer if output is None else output, kind, formula_safe=not raw_csv)
 
 
 _ASKED = re.compile(r"\bcompany_id\s*(?::=|=>|==?)\s*(?:'([^']*)'|\$(\w+))", re.IGNORECASE)
@@ -198,18 +162,6 @@ def _describe(name: str) -> str:
 
     found = find_statement(name)
     return f"{found.signature}\n{found.summary}\n\n{found.definition}"
-
-
-def _read_as_of(text: str | None) -> datetime | int | None:
-    if text is None:
-        return None
-    try:
-        if text.isdigit():
-            return int(text)
-        instant = datetime.fromisoformat(text)
-        return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
-    except ValueError:
-        raise UsageError(f"--as-of is neither a snapshot's number nor an instant: {text!r}") from None
 
 
 def _read_params(params: tuple[str, ...]) -> dict[str, object]:

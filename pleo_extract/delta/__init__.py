@@ -12,7 +12,7 @@ that was merged. If anyone has committed in between, a compaction included, the 
     copies       data files on this machine
     change       what a merge makes of a version: files to add and to remove
     repair       a table that holds jobs twice, or has lost files, made whole again
-    table_lake   DeltaLake: the verbs of `lakes.Lake`
+    table_lake   DeltaLake: the verbs of `lakes.Store`
 """
 
 from __future__ import annotations

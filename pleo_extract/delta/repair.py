@@ -82,4 +82,8 @@ def _tell(table: Table, change: Change, broken: list[FileEntry], files: list[Fil
 
 
 def _check(table: Table, files: list[FileEntry]) -> tuple[str, ...]:
-    return tuple(check_rows([path_of(table, entry) for entry in files], sum(entry.rows for entry in files)))
+    return tuple(
+        check_rows(
+            [(entry.month, path_of(table, entry)) for entry in files], sum(entry.rows for entry in files)
+        )
+    )

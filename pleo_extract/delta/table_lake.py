@@ -1,4 +1,4 @@
-"""DeltaLake: what a run and a reader do with a Delta table. The verbs are those of `lakes.Lake`."""
+"""DeltaLake: what a run and a reader do with a Delta table. The verbs are those of `lakes.Store`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from pleo_extract.refresh import Account, binding_of
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     import polars as pl
 
     from pleo_extract.delta.log import State
-    from pleo_extract.lake import Staging
+    from pleo_extract.lake import Keep, Staging
     from pleo_extract.lake.publish import Shield, Tell
 
 __all__ = ["DeltaLake"]
@@ -68,7 +68,7 @@ class _Overlay(msgspec.Struct):
 
 
 class DeltaLake:
-    """A Delta table as a lake; see `lakes.Lake`."""
+    """A Delta table as a lake; see `lakes.Store`."""
 
     catalogue: Path | None = None
     counts_snapshots: bool = False
@@ -90,7 +90,7 @@ class DeltaLake:
         self._unsure = False  # a commit may get through yet: the files it names must stay
 
     def exists(self) -> bool:
-        """See `Lake`."""
+        """See `Store`."""
         try:
             self._base = Table(self._address)
         except NoLake:
@@ -98,20 +98,25 @@ class DeltaLake:
         return True
 
     def open(self, as_of: datetime | int | None = None) -> Opened | None:
-        """See `Lake`."""
+        """See `Store`."""
         table = self._read(as_of)
         if table is None or (not table.version and not table.manifest.files):
             return None
         files = place_files(table, table.manifest.files)
         return Opened(self._overlaid(table), files)
 
+    def history(self) -> Iterator[Manifest]:
+        """See `lakes.Store`. The current version only: what a Delta table keeps of others is told by its own tools."""
+        table = self._read()
+        return iter([] if table is None else [self._overlaid(table)])
+
     def last_run(self) -> LastRun | None:
-        """See `Lake`."""
+        """See `Store`."""
         found = [read_last_run(Layout(path)) for path in sorted((self._address.home / "runs").glob("*"))]
         return max((each for each in found if each), key=lambda each: each.ended_at, default=None)
 
     def verify(self) -> Verification:
-        """See `Lake`."""
+        """See `Store`."""
         table = self._read()
         if table is None:
             return Verification(0, 0, 0, ())
@@ -119,12 +124,12 @@ class DeltaLake:
         for entry in table.manifest.files:
             problems += check_file(table, entry)
         if not problems and table.manifest.files:
-            paths = [path_of(table, entry) for entry in table.manifest.files]
-            problems = check_rows(paths, table.manifest.rows)
+            files = [(entry.month, path_of(table, entry)) for entry in table.manifest.files]
+            problems = check_rows(files, table.manifest.rows)
         return Verification(table.version, len(table.manifest.files), table.manifest.rows, tuple(problems))
 
     def refuse_other(self, server: str) -> None:
-        """See `Lake`. A run of these accounts that was let in before has left its folder."""
+        """See `Store`. A run of these accounts that was let in before has left its folder."""
         if self.layout.root.is_dir():
             return
         try:
@@ -135,19 +140,19 @@ class DeltaLake:
             refuse_other_server(self.name, self._table().manifest.server, server)
 
     def repair(self) -> Repair:
-        """See `Lake`."""
+        """See `Store`."""
         if self._read() is None:
             return Repair(0, (), ())
         with self.hold():
             return repair_table(self._address, self.layout.staging, self._overlaid)
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
-        """See `Lake`. Another run for the same accounts on this machine is kept out; others are no harm."""
+        """See `Store`. Another run for the same accounts on this machine is kept out; others are no harm."""
         disk.make_folder(self.layout.root, private=True)
         return hold_lock(self.layout)
 
     def begin(self) -> Manifest | None:
-        """See `Lake`."""
+        """See `Store`."""
         sweep(self.layout, None, now=datetime.now(UTC))
         if not self.exists():
             return None
@@ -157,11 +162,11 @@ class DeltaLake:
         return self._overlaid(table)
 
     def binding(self, base: Manifest | None, account: str) -> int:
-        """See `Lake`."""
+        """See `Store`."""
         return binding_of(base.accounts.get(account) if base else None)
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
-        """See `Lake`."""
+        """See `Store`."""
         if base is None or self._base is None:
             return scan_files(())
         return scan_files([path_of(self._base, entry) for entry in base.files])
@@ -176,7 +181,7 @@ class DeltaLake:
         still_held: Callable[[], None],
         shield: Shield,
     ) -> tuple[Manifest, list[str]]:
-        """See `Lake`. Who was not first reads what others have committed and merges again, five times at most."""
+        """See `Store`. Who was not first reads what others have committed and merges again, five times at most."""
         self._reopen()
         run, last = secrets.token_hex(16), None
         change: Change | None = None
@@ -226,17 +231,17 @@ class DeltaLake:
             self._base, self._published = Table(self._address), -1
 
     def is_published(self, manifest: Manifest) -> bool:
-        """See `Lake`."""
+        """See `Store`."""
         return self._published == manifest.snapshot
 
-    def tidy(self, manifest: Manifest, *, keep: timedelta, count: int) -> None:  # noqa: ARG002 - Delta keeps by age
-        """See `Lake`. Files that no version of the time to keep needs go once a day."""
+    def tidy(self, manifest: Manifest, keep: Keep) -> None:
+        """See `Store`. Files that no version of the time to keep needs go once a day."""
         now = datetime.now(UTC)
         state = self._table().state
         if state is None or now - state.vacuumed_at < VACUUM_EVERY:
             return
         try:
-            Table(self._address).vacuum(max(1, -(-max(keep, LEAST_KEEP) // timedelta(hours=1))))
+            Table(self._address).vacuum(max(1, -(-max(keep.span, LEAST_KEEP) // timedelta(hours=1))))
         except PleoExtractError as exc:
             _log.warning("%s", exc)
         remove_stale(self._table(), manifest.files)
@@ -267,7 +272,7 @@ class DeltaLake:
     def _overlaid(self, table: Table) -> Manifest:
         """The manifest of a version, with what runs of this machine know that found nothing new in it."""
         manifest = table.manifest
-        for path in sorted((self._address.home / "runs").glob("*/_meta/state.json")):
+        for path in sorted((self._address.home / "runs").glob("*/_lake/state.json")):
             try:
                 overlay = strict.decode(disk.read_file(path), _Overlay)
                 strict.check_accounts(overlay.accounts)
@@ -282,8 +287,8 @@ class DeltaLake:
     def _note(self, manifest: Manifest, receipt: dict[str, Any], accounts: dict[str, Account]) -> None:
         """The state of a run that found nothing new."""
         overlay = _Overlay(manifest.snapshot, receipt, accounts)
-        disk.make_folder(self.layout.meta, private=True)
-        disk.replace_file(self.layout.meta / "state.json", msgspec.json.encode(overlay))
+        disk.make_folder(self.layout.own)
+        disk.replace_file(self.layout.state, msgspec.json.encode(overlay))
 
     def _begin_table(self, server: str) -> Manifest | None:
         """Make the table where there is none; returns what another run has committed to it meanwhile."""

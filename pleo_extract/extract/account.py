@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pleo_extract.client import Client, Run, Waits
     from pleo_extract.lake import Layout, Manifest
     from pleo_extract.lake.staging import Left
-    from pleo_extract.lakes import Lake
+    from pleo_extract.lakes import Store
     from pleo_extract.refresh import Spoiled
 
 __all__ = ["FEW_JOBS", "AccountDump", "How", "is_small", "name_account"]
@@ -107,7 +107,7 @@ class AccountDump:
 
     def read(
         self,
-        lake: Lake,
+        lake: Store,
         base: Manifest | None,
         run: str,
         update: Callable[[int, int | None, float], None],
@@ -143,7 +143,7 @@ class AccountDump:
 
     def _read(
         self,
-        lake: Lake,
+        lake: Store,
         base: Manifest | None,
         run: str,
         in_flight: int,
@@ -234,7 +234,7 @@ class AccountDump:
         )
         return left
 
-    def _scan(self, lake: Lake, base: Manifest | None, before: Account | None) -> pl.LazyFrame:
+    def _scan(self, lake: Store, base: Manifest | None, before: Account | None) -> pl.LazyFrame:
         """The lake's rows of this account; those of a small company are read once, not for each question anew."""
         if self.rows is not None:
             return self.rows.lazy()

@@ -6,11 +6,12 @@ import hashlib
 import logging
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pleo_extract.errors import LakeError, PleoExtractError, escape
+from pleo_extract.errors import LakeError, PleoExtractError, check_path, escape
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, disk, open_snapshot
 from pleo_extract.lakes import open_lake
@@ -18,14 +19,13 @@ from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import duckdb
 
-    from pleo_extract.lake import Snapshot
+    from pleo_extract.lake import Opened
     from pleo_extract.warehouse import Told
 
-__all__ = ["connect", "list_answers", "renew_catalogue"]
+__all__ = ["connect", "list_answers", "renew_catalogue", "write_catalogue"]
 
 _log = logging.getLogger(__name__)
 
@@ -85,23 +85,27 @@ def list_answers() -> pl.DataFrame:
 
 
 def renew_catalogue(lake: str | Path, *, run: str) -> None:
-    """Bring ``LAKE/jobs.duckdb`` up to date: the files it reads beside the rows, and itself where it names other files.
+    """Bring ``LAKE/_jobs.duckdb`` up to date: the files it reads beside the rows, and seldom itself.
 
     It has the views and macros of `connect`, for any DuckDB client to open or attach. It holds no data and reads the
-    lake through `current`, by absolute paths; "now", names and vanished jobs stand in small files beside it. A lake
-    without one is whole all the same: whatever keeps it from being written, a warning says so and the run has not failed.
+    visible months by a glob, so that a session that has it open sees new months; "now", names and vanished jobs stand in
+    small files in `_lake`. A lake without one is whole all the same: whatever keeps it from being written, a warning says
+    so and the run has not failed.
     """
-    target = Layout(lake).catalogue
+    layout = Layout(lake)
+    target = layout.catalogue
     try:
         from pleo_extract import warehouse  # noqa: PLC0415 - as above
 
-        files, told = _read_content(lake, open_snapshot(lake))
-        mark = _make_mark(target, files, told)
+        opened = open_snapshot(lake)
+        told = _read_told(opened)
+        mark = _make_mark(target, opened, told)
+        warehouse.write_told(layout.root, told)
         with suppress(LakeError):
             if mark.encode() in disk.read_file(target):
-                warehouse.write_told(target.parent, told)
                 return
-        warehouse.write_catalogue(target, files, told=told, mark=mark)
+        has_months = bool(opened and opened.files)
+        warehouse.write_catalogue(target, layout.root, told=told, has_months=has_months, mark=mark)
     except (PleoExtractError, ImportError, OSError, RuntimeError, ValueError) as exc:
         _log.warning(
             "%s. The data is published; only other DuckDB clients miss the catalogue",
@@ -110,19 +114,46 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
         )
 
 
-def _read_content(lake: str | Path, snapshot: Snapshot | None) -> tuple[list[Path], Told]:
-    """What the catalogue of a lake reads: files, and what is known beside their rows."""
+@check_keywords
+def write_catalogue(lake: str | Path, path: str | Path, *, root: str = "") -> Path:
+    """Write a catalogue of a lake for DuckDB clients that reach it by another path, such as another mount.
+
+    It is what every dump keeps in the lake as `_jobs.duckdb`, and follows the lake as that does.
+
+    Args:
+        lake: the lake's folder; Delta tables have none.
+        path: the DuckDB file to write; one that is there is replaced.
+        root: the lake's folder as the clients see it; by default as it is here.
+
+    Returns:
+        The path.
+
+    Raises:
+        LakeError: there is no such lake, nothing was published to it, or it is of an older format. StorageError: the file
+        cannot be written.
+    """
+    from pleo_extract import warehouse  # noqa: PLC0415 - as above
+
+    check_path(path, "the catalogue's file")
+    layout, opened = Layout(lake), open_snapshot(lake)
+    if opened is None or layout.is_old:
+        raise LakeError(f"{lake} has nothing that a catalogue could read yet; run: pleo-extract dump {lake}")
+    told = _read_told(opened)
+    if not (layout.own / "now.csv").exists():  # no dump has kept a catalogue here
+        warehouse.write_told(layout.root, told)
+    warehouse.write_catalogue(
+        path, layout.root, root=root.rstrip("/"), told=told, has_months=bool(opened.files)
+    )
+    return Path(path)
+
+
+def _read_told(opened: Opened | None) -> Told:
     from pleo_extract.warehouse import Told, read_told  # noqa: PLC0415 - as above
 
-    layout = Layout(lake)
-    if snapshot is None:
-        return [], Told()
-    manifest = layout.manifest(snapshot.number)
-    files = [layout.current / entry.path for entry in manifest.files]
-    return files, read_told(manifest.accounts, manifest.made_at)
+    return read_told(opened.manifest.accounts, opened.manifest.made_at) if opened else Told()
 
 
-def _make_mark(target: Path, files: list[Path], told: Told) -> str:
+def _make_mark(target: Path, opened: Opened | None, told: Told) -> str:
     """What the catalogue is known by: all that stands in it, and not in the files that it reads."""
-    content = f"{target} {[str(file) for file in files]} {told.as_of is None} {not told.vanished}"
+    content = f"{target} {bool(opened and opened.files)} {told.as_of is None}"
     return f"pleo_extract {__version__} {hashlib.sha256(content.encode()).hexdigest()[:16]}"

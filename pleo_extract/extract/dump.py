@@ -30,7 +30,7 @@ from pleo_extract.extract.many import read_all
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.keywords import check_keywords
-from pleo_extract.lake import KEEP, KEEP_COUNT, name_run, prune_rejected, write_last_run
+from pleo_extract.lake import KEEP, KEEP_COUNT, Keep, name_run, prune_rejected, write_last_run
 from pleo_extract.lakes import open_lake
 from pleo_extract.progress import show_progress
 from pleo_extract.refresh import FULL_EVERY
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake import Manifest
-    from pleo_extract.lakes import Format, Lake, StoreOptions
+    from pleo_extract.lakes import Format, Store, StoreOptions
     from pleo_extract.refresh import Account
 
 __all__ = ["dump_accounts", "dump_export_jobs"]
@@ -64,6 +64,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     deadline: float | None = None,
     max_requests: int | None = None,
     keep: timedelta = KEEP,
+    keep_all: bool = False,
     keep_count: int | None = None,
     format: Format | None = None,  # noqa: A002 - as the command line calls it
     storage_options: Mapping[str, str] | None = None,
@@ -85,7 +86,9 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
         accept_vanished: believe a server that no longer lists more than 1 % of an account's jobs, and more than 100.
         deadline: seconds that the run may take.
         max_requests: requests that the run may send; it publishes nothing half, and the next run continues.
-        keep: how long a snapshot stays after it was replaced (24 hours).
+        keep: how long a snapshot stays after it was replaced (24 hours). Of those replaced more than 48 hours ago the last
+            of each day (UTC) stays.
+        keep_all: all of these stay; not for a Delta table.
         keep_count: how many snapshots stay (1,000); not for a Delta table, which keeps by age.
         format: the kind of a new lake, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
         storage_options: how the object store of a Delta table is reached, as for delta-rs; credentials are found in
@@ -96,10 +99,10 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
         The receipt: what was read, what that proves, what was published.
 
     Raises:
-        RejectedRows: rows that do not fit the contract were set aside under ``_rejected/``; the rest is published.
+        RejectedRows: rows that do not fit the contract were set aside under ``_lake/rejected/``; the rest is published.
         IncompleteWalk: fewer jobs than the server says there are; what there is is published as incomplete.
         LakeLocked, LakeError, StorageError, CredentialsError, ContractError, TryLater, ConfigurationError: nothing is
-        published. Each error carries the `receipt` and its exit `code`; ``_meta/last_run.json`` says the same.
+        published. Each error carries the `receipt` and its exit `code`; ``_lake/last_run.json`` says the same.
     """
     how = How(
         full=full,
@@ -108,14 +111,18 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
         deadline=deadline,
         max_requests=max_requests,
     )
-    keeping = _check_keep(keep, keep_count)
+    keeping = _check_keep(keep, keep_count, every=keep_all)
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     with open_client(client) as source:
         server = str(source.server).rstrip("/")
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
         account = AccountDump(name_account(server, company), lambda: nullcontext(source), how)
         with (
-            _Dump.begin(_open(lake, [account], format, keep_count, store), server, keeping) as dump,
+            _Dump.begin(
+                _open(lake, [account], format, _name_counted(keep_count, every=keep_all), store),
+                server,
+                keeping,
+            ) as dump,
             show_progress(f"dump to {lake}", show=progress) as update,
         ):
             dump.make([account], update)
@@ -139,6 +146,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
     deadline: float | None = None,
     max_requests: int | None = None,
     keep: timedelta = KEEP,
+    keep_all: bool = False,
     keep_count: int | None = None,
     format: Format | None = None,  # noqa: A002 - as the command line calls it
     storage_options: Mapping[str, str] | None = None,
@@ -162,6 +170,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
         deadline: seconds that each company may take.
         max_requests: requests that may be sent for each company.
         keep: as there.
+        keep_all: as there.
         keep_count: as there.
         format: as there.
         storage_options: as there.
@@ -184,7 +193,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
         deadline=deadline,
         max_requests=max_requests,
     )
-    keeping = _check_keep(keep, keep_count)
+    keeping = _check_keep(keep, keep_count, every=keep_all)
     if not isinstance(publish_every, timedelta) or publish_every <= timedelta(0):
         raise UsageError(f"publish_every must be a timedelta above 0; it is {publish_every!r}")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
@@ -206,7 +215,10 @@ def dump_accounts(  # noqa: PLR0913 - as above
     ]
     with (
         _Dump.begin(
-            _open(lake, dumps, format, keep_count, store), servers.pop(), keeping, publish_every
+            _open(lake, dumps, format, _name_counted(keep_count, every=keep_all), store),
+            servers.pop(),
+            keeping,
+            publish_every,
         ) as dump,
         show_progress(f"dump of {len(accounts)} accounts to {lake}", show=progress) as update,
     ):
@@ -223,9 +235,9 @@ class _Dump:
 
     def __init__(
         self,
-        lake: Lake,
+        lake: Store,
         server: str,
-        keep: tuple[timedelta, int],
+        keep: Keep,
         still_held: Callable[[], None],
         publish_every: timedelta,
     ) -> None:
@@ -245,7 +257,7 @@ class _Dump:
     @classmethod
     @contextmanager
     def begin(
-        cls, lake: Lake, server: str, keep: tuple[timedelta, int], publish_every: timedelta = PUBLISH_EVERY
+        cls, lake: Store, server: str, keep: Keep, publish_every: timedelta = PUBLISH_EVERY
     ) -> Iterator[_Dump]:
         """Hold the lake, unless it is another server's: a run that is refused leaves no trace in it."""
         lake.refuse_other(server)
@@ -369,7 +381,7 @@ class _Dump:
 
     def _tidy(self, manifest: Manifest) -> None:
         """Clear away what is no longer kept, and make the catalogue anew."""
-        self.lake.tidy(manifest, keep=self._keep[0], count=self._keep[1])
+        self.lake.tidy(manifest, self._keep)
         before, named = self._files
         prune_rejected(self.lake.layout.rejected, named=named, before=before, now=datetime.now(UTC))
         if self.lake.catalogue is not None:
@@ -447,14 +459,14 @@ def _open(
     lake: str | Path,
     accounts: Sequence[AccountDump],
     kind: Format | None,
-    keep_count: int | None,
+    counted: str,
     store: StoreOptions,
-) -> Lake:
+) -> Store:
     found = open_lake(lake, kind=kind, accounts=[account.key for account in accounts], **store)
-    if keep_count is not None and not found.counts_snapshots:
+    if counted and not found.counts_snapshots:
         raise UsageError(
-            f"{lake} is a Delta table, whose versions are kept by age and not by number: "
-            "use keep (--keep-for) and leave out keep_count (--keep)"
+            f"{lake} is a Delta table, whose versions are kept by age alone: "
+            f"use keep (--keep-for) and leave out {counted}"
         )
     return found
 
@@ -482,10 +494,15 @@ def _check_accounts(accounts: object) -> None:
         raise UsageError(f"accounts must be a list of accounts, not one {type(accounts).__name__}")
 
 
-def _check_keep(keep: timedelta, count: int | None) -> tuple[timedelta, int]:
+def _name_counted(count: int | None, *, every: bool) -> str:
+    """What was asked for that only a lake of snapshots can do; empty for nothing."""
+    return "keep_count (--keep)" if count is not None else "keep_all (--keep-all)" if every else ""
+
+
+def _check_keep(keep: timedelta, count: int | None, *, every: bool) -> Keep:
     if not isinstance(keep, timedelta) or keep < timedelta(0):
         raise UsageError(f"keep must be a timedelta, not negative; it is {keep!r}")
     count = KEEP_COUNT if count is None else count
     if not isinstance(count, int) or count < 1:
         raise UsageError(f"keep_count must be a whole number from 1, not {count!r}")
-    return keep, count
+    return Keep(keep, count, every=bool(every))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.extract.account import AccountDump
     from pleo_extract.lake import Manifest
-    from pleo_extract.lakes import Lake
+    from pleo_extract.lakes import Store
 
 __all__ = ["read_all"]
 
@@ -35,7 +35,7 @@ Groups = SimpleQueue["list[AccountDump]"]
 
 def read_all(
     accounts: Sequence[AccountDump],
-    lake: Lake,
+    lake: Store,
     base: Manifest | None,
     read: Callable[[AccountDump], None],
     *,
@@ -77,7 +77,7 @@ def read_all(
     pool.shutdown()
 
 
-def _line_up(accounts: Sequence[AccountDump], lake: Lake, base: Manifest | None) -> Groups:
+def _line_up(accounts: Sequence[AccountDump], lake: Store, base: Manifest | None) -> Groups:
     todo, left = Groups(), find_left(lake.layout.staging)
     for account in accounts:
         account.left = left
@@ -87,7 +87,7 @@ def _line_up(accounts: Sequence[AccountDump], lake: Lake, base: Manifest | None)
     return todo
 
 
-def _sort_stalest(accounts: Sequence[AccountDump], lake: Lake, base: Manifest | None) -> list[AccountDump]:
+def _sort_stalest(accounts: Sequence[AccountDump], lake: Store, base: Manifest | None) -> list[AccountDump]:
     """Return the stalest accounts first, in the order of the lake's rows where they were read by one run.
 
     Those that failed last time come last, although they are the stalest of all: a dead key or a server that drips
@@ -151,7 +151,7 @@ def _drain(done: SimpleQueue[AccountDump]) -> Iterator[AccountDump]:
             yield done.get_nowait()
 
 
-def _hold_rows(group: Sequence[AccountDump], lake: Lake, base: Manifest | None) -> None:
+def _hold_rows(group: Sequence[AccountDump], lake: Store, base: Manifest | None) -> None:
     """Read what the lake has of these accounts at once: its files would be looked through for each of thousands."""
     companies = [account.company_id for account in group if account.company_id is not None]
     if len(group) == 1 or len(companies) < len(group):

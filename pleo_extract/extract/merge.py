@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pleo_extract.lake import Manifest, Opened
-    from pleo_extract.lakes import Format, Lake
+    from pleo_extract.lakes import Format, Store
     from pleo_extract.refresh import Account
 
 __all__ = ["merge_lakes"]
@@ -101,7 +101,7 @@ def merge_lakes(
     return receipt
 
 
-def _record(lake: Lake, receipt: Receipt) -> None:
+def _record(lake: Store, receipt: Receipt) -> None:
     """How it ended. When a run was last complete stays as it is: nothing was read from the server."""
     write_last_run(lake.layout, receipt=receipt.to_dict(), error=receipt.error, complete=False, failed={})
 
@@ -110,7 +110,7 @@ class _Merge:
     """A merge under way, the target held."""
 
     def __init__(
-        self, source: Lake, target: Lake, receipt: Receipt, update: Callable[[int, int | None, float], None]
+        self, source: Store, target: Store, receipt: Receipt, update: Callable[[int, int | None, float], None]
     ) -> None:
         self._source = source
         self._target = target
@@ -216,7 +216,7 @@ def _open_both(
     kind: Format | None,
     storage: Mapping[str, str] | None,
     workspace: str | Path | None,
-) -> tuple[Lake, Lake]:
+) -> tuple[Store, Store]:
     """Both lakes, each given the options that concern it.
 
     Raises:

@@ -1,18 +1,19 @@
 """The lake: a folder of Parquet that is always whole. The only room that touches disk.
 
-A lake is a row of immutable snapshots and one pointer, `current`. Readers resolve the pointer once and then read
-files that never change; the one writer builds the next snapshot beside them and swaps the pointer last.
+A lake is the folder that any tool reads, and behind it a row of immutable snapshots and one pointer, `current`. Readers
+of ours resolve the pointer once and then read files that never change; the one writer builds the next snapshot beside
+them, replaces the pointer, and then the visible months one by one.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pleo_extract.lake.filesystem import require_abilities
-from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, Snapshot, scan_files
+from pleo_extract.lake.beginning import begin_run
+from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, scan_files
 from pleo_extract.lake.lock import hold_lock
-from pleo_extract.lake.opening import Opened, open_snapshot, refuse_other_server, require_files
-from pleo_extract.lake.publish import KEEP, KEEP_COUNT, commit, finish_first, prune, publish, sweep
+from pleo_extract.lake.opening import Opened, open_snapshot, refuse_other_server, require_lake
+from pleo_extract.lake.publish import KEEP, KEEP_COUNT, Keep, building, commit, prune, publish, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
 from pleo_extract.lake.rejects import prune_rejected
 from pleo_extract.lake.staging import Header, Staging, find_left, name_run
@@ -29,18 +30,19 @@ __all__ = [
     "KEEP_COUNT",
     "FileEntry",
     "Header",
+    "Keep",
     "LastRun",
     "Layout",
     "Manifest",
     "Opened",
     "Repair",
-    "Snapshot",
     "Staging",
     "Verification",
+    "begin_run",
+    "building",
     "check_rows",
     "commit",
     "find_left",
-    "finish_first",
     "has_columns",
     "hold_lock",
     "name_run",
@@ -51,8 +53,7 @@ __all__ = [
     "read_last_run",
     "refuse_other_server",
     "repair_lake",
-    "require_abilities",
-    "require_files",
+    "require_lake",
     "scan_files",
     "sweep",
     "verify_lake",

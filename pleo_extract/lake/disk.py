@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Scratch",
     "append_line",
+    "fix_file",
+    "is_prepared",
+    "is_same",
     "link_file",
     "list_folder",
     "make_folder",
-    "make_link",
     "name_lake",
     "open_own",
     "put_file",
@@ -43,7 +45,6 @@ __all__ = [
     "replace_file",
     "size_of",
     "sum_of",
-    "swap_link",
     "sync_file",
     "sync_folder",
     "write_file",
@@ -81,18 +82,21 @@ def _translated(verb: str, path: Path, size: int | None = None) -> Iterator[None
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:
-    """Make the folder and those above it, durably; `private` ones are open to their owner only."""
+    """Make the folder and those above it, durably, as open as the umask says; `private` ones to their owner only."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     with _translated("make", path):
-        path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o755)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
     with name_lake(path):
         for each in missing:
             sync_folder(each.parent)
 
 
-def write_file(path: Path, data: bytes | memoryview, *, private: bool = False) -> None:
-    """A new file, written and synced; one that is there already, or a link in its place, is an error."""
-    _write_new(path, data, 0o600 if private else 0o644)
+def write_file(path: Path, data: bytes | memoryview, *, private: bool = False, fixed: bool = False) -> None:
+    """A new file, written and synced; one that is there already, or a link in its place, is an error.
+
+    It is as open as the umask says; a `private` one to its owner only. Nobody is to write to a `fixed` one again.
+    """
+    _write_new(path, data, 0o600 if private else 0o444 if fixed else 0o666)
 
 
 def _write_new(path: Path, data: bytes | memoryview, mode: int) -> None:
@@ -160,13 +164,15 @@ def append_line(path: Path, line: bytes) -> None:
         sync_folder(path.parent)
 
 
-def replace_file(path: Path, data: bytes, *, check: Callable[[], None] | None = None) -> None:
-    """A private file in place of the one of that name, whole or not at all.
+def replace_file(
+    path: Path, data: bytes, *, private: bool = False, check: Callable[[], None] | None = None
+) -> None:
+    """A file in place of the one of that name, whole or not at all; `private` as for `write_file`.
 
     `check` is called when all is prepared; what it raises leaves things as they were.
     """
     beside = _beside(path)
-    write_file(beside, data, private=True)
+    write_file(beside, data, private=private)
     with _removed_if_unused(beside):
         if check is not None:
             check()
@@ -211,13 +217,27 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{name}.{secrets.token_hex(8)}.new")
 
 
-def link_file(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where links are not possible."""
+def is_prepared(path: Path) -> bool:
+    """Whether this is what a run that was killed was about to rename into place."""
+    return path.name.startswith(".") and path.name.endswith(".new")
+
+
+def link_file(source: Path, target: Path, *, check: Callable[[], None] | None = None) -> None:
+    """The same file under a second name, in place of what has that name, synced; a copy where links are not possible.
+
+    A copy is told for one by its size and time, see `is_same`. `check` as for `replace_file`.
+    """
+    beside = _beside(target)
     with _translated("link", target):
         try:
-            target.hardlink_to(source)
+            beside.hardlink_to(source)
         except OSError:
-            _copy(source, target)
+            _copy(source, beside)
+    with _removed_if_unused(beside):
+        if check is not None:
+            check()
+        rename(beside, target)
+    sync_folder(target.parent)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -225,37 +245,39 @@ def _copy(source: Path, target: Path) -> None:
     try:
         with (
             os.fdopen(_open_plain(source), "rb") as old,
-            os.fdopen(os.open(target, flags, 0o644), "wb") as new,
+            os.fdopen(os.open(target, flags, 0o444), "wb") as new,
         ):
             shutil.copyfileobj(old, new, 2**20)
             new.flush()
+            there = os.fstat(old.fileno())
+            os.utime(new.fileno(), ns=(there.st_atime_ns, there.st_mtime_ns))
             os.fsync(new.fileno())
     except OSError:
         target.unlink(missing_ok=True)
         raise
 
 
+def fix_file(path: Path) -> None:
+    """Take away the right to write to a file, as far as it is ours to take."""
+    with _translated("protect", path), suppress(PermissionError):
+        path.chmod(path.lstat().st_mode & 0o444)
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether these are two names of one plain file, or one is a copy of the other as far as size and time tell."""
+    try:
+        one, two = path.lstat(), other.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISREG(one.st_mode) or not stat.S_ISREG(two.st_mode):
+        return False
+    return os.path.samestat(one, two) or (one.st_size, one.st_mtime_ns) == (two.st_size, two.st_mtime_ns)
+
+
 def rename(source: Path, target: Path) -> None:
     """Rename; the caller syncs the folders."""
     with _translated("rename", target):
         source.replace(target)
-
-
-def swap_link(link: Path, target: str, *, check: Callable[[], None] | None = None) -> None:
-    """Point `link` to `target` (relative), in one step, synced; `check` as for `replace_file`."""
-    beside = _beside(link)
-    make_link(beside, target)
-    with _removed_if_unused(beside):
-        if check is not None:
-            check()
-        rename(beside, link)
-    sync_folder(link.parent)
-
-
-def make_link(link: Path, target: str) -> None:
-    """A new link to `target` (relative)."""
-    with _translated("make", link):
-        link.symlink_to(target)
 
 
 @contextmanager
@@ -304,9 +326,9 @@ def _translated_reading(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot read {path}: {exc.strerror or type(exc).__name__}") from exc
 
 
-def _open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+def _open_plain(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     """Open a plain file; a link is ELOOP, everything else that is none is EISDIR, and nothing blocks."""
-    handle = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    handle = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
     os.close(handle)
@@ -339,14 +361,14 @@ def size_of(path: Path) -> int:
 
 
 def open_own(path: Path) -> int:
-    """Open a private file to read and write, made where there is none; its bytes stay.
+    """Open a file to read and write, made where there is none; its bytes stay.
 
     Raises:
         LakeError: it is no plain file. StorageError: it cannot be opened.
     """
     with _translated("open", path):
         try:
-            return _open_plain(path, os.O_RDWR | os.O_CREAT)
+            return _open_plain(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as exc:
             if exc.errno in (errno.ELOOP, errno.EISDIR):
                 raise LakeError(_NOT_PLAIN.format(path)) from exc

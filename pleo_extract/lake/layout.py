@@ -1,16 +1,23 @@
 """Where things are in a lake, and what a manifest says.
 
-current -> snapshots/000012                                swapped by one rename; the only pointer
-snapshots/000012/created_month=2026-11/part-0.parquet      never changed once published
-_meta/000012.json                                          manifest; _meta/last_run.json: how the last run ended
-_staging/<run>/                                            fetched but not yet published, with a journal
-_rejected/<run>-<account>.jsonl, _lock
+created_month=2026-11/part-0.parquet   the current rows: any tool may be pointed at the folder
+_lake/current                          the number of the current snapshot, replaced by one rename; the only pointer
+_lake/snapshots/000012.json            its manifest
+_lake/objects/2026-11-<sha256>         the bytes of every kept file, never changed; a visible file is a second name of one
+_lake/state.json                       what runs have learned since the current snapshot was published
+_lake/staging/<run>/                   fetched but not yet published, with a journal
+_lake/rejected/<run>-<account>.jsonl, lock, last_run.json, now.csv, vanished.csv
+_jobs.duckdb                           the catalogue
+
+Nothing but the visible months ends in `.parquet`. A lake of format 1 (see `old`) is read where it lies, and carried over
+by the next run that writes.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +28,7 @@ import polars as pl
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import ConfigurationError, LakeError, StorageError, UsageError, check_path, escape
 from pleo_extract.lake import disk, strict
+from pleo_extract.lake.old import OLD_NAMES, OldNames
 from pleo_extract.refresh import Account
 
 if TYPE_CHECKING:
@@ -29,42 +37,50 @@ if TYPE_CHECKING:
 __all__ = [
     "DATA_FILE",
     "FORMAT",
+    "MONTH",
     "MOST_SNAPSHOTS",
     "NUMBER",
+    "OBJECT",
     "FileEntry",
     "Layout",
     "Manifest",
-    "Snapshot",
+    "State",
     "decode_manifest",
+    "name_object",
     "refuse_newer",
     "scan_files",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the lake's layout and manifest; a newer one is refused, an older one carried over."""
 
-OWN: Final = re.compile(
-    r"current|snapshots|_meta|_staging|_rejected|_lock|_now\.csv|_vanished\.csv|jobs\.duckdb(\.wal)?"
-)
-"""What a lake puts into its folder."""
+OWN: Final = re.compile(rf"_lake|_jobs\.duckdb(\.wal)?|{OLD_NAMES.pattern}")
+"""What a lake puts into its folder beside the months; of these alone a folder is known for a lake."""
 
 MOST_SNAPSHOTS: Final = 999_999_999
 NUMBER: Final = re.compile(r"(?!000000)(?:[0-9]{6}|[1-9][0-9]{6,8})")
-"""The number of a snapshot as it names its folder and its manifest: one spelling each, or it is not ours."""
+"""The number of a snapshot as it names its manifest: one spelling each, or it is not ours."""
 
-_MONTH: Final = re.compile(r"created_month=[0-9]{4}-(?:0[1-9]|1[0-2])")
+MONTH: Final = re.compile(r"created_month=[0-9]{4}-(?:0[1-9]|1[0-2])")
 _SUM: Final = re.compile(r"[0-9a-f]{64}|")
-DATA_FILE: Final = re.compile(_MONTH.pattern + r"/[\w.-]+\.parquet")
-"""A data file below its snapshot: nothing else is opened, whatever a manifest says."""
+DATA_FILE: Final = re.compile(MONTH.pattern + r"/[\w.-]+\.parquet")
+"""A data file as a reader of the folder sees it: nothing else is opened, whatever a manifest says."""
+OBJECT: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-[0-9a-f]{64}")
+"""An object, named after its month and its bytes."""
+_POINTER: Final = re.compile(rb"([1-9][0-9]{0,8})\n?")
 
 
-class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One data file of a snapshot: path below the snapshot, rows, bytes, sha256 of its bytes."""
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One data file of a snapshot: where readers of the folder see it, rows, bytes, sha256, the object that keeps its bytes.
+
+    `object` is empty in a Delta table, whose files are never replaced, and in a lake of format 1.
+    """
 
     path: str
     rows: int
     bytes: int
     sha256: str
+    object: str = ""
 
     @property
     def month(self) -> str:
@@ -72,10 +88,17 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.partition("/")[0].partition("=")[2]
 
 
+def name_object(month: str, sha256: str) -> str:
+    """Return the name of the object that keeps these bytes of a month."""
+    return f"{month}-{sha256}"
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What a snapshot is, and what the runs know that made it.
 
     `made_at` is when the data was published (UTC); `accounts` the sync state, by account; `receipt` the last run's.
+    `leaving` names months that jobs have left for others: readers of the folder see these replaced first, so that no job is
+    there twice.
     """
 
     format: int
@@ -87,35 +110,22 @@ class Manifest(msgspec.Struct, kw_only=True):
     library: str
     receipt: dict[str, Any] = {}
     accounts: dict[str, Account] = {}
+    leaving: list[str] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One published, immutable state of the lake, resolved to its real folder once."""
+class State(msgspec.Struct, kw_only=True):
+    """What runs have learned that found nothing new; it wins over the manifest of this very snapshot."""
 
-    number: int
-    folder: Path
-
-    def files(self) -> list[Path]:
-        """The data files, in order of month."""
-        return sorted(
-            p for p in self.folder.glob("created_month=*/*.parquet") if _MONTH.fullmatch(p.parent.name)
-        )
-
-    def scan(self) -> pl.LazyFrame:
-        """All rows, lazily, with the columns of `COLUMNS`; an empty frame with these when there are none."""
-        return scan_files(self.files())
-
-    @staticmethod
-    def scan_nothing() -> pl.LazyFrame:
-        """No rows, with all columns: what a lake without a snapshot holds."""
-        return pl.LazyFrame(schema=POLARS_SCHEMA)
+    snapshot: int
+    server: str
+    receipt: dict[str, Any]
+    accounts: dict[str, Account]
 
 
 def scan_files(files: Sequence[Path]) -> pl.LazyFrame:
     """The rows of these data files, lazily, with the columns of `COLUMNS`; an empty frame with these for no files."""
     if not files:
-        return Snapshot.scan_nothing()
+        return pl.LazyFrame(schema=POLARS_SCHEMA)
     # Columns that an older format did not have are null.
     return pl.scan_parquet(
         list(files), glob=False, hive_partitioning=False, schema=POLARS_SCHEMA, missing_columns="insert"
@@ -128,17 +138,19 @@ class Layout:
     def __init__(self, root: str | Path) -> None:
         if isinstance(root, str) and not root.strip():
             raise UsageError("the name of the lake's folder is empty; is a variable not set?")
-        self.shown_rejected = f"{root}/_rejected"
+        self.shown_rejected = f"{root}/_lake/rejected"
         self.root = Path(root).absolute()
         check_path(self.root, "the lake's folder")
-        self.current = self.root / "current"
-        self.snapshots = self.root / "snapshots"
-        self.meta = self.root / "_meta"
-        self.staging = self.root / "_staging"
-        self.rejected = self.root / "_rejected"
-        self.lock = self.root / "_lock"
-        self.catalogue = self.root / "jobs.duckdb"
-        self.last_run = self.meta / "last_run.json"
+        self.own = self.root / "_lake"
+        self.current = self.own / "current"
+        self.snapshots = self.own / "snapshots"
+        self.objects = self.own / "objects"
+        self.state = self.own / "state.json"
+        self.staging = self.own / "staging"
+        self.rejected = self.own / "rejected"
+        self.lock = self.own / "lock"
+        self.catalogue = self.root / "_jobs.duckdb"
+        self.old = OldNames(self.root)
         try:
             is_file = self.root.exists() and not self.root.is_dir()
         except OSError as exc:
@@ -146,72 +158,84 @@ class Layout:
         if is_file:
             raise ConfigurationError(f"{self.root} is a file, not a folder that can hold a lake")
 
-    def snapshot_folder(self, number: int) -> Path:
-        """Where snapshot `number` is."""
-        return self.snapshots / f"{number:06d}"
+    @property
+    def is_old(self) -> bool:
+        """Whether it is a lake of format 1 that no run has carried over yet."""
+        return self.old.exists() and not os.path.lexists(self.current)
+
+    @property
+    def last_run(self) -> Path:
+        """Where a run records how it ended."""
+        return self.old.last_run if self.is_old else self.own / "last_run.json"
 
     def manifest_file(self, number: int) -> Path:
-        """Where its manifest is."""
-        return self.meta / f"{number:06d}.json"
+        """Where the manifest of snapshot `number` is."""
+        folder = self.old.meta if self.is_old else self.snapshots
+        return folder / f"{number:06d}.json"
 
     def numbers(self) -> list[int]:
-        """The snapshots there are, oldest first."""
-        return sorted(int(p.name) for p in disk.list_folder(self.snapshots) if NUMBER.fullmatch(p.name))
-
-    def manifest_numbers(self) -> list[int]:
         """The snapshots that have a manifest, oldest first."""
-        found = (path for path in disk.list_folder(self.meta) if path.suffix == ".json")
+        found = (path for path in disk.list_folder(self.manifest_file(0).parent) if path.suffix == ".json")
         return sorted(int(path.stem) for path in found if NUMBER.fullmatch(path.stem))
 
-    def snapshot(self) -> Snapshot | None:
-        """The current snapshot, or None where nothing was published yet.
+    def path_of(self, snapshot: int, entry: FileEntry) -> Path:
+        """Where the bytes of a file are: in its object; if that is lost, in the visible file, as long as it is the same.
 
         Raises:
-            LakeError: the pointer leads nowhere, or out of the lake.
+            StorageError: the visible file cannot be read.
         """
-        if not self.current.is_symlink():
-            if self.current.exists():
-                raise LakeError(
-                    f"{self.current} is not the link that a lake keeps there; is this folder a lake?"
-                )
+        if self.is_old:
+            return self.old.snapshot_folder(snapshot) / entry.path
+        kept = self.objects / entry.object
+        if entry.object and not os.path.lexists(kept):
+            with suppress(LakeError):
+                visible = self.root / entry.path
+                if disk.size_of(visible) == entry.bytes and disk.sum_of(visible) == entry.sha256:
+                    return visible
+        return kept if entry.object else self.root / entry.path
+
+    def paths_of(self, manifest: Manifest) -> tuple[Path, ...]:
+        """Where the bytes of all its files are, in the order of the manifest."""
+        return tuple(self.path_of(manifest.snapshot, entry) for entry in manifest.files)
+
+    def number(self) -> int | None:
+        """The number of the current snapshot, or None where nothing was published yet.
+
+        Raises:
+            LakeError: the pointer is lost, or says nothing.
+        """
+        if self.is_old:
+            return self.old.number()
+        if not os.path.lexists(self.current):
             if self.numbers() not in ([], [1]):  # a first publish that was killed leaves 1 without a pointer
-                raise LakeError(f"{self.root} has snapshots but no pointer 'current'; run repair")
+                raise LakeError(f"{self.root} has snapshots but no pointer {self.current.name!r}; run repair")
             return None
-        folder = self._follow()
-        if folder is None or not NUMBER.fullmatch(folder.name) or not folder.is_dir():
-            raise LakeError(f"{self.current} does not lead to a snapshot of this lake; run repair")
-        return Snapshot(int(folder.name), folder)
+        found = _POINTER.fullmatch(disk.read_file(self.current))
+        if found is None:
+            raise LakeError(f"{self.current} does not name a snapshot of this lake; run repair")
+        return int(found[1])
 
-    def _follow(self) -> Path | None:
-        """Where the pointer leads; None where that is no place of this lake's, or a pointer leads to itself."""
-        try:
-            folder = self.current.resolve()
-            return folder if folder.parent == self.snapshots.resolve() else None
-        except (OSError, RuntimeError, ValueError):
-            return None
-
-    def snapshot_as_of(self, as_of: datetime | int | None) -> Snapshot | None:
+    def number_as_of(self, as_of: datetime | int | None) -> int | None:
         """The current snapshot; or the one of that number; or the one that was current at that instant.
 
         Raises:
             UsageError: no such snapshot is kept, or the instant has no time zone.
         """
+        current = self.number()
         if as_of is None:
-            return self.snapshot()
-        current = self.snapshot()
-        numbers = [n for n in self.numbers() if current is not None and n <= current.number]
+            return current
+        numbers = [n for n in self.numbers() if current is not None and n <= current]
         if isinstance(as_of, datetime):
             if as_of.tzinfo is None:
                 raise UsageError("as_of has no time zone; say which, for example datetime.now(UTC)")
-            numbers = [n for n in numbers if self.manifest_file(n).exists() and self.made_at(n) <= as_of]
+            numbers = [n for n in numbers if self.made_at(n) <= as_of]
         elif as_of not in numbers:
             raise UsageError(f"snapshot {as_of} is not kept in {self.root}; there are {numbers}")
         if not numbers:
             raise UsageError(
                 f"no snapshot of {self.root} is as old as {as_of}; older ones were pruned, or never made"
             )
-        number = numbers[-1] if isinstance(as_of, datetime) else int(as_of)
-        return Snapshot(number, self.snapshot_folder(number).resolve())
+        return numbers[-1] if isinstance(as_of, datetime) else int(as_of)
 
     def manifest(self, number: int) -> Manifest:
         """The manifest of a snapshot.
@@ -223,6 +247,8 @@ class Layout:
         manifest = decode_manifest(disk.read_file(path), path)
         if manifest.snapshot != number:
             raise LakeError(f"{path} is broken (it is of snapshot {manifest.snapshot}); run repair")
+        if not self.is_old and not all(entry.object for entry in manifest.files):
+            raise LakeError(f"{path} is broken (it names no object for a file); run repair")
         return manifest
 
     def made_at(self, number: int) -> datetime:
@@ -237,6 +263,23 @@ class Layout:
         except strict.Malformed as exc:
             raise LakeError(f"{path} is broken ({exc}); run repair") from exc
 
+    def overlaid(self, manifest: Manifest) -> Manifest:
+        """The manifest of the current snapshot, with what runs have learned since; losing that costs requests only."""
+        if self.is_old or not self.state.exists():
+            return manifest
+        try:
+            state = strict.decode(disk.read_file(self.state), State)
+            strict.check_name(state.server, "the server")
+            strict.check_accounts(state.accounts)
+            strict.check_receipt(state.receipt)
+        except (LakeError, strict.Malformed):
+            return manifest
+        if state.snapshot != manifest.snapshot:
+            return manifest
+        return msgspec.structs.replace(
+            manifest, server=state.server, receipt=state.receipt, accounts=state.accounts
+        )
+
     def server(self) -> str:
         """The server whose jobs the current snapshot holds; empty where there is no snapshot, or it does not say.
 
@@ -244,8 +287,8 @@ class Layout:
             LakeError: a newer version wrote it.
         """
         try:
-            snapshot = self.snapshot()
-            path = self.manifest_file(snapshot.number) if snapshot else None
+            number = self.number()
+            path = self.manifest_file(number) if number else None
             data = disk.read_file(path) if path else b""
         except LakeError:  # whoever opens it will say so
             return ""
@@ -283,7 +326,7 @@ class Layout:
 
     def own_folders(self) -> tuple[Path, ...]:
         """The folders that a run writes to."""
-        return self.snapshots, self.meta, self.staging, self.rejected
+        return self.own, self.snapshots, self.objects, self.staging, self.rejected
 
 
 def decode_manifest(data: bytes, path: Path) -> Manifest:
@@ -315,12 +358,17 @@ def _check_manifest(manifest: Manifest) -> None:
     for entry in manifest.files:
         if not DATA_FILE.fullmatch(entry.path) or not _SUM.fullmatch(entry.sha256):
             raise strict.Malformed(f"it names {escape(entry.path)!r}, {escape(entry.sha256)!r}")
+        if entry.object not in ("", name_object(entry.month, entry.sha256)):
+            raise strict.Malformed(f"it names the object {escape(entry.object)!r} for {escape(entry.path)!r}")
         strict.check_count(entry.rows, "rows")
         strict.check_count(entry.bytes, "bytes")
     if len({entry.path for entry in manifest.files}) < len(manifest.files):
         raise strict.Malformed("it names a file twice")
     if (rows := sum(entry.rows for entry in manifest.files)) != manifest.rows:
         raise strict.Malformed(f"{rows} rows in its files, written with {manifest.rows}")
+    for month in manifest.leaving:
+        if not MONTH.fullmatch(f"created_month={month}"):
+            raise strict.Malformed(f"it names the month {escape(month)!r}")
     strict.check_accounts(manifest.accounts)
     strict.check_receipt(manifest.receipt)
 

@@ -1,4 +1,4 @@
-"""One writer at a time: flock on `_lock`, which says who holds it. It is freed with its holder, however that ends.
+"""One writer at a time: flock on `_lake/lock`, which says who holds it. It is freed with its holder, however that ends.
 
 On a disk without flock, or with a lock file that somebody replaced, a run can lose the lake and not notice. So each
 run signs the lock, asks before it publishes whether the signature is still its own, and takes away what another may
@@ -19,6 +19,7 @@ import msgspec
 
 from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError, StorageError, escape
 from pleo_extract.lake import disk, strict
+from pleo_extract.lake.layout import MONTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,17 +53,33 @@ def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
     layout.require_room()
     with disk.name_lake(layout.root):
         disk.make_folder(layout.root.resolve())
+        _refuse_links(layout)
+        disk.make_folder(layout.own)
         handle = _acquire(layout)
         try:
-            _refuse_links(layout)
-            signature = _sign(layout, handle)
-            try:
-                _remove_prepared(layout)
-                yield lambda: _check(layout, signature)
-            finally:
-                _unsign(layout, handle, signature)
+            with _hold_old(layout):
+                signature = _sign(layout, handle)
+                try:
+                    _remove_prepared(layout)
+                    yield lambda: _check(layout, signature)
+                finally:
+                    _unsign(layout, handle, signature)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def _hold_old(layout: Layout) -> Iterator[None]:
+    """Keep runs of older versions out of a lake of format 1, which they lock by another file."""
+    if not layout.old.lock.exists():
+        yield
+        return
+    handle = disk.open_own(layout.old.lock)
+    try:
+        _flock(layout, handle)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _acquire(layout: Layout) -> int:
@@ -136,14 +153,12 @@ def _unsign(layout: Layout, handle: int, signature: bytes) -> None:
 
 def _remove_prepared(layout: Layout) -> None:
     """What a run that was killed, or has lost the lake, was about to rename into place."""
-    for folder, names in (
-        (layout.root, f".{layout.current.name}.*new"),
-        (layout.root, f".{layout.lock.name}.*new"),
-        (layout.meta, ".*.new"),
-        (layout.rejected, ".*.new"),
-    ):
+    months = [
+        path for path in disk.list_folder(layout.root) if MONTH.fullmatch(path.name) and not path.is_symlink()
+    ]
+    for folder in (layout.own, layout.snapshots, layout.objects, layout.rejected, *months):
         for path in disk.list_folder(folder):
-            if path.match(names):
+            if disk.is_prepared(path):
                 disk.remove_file(path)
     for path in disk.list_folder(layout.root):
         if path.match(".catalogue-*"):

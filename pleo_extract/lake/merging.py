@@ -58,7 +58,7 @@ class Merge:
         anew: whether every month is written anew, such as those of an older format.
 
     Attributes:
-        old: the lake's files by month. months: all there will be, in order.
+        old: the lake's files by month. months: all there will be, in order. leaving: those that jobs leave for others.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Merge:
             for month in staging.months():
                 self._fresh.setdefault(month, []).append(staging)
         self._leaving = _list_leaving(stagings)
+        self.leaving = self._leaving.keys()
         self.months = sorted(self.old.keys() | self._fresh.keys())
         self._kept: tuple[str, pl.DataFrame] | None = None
 

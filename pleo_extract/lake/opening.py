@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pleo_extract.lake.layout import FileEntry, Manifest, Snapshot
+    from pleo_extract.lake.layout import FileEntry, Manifest
 
 __all__ = [
     "Opened",
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One whole state of a lake of either kind, for reading: its manifest, and its data files on this machine."""
+    """One whole state of a lake of either kind, for reading: its manifest, and its data files on this machine, in its order."""
 
     manifest: Manifest
     files: tuple[Path, ...]
@@ -41,15 +41,14 @@ class Opened:
         Raises:
             LakeError: it is not as it was written.
         """
-        month, _, name = entry.path.partition("/")
-        path = next((path for path in self.files if (path.parent.name, path.name) == (month, name)), None)
-        if path is None or (entry.sha256 and disk.sum_of(path) != entry.sha256):
-            raise LakeError(f"{path or entry.path} is not as it was written (sha256 differs); run verify")
+        path = self.files[self.manifest.files.index(entry)]
+        if entry.sha256 and disk.sum_of(path) != entry.sha256:
+            raise LakeError(f"{path} is not as it was written (sha256 differs); run verify")
         return scan_files([path])
 
 
-def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snapshot | None:
-    """The snapshot to read, resolved once; None for a lake in which nothing was published yet.
+def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Opened | None:
+    """A state to read, resolved once; None for a lake in which nothing was published yet.
 
     Raises:
         LakeError: there is no such folder, it is not a lake, its pointer is lost, or a file is missing or not as long
@@ -57,23 +56,24 @@ def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Snap
     """
     layout = Layout(lake)
     require_lake(layout)
-    snapshot = layout.snapshot_as_of(as_of)
-    if snapshot is None:
+    number = layout.number_as_of(as_of)
+    if number is None:
         require_pointer(layout)
         return None
-    require_files(snapshot, layout.manifest(snapshot.number), lake)
-    return snapshot
+    manifest = layout.manifest(number)
+    return Opened(layout.overlaid(manifest), require_files(layout, manifest, lake))
 
 
-def require_files(snapshot: Snapshot, manifest: Manifest, lake: str | Path) -> None:
+def require_files(layout: Layout, manifest: Manifest, lake: str | Path) -> tuple[Path, ...]:
     """All files of a snapshot, each as long as it was written: what can be told without reading them.
 
     Raises:
         LakeError: one is missing, or is not.
     """
-    for entry in manifest.files:
+    paths = layout.paths_of(manifest)
+    for path, entry in zip(paths, manifest.files, strict=True):
         try:
-            size = disk.size_of(snapshot.folder / entry.path)
+            size = disk.size_of(path)
         except LakeError as exc:
             raise LakeError(
                 f"{entry.path} is missing from the lake {lake}; run: pleo-extract repair {lake}"
@@ -83,6 +83,7 @@ def require_files(snapshot: Snapshot, manifest: Manifest, lake: str | Path) -> N
                 f"{entry.path} of {lake} is not as it was written ({size} bytes, not {entry.bytes}); "
                 f"run: pleo-extract repair {lake}"
             )
+    return paths
 
 
 def refuse_other_server(lake: str, held: str, server: str) -> None:
@@ -118,5 +119,5 @@ def require_pointer(layout: Layout) -> None:
     last = read_last_run(layout)
     if (last is not None and last.receipt.get("snapshot")) or layout.catalogue.exists():
         raise LakeError(
-            f"{layout.root} has lost its pointer 'current'; run: pleo-extract repair {layout.root}"
+            f"{layout.root} has lost its pointer {layout.current.name!r}; run: pleo-extract repair {layout.root}"
         )

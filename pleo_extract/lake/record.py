@@ -1,4 +1,4 @@
-"""How the last run ended, in `_meta/last_run.json`: written by every run, failed ones too."""
+"""How the last run ended, in `_lake/last_run.json`: written by every run, failed ones too."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write_last_run(
         receipt=receipt,
         failed=failed,
     )
-    disk.make_folder(layout.meta, private=True)
+    disk.make_folder(layout.last_run.parent)
     disk.replace_file(layout.last_run, msgspec.json.format(msgspec.json.encode(record), indent=1))
 
 

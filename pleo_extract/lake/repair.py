@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -14,25 +16,21 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from pleo_extract.errors import LakeError
+from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
-from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest, Snapshot, refuse_newer
+from pleo_extract.lake.carry import carry_over, carry_what_is_left
+from pleo_extract.lake.layout import FORMAT, MONTH, FileEntry, Layout, Manifest, name_object, refuse_newer
 from pleo_extract.lake.lock import hold_lock
-from pleo_extract.lake.publish import building, commit, place, place_link, sweep
+from pleo_extract.lake.objects import keep_visible
+from pleo_extract.lake.publish import commit, point_to, sweep, write_manifest
 from pleo_extract.lake.record import read_last_run
-from pleo_extract.lake.verify import (
-    UNREADABLE,
-    check_file,
-    check_snapshot,
-    find_strangers,
-    has_columns,
-    verify_lake,
-)
+from pleo_extract.lake.verify import UNREADABLE, check_file, check_snapshot, has_columns, verify_lake
+from pleo_extract.lake.visible import find_strays, is_shown, show_months
 from pleo_extract.refresh import forget_walks
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["Repair", "repair_lake"]
@@ -57,8 +55,9 @@ def repair_lake(lake: str | Path) -> Repair:
     """Make a lake readable again; where data is missing, the next dump is a full walk that brings it back.
 
     A pointer that is missing or broken leads to the newest snapshot that is whole. A manifest that is missing or
-    broken is written anew from the files. Where files are broken, a new snapshot is made of the others, and of older
-    versions of the broken ones where a snapshot kept one.
+    broken is written anew from the visible months. Where files are broken, a new snapshot is made of the others, and of
+    older versions of the broken ones where a snapshot kept one. What others have put beside the visible months is moved
+    to `_lake/strays`.
 
     Args:
         lake: the lake's folder.
@@ -70,79 +69,119 @@ def repair_lake(lake: str | Path) -> Repair:
     if not layout.root.is_dir():
         raise LakeError(f"there is no lake at {layout.root}")
     with hold_lock(layout) as still_held:
-        for number in layout.manifest_numbers():
+        for number in layout.numbers():
             path = layout.manifest_file(number)
             if (data := _read(path)) is not None:
                 refuse_newer(data, path)
-        done = _mend_pointer(layout)
-        snapshot = layout.snapshot()
-        if snapshot is not None:
-            sweep(layout, snapshot, now=datetime.now(UTC))
-            done += _mend_manifest(layout, snapshot)
-            done += _mend_files(layout, snapshot, still_held)
+        done = _mend_old(layout, still_held)
+        done += _mend_pointer(layout)
+        if (current := layout.number()) is not None:
+            done += _mend_manifest(layout, current)
+            done += _mend_files(layout, current, still_held)
+            sweep(layout, layout.number(), now=datetime.now(UTC))
     found = verify_lake(lake)
     return Repair(found.snapshot, tuple(done), found.problems)
 
 
+def _mend_old(layout: Layout, still_held: Callable[[], None]) -> list[str]:
+    """A lake of format 1 is carried over first, with what is left of it; one that is half carried over, to the end."""
+    done: list[str] = []
+    if layout.is_old:
+        best = _find_old_number(layout, done)
+        if best is not None:
+            done += _mend_manifest(layout, best)
+        carried = carry_what_is_left(layout, best, check=still_held)
+    else:
+        carried = carry_over(layout, check=still_held)
+    if carried:
+        with suppress(LakeError, StorageError):  # what is broken or missing is seen to next
+            if (number := layout.number()) is not None:
+                show_months(layout, layout.manifest(number), check=still_held)
+        done.append(f"a lake of an older format was carried over to format {FORMAT}")
+    return done
+
+
+def _find_old_number(layout: Layout, done: list[str]) -> int | None:
+    """The current snapshot of a lake of format 1, or the one that is to be it; what that means is added to `done`."""
+    try:
+        return layout.number()
+    except LakeError:
+        if not layout.old.current.is_symlink() and layout.old.current.exists():
+            raise  # not ours to move away
+    numbers = [n for n in reversed(layout.numbers()) if layout.old.snapshot_folder(n).is_dir()]
+    best = next((n for n in numbers if _is_whole(layout, n)), next(iter(numbers), None))
+    done.append("the pointer was missing or broken" + (f": it leads to snapshot {best} now" if best else ""))
+    return best
+
+
 def _mend_pointer(layout: Layout) -> list[str]:
     try:
-        if layout.snapshot() is not None or not layout.numbers():
+        if (layout.number() is not None) == bool(layout.numbers() or _list_months(layout.root)):
             return []
     except LakeError:
-        if not layout.current.is_symlink() and layout.current.exists():
+        if layout.current.exists() and not layout.current.is_file():
             raise  # not ours to move away
     numbers = layout.numbers()[::-1]
     best = next((n for n in numbers if _is_whole(layout, n)), None)
-    best = best or next((n for n in numbers if _open(layout, n).files()), None)
-    if best is None:
+    best = best or next((n for n in numbers if _has_files(layout, n)), None)
+    if best is None and not _list_months(layout.root):
         disk.remove_file(layout.current)
         return ["the pointer led nowhere and no snapshot is left: the next dump begins anew"]
-    disk.swap_link(layout.current, f"snapshots/{best:06d}")
+    best = best or max([1, *numbers])
+    disk.make_folder(layout.snapshots)
+    point_to(layout, best)
     return [f"the pointer was missing or broken: it leads to snapshot {best} now"]
-
-
-def _open(layout: Layout, number: int) -> Snapshot:
-    return Snapshot(number, layout.snapshot_folder(number).resolve())
 
 
 def _is_whole(layout: Layout, number: int) -> bool:
     try:
-        return not check_snapshot(_open(layout, number), layout.manifest(number))
+        return not check_snapshot(layout, layout.manifest(number))
     except LakeError:
         return False
 
 
-def _mend_manifest(layout: Layout, snapshot: Snapshot) -> list[str]:
+def _has_files(layout: Layout, number: int) -> bool:
     try:
-        layout.manifest(snapshot.number)
+        return any(path.exists() for path in layout.paths_of(layout.manifest(number)))
     except LakeError:
-        manifest = _rebuild(layout, snapshot)
+        return False
+
+
+def _mend_manifest(layout: Layout, number: int) -> list[str]:
+    try:
+        layout.manifest(number)
+    except LakeError:
+        manifest = _rebuild(layout, number)
     else:
         return []
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    disk.make_folder(layout.meta, private=True)
-    disk.replace_file(layout.manifest_file(snapshot.number), data)
-    what = f"the manifest of snapshot {snapshot.number} was missing or broken"
+    disk.make_folder(layout.snapshots)
+    write_manifest(layout, manifest)
+    what = f"the manifest of snapshot {number} was missing or broken"
     return [f"{what}: written anew from {len(manifest.files)} files; the next dump reads the whole list"]
 
 
-def _rebuild(layout: Layout, snapshot: Snapshot) -> Manifest:
-    """A manifest of what can be read, with what an earlier one knew of the server and its accounts."""
-    earlier = _earlier_manifest(layout, snapshot.number)
-    entries, version = [], FORMAT
-    for path in snapshot.files():
+def _rebuild(layout: Layout, number: int) -> Manifest:
+    """A manifest of the visible months that can be read, with what an earlier one knew of the server and its accounts."""
+    earlier = _earlier_manifest(layout, number)
+    entries, version = [], 1 if layout.is_old else FORMAT
+    folder = layout.old.snapshot_folder(number) if layout.is_old else layout.root
+    for path in _list_months(folder):
         data = _read(path)
         rows = _count_rows(data) if data is not None and has_columns(data, 0) else None
         if data is not None and rows is not None:
-            version = FORMAT if version == FORMAT and has_columns(data) else 0
-            name, sha256 = path.relative_to(snapshot.folder).as_posix(), hashlib.sha256(data).hexdigest()
-            entries.append(FileEntry(path=name, rows=rows, bytes=len(data), sha256=sha256))
+            version = version if has_columns(data) else 0
+            name, sha256 = path.relative_to(folder).as_posix(), hashlib.sha256(data).hexdigest()
+            entry = FileEntry(path=name, rows=rows, bytes=len(data), sha256=sha256)
+            if not layout.is_old:
+                entry = msgspec.structs.replace(entry, object=name_object(entry.month, sha256))
+                keep_visible(layout, entry)
+            entries.append(entry)
     last_run = read_last_run(layout)
     account = str(last_run.receipt.get("account", "")) if last_run else ""
     named = account.partition(" ")[0] if account.startswith("http") else ""
     return Manifest(
         format=version,
-        snapshot=snapshot.number,
+        snapshot=number,
         server=earlier.server if earlier else named,
         made_at=datetime.now(UTC),
         rows=sum(entry.rows for entry in entries),
@@ -150,6 +189,14 @@ def _rebuild(layout: Layout, snapshot: Snapshot) -> Manifest:
         library=__version__,
         accounts=forget_walks(earlier.accounts) if earlier else {},
     )
+
+
+def _list_months(folder: Path) -> list[Path]:
+    """The files that a lake may have put into a folder for readers, one a month."""
+    months = (
+        path for path in disk.list_folder(folder) if MONTH.fullmatch(path.name) and not path.is_symlink()
+    )
+    return [path for month in months if (path := month / "part-0.parquet").exists()]
 
 
 def _read(path: Path) -> bytes | None:
@@ -169,7 +216,7 @@ def _count_rows(data: bytes) -> int | None:
 
 
 def _earlier_manifest(layout: Layout, number: int) -> Manifest | None:
-    for earlier in reversed(layout.manifest_numbers()):
+    for earlier in reversed(layout.numbers()):
         if earlier < number:
             try:
                 return layout.manifest(earlier)
@@ -178,61 +225,87 @@ def _earlier_manifest(layout: Layout, number: int) -> Manifest | None:
     return None
 
 
-def _mend_files(layout: Layout, snapshot: Snapshot, still_held: Callable[[], None]) -> list[str]:
-    """A new snapshot of what is whole, where the current one holds what is not, or what is not the lake's."""
-    manifest = layout.manifest(snapshot.number)
-    problems = check_snapshot(snapshot, manifest)
-    broken = [entry for entry in manifest.files if _is_broken(snapshot, entry, manifest.format)]
-    if not broken and not find_strangers(snapshot, manifest):
-        return []
+def _mend_files(layout: Layout, number: int, still_held: Callable[[], None]) -> list[str]:
+    """A new snapshot of what is whole, where the current one holds what is not; and the visible months brought in line."""
+    manifest = layout.manifest(number)
+    problems = check_snapshot(layout, manifest)
+    done = [line for stray in find_strays(layout, manifest) for line in _hide(layout, stray)]
+    broken = [entry for entry in manifest.files if _is_broken(layout, manifest, entry)]
+    for entry in manifest.files:
+        if entry not in broken:
+            keep_visible(layout, entry)
+    if not broken:
+        hidden = [entry.path for entry in manifest.files if not is_shown(layout, entry)]
+        show_months(layout, manifest, check=still_held)
+        return done + [f"{path} was not what the snapshot has: put right" for path in hidden]
     entries = [entry for entry in manifest.files if entry not in broken]
     older = [found for entry in broken if (found := _find_older(layout, manifest, entry)) is not None]
-    with building(layout) as build:
-        for entry in entries:
-            place_link(snapshot.folder, build, entry)
-        for number, entry in older:
-            place_link(layout.snapshot_folder(number), build, entry)
-        place(layout, build, snapshot.number + 1)
-    files = sorted([*entries, *(entry for _, entry in older)], key=lambda entry: entry.path)
+    files = sorted([*entries, *older], key=lambda entry: entry.path)
     mended = msgspec.structs.replace(
-        manifest,
-        snapshot=snapshot.number + 1,
+        layout.overlaid(manifest),
+        snapshot=number + 1,
         made_at=datetime.now(UTC),
         files=files,
         rows=sum(entry.rows for entry in files),
-        accounts=forget_walks(manifest.accounts) if broken else manifest.accounts,
+        accounts=forget_walks(layout.overlaid(manifest).accounts),
+        leaving=[],
     )
-    commit(layout, mended, manifest, receipt=manifest.receipt, accounts={}, still_held=still_held)
+    commit(layout, mended, manifest, receipt=mended.receipt, accounts={}, still_held=still_held)
     return [
         *problems,
+        *done,
         f"snapshot {mended.snapshot} was made of the {len(entries)} files that are whole"
         + (f", and of {len(older)} as an older snapshot had them" if older else "")
-        + ("; the next dump reads the whole list" if broken else ""),
+        + "; the next dump reads the whole list",
     ]
 
 
-def _is_broken(snapshot: Snapshot, entry: FileEntry, version: int) -> bool:
+def _hide(layout: Layout, stray: Path) -> Iterator[str]:
+    """Move what is not the lake's from where readers of the folder take it for part of it; says what was done.
+
+    Files are moved one by one, under names that no glob for Parquet finds. A link holds nothing, and goes.
+    """
+    inside = stray.relative_to(layout.root)
+    name = inside.as_posix()
+    if stray.is_symlink():
+        disk.remove_file(stray)
+        yield f"{name}: a link, removed"
+    elif stray.is_dir():
+        for each in disk.list_folder(stray):
+            yield from _hide(layout, each)
+        disk.remove_tree(stray)
+    else:
+        folder = layout.own / "strays"
+        disk.make_folder(folder)
+        short = "-".join(inside.parts).encode()[-200:].decode(errors="ignore")
+        target = folder / f"{short}.{secrets.token_hex(4)}"
+        disk.rename(stray, target)
+        yield f"{name}: moved out of readers' sight, to {target.relative_to(layout.root).as_posix()}"
+    disk.sync_folder(stray.parent)
+
+
+def _is_broken(layout: Layout, manifest: Manifest, entry: FileEntry) -> bool:
     """Not as it was written, or in the wrong month."""
-    if check_file(snapshot, entry, version):
+    if check_file(layout, manifest, entry):
         return True
-    months = pl.scan_parquet(snapshot.folder / entry.path, glob=False).select(
-        pl.col("created_at").dt.strftime("created_month=%Y-%m").unique()
+    months = pl.scan_parquet(layout.path_of(manifest.snapshot, entry), glob=False).select(
+        pl.col("created_at").dt.strftime("%Y-%m").unique()
     )
     try:
         found = months.collect().to_series().to_list()
     except UNREADABLE:
         return True
-    return found not in ([], [entry.path.partition("/")[0]])
+    return found not in ([], [entry.month])
 
 
-def _find_older(layout: Layout, current: Manifest, broken: FileEntry) -> tuple[int, FileEntry] | None:
-    """The newest whole version of a broken file that an older snapshot has, and which snapshot that is."""
+def _find_older(layout: Layout, current: Manifest, broken: FileEntry) -> FileEntry | None:
+    """The newest whole version of a broken file that an older snapshot has."""
     for older in reversed([n for n in layout.numbers() if n < current.snapshot]):
         try:
             manifest = layout.manifest(older)
         except LakeError:
             continue
         for entry in manifest.files:
-            if entry.path == broken.path and not _is_broken(_open(layout, older), entry, current.format):
-                return older, entry
+            if entry.path == broken.path and not _is_broken(layout, manifest, entry):
+                return entry
     return None

@@ -274,7 +274,7 @@ class Staging:
         return placed
 
     def keep_rejected(self, folder: Path, known: Mapping[str, Spoiled] | None = None) -> dict[str, Spoiled]:
-        """Copy the rows that were set aside to where they stay: ``_rejected/<run>-<account>.jsonl``; the same again if repeated.
+        """Copy the rows that were set aside to where they stay: ``_lake/rejected/<run>-<account>.jsonl``; the same again if repeated.
 
         A row that is `known` and says what it said before is in a file already.
 
@@ -297,7 +297,7 @@ class Staging:
                     target = placed[name].file
         if lines:
             disk.make_folder(folder, private=True)
-            disk.replace_file(folder / target, b"".join(lines.values()))
+            disk.replace_file(folder / target, b"".join(lines.values()), private=True)
         return placed
 
     def clear(self) -> None:
@@ -312,7 +312,7 @@ class Staging:
 
     def restart(self) -> None:
         """Forget every staged row, and stage from the beginning in the same place."""
-        disk.replace_file(self.folder / "journal.jsonl", b"")
+        disk.replace_file(self.folder / "journal.jsonl", b"", private=True)
         for batch in self.batches:
             for suffix in ("arrow", "rejected.jsonl"):
                 disk.remove_file(self.folder / f"{batch.file}.{suffix}")
@@ -438,7 +438,7 @@ def _read_frame(data: bytes) -> pl.DataFrame | None:
 def _mend_journal(folder: Path, batches: list[Batch]) -> None:
     """Without what follows the whole lines: one that is cut short would spoil the next; and under no second name."""
     data = b"".join(msgspec.json.encode(batch) + b"\n" for batch in batches)
-    disk.replace_file(folder / "journal.jsonl", data)
+    disk.replace_file(folder / "journal.jsonl", data, private=True)
 
 
 def _spell_rejected(rejected: Sequence[Rejected]) -> bytes:

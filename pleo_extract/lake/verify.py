@@ -13,8 +13,9 @@ from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, StorageError, escape
 from pleo_extract.lake import disk
 from pleo_extract.lake.keys import count_repeats
-from pleo_extract.lake.layout import FORMAT, NUMBER, OWN, Layout, Snapshot
+from pleo_extract.lake.layout import FORMAT, MONTH, NUMBER, OBJECT, OWN, Layout
 from pleo_extract.lake.opening import require_lake, require_pointer
+from pleo_extract.lake.visible import find_strays, is_shown
 from pleo_extract.refresh import months_of
 
 if TYPE_CHECKING:
@@ -29,12 +30,24 @@ __all__ = [
     "check_file",
     "check_rows",
     "check_snapshot",
-    "find_strangers",
     "has_columns",
     "verify_lake",
 ]
 
 
+_OWN_FILES: Final = (
+    "current",
+    "snapshots",
+    "objects",
+    r"state\.json",
+    "staging",
+    "rejected",
+    "lock",
+    r"last_run\.json",
+    r"now\.csv",
+    r"vanished\.csv",
+    "strays",
+)
 UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 """What polars raises for a file that is no Parquet, or whose bytes are not what its footer says."""
 
@@ -59,47 +72,38 @@ class Verification:
 
 
 def verify_lake(lake: str | Path) -> Verification:
-    """Read the current snapshot in full and compare it with its manifest.
-
-    Checked: the pointer, the manifest, each file's size and sha256, columns and types, the month each row is filed
-    under, and that no (company_id, id) occurs twice, across months too. A file in the snapshot that no manifest names
-    is a problem, since a glob reads it; one elsewhere in the lake is reported as foreign.
-    """
+    """Read the current snapshot in full and compare it with its manifest; see `lakes.verify_lake`."""
     layout = Layout(lake)
     require_lake(layout)
     foreign = tuple(_find_foreign(layout))
     try:
-        snapshot = layout.snapshot()
-        if snapshot is None:
+        number = layout.number()
+        if number is None:
             require_pointer(layout)
             return Verification(0, 0, 0, (), foreign)
-        manifest = layout.manifest(snapshot.number)
+        manifest = layout.manifest(number)
     except LakeError as exc:
         return Verification(0, 0, 0, (str(exc),), foreign)
     with disk.name_lake(layout.root):
-        problems = check_snapshot(snapshot, manifest)
-    return Verification(snapshot.number, len(manifest.files), manifest.rows, tuple(problems), foreign)
+        problems = check_snapshot(layout, manifest) + _check_visible(layout, manifest)
+    return Verification(number, len(manifest.files), manifest.rows, tuple(problems), foreign)
 
 
-def check_snapshot(snapshot: Snapshot, manifest: Manifest) -> list[str]:
+def check_snapshot(layout: Layout, manifest: Manifest) -> list[str]:
     """One line for each way in which a snapshot is not as its manifest says; rows are looked at where files are right."""
-    problems = [
-        problem for entry in manifest.files for problem in check_file(snapshot, entry, manifest.format)
-    ]
-    problems += [
-        f"{path}: in the snapshot's folder, but in no manifest" for path in find_strangers(snapshot, manifest)
-    ]
+    problems = [problem for entry in manifest.files for problem in check_file(layout, manifest, entry)]
     if problems:
         return problems
+    months = [entry.month for entry in manifest.files]
     try:
-        return check_rows([snapshot.folder / entry.path for entry in manifest.files], manifest.rows)
+        return check_rows(list(zip(months, layout.paths_of(manifest), strict=True)), manifest.rows)
     except UNREADABLE as exc:
-        return [f"{snapshot.folder.name}: rows cannot be read ({escape(str(exc), 200)})"]
+        return [f"snapshot {manifest.snapshot}: rows cannot be read ({escape(str(exc), 200)})"]
 
 
-def check_file(snapshot: Snapshot, entry: FileEntry, version: int) -> list[str]:
-    """One line if this file is not as it was written."""
-    path = snapshot.folder / entry.path
+def check_file(layout: Layout, manifest: Manifest, entry: FileEntry) -> list[str]:
+    """One line if this file of a snapshot is not as it was written."""
+    path = layout.path_of(manifest.snapshot, entry)
     try:
         size, sha256 = disk.size_of(path), disk.sum_of(path)
     except (LakeError, StorageError) as exc:
@@ -108,9 +112,31 @@ def check_file(snapshot: Snapshot, entry: FileEntry, version: int) -> list[str]:
         return [f"{entry.path}: {size} bytes, written with {entry.bytes}"]
     if sha256 != entry.sha256:
         return [f"{entry.path}: changed since it was written (sha256 differs)"]
-    if not has_columns(path, version):
+    if not has_columns(path, manifest.format):
         return [f"{entry.path}: columns or types are not those of this version"]
     return []
+
+
+def _check_visible(layout: Layout, manifest: Manifest) -> list[str]:
+    """One line for each month that readers of the folder do not see as it is in the snapshot."""
+    if layout.is_old:
+        return []
+    problems = [
+        f"{path.relative_to(layout.root).as_posix()}: in the folder, but not in the lake; its readers take it for part of it"
+        for path in find_strays(layout, manifest)
+    ]
+    for entry in manifest.files:
+        visible = layout.root / entry.path
+        if is_shown(layout, entry):
+            continue
+        try:
+            if disk.sum_of(visible) != entry.sha256:
+                problems.append(
+                    f"{entry.path}: is not what the snapshot has; the next dump puts that in its place"
+                )
+        except (LakeError, StorageError):
+            problems.append(f"{entry.path}: is not there to read; the next dump puts it there")
+    return problems
 
 
 def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:
@@ -121,27 +147,25 @@ def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:
     except UNREADABLE:
         return False
     ours = dict(POLARS_SCHEMA)
-    return schema == ours or (version < FORMAT and schema.items() <= ours.items() and set(KEY) <= set(schema))
-
-
-def find_strangers(snapshot: Snapshot, manifest: Manifest) -> list[str]:
-    """What lies in a snapshot and is not in its manifest; a glob would read it."""
-    known = {entry.path for entry in manifest.files}
-    found = {
-        path.relative_to(snapshot.folder).as_posix()
-        for path in snapshot.folder.rglob("*")
-        if not path.is_dir() or path.is_symlink()
-    }
-    return sorted(found - known)
+    return schema == ours or (version < 1 and schema.items() <= ours.items() and set(KEY) <= set(schema))
 
 
 def _find_foreign(layout: Layout) -> list[str]:
-    """What a lake does not put into its folder, into `snapshots` and into `_meta`."""
-    own = {
-        layout.root: OWN.pattern,
-        layout.snapshots: NUMBER.pattern,
-        layout.meta: rf"{NUMBER.pattern}\.json|last_run\.json",
-    }
+    """What a lake does not put into its folder, into `snapshots` and into `objects`."""
+    manifests = rf"{NUMBER.pattern}\.json"
+    if layout.is_old:
+        own = {
+            layout.root: OWN.pattern,
+            layout.old.snapshots: NUMBER.pattern,
+            layout.old.meta: rf"{manifests}|last_run\.json",
+        }
+    else:
+        own = {
+            layout.root: rf"{OWN.pattern}|{MONTH.pattern}",
+            layout.own: "|".join(_OWN_FILES),
+            layout.snapshots: manifests,
+            layout.objects: OBJECT.pattern,
+        }
     prepared = r"|\..+\.new|\.catalogue-.+"  # by a run that is under way, or was killed
     return sorted(
         path.relative_to(layout.root).as_posix()
@@ -151,22 +175,21 @@ def _find_foreign(layout: Layout) -> list[str]:
     )
 
 
-def check_rows(paths: Sequence[Path], rows: int) -> list[str]:
-    """One line for each file that holds rows of another month than its folder says, and for keys and rows that are too many.
+def check_rows(files: Sequence[tuple[str, Path]], rows: int) -> list[str]:
+    """One line for each file that holds rows of another month than its own, and for keys and rows that are too many.
 
     Args:
-        paths: all data files of a state, each in a folder named after its month.
+        files: all data files of a state, each with its month.
         rows: how many it was written with.
     """
     problems, found = [], 0
-    for path in paths:
+    for month, path in files:
         height, months = _read_months(path)
         found += height
-        wrong = [month for month in months if f"created_month={month}" != path.parent.name]
-        problems += [f"{path.parent.name}/{path.name}: holds rows of {month}" for month in wrong]
+        problems += [f"created_month={month}: holds rows of {each}" for each in months if each != month]
     if found != rows:
         problems.append(f"{found} rows, written with {rows}")
-    if repeats := count_repeats(paths, found):
+    if repeats := count_repeats([path for _, path in files], found):
         problems.append(f"{repeats} rows repeat a (company_id, id)")
     return problems
 

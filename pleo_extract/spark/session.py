@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-    from pleo_extract.lakes import Lake
+    from pleo_extract.lakes import Store
     from pleo_extract.warehouse import Parameter, Statement
 
 __all__ = ["answers"]
@@ -106,7 +106,7 @@ def answers(
         _define(spark, told)
 
 
-def _read(spark: SparkSession, lake: Lake, as_of: datetime | int | None) -> tuple[DataFrame, Told]:
+def _read(spark: SparkSession, lake: Store, as_of: datetime | int | None) -> tuple[DataFrame, Told]:
     """The jobs of one snapshot, and what its lake says beside them."""
     opened = lake.open(as_of)
     if opened is None:

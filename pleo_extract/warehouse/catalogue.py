@@ -1,6 +1,6 @@
 """The catalogue: a DuckDB file without data, whose views and macros read a lake, for any DuckDB client.
 
-What changes more often than the lake's months, such as the instant that "now" means, lies beside it in small CSV
+It finds the months by a pattern. What changes more often, such as the instant that "now" means, lies in small CSV
 files, which the views read: a run that finds nothing new writes these, at a hundredth of the cost of the catalogue, and
 a client that has the catalogue open sees it.
 """
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import duckdb
 
 from pleo_extract.errors import StorageError
-from pleo_extract.warehouse.definition import INSTANTS, VANISHED, Source, definitions, literal
+from pleo_extract.warehouse.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal, pattern
 from pleo_extract.warehouse.told import Told
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["write_catalogue", "write_told"]
 
@@ -30,33 +27,44 @@ _MARKED: Final = ("export_jobs", "job_durations", "snapshot")
 
 def write_catalogue(
     target: str | Path,
-    files: Sequence[str | Path],
+    lake: str | Path,
     *,
+    root: str = "",
     told: Told | None = None,
+    has_months: bool = True,
     mark: str = "",
 ) -> None:
-    """Write or replace, atomically, a DuckDB file with all views and macros over these Parquet files.
+    """Write or replace, atomically, a DuckDB file with all views and macros over the visible months of a lake.
 
     Each of them carries all that it reads, with absolute paths: it works in a client that opens the file, and,
     as `name.failure_rates('month')`, in one that attaches it. A client whose zone is not UTC sees instants in its own.
-    What `told` says is written beside it, see `write_told`.
+    Months that are added later are found; what is told beside the rows is read from files in the lake, see `write_told`.
+    Where the lake lies elsewhere, a client says so: ``SET VARIABLE pleo_root = '/mnt/export_jobs'``.
 
     Args:
-        target: the file, such as `LAKE/jobs.duckdb`.
-        files: as for `open_warehouse`; symbolic links are kept, so that `current` stays current.
+        target: the file, such as `LAKE/_jobs.duckdb`.
+        lake: the folder.
+        root: by which path clients reach it; by default by the same.
         told: what the lake says of the snapshot; by default the latest instant in the files is "now".
+        has_months: whether it has any.
         mark: a short text to know the file by: it stands in its bytes as it is.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    target, told = Path(target).absolute(), told or Told()
-    write_told(target.parent, told)
-    source = Source(tuple(str(Path(file).absolute()) for file in files), told, target.parent)
+    target, here = Path(target).absolute(), str(Path(lake).absolute())
+    if "?" in str(
+        target
+    ):  # DuckDB takes what follows for no part of the name, and looks for its log elsewhere
+        raise StorageError(
+            f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
+        )
+    source = Source((), told or Told(), root or here, has_months)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:
-            fresh = Path(folder, "jobs.duckdb")
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as beside:
+            fresh = Path(beside, target.name)
             with duckdb.connect(":memory:", config={"threads": 1}) as con:
+                con.execute(f"SET VARIABLE {ROOT} = {literal(pattern(here))}")
                 con.execute(f"ATTACH {literal(str(fresh))} AS fresh (STORAGE_VERSION '{_STORAGE}')")
                 con.execute("USE fresh")
                 con.begin()  # each definition on its own would be written and synced on its own
@@ -65,24 +73,23 @@ def write_catalogue(
                 for view in _MARKED if mark else ():
                     con.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
                 con.commit()
-            fresh.chmod(fresh.stat().st_mode & 0o755)  # nobody else writes it, whatever the umask
             fresh.replace(target)
     except (OSError, duckdb.Error) as exc:
         raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
 
 
-def write_told(folder: Path, told: Told) -> None:
-    """Write what a catalogue in this folder reads beside the rows, where it has changed; what is not told is removed.
+def write_told(lake: str | Path, told: Told) -> None:
+    """Write what a catalogue of this lake reads beside the rows, where it has changed; what is not told is removed.
 
     Raises:
         StorageError: a file cannot be written.
     """
     contents = {
         INSTANTS: b"" if told.as_of is None else told.spell_instants(),
-        VANISHED: told.spell_vanished() if told.vanished else b"",
+        VANISHED: b"" if told.as_of is None else told.spell_vanished(),
     }
     for name, content in contents.items():
-        file = folder / name
+        file = Path(f"{lake}{name}")
         try:
             if not content:
                 file.unlink(missing_ok=True)
@@ -99,5 +106,4 @@ def _put(file: Path, content: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".catalogue-") as folder:
         fresh = Path(folder, file.name)
         fresh.write_bytes(content)
-        fresh.chmod(fresh.stat().st_mode & 0o755)
         fresh.replace(file)

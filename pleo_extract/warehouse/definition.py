@@ -27,15 +27,18 @@ from pleo_extract.warehouse.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from pleo_extract.warehouse.statement import Statement
 
-__all__ = ["INSTANTS", "VANISHED", "Source", "definitions", "literal", "pattern"]
+__all__ = ["INSTANTS", "ROOT", "VANISHED", "Source", "definitions", "literal", "pattern"]
 
-INSTANTS: Final = "_now.csv"
-VANISHED: Final = "_vanished.csv"
-"""The files that a catalogue reads what `Told` says from; see `Source.folder`."""
+ROOT: Final = "pleo_root"
+"""The variable of DuckDB that says where a catalogue's lake is, where that is elsewhere than when it was written."""
+MONTHS: Final = "/created_month=*/part-*.parquet"
+"""The visible months of a lake, whichever there are."""
+INSTANTS: Final = "/_lake/now.csv"
+VANISHED: Final = "/_lake/vanished.csv"
+"""The files that a catalogue reads what `Told` says from; see `Source.root`."""
 
 _GLOB = re.compile(r"[\[*?]")
 _BARE: Final = r"^\s*[0-9]+[-/][0-9]+[-/][0-9]+([ T]+[0-9]+(:[0-9]+)*([.][0-9]*)?)?\s*$"
@@ -49,13 +52,15 @@ class Source:
     Attributes:
         files: paths of Parquet files; none for an empty lake.
         told: what is known beside the rows.
-        folder: where `INSTANTS` and `VANISHED` lie, which are read in place of `told`, so that a definition stays right
-            when they change; None for definitions that carry what was told.
+        root: the lake, for definitions that stay right when it changes: they find its months by a pattern, where there are
+            any, and read `INSTANTS` and `VANISHED` in place of `told`. Empty for definitions that carry it all.
+        has_months: whether there are any.
     """
 
     files: Sequence[str]
     told: Told = field(default_factory=Told)
-    folder: Path | None = None
+    root: str = ""
+    has_months: bool = False
 
 
 def definitions(source: Source, *, self_contained: bool = False) -> Iterator[str]:
@@ -92,12 +97,13 @@ def _views(source: Source) -> dict[str, str]:
 
 
 def _export_jobs(source: Source) -> str:
-    if not source.files:
+    if not source.files and not source.has_months:
         columns = ", ".join(f"CAST(NULL AS {kind}) AS {column}" for column, kind in DUCKDB_SCHEMA.items())
         return f"SELECT {columns} WHERE FALSE"
     columns = ", ".join(f"CAST(f.{column} AS {kind}) AS {column}" for column, kind in DUCKDB_SCHEMA.items())
     paths = ", ".join(literal(pattern(path)) for path in source.files)
-    return f"SELECT {columns} FROM read_parquet([{paths}], hive_partitioning = FALSE) AS f"  # noqa: S608 -- paths are escaped
+    found = _below(source.root, MONTHS) if source.root else f"[{paths}]"
+    return f"SELECT {columns} FROM read_parquet({found}, hive_partitioning = FALSE) AS f"  # noqa: S608 -- paths are escaped
 
 
 def _snapshot(source: Source) -> str:
@@ -109,16 +115,16 @@ def _snapshot(source: Source) -> str:
         latest = [f"max(j.{name})" for name, kind in DUCKDB_SCHEMA.items() if kind.startswith("TIMESTAMP")]
         found = ", ".join(f"greatest({', '.join(latest)}) AS {name}" for name in names)
         return f"SELECT {found} FROM export_jobs AS j"  # noqa: S608 -- columns of the contract
-    if source.folder is not None:
-        return f"SELECT t.as_of, t.data_as_of, t.now FROM {_told(source.folder)} WHERE t.company_id IS NULL"  # noqa: S608 -- the path is escaped
+    if source.root:
+        return f"SELECT t.as_of, t.data_as_of, t.now FROM {_told(source.root)} WHERE t.company_id IS NULL"  # noqa: S608 -- the path is escaped
     return f"SELECT {', '.join(f'{each} AS {name}' for each, name in zip(instants, names, strict=True))}"
 
 
 def _companies(source: Source) -> str:
     """Ids, names and instants in one text: as VALUES, each of thousands would be three nodes of the statement, at 6 kB a company."""
-    if source.folder is not None and source.told.as_of is not None:
+    if source.root and source.told.as_of is not None:
         where = "WHERE t.company_id IS NOT NULL"
-        return f"SELECT t.company_id AS id, t.name, t.now FROM {_told(source.folder)} {where}"  # noqa: S608 -- the path is escaped
+        return f"SELECT t.company_id AS id, t.name, t.now FROM {_told(source.root)} {where}"  # noqa: S608 -- the path is escaped
     rows = [(company, name or "", now) for company, name, now in source.told.companies()]
     if not rows:
         return (
@@ -137,26 +143,33 @@ def _companies(source: Source) -> str:
 
 
 def _gone(source: Source) -> str:
-    """The keys of vanished jobs. Where there are none that is part of the statement, so that no id is read to look for them."""
-    if not source.told.vanished:
-        return "SELECT CAST(NULL AS VARCHAR) AS company_id, CAST(NULL AS VARCHAR) AS id WHERE FALSE"
-    if source.folder is not None:
-        read = _read_csv(source.folder / VANISHED, {"company_id": "VARCHAR", "id": "VARCHAR"})
+    """The keys of vanished jobs. A definition that is to stay right looks them up, since the first may vanish any day."""
+    if source.root and source.told.as_of is not None:
+        read = _read_csv(_below(source.root, VANISHED), {"company_id": "VARCHAR", "id": "VARCHAR"})
         return f"SELECT v.company_id, v.id FROM {read} AS v"  # noqa: S608 -- the path is escaped
+    if not source.told.vanished:  # no id is read to look for them
+        return "SELECT CAST(NULL AS VARCHAR) AS company_id, CAST(NULL AS VARCHAR) AS id WHERE FALSE"
     packed = literal(",".join(f"{company} {job}" for company, job in source.told.vanished))
     each = f"SELECT unnest(string_split({packed}, ',')) AS entry"
     return f"SELECT split_part(v.entry, ' ', 1) AS company_id, split_part(v.entry, ' ', 2) AS id FROM ({each}) AS v"  # noqa: S608 -- as above
 
 
-def _told(folder: Path) -> str:
+def _below(root: str, path: str) -> str:
+    """A path below the lake as SQL, wherever the lake is by then."""
+    return f"concat(coalesce(getvariable({literal(ROOT)}), {literal(pattern(root))}), {literal(path)})"
+
+
+def _told(root: str) -> str:
     instants = dict.fromkeys(("now", "as_of", "data_as_of"), "TIMESTAMPTZ")
-    return f"{_read_csv(folder / INSTANTS, {'company_id': 'VARCHAR', 'name': 'VARCHAR'} | instants)} AS t"
+    return (
+        f"{_read_csv(_below(root, INSTANTS), {'company_id': 'VARCHAR', 'name': 'VARCHAR'} | instants)} AS t"
+    )
 
 
-def _read_csv(path: Path, columns: Mapping[str, str]) -> str:
+def _read_csv(path: str, columns: Mapping[str, str]) -> str:
     stated = ", ".join(f"{name}: {literal(kind)}" for name, kind in columns.items())
     return (
-        f"read_csv({literal(pattern(str(path)))}, columns = {{{stated}}}, header = TRUE, auto_detect = FALSE, "
+        f"read_csv({path}, columns = {{{stated}}}, header = TRUE, auto_detect = FALSE, "
         "delim = ',', quote = '\"', escape = '\"', nullstr = '')"
     )
 

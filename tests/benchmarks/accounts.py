@@ -94,11 +94,11 @@ class Ground:
                 time.sleep(0.05)
             process.send_signal(signal.SIGTERM)
         assert process.returncode == 128 + signal.SIGTERM, process.returncode
-        assert not (self.lake / "current").exists(), "half of the companies were published"
+        assert not (self.lake / "_lake/current").exists(), "half of the companies were published"
 
     def check(self) -> int:
         """Every job of every company that is not refused is there once; how many companies that are."""
-        published = pl.scan_parquet(f"{self.lake}/current/*/*.parquet", hive_partitioning=False)
+        published = pl.scan_parquet(f"{self.lake}/**/*.parquet", hive_partitioning=False)
         jobs, different, companies = (
             published.select(
                 pl.len(), different=pl.col("id").n_unique(), companies=pl.col("company_id").n_unique()

@@ -63,7 +63,7 @@ BY_HAND = "import sys, duckdb; duckdb.execute('SET TimeZone = \\'UTC\\''); print
 POLARS = """
 import sys, polars as pl
 rates = (
-    pl.scan_parquet(sys.argv[1] + "/current/*/*.parquet", hive_partitioning=False)
+    pl.scan_parquet(sys.argv[1] + "/**/*.parquet", hive_partitioning=False)
     .group_by(pl.col("created_at").dt.truncate("1mo").alias("period"), "company_id")
     .agg(
         pl.len().alias("jobs"),
@@ -78,7 +78,7 @@ print(rates.height)
 PANDAS = """
 import sys, pandas as pd
 from pathlib import Path
-files = sorted(Path(sys.argv[1], "current").glob("*/*.parquet"))
+files = sorted(Path(sys.argv[1]).glob("*/*.parquet"))
 jobs = pd.concat([pd.read_parquet(file, columns=["created_at", "company_id", "status"], partitioning=None) for file in files])
 jobs["period"] = jobs["created_at"].dt.strftime("%Y-%m")
 jobs["finished"] = jobs["status"].isin(["completed", "completed_with_errors", "failed"])
@@ -90,7 +90,9 @@ print(len(rates))
 
 def make_lake(root: Path, jobs: int) -> None:
     """A lake of so many jobs over three years, as a dump leaves it."""
-    folder = root / "snapshots" / "000001"
+    layout = Layout(root)
+    layout.objects.mkdir(parents=True)
+    layout.snapshots.mkdir()
     entries = []
     for number in range(MONTHS):
         start = datetime(2023 + number // 12, 1 + number % 12, 1, tzinfo=UTC)
@@ -98,10 +100,14 @@ def make_lake(root: Path, jobs: int) -> None:
         path = f"created_month={start:%Y-%m}/part-0.parquet"
         buffer = io.BytesIO()
         frame.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=100_000)
-        (folder / path).parent.mkdir(parents=True)
-        (folder / path).write_bytes(buffer.getvalue())
+        (root / path).parent.mkdir()
+        (root / path).write_bytes(buffer.getvalue())
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-        entries.append(FileEntry(path=path, rows=frame.height, bytes=buffer.tell(), sha256=digest))
+        name = f"{start:%Y-%m}-{digest}"
+        (layout.objects / name).hardlink_to(root / path)
+        entries.append(
+            FileEntry(path=path, rows=frame.height, bytes=buffer.tell(), sha256=digest, object=name)
+        )
     made = datetime(2026, 1, 1, tzinfo=UTC)
     manifest = Manifest(
         format=FORMAT,
@@ -113,9 +119,8 @@ def make_lake(root: Path, jobs: int) -> None:
         library="0",
         accounts={"https://sandbox.invalid *": Account(verdict="complete", full_at=made)},
     )
-    (root / "_meta").mkdir()
-    Layout(root).manifest_file(1).write_bytes(msgspec.json.encode(manifest))
-    (root / "current").symlink_to("snapshots/000001")
+    layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))
+    layout.current.write_text("1\n", encoding="ascii")
 
 
 def _month(start: datetime, jobs: int, seed: int) -> pl.DataFrame:
@@ -183,7 +188,7 @@ def run(jobs: int, runs: int, *, everything: bool) -> list[list[object]]:
     with tempfile.TemporaryDirectory() as folder:
         lake = Path(folder, "lake")
         make_lake(lake, jobs)
-        files = f"{lake}/current/*/*.parquet"
+        files = f"{lake}/**/*.parquet"
         _check(lake, files)
         python = [sys.executable, "-c"]
         questions: dict[str, dict[str, list[str]]] = {

@@ -30,18 +30,14 @@ def read(folder: Path) -> pl.DataFrame:
         ]
         rows = [line["record"].get("data", line["record"]) for line in lines if line["type"] == "RECORD"]
         return pl.DataFrame(rows, infer_schema_length=None)
-    if (folder / "jobs.duckdb").exists() and not (folder / "current").exists():
+    if (folder / "jobs.duckdb").exists():
         import duckdb  # noqa: PLC0415 - for one contender
 
         with duckdb.connect(str(folder / "jobs.duckdb"), read_only=True) as con:
             con.execute("SET TimeZone = 'UTC'")
             found: pl.DataFrame = con.sql("SELECT * FROM pleo.export_jobs").pl()
             return found
-    files = [
-        path
-        for path in folder.rglob("*.parquet")
-        if "/_dlt_" not in str(path) and (not (folder / "current").exists() or "/snapshots/" in str(path))
-    ]
+    files = [path for path in folder.rglob("*.parquet") if "/_dlt_" not in str(path)]
     return pl.concat(
         (pl.read_parquet(path, hive_partitioning=False) for path in files), how="diagonal_relaxed"
     )

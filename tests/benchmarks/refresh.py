@@ -47,7 +47,7 @@ def run(jobs: int, runs: int = 3) -> list[list[object]]:
 
 
 def _tell(name: str, requests: int, lake: Path, cpu: float, imports: float) -> list[object]:
-    receipt = json.loads((lake / "_meta" / "last_run.json").read_text(encoding="utf-8"))["receipt"]
+    receipt = json.loads((lake / "_lake" / "last_run.json").read_text(encoding="utf-8"))["receipt"]
     return [
         name,
         count(requests),

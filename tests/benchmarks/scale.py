@@ -59,13 +59,13 @@ def run(size: int) -> dict[str, Any]:
     with serve(size) as server, tempfile.TemporaryDirectory() as folder:
         lake = Path(folder, "lake")
         found |= fill(lake, server.url, size, "parquet")
-        found["bytes"] = sum(path.stat().st_size for path in lake.glob("current/*/*.parquet"))
+        found["bytes"] = sum(path.stat().st_size for path in lake.glob("*/*.parquet"))
         for name, new, ended in (("nothing", 0, 0), ("refresh", NEW, ENDED)):
             server.ask(f"/grow?new={new}&ended={ended}")
             before = server.ask("/seen")["requests"]
             found[name] = tell(dump(server.url, lake, "--max-requests", "5000"))
             found[name]["requests"] = server.ask("/seen")["requests"] - before
-            receipt = json.loads((lake / "_meta" / "last_run.json").read_text(encoding="utf-8"))["receipt"]
+            receipt = json.loads((lake / "_lake" / "last_run.json").read_text(encoding="utf-8"))["receipt"]
             assert (receipt["mode"], receipt["verdict"]) == ("refresh", "complete"), receipt
             assert receipt["lake_rows"] == size + new, receipt
         for name, question in OURS.items():
@@ -150,14 +150,15 @@ def publish(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -
         msgspec.json.decode((folder / "run.json").read_bytes(), type=Header),
         [msgspec.json.decode(line, type=Batch) for line in journal],
     )
-    manifest, _ = kept.publish(
-        [staging],
-        kept.begin(),
-        server=url,
-        tell=lambda *_: ({}, {f"{url} *": account}),
-        still_held=lambda: None,
-        shield=nullcontext,
-    )
+    with kept.hold() as still_held:
+        manifest, _ = kept.publish(
+            [staging],
+            kept.begin(),
+            server=url,
+            tell=lambda *_: ({}, {f"{url} *": account}),
+            still_held=still_held,
+            shield=nullcontext,
+        )
     assert manifest.rows == last, (manifest.rows, first, last)
 
 

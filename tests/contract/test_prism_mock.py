@@ -149,7 +149,7 @@ def test_loop(open_mock: Callable[..., Mock], tmp_path: Path, verb: str, note: N
     assert caught.value.code == 76
     assert len(mock.seen.answers) <= 10
     assert mock.seen.violations == []
-    assert not (lake / "current").exists()
+    assert not (lake / "_lake/current").exists()
     note(
         "Prism mock", f"the same page for ever, {verb}", f"WalkError after {len(mock.seen.answers)} requests"
     )

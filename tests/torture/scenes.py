@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from theatre import Victims, copy_lake
 
 from pleo_extract import Client, PleoExtractError, dump_export_jobs
+from pleo_extract.lake import Layout
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
 DAY = 86_400.0
 TICK = 2.0
@@ -61,6 +64,20 @@ class Scene:
 
         return step
 
+    def move_jobs(self) -> None:
+        """A step: some jobs change their instants, from one month to the next and the other way round."""
+        jobs = sorted(self.sandbox.world.visible(), key=lambda job: str(job["createdAt"]))
+        settled = [job for job in jobs if job["status"] == "completed"]
+        early, late = settled[:3], settled[-3:]
+        for job, other in zip([*early, *late], [*late, *early], strict=True):
+            created = datetime.fromisoformat(other["createdAt"]) + timedelta(seconds=1)
+            self.sandbox.world.move(job["id"], created, job["companyId"])
+        self.since = self.sandbox.world.now
+
+    def age(self) -> None:
+        """A step: the lake becomes one of format 1, as an older version would have left it."""
+        make_old(self.lake)
+
     def wait(self, days: float) -> Callable[[], None]:
         """A step: time passes."""
 
@@ -68,6 +85,28 @@ class Scene:
             self.since = self.sandbox.world.advance(days * DAY)
 
         return step
+
+
+def make_old(lake: Path) -> None:
+    """A lake of format 2 as one of format 1: links, a folder of each snapshot, and a link to the current one."""
+    layout = Layout(lake)
+    (lake / "_meta").mkdir()
+    for number in layout.numbers():
+        manifest = layout.manifest(number)
+        for entry in manifest.files:
+            path = layout.old.snapshot_folder(number) / entry.path
+            path.parent.mkdir(parents=True)
+            path.hardlink_to(layout.objects / entry.object)
+        files = [msgspec.structs.replace(entry, object="") for entry in manifest.files]
+        manifest = msgspec.structs.replace(manifest, format=1, files=files)
+        (lake / f"_meta/{number:06d}.json").write_bytes(msgspec.json.encode(manifest))
+    (lake / "_meta/last_run.json").write_bytes(layout.last_run.read_bytes())
+    (lake / "current").symlink_to(f"snapshots/{layout.number():06d}")
+    (lake / "_staging").mkdir()
+    (lake / "_lock").touch()
+    for path in (*lake.glob("created_month=*"), layout.own):
+        shutil.rmtree(path)
+    layout.catalogue.rename(lake / "jobs.duckdb")
 
 
 SCENARIOS: dict[str, Callable[[Scene], None]] = {
@@ -80,6 +119,8 @@ SCENARIOS: dict[str, Callable[[Scene], None]] = {
         scene.run(), scene.wait(60), scene.run(max_requests=25)
     ),
     "nothing new": lambda scene: scene.set_up(scene.run()),
+    "jobs that move": lambda scene: scene.set_up(scene.run(), scene.move_jobs, full=True),
+    "carry over": lambda scene: scene.set_up(*(scene.run(), scene.wait(2)) * 2, scene.age),
     "full walk": lambda scene: scene.set_up(scene.run(), scene.wait(1), full=True),
 }
 

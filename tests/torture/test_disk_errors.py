@@ -70,7 +70,7 @@ def dump_here(lake: Path, sandbox: Sandbox) -> int:
 
 def left_behind(lake: Path) -> list[str]:
     """Temporary files and half-built snapshots."""
-    staging = lake / "_staging"
+    staging = lake / "_lake/staging"
     builds = list(staging.glob("build-*")) if staging.is_dir() else []
     return [str(path) for path in (*builds, *lake.rglob(".*"))]
 
@@ -99,7 +99,7 @@ def test_f39_an_error_at_every_system_call(
             assert said["operations"] < at + 60, "tried again"
         examine(scene.lake, one, witness)
         assert scene.dump(**scene.options) == 0, at
-        examine(scene.lake, one, witness)
+        examine(scene.lake, one, witness, settled=True)
         assert scene.since is not None
         judge(scene.sandbox, scene.lake, scene.since, one)
         assert is_tidy(scene.lake), at
@@ -119,7 +119,7 @@ def test_f39_a_full_disk(victims: Victims, tally: Callable[[str], Tally]) -> Non
             assert said["code"] in {0, STORAGE}, said
             if said["code"]:
                 assert str(lake) in said["error"], said
-                assert not (lake / "current").exists()
+                assert not (lake / "_lake/current").exists()
                 assert left_behind(lake) == []
             resize(place, "64m")
             sandbox = Sandbox(World(**WORLD))
@@ -184,7 +184,7 @@ def test_f39_read_only(victims: Victims, tally: Callable[[str], Tally]) -> None:
         examine(lake, one, witness)
         subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
         place.chmod(0o755)
-        for folder in ("", "_meta", "_staging", "snapshots"):
+        for folder in ("", "_lake", "_lake/snapshots", "_lake/staging", "_lake/objects"):
             one.tries += 1
             os.chown(lake, NOBODY, NOBODY)
             for path in lake.rglob("*"):
@@ -222,5 +222,5 @@ def test_f39_too_few_file_handles(victims: Victims, ground: Path, tally: Callabl
         assert is_tidy(lake)
         shutil.rmtree(lake)
     assert needed is not None
-    assert Layout(ground).snapshot() is None
+    assert Layout(ground).number() is None
     one.check()

@@ -86,12 +86,12 @@ def strike(scene: Scene, tally: Tally, blows: list[tuple[str, int]]) -> None:
     if not published:
         again += twice(before, asked(scene.sandbox))
     tally.again = max(tally.again, -(-again // len(blows)))  # what each of them cost
-    examine(scene.lake, tally, witness)
+    examine(scene.lake, tally, witness, settled=True)
     assert scene.since is not None
     judge(scene.sandbox, scene.lake, scene.since, tally)
     today = scene.sandbox.world.now
     assert scene.dump() == 0, blows
-    examine(scene.lake, tally, witness)
+    examine(scene.lake, tally, witness, settled=True)
     judge(scene.sandbox, scene.lake, today, tally)
     assert is_tidy(scene.lake), blows
     assert can_be_asked(scene.lake), blows

@@ -85,8 +85,7 @@ def lose_power(
 
 def is_kept(scene: Scene) -> bool:
     """Whether what the run published is there."""
-    snapshot = Layout(scene.lake).snapshot()
-    return snapshot is not None and snapshot.number == scene.ended
+    return Layout(scene.lake).number() == scene.ended
 
 
 def recover(scene: Scene, tally: Tally) -> None:
@@ -94,12 +93,12 @@ def recover(scene: Scene, tally: Tally) -> None:
     examine(scene.lake, tally)
     witness = Witness(scene.lake)
     assert scene.dump(**scene.options) == 0
-    examine(scene.lake, tally, witness)
+    examine(scene.lake, tally, witness, settled=True)
     assert scene.since is not None
     judge(scene.sandbox, scene.lake, scene.since, tally)
     today = scene.sandbox.world.now
     assert scene.dump() == 0
-    examine(scene.lake, tally, witness)
+    examine(scene.lake, tally, witness, settled=True)
     judge(scene.sandbox, scene.lake, today, tally)
     assert is_tidy(scene.lake)
 

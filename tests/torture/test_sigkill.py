@@ -88,6 +88,7 @@ def torment(
         else:
             _, complaint = process.communicate(timeout=SOON)
             assert process.returncode == 0, complaint
+            examine(lake, tally, witness, settled=True)
             usual = 0.5 * usual + 0.5 * (time.monotonic() - started)
             judge(sandbox, lake, since, tally)
             assert is_tidy(lake)
@@ -106,7 +107,7 @@ def test_f34_a_killed_run_costs_one_batch(ground: Path, tally: Callable[[str], T
     with serve(sandbox) as served:
         since = sandbox.world.now
         seen, again = asked(sandbox), 0
-        while not (lake / "current").exists():
+        while not (lake / "_lake/current").exists():
             process = subprocess.Popen(command(lake, served.url), env=environment(ground))
             while not sandbox.requests and process.poll() is None:
                 time.sleep(0.002)

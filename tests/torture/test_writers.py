@@ -66,7 +66,7 @@ def test_f37_two_writers_at_once(victims: Victims, ground: Path, tally: Callable
                     assert victim.wait() == 0
                     assert victim.said()["code"] == 69, victim.said()
                     assert f"(pid {running[holder].pid} on " in victim.said()["error"]
-            examine(lake, one)
+            examine(lake, one, settled=True)
             judge(gate, lake, since, one)
     assert is_tidy(lake)
     one.check()
@@ -74,9 +74,9 @@ def test_f37_two_writers_at_once(victims: Victims, ground: Path, tally: Callable
 
 def break_lock(lake: Path) -> None:
     """As on a network disk without flock, or after somebody tidied up: another file under the lock's name."""
-    new = lake / "_lock.new"
+    new = lake.with_name("lock.new")
     new.touch()
-    new.rename(lake / "_lock")
+    new.rename(lake / "_lake/lock")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_f37_a_paused_writer_wakes_late(
             scene.lake, scene.url, options=scene.options, fail=["stop", "before", at]
         )
         sleeper.wait(stopped=True)
-        if sleeper.is_stopped() and (scene.lake / "_lock").exists():
+        if sleeper.is_stopped() and (scene.lake / "_lake/lock").exists():
             break_lock(scene.lake)
         code = scene.dump(max_requests=None if other == "publishes" else 3)
         number = published(scene.lake)
@@ -112,7 +112,7 @@ def test_f37_a_paused_writer_wakes_late(
             assert published(scene.lake) == number, f"woke at {at} and published"
         assert sleeper_code in {0, 69} or code == 69, (at, sleeper.said())
         assert scene.dump() == 0
-        examine(scene.lake, one)
+        examine(scene.lake, one, settled=True)
         assert scene.since is not None
         judge(scene.sandbox, scene.lake, scene.since, one)
         today = scene.sandbox.world.now
@@ -124,8 +124,7 @@ def test_f37_a_paused_writer_wakes_late(
 
 def published(lake: Path) -> int:
     """The number of the current snapshot."""
-    snapshot = Layout(lake).snapshot()
-    return snapshot.number if snapshot else 0
+    return Layout(lake).number() or 0
 
 
 def finish(scene: Scene, sleeper: object) -> int:

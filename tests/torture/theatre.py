@@ -23,14 +23,14 @@ import pytest
 
 from pleo_extract import scan_lake, verify_lake
 from pleo_extract.errors import PleoExtractError
-from pleo_extract.lake import Layout
+from pleo_extract.lake import Layout, open_snapshot, scan_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tally import Tally
 
-    from pleo_extract.lake import Snapshot
+    from pleo_extract.lake import Opened
     from pleo_extract.sandbox import Sandbox
 
 KILLED = 86
@@ -162,10 +162,20 @@ def victims(ground: Path) -> Iterator[Victims]:
 
 
 def copy_lake(source: Path, target: Path) -> Path:
-    """The lake again, at another place, links kept."""
+    """The lake again, at another place; what are two names of one file are so there."""
     shutil.rmtree(target, ignore_errors=True)
+    copies: dict[int, str] = {}
+
+    def copy(old: str, new: str) -> str:
+        inode = Path(old).lstat().st_ino
+        if inode in copies:
+            os.link(copies[inode], new)
+        else:
+            copies[inode] = shutil.copy2(old, new, follow_symlinks=False)
+        return new
+
     if source.exists():
-        shutil.copytree(source, target, symlinks=True)
+        shutil.copytree(source, target, symlinks=True, copy_function=copy)
     return target
 
 
@@ -177,39 +187,56 @@ def fingerprint(rows: pl.LazyFrame) -> tuple[int, int]:
 
 
 class Witness:
-    """A reader that opened the lake before the blow, and must see the same after it."""
+    """A reader that opened the lake before the blow, and must see the same after it.
+
+    The files of a lake of format 1 have other names when it was carried over: one that read it then begins again.
+    """
 
     def __init__(self, lake: Path) -> None:
         self.lake = lake
-        self.snapshot: Snapshot | None = Layout(lake).snapshot() if lake.exists() else None
-        self.saw = fingerprint(self.snapshot.scan()) if self.snapshot else (0, 0)
+        self.opened: Opened | None = open_snapshot(lake) if lake.exists() else None
+        self.number = self.opened.manifest.snapshot if self.opened else None
+        self.began_old = Layout(lake).is_old
+        self.saw = fingerprint(scan_files(self.opened.files)) if self.opened else (0, 0)
 
     def is_current(self) -> bool:
         """Whether nothing was published since."""
-        now_there = Layout(self.lake).snapshot() if self.lake.exists() else None
-        return now_there == self.snapshot
+        return (Layout(self.lake).number() if self.lake.exists() else None) == self.number
 
     def still_sees_it(self) -> bool:
         """Whether it can still read what it read then."""
-        return self.snapshot is None or fingerprint(self.snapshot.scan()) == self.saw
+        return self.began_old or self.opened is None or fingerprint(scan_files(self.opened.files)) == self.saw
 
 
-def examine(lake: Path, tally: Tally, witness: Witness | None = None) -> None:
-    """Nothing unreadable, nothing double, as a lake, as files and as a glob; at any time."""
+def read_plainly(lake: Path) -> pl.DataFrame:
+    """What a tool sees that knows nothing of a lake, whichever glob it is given; nothing before a lake is carried over."""
+    files = sorted(lake.glob("*/*.parquet"))
+    assert not files or files == sorted(lake.rglob("*.parquet")), "a recursive glob sees more"
+    return scan_files(files).collect()
+
+
+def _is_behind(problem: str) -> bool:
+    return problem.endswith(("the next dump puts that in its place", "the next dump puts it there"))
+
+
+def examine(lake: Path, tally: Tally, witness: Witness | None = None, *, settled: bool = False) -> None:
+    """Nothing unreadable, nothing double, as a lake, as files and as a glob; at any time.
+
+    The visible months may be behind the pointer until the next run; `settled` says that one has come to its end.
+    """
     try:
-        if not (lake / "_lock").exists():
+        if not (lake / "_lake/lock").exists():
             return
         found = verify_lake(lake)
         rows = scan_lake(lake).collect()
-        keys = rows.select("company_id", "id")
-        tally.double += keys.height - keys.unique().height
-        good = found.ok and not found.foreign
-        if (lake / "current").exists():
-            good = (
-                good
-                and pl.read_parquet(lake / "current/*/*.parquet").drop("created_month", strict=False).height
-                == rows.height
-            )
+        visible = read_plainly(lake)
+        for each in (rows, visible):
+            keys = each.select("company_id", "id")
+            tally.double += keys.height - keys.unique().height
+        # Behind, not broken: what is there was published once.
+        problems = found.problems if settled else [line for line in found.problems if not _is_behind(line)]
+        good = not problems and not found.foreign
+        good = good and (not settled or visible.equals(rows))
         good = good and (witness is None or witness.still_sees_it())
         if not good:
             tally.unreadable += 1
@@ -232,13 +259,15 @@ def is_tidy(lake: Path) -> bool:
     layout = Layout(lake)
     staged = list(layout.staging.iterdir()) if layout.staging.exists() else []
     temporary = list(lake.rglob(".*"))
-    orphans = set(layout.manifest_numbers()) ^ set(layout.numbers())
-    return not staged and not temporary and not orphans
+    named = {entry.object for number in layout.numbers() for entry in layout.manifest(number).files}
+    orphans = named ^ {path.name for path in layout.objects.iterdir()}
+    beyond = [number for number in layout.numbers() if number > (layout.number() or 0)]
+    return not staged and not temporary and not orphans and not beyond
 
 
 def can_be_asked(lake: Path) -> bool:
     """Whether the catalogue, as any DuckDB client opens it, has every job of the lake."""
-    with duckdb.connect(str(lake / "jobs.duckdb"), read_only=True) as con:
+    with duckdb.connect(str(lake / "_jobs.duckdb"), read_only=True) as con:
         found = con.execute("SELECT count(*) FROM export_jobs").fetchone()
     return found == scan_lake(lake).select(pl.len()).collect().row(0)
 

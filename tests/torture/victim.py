@@ -53,14 +53,13 @@ HANGS = 240.0
 KILLED = 86
 WRITING = (
     "append_line",
+    "fix_file",
     "link_file",
     "make_folder",
-    "make_link",
     "remove_file",
     "remove_tree",
     "rename",
     "replace_file",
-    "swap_link",
     "sync_folder",
     "write_file",
 )

@@ -1,0 +1,55 @@
+"""The bytes of every kept file of a lake: named by what they are, never changed, gone when no snapshot names them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pleo_extract.errors import LakeError
+from pleo_extract.lake import disk
+from pleo_extract.lake.layout import OBJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pleo_extract.lake.layout import FileEntry, Layout
+
+__all__ = ["keep_visible", "place_objects", "sweep_objects"]
+
+
+def place_objects(layout: Layout, build: Path) -> None:
+    """Put the objects that were written in this folder where they belong, durably; nobody reads them before a manifest does."""
+    disk.make_folder(layout.objects)
+    disk.sync_folder(build)
+    for path in disk.list_folder(build):
+        disk.rename(path, layout.objects / path.name)
+    disk.sync_folder(layout.objects)
+
+
+def sweep_objects(layout: Layout, check: Callable[[], None]) -> None:
+    """Remove the objects that no manifest names, and what was left of links on their way, as long as `check` lets it.
+
+    Whoever was paused and wakes late must not take those away that another run has just put there.
+    A manifest that cannot be read may name any of them: then they stay, until it is pruned or mended.
+    """
+    try:
+        named = {entry.object for number in layout.numbers() for entry in layout.manifest(number).files}
+    except LakeError:
+        return
+    for path in disk.list_folder(layout.objects):
+        if path.name not in named and (OBJECT.fullmatch(path.name) or disk.is_prepared(path)):
+            check()
+            disk.remove_file(path)
+
+
+def keep_visible(layout: Layout, entry: FileEntry) -> bool:
+    """Make the visible file the object that is lost, if it is the same; returns whether the object is there now."""
+    kept = layout.objects / entry.object
+    if kept.exists() or not entry.object:
+        return True
+    visible = layout.path_of(0, entry)
+    if visible == kept:
+        return False
+    disk.make_folder(layout.objects)
+    disk.link_file(visible, kept)
+    return True

@@ -1,0 +1,77 @@
+"""A lake of format 1: where its files are.
+
+current -> snapshots/000012                              a link, the pointer
+snapshots/000012/created_month=2026-11/part-0.parquet    the files of each snapshot
+_meta/000012.json, _meta/last_run.json                   manifests, and how the last run ended
+_staging/, _rejected/, _lock, _now.csv, _vanished.csv, jobs.duckdb
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from pleo_extract.errors import LakeError
+from pleo_extract.lake import disk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["OLD_NAMES", "OldNames"]
+
+OLD_NAMES: Final = re.compile(
+    r"current|snapshots|_meta|_staging|_rejected|_lock|_now\.csv|_vanished\.csv|jobs\.duckdb(\.wal)?"
+)
+_NUMBER: Final = re.compile(r"(?!000000)(?:[0-9]{6}|[1-9][0-9]{6,8})")
+
+
+class OldNames:
+    """The names of format 1 below a lake's root, and its pointer resolved."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.current = root / "current"
+        self.snapshots = root / "snapshots"
+        self.meta = root / "_meta"
+        self.lock = root / "_lock"
+        self.last_run = self.meta / "last_run.json"
+
+    def exists(self) -> bool:
+        """Whether there is such a lake, or what is left of one."""
+        return self.current.is_symlink() or self.snapshots.is_dir() or self.meta.is_dir()
+
+    def snapshot_folder(self, number: int) -> Path:
+        """Where the files of snapshot `number` are."""
+        return self.snapshots / f"{number:06d}"
+
+    def snapshots_there(self) -> list[int]:
+        """The snapshots whose folders are there, oldest first."""
+        return sorted(
+            int(path.name) for path in disk.list_folder(self.snapshots) if _NUMBER.fullmatch(path.name)
+        )
+
+    def number(self) -> int | None:
+        """The number of the current snapshot, or None where nothing was published yet.
+
+        Raises:
+            LakeError: the pointer leads nowhere, or out of the lake.
+        """
+        if not self.current.is_symlink():
+            if self.current.exists():
+                raise LakeError(
+                    f"{self.current} is not the link that a lake keeps there; is this folder a lake?"
+                )
+            if self.snapshots_there() not in (
+                [],
+                [1],
+            ):  # a first publish that was killed leaves 1 without a pointer
+                raise LakeError(f"{self.root} has snapshots but no pointer 'current'; run repair")
+            return None
+        try:
+            folder = self.current.resolve()
+            is_inside = folder.parent == self.snapshots.resolve() and folder.is_dir()
+        except (OSError, RuntimeError, ValueError):
+            is_inside = False
+        if not is_inside or not _NUMBER.fullmatch(folder.name):
+            raise LakeError(f"{self.current} does not lead to a snapshot of this lake; run repair")
+        return int(folder.name)

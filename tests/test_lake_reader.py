@@ -1,0 +1,222 @@
+"""`Lake`: opened once, asked everything; what differs between two of its snapshots; how long these stay."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from canary import CANARY
+
+import pleo_extract
+from pleo_extract import COLUMNS, Client, Lake, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract.cli import group
+from pleo_extract.errors import LakeError, UsageError
+from pleo_extract.extract import read_status
+from pleo_extract.lake import Keep, Layout
+from pleo_extract.lake.publish import prune, write_manifest
+from pleo_extract.report import write_report
+from pleo_extract.sandbox import Sandbox, World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pleo_extract import Receipt
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:
+    """A dump of the sandbox."""
+    with Client(
+        "https://sandbox.invalid", api_key=CANARY, transport=sandbox, in_flight=1, rate=10_000_000
+    ) as client:
+        return dump_export_jobs(lake, client=client, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A lake of two snapshots, and the job of each kind of change between them."""
+    world = World(jobs=0, now=NOW)
+    for n in range(150):
+        world.insert(NOW - timedelta(days=59 - n / 3, hours=1), status="completed")
+    jobs = [job["id"] for job in world.visible()]
+    open_one = world.insert(NOW - timedelta(hours=3), status="in_progress", completedAt=None)
+    sandbox = Sandbox(world, api_keys={CANARY: None})
+    lake = tmp_path_factory.mktemp("told") / "lake"
+    dump(lake, sandbox)
+    new = world.insert(NOW, status="pending", startedAt=None, completedAt=None)
+    world.change(open_one["id"], status="failed", failureReasonType="service_timeout")
+    world.change(jobs[20], numberOfItems=999)
+    world.remove(jobs[40])
+    world.move(jobs[60], NOW - timedelta(days=1))
+    dump(lake, sandbox, full=True)
+    kinds = {
+        "new": new["id"],
+        "ended": open_one["id"],
+        "changed": jobs[20],
+        "vanished": jobs[40],
+        "moved": jobs[60],
+    }
+    return lake, kinds
+
+
+@pytest.fixture
+def lake(told: tuple[Path, dict[str, str]], tmp_path: Path) -> Path:
+    """That lake, to play with."""
+    subprocess.run(["cp", "-a", told[0], tmp_path / "lake"], check=True)
+    return tmp_path / "lake"
+
+
+def test_the_doors_of_a_lake_say_what_the_functions_say(lake: Path, tmp_path: Path) -> None:
+    """Each verb gives what the function of today gives."""
+    found = Lake(lake)
+    assert found.scan().collect().equals(scan_lake(lake).collect())
+    assert found.scan(1).collect().equals(scan_lake(lake, 1).collect())
+    assert found.connect().sql("SELECT count(*) FROM export_jobs").fetchall() == [(152,)]
+    assert found.verify() == verify_lake(lake)
+    assert found.status().rows == read_status(lake).rows == 152
+    one, two = (tmp_path / f"{n}.html" for n in range(2))
+    assert found.report(one).read_bytes() == write_report(lake, two).read_bytes()
+    assert repr(found) == f"Lake({str(lake)!r})"
+
+
+def test_a_lake_that_is_not_there() -> None:
+    """Naming one costs nothing; every question says that it is not there."""
+    found = Lake("/nowhere/at/all")
+    for ask in (
+        found.scan,
+        found.connect,
+        found.verify,
+        found.status,
+        found.snapshots,
+        lambda: found.changes(1),
+    ):
+        with pytest.raises(LakeError, match="there is no lake"):
+            ask()
+
+
+def test_what_public_signatures_name_is_public() -> None:
+    """`Lake` and `Receipt` can be imported from the top, and every verb of a lake has a docstring."""
+    assert {"Lake", "Receipt"} <= set(pleo_extract.__all__)
+    verbs = [each for name, each in vars(Lake).items() if callable(each) and not name.startswith("_")]
+    assert all(inspect.getdoc(each) for each in verbs)
+    assert {each.__name__ for each in verbs} == {
+        "changes", "connect", "report", "scan", "snapshots", "status", "verify",
+    }  # fmt: skip
+
+
+def test_snapshots_and_what_each_costs(lake: Path) -> None:
+    """One row a snapshot; new bytes are those of files that the one before does not have."""
+    found = Lake(lake).snapshots()
+    assert found["snapshot"].to_list() == [1, 2]
+    assert found["rows"].to_list() == [151, 152]
+    assert found["made_at"].is_sorted()
+    objects = {path.name: path.stat().st_size for path in Layout(lake).objects.iterdir()}
+    assert found["new_bytes"].sum() == sum(objects.values())
+    assert found["bytes"][1] == sum(path.stat().st_size for path in lake.glob("created_month=*/*.parquet"))
+
+
+def test_changes_name_each_kind_once(lake: Path, told: tuple[Path, dict[str, str]]) -> None:
+    """One row a job: new, ended, changed (moved to another month included), vanished; nothing else."""
+    kinds = told[1]
+    found = Lake(lake).changes(1, 2)
+    assert found.columns == ["change", "status_before", *COLUMNS]
+    assert dict(found.select("id", "change").iter_rows()) == {
+        kinds["new"]: "new",
+        kinds["ended"]: "ended",
+        kinds["changed"]: "changed",
+        kinds["moved"]: "changed",
+        kinds["vanished"]: "vanished",
+    }
+    before = dict(found.select("change", "status_before").iter_rows())
+    assert (before["new"], before["ended"], before["vanished"]) == (None, "in_progress", "completed")
+    assert found.filter(change="ended")["status"].to_list() == ["failed"]
+    assert found["created_at"].is_sorted()
+
+
+def test_changes_between_instants_and_numbers(lake: Path) -> None:
+    """Snapshots are named by number or by an instant; the later one is the current one by default."""
+    found = Lake(lake)
+    made = found.snapshots()["made_at"].to_list()
+    assert found.changes(made[0]).equals(found.changes(1))
+    assert found.changes(made[0], made[1]).equals(found.changes(1, 2))
+    assert found.changes(2).is_empty()
+    assert found.changes(2, 2).schema == found.changes(1).schema
+    with pytest.raises(UsageError, match="name the earlier one first"):
+        found.changes(2, 1)
+    with pytest.raises(UsageError, match="not kept"):
+        found.changes(7)
+
+
+def test_changes_after_a_repair_name_what_is_gone(lake: Path) -> None:
+    """A row that the later snapshot does not have any more is `removed`."""
+    layout = Layout(lake)
+    manifest = layout.manifest(2)
+    entry = manifest.files[0]
+    manifest.files.remove(entry)
+    manifest.rows -= entry.rows
+    manifest.snapshot = 3
+    write_manifest(layout, manifest)
+    layout.current.write_text("3\n")
+    found = Lake(lake).changes(2)
+    assert found["change"].unique().to_list() == ["removed"]
+    assert found.height == entry.rows
+
+
+def test_the_command(lake: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`changes` compares the last two by default, and writes a file as `sql` does."""
+    group.main(["changes", str(lake)], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "vanished" in shown
+    assert "(5 rows" in shown
+    group.main(["changes", str(lake), "--since", "1", "-o", str(tmp_path / "x.csv")], standalone_mode=False)
+    assert pl.read_csv(tmp_path / "x.csv")["change"].sort().to_list() == [
+        "changed", "changed", "ended", "new", "vanished",
+    ]  # fmt: skip
+
+
+class TestKeep:
+    """Which snapshots stay."""
+
+    @pytest.fixture
+    def layout(self, lake: Path) -> Layout:
+        """A lake with a snapshot an hour for ten days, all of the same files."""
+        layout = Layout(lake)
+        manifest = layout.manifest(2)
+        for number in range(1, 241):
+            manifest.snapshot, manifest.made_at = number, NOW + timedelta(hours=number)
+            write_manifest(layout, manifest)
+        layout.current.write_text("240\n")
+        return layout
+
+    def test_one_a_day_after_two_days(self, layout: Layout) -> None:
+        """Kept for long, of snapshots replaced more than 48 hours ago the last of each day stays."""
+        now = NOW + timedelta(hours=240)
+        prune(layout, 240, Keep(timedelta(days=90)), now=now)
+        kept = [layout.made_at(number) for number in layout.numbers()]
+        recent = [made for made in kept if made > now - timedelta(hours=49)]
+        assert len(recent) in (48, 49)
+        older = [made for made in kept if made not in recent]
+        assert [made.date().day for made in older] == list(range(1, 9))
+        assert all(made.hour == 23 for made in older[:-1])
+
+    def test_all_of_them_where_that_is_asked(self, layout: Layout) -> None:
+        """An option keeps every one."""
+        prune(layout, 240, Keep(timedelta(days=90), every=True), now=NOW + timedelta(hours=240))
+        assert len(layout.numbers()) == 240
+
+    def test_a_day_by_default(self, layout: Layout) -> None:
+        """By default those stay that were replaced within the 24 hours before the last but one was made."""
+        prune(layout, 240, now=NOW + timedelta(hours=240))
+        assert layout.numbers() == list(range(215, 241))
+
+    def test_it_is_the_same_an_hour_later(self, layout: Layout) -> None:
+        """What stays is not thinned again: a day's last snapshot stays its last."""
+        for later in range(5):
+            prune(layout, 240, Keep(timedelta(days=90)), now=NOW + timedelta(hours=240 + later))
+        days = [layout.made_at(number).date() for number in layout.numbers()]
+        assert len(set(days)) == 11
