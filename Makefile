@@ -24,6 +24,7 @@ check: .venv/test.stamp
 	.ci/browser
 	.ci/spark
 	.ci/dask
+	.ci/duckdb
 	.ci/stores
 
 # Every fault that is tried, and whether it is survived; see tests/fault_table.py.
@@ -64,7 +65,7 @@ notebooks: .venv/test.stamp
 	$(BIN)/python notebooks/run_all.py
 
 clean:
-	rm -rf .venv .venv-contract .venv-dask .venv-spark .venv-stores .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-contract .venv-dask .venv-duckdb .venv-spark .venv-stores .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

@@ -1,0 +1,105 @@
+"""The catalogue in another version of DuckDB, which has it open while dumps publish: it answers as `connect` does.
+
+`.ci/duckdb` runs this once for each version; `DUCKDB_PYTHON` is the Python that has it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pleo_extract import Client, connect, dump_export_jobs
+from pleo_extract.sandbox import API_KEY, Sandbox, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUERIES = (
+    "SELECT count(*), count(DISTINCT id), CAST(max(created_at) AS VARCHAR) FROM {}export_jobs",
+    "SELECT count(*), sum(total_seconds) FROM {}job_durations WHERE outcome IS NOT NULL",
+    "SELECT CAST(period AS VARCHAR), jobs, failed, still_open FROM {}failure_rates('month', per_company := false) ORDER BY ALL",
+    "SELECT CAST(period AS VARCHAR), jobs FROM {}failure_rates(grain := 'week', per_company := false, tz := 'Europe/Copenhagen') ORDER BY ALL",
+    "SELECT count(*), sum(n), max(max) FROM {}duration_stats('month')",
+    "SELECT count(*) FROM {}stuck_jobs()",
+    "SELECT epoch(now), epoch(data_as_of) FROM {}snapshot",
+    "SELECT id, epoch(now) FROM {}companies ORDER BY id",
+)
+"""With what stands before a name where the catalogue is attached; times as text and seconds, which need no zone."""
+
+
+class Session:
+    """A client under way."""
+
+    def __init__(self, catalogue: Path, way: str) -> None:
+        self.schema = "jobs." if way == "attached" else ""
+        self._process = subprocess.Popen(
+            [os.environ["DUCKDB_PYTHON"], Path(__file__).with_name("client.py"), catalogue, way],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def ask(self, query: str) -> list[list[Any]]:
+        """The rows of one answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(query.format(self.schema) + "\n")
+        self._process.stdin.flush()
+        rows: list[list[Any]] = self._read()
+        return rows
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate(timeout=30)
+        assert self._process.returncode == 0
+
+
+@pytest.fixture
+def world() -> World:
+    """Jobs up to a year's end."""
+    return World(jobs=400, days=60, seed=3, now=datetime(2026, 12, 10, 9, tzinfo=UTC))
+
+
+@pytest.fixture
+def lake(tmp_path: Path, world: World) -> Path:
+    """A lake of them."""
+    dump(tmp_path / "it's a lake", world)
+    return tmp_path / "it's a lake"
+
+
+@pytest.fixture(params=["opened", "attached"])
+def session(request: pytest.FixtureRequest, lake: Path) -> Iterator[Session]:
+    """A client that has the lake's catalogue open."""
+    found = Session(lake / "_jobs.duckdb", request.param)
+    yield found
+    found.close()
+
+
+def dump(lake: Path, world: World) -> None:
+    """A dump of the world."""
+    with Client(
+        "https://sandbox.invalid", api_key=API_KEY, transport=Sandbox(world), rate=10_000_000
+    ) as client:
+        dump_export_jobs(lake, client=client, progress=False)
+
+
+def test_an_open_session_answers_as_connect_does(session: Session, lake: Path, world: World) -> None:
+    """After each publish over a year's end: new months, changed rows, the right now."""
+    for _ in range(5):
+        with connect(lake) as con:
+            for query in QUERIES:
+                expected = [list(row) for row in con.execute(query.format("")).fetchall()]
+                assert session.ask(query) == json.loads(json.dumps(expected)), query
+        world.advance(9 * 86_400)
+        dump(lake, world)
