@@ -229,6 +229,15 @@ def start_slow(machine: Machine, *before: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let processes that are started here hear SIGHUP, also where the tests were started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_f71_hung_up(machine: Machine) -> None:
     """SIGHUP ends a dump with 129 as SIGTERM does with 143: recorded, and the next run uses what was fetched."""
     process = start_slow(machine)
