@@ -734,10 +734,14 @@ def set_made_at(layout: Layout, number: int, made_at: datetime) -> None:
 
 
 def test_f68_readers_follow_no_link_in_a_snapshot(lake: Path) -> None:
-    """An object in place of which a link stands is 65 for each reader, whatever it leads to."""
+    """An object in place of which a link stands is not read, whatever it leads to: the visible month is, else it is 65."""
     part = next(lake.glob("_lake/objects/*"))
-    part.rename(lake.parent / "elsewhere.parquet")
+    whole = scan_lake(lake).collect()
+    part.unlink()
+    pl.DataFrame({"id": ["elsewhere"]}).write_parquet(lake.parent / "elsewhere.parquet")
     part.symlink_to(lake.parent / "elsewhere.parquet")
+    assert scan_lake(lake).collect().equals(whole)
+    (lake / f"created_month={part.name[:7]}" / "part-0.parquet").unlink()
     for door in (scan_lake, connect, read_status):
         with pytest.raises(LakeError, match="repair"):
             door(lake)

@@ -24,6 +24,7 @@ from canary import CANARY
 from lakes import WRITING
 
 from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract.cli import group
 from pleo_extract.lake import Layout, disk, repair_lake
 from pleo_extract.sandbox import Sandbox, World
 
@@ -396,6 +397,70 @@ def test_a_file_beside_a_month_is_moved_out_of_sight_by_a_repair(lake: Path) -> 
     assert repair_lake(lake).problems == ()
     assert ids(lake) == seen(lake)
     assert len(list((lake / "_lake" / "strays").iterdir())) == 1
+
+
+@pytest.mark.parametrize("place", ["top.parquet", "backup/deep/x.parquet", "_lake/objects/x.parquet"])
+def test_parquet_anywhere_else_is_a_problem(place: str, lake: Path) -> None:
+    """Whatever a pattern for Parquet would find is said by `verify`, and moved by a repair; a lake in the lake is left alone."""
+    month = next(lake.glob("created_month=*/*.parquet"))
+    (lake / place).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(month, lake / place)
+    subprocess.run(["cp", "-a", lake, f"{lake}-2"], check=True)
+    assert any(problem.startswith(place) for problem in verify_lake(lake).problems)
+    assert repair_lake(lake).problems == ()
+    assert ids(lake) == seen(lake)
+    (lake / place).unlink(missing_ok=True)
+    Path(f"{lake}-2").rename(lake / "inner")
+    assert verify_lake(lake).ok
+    assert "inner" in verify_lake(lake).foreign
+
+
+@pytest.mark.parametrize("which", ["visible", "object", "both"])
+def test_a_folder_where_a_file_belongs(which: str, lake: Path, sandbox: Sandbox) -> None:
+    """It is moved away, and the file comes back from its other name, where there is one, or by the next dump."""
+    layout = Layout(lake)
+    entry = layout.manifest(3).files[1]
+    for name, path in (("visible", lake / entry.path), ("object", layout.objects / entry.object)):
+        if which in (name, "both"):
+            path.unlink()
+            path.mkdir()
+    assert not verify_lake(lake).ok or which == "object"
+    assert repair_lake(lake).problems == ()
+    if which != "both":
+        assert ids(lake) == seen(lake)
+        assert len(ids(lake)) == layout.manifest(3).rows
+    dump(lake, sandbox)
+    assert verify_lake(lake).ok
+    assert {job["id"] for job in sandbox.world.visible()} == {*ids(lake)} == {*seen(lake)}
+
+
+@pytest.mark.parametrize("pointer", ["1", "99"])
+def test_a_pointer_that_is_not_the_lakes(pointer: str, lake: Path) -> None:
+    """One from a backup, or one that names nothing, leads to the snapshot that readers of the folder see, after a repair."""
+    want = ids(lake)
+    (lake / "_lake" / "current").write_text(pointer)
+    assert not verify_lake(lake).ok
+    found = repair_lake(lake)
+    assert (found.snapshot, found.problems) == (3, ())
+    assert ids(lake) == seen(lake) == want
+    assert scan_lake(lake, as_of=2).collect().height
+
+
+def test_a_repair_renews_the_catalogue(
+    lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is broken, or that names another place, as a copy's does, is written anew."""
+    for number in range(2):
+        copy = tmp_path / f"copy-{number}"
+        subprocess.run(["cp", "-a", lake, copy], check=True)
+        if number:
+            (copy / "_jobs.duckdb").write_bytes(b"x" * 3_000)
+        shutil.rmtree(next(copy.glob("created_month=*")))
+        group.main(["repair", str(copy)], standalone_mode=False)
+        shutil.rmtree(next(copy.glob("created_month=*")))
+        with duckdb.connect(str(copy / "_jobs.duckdb"), read_only=True) as con:
+            assert con.sql("SELECT count(*) FROM export_jobs").fetchall() == [(len(seen(copy)),)]
+    assert "put right" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

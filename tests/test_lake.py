@@ -697,7 +697,7 @@ def spoil(lake: Path, how: str) -> str:  # noqa: C901, PLR0912 - one branch a ha
         "another month": "is not what the snapshot has", "stranger": "not in the lake", "month too many": "not in the lake",
         "link": "not there to read", "columns": "columns or types", "month": "holds rows of 2026-10",
         "double": "repeat a (company_id, id)", "rows": "written with 4", "manifest": "missing", "broken manifest": "broken",
-        "state": "broken", "pointer": "no pointer", "pointer out": "does not name", "pointer beyond": "missing",
+        "state": "broken", "pointer": "no pointer", "pointer out": "does not name", "pointer beyond": "does not name",
     }[how]  # fmt: skip
 
 

@@ -30,9 +30,13 @@ def repair(lake: str | Path, store: StoreOptions) -> None:
     What is intact is kept; the next dump reads everything again and brings back the rest. A Delta table to which
     another program has added rows twice keeps one row of each job. Ends with 65 where something is wrong still.
     """
+    from pleo_extract.extract.answers import renew_catalogue
     from pleo_extract.lakes import open_lake
 
-    found = open_lake(lake, **store).repair()
+    opened = open_lake(lake, **store)
+    found = opened.repair()
+    if opened.catalogue is not None and found.snapshot:
+        renew_catalogue(lake, run="repair")
     for line in found.done:
         click.echo(escape(line, 500))
     if found.problems:

@@ -30,6 +30,7 @@ __all__ = [
     "Scratch",
     "append_line",
     "fix_file",
+    "is_plain",
     "is_prepared",
     "is_same",
     "link_file",
@@ -261,6 +262,14 @@ def fix_file(path: Path) -> None:
     """Take away the right to write to a file, as far as it is ours to take."""
     with _translated("protect", path), suppress(PermissionError):
         path.chmod(path.lstat().st_mode & 0o444)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether this is a plain file, and no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def is_same(path: Path, other: Path) -> bool:

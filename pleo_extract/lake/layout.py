@@ -187,7 +187,7 @@ class Layout:
         if self.is_old:
             return self.old.snapshot_folder(snapshot) / entry.path
         kept = self.objects / entry.object
-        if entry.object and not os.path.lexists(kept):
+        if entry.object and not disk.is_plain(kept):
             with suppress(LakeError):
                 visible = self.root / entry.path
                 if disk.size_of(visible) == entry.bytes and disk.sum_of(visible) == entry.sha256:
@@ -211,9 +211,12 @@ class Layout:
                 raise LakeError(f"{self.root} has snapshots but no pointer {self.current.name!r}; run repair")
             return None
         found = _POINTER.fullmatch(disk.read_file(self.current))
-        if found is None:
+        number = int(found[1]) if found else 0
+        if (
+            not number or number > max(self.numbers(), default=number) + 1
+        ):  # the newest manifest may be lost, and no more
             raise LakeError(f"{self.current} does not name a snapshot of this lake; run repair")
-        return int(found[1])
+        return number
 
     def number_as_of(self, as_of: datetime | int | None) -> int | None:
         """The current snapshot; or the one of that number; or the one that was current at that instant.

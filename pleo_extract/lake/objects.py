@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from pleo_extract.errors import LakeError
@@ -45,10 +46,10 @@ def sweep_objects(layout: Layout, check: Callable[[], None]) -> None:
 def keep_visible(layout: Layout, entry: FileEntry) -> bool:
     """Make the visible file the object that is lost, if it is the same; returns whether the object is there now."""
     kept = layout.objects / entry.object
-    if kept.exists() or not entry.object:
+    if disk.is_plain(kept) or not entry.object:
         return True
     visible = layout.path_of(0, entry)
-    if visible == kept:
+    if visible == kept or os.path.lexists(kept):  # what stands in its way is seen to by a repair
         return False
     disk.make_folder(layout.objects)
     disk.link_file(visible, kept)

@@ -19,7 +19,16 @@ import polars as pl
 from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.carry import carry_over, carry_what_is_left
-from pleo_extract.lake.layout import FORMAT, MONTH, FileEntry, Layout, Manifest, name_object, refuse_newer
+from pleo_extract.lake.layout import (
+    FORMAT,
+    MONTH,
+    OBJECT,
+    FileEntry,
+    Layout,
+    Manifest,
+    name_object,
+    refuse_newer,
+)
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.objects import keep_visible
 from pleo_extract.lake.publish import commit, point_to, sweep, write_manifest
@@ -115,6 +124,11 @@ def _find_old_number(layout: Layout, done: list[str]) -> int | None:
 
 
 def _mend_pointer(layout: Layout) -> list[str]:
+    if (later := _find_published(layout)) is not None:
+        point_to(layout, later)
+        return [
+            f"the pointer was older than what readers of the folder see: it leads to snapshot {later} now"
+        ]
     try:
         if (layout.number() is not None) == bool(layout.numbers() or _list_months(layout.root)):
             return []
@@ -131,6 +145,17 @@ def _mend_pointer(layout: Layout) -> list[str]:
     disk.make_folder(layout.snapshots)
     point_to(layout, best)
     return [f"the pointer was missing or broken: it leads to snapshot {best} now"]
+
+
+def _find_published(layout: Layout) -> int | None:
+    """A snapshot beyond the pointer that was current once, since its months are those that readers of the folder see."""
+    with suppress(LakeError):
+        newest, number = max(layout.numbers(), default=0), layout.number()
+        if number is not None and newest > number:
+            files = layout.manifest(newest).files
+            if files != layout.manifest(number).files and all(is_shown(layout, entry) for entry in files):
+                return newest
+    return None
 
 
 def _is_whole(layout: Layout, number: int) -> bool:
@@ -228,8 +253,10 @@ def _earlier_manifest(layout: Layout, number: int) -> Manifest | None:
 def _mend_files(layout: Layout, number: int, still_held: Callable[[], None]) -> list[str]:
     """A new snapshot of what is whole, where the current one holds what is not; and the visible months brought in line."""
     manifest = layout.manifest(number)
+    blocked = [path for path in disk.list_folder(layout.objects) if OBJECT.fullmatch(path.name)]
+    done = [line for path in blocked if not disk.is_plain(path) for line in _hide(layout, path)]
     problems = check_snapshot(layout, manifest)
-    done = [line for stray in find_strays(layout, manifest) for line in _hide(layout, stray)]
+    done += [line for stray in find_strays(layout, manifest) for line in _hide(layout, stray)]
     broken = [entry for entry in manifest.files if _is_broken(layout, manifest, entry)]
     for entry in manifest.files:
         if entry not in broken:

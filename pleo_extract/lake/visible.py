@@ -45,20 +45,42 @@ def show_months(layout: Layout, manifest: Manifest, *, check: Callable[[], None]
             check()
             disk.remove_file(layout.root / entry.path)
     for entry in [*leaving, *(entry for entry in behind if entry not in leaving)]:
-        target = layout.root / entry.path
+        target, source = layout.root / entry.path, layout.path_of(manifest.snapshot, entry)
+        if source == target:  # the object is lost, and this is the same
+            continue
+        if not disk.is_plain(source):
+            raise LakeError(f"{source} is missing, or no plain file; run: pleo-extract repair {layout.root}")
         disk.make_folder(target.parent)
-        disk.link_file(layout.objects / entry.object, target, check=check)
+        if target.is_dir():
+            raise LakeError(
+                f"{target} is a folder where a lake keeps a file; run: pleo-extract repair {layout.root}"
+            )
+        disk.link_file(source, target, check=check)
 
 
 def find_strays(layout: Layout, manifest: Manifest | None) -> list[Path]:
     """What lies in the folders of months, and that a reader of the folder takes for part of it, although it is not the lake's."""
     shown = {layout.root / entry.path for entry in manifest.files} if manifest else set()
-    return [
+    strays = [
         path
         for folder in _list_months(layout)
         for path in ([folder] if not folder.is_dir() or folder.is_symlink() else disk.list_folder(folder))
-        if path not in shown and not _is_passed_over(path)
+        if not (path in shown and disk.is_plain(path)) and not _is_passed_over(path)
     ]
+    beyond = [path for path in sorted(layout.root.rglob("*.parquet")) if path not in shown]
+    return strays + [
+        path for path in beyond if not _is_in(path, strays) and not _is_of_other_lake(layout, path)
+    ]
+
+
+def _is_in(path: Path, folders: list[Path]) -> bool:
+    return any(path == folder or folder in path.parents for folder in folders)
+
+
+def _is_of_other_lake(layout: Layout, path: Path) -> bool:
+    """Whether a lake in the lake holds this file; whoever put it there named a folder that is taken."""
+    between = path.relative_to(layout.root).parents
+    return any((layout.root / folder / layout.own.name).is_dir() for folder in list(between)[:-1])
 
 
 def _is_passed_over(path: Path) -> bool:
