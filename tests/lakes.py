@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from canary import CANARY
 from warehouse_jobs import Row, parquet
 
+from pleo_extract import Client, dump_export_jobs
 from pleo_extract.lake import FORMAT, FileEntry, Layout, Manifest
 from pleo_extract.refresh import Account
 
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["SERVER", "WRITING", "list_months", "lose_month", "make_lake", "spoil_month"]
+    from pleo_extract import Receipt
+    from pleo_extract.sandbox import Sandbox
+
+__all__ = ["SERVER", "WRITING", "dump", "list_months", "lose_month", "make_lake", "spoil_month"]
 
 SERVER = "https://sandbox.invalid"
 WRITING = (
@@ -32,6 +37,14 @@ WRITING = (
     "write_file",
 )
 """The functions of `pleo_extract.lake.disk` that change something."""
+
+
+def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:
+    """A dump of the sandbox."""
+    with Client(
+        "https://sandbox.invalid", api_key=CANARY, transport=sandbox, in_flight=1, rate=10_000_000
+    ) as client:
+        return dump_export_jobs(lake, client=client, progress=False, **options)
 
 
 def make_lake(

@@ -21,9 +21,9 @@ import polars as pl
 import pyarrow.dataset as ds
 import pytest
 from canary import CANARY
-from lakes import WRITING
+from lakes import WRITING, dump
 
-from pleo_extract import Client, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import scan_lake, verify_lake
 from pleo_extract.cli import group
 from pleo_extract.lake import Layout, disk, repair_lake
 from pleo_extract.sandbox import Sandbox, World
@@ -31,7 +31,6 @@ from pleo_extract.sandbox import Sandbox, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pleo_extract import Receipt
 
 DAY = 86_400
 GOLDEN = Path(__file__).parent / "golden" / "format-1"
@@ -47,14 +46,6 @@ READERS: dict[str, Callable[[Path], list[str]]] = {
         for row in duckdb.connect().sql(f"SELECT id FROM read_parquet('{lake}/**/*.parquet')").fetchall()
     ],
 }
-
-
-def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:
-    """A dump of the sandbox."""
-    with Client(
-        "https://sandbox.invalid", api_key=CANARY, transport=sandbox, in_flight=1, rate=10_000_000
-    ) as client:
-        return dump_export_jobs(lake, client=client, progress=False, **options)
 
 
 @pytest.fixture(scope="module")

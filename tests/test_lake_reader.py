@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import subprocess
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 from canary import CANARY
+from lakes import dump
 
 import pleo_extract
-from pleo_extract import COLUMNS, Client, Lake, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import COLUMNS, Lake, scan_lake, verify_lake
 from pleo_extract.cli import group
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.extract import read_status
@@ -24,17 +25,8 @@ from pleo_extract.sandbox import Sandbox, World
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract import Receipt
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:
-    """A dump of the sandbox."""
-    with Client(
-        "https://sandbox.invalid", api_key=CANARY, transport=sandbox, in_flight=1, rate=10_000_000
-    ) as client:
-        return dump_export_jobs(lake, client=client, progress=False, **options)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,20 @@ if TYPE_CHECKING:
 
     import duckdb
 
-__all__ = ["KINDS", "kind_of", "read_snapshot", "write_answer"]
+__all__ = ["format_option", "kind_of", "read_snapshot", "write_answer"]
 
 KINDS: Final = ("table", "csv", "json", "parquet")
 ENDINGS: Final = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
 """What a file is to hold, by the end of its name."""
+
+
+format_option: Final = click.option(
+    "--format",
+    "kind",
+    type=click.Choice(KINDS),
+    metavar="KIND",
+    help="table (folded to fit a screen), csv, json or parquet [default: as --output ends, else table]",
+)
 
 
 def kind_of(output: Path | None) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pleo_extract.cli.answer import KINDS, kind_of, read_snapshot, write_answer
+from pleo_extract.cli.answer import format_option, kind_of, read_snapshot, write_answer
 from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.store import store_options
 
@@ -36,13 +36,7 @@ FEW: Final = "change, status_before, status, company_id, id, created_at, last_up
 )
 @click.option("--until", metavar="WHEN", help="The later one [default: the current one]")
 @store_options
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(KINDS),
-    metavar="KIND",
-    help="table (folded to fit a screen), csv, json or parquet [default: as --output ends, else table]",
-)
+@format_option
 @click.option("--output", "-o", type=FilePath(), metavar="FILE", help="Write to a file instead of the screen")
 def changes(
     lake: str | Path,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from pleo_extract.cli.answer import KINDS, kind_of, read_snapshot, write_answer
+from pleo_extract.cli.answer import format_option, kind_of, read_snapshot, write_answer
 from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.store import store_options
 from pleo_extract.errors import UsageError, escape
@@ -53,13 +53,7 @@ Examples:
 @click.option(
     "--param", "-p", "params", multiple=True, metavar="NAME=VALUE", help="A value for $NAME, as text"
 )
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(KINDS),
-    metavar="KIND",
-    help="table (folded to fit a screen), csv, json or parquet [default: as --output ends, else table]",
-)
+@format_option
 @click.option(
     "--output",
     "-o",
