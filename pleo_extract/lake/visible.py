@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import MONTH
+from pleo_extract.lake.old import OLD_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +68,12 @@ def find_strays(layout: Layout, manifest: Manifest | None) -> list[Path]:
         for path in ([folder] if not folder.is_dir() or folder.is_symlink() else disk.list_folder(folder))
         if not (path in shown and disk.is_plain(path)) and not _is_passed_over(path)
     ]
-    beyond = [path for path in sorted(layout.root.rglob("*.parquet")) if path not in shown]
+    # What is left of a lake of format 1 that is half carried over, the next run removes before any month appears.
+    beyond = [
+        path
+        for path in sorted(layout.root.rglob("*.parquet"))
+        if path not in shown and not OLD_NAMES.fullmatch(path.relative_to(layout.root).parts[0])
+    ]
     return strays + [
         path for path in beyond if not _is_in(path, strays) and not _is_of_other_lake(layout, path)
     ]
