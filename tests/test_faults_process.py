@@ -165,15 +165,27 @@ class TestLake:
         (ours[0] / f"2026-11-{'0' * 64}").write_bytes(b"PAR1")
         ours[1].symlink_to("snapshots/000009")
         ours[2].write_text("{")
-        theirs = [trial.lake / name for name in ("notes.txt", "backup.parquet")]
-        for path in theirs:
-            path.write_bytes(b"not yours")
+        notes = trial.lake / "notes.txt"
+        notes.write_bytes(b"not yours")
         trial.heals()
         assert [path for path in ours if path.exists() or path.is_symlink()] == []
-        assert [path.read_bytes() for path in theirs] == [b"not yours"] * 2
+        assert notes.read_bytes() == b"not yours"
+        assert verify_lake(trial.lake).foreign == ("notes.txt",)
+
+    @refresh_only
+    def test_f41_parquet_of_others(self, trial: Trial) -> None:
+        """Parquet that a reader of the folder would take for part of the lake is a problem until its owner moves it."""
+        theirs = trial.lake / "backup.parquet"
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_bytes(b"not yours")
+        trial.strike()
+        assert trial.dump().code == 0
+        assert theirs.read_bytes() == b"not yours"
+        assert trial.wrong() == []
         found = verify_lake(trial.lake)
-        assert found.ok
-        assert [name for name in ("notes.txt", "backup.parquet") if name not in " ".join(found.foreign)] == []
+        assert [problem.split(":")[0] for problem in found.problems] == ["backup.parquet"]
+        theirs.unlink()
+        assert verify_lake(trial.lake).ok
 
     @refresh_only
     def test_f42_newer(self, trial: Trial) -> None:

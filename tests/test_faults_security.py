@@ -227,7 +227,9 @@ class TestPaths:
                 trial.dump()
             assert trial.staged() > 0
             self.is_private(trial.lake, "_lake/staging")
-            trial.strike("2:badrow.null")
+            trial.strike(
+                "*:badrow.null"
+            )  # whichever page comes second: one that is read twice may be well in the end
             with pytest.raises(RejectedRows):
                 trial.dump()
             self.is_private(trial.lake, "_lake/staging", "_lake/rejected")
