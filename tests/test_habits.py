@@ -5,6 +5,7 @@ The server is the one of the soak, which shares no code with the sandbox.
 
 from __future__ import annotations
 
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from canary import CANARY
 
 from pleo_extract import Client, dump_export_jobs, iter_export_jobs, load_export_jobs, scan_lake, verify_lake
+from pleo_extract.errors import StorageError
+from pleo_extract.lake import disk
 from pleo_extract.lakes import open_lake
 from pleo_extract.pace import Patience
 
@@ -382,3 +385,24 @@ def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
     if read == "dump":
         with open_client(server, clock) as client:
             assert dump_export_jobs(tmp_path, client=client).vanished == [(COMPANY, oldest.id)]
+
+
+def test_f36_a_walk_ends_with_what_stages_it(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pages cannot be staged, signals that were held while they were read are free again at once."""
+    server = Heard(Habits(page=100, slow=0.05), jobs=3_000)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    real = disk.write_file
+
+    def write(path: Path, *given: Any, **more: Any) -> None:
+        if path.suffix == ".arrow":
+            assert signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM], "not read in segments"
+            raise StorageError("no room")
+        real(path, *given, **more)
+
+    monkeypatch.setattr(disk, "write_file", write)
+    with open_client(server, clock) as client, pytest.raises(StorageError, match="no room") as caught:
+        dump_export_jobs(tmp_path, client=client)
+    assert caught.value.__traceback__ is not None  # it holds all frames, and what they hold
+    assert {number: signal.getsignal(number) for number in before} == before

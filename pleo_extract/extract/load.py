@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -118,9 +118,10 @@ def _read_once(
     walks, parts = wanted.start_reading(run, segments, on_page)
     frames: list[pl.DataFrame] = []
     rejected: list[Rejected] = []
-    for part in parts:
-        frames.append(part.frame)
-        rejected += part.rejected
+    with closing(parts):
+        for part in parts:
+            frames.append(part.frame)
+            rejected += part.rejected
     if rejected:
         raise RejectedRows([str(row) for row in rejected])
     return keep_latest(pl.concat(frames)), walks

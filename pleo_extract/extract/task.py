@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -101,7 +102,14 @@ class Task:
             self.unsettled.note(frame, number)
 
     def stage(self, phase: str, parts: Generator[Part, None, None]) -> None:
-        """Put what a walk reads into staging. When interrupted, what the walk holds is staged before it ends."""
+        """Put what a walk reads into staging. When interrupted, what the walk holds is staged before it ends.
+
+        However it ends, the walk does too: what it holds, such as signals, is not to wait until its memory is cleared up.
+        """
+        with closing(parts):
+            self._stage(phase, parts)
+
+    def _stage(self, phase: str, parts: Generator[Part, None, None]) -> None:
         interrupt: BaseException | None = None
         while True:
             try:
