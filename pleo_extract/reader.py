@@ -8,6 +8,7 @@ import polars as pl
 
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lakes import open_lake, scan_lake, verify_lake
+from pleo_extract.refresh import FULL_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,7 +84,7 @@ class Lake:
         return verify_lake(self._lake, **self._store)
 
     @check_keywords
-    def status(self, *, full_every: timedelta | None = None) -> LakeStatus:
+    def status(self, *, full_every: timedelta = FULL_EVERY) -> LakeStatus:
         """How the lake is doing: how fresh it is, what it holds, how the last run ended, one account after the other.
 
         Args:
@@ -94,8 +95,7 @@ class Lake:
         """
         from pleo_extract.extract.status import read_status  # noqa: PLC0415 - as above
 
-        more = {} if full_every is None else {"full_every": full_every}
-        return read_status(self._lake, **more, **self._store)
+        return read_status(self._lake, full_every=full_every, **self._store)
 
     def snapshots(self) -> pl.DataFrame:
         """The snapshots that are kept, oldest first.

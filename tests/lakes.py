@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,18 +12,27 @@ from canary import CANARY
 from warehouse_jobs import Row, parquet
 
 from pleo_extract import Client, dump_export_jobs
-from pleo_extract.lake import FORMAT, FileEntry, Layout, Manifest
+from pleo_extract.lake import FORMAT, FileEntry, Layout, Manifest, disk
 from pleo_extract.refresh import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from pleo_extract import Receipt
     from pleo_extract.sandbox import Sandbox
 
-__all__ = ["SERVER", "WRITING", "dump", "list_months", "lose_month", "make_lake", "spoil_month"]
+__all__ = [
+    "SERVER",
+    "WRITING",
+    "around_storage",
+    "dump",
+    "list_months",
+    "lose_month",
+    "make_lake",
+    "spoil_month",
+]
 
 SERVER = "https://sandbox.invalid"
 WRITING = (
@@ -37,6 +48,27 @@ WRITING = (
     "write_file",
 )
 """The functions of `pleo_extract.lake.disk` that change something."""
+
+
+@contextmanager
+def around_storage(call: Callable[[str, Callable[[], Any]], Any]) -> Iterator[None]:
+    """Let `call` make each storage call: it is given the function's name, and the call itself."""
+
+    def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def made(*args: Any, **more: Any) -> Any:
+            return call(name, functools.partial(function, *args, **more))
+
+        return made
+
+    before = {name: getattr(disk, name) for name in WRITING}
+    for name, function in before.items():
+        setattr(disk, name, wrap(name, function))
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(disk, name, function)
 
 
 def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:

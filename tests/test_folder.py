@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow.dataset as ds
 import pytest
 from canary import CANARY
-from lakes import WRITING, dump
+from lakes import around_storage, dump
 
 from pleo_extract import scan_lake, verify_lake
 from pleo_extract.cli import group
@@ -130,52 +130,30 @@ class Stop(BaseException):
 
 
 @contextmanager
-def stopped(call: int, calls: list[str], *, error: Callable[[], BaseException] = Stop) -> Iterator[None]:
-    """From this storage call on, counted from 1, each raises; `calls` gathers the names of those that were made."""
-    before = {name: getattr(disk, name) for name in WRITING}
+def stopped(call: int, calls: list[str]) -> Iterator[None]:
+    """From this storage call on, counted from 1, each stops the process; `calls` gathers the names of those that were made."""
 
-    def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def strike(*args: Any, **more: Any) -> Any:
-            calls.append(name)
-            if len(calls) >= call:
-                raise error()
-            return function(*args, **more)
+    def strike(name: str, go: Callable[[], Any]) -> Any:
+        calls.append(name)
+        if len(calls) >= call:
+            raise Stop
+        return go()
 
-        return strike
-
-    for name, function in before.items():
-        setattr(disk, name, wrap(name, function))
-    try:
+    with suppress(Stop), around_storage(strike):
         yield
-    except Stop:
-        pass
-    finally:
-        for name, function in before.items():
-            setattr(disk, name, function)
 
 
 @contextmanager
 def watched(look: Callable[[], None]) -> Iterator[None]:
     """Look at the lake after each storage call."""
-    before = {name: getattr(disk, name) for name in WRITING}
 
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **more: Any) -> Any:
-            found = function(*args, **more)
-            look()
-            return found
+    def see(_name: str, go: Callable[[], Any]) -> Any:
+        found = go()
+        look()
+        return found
 
-        return call
-
-    for name, function in before.items():
-        setattr(disk, name, wrap(function))
-    try:
+    with around_storage(see):
         yield
-    finally:
-        for name, function in before.items():
-            setattr(disk, name, function)
 
 
 class TestMoved:

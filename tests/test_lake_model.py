@@ -5,11 +5,10 @@ The long form, with more and longer sequences, is in `torture/test_model.py`.
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,11 @@ from conftest import FakeClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from lakes import WRITING
+from lakes import around_storage
 
 from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import RejectedRows
-from pleo_extract.lake import Opened, disk, open_snapshot, scan_files
+from pleo_extract.lake import Opened, open_snapshot, scan_files
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults
 
 if TYPE_CHECKING:
@@ -47,27 +46,15 @@ def killed_at(call: int) -> Iterator[None]:
     """From this storage call on, counted from 1, there are none."""
     count = 0
 
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def strike(*args: Any, **more: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count >= call:
-                raise Killed
-            return function(*args, **more)
+    def strike(_name: str, go: Callable[[], Any]) -> Any:
+        nonlocal count
+        count += 1
+        if count >= call:
+            raise Killed
+        return go()
 
-        return strike
-
-    before = {name: getattr(disk, name) for name in WRITING}
-    for name, function in before.items():
-        setattr(disk, name, wrap(function))
-    try:
+    with suppress(Killed), around_storage(strike):
         yield
-    except Killed:
-        pass
-    finally:
-        for name, function in before.items():
-            setattr(disk, name, function)
 
 
 class LakeMachine(RuleBasedStateMachine):

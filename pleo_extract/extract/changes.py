@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake import Opened
 
-__all__ = ["CHANGES", "find_changes"]
+__all__ = ["find_changes"]
 
-CHANGES: Final = ("new", "ended", "changed", "vanished", "removed")
-"""Kinds of change, see `find_changes`."""
 _SCHEMA: Final = pl.Schema([("change", pl.String()), ("status_before", pl.String()), *POLARS_SCHEMA.items()])
 
 

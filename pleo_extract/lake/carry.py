@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pleo_extract.errors import LakeError
-from pleo_extract.lake import disk
+from pleo_extract.lake import disk, strict
 from pleo_extract.lake.layout import FORMAT, name_object
 from pleo_extract.lake.old import OLD_NAMES
 from pleo_extract.lake.publish import point_to
@@ -77,8 +77,10 @@ def _carry(layout: Layout, check: Callable[[], None], number: int | None, *, len
     if number is None:
         return
     for manifest in carried:
-        data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-        disk.replace_file(layout.snapshots / f"{manifest.snapshot:06d}.json", data, check=check)
+        target = (
+            layout.snapshots / f"{manifest.snapshot:06d}.json"
+        )  # manifest_file names the old one until the pointer is there
+        disk.replace_file(target, strict.encode(manifest), check=check)
     disk.sync_folder(layout.own)
     point_to(layout, number, check=check)
 

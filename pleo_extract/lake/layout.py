@@ -28,7 +28,7 @@ import polars as pl
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import ConfigurationError, LakeError, StorageError, UsageError, check_path, escape
 from pleo_extract.lake import disk, strict
-from pleo_extract.lake.old import OLD_NAMES, OldNames
+from pleo_extract.lake.old import NUMBER, OLD_NAMES, OldNames
 from pleo_extract.refresh import Account
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ OWN: Final = re.compile(rf"_lake|_jobs\.duckdb(\.wal)?|{OLD_NAMES.pattern}")
 """What a lake puts into its folder beside the months; of these alone a folder is known for a lake."""
 
 MOST_SNAPSHOTS: Final = 999_999_999
-NUMBER: Final = re.compile(r"(?!000000)(?:[0-9]{6}|[1-9][0-9]{6,8})")
-"""The number of a snapshot as it names its manifest: one spelling each, or it is not ours."""
 
 MONTH: Final = re.compile(r"created_month=[0-9]{4}-(?:0[1-9]|1[0-2])")
 _SUM: Final = re.compile(r"[0-9a-f]{64}|")
@@ -161,7 +159,7 @@ class Layout:
     @property
     def is_old(self) -> bool:
         """Whether it is a lake of format 1 that no run has carried over yet."""
-        return self.old.exists() and not os.path.lexists(self.current)
+        return not os.path.lexists(self.current) and self.old.exists()
 
     @property
     def last_run(self) -> Path:
@@ -212,9 +210,9 @@ class Layout:
             return None
         found = _POINTER.fullmatch(disk.read_file(self.current))
         number = int(found[1]) if found else 0
-        if (
-            not number or number > max(self.numbers(), default=number) + 1
-        ):  # the newest manifest may be lost, and no more
+        is_there = number and os.path.lexists(self.manifest_file(number))
+        # The newest manifest may be lost, and no more.
+        if not number or (not is_there and number > max(self.numbers(), default=number) + 1):
             raise LakeError(f"{self.current} does not name a snapshot of this lake; run repair")
         return number
 

@@ -17,12 +17,13 @@ from pleo_extract.lake import disk
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["OLD_NAMES", "OldNames"]
+__all__ = ["NUMBER", "OLD_NAMES", "OldNames"]
 
 OLD_NAMES: Final = re.compile(
     r"current|snapshots|_meta|_staging|_rejected|_lock|_now\.csv|_vanished\.csv|jobs\.duckdb(\.wal)?"
 )
-_NUMBER: Final = re.compile(r"(?!000000)(?:[0-9]{6}|[1-9][0-9]{6,8})")
+NUMBER: Final = re.compile(r"(?!000000)(?:[0-9]{6}|[1-9][0-9]{6,8})")
+"""The number of a snapshot as it names its manifest, and here its folder: one spelling each, or it is not ours."""
 
 
 class OldNames:
@@ -47,7 +48,7 @@ class OldNames:
     def snapshots_there(self) -> list[int]:
         """The snapshots whose folders are there, oldest first."""
         return sorted(
-            int(path.name) for path in disk.list_folder(self.snapshots) if _NUMBER.fullmatch(path.name)
+            int(path.name) for path in disk.list_folder(self.snapshots) if NUMBER.fullmatch(path.name)
         )
 
     def number(self) -> int | None:
@@ -72,6 +73,6 @@ class OldNames:
             is_inside = folder.parent == self.snapshots.resolve() and folder.is_dir()
         except (OSError, RuntimeError, ValueError):
             is_inside = False
-        if not is_inside or not _NUMBER.fullmatch(folder.name):
+        if not is_inside or not NUMBER.fullmatch(folder.name):
             raise LakeError(f"{self.current} does not lead to a snapshot of this lake; run repair")
         return int(folder.name)

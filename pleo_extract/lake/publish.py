@@ -21,7 +21,7 @@ from polars.io.plugins import register_io_source
 
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError
-from pleo_extract.lake import disk
+from pleo_extract.lake import disk, strict
 from pleo_extract.lake.layout import (
     FORMAT,
     MOST_SNAPSHOTS,
@@ -228,7 +228,7 @@ def commit(
             receipt=manifest.receipt,
             accounts=manifest.accounts,
         )
-        disk.replace_file(layout.state, _spell(state), check=check)
+        disk.replace_file(layout.state, strict.encode(state), check=check)
         return manifest
     disk.make_folder(layout.snapshots)
     write_manifest(layout, manifest, check=check)
@@ -239,16 +239,12 @@ def commit(
 
 def write_manifest(layout: Layout, manifest: Manifest, *, check: Callable[[], None] | None = None) -> None:
     """Write a manifest in place of the one of its number."""
-    disk.replace_file(layout.manifest_file(manifest.snapshot), _spell(manifest), check=check)
+    disk.replace_file(layout.manifest_file(manifest.snapshot), strict.encode(manifest), check=check)
 
 
 def point_to(layout: Layout, number: int, *, check: Callable[[], None] | None = None) -> None:
     """Make this snapshot the current one."""
     disk.replace_file(layout.current, f"{number}\n".encode(), check=check)
-
-
-def _spell(value: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1)
 
 
 def finish_first(layout: Layout) -> int | None:

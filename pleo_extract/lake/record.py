@@ -59,7 +59,7 @@ def write_last_run(
         failed=failed,
     )
     disk.make_folder(layout.last_run.parent)
-    disk.replace_file(layout.last_run, msgspec.json.format(msgspec.json.encode(record), indent=1))
+    disk.replace_file(layout.last_run, strict.encode(record))
 
 
 def read_last_run(layout: Layout) -> LastRun | None:

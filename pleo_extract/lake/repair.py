@@ -268,13 +268,14 @@ def _mend_files(layout: Layout, number: int, still_held: Callable[[], None]) -> 
     entries = [entry for entry in manifest.files if entry not in broken]
     older = [found for entry in broken if (found := _find_older(layout, manifest, entry)) is not None]
     files = sorted([*entries, *older], key=lambda entry: entry.path)
+    known = layout.overlaid(manifest)
     mended = msgspec.structs.replace(
-        layout.overlaid(manifest),
+        known,
         snapshot=number + 1,
         made_at=datetime.now(UTC),
         files=files,
         rows=sum(entry.rows for entry in files),
-        accounts=forget_walks(layout.overlaid(manifest).accounts),
+        accounts=forget_walks(known.accounts),
         leaving=[],
     )
     commit(layout, mended, manifest, receipt=mended.receipt, accounts={}, still_held=still_held)

@@ -33,6 +33,7 @@ __all__ = [
     "check_name",
     "check_receipt",
     "decode",
+    "encode",
     "read_instant",
 ]
 
@@ -73,6 +74,11 @@ def decode(data: bytes | str, kind: type[_T]) -> _T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as exc:
         raise Malformed(escape(str(exc), 200) or type(exc).__name__) from exc
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Return the bytes of a value that people may read as well."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1)
 
 
 def read_instant(value: datetime, name: str) -> datetime:

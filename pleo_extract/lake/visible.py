@@ -59,9 +59,9 @@ def show_months(layout: Layout, manifest: Manifest, *, check: Callable[[], None]
         disk.link_file(source, target, check=check)
 
 
-def find_strays(layout: Layout, manifest: Manifest | None) -> list[Path]:
+def find_strays(layout: Layout, manifest: Manifest) -> list[Path]:
     """What lies in the folders of months, and that a reader of the folder takes for part of it, although it is not the lake's."""
-    shown = {layout.root / entry.path for entry in manifest.files} if manifest else set()
+    shown = {layout.root / entry.path for entry in manifest.files}
     strays = [
         path
         for folder in _list_months(layout)

@@ -12,12 +12,11 @@ may have missed some. So are deleted jobs where the server does not sort: there 
 from __future__ import annotations
 
 import errno
-import functools
 import random
 import shutil
 import tempfile
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +24,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import FakeClock
 from habits import Habits, Server
-from lakes import WRITING
+from lakes import around_storage
 from tally import FULL
 from theatre import open_ground
 
 from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import StorageError
-from pleo_extract.lake import disk
 from pleo_extract.lakes import open_lake
 
 if TYPE_CHECKING:
@@ -56,28 +54,16 @@ class Killed(BaseException):
 def struck(call: int, blow: Callable[[], BaseException]) -> Iterator[None]:
     """From this storage call on, counted from 1, each raises what `blow` makes."""
     count = 0
-    before = {name: getattr(disk, name) for name in WRITING}
 
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def strike(*args: Any, **more: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count >= call:
-                raise blow()
-            return function(*args, **more)
+    def strike(_name: str, go: Callable[[], Any]) -> Any:
+        nonlocal count
+        count += 1
+        if count >= call:
+            raise blow()
+        return go()
 
-        return strike
-
-    for name, function in before.items():
-        setattr(disk, name, wrap(function))
-    try:
+    with suppress(Killed), around_storage(strike):
         yield
-    except Killed:
-        pass
-    finally:
-        for name, function in before.items():
-            setattr(disk, name, function)
 
 
 def no_room() -> BaseException:
