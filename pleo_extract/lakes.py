@@ -6,26 +6,23 @@ a kind stays in its room, `lake` or `delta`; `delta` is imported only where ther
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pleo_extract import lake as parquet
 from pleo_extract.errors import ConfigurationError, UsageError, check_path
 from pleo_extract.keywords import check_keywords
-from pleo_extract.lake import Layout, Opened, scan_files
-from pleo_extract.refresh import binding_of
+from pleo_extract.lake import FolderTable, Layout, Opened, scan_files
+from pleo_extract.lake.table import Table
 from pleo_extract.zones import check_zones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
     import polars as pl
 
-    from pleo_extract.lake import Keep, LastRun, Manifest, Repair, Staging, Verification
-    from pleo_extract.lake.publish import Shield, Tell
+    from pleo_extract.lake import LastRun, Manifest, Repair, Verification
 
 __all__ = [
     "Format",
@@ -48,13 +45,13 @@ class StoreOptions(TypedDict, total=False):
     workspace: str | Path | None
 
 
-class Store(Protocol):
-    """A lake of either kind.
+class Store(Table, Protocol):
+    """A lake of either kind: a table that is published to, and what readers and runs ask of it besides.
 
     Attributes:
         name: as it was given. layout: the folders of a run on this machine: staging, rejected rows, its record, its lock.
         catalogue: the DuckDB file that leads other programs to it; None where there is none.
-        counts_snapshots: whether `tidy` can keep so many; else it keeps by age alone.
+        counts_snapshots: whether `expire` can keep so many; else it keeps by age alone.
     """
 
     name: str
@@ -83,35 +80,11 @@ class Store(Protocol):
     def repair(self) -> Repair:
         """Make it whole again from what is left of it; see `lake.repair_lake`."""
 
-    def hold(self) -> AbstractContextManager[Callable[[], None]]:
-        """Hold it for a run; gives a function that raises LakeLocked when that is over."""
-
     def begin(self) -> Manifest | None:
         """The state that a run starts from, its files looked at, what killed runs left swept away; None for a new lake."""
 
-    def binding(self, base: Manifest | None, account: str) -> int:
-        """What staged pages of an account are bound to: they are gone on with while this is the same."""
-
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """The rows that a run starts from."""
-
-    def publish(
-        self,
-        stagings: Sequence[Staging],
-        base: Manifest | None,
-        *,
-        server: str,
-        tell: Tell,
-        still_held: Callable[[], None],
-        shield: Shield,
-    ) -> tuple[Manifest, list[str]]:
-        """Merge what is staged and publish it with what `tell` says; returns the new state and the months written."""
-
-    def is_published(self, manifest: Manifest) -> bool:
-        """Whether this state, told to have been published, was."""
-
-    def tidy(self, manifest: Manifest, keep: Keep) -> None:
-        """Remove the states that are not to be kept; a Delta table keeps by age alone."""
 
 
 def is_delta(lake: str | Path) -> bool:
@@ -212,14 +185,13 @@ def verify_lake(
     return open_lake(lake, storage_options=storage_options, workspace=workspace).verify()
 
 
-class ParquetLake:
+class ParquetLake(FolderTable):
     """A folder of Parquet, with immutable snapshots behind it; see `lake`."""
 
     counts_snapshots: bool = True
 
     def __init__(self, lake: str | Path) -> None:
-        self.name = str(lake)
-        self.layout = Layout(lake)
+        super().__init__(lake)
         self.catalogue: Path | None = self.layout.catalogue
 
     def exists(self) -> bool:
@@ -252,49 +224,6 @@ class ParquetLake:
         """See `Store`."""
         return parquet.repair_lake(self.name)
 
-    @contextmanager
-    def hold(self) -> Iterator[Callable[[], None]]:
-        """See `Store`."""
-        with parquet.hold_lock(self.layout) as self._still_held:
-            yield self._still_held
-
-    def begin(self) -> Manifest | None:
-        """See `Store`."""
-        return parquet.begin_run(self.layout, self._still_held, now=datetime.now(UTC))
-
-    def binding(self, base: Manifest | None, account: str) -> int:
-        """See `Store`."""
-        return binding_of(base.accounts.get(account) if base else None)
-
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Store`."""
         return scan_files(self.layout.paths_of(base) if base else ())
-
-    def publish(
-        self,
-        stagings: Sequence[Staging],
-        base: Manifest | None,
-        *,
-        server: str,
-        tell: Tell,
-        still_held: Callable[[], None],
-        shield: Shield,
-    ) -> tuple[Manifest, list[str]]:
-        """See `Store`."""
-        with shield(), parquet.building(self.layout, still_held) as build:
-            manifest, written = parquet.publish(self.layout, build, stagings, base, server=server)
-            receipt, accounts = tell(manifest, base, written)
-            manifest = parquet.commit(
-                self.layout, manifest, base, receipt=receipt, accounts=accounts, still_held=still_held
-            )
-            for staging in stagings:
-                staging.clear()
-        return manifest, written
-
-    def is_published(self, manifest: Manifest) -> bool:
-        """See `Store`."""
-        return self.layout.number() == manifest.snapshot
-
-    def tidy(self, manifest: Manifest, keep: Keep) -> None:
-        """See `Store`."""
-        parquet.prune(self.layout, manifest.snapshot, keep, now=datetime.now(UTC), check=self._still_held)

@@ -17,8 +17,8 @@ from deltalake import DeltaTable
 from pleo_extract import Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
 from pleo_extract.delta import change
 from pleo_extract.delta.address import read_address
-from pleo_extract.delta.table import Table
 from pleo_extract.delta.translate import translated
+from pleo_extract.delta.version import Version
 from pleo_extract.errors import (
     ConfigurationError,
     CredentialsError,
@@ -94,15 +94,15 @@ def home(tmp_path: Path) -> Home:
 
 def _before(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, times: int = 1) -> None:
     """Before the next commits, something else happens."""
-    commit, left = Table.commit, [times]
+    commit, left = Version.commit, [times]
 
-    def commit_after(table: Table, *given: Any) -> None:
+    def commit_after(table: Version, *given: Any) -> None:
         if left[0]:
             left[0] -= 1
             what()
         commit(table, *given)
 
-    monkeypatch.setattr(Table, "commit", commit_after)
+    monkeypatch.setattr(Version, "commit", commit_after)
 
 
 def test_dump_refresh_and_nothing_new(home: Home) -> None:
@@ -278,11 +278,11 @@ def test_f47_five_races_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     home.world.advance(2 * DAY)
 
     def other() -> None:
-        table = Table(read_address(home.path))
+        table = Version(read_address(home.path))
         assert table.state is not None
         undone(table, [], [], table.state)
 
-    undone = Table.commit
+    undone = Version.commit
     with monkeypatch.context() as patch:
         _before(patch, other, times=5)
         with pytest.raises(LakeLocked, match="5 times running") as caught:
@@ -300,9 +300,9 @@ def test_f46_answer_to_the_commit_lost(home: Home, monkeypatch: pytest.MonkeyPat
     """The answer to a commit never comes: the log tells whether it is done; if not, it is done again, once."""
     home.dump()
     home.world.advance(2 * DAY)
-    commit, left = Table.commit, [1]
+    commit, left = Version.commit, [1]
 
-    def lost(table: Table, *given: Any) -> None:
+    def lost(table: Version, *given: Any) -> None:
         if left:
             left.clear()
             if done:
@@ -310,7 +310,7 @@ def test_f46_answer_to_the_commit_lost(home: Home, monkeypatch: pytest.MonkeyPat
             raise TryLater("the store does not answer properly")
         commit(table, *given)
 
-    monkeypatch.setattr(Table, "commit", lost)
+    monkeypatch.setattr(Version, "commit", lost)
     receipt = home.dump()
     assert (receipt.snapshot, receipt.published, home.table().version()) == (2, True, 2)
     assert home.is_right()
@@ -321,21 +321,21 @@ def test_f46_whether_it_is_committed_cannot_be_known(home: Home, monkeypatch: py
     home.dump()
     home.world.advance(2 * DAY)
 
-    def lost(table: Table, *given: Any) -> None:
+    def lost(table: Version, *given: Any) -> None:
         def silent(*_: Any) -> None:
             raise TryLater("the store does not answer properly")
 
         commit(table, *given)
-        monkeypatch.setattr(Table, "find_commit", silent)
+        monkeypatch.setattr(Version, "find_commit", silent)
         raise TryLater("the store does not answer properly")
 
-    commit, find = Table.commit, Table.find_commit
-    monkeypatch.setattr(Table, "commit", lost)
+    commit, find = Version.commit, Version.find_commit
+    monkeypatch.setattr(Version, "commit", lost)
     with pytest.raises(TryLater, match="cannot be told") as caught:
         home.dump()
     assert caught.value.code == 75
-    monkeypatch.setattr(Table, "commit", commit)
-    monkeypatch.setattr(Table, "find_commit", find)
+    monkeypatch.setattr(Version, "commit", commit)
+    monkeypatch.setattr(Version, "find_commit", find)
     assert home.is_right(), "it had got through, and its files are there"
     assert home.dump().code == 0
     assert home.is_right()
@@ -421,7 +421,7 @@ def test_old_files_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     """Once a day files go that no version of the time to keep needs; the current ones stay."""
     home.dump()
     vacuumed: list[int] = []
-    monkeypatch.setattr(Table, "vacuum", lambda _table, hours: vacuumed.append(hours))
+    monkeypatch.setattr(Version, "vacuum", lambda _table, hours: vacuumed.append(hours))
     home.world.advance(DAY)
     home.dump()
     assert vacuumed == []
@@ -430,7 +430,7 @@ def test_old_files_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     home.dump(keep=timedelta(minutes=90))
     assert vacuumed == [2]
     monkeypatch.undo()
-    Table(read_address(home.path)).vacuum(1)
+    Version(read_address(home.path)).vacuum(1)
     assert home.is_right()
 
 

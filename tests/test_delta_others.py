@@ -14,7 +14,7 @@ from test_delta import DAY, Home
 from pleo_extract import connect, verify_lake
 from pleo_extract.contract import KEY
 from pleo_extract.delta.address import read_address
-from pleo_extract.delta.table import Table
+from pleo_extract.delta.version import Version
 from pleo_extract.errors import ConfigurationError, LakeError, LakeLocked, PleoExtractError
 from pleo_extract.lakes import open_lake
 from pleo_extract.sandbox import Sandbox
@@ -100,15 +100,15 @@ class At(Sandbox):
 
 def _before_commit(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, times: int = 1) -> None:
     """Between merging and committing, after the new files were written, something else happens."""
-    look_up, left = Table.find_missing, [times]
+    look_up, left = Version.find_missing, [times]
 
-    def after(table: Table, entries: Any) -> list[str]:
+    def after(table: Version, entries: Any) -> list[str]:
         if left[0]:
             left[0] -= 1
             what()
         return look_up(table, entries)
 
-    monkeypatch.setattr(Table, "find_missing", after)
+    monkeypatch.setattr(Version, "find_missing", after)
 
 
 def _has_each_job_once(home: Home) -> bool:
@@ -154,13 +154,13 @@ def test_f73_a_first_dump_is_overtaken(tmp_path: Path, monkeypatch: pytest.Monke
     """A property that is set while the first dump commits is no harm, and the files that were written are committed."""
     home = Home(tmp_path / "table")
     written: list[str] = []
-    write = Table.write
+    write = Version.write
 
-    def watch(table: Table, path: str, data: bytes) -> None:
+    def watch(table: Version, path: str, data: bytes) -> None:
         written.append(path)
         write(table, path, data)
 
-    monkeypatch.setattr(Table, "write", watch)
+    monkeypatch.setattr(Version, "write", watch)
     _before_commit(monkeypatch, lambda: _set_property(home))
     receipt = home.dump()
     assert receipt.snapshot == 2
@@ -203,8 +203,8 @@ def test_f73_rows_that_an_earlier_race_has_doubled(tmp_path: Path) -> None:
     home = Home(tmp_path / "table")
     home.dump()
     _append(home)
-    table = Table(read_address(home.path))
-    known = Table(read_address(home.path), 1)
+    table = Version(read_address(home.path))
+    known = Version(read_address(home.path), 1)
     assert known.state is not None
     table.commit(
         [], [], known.state
@@ -221,15 +221,15 @@ def test_f73_a_compaction_is_looked_through_once(home: Home, monkeypatch: pytest
     _compact(home)
     assert verify_lake(home.path).ok
     compacted = set(home.table().file_uris())
-    assert Table(read_address(home.path)).suspects
+    assert Version(read_address(home.path)).suspects
     home.world.advance(DAY)
     receipt = home.dump()
     assert receipt.mode == "refresh"
     assert set(home.table().file_uris()) & compacted, "months without news are not rewritten"
-    assert not Table(read_address(home.path)).suspects
+    assert not Version(read_address(home.path)).suspects
     assert home.is_right()
     _append(home)
-    assert Table(read_address(home.path)).suspects
+    assert Version(read_address(home.path)).suspects
 
 
 REFUSALS: dict[str, tuple[str, type[PleoExtractError]]] = {
@@ -319,16 +319,16 @@ def test_f43_repair_leaves_out_what_is_broken(home: Home, how: str) -> None:
 
 def test_f73_repair_is_overtaken(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another engine that commits while a repair does makes it begin again."""
-    truth, commit, left = home.lake(), Table.commit, [1]
+    truth, commit, left = home.lake(), Version.commit, [1]
     _append_all(home)
 
-    def after(table: Table, *given: Any) -> None:
+    def after(table: Version, *given: Any) -> None:
         if left:
             left.clear()
             _compact(home)
         commit(table, *given)
 
-    monkeypatch.setattr(Table, "commit", after)
+    monkeypatch.setattr(Version, "commit", after)
     assert open_lake(home.path).repair().problems == ()
     assert home.lake().equals(truth)
 

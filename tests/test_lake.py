@@ -21,6 +21,7 @@ import filelock
 import msgspec
 import polars as pl
 import pytest
+from lakes import publish_staged
 
 import pleo_extract.lake
 from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
@@ -41,20 +42,18 @@ from pleo_extract.lake import (
     Layout,
     Manifest,
     Staging,
-    begin_run,
-    building,
-    commit,
     disk,
     hold_lock,
     keys,
     merging,
     open_snapshot,
     prune,
-    publish,
     read_last_run,
     repair_lake,
     write_last_run,
 )
+from pleo_extract.lake.table import Change, Info, merge_staged
+from pleo_extract.lakes import ParquetLake
 from pleo_extract.paging import Mark
 from pleo_extract.refresh import merge_rows
 from pleo_extract.sandbox import API_KEY, Sandbox, World
@@ -99,18 +98,15 @@ def put(
     keep: Keep | None = None,
 ) -> Manifest:
     """Publish these rows, as a dump does; `leaving` are jobs that leave a month."""
-    layout = Layout(lake)
-    with hold_lock(layout) as still_held:
-        base = begin_run(layout, still_held, now=datetime.now(UTC))
-        staging = Staging.start(layout.staging, "binding", header(layout))
+    store = ParquetLake(lake)
+    with store.hold():
+        store.begin()
+        staging = Staging.start(store.scratch, "binding", header(store.layout))
         for frame in frames:
             staging.add(frame)
         staging.leaving.update(leaving or {})
-        with building(layout, still_held) as build:
-            manifest, _ = publish(layout, build, [staging], base, server=SERVER)
-            manifest = commit(layout, manifest, base, receipt={}, accounts={}, still_held=still_held)
-            staging.clear()
-        prune(layout, manifest.snapshot, keep or Keep(), now=datetime.now(UTC))
+        manifest = publish_staged(store, staging)
+        store.expire(keep or Keep())
     return manifest
 
 
@@ -187,13 +183,15 @@ def test_a_lake_is_the_current_months_and_a_row_of_snapshots_behind_them(lake: P
 
 def test_nothing_but_the_visible_months_ends_in_parquet(lake: Path) -> None:
     """Whichever glob finds files below the folder finds each job once; staged and rejected rows, objects and drafts never."""
-    layout = Layout(lake)
-    with hold_lock(layout) as still_held, building(layout, still_held) as build:
-        base = begin_run(layout, still_held, now=datetime.now(UTC))
-        staging = Staging.start(layout.staging, "binding", header(layout))
+    store = ParquetLake(lake)
+    with store.hold():
+        store.begin()
+        staging = Staging.start(store.scratch, "binding", header(store.layout))
         staging.add(rows(7), [Rejected(1, "$.data[0]", "no", b"{}")])
-        staging.keep_rejected(layout.rejected)
-        publish(layout, build, [staging], base, server=SERVER)
+        staging.keep_rejected(store.layout.rejected)
+        change = Change(store.latest(SERVER))
+        merge_staged(store, change, [staging])
+        assert list(change.months) != []
         found = sorted(path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet"))
     assert found == ["created_month=2026-10/part-0.parquet", "created_month=2026-11/part-0.parquet"]
 
@@ -323,17 +321,19 @@ def test_f38_the_lock_dies_with_its_holder(lake: Path) -> None:
 
 def test_f37_a_writer_that_lost_the_lock_publishes_nothing(lake: Path) -> None:
     """Its lock broken while it was paused, another run in between: refused, and what the other prepared is not touched."""
-    layout = Layout(lake)
-    with hold_lock(layout) as still_held:
-        base = layout.manifest(2)
+    store = ParquetLake(lake)
+    layout = store.layout
+    with store.hold():
+        store.begin()
         staging = Staging.start(layout.staging, "binding", header(layout))
         staging.add(rows(7))
-        with building(layout, still_held) as build:
-            manifest, _ = publish(layout, build, [staging], base, server=SERVER)
-            layout.lock.unlink()
-            assert put(lake, rows(8)).snapshot == 3
-            with pytest.raises(LakeLocked, match="taken over"):
-                commit(layout, manifest, base, receipt={}, accounts={}, still_held=still_held)
+        change = Change(store.latest(SERVER))
+        merge_staged(store, change, [staging])
+        layout.lock.unlink()
+        assert put(lake, rows(8)).snapshot == 3
+        with pytest.raises(LakeLocked, match="taken over"):
+            store.commit(change, Info(SERVER, {}, {}))
+        store.discard(change)
         with pytest.raises(StorageError):
             staging.add(rows(9))
     assert verify_lake(lake).ok

@@ -18,7 +18,8 @@ from pleo_extract.cli import group
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.extract import read_status
 from pleo_extract.lake import Keep, Layout
-from pleo_extract.lake.publish import prune, write_manifest
+from pleo_extract.lake.pruning import prune
+from pleo_extract.lake.publish import write_manifest
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import Sandbox, World
 

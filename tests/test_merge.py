@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lakes import WRITING, list_months, spoil_month
+from lakes import WRITING, list_months, publish_staged, spoil_month
 from warehouse_jobs import frame, job
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
@@ -32,16 +32,13 @@ from pleo_extract.lake import (
     Header,
     Layout,
     Staging,
-    building,
-    commit,
     disk,
     hold_lock,
     merging,
-    publish,
     read_last_run,
     repair_lake,
 )
-from pleo_extract.lakes import is_delta, open_lake
+from pleo_extract.lakes import ParquetLake, is_delta, open_lake
 from pleo_extract.refresh import FILE_ORDER, Account, find_news, join_accounts, merge_rows
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
@@ -577,8 +574,9 @@ def make_large(place: Path, jobs: range, every: float) -> Path:
         "created_at": created,
         "last_updated_at": created,
     }
-    layout = Layout(place)
-    with hold_lock(layout) as still_held:
+    store = ParquetLake(place)
+    layout = store.layout
+    with store.hold():
         start = Header(run="run", mode="full", base=0, started_at=datetime.now(UTC))
         staging = Staging.start(layout.staging, "binding", start)
         for first in range(jobs.start, jobs.stop, 20_000):
@@ -587,10 +585,7 @@ def make_large(place: Path, jobs: range, every: float) -> Path:
                 known.get(name, pl.lit(None)).cast(kind).alias(name) for name, kind in POLARS_SCHEMA.items()
             ]
             staging.add(numbers.select(columns))
-        with building(layout, still_held) as build:
-            manifest, _ = publish(layout, build, [staging], None, server=SERVER)
-            commit(layout, manifest, None, receipt={}, accounts={}, still_held=still_held)
-        staging.clear()
+        publish_staged(store, staging)
     return place
 
 

@@ -1,4 +1,4 @@
-"""What a merge makes of one version of a table: files to add, and files to remove."""
+"""What a change is made of in a Delta table: the files of a month, and the state that goes into the commit."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import hashlib
 import io
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pleo_extract.delta.copies import check_sum, keep_copy, path_of
 from pleo_extract.delta.log import State
-from pleo_extract.delta.table import sum_names
+from pleo_extract.delta.version import sum_names
 from pleo_extract.errors import PleoExtractError
 from pleo_extract.lake import FORMAT, FileEntry, disk
-from pleo_extract.lake.merging import Merge
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pleo_extract.delta.table import Table
-    from pleo_extract.lake import Manifest, Staging
-    from pleo_extract.refresh import Account
+    from pleo_extract.delta.version import Version
+    from pleo_extract.lake.table import Change, Info
 
-__all__ = ["VACUUM_EVERY", "Change", "make_state"]
+__all__ = ["VACUUM_EVERY", "VersionFiles", "make_state"]
 
 VACUUM_EVERY: Final = timedelta(days=1)
 """How often files that no version needs are removed."""
@@ -39,124 +37,71 @@ ROW_GROUP: Final = 50_000
 """Rows that a reader holds at once, at least."""
 
 
-@dataclass(slots=True)
-class Change:
-    """Files to add to a version of a table and to remove from it, and the months they are of.
+@dataclass(frozen=True, slots=True)
+class VersionFiles:
+    """The files of a version, and those that are to be of the next; see `lake.table.Files`."""
 
-    Attributes:
-        proven: the months with files of other programs in which every job was found once; see `State.proven`.
-        spoiled: whether a file of it is gone, so that it can no longer be committed.
-    """
+    version: Version
+    scratch: Path
 
-    new: list[FileEntry] = field(default_factory=list)
-    old: list[FileEntry] = field(default_factory=list)
-    months: list[str] = field(default_factory=list)
-    proven: dict[str, str] = field(default_factory=dict)
-    spoiled: bool = False
+    def read(self, entry: FileEntry) -> bytes:
+        """See `Files`."""
+        data = disk.read_file(path_of(self.version, entry))
+        check_sum(entry, data, self.version.address.uri)
+        return data
 
-    def merge(
-        self,
-        table: Table,
-        scratch: Path,
-        stagings: Sequence[Staging] = (),
-        *,
-        lost: Iterable[FileEntry] = (),
-        search: bool = False,
-        raced: bool = False,
-    ) -> None:
-        """Merge staged rows into the table, a month at a time, and write the files that come of it.
-
-        Files that are to be removed already are left out.
-
-        Args:
-            table: the version to merge with.
-            scratch: a folder of this machine, for what is sorted.
-            stagings: what is staged.
-            lost: files that another program has taken from the table while the list was read; their rows stay.
-            raced: whether others have committed while the list was read: then their rows may be the later ones.
-            search: whether all months are searched for jobs that they hold twice, not only those in doubt.
-        """
-
-        def read(entry: FileEntry) -> bytes:
-            data = disk.read_file(path_of(table, entry))
-            check_sum(entry, data, table.address.uri)
-            return data
-
-        merge = Merge(scratch, stagings, self.apply(table.manifest.files), read, raced=raced)
-        merge.add_lost(lost)
-        for month in merge.months:
-            if merge.is_changed(month, search=search or month in table.suspects):
-                self._write(table, month, merge)
-            elif month in table.suspects:
-                self.proven[month] = sum_names(merge.old[month])
-
-    def stands_on(self, table: Table) -> bool:
-        """Whether it may be committed on top of this version as well, where the same rows may lie in other files."""
-        held = {entry.path for entry in table.manifest.files}
-        return not self.spoiled and all(entry.path in held for entry in self.old)
-
-    def apply(self, files: Iterable[FileEntry]) -> list[FileEntry]:
-        """Return the files of the version that it makes of one with these."""
-        gone = {entry.path for entry in self.old}
-        return sorted([*(e for e in files if e.path not in gone), *self.new], key=lambda entry: entry.path)
-
-    def discard(self, table: Table) -> None:
-        """Remove files that were written and not committed; what cannot be removed goes with the next vacuum."""
-        with suppress(PleoExtractError):
-            table.remove([entry.path for entry in self.new])
-
-    def _write(self, table: Table, month: str, merge: Merge) -> None:
-        self.months.append(month)
-        old = merge.old.get(month, [])
-        there = {entry.sha256: entry for entry in old if entry.sha256}
-        kept: set[str] = set()
-        for part in _slice(merge.pieces(month)):
+    def write(
+        self, month: str, pieces: Iterator[pl.DataFrame], there: Sequence[FileEntry]
+    ) -> list[FileEntry]:
+        """See `Files`."""
+        known = {entry.sha256: entry for entry in there if entry.sha256}
+        files = []
+        for part in _slice(pieces):
             entry, data = _spell(month, part)
-            if entry.sha256 in there:
-                kept.add(there.pop(entry.sha256).path)
-                continue
-            table.write(entry.path, data)
-            self.new.append(entry)
-            keep_copy(table, entry, data)
-        self.old += [entry for entry in old if entry.path not in kept]
+            if entry.sha256 in known:
+                entry = known.pop(entry.sha256)
+            else:
+                self.version.write(entry.path, data)
+                keep_copy(self.version, entry, data)
+            files.append(entry)
+        return files
+
+    def discard(self, change: Change) -> None:
+        """See `Files`. What cannot be removed goes with the next vacuum."""
+        with suppress(PleoExtractError):
+            self.version.remove([entry.path for entry in change.new])
 
 
-def make_state(
-    table: Table,
-    run: str,
-    change: Change,
-    planned: Manifest,
-    told: tuple[dict[str, Any], dict[str, Account]],
-) -> State:
+def make_state(version: Version, run: str, change: Change, info: Info) -> State:
     """Return what a run writes into its commit.
 
     Args:
-        table: the version that it is committed on top of.
+        version: the version that it is committed on top of.
         run: the run's own token.
         change: what it adds and removes.
-        planned: the manifest of the version that it makes.
-        told: the run's receipt, and the state of its accounts.
+        info: the run's receipt, and the state of its accounts.
     """
-    now, before = datetime.now(UTC), table.state
+    now, before = datetime.now(UTC), version.state
     last = before.vacuumed_at if before else now
-    receipt, accounts = told
+    months: dict[str, list[FileEntry]] = {}
+    for entry in change.files:
+        months.setdefault(entry.month, []).append(entry)
+    proven = {month: sum_names(months[month]) for month in change.searched}
+    told = change.base.manifest.accounts if change.base.manifest else {}
     return State(
         format=FORMAT,
         run=run,
-        server=table.manifest.server,
+        server=version.manifest.server,
         library=__version__,
         vacuumed_at=now if now - last >= VACUUM_EVERY else last,
-        receipt=receipt,
-        accounts={**planned.accounts, **accounts},
-        proven=_keep_proven({**(before.proven if before else {}), **change.proven}, planned.files),
+        receipt=dict(info.receipt),
+        accounts={**told, **info.accounts},
+        proven=_keep_proven({**(before.proven if before else {}), **proven}, months),
     )
 
 
-def _keep_proven(proven: Mapping[str, str], files: Iterable[FileEntry]) -> dict[str, str]:
+def _keep_proven(proven: Mapping[str, str], months: Mapping[str, list[FileEntry]]) -> dict[str, str]:
     """Return what is proven of months that have these very files, and need a proof since others wrote some of them."""
-    months: dict[str, list[FileEntry]] = {}
-    for entry in files:
-        months.setdefault(entry.month, []).append(entry)
     return {
         month: proven[month]
         for month, held in months.items()

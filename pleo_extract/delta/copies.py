@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from pleo_extract.delta.table import Table
+    from pleo_extract.delta.version import Version
     from pleo_extract.lake import FileEntry
 
 __all__ = ["check_file", "check_sum", "keep_copy", "path_of", "place_files", "remove_stale"]
@@ -31,13 +31,13 @@ STALE: Final = 24 * 3600.0
 """Seconds after which a copy goes that no reading has wanted since."""
 
 
-def path_of(table: Table, entry: FileEntry) -> Path:
+def path_of(table: Version, entry: FileEntry) -> Path:
     """Where a data file is, or will be, on this machine."""
     address = table.address
     return (address.local if address.local is not None else address.home / "files") / entry.path
 
 
-def place_files(table: Table, entries: Sequence[FileEntry]) -> tuple[Path, ...]:
+def place_files(table: Version, entries: Sequence[FileEntry]) -> tuple[Path, ...]:
     """The paths of these data files, those copied first that are not here yet.
 
     Raises:
@@ -58,7 +58,7 @@ def place_files(table: Table, entries: Sequence[FileEntry]) -> tuple[Path, ...]:
     return paths
 
 
-def keep_copy(table: Table, entry: FileEntry, data: bytes) -> None:
+def keep_copy(table: Version, entry: FileEntry, data: bytes) -> None:
     """A file that was just written to the store, so that it need not be read from there."""
     if table.address.local is None:
         _write(path_of(table, entry), data)
@@ -74,7 +74,7 @@ def check_sum(entry: FileEntry, data: bytes, where: str) -> None:
         raise LakeError(f"{entry.path} of {where} changed since it was written (sha256 differs)")
 
 
-def check_file(table: Table, entry: FileEntry) -> list[str]:
+def check_file(table: Version, entry: FileEntry) -> list[str]:
     """One line if this file is not as it was written; asked of the store, not of a copy."""
     try:
         data = table.read(entry.path, entry.bytes)
@@ -87,7 +87,7 @@ def check_file(table: Table, entry: FileEntry) -> list[str]:
     return []
 
 
-def remove_stale(table: Table, wanted: Iterable[FileEntry]) -> None:
+def remove_stale(table: Version, wanted: Iterable[FileEntry]) -> None:
     """Remove copies that nobody has wanted for a day; one that is read at this moment can still be read."""
     folder = table.address.home / "files"
     if table.address.local is not None or not folder.is_dir():
@@ -103,7 +103,7 @@ def _is_here(path: Path, entry: FileEntry) -> bool:
     return path.is_file() and path.stat().st_size == entry.bytes
 
 
-def _copy(table: Table, path: Path, entry: FileEntry) -> None:
+def _copy(table: Version, path: Path, entry: FileEntry) -> None:
     data = table.read(entry.path, entry.bytes)
     check_sum(entry, data, table.address.uri)
     _write(path, data)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 import secrets
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from pleo_extract.delta.change import Change, make_state
+from pleo_extract.delta.change import VersionFiles, make_state
 from pleo_extract.delta.copies import check_file, path_of
-from pleo_extract.delta.table import Table
+from pleo_extract.delta.version import Version
 from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError, amount
 from pleo_extract.lake import Repair, check_rows
+from pleo_extract.lake.table import Base, Change, Info, merge_staged
 from pleo_extract.refresh import forget_walks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pleo_extract.delta.address import Address
@@ -31,7 +29,7 @@ TRIES: Final = 5
 _log = logging.getLogger(__name__)
 
 
-def repair_table(address: Address, scratch: Path, overlay: Callable[[Table], Manifest]) -> Repair:
+def repair_table(address: Address, scratch: Path, overlay: Callable[[Version], Manifest]) -> Repair:
     """Rewrite months that hold a job more than once, and drop files that are damaged or missing.
 
     Args:
@@ -43,47 +41,46 @@ def repair_table(address: Address, scratch: Path, overlay: Callable[[Table], Man
         LakeLocked: others commit all the time. LakeError: there is no table, or it does not take the commit.
     """
     for _ in range(TRIES):
-        table = Table(address)
-        table.require_writable()
-        checked = [(entry, check_file(table, entry)) for entry in table.manifest.files]
+        version = Version(address)
+        version.require_writable()
+        manifest, files = overlay(version), VersionFiles(version, scratch)
+        checked = [(entry, check_file(version, entry)) for entry in manifest.files]
         broken = [entry for entry, problems in checked if problems]
         done = [problem for _, problems in checked for problem in problems]
-        change = Change(old=list(broken))
+        base = Base(version.version, manifest, manifest.files, suspects=version.suspects)
+        change = Change(base, dropped=broken)
         try:
-            change.merge(table, scratch, search=True)
-            if not change.months and not change.old:
-                return Repair(table.version, (), _check(table, table.manifest.files))
-            files = change.apply(table.manifest.files)
-            manifest = overlay(table)
-            accounts = forget_walks(manifest.accounts) if broken else manifest.accounts
-            planned = msgspec.structs.replace(manifest, files=files, made_at=datetime.now(UTC))
-            state = make_state(table, secrets.token_hex(16), change, planned, (manifest.receipt, accounts))
-            table.commit(change.new, change.old, state)
+            merge_staged(files, change, search=True)
+            if not change.is_news:
+                return Repair(version.version, (), _check(version, manifest.files))
+            accounts = forget_walks(manifest.accounts) if broken else {}
+            info = Info(manifest.server, manifest.receipt, accounts)
+            version.commit(change.new, change.old, make_state(version, secrets.token_hex(16), change, info))
         except LakeConflict as exc:
-            change.discard(table)
+            files.discard(change)
             _log.info("%s; beginning again", exc)
             continue
         except PleoExtractError:
-            change.discard(table)
+            files.discard(change)
             raise
-        done += _tell(table, change, broken, files)
-        return Repair(table.version + 1, tuple(done), _check(table, files))
+        done += _tell(change)
+        return Repair(change.number, tuple(done), _check(version, change.files))
     raise LakeLocked(f"others have committed to {address.uri} first, {TRIES} times running; run again later")
 
 
-def _tell(table: Table, change: Change, broken: list[FileEntry], files: list[FileEntry]) -> list[str]:
-    rows = sum(e.rows for e in table.manifest.files if e not in broken) - sum(e.rows for e in files)
-    said = [f"version {table.version + 1} was made"]
+def _tell(change: Change) -> list[str]:
+    rows = sum(e.rows for e in change.base.files if e not in change.dropped) - change.rows
+    said = [f"version {change.number} was made"]
     if change.months:
         said.append(f"{amount(rows, 'row')} that repeated a job left out, in {', '.join(change.months)}")
-    if broken:
-        said.append(f"{amount(len(broken), 'file')} left out; the next dump reads the whole list")
+    if change.dropped:
+        said.append(f"{amount(len(change.dropped), 'file')} left out; the next dump reads the whole list")
     return ["; ".join(said)]
 
 
-def _check(table: Table, files: list[FileEntry]) -> tuple[str, ...]:
+def _check(version: Version, files: Sequence[FileEntry]) -> tuple[str, ...]:
     return tuple(
         check_rows(
-            [(entry.month, path_of(table, entry)) for entry in files], sum(entry.rows for entry in files)
+            [(entry.month, path_of(version, entry)) for entry in files], sum(entry.rows for entry in files)
         )
     )

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from pleo_extract.delta.address import read_address
-from pleo_extract.delta.change import VACUUM_EVERY, Change, make_state
+from pleo_extract.delta.change import VACUUM_EVERY, VersionFiles, make_state
 from pleo_extract.delta.copies import check_file, path_of, place_files, remove_stale
 from pleo_extract.delta.repair import repair_table
-from pleo_extract.delta.table import Table, create_table
-from pleo_extract.errors import LakeConflict, LakeError, LakeLocked, NoLake, PleoExtractError, TryLater
+from pleo_extract.delta.version import Version, create_table
+from pleo_extract.errors import LakeConflict, LakeError, NoLake, PleoExtractError, TryLater
 from pleo_extract.lake import (
     FileEntry,
     LastRun,
@@ -29,28 +30,27 @@ from pleo_extract.lake import (
     hold_lock,
     read_last_run,
     refuse_other_server,
+    refuse_unheld,
     scan_files,
     strict,
     sweep,
 )
-from pleo_extract.refresh import Account, binding_of
+from pleo_extract.lake.table import Base
+from pleo_extract.refresh import Account
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import polars as pl
 
-    from pleo_extract.delta.log import State
-    from pleo_extract.lake import Keep, Staging
-    from pleo_extract.lake.publish import Shield, Tell
+    from pleo_extract.delta.log import Commit, State
+    from pleo_extract.lake import Keep
+    from pleo_extract.lake.table import Change, Info
 
 __all__ = ["DeltaLake"]
 
-TRIES: Final = 5
-"""How often a run that was not the first merges again."""
 TELL_EVERY: Final = timedelta(hours=1)
 """How often runs that find nothing new commit their state alone, so that other machines know it too."""
 LEAST_KEEP: Final = timedelta(hours=1)
@@ -85,14 +85,21 @@ class DeltaLake:
         self._address = read_address(lake, storage_options, workspace)
         runs = hashlib.sha256("\n".join(sorted(accounts)).encode()).hexdigest()[:16]
         self.layout = Layout(self._address.home / "runs" / runs)
-        self._base: Table | None = None
-        self._published = -1
+        self._version: Version | None = None
+        self._run = secrets.token_hex(16)
+        self._still_held: Callable[[], None] = refuse_unheld
+        self._is_made = False  # by this run
+        self._is_overtaken = False  # the version that is known
+        self._is_raced = False
+        self._lost: dict[str, FileEntry] = {}
+        self._committed: Change | None = None
+        self._files: list[FileEntry] = []
         self._unsure = False  # a commit may get through yet: the files it names must stay
 
     def exists(self) -> bool:
         """See `Store`."""
         try:
-            self._base = Table(self._address)
+            self._version = Version(self._address)
         except NoLake:
             return False
         return True
@@ -137,123 +144,123 @@ class DeltaLake:
         except PleoExtractError:  # `begin` meets it again, and its end is recorded
             return
         if is_there:
-            refuse_other_server(self.name, self._table().manifest.server, server)
+            refuse_other_server(self.name, self._require_version().manifest.server, server)
 
     def repair(self) -> Repair:
         """See `Store`."""
         if self._read() is None:
             return Repair(0, (), ())
         with self.hold():
-            return repair_table(self._address, self.layout.staging, self._overlaid)
+            return repair_table(self._address, self.scratch, self._overlaid)
 
-    def hold(self) -> AbstractContextManager[Callable[[], None]]:
-        """See `Store`. Another run for the same accounts on this machine is kept out; others are no harm."""
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[], None]]:
+        """See `Table`. Another run for the same accounts on this machine is kept out; others are no harm."""
         disk.make_folder(self.layout.root, private=True)
-        return hold_lock(self.layout)
+        with hold_lock(self.layout) as self._still_held:
+            yield self._still_held
+
+    @property
+    def scratch(self) -> Path:
+        """See `Table`."""
+        return self.layout.staging
 
     def begin(self) -> Manifest | None:
         """See `Store`."""
         sweep(self.layout, None, now=datetime.now(UTC))
         if not self.exists():
             return None
-        table = self._table()
-        table.require_writable()
-        place_files(table, table.manifest.files)
-        return self._overlaid(table)
-
-    def binding(self, base: Manifest | None, account: str) -> int:
-        """See `Store`."""
-        return binding_of(base.accounts.get(account) if base else None)
+        version = self._require_version()
+        version.require_writable()
+        place_files(version, version.manifest.files)
+        return self._overlaid(version)
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Store`."""
-        if base is None or self._base is None:
+        if base is None or self._version is None:
             return scan_files(())
-        return scan_files([path_of(self._base, entry) for entry in base.files])
+        return scan_files([path_of(self._version, entry) for entry in base.files])
 
-    def publish(
-        self,
-        stagings: Sequence[Staging],
-        base: Manifest | None,
-        *,
-        server: str,
-        tell: Tell,
-        still_held: Callable[[], None],
-        shield: Shield,
-    ) -> tuple[Manifest, list[str]]:
-        """See `Store`. Who was not first reads what others have committed and merges again, five times at most."""
-        self._reopen()
-        run, last = secrets.token_hex(16), None
-        change: Change | None = None
-        lost: dict[str, FileEntry] = {}
-        for attempt in range(TRIES):
-            still_held()
-            if base is None:
-                base = self._begin_table(server)
-            table = self._table()
-            try:
-                if change is None:
-                    change = Change()
-                    change.merge(table, self.layout.staging, stagings, lost=lost.values(), raced=attempt > 0)
-                planned = self._plan(table, base, change)
-                with shield():
-                    told = tell(planned, base, change.months)
-                    if planned.snapshot == table.version and _was_told_lately(table):
-                        self._note(planned, *told)
-                    else:
-                        state = make_state(table, run, change, planned, told)
-                        planned.snapshot = self._commit(table, change, state)
-                    self._published = planned.snapshot
-                    for staging in stagings:
-                        staging.clear()
-            except LakeConflict as exc:
-                last = exc.__cause__
-                _log.info("%s; reading what others have committed", exc)
-                base, change = self._catch_up(table, change, lost)
-                continue
-            except BaseException:
-                if self._published < 0:
-                    self._discard(table, change)
-                raise
-            receipt, accounts = told
-            accounts = {**planned.accounts, **accounts}
-            return msgspec.structs.replace(planned, receipt=receipt, accounts=accounts), change.months
-        self._discard(table, change)
-        if isinstance(last, TryLater):
-            raise last
-        raise LakeLocked(
-            f"other writers have committed to {self.name} first, {TRIES} times running; run again later"
+    def latest(self, server: str) -> Base:
+        """See `Table`. Read anew where others, or this run, have committed to the version that it knows."""
+        if self._version is None:
+            self._make_table(server)
+        elif self._is_overtaken:
+            self._catch_up(self._version)
+        version = self._require_version()
+        manifest = self._overlaid(version)
+        return Base(
+            version.version,
+            manifest if version.version or not self._is_made else None,
+            manifest.files,
+            suspects=version.suspects,
+            lost=tuple(self._lost.values()),
+            is_raced=self._is_raced,
+            is_news=version.state is None,
         )
 
-    def _reopen(self) -> None:
-        """Read the table again where this run, which lasts, has committed before: its own commit is no conflict."""
-        if self._published >= 0:
-            self._base, self._published = Table(self._address), -1
+    def read(self, entry: FileEntry) -> bytes:
+        """See `Table`."""
+        return self._known_files().read(entry)
 
-    def is_published(self, manifest: Manifest) -> bool:
-        """See `Store`."""
-        return self._published == manifest.snapshot
+    def write(
+        self, month: str, pieces: Iterator[pl.DataFrame], there: Sequence[FileEntry]
+    ) -> list[FileEntry]:
+        """See `Table`."""
+        return self._known_files().write(month, pieces, there)
 
-    def tidy(self, manifest: Manifest, keep: Keep) -> None:
-        """See `Store`. Files that no version of the time to keep needs go once a day."""
-        now = datetime.now(UTC)
-        state = self._table().state
-        if state is None or now - state.vacuumed_at < VACUUM_EVERY:
+    def commit(self, change: Change, info: Info) -> Manifest:
+        """See `Table`. A run that finds nothing new commits its state once an hour, and keeps it on this machine else."""
+        self._still_held()
+        version = self._require_version()
+        base = change.base.manifest or version.manifest
+        number, made_at = version.version, base.made_at
+        if change.is_news or not _was_told_lately(version):
+            number = self._commit(version, change, make_state(version, self._run, change, info))
+            made_at = datetime.now(UTC) if change.is_news else made_at
+            self._is_overtaken = True
+        else:
+            self._note(number, info)
+        self._committed, self._files = change, change.files
+        return msgspec.structs.replace(
+            base,
+            snapshot=number,
+            made_at=made_at,
+            rows=change.rows,
+            files=self._files,
+            library=__version__,
+            receipt=dict(info.receipt),
+            accounts={**base.accounts, **info.accounts},
+        )
+
+    def is_published(self, number: int) -> bool:
+        """See `Table`."""
+        return self._committed is not None and self._committed.number == number
+
+    def discard(self, change: Change) -> None:
+        """See `Table`. Files stay that a commit names which is there, or may get through yet."""
+        if change is not self._committed and not self._unsure:
+            self._known_files().discard(change)
+
+    def expire(self, keep: Keep) -> None:
+        """See `Table`. Files that no version of the time to keep needs go once a day."""
+        version, now = self._require_version(), datetime.now(UTC)
+        if version.state is None or now - version.state.vacuumed_at < VACUUM_EVERY:
             return
         try:
-            Table(self._address).vacuum(max(1, -(-max(keep.span, LEAST_KEEP) // timedelta(hours=1))))
+            Version(self._address).vacuum(max(1, -(-max(keep.span, LEAST_KEEP) // timedelta(hours=1))))
         except PleoExtractError as exc:
             _log.warning("%s", exc)
-        remove_stale(self._table(), manifest.files)
+        remove_stale(version, self._files)
 
-    def _read(self, as_of: datetime | int | None = None) -> Table | None:
+    def _read(self, as_of: datetime | int | None = None) -> Version | None:
         """The table; None where a run has begun it that published nothing yet, as far as this machine knows.
 
         Raises:
             NoLake: there is none, or no longer.
         """
         try:
-            return Table(self._address, as_of)
+            return Version(self._address, as_of)
         except NoLake:
             last = self.last_run()
             was_there = last is not None and last.receipt.get("snapshot")
@@ -261,15 +268,14 @@ class DeltaLake:
                 raise
             return None
 
-    def _table(self) -> Table:
-        assert self._base is not None, "exists and publish open it"
-        return self._base
+    def _require_version(self) -> Version:
+        assert self._version is not None, "begin and latest open it"
+        return self._version
 
-    def _refuse_other(self, table: Table, server: str) -> None:
-        if table.manifest.server not in ("", server):
-            raise LakeError(f"{self.name} was made for {table.manifest.server} meanwhile")
+    def _known_files(self) -> VersionFiles:
+        return VersionFiles(self._require_version(), self.scratch)
 
-    def _overlaid(self, table: Table) -> Manifest:
+    def _overlaid(self, table: Version) -> Manifest:
         """The manifest of a version, with what runs of this machine know that found nothing new in it."""
         manifest = table.manifest
         for path in sorted((self._address.home / "runs").glob("*/_lake/state.json")):
@@ -284,77 +290,61 @@ class DeltaLake:
                 manifest = msgspec.structs.replace(manifest, accounts=accounts, receipt=overlay.receipt)
         return manifest
 
-    def _note(self, manifest: Manifest, receipt: dict[str, Any], accounts: dict[str, Account]) -> None:
+    def _note(self, number: int, info: Info) -> None:
         """The state of a run that found nothing new."""
-        overlay = _Overlay(manifest.snapshot, receipt, accounts)
+        overlay = _Overlay(number, dict(info.receipt), dict(info.accounts))
         disk.make_folder(self.layout.own)
         disk.replace_file(self.layout.state, msgspec.json.encode(overlay))
 
-    def _begin_table(self, server: str) -> Manifest | None:
-        """Make the table where there is none; returns what another run has committed to it meanwhile."""
+    def _make_table(self, server: str) -> None:
+        """Make the table where there is none, unless another run was faster."""
         create_table(self._address, server)
-        table = self._base = Table(self._address)
-        self._refuse_other(table, server)
-        table.require_writable()
-        place_files(table, table.manifest.files)  # another run's, if it was first
-        return table.manifest if table.version else None
+        self._is_made = True
+        self._open_version(server)
 
-    def _catch_up(
-        self, table: Table, change: Change | None, lost: dict[str, FileEntry]
-    ) -> tuple[Manifest, Change | None]:
-        """Read the version that others have made of the one that was merged.
+    def _open_version(self, server: str = "") -> Version:
+        version = self._version = Version(self._address)
+        if server and version.manifest.server not in ("", server):
+            raise LakeError(f"{self.name} was made for {version.manifest.server} meanwhile")
+        version.require_writable()
+        place_files(version, version.manifest.files)
+        self._is_overtaken = False
+        return version
+
+    def _catch_up(self, known: Version) -> None:
+        """Read the version that was made of the one that is known.
 
         A dump mirrors the server's list: what others have taken from the table since it was read belongs there still,
-        and is added to `lost`.
-
-        Returns:
-            The state to go on from, and the change; None where it must be merged again.
+        and is lost.
         """
-        try:
-            newer = Table(self._address)
-            newer.require_writable()
-            place_files(newer, newer.manifest.files)
-            commits = newer.commits_since(table.version)
-        except BaseException:
-            self._discard(table, change)
-            raise
-        self._base = newer
-        changed = [each for each in commits if each is None or each.changes_rows]
+        _log.info("reading what was committed to %s after version %d", self.name, known.version)
+        newer = self._open_version()
+        commits = newer.commits_since(known.version)
+        changed = [each for each in commits if each is None or (each.changes_rows and not self._is_own(each))]
+        self._is_raced = self._is_raced or bool(changed)
         if any(each is None or each.state is None for each in changed):
             held = {entry.path for entry in newer.manifest.files}
-            lost |= {entry.path: entry for entry in table.manifest.files if entry.path not in held}
-        if change is None or changed or not change.stands_on(newer):
-            self._discard(table, change)
-            change = None
-        return self._overlaid(newer), change
+            self._lost |= {e.path: e for e in known.manifest.files if e.path not in held}
 
-    def _plan(self, table: Table, base: Manifest | None, change: Change) -> Manifest:
-        files = change.apply(table.manifest.files)
-        is_news = bool(change.months) or base is None or table.state is None
-        return msgspec.structs.replace(
-            base if base is not None else table.manifest,
-            snapshot=table.version + 1 if is_news else table.version,
-            made_at=datetime.now(UTC) if is_news else table.manifest.made_at,
-            rows=sum(entry.rows for entry in files),
-            files=files,
-            library=__version__,
-        )
+    def _is_own(self, commit: Commit) -> bool:
+        return commit.state is not None and commit.state.run == self._run
 
-    def _commit(self, table: Table, change: Change, state: State) -> int:
+    def _commit(self, version: Version, change: Change, state: State) -> int:
         """Commit; returns the version. Where the answer was lost, the log is asked whether the commit is in it.
 
         Raises:
             LakeConflict: another has committed first, or has removed the new files. TryLater: whether it is committed
             cannot be known. ConfigurationError, LakeError: the table does not take it.
         """
-        if missing := table.find_missing(change.new):  # another's full vacuum takes what no version names
-            change.spoiled = True
+        self._is_overtaken = True
+        if missing := version.find_missing(change.new):  # another's full vacuum takes what no version names
+            change.is_spoiled = True
             raise LakeConflict(f"{missing[0]} of {self.name} was removed before it was committed")
         self._unsure, before = True, self._unsure
         try:
-            table.commit(change.new, change.old, state)
+            version.commit(change.new, change.old, state)
         except (LakeConflict, TryLater) as exc:
-            found = self._find(table, state.run, exc)
+            found = self._find(version, state.run, exc)
             if found is None:
                 self._unsure = before or isinstance(exc, TryLater)
                 raise LakeConflict(f"the commit to {self.name} did not get through: {exc}") from exc
@@ -362,9 +352,9 @@ class DeltaLake:
         except PleoExtractError:
             self._unsure = before  # refused
             raise
-        return table.version + 1
+        return version.version + 1
 
-    def _find(self, table: Table, run: str, failure: PleoExtractError) -> int | None:
+    def _find(self, table: Version, run: str, failure: PleoExtractError) -> int | None:
         try:
             return table.find_commit(run)
         except PleoExtractError as exc:
@@ -373,13 +363,8 @@ class DeltaLake:
                 "and what is there already is not added twice"
             ) from exc
 
-    def _discard(self, table: Table, change: Change | None) -> None:
-        """Remove files that were written in vain, unless a commit that names them may get through yet."""
-        if change is not None and not self._unsure:
-            change.discard(table)
 
-
-def _was_told_lately(table: Table) -> bool:
+def _was_told_lately(version: Version) -> bool:
     """Whether a run has told other machines less than an hour ago as of when the rows are true."""
-    told = table.told_at
+    told = version.told_at
     return told is not None and timedelta(0) <= datetime.now(UTC) - told < TELL_EVERY

@@ -13,13 +13,13 @@ import polars as pl
 from pleo_extract.errors import IncompleteWalk, LakeError, PleoExtractError, RejectedRows, UsageError, escape
 from pleo_extract.extract.full import read_everything
 from pleo_extract.extract.reading import RowCount
-from pleo_extract.extract.receipt import Receipt
+from pleo_extract.extract.receipt import Evidence, Receipt, Standing
 from pleo_extract.extract.refreshing import Misfit, refresh
 from pleo_extract.extract.task import Task
 from pleo_extract.extract.wanted import check_amount
 from pleo_extract.habits import Habits
 from pleo_extract.lake import Header, Staging
-from pleo_extract.refresh import FULL_EVERY, Account, choose_mode
+from pleo_extract.refresh import FULL_EVERY, Account, binding_of, choose_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,8 @@ class AccountDump:
     """One account of one dump.
 
     Attributes:
-        key: the account's name in the manifest. receipt: what this run can say about it, filled as it goes.
+        key: the account's name in the manifest. evidence: what this run can say about it, filled as it
+            goes. standing: what the lake has. receipt: both, and how the run ended, once it has.
         staging, state: its rows and what the manifest will say about it, once they may be published; else None.
         error: why they may not be, or what there is to complain of although they may.
         run: while it is read. left: what earlier runs staged, where that was looked for once for all accounts.
@@ -88,6 +89,8 @@ class AccountDump:
     ) -> None:
         self.key = key
         self.name = name
+        self.evidence = Evidence(account=key, name=name)
+        self.standing = Standing()
         self.receipt = Receipt(account=key, name=name)
         self.run: Run | None = None
         self.left: Left | None = None
@@ -133,8 +136,12 @@ class AccountDump:
         finally:
             self.rows = None
             if self.run is not None:
-                self.receipt.count_run(self.run)
+                self.evidence.count_run(self.run)
                 self.run = None  # each of thousands would keep its client, pace and credential
+
+    def tell(self, standing: Standing, seconds: float, error: BaseException | None = None) -> Receipt:
+        """Return the receipt of what was read so far, where the lake stands so."""
+        return Receipt.of(self.evidence, standing, seconds=seconds, error=error)
 
     def forget_trace(self) -> None:
         """Of thousands of companies, each that fails would keep what was at hand where it failed."""
@@ -151,14 +158,14 @@ class AccountDump:
     ) -> tuple[Account, Staging]:
         assert self.run is not None
         now = datetime.now(UTC)
-        how, receipt = self._how, self.receipt
+        how, evidence = self._how, self.evidence
         before = base.accounts.get(self.key) if base else None
         self.spoiled = before.spoiled if before else {}
-        receipt.data_as_of = before.data_as_of if before else None
+        evidence.data_as_of = before.data_as_of if before else None
         mode, why = choose_mode(before, now=now, full=how.full, full_every=how.full_every)
-        header = Header(run=run, mode=mode, base=lake.binding(base, self.key), started_at=now)
+        header = Header(run=run, mode=mode, base=binding_of(before), started_at=now)
         staging = self._open_staging(lake.layout, header)
-        receipt.resumed = staging.resumed
+        evidence.resumed = staging.resumed
         task = Task(
             run=self.run,
             in_flight=in_flight,
@@ -166,7 +173,7 @@ class AccountDump:
             lake=self._scan(lake, base, before),
             before=before or Account(),
             staging=staging,
-            receipt=receipt,
+            evidence=evidence,
             on_page=RowCount(self.run, update).count,
             rejected=lake.layout.rejected,
             clock=lambda: datetime.now(UTC),
@@ -180,7 +187,7 @@ class AccountDump:
             )
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:
-                receipt.mode = "refresh"
+                evidence.mode = "refresh"
                 return self._stamp(refresh(task), before), staging
             except Misfit as misfit:
                 why, doubt = str(misfit), misfit.kind
@@ -191,7 +198,7 @@ class AccountDump:
                     task.restart()
                 staging.finish("refresh")
                 self.run.habits = Habits()  # also a full sync that was not due tries everything again
-        receipt.mode, receipt.why_full = "full", why
+        evidence.mode, evidence.why_full = "full", why
         state = read_everything(task, accept_vanished=how.accept_vanished, doubt=doubt)
         return self._stamp(state, before), staging
 
@@ -203,7 +210,7 @@ class AccountDump:
         assert self.run is not None
         if state.data_as_of is None and before is not None:
             state = msgspec.structs.replace(state, data_as_of=before.data_as_of)
-        self.receipt.data_as_of = state.data_as_of
+        self.evidence.data_as_of = state.data_as_of
         habits = self.run.habits
         return msgspec.structs.replace(
             state,
@@ -247,10 +254,10 @@ class AccountDump:
     def _complain(self, layout: Layout) -> PleoExtractError | None:
         assert self.state is not None
         assert self.staging is not None
-        self.receipt.rejected = len(set(self.staging.names))
-        if self.receipt.verdict == "incomplete":
+        self.evidence.rejected = len(set(self.staging.names))
+        if self.evidence.verdict == "incomplete":
             return IncompleteWalk(
-                f"{self.receipt.why}. What there is was published as incomplete; the next run reads all again"
+                f"{self.evidence.why}. What there is was published as incomplete; the next run reads all again"
             )
         named = zip(self.staging.names, self.staging.reasons, strict=False)
         if reasons := [reason for name, reason in named if name in self.state.rejected]:

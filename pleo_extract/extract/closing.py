@@ -133,9 +133,9 @@ def _read_open(task: Task) -> None:
             if driver.is_full() or not goes_on:
                 task.add("open", driver.take())
     except (CursorRefused, RequestRefused) as exc:
-        _log.info("%s: the open list could not be read: %s", task.receipt.account, exc)
+        _log.info("%s: the open list could not be read: %s", task.evidence.account, exc)
     finally:
-        task.receipt.count_walk(driver.walk)
+        task.evidence.count_walk(driver.walk)
 
 
 def read_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]]:
@@ -158,7 +158,7 @@ def read_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]
             goes_on = goes_on and not (part.frame.height and _is_staged(task, part.frame))
             task.add("start", part)
     finally:
-        task.receipt.count_walk(walk)
+        task.evidence.count_walk(walk)
     return as_of, batch, (walk.first_total, walk.last_total)
 
 

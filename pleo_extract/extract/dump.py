@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -27,10 +28,11 @@ from pleo_extract.extract.account import AccountDump, How, name_account
 from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.many import read_all
-from pleo_extract.extract.receipt import Receipt
-from pleo_extract.extract.shield import hold_signals
+from pleo_extract.extract.publish import publish
+from pleo_extract.extract.receipt import Receipt, Standing
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import KEEP, KEEP_COUNT, Keep, name_run, prune_rejected, write_last_run
+from pleo_extract.lake.table import Info
 from pleo_extract.lakes import open_lake
 from pleo_extract.progress import show_progress
 from pleo_extract.refresh import FULL_EVERY
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake import Manifest
+    from pleo_extract.lake.table import Change
     from pleo_extract.lakes import Format, Store, StoreOptions
     from pleo_extract.refresh import Account
 
@@ -267,20 +270,20 @@ class _Dump:
     def make(self, accounts: Sequence[AccountDump], update: Callable[[int, int | None, float], None]) -> None:
         """Read all accounts, publish those that may be, record how it ended; only what concerns the lake is raised."""
         for account in accounts:
-            account.receipt.run, account.receipt.lake = self.run, self.lake.name
+            account.evidence.run, account.evidence.lake = self.run, self.lake.name
         failure: BaseException | None = None
         try:
             base = self._open_lake(accounts)
             _log.info("dump of %d account(s) to %s", len(accounts), self.lake.name, extra={"run": self.run})
-            base = self._read(accounts, base, update)
+            self._read(accounts, base, update)
             self._still_held()  # if not, it does not matter what went wrong
-            if manifest := self._publish([each for each in accounts if each.state is not None], base):
+            if manifest := self._publish([each for each in accounts if each.state is not None]):
                 for each in accounts:  # those that failed say what the lake has, too
-                    each.receipt.stand_at(manifest)
-                self._tidy(manifest)
+                    each.standing = replace(each.standing, snapshot=manifest.snapshot, rows=manifest.rows)
+                self._tidy()
         except BaseException as exc:
             failure = self._explain(exc)
-            if snapshots := {each.receipt.snapshot for each in accounts if each.receipt.published}:
+            if snapshots := {each.standing.snapshot for each in accounts if each.standing.is_published}:
                 failure.add_note(f"snapshot {max(snapshots)} was published")
             if failure is exc:
                 raise
@@ -314,7 +317,7 @@ class _Dump:
     def _open_lake(self, accounts: Sequence[AccountDump]) -> Manifest | None:
         base = self.lake.begin()
         for account in accounts:
-            account.receipt.stand_at(base)
+            account.standing = Standing.at(base)
         if base is not None and base.server not in ("", self._server):
             raise ConfigurationError(
                 f"the lake {self.lake.name} holds jobs of {base.server}; {self._server} needs a lake of its own"
@@ -326,92 +329,70 @@ class _Dump:
         accounts: Sequence[AccountDump],
         base: Manifest | None,
         update: Callable[[int, int | None, float], None],
-    ) -> Manifest | None:
-        """Read all accounts; return the lake's state then, which moves on where a run lasts.
-
-        A run publishes once, unless it lasts: one company that drips must not hold back the others' data.
-        """
+    ) -> None:
+        """Read all accounts. A run publishes once, unless it lasts: one company that drips must not hold back the others."""
         known = {status for state in (base.accounts.values() if base else ()) for status in state.unknown}
         for account in accounts:
             account.known = known
         if len(accounts) == 1:
             accounts[0].read(self.lake, base, self.run, update, waits=self._waits)
-            return base
+            return
 
         def read(account: AccountDump) -> None:
             account.read(self.lake, base, self.run, update, waits=self._waits)
 
-        latest = base
         with closing(read_all(accounts, self.lake, base, read, every=self._publish_every)) as reading:
             for done in reading:
                 ready = [account for account in done if account.state is not None]
-                latest = self._publish(ready, latest) or latest
+                self._publish(ready)
                 for account in ready:
                     account.staging = None
-        return latest
 
-    def _publish(self, accounts: Sequence[AccountDump], base: Manifest | None) -> Manifest | None:
+    def _publish(self, accounts: Sequence[AccountDump]) -> Manifest | None:
         """The snapshot that is now current; None where no account may be published."""
         if not accounts:
             return None
-        told: list[Manifest] = []
+        stagings = [account.staging for account in accounts if account.staging is not None]
+        done = publish(self.lake, stagings, _Publication(self, accounts), server=self._server)
+        for account in accounts:
+            if account.staging is not None:
+                account.standing = replace(account.standing, snapshot=done.manifest.snapshot)
+        return done.manifest
 
-        def tell(
-            manifest: Manifest, before: Manifest | None, written: list[str]
-        ) -> tuple[dict[str, Any], dict[str, Account]]:
-            told.append(manifest)
-            return self._account_for(accounts, manifest, before, written)
-
-        try:
-            manifest, _ = self.lake.publish(
-                [account.staging for account in accounts if account.staging is not None],
-                base,
-                server=self._server,
-                tell=tell,
-                still_held=self._still_held,
-                shield=hold_signals,
-            )
-        except BaseException:
-            if told and not self.lake.is_published(told[-1]):
-                for account in accounts:
-                    if account.staging is not None:
-                        account.receipt.take_back(base)
-            raise
-        return manifest
-
-    def _tidy(self, manifest: Manifest) -> None:
+    def _tidy(self) -> None:
         """Clear away what is no longer kept, and make the catalogue anew."""
-        self.lake.tidy(manifest, self._keep)
+        self.lake.expire(self._keep)
         before, named = self._files
         prune_rejected(self.lake.layout.rejected, named=named, before=before, now=datetime.now(UTC))
         if self.lake.catalogue is not None:
             renew_catalogue(self.lake.layout.root, run=self.run)
 
-    def _account_for(
-        self, accounts: Sequence[AccountDump], manifest: Manifest, base: Manifest | None, written: list[str]
-    ) -> tuple[dict[str, Any], dict[str, Account]]:
-        """What the manifest is to say of this run: its receipt, and the state of its accounts."""
-        now = datetime.now(UTC)
+    def account_for(self, accounts: Sequence[AccountDump], change: Change) -> Info:
+        """What is committed with a change: this run's receipt, and the state of its accounts."""
+        now, after = datetime.now(UTC), Standing.after(change)
         states: dict[str, Account] = {}
+        receipts = []
         for account in accounts:
-            account.receipt.seconds = self._count_seconds()
             if account.staging is None or account.state is None:  # published before, as this run lasted
-                account.receipt.stand_at(manifest)
+                standing = replace(account.standing, snapshot=after.snapshot, rows=after.rows)
+                receipts.append(account.tell(standing, self._count_seconds()))
                 continue
-            account.receipt.tell_published(manifest, base, written)
+            receipts.append(account.tell(after, self._count_seconds()))
             known = account.spoiled
             kept = known | account.staging.keep_rejected(self.lake.layout.rejected, known)
             spoiled = {name: kept[name] for name in account.state.rejected if name in kept}
             states[account.key] = msgspec.structs.replace(account.state, updated_at=now, spoiled=spoiled)
-            if not written:  # it is in the lake, and must not stand in for the next run
+            if not change.months:  # it is in the lake, and must not stand in for the next run
                 account.staging.clear()
-        told = base.accounts if base else {}
+        told = change.base.manifest.accounts if change.base.manifest else {}
         self._files = self._files[0] | _name_files(told), _name_files({**told, **states})
-        return self.sum_receipts(accounts).to_dict(), states
+        return Info(self._server, self._sum(receipts).to_dict(), states)
 
     def sum_receipts(self, accounts: Sequence[AccountDump]) -> Receipt:
         """The receipts of this run's accounts as one; of one account, its own."""
-        receipts = [account.receipt for account in accounts]
+        return self._sum([account.receipt for account in accounts])
+
+    def _sum(self, receipts: Sequence[Receipt]) -> Receipt:
         return (
             receipts[0]
             if len(receipts) == 1
@@ -425,11 +406,9 @@ class _Dump:
         for account in accounts:
             # What stopped the others is why this one stopped.
             error = None if failure is not None and isinstance(account.error, Stopped) else account.error
-            account.receipt.end(error or failure)
-            account.receipt.seconds = self._count_seconds()
-        receipt = self.sum_receipts(accounts)
-        if failure is not None:  # it is what the run ends with, whatever befell single companies before
-            receipt.end(failure)
+            account.receipt = account.tell(account.standing, self._count_seconds(), error or failure)
+        # A failure is what the run ends with, whatever befell single companies before.
+        receipt = self.sum_receipts(accounts).ended(failure)
         bad = [account.receipt for account in accounts if account.receipt.code]
         # Rows set aside are complete all the same; a lake that is broken ends with the same code and is not.
         complete = (
@@ -453,6 +432,24 @@ class _Dump:
             if len(accounts) > 1
             else {},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    """Accounts of a dump that are published together."""
+
+    dump: _Dump
+    accounts: Sequence[AccountDump]
+
+    def account_for(self, change: Change) -> Info:
+        """See `publish`."""
+        return self.dump.account_for(self.accounts, change)
+
+    def stand(self, change: Change) -> None:
+        """See `publish`."""
+        for account in self.accounts:
+            if account.staging is not None and account.state is not None:
+                account.standing = Standing.after(change)
 
 
 def _open(

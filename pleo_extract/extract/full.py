@@ -85,12 +85,12 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
     began, reread = task.clock(), 0
     walked, closed, verdict = _read_until_it_fits(task, accept_vanished=accept_vanished)
     # Of what an earlier run staged and this one took over, the counts alone are checked.
-    task.receipt.shift_chance = 1.0 if closed is None else 0.0
+    task.evidence.shift_chance = 1.0 if closed is None else 0.0
     task.refuse_many_rejected()
     if closed is None and walked.pages > 1 and verdict.name != "incomplete":
-        before_rows = task.receipt.rows
+        before_rows = task.evidence.rows
         closed = _close(task, walked, resumed=False)
-        reread = task.receipt.rows - before_rows - (closed.jobs - walked.jobs)
+        reread = task.evidence.rows - before_rows - (closed.jobs - walked.jobs)
         task.refuse_many_rejected()
     elif closed is None:  # one page is of one instant
         closed = _Closed(began, walked.jobs, walked.newest, walked.totals)
@@ -105,10 +105,10 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
     if verdict.why:
         _log.warning(
-            "%s, %s: %s", task.receipt.account, verdict.name, verdict.why, extra={"run": task.run.name}
+            "%s, %s: %s", task.evidence.account, verdict.name, verdict.why, extra={"run": task.run.name}
         )
-    task.receipt.conclude(verdict, distinct=closed.jobs, reread=reread)
-    task.receipt.order, task.receipt.vanished = walked.order, news
+    task.evidence.conclude(verdict, distinct=closed.jobs, reread=reread)
+    task.evidence.order, task.evidence.vanished = walked.order, news
     before = task.before
     if not complete:
         return Account(
@@ -122,7 +122,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
             total_misses=before.total_misses,
         )
     told = learn_total(before, closed.jobs, (*walked.totals, *closed.totals), page=PAGE_SIZE)
-    task.receipt.total_kind = told.total_kind
+    task.evidence.total_kind = told.total_kind
     return msgspec.structs.replace(
         told,
         verdict=verdict.name,
@@ -156,7 +156,7 @@ def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, 
                 closed,
                 verdict,
             )  # what was told days ago tells nothing now
-        _log.info("%s: what was staged does not fit any longer; reading all again", task.receipt.account)
+        _log.info("%s: what was staged does not fit any longer; reading all again", task.evidence.account)
         task.restart()
         walked, previous = _pass(task, "full"), closed.jobs
         previous = previous if previous == walked.jobs else None
@@ -198,7 +198,7 @@ def _close(task: Task, walked: _Walked, *, resumed: bool) -> _Closed:
     try:
         front = read_front(task, "head", line)
     except (CursorRefused, RequestRefused) as exc:
-        _log.info("%s: the head could not be read newest-first: %s", task.receipt.account, exc)
+        _log.info("%s: the head could not be read newest-first: %s", task.evidence.account, exc)
         return _close_unordered(task, walked, resumed=resumed)
     new = _count_new(task, front.batch, resumed=resumed)
     sought = task.without_spoiled(task.unsettled.find(before=front.batch))
@@ -285,7 +285,7 @@ def _pass(task: Task, phase: str) -> _Walked:
         task.stage(phase, parts)
     finally:
         for walk in walks:
-            task.receipt.count_walk(walk)
+            task.evidence.count_walk(walk)
     unkeyed = sum(walk.unkeyed for walk in walks) - settle_split(task)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
     is_staged = task.staging.count_rows(phase) >= sum(walk.rows for walk in walks)

@@ -6,17 +6,18 @@ import time
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pleo_extract.contract import KEY
 from pleo_extract.errors import ConfigurationError, LakeError, PleoExtractError, UsageError, amount, escape
 from pleo_extract.extract.answers import renew_catalogue
-from pleo_extract.extract.receipt import Receipt
-from pleo_extract.extract.shield import hold_signals
+from pleo_extract.extract.publish import publish
+from pleo_extract.extract.receipt import Evidence, Receipt, Standing
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Header, Staging, name_run, write_last_run
+from pleo_extract.lake.table import Info
 from pleo_extract.lakes import is_delta, open_lake
 from pleo_extract.paging import VERDICTS
 from pleo_extract.progress import show_progress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pleo_extract.lake import Manifest, Opened
+    from pleo_extract.lake.table import Change
     from pleo_extract.lakes import Format, Store
     from pleo_extract.refresh import Account
 
@@ -72,25 +74,27 @@ def merge_lakes(
         LakeLocked, LakeError, StorageError, TryLater: one is written to, damaged or not there; nothing is published.
     """
     giver, taker = _open_both(source, target, format, storage_options, workspace)
-    receipt = Receipt(run=name_run(), lake=taker.name, mode="merge")
+    evidence = Evidence(run=name_run(), lake=taker.name, mode="merge")
     opened = giver.open()
     taker.refuse_other(opened.manifest.server if opened else "")
     if opened is None:  # at the door, before anything is made
         if giver.last_run() is None:
             raise LakeError(f"nothing was published to {giver.name} yet: there is nothing to merge")
         if not taker.exists():
-            receipt.source = _NOTHING.format(giver.name)
-            return receipt
+            evidence.source = _NOTHING.format(giver.name)
+            return Receipt.of(evidence, Standing(), seconds=0.0)
     with (
         nullcontext() if is_delta(source) else giver.hold(),
         taker.hold() as still_held,
         show_progress(f"merge {source} into {target}", show=progress) as update,
     ):
+        merge = _Merge(giver, taker, evidence, update)
         try:
-            _Merge(giver, taker, receipt, update).make(still_held)
+            merge.make()
+            receipt = merge.tell()
             _record(taker, receipt)
         except BaseException as exc:
-            receipt.end(exc)
+            receipt = merge.tell(exc)
             if isinstance(exc, PleoExtractError):
                 exc.receipt = receipt.to_dict()
             if not isinstance(exc, ConfigurationError):  # one that was refused leaves no trace
@@ -110,36 +114,48 @@ class _Merge:
     """A merge under way, the target held."""
 
     def __init__(
-        self, source: Store, target: Store, receipt: Receipt, update: Callable[[int, int | None, float], None]
+        self,
+        source: Store,
+        target: Store,
+        evidence: Evidence,
+        update: Callable[[int, int | None, float], None],
     ) -> None:
         self._source = source
         self._target = target
-        self._receipt = receipt
+        self._evidence = evidence
         self._update = update
         self._started = time.monotonic()
+        self._standing = Standing()
+        self._server = ""
+        self._given: dict[str, Account] = {}
         self._taken: set[str] = set()
 
-    def make(self, still_held: Callable[[], None]) -> None:
+    def tell(self, error: BaseException | None = None) -> Receipt:
+        """The receipt of what was done so far, and of what ended it."""
+        seconds = round(time.monotonic() - self._started, 3)
+        return Receipt.of(self._evidence, self._standing, seconds=seconds, error=error)
+
+    def make(self) -> None:
         """Stage what the target lacks, publish it."""
-        opened, receipt, base = self._source.open(), self._receipt, self._target.begin()
-        if base is not None:
-            self._fill(base, base, [])
+        opened, evidence, base = self._source.open(), self._evidence, self._target.begin()
+        self._standing = Standing.at(base)
         if opened is None:
-            receipt.source = _NOTHING.format(self._source.name)
+            evidence.source = _NOTHING.format(self._source.name)
             return
-        receipt.source = f"{self._source.name}, snapshot {opened.manifest.snapshot}"
-        server = _choose_server(opened.manifest, base, self._source.name, self._target.name)
+        evidence.source = f"{self._source.name}, snapshot {opened.manifest.snapshot}"
+        self._server = _choose_server(opened.manifest, base, self._source.name, self._target.name)
+        self._given = opened.manifest.accounts
         header = Header(
-            run=receipt.run, mode="merge", base=base.snapshot if base else 0, started_at=datetime.now(UTC)
+            run=evidence.run, mode="merge", base=base.snapshot if base else 0, started_at=datetime.now(UTC)
         )
         staging = Staging.start(self._target.layout.staging, f"merge {self._source.name}", header)
         try:
             self._stage(opened, base, staging)
             told = base.accounts if base else {}
-            if base is None or receipt.taken or join_accounts(told, opened.manifest.accounts, taken=()):
-                self._publish(opened.manifest, base, staging, server, still_held)
-            else:
-                self._fill(base, base, [])
+            if base is None or evidence.taken or join_accounts(told, self._given, taken=()):
+                publish(self._target, [staging], self, server=self._server)
+                if self._target.catalogue is not None:
+                    renew_catalogue(self._target.layout.root, run=evidence.run)
         except pl.exceptions.PolarsError as exc:  # our own frames fit; what does not is a file of a lake
             raise LakeError(
                 f"{self._source.name} or {self._target.name} cannot be read ({escape(str(exc), 200)}); run verify"
@@ -147,9 +163,25 @@ class _Merge:
         finally:
             staging.clear()
 
+    def account_for(self, change: Change) -> Info:
+        """See `publish`."""
+        base = change.base.manifest
+        told = base.accounts if base else {}
+        accounts = join_accounts(told, self._given, taken=frozenset(self._taken))
+        verdicts = [each.verdict for each in {**told, **accounts}.values()]
+        self._evidence.verdict = max(verdicts, key=VERDICTS.index, default="complete")
+        self._evidence.account = amount(len(self._given), "account")
+        seconds = round(time.monotonic() - self._started, 3)
+        receipt = Receipt.of(self._evidence, Standing.after(change), seconds=seconds)
+        return Info(self._server, receipt.to_dict(), accounts)
+
+    def stand(self, change: Change) -> None:
+        """See `publish`."""
+        self._standing = Standing.after(change)
+
     def _stage(self, opened: Opened, base: Manifest | None, staging: Staging) -> None:
         manifest, lake = opened.manifest, self._target.scan(base)
-        receipt = self._receipt
+        evidence = self._evidence
         for entry in manifest.files:
             for rows in _slice(opened.read(entry), entry.rows):
                 companies = rows["company_id"].unique().to_list()
@@ -158,56 +190,17 @@ class _Merge:
                 if news.height:
                     staging.add(news, phase="merge")
                     self._taken.update(news["company_id"].unique())
-                receipt.rows += rows.height
-                receipt.taken += news.height
-                self._update(receipt.rows, manifest.rows, 0.0)
-        receipt.distinct = receipt.rows
+                evidence.rows += rows.height
+                evidence.taken += news.height
+                self._update(evidence.rows, manifest.rows, 0.0)
+        evidence.distinct = evidence.rows
         if base is not None:
             for news in _chunk(staging.pages("merge")):
                 companies = news["company_id"].unique().to_list()
                 later = [each for each in companies if _was_read_later(each, manifest, base)]
                 for company, name, month in find_left(lake, news, fetched_later=later).iter_rows():
                     staging.leaving.setdefault(month, set()).add((company, name))
-                    receipt.moved += 1
-
-    def _publish(
-        self,
-        given: Manifest,
-        base: Manifest | None,
-        staging: Staging,
-        server: str,
-        still_held: Callable[[], None],
-    ) -> None:
-        told: list[Manifest] = []
-
-        def tell(
-            manifest: Manifest, before: Manifest | None, written: list[str]
-        ) -> tuple[dict[str, Any], dict[str, Account]]:
-            told.append(manifest)
-            accounts = join_accounts(
-                before.accounts if before else {}, given.accounts, taken=frozenset(self._taken)
-            )
-            verdicts = [each.verdict for each in {**manifest.accounts, **accounts}.values()]
-            self._receipt.verdict = max(verdicts, key=VERDICTS.index, default="complete")
-            self._receipt.account = amount(len(given.accounts), "account")
-            self._fill(manifest, before, written)
-            return self._receipt.to_dict(), accounts
-
-        try:
-            manifest, written = self._target.publish(
-                [staging], base, server=server, tell=tell, still_held=still_held, shield=hold_signals
-            )
-        except BaseException:
-            if told and not self._target.is_published(told[-1]):
-                self._receipt.take_back(base)
-            raise
-        self._fill(manifest, base, written)
-        if self._target.catalogue is not None:
-            renew_catalogue(self._target.layout.root, run=self._receipt.run)
-
-    def _fill(self, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
-        self._receipt.tell_published(manifest, base, written)
-        self._receipt.seconds = round(time.monotonic() - self._started, 3)
+                    evidence.moved += 1
 
 
 def _open_both(

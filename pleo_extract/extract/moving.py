@@ -92,4 +92,4 @@ def move_jobs(task: Task, jobs: Mapping[JobKey, list[str]]) -> None:
 
 
 def _count(task: Task) -> None:
-    task.receipt.moved = len(set().union(*task.staging.leaving.values()))
+    task.evidence.moved = len(set().union(*task.staging.leaving.values()))

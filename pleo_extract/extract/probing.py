@@ -49,27 +49,27 @@ class _Shift:
 
 
 def audit(task: Task, front: Front, vanished: set[JobKey]) -> str:
-    """Read some old pages anew, and note in the receipt what they prove; returns what is wrong with their ranks."""
+    """Read some old pages anew, and note in the evidence what they prove; returns what is wrong with their ranks."""
     gone = vanished | task.known_vanished()
     fresh = task.staging.frame()
     jobs = task.count_lake() + task.count_new(fresh) - len(gone)
-    receipt = task.receipt
+    evidence = task.evidence
     if front.ended or jobs <= front.rows:
-        receipt.shift_chance = 1.0
+        evidence.shift_chance = 1.0
         return ""
     phase = random.random()  # noqa: S311 - a sample, not a secret
     reached = min(jobs, task.run.habits.refused_offset or jobs)
     ranks = spread_ranks(front.rows, reached, page=PAGE_SIZE, count=AUDIT_PAGES, phase=phase)
     pages = task.read_places("audit", narrow(NEWEST_FIRST, company_id=task.company_id), ranks) or []
     if not pages:
-        receipt.shift_chance = round(chance_of_shift(front.rows, jobs, []), 4)
+        evidence.shift_chance = round(chance_of_shift(front.rows, jobs, []), 4)
         return ""
     audited = pl.concat([frame for frame, _ in pages]).unique(KEY).height
-    receipt.audited, receipt.audited_share = audited, round(audited / jobs, 6)
+    evidence.audited, evidence.audited_share = audited, round(audited / jobs, 6)
     if not task.before.has_ranks:
         return ""
     shifts = _find_shifts(task, front, pages, ranks, gone)
-    receipt.shift_chance = round(chance_of_shift(front.rows, jobs, ranks if shifts else []), 4)
+    evidence.shift_chance = round(chance_of_shift(front.rows, jobs, ranks if shifts else []), 4)
     if all(_is_explained(shift) for shift in shifts):
         return ""
     came = _look_again(task, front)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,22 +16,23 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import Run
     from pleo_extract.lake import Manifest
+    from pleo_extract.lake.table import Change
     from pleo_extract.paging import Verdict, Walk
 
-__all__ = ["Receipt"]
+__all__ = ["Evidence", "Receipt", "Standing"]
 
 SIGNALLED: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
 """What the codes of a run that was told to end mean."""
 
 
-class Receipt(msgspec.Struct, kw_only=True):
-    """One run's own account.
+class Evidence(msgspec.Struct, kw_only=True):
+    """What a run can say of what it has read, filled as it goes.
 
     Attributes:
         run: its name. lake: the folder, as it was given. account: server and company it is about, ``*`` for any company.
         mode: ``full``, ``refresh`` or ``merge``. verdict: ``complete``, ``complete_with_drift`` or ``incomplete``; why: in words.
-        pages, requests, retries: counts. seconds: of the clock on the wall, from start to end.
-        waited: of these, seconds in which a request waited (pace, pauses, backoff); those of several at once count once.
+        pages, requests, retries: counts. waited: seconds in which a request waited (pace, pauses, backoff); those of
+            several at once count once.
         rows: rows received. distinct: different jobs among them. duplicates: rows beyond these. rejected: rows set aside.
         total_first, total_last: the server's `total` on the first and last page; None where it told none.
         order: the order the walk proved, ``strict``, ``created`` or ``none``.
@@ -43,10 +45,8 @@ class Receipt(msgspec.Struct, kw_only=True):
         total_kind: what the server's `total` is worth: ``exact``, ``constant`` (wrong by the same number each time) or
             ``unusable`` (capped, of the page, or an estimate); empty where there is none.
         faults: why requests were repeated, by kind. restarts: times a lost cursor sent a walk back.
-        published: whether a new snapshot came of it. snapshot: the one now current. lake_rows: rows in it.
         source: the lake that was merged into this one, with its snapshot; taken: rows of it that were news here.
         data_as_of: the instant as of which the account's rows are true (UTC); of several accounts, the earliest.
-        months_written: partitions rewritten. code: the exit code; error: the message that goes with it.
     """
 
     run: str = ""
@@ -62,7 +62,6 @@ class Receipt(msgspec.Struct, kw_only=True):
     requests: int = 0
     retries: int = 0
     waited: float = 0.0
-    seconds: float = 0.0
     rows: int = 0
     distinct: int = 0
     duplicates: int = 0
@@ -79,15 +78,9 @@ class Receipt(msgspec.Struct, kw_only=True):
     total_kind: str = ""
     faults: dict[str, int] = {}
     restarts: int = 0
-    published: bool = False
-    snapshot: int = 0
-    lake_rows: int = 0
     source: str = ""
     taken: int = 0
     data_as_of: datetime | None = None
-    months_written: list[str] = []
-    code: int = 0
-    error: str | None = None
 
     def count_run(self, run: Run) -> None:
         """Take over what the client counted."""
@@ -105,32 +98,76 @@ class Receipt(msgspec.Struct, kw_only=True):
         self.order = walk.order
         self.understood = {"sorting_keys": keys, "sorting_order": orders, "limit": limit}
 
-    def stand_at(self, manifest: Manifest | None) -> None:
-        """What the lake has: it has it, however the run ends."""
-        self.snapshot, self.lake_rows = (manifest.snapshot, manifest.rows) if manifest else (0, 0)
-
-    def tell_published(self, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
-        """The state that is published over this base, and the months written for it."""
-        self.published = base is None or manifest.snapshot != base.snapshot
-        self.months_written = written
-        self.stand_at(manifest)
-
-    def take_back(self, base: Manifest | None) -> None:
-        """It was not published after all."""
-        self.published, self.months_written = False, []
-        self.stand_at(base)
-
     def conclude(self, verdict: Verdict, *, distinct: int, reread: int = 0) -> None:
         """Note the verdict, and the count it rests on; `reread` rows were read again on purpose, and are no duplicates."""
         self.verdict, self.why, self.distinct = verdict.name, verdict.why, distinct
         self.duplicates = max(0, self.rows - reread - distinct - self.rejected)
 
-    def end(self, error: BaseException | None) -> None:
-        """The exit code and the message of what ended the run, if anything did."""
-        self.code, self.error = 0, None
-        if error is not None:
-            self.code = _code_of(error)
-            self.error = error.tell() if isinstance(error, PleoExtractError) else _word(error, self.code)
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the lake has, however the run ends.
+
+    Attributes:
+        snapshot: the one that is current. rows: in it.
+        is_published: whether it came of this run. months: the partitions written for it.
+    """
+
+    snapshot: int = 0
+    rows: int = 0
+    is_published: bool = False
+    months: tuple[str, ...] = ()
+
+    @classmethod
+    def at(cls, manifest: Manifest | None) -> Standing:
+        """The state that a run began with."""
+        return cls(manifest.snapshot, manifest.rows) if manifest else cls()
+
+    @classmethod
+    def after(cls, change: Change) -> Standing:
+        """The state that is current when this is committed."""
+        return cls(change.number, change.rows, change.is_news, tuple(change.months))
+
+
+class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a dataclass it could not be frozen
+    """One run's own account: what it read, what it published, how it ended.
+
+    Attributes:
+        published: whether a new snapshot came of it. snapshot: the one now current. lake_rows: rows in it.
+        months_written: partitions rewritten. seconds: of the clock on the wall, from start to end.
+        code: the exit code; error: the message that goes with it.
+        The others are those of `Evidence`.
+    """
+
+    seconds: float = 0.0
+    published: bool = False
+    snapshot: int = 0
+    lake_rows: int = 0
+    months_written: list[str] = []
+    code: int = 0
+    error: str | None = None
+
+    @classmethod
+    def of(
+        cls, evidence: Evidence, standing: Standing, *, seconds: float, error: BaseException | None = None
+    ) -> Receipt:
+        """The receipt of a run that has read this and found or left the lake so, and what ended it, if anything did."""
+        return cls(
+            **msgspec.structs.asdict(evidence),
+            seconds=seconds,
+            published=standing.is_published,
+            snapshot=standing.snapshot,
+            lake_rows=standing.rows,
+            months_written=list(standing.months),
+        ).ended(error)
+
+    def ended(self, error: BaseException | None) -> Receipt:
+        """The same with the exit code and the message of this error."""
+        if error is None:
+            return self
+        code = _code_of(error)
+        message = error.tell() if isinstance(error, PleoExtractError) else _word(error, code)
+        return msgspec.structs.replace(self, code=code, error=message)
 
     @classmethod
     def sum(cls, receipts: Sequence[Receipt], *, waited: float) -> Receipt:

@@ -198,9 +198,9 @@ def _conclude(task: Task, front: Front, new: int, vanished: set[JobKey], unliste
     drift = len(set(totals)) > 1 or vanished
     why = f"{len(vanished)} open job(s) are no longer listed" if vanished else "jobs came or went meanwhile"
     verdict = Verdict("complete_with_drift", why) if drift else Verdict("complete")
-    task.receipt.conclude(verdict, distinct=len(met))
-    task.receipt.order, task.receipt.vanished = front.order, sorted(vanished)
-    task.receipt.total_kind = before.total_kind
+    task.evidence.conclude(verdict, distinct=len(met))
+    task.evidence.order, task.evidence.vanished = front.order, sorted(vanished)
+    task.evidence.total_kind = before.total_kind
     newest = max(key for key in (front.newest, before.frontier) if key is not None)
     return msgspec.structs.replace(
         before,

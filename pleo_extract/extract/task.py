@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pleo_extract.client import Run
     from pleo_extract.contract import PageInfo, Query
     from pleo_extract.extract.driving import Part
-    from pleo_extract.extract.receipt import Receipt
+    from pleo_extract.extract.receipt import Evidence
     from pleo_extract.lake import Staging
     from pleo_extract.refresh import Account, JobKey
 
@@ -80,7 +80,7 @@ class Task:
     Attributes:
         run, in_flight: how requests are sent. company_id: whose jobs; None for all that the credential may see.
         lake: the lake's rows of this account, lazily. before: its state after the last run.
-        staging: where rows go. receipt: what is counted. on_page: told of every page.
+        staging: where rows go. evidence: what is counted. on_page: told of every page.
         rejected: the folder for rows that are set aside for good. clock: tells the instant, UTC.
         unsettled: the jobs that are staged as unsettled.
     """
@@ -91,7 +91,7 @@ class Task:
     lake: pl.LazyFrame
     before: Account
     staging: Staging
-    receipt: Receipt
+    evidence: Evidence
     on_page: Callable[[Walk], None]
     rejected: Path
     clock: Callable[[], datetime]
@@ -139,7 +139,7 @@ class Task:
         try:
             self.stage(phase, drive(Driver(self.run, walk, segment, on_page=self.on_page)))
         finally:
-            self.receipt.count_walk(walk)
+            self.evidence.count_walk(walk)
         return walk
 
     def restart(self) -> None:
@@ -172,8 +172,8 @@ class Task:
                 return None
             except StopIteration:
                 pass
-            self.receipt.pages += 1
-            self.receipt.rows += page.info.rows
+            self.evidence.pages += 1
+            self.evidence.rows += page.info.rows
             if walk.hope == "none" or not self.run.habits.reaches(offset):
                 return None
             frame, rejected = build_frame([page])
@@ -189,11 +189,11 @@ class Task:
             DataError: more than 100 rows, and 1 % of those read.
         """
         count = len(set(self.staging.names))
-        if count > MANY_REJECTED and count > self.receipt.rows / 100:
+        if count > MANY_REJECTED and count > self.evidence.rows / 100:
             self.staging.keep_rejected(self.rejected)
             self.staging.clear()
             raise DataError(
-                f"{count} of {self.receipt.rows} rows do not fit the contract, more than 1 %: nothing was published. "
+                f"{count} of {self.evidence.rows} rows do not fit the contract, more than 1 %: nothing was published. "
                 f"They are in {self.rejected}; perhaps the API changed: look for a newer pleo-extract"
             )
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pleo_extract.lake.beginning import begin_run
+from pleo_extract.lake.folder import FolderTable
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, scan_files
-from pleo_extract.lake.lock import hold_lock
+from pleo_extract.lake.lock import hold_lock, refuse_unheld
 from pleo_extract.lake.opening import Opened, open_snapshot, refuse_other_server, require_lake
-from pleo_extract.lake.publish import KEEP, KEEP_COUNT, Keep, building, commit, prune, publish, sweep
+from pleo_extract.lake.pruning import KEEP, KEEP_COUNT, Keep, prune, sweep
 from pleo_extract.lake.record import LastRun, read_last_run, write_last_run
 from pleo_extract.lake.rejects import prune_rejected
 from pleo_extract.lake.staging import Header, Staging, find_left, name_run
@@ -29,6 +29,7 @@ __all__ = [
     "KEEP",
     "KEEP_COUNT",
     "FileEntry",
+    "FolderTable",
     "Header",
     "Keep",
     "LastRun",
@@ -38,10 +39,7 @@ __all__ = [
     "Repair",
     "Staging",
     "Verification",
-    "begin_run",
-    "building",
     "check_rows",
-    "commit",
     "find_left",
     "has_columns",
     "hold_lock",
@@ -49,9 +47,9 @@ __all__ = [
     "open_snapshot",
     "prune",
     "prune_rejected",
-    "publish",
     "read_last_run",
     "refuse_other_server",
+    "refuse_unheld",
     "repair_lake",
     "require_lake",
     "scan_files",

@@ -8,7 +8,8 @@ from pleo_extract.lake.carry import carry_over
 from pleo_extract.lake.filesystem import require_abilities
 from pleo_extract.lake.objects import keep_visible
 from pleo_extract.lake.opening import require_files
-from pleo_extract.lake.publish import finish_first, sweep
+from pleo_extract.lake.pruning import sweep
+from pleo_extract.lake.publish import finish_first
 from pleo_extract.lake.visible import show_months
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import Layout
 
-__all__ = ["hold_lock"]
+__all__ = ["hold_lock", "refuse_unheld"]
 
 
 PATIENCE: Final = 1.0
@@ -39,6 +39,11 @@ class _Holder(msgspec.Struct):
     pid: int
     host: str
     since: datetime
+
+
+def refuse_unheld() -> None:
+    """What a table that nobody holds has in place of a check."""
+    raise AssertionError("a table is held by whoever commits to it")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pleo_extract.refresh import FILE_ORDER, has_rows, merge_rows, replace_rows,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import date
     from pathlib import Path
 
@@ -55,7 +56,7 @@ class Merge:
     Args:
         scratch: a folder of this machine, for what is sorted. stagings: what is staged, in the order it was fetched.
         files: what the lake has. read: the bytes of one of these files, as it was written.
-        anew: whether every month is written anew, such as those of an older format.
+        anew: months that are written anew, such as those of an older format.
 
     Attributes:
         old: the lake's files by month. months: all there will be, in order. leaving: those that jobs leave for others.
@@ -68,7 +69,7 @@ class Merge:
         files: Iterable[FileEntry],
         read: Callable[[FileEntry], bytes],
         *,
-        anew: bool = False,
+        anew: AbstractSet[str] = frozenset(),
         raced: bool = False,
     ) -> None:
         self._scratch = scratch
@@ -105,7 +106,7 @@ class Merge:
             LakeError: a file of it is not as it was written.
         """
         self._kept = None
-        if month not in self.old or month in self._lost or self._anew:
+        if month not in self.old or month in self._lost or month in self._anew:
             return True
         if search and self._has_repeats(month):
             return True

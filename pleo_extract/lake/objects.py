@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 from pleo_extract.errors import LakeError
@@ -15,7 +16,18 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import FileEntry, Layout
 
-__all__ = ["keep_visible", "place_objects", "sweep_objects"]
+__all__ = ["begin_build", "keep_visible", "place_objects", "sweep_objects"]
+
+
+def begin_build(layout: Layout) -> Path:
+    """Make a folder to write objects in before they get their names; it goes when all is published.
+
+    One that is still there tells the next run that this one was killed, and may have left objects that nothing names.
+    """
+    disk.make_folder(layout.staging, private=True)
+    build = layout.staging / f"build-{secrets.token_hex(4)}"
+    disk.make_folder(build)
+    return build
 
 
 def place_objects(layout: Layout, build: Path) -> None:

@@ -31,7 +31,8 @@ from pleo_extract.lake.layout import (
 )
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.objects import keep_visible
-from pleo_extract.lake.publish import commit, point_to, sweep, write_manifest
+from pleo_extract.lake.pruning import sweep
+from pleo_extract.lake.publish import make_current, point_to, write_manifest
 from pleo_extract.lake.record import read_last_run
 from pleo_extract.lake.verify import UNREADABLE, check_file, check_snapshot, has_columns, verify_lake
 from pleo_extract.lake.visible import find_strays, is_shown, show_months
@@ -278,7 +279,7 @@ def _mend_files(layout: Layout, number: int, still_held: Callable[[], None]) -> 
         accounts=forget_walks(known.accounts),
         leaving=[],
     )
-    commit(layout, mended, manifest, receipt=mended.receipt, accounts={}, still_held=still_held)
+    make_current(layout, mended, manifest, still_held=still_held)
     return [
         *problems,
         *done,

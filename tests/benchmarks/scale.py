@@ -19,7 +19,6 @@ import platform
 import sys
 import tempfile
 from bisect import bisect_left
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from itertools import islice
@@ -36,6 +35,7 @@ from server import FIRST, Jobs
 from pleo_extract.contract import instant_key
 from pleo_extract.lake import Header, Staging
 from pleo_extract.lake.staging import Batch
+from pleo_extract.lake.table import Change, Info, merge_staged
 from pleo_extract.lakes import open_lake
 from pleo_extract.refresh import Account
 
@@ -150,15 +150,12 @@ def publish(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -
         msgspec.json.decode((folder / "run.json").read_bytes(), type=Header),
         [msgspec.json.decode(line, type=Batch) for line in journal],
     )
-    with kept.hold() as still_held:
-        manifest, _ = kept.publish(
-            [staging],
-            kept.begin(),
-            server=url,
-            tell=lambda *_: ({}, {f"{url} *": account}),
-            still_held=still_held,
-            shield=nullcontext,
-        )
+    with kept.hold():
+        kept.begin()
+        change = Change(kept.latest(url))
+        merge_staged(kept, change, [staging])
+        manifest = kept.commit(change, Info(url, {}, {f"{url} *": account}))
+        staging.clear()
     assert manifest.rows == last, (manifest.rows, first, last)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pleo_extract.delta.address import Address
     from pleo_extract.delta.log import Commit, State
 
-__all__ = ["MONTH", "Table", "create_table", "sum_in", "sum_names"]
+__all__ = ["MONTH", "Version", "create_table", "sum_in", "sum_names"]
 
 MONTH: Final = "created_month"
 CONSTRAINT: Final = "delta.constraints."
@@ -83,7 +83,7 @@ def create_table(address: Address, server: str) -> None:
         _sync_log(address, 0)
 
 
-class Table:
+class Version:
     """One version of a Delta table, loaded once.
 
     Attributes:
