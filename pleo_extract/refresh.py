@@ -21,6 +21,8 @@ from pleo_extract.contract import COLUMNS, KEY, STATUSES, TERMINAL, Key, instant
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from pleo_extract.account_key import AccountKey
+
 __all__ = [
     "FILE_ORDER",
     "FULL_EVERY",
@@ -185,7 +187,7 @@ def binding_of(account: Account | None) -> int:
     return int(updated.timestamp() * 1e6) if updated is not None else 0
 
 
-def forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:
+def forget_walks(accounts: dict[AccountKey, Account]) -> dict[AccountKey, Account]:
     """What is known of jobs stays; where the walks stood is forgotten, so that the next one reads everything."""
     return {
         key: Account(
@@ -204,8 +206,8 @@ def forget_walks(accounts: dict[str, Account]) -> dict[str, Account]:
 
 
 def join_accounts(
-    mine: Mapping[str, Account], theirs: Mapping[str, Account], *, taken: Collection[str]
-) -> dict[str, Account]:
+    mine: Mapping[AccountKey, Account], theirs: Mapping[AccountKey, Account], *, taken: Collection[str]
+) -> dict[AccountKey, Account]:
     """What is to be said of the accounts of a lake that was given the rows of another.
 
     Of an account that both have, the more careful state stays, so that the next refresh reads all that can have changed;
@@ -220,16 +222,16 @@ def join_accounts(
     Returns:
         The states that are new or changed.
     """
-    joined: dict[str, Account] = {}
+    joined: dict[AccountKey, Account] = {}
     for key, other in theirs.items():
-        own, company = mine.get(key), key.rpartition(" ")[2]
+        own, company = mine.get(key), key.company_id
         if own is None:
             joined[key] = other
-        elif company in taken or (company == "*" and taken):
+        elif company in taken or (company is None and taken):
             joined[key] = _join(own, other)
     if mine:  # else it is a copy of the other
         changed = {**mine, **joined} if taken else joined
-        joined |= forget_walks({key: state for key, state in changed.items() if key.endswith(" *")})
+        joined |= forget_walks({key: state for key, state in changed.items() if key.company_id is None})
     for key, other in theirs.items():  # that nothing was taken is news too: the rows are true as of later
         known, now = joined.get(key) or mine.get(key), other.data_as_of
         if known is not None and now is not None and (known.data_as_of is None or known.data_as_of < now):

@@ -13,6 +13,7 @@ from canary import CANARY
 from warehouse_jobs import Row, parquet
 
 from pleo_extract import Client, dump_export_jobs
+from pleo_extract.account_key import AccountKey
 from pleo_extract.extract.publish import publish
 from pleo_extract.lake import FORMAT, FileEntry, Layout, Manifest, disk
 from pleo_extract.lake.table import Info
@@ -85,7 +86,7 @@ class Plainly:
 
     server: str = SERVER
     receipt: Mapping[str, Any] = field(default_factory=dict)
-    accounts: Mapping[str, Account] = field(default_factory=dict)
+    accounts: Mapping[AccountKey, Account] = field(default_factory=dict)
 
     def account_for(self, _change: Change) -> Info:
         """The same for every change."""
@@ -121,7 +122,7 @@ def make_lake(
         folder.mkdir(parents=True)
     files = [_place(layout, month, jobs) for month, jobs in by_month.items()]
     accounts = {
-        f"{SERVER} {company}": Account(name=name, verdict="complete", full_at=made_at)
+        AccountKey(f"{SERVER} {company}"): Account(name=name, verdict="complete", full_at=made_at)
         for company, name in (names or {"*": ""}).items()
     }
     manifest = Manifest(

@@ -18,6 +18,7 @@ from canary import CANARY
 from lakes import list_months, lose_month, spoil_month
 
 from pleo_extract import COLUMNS, Client, Query, dump_accounts, fetch_page, scan_lake
+from pleo_extract.account_key import AccountKey
 from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.decode import parse_page
@@ -480,11 +481,13 @@ def test_f58_companies_that_are_stale(tmp_path: Path) -> None:
         failed={"never read": [77, "x"], "old": [77, "x"]},
     )
     accounts = {
-        "https://a.example fresh": Account(
+        AccountKey.of("https://a.example", "fresh"): Account(
             name='a "quoted"\n' + "x" * 5_000, data_as_of=ended - timedelta(hours=23)
         ),
-        "https://a.example old": Account(name="old", data_as_of=ended - timedelta(hours=25)),
-        "https://a.example part": Account(),
+        AccountKey.of("https://a.example", "old"): Account(
+            name="old", data_as_of=ended - timedelta(hours=25)
+        ),
+        AccountKey.of("https://a.example", "part"): Account(),
     }
     write_metrics(tmp_path / "pleo.prom", "lake", run, accounts)
     lines = (tmp_path / "pleo.prom").read_text().splitlines()

@@ -19,6 +19,7 @@ from lakes import WRITING, list_months, publish_staged, spoil_month
 from warehouse_jobs import frame, job
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
+from pleo_extract.account_key import AccountKey
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import (
     ConfigurationError,
@@ -296,7 +297,7 @@ def state(day: int, **fields: Any) -> Account:
     return Account(**(usual | fields))
 
 
-A, B, ANY = (f"{SERVER} {company}" for company in ("a", "b", "*"))
+A, B, ANY = (AccountKey.of(SERVER, company) for company in ("a", "b", None))
 
 
 def test_the_state_of_both_is_the_more_careful_one() -> None:

@@ -18,6 +18,7 @@ from lakes import SERVER, make_lake
 from warehouse_jobs import START, A, B, Row, ask, frame, job, make_catalogue, parquet, rows_of
 
 from pleo_extract import connect, dump_export_jobs, verify_lake
+from pleo_extract.account_key import AccountKey
 from pleo_extract.errors import UsageError
 from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.lake import Layout
@@ -127,7 +128,7 @@ def test_f58_whose_now_is_when(
     states: Mapping[str, Account], nows: Mapping[str, datetime], default: datetime
 ) -> None:
     """An account for any company speaks for those without one, of two the later counts, an older lake says made_at."""
-    told = read_told({f"{SERVER} {company}": state for company, state in states.items()}, MADE)
+    told = read_told({AccountKey(f"{SERVER} {company}"): state for company, state in states.items()}, MADE)
     assert (told.nows, told.now, told.as_of) == (nows, default, MADE)
 
 

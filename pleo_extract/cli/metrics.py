@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from pleo_extract.account_key import AccountKey
     from pleo_extract.lake import LastRun
     from pleo_extract.refresh import Account
 
@@ -67,7 +68,7 @@ LONGEST: Final = 100
 
 
 def write_metrics(
-    path: Path, lake: str | Path, run: LastRun, accounts: Mapping[str, Account] | None = None
+    path: Path, lake: str | Path, run: LastRun, accounts: Mapping[AccountKey, Account] | None = None
 ) -> None:
     """Write the file, whole or not at all.
 
@@ -109,7 +110,7 @@ def _spell(name: str, text: str, label: str, value: Any) -> list[str]:
     return [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full}{label} {value:.16g}"]
 
 
-def _spell_freshness(lake: str, run: LastRun, accounts: Mapping[str, Account]) -> Iterator[str]:
+def _spell_freshness(lake: str, run: LastRun, accounts: Mapping[AccountKey, Account]) -> Iterator[str]:
     """Yield how fresh each company is: one dead key among many must not hide that the others are up to date."""
     full = "pleo_extract_account_data_as_of_timestamp_seconds"
     yield f"# HELP {full} As of when the rows of an account are true; 0 if it was never read completely."
@@ -121,7 +122,7 @@ def _spell_freshness(lake: str, run: LastRun, accounts: Mapping[str, Account]) -
     for key, account in sorted(accounts.items()):
         as_of = account.data_as_of
         count += as_of is None or run.ended_at - as_of > STALE
-        labels = {"lake": lake, "company": key.rpartition(" ")[2], "name": escape(account.name, LONGEST)}
+        labels = {"lake": lake, "company": key.company, "name": escape(account.name, LONGEST)}
         label = ",".join(f'{name}="{_escape(text)}"' for name, text in labels.items())
         yield f"{full}{{{label}}} {as_of.timestamp() if as_of is not None else 0:.16g}"
     yield from _spell(

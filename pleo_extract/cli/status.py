@@ -44,7 +44,9 @@ def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
 
     found = read_status(lake, **store)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(dataclasses.asdict(found)), indent=2))
+        click.echo(
+            msgspec.json.format(msgspec.json.encode(dataclasses.asdict(found), enc_hook=str), indent=2)
+        )
     else:
         click.echo(_tell(found, datetime.now(UTC)))
 

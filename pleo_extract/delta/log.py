@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import FORMAT, strict
 from pleo_extract.refresh import Account
@@ -33,7 +34,7 @@ class State(msgspec.Struct, kw_only=True):
     library: str
     vacuumed_at: datetime
     receipt: dict[str, Any] = {}
-    accounts: dict[str, Account] = {}
+    accounts: dict[AccountKey, Account] = {}
     proven: dict[str, str] = {}
 
 

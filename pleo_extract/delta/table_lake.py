@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.change import VACUUM_EVERY, VersionFiles, make_state
 from pleo_extract.delta.copies import check_file, path_of, place_files, remove_stale
@@ -64,7 +65,7 @@ class _Overlay(msgspec.Struct):
 
     version: int
     receipt: dict[str, Any]
-    accounts: dict[str, Account]
+    accounts: dict[AccountKey, Account]
 
 
 class DeltaLake:

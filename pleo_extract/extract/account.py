@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from pleo_extract.account_key import AccountKey
     from pleo_extract.client import Client, Run, Waits
     from pleo_extract.lake import Layout, Manifest
     from pleo_extract.lake.staging import Left
     from pleo_extract.lakes import Store
     from pleo_extract.refresh import Spoiled
 
-__all__ = ["FEW_JOBS", "AccountDump", "How", "is_small", "name_account"]
+__all__ = ["FEW_JOBS", "AccountDump", "How", "is_small"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,11 +61,6 @@ class How:
             raise UsageError(f"full_every must be a timedelta, not negative; it is {self.full_every!r}")
 
 
-def name_account(server: str, company_id: str | None) -> str:
-    """What an account is called in the manifest: the server and the company, ``*`` for any company."""
-    return f"{server} {company_id or '*'}"
-
-
 def is_small(before: Account | None) -> bool:
     """Whether the lake's rows of an account in this state may be held in memory."""
     return before is not None and before.full_jobs <= FEW_JOBS
@@ -85,13 +81,18 @@ class AccountDump:
     """
 
     def __init__(
-        self, key: str, open_client: Callable[[], AbstractContextManager[Client]], how: How, *, name: str = ""
+        self,
+        key: AccountKey,
+        open_client: Callable[[], AbstractContextManager[Client]],
+        how: How,
+        *,
+        name: str = "",
     ) -> None:
         self.key = key
         self.name = name
-        self.evidence = Evidence(account=key, name=name)
+        self.evidence = Evidence(account=str(key), name=name)
         self.standing = Standing()
-        self.receipt = Receipt(account=key, name=name)
+        self.receipt = Receipt(account=str(key), name=name)
         self.run: Run | None = None
         self.left: Left | None = None
         self.rows: pl.DataFrame | None = None
@@ -106,7 +107,7 @@ class AccountDump:
     @property
     def company_id(self) -> str | None:
         """The company, or None for any."""
-        return None if self.key.endswith(" *") else self.key.rpartition(" ")[2]
+        return self.key.company_id
 
     def read(
         self,

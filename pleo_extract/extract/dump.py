@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.client import Waits
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import (
@@ -24,7 +25,7 @@ from pleo_extract.errors import (
     StorageError,
     UsageError,
 )
-from pleo_extract.extract.account import AccountDump, How, name_account
+from pleo_extract.extract.account import AccountDump, How
 from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.many import read_all
@@ -119,7 +120,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     with open_client(client) as source:
         server = str(source.server).rstrip("/")
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
-        account = AccountDump(name_account(server, company), lambda: nullcontext(source), how)
+        account = AccountDump(AccountKey.of(server, company), lambda: nullcontext(source), how)
         with (
             _Dump.begin(
                 _open(lake, [account], format, _name_counted(keep_count, every=keep_all), store),
@@ -213,7 +214,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
             f"one lake holds one server's jobs; the accounts name {sorted(servers) or 'none'}"
         )
     dumps = [
-        AccountDump(name_account(entry.server, entry.company_id), entry.open, how, name=entry.name)
+        AccountDump(AccountKey.of(entry.server, entry.company_id), entry.open, how, name=entry.name)
         for entry in accounts
     ]
     with (
@@ -370,7 +371,7 @@ class _Dump:
     def account_for(self, accounts: Sequence[AccountDump], change: Change) -> Info:
         """What is committed with a change: this run's receipt, and the state of its accounts."""
         now, after = datetime.now(UTC), Standing.after(change)
-        states: dict[str, Account] = {}
+        states: dict[AccountKey, Account] = {}
         receipts = []
         for account in accounts:
             if account.staging is None or account.state is None:  # published before, as this run lasted
@@ -468,7 +469,7 @@ def _open(
     return found
 
 
-def _name_files(accounts: Mapping[str, Account]) -> set[str]:
+def _name_files(accounts: Mapping[AccountKey, Account]) -> set[str]:
     """The files of rejected rows that these states name."""
     return {row.file for account in accounts.values() for row in account.spoiled.values()}
 

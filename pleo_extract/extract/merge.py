@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.contract import KEY
 from pleo_extract.errors import ConfigurationError, LakeError, PleoExtractError, UsageError, amount, escape
 from pleo_extract.extract.answers import renew_catalogue
@@ -127,7 +128,7 @@ class _Merge:
         self._started = time.monotonic()
         self._standing = Standing()
         self._server = ""
-        self._given: dict[str, Account] = {}
+        self._given: dict[AccountKey, Account] = {}
         self._taken: set[str] = set()
 
     def tell(self, error: BaseException | None = None) -> Receipt:
@@ -283,8 +284,8 @@ def _was_read_later(company: str, given: Manifest, base: Manifest | None) -> boo
 
 
 def _read_at(company: str, manifest: Manifest) -> datetime:
-    for name in (company, "*"):
-        account = manifest.accounts.get(f"{manifest.server} {name}")
+    for name in (company, None):
+        account = manifest.accounts.get(AccountKey.of(manifest.server, name))
         if account is not None and account.updated_at is not None:
             return account.updated_at
     return manifest.made_at

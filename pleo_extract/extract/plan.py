@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.errors import ConfigurationError, RequestRefused
-from pleo_extract.extract.account import name_account
 from pleo_extract.extract.driving import ask
 from pleo_extract.extract.load import open_client
 from pleo_extract.extract.reading import narrow
@@ -85,7 +85,7 @@ def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defa
             )
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
         info, latency = _ask_newest(source, narrow(NEWEST_FIRST, company_id=company))
-        account = base.accounts.get(name_account(server, company)) if base else None
+        account = base.accounts.get(AccountKey.of(server, company)) if base else None
         mode, why = choose_mode(account, now=datetime.now(UTC), full=full, full_every=full_every)
         rows = scan_files(opened.files if opened else ())
         rows = rows if company is None else rows.filter(pl.col("company_id") == company)

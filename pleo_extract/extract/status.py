@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from pleo_extract.account_key import AccountKey
+
 __all__ = ["AccountStatus", "LakeStatus", "read_status"]
 
 MOST_NAMED: Final = 3
@@ -33,7 +35,7 @@ class AccountStatus:
     `data_as_of` is the instant as of which its rows are true (UTC); `total_kind` what the server's `total` is worth.
     """
 
-    account: str
+    account: AccountKey
     name: str
     verdict: str
     full_at: datetime | None

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import ConfigurationError, LakeError, StorageError, UsageError, check_path, escape
 from pleo_extract.lake import disk, strict
@@ -107,7 +108,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     files: list[FileEntry]
     library: str
     receipt: dict[str, Any] = {}
-    accounts: dict[str, Account] = {}
+    accounts: dict[AccountKey, Account] = {}
     leaving: list[str] = []
 
 
@@ -117,7 +118,7 @@ class State(msgspec.Struct, kw_only=True):
     snapshot: int
     server: str
     receipt: dict[str, Any]
-    accounts: dict[str, Account]
+    accounts: dict[AccountKey, Account]
 
 
 def scan_files(files: Sequence[Path]) -> pl.LazyFrame:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.carry import carry_over, carry_what_is_left
@@ -203,8 +204,8 @@ def _rebuild(layout: Layout, number: int) -> Manifest:
                 keep_visible(layout, entry)
             entries.append(entry)
     last_run = read_last_run(layout)
-    account = str(last_run.receipt.get("account", "")) if last_run else ""
-    named = account.partition(" ")[0] if account.startswith("http") else ""
+    account = AccountKey(last_run.receipt.get("account", "") if last_run else "")
+    named = account.server if account.startswith("http") else ""
     return Manifest(
         format=version,
         snapshot=number,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.errors import escape
 from pleo_extract.paging import VERDICTS
 
@@ -71,9 +72,16 @@ def decode(data: bytes | str, kind: type[_T]) -> _T:
         Malformed: they spell none: not JSON, not UTF-8, nested too deep, another type, a number that fits nowhere.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=kind, dec_hook=_make)
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as exc:
         raise Malformed(escape(str(exc), 200) or type(exc).__name__) from exc
+
+
+def _make(kind: type[Any], value: Any) -> AccountKey:
+    """Make the one type of ours that msgspec does not know."""
+    if kind is AccountKey and isinstance(value, str):
+        return AccountKey(value)
+    raise NotImplementedError(kind)
 
 
 def encode(value: msgspec.Struct) -> bytes:
@@ -114,7 +122,7 @@ def check_count(value: int, name: str) -> None:
         raise Malformed(f"{name} is {value}")
 
 
-def check_accounts(accounts: Mapping[str, Account]) -> None:
+def check_accounts(accounts: Mapping[AccountKey, Account]) -> None:
     """Refuse a state that the next run could not go on from.
 
     Raises:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from pleo_extract.account_key import AccountKey
     from pleo_extract.lake.layout import FileEntry, Manifest
     from pleo_extract.lake.pruning import Keep
     from pleo_extract.lake.staging import Staging
@@ -114,7 +115,7 @@ class Info:
 
     server: str
     receipt: Mapping[str, Any]
-    accounts: Mapping[str, Account]
+    accounts: Mapping[AccountKey, Account]
 
 
 class Files(Protocol):

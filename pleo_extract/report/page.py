@@ -174,9 +174,9 @@ def _accounts(figures: Figures) -> str:
         (
             foreign(account.name, 80)
             if account.name
-            else name_company(account.account.rpartition(" ")[2], figures.names),
+            else name_company(account.account.company, figures.names),
             foreign(account.verdict.replace("_", " "), 40),
-            moment(figures.reads.get(account.account.rpartition(" ")[2], figures.now)),
+            moment(figures.reads.get(account.account.company, figures.now)),
             moment(account.full_at),
             moment(account.next_full_at) if account.next_full_at else "with the next run",
         )

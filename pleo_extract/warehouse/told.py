@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from pleo_extract.account_key import AccountKey
     from pleo_extract.refresh import Account, JobKey
 
 __all__ = ["Told", "read_told"]
@@ -58,7 +59,9 @@ class Told:
         return _spell(("company_id", "id"), self.vanished)
 
 
-def read_told(accounts: Mapping[str, Account], made_at: datetime, *, asked: datetime | None = None) -> Told:
+def read_told(
+    accounts: Mapping[AccountKey, Account], made_at: datetime, *, asked: datetime | None = None
+) -> Told:
     """Return what a manifest says of its snapshot.
 
     "Now" is when the last complete run began its closing reads of the company, whoever published since: a job that
@@ -77,7 +80,7 @@ def read_told(accounts: Mapping[str, Account], made_at: datetime, *, asked: date
     states = {key: cut(state.data_as_of or state.updated_at or made_at) for key, state in accounts.items()}
     nows: dict[str, datetime] = {}
     for key, instant in states.items():
-        company = _company(key)
+        company = key.company
         nows[company] = max(nows.get(company, instant), instant)
     shared = nows.pop("*", None)
     if shared is not None:
@@ -87,13 +90,9 @@ def read_told(accounts: Mapping[str, Account], made_at: datetime, *, asked: date
         data_as_of=min(states.values(), default=cut(made_at)),
         now=shared or cut(made_at),
         nows=nows,
-        names={_company(key): state.name for key, state in accounts.items() if state.name},
+        names={key.company: state.name for key, state in accounts.items() if state.name},
         vanished=sorted({key for state in accounts.values() for key in state.vanished}),
     )
-
-
-def _company(account: str) -> str:
-    return account.rpartition(" ")[2]
 
 
 def _spell(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:

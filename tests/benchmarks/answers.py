@@ -24,6 +24,7 @@ from measure import Cost, count, measure, medians, table
 from polars.testing import assert_frame_equal
 
 from pleo_extract import POLARS_SCHEMA, connect
+from pleo_extract.account_key import AccountKey
 from pleo_extract.lake import FORMAT, FileEntry, Layout, Manifest
 from pleo_extract.refresh import Account
 
@@ -117,7 +118,7 @@ def make_lake(root: Path, jobs: int) -> None:
         rows=jobs,
         files=entries,
         library="0",
-        accounts={"https://sandbox.invalid *": Account(verdict="complete", full_at=made)},
+        accounts={AccountKey.of("https://sandbox.invalid", None): Account(verdict="complete", full_at=made)},
     )
     layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))
     layout.current.write_text("1\n", encoding="ascii")

@@ -32,6 +32,7 @@ from measure import ROOT, Cost, measure, serve
 from rows import make_rows
 from server import FIRST, Jobs
 
+from pleo_extract.account_key import AccountKey
 from pleo_extract.contract import instant_key
 from pleo_extract.lake import Header, Staging
 from pleo_extract.lake.staging import Batch
@@ -154,7 +155,7 @@ def publish(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -
         kept.begin()
         change = Change(kept.latest(url))
         merge_staged(kept, change, [staging])
-        manifest = kept.commit(change, Info(url, {}, {f"{url} *": account}))
+        manifest = kept.commit(change, Info(url, {}, {AccountKey.of(url, None): account}))
         staging.clear()
     assert manifest.rows == last, (manifest.rows, first, last)
 
