@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from pleo_extract import Receipt
     from pleo_extract.lake import Staging
-    from pleo_extract.lake.table import Change
-    from pleo_extract.lakes import Store
+    from pleo_extract.lake.table import Change, Table
     from pleo_extract.sandbox import Sandbox
 
 __all__ = [
@@ -96,10 +95,10 @@ class Plainly:
         """It does not matter."""
 
 
-def publish_staged(store: Store, *stagings: Staging, run: Plainly | None = None) -> Manifest:
+def publish_staged(table: Table, *stagings: Staging, run: Plainly | None = None) -> Manifest:
     """Publish what is staged to a table that is held."""
     told = run or Plainly()
-    return publish(store, stagings, told, server=told.server).manifest
+    return publish(table, stagings, told, server=told.server).manifest
 
 
 def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:

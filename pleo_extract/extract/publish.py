@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pleo_extract.lake import Manifest, Staging
-    from pleo_extract.lakes import Store
+    from pleo_extract.lake.table import Table
 
 __all__ = ["Publication", "Published", "publish"]
 
@@ -46,7 +46,7 @@ class Published:
     change: Change
 
 
-def publish(table: Store, stagings: Sequence[Staging], run: Publication, *, server: str) -> Published:
+def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, server: str) -> Published:
     """Merge what is staged into a table and commit it.
 
     Args:
@@ -88,7 +88,7 @@ def publish(table: Store, stagings: Sequence[Staging], run: Publication, *, serv
     )
 
 
-def _commit(table: Store, change: Change, run: Publication, stagings: Sequence[Staging]) -> Published:
+def _commit(table: Table, change: Change, run: Publication, stagings: Sequence[Staging]) -> Published:
     with hold_signals():
         info = run.account_for(change)
         try:

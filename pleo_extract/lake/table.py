@@ -151,7 +151,13 @@ class Files(Protocol):
 
 
 class Table(Files, Protocol):
-    """What publishing needs."""
+    """What publishing needs.
+
+    Attributes:
+        name: as it was given.
+    """
+
+    name: str
 
     def latest(self, server: str) -> Base:
         """The state to merge with now; a table that there is none of yet is made, for this server's jobs.
