@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pleo_extract import lake as parquet
-from pleo_extract.errors import ConfigurationError, UsageError, check_path
+from pleo_extract.errors import ConfigurationError, LakeError, UsageError, check_path
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import Layout, Opened, scan_files
 from pleo_extract.refresh import binding_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pleo_extract.lake import Keep, LastRun, Manifest, Repair, Staging, Verification
+    from pleo_extract.lake import Erasure, Forgotten, Keep, LastRun, Manifest, Repair, Staging, Verification
     from pleo_extract.lake.publish import Shield, Tell
 
 __all__ = [
@@ -54,6 +54,7 @@ class Store(Protocol):
     Attributes:
         name: as it was given. layout: the folders of a run on this machine: staging, rejected rows, its record, its lock.
         catalogue: the DuckDB file that leads other programs to it; None where there is none.
+        forgotten: the jobs and people that a run must not bring back, known once it has begun.
         counts_snapshots: whether `tidy` can keep so many; else it keeps by age alone.
     """
 
@@ -61,6 +62,7 @@ class Store(Protocol):
     layout: Layout
     catalogue: Path | None
     counts_snapshots: bool
+    forgotten: Forgotten
 
     def exists(self) -> bool:
         """Whether there is anything."""
@@ -82,6 +84,9 @@ class Store(Protocol):
 
     def repair(self) -> Repair:
         """Make it whole again from what is left of it; see `lake.repair_lake`."""
+
+    def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
+        """Erase these jobs, and what says who these people are, and keep them from coming back."""
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """Hold it for a run; gives a function that raises LakeLocked when that is over."""
@@ -216,6 +221,7 @@ class ParquetLake:
     """A folder of Parquet, with immutable snapshots behind it; see `lake`."""
 
     counts_snapshots: bool = True
+    forgotten: Forgotten = parquet.NOTHING
 
     def __init__(self, lake: str | Path) -> None:
         self.name = str(lake)
@@ -252,6 +258,15 @@ class ParquetLake:
         """See `Store`."""
         return parquet.repair_lake(self.name)
 
+    def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
+        """See `Store`."""
+        parquet.require_lake(self.layout)
+        if not self.layout.own.is_dir() and not self.layout.is_old:
+            raise LakeError(f"there is no lake at {self.layout.root}")
+        with parquet.hold_lock(self.layout) as still_held:
+            parquet.begin_run(self.layout, still_held, now=datetime.now(UTC))
+            return parquet.forget_rows(self.layout, jobs, people, check=still_held)
+
     @contextmanager
     def hold(self) -> Iterator[Callable[[], None]]:
         """See `Store`."""
@@ -260,7 +275,9 @@ class ParquetLake:
 
     def begin(self) -> Manifest | None:
         """See `Store`."""
-        return parquet.begin_run(self.layout, self._still_held, now=datetime.now(UTC))
+        base = parquet.begin_run(self.layout, self._still_held, now=datetime.now(UTC))
+        self.forgotten = parquet.require_forgotten(self.layout, base.accounts.values() if base else ())
+        return base
 
     def binding(self, base: Manifest | None, account: str) -> int:
         """See `Store`."""

@@ -15,9 +15,20 @@ from pleo_extract.delta.change import VACUUM_EVERY, Change, make_state
 from pleo_extract.delta.copies import check_file, path_of, place_files, remove_stale
 from pleo_extract.delta.repair import repair_table
 from pleo_extract.delta.table import Table, create_table
-from pleo_extract.errors import LakeConflict, LakeError, LakeLocked, NoLake, PleoExtractError, TryLater
+from pleo_extract.errors import (
+    LakeConflict,
+    LakeError,
+    LakeLocked,
+    NoLake,
+    PleoExtractError,
+    TryLater,
+    UsageError,
+)
 from pleo_extract.lake import (
+    NOTHING,
+    Erasure,
     FileEntry,
+    Forgotten,
     LastRun,
     Layout,
     Manifest,
@@ -72,6 +83,7 @@ class DeltaLake:
 
     catalogue: Path | None = None
     counts_snapshots: bool = False
+    forgotten: Forgotten = NOTHING
 
     def __init__(
         self,
@@ -109,6 +121,12 @@ class DeltaLake:
         """See `lakes.Store`. The current version only: what a Delta table keeps of others is told by its own tools."""
         table = self._read()
         return iter([] if table is None else [self._overlaid(table)])
+
+    def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:  # noqa: ARG002 - the Store's signature
+        """See `Store`."""
+        raise UsageError(
+            f"{self.name} is a Delta table, of which nothing can be forgotten yet; a lake that is a folder can forget"
+        )
 
     def last_run(self) -> LastRun | None:
         """See `Store`."""

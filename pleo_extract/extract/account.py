@@ -158,6 +158,7 @@ class AccountDump:
         mode, why = choose_mode(before, now=now, full=how.full, full_every=how.full_every)
         header = Header(run=run, mode=mode, base=lake.binding(base, self.key), started_at=now)
         staging = self._open_staging(lake.layout, header)
+        staging.forgotten = lake.forgotten
         receipt.resumed = staging.resumed
         task = Task(
             run=self.run,
@@ -181,7 +182,7 @@ class AccountDump:
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:
                 receipt.mode = "refresh"
-                return self._stamp(refresh(task), before), staging
+                return self._stamp(refresh(task), before, staging), staging
             except Misfit as misfit:
                 why, doubt = str(misfit), misfit.kind
                 _log.warning("%s: %s; reading everything", self.key, why, extra={"run": run})
@@ -193,9 +194,9 @@ class AccountDump:
                 self.run.habits = Habits()  # also a full sync that was not due tries everything again
         receipt.mode, receipt.why_full = "full", why
         state = read_everything(task, accept_vanished=how.accept_vanished, doubt=doubt)
-        return self._stamp(state, before), staging
+        return self._stamp(state, before, staging), staging
 
-    def _stamp(self, state: Account, before: Account | None) -> Account:
+    def _stamp(self, state: Account, before: Account | None, staging: Staging) -> Account:
         """Return the state with the account's name and what was learned of the server.
 
         A run that is not complete leaves the instant of the data as it was.
@@ -211,6 +212,7 @@ class AccountDump:
             refused_offset=habits.refused_offset,
             misechoes=not habits.echoes,
             ignores_statuses=not habits.filters,
+            frontier=staging.forgotten.strip_key(state.frontier) if state.frontier else None,
         )
 
     def _open_staging(self, layout: Layout, header: Header) -> Staging:

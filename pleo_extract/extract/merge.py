@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY
@@ -16,7 +18,7 @@ from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.extract.receipt import Receipt
 from pleo_extract.extract.shield import hold_signals
 from pleo_extract.keywords import check_keywords
-from pleo_extract.lake import Header, Staging, name_run, write_last_run
+from pleo_extract.lake import Header, Staging, name_run, read_forgotten, write_last_run
 from pleo_extract.lakes import is_delta, open_lake
 from pleo_extract.paging import VERDICTS
 from pleo_extract.progress import show_progress
@@ -25,7 +27,7 @@ from pleo_extract.refresh import find_left, find_news, join_accounts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pleo_extract.lake import Manifest, Opened
+    from pleo_extract.lake import Forgotten, Manifest, Opened
     from pleo_extract.lakes import Format, Store
     from pleo_extract.refresh import Account
 
@@ -122,6 +124,11 @@ class _Merge:
     def make(self, still_held: Callable[[], None]) -> None:
         """Stage what the target lacks, publish it."""
         opened, receipt, base = self._source.open(), self._receipt, self._target.begin()
+        if read_forgotten(self._source.layout).pending:
+            raise LakeError(
+                f"what is to be forgotten of {self._source.name} is not all gone; dump to it, or repair it, before it is merged"
+            )
+        opened = _forget(opened, self._target.forgotten) if opened else None
         if base is not None:
             self._fill(base, base, [])
         if opened is None:
@@ -151,14 +158,15 @@ class _Merge:
         manifest, lake = opened.manifest, self._target.scan(base)
         receipt = self._receipt
         for entry in manifest.files:
-            for rows in _slice(opened.read(entry), entry.rows):
+            for read in _slice(opened.read(entry), entry.rows):
+                rows = self._target.forgotten.strip_rows(read).rows
                 companies = rows["company_id"].unique().to_list()
                 later = [each for each in companies if _was_read_later(each, manifest, base)]
                 news = find_news(_near(lake, rows), rows, fetched_later=later) if base else rows
                 if news.height:
                     staging.add(news, phase="merge")
                     self._taken.update(news["company_id"].unique())
-                receipt.rows += rows.height
+                receipt.rows += read.height
                 receipt.taken += news.height
                 self._update(receipt.rows, manifest.rows, 0.0)
         receipt.distinct = receipt.rows
@@ -208,6 +216,15 @@ class _Merge:
     def _fill(self, manifest: Manifest, base: Manifest | None, written: list[str]) -> None:
         self._receipt.tell_published(manifest, base, written)
         self._receipt.seconds = round(time.monotonic() - self._started, 3)
+
+
+def _forget(opened: Opened, forgotten: Forgotten) -> Opened:
+    """The source's state without what the target has forgotten; what the source has forgotten it knows by hashes of its own."""
+    accounts = {
+        key: msgspec.structs.replace(forgotten.strip_account(account), forgotten=[])
+        for key, account in opened.manifest.accounts.items()
+    }
+    return replace(opened, manifest=msgspec.structs.replace(opened.manifest, accounts=accounts))
 
 
 def _open_both(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pleo_extract.lake.beginning import begin_run
+from pleo_extract.lake.forgotten import NOTHING, Forgotten, read_forgotten, require_forgotten
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, scan_files
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.opening import Opened, open_snapshot, refuse_other_server, require_lake
@@ -20,6 +21,7 @@ from pleo_extract.lake.staging import Header, Staging, find_left, name_run
 from pleo_extract.lazy import attach
 
 if TYPE_CHECKING:
+    from pleo_extract.lake.forgetting import Erasure, forget_rows
     from pleo_extract.lake.repair import Repair, repair_lake
     from pleo_extract.lake.verify import Verification, check_rows, has_columns, verify_lake
 
@@ -28,7 +30,10 @@ __all__ = [
     "FORMAT",
     "KEEP",
     "KEEP_COUNT",
+    "NOTHING",
+    "Erasure",
     "FileEntry",
+    "Forgotten",
     "Header",
     "Keep",
     "LastRun",
@@ -43,6 +48,7 @@ __all__ = [
     "check_rows",
     "commit",
     "find_left",
+    "forget_rows",
     "has_columns",
     "hold_lock",
     "name_run",
@@ -50,9 +56,11 @@ __all__ = [
     "prune",
     "prune_rejected",
     "publish",
+    "read_forgotten",
     "read_last_run",
     "refuse_other_server",
     "repair_lake",
+    "require_forgotten",
     "require_lake",
     "scan_files",
     "sweep",
@@ -64,9 +72,11 @@ if not TYPE_CHECKING:
     __getattr__ = attach(
         __name__,
         {
+            "Erasure": "forgetting",
             "Repair": "repair",
             "Verification": "verify",
             "check_rows": "verify",
+            "forget_rows": "forgetting",
             "has_columns": "verify",
             "repair_lake": "repair",
             "verify_lake": "verify",
