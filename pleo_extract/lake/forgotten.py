@@ -122,11 +122,7 @@ class Forgotten:
         ]
         left = rows.filter(~is_gone) if ids else rows
         people = [name for name in left["created_by"].drop_nulls().unique() if self.has_person(name)]
-        is_theirs = pl.col("created_by").is_in(people)
-        empty = [
-            pl.when(~is_theirs).then(pl.col(name)).alias(name) for name in ("created_by", "failure_reason")
-        ]
-        stripped = left.with_columns(empty) if people else left
+        stripped = _blank(left, left["created_by"].is_in(people).fill_null(value=False)) if people else left
         stripped = self._strip_texts(stripped)
         columns = [name for name in ("created_by", *_TEXTS) if name in left.columns]
         differs = pl.any_horizontal(left[name].ne_missing(stripped[name]).alias(name) for name in columns)
@@ -305,6 +301,20 @@ def require_forgotten(layout: Layout, accounts: Iterable[Account]) -> Forgotten:
             f"copy of the lake, or forget them again: pleo-extract forget {layout.root} …"
         )
     return forgotten
+
+
+def _blank(rows: pl.DataFrame, is_theirs: pl.Series) -> pl.DataFrame:
+    """The rows, some of which no longer say who asked for the job, and why it failed.
+
+    Their columns are built anew: a value that is only marked as null stays in memory, and goes into a file of Arrow.
+    """
+    marks = is_theirs.to_list()
+    return rows.with_columns(
+        pl.Series(
+            name, [None if mark else text for text, mark in zip(rows[name], marks, strict=True)], pl.String
+        )
+        for name in ("created_by", "failure_reason")
+    )
 
 
 def _read_names(raw: bytes) -> tuple[str, str]:

@@ -171,7 +171,9 @@ class Staging:
         name = f"batch-{self._number:06d}"
         self._number += 1
         buffer = io.BytesIO()
-        frame.write_ipc(buffer, compression="uncompressed")
+        # As views, texts lie in buffers that rows share, and those of rows that are gone would be written with them.
+        level = pl.CompatLevel.oldest() if stripped.lost or stripped.blanked else None
+        frame.write_ipc(buffer, compression="uncompressed", compat_level=level)
         data = buffer.getvalue()
         disk.remove_file(self.folder / f"{name}.arrow")
         disk.write_file(self.folder / f"{name}.arrow", data, private=True)
