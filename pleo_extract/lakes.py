@@ -276,7 +276,8 @@ class ParquetLake:
     def begin(self) -> Manifest | None:
         """See `Store`."""
         base = parquet.begin_run(self.layout, self._still_held, now=datetime.now(UTC))
-        self.forgotten = parquet.require_forgotten(self.layout, base.accounts.values() if base else ())
+        known = parquet.read_forgotten(self.layout)
+        self.forgotten = parquet.require_forgotten(known, base.accounts.values() if base else (), self.name)
         return base
 
     def binding(self, base: Manifest | None, account: str) -> int:

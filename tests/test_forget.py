@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -22,7 +23,10 @@ from lakes import around_storage, dump
 from pleo_extract import Lake, forget, merge_lakes, scan_lake, verify_lake
 from pleo_extract.cli import group
 from pleo_extract.contract import COLUMNS
-from pleo_extract.errors import LakeError, RejectedRows, RequestsExceeded, UsageError
+from pleo_extract.delta.address import read_address
+from pleo_extract.delta.forgetting import read_memory
+from pleo_extract.delta.table import Table
+from pleo_extract.errors import LakeError, RejectedRows, RequestsExceeded, TryLater, UsageError
 from pleo_extract.lake import Layout, repair_lake
 from pleo_extract.lake.forgotten import read_forgotten
 from pleo_extract.sandbox import Rules, Sandbox, World
@@ -492,9 +496,122 @@ class TestCommand:
         assert f"{len(chosen.jobs)} rows removed" in done.output
         check(lake, chosen)
 
-    def test_a_delta_table_says_so(self, tmp_path: Path, sandbox: Sandbox, chosen: Chosen) -> None:
-        """Nothing can be forgotten of a Delta table yet, and it says so."""
-        pytest.importorskip("deltalake")
-        dump(tmp_path / "table", sandbox, format="delta")
-        with pytest.raises(UsageError, match="Delta table"):
-            forget(tmp_path / "table", jobs=chosen.jobs)
+
+class Interrupted(Sandbox):
+    """A sandbox at which something happens once, in the middle of a run."""
+
+    happens: Callable[[], object] | None = None
+
+    def __call__(self, request: Request) -> Response:
+        """The answer, and then what happens."""
+        answer = super().__call__(request)
+        if self.happens is not None and len(self.requests) > 8:
+            happens, self.happens = self.happens, None
+            happens()
+        return answer
+
+
+class TestDeltaTable:
+    """A lake that is a Delta table forgets, and with it all of its older versions."""
+
+    @pytest.fixture
+    def table(self, tmp_path: Path) -> tuple[Path, Interrupted, Chosen]:
+        """A table of three versions, where its jobs are from, and whom it is to forget."""
+        world = World(jobs=300, companies=2, days=90, seed=12, now=datetime(2026, 11, 12, tzinfo=UTC))
+        sandbox = Interrupted(world, rules=Rules(max_limit=20), api_keys={CANARY: None})
+        table = tmp_path / "table"
+        gone = world.visible()[100]["id"]
+        dump(table, sandbox, format="delta")
+        world.remove(gone)
+        world.advance(DAY)
+        dump(table, sandbox)
+        return table, sandbox, Chosen(table, gone)
+
+    @staticmethod
+    def check(table: Path, chosen: Chosen) -> None:
+        """Nothing of the chosen is left, and all else is as it was."""
+        assert traces(table, chosen.everything) == []
+        assert verify_lake(table).problems == ()
+        assert read(table).equals(chosen.expected())
+
+    def test_it_forgets(self, table: tuple[Path, Interrupted, Chosen]) -> None:
+        """Rows go, older versions can no longer be read, and dumps go on: a refresh stays one, nothing comes back."""
+        path, sandbox, chosen = table
+        assert traces(path, chosen.everything)
+        done = forget(path, jobs=chosen.jobs, people=[chosen.person])
+        self.check(path, chosen)
+        assert (done.removed, done.rewritten, done.gone) == (len(chosen.jobs), 1, True)
+        for version in range(1, done.snapshot):
+            with pytest.raises(UsageError, match="no longer kept"):
+                read(path, version)
+        assert (path / "_pleo_extract/forgotten.json").stat().st_mode & 0o777 == 0o600
+        for full in (False, True, False):
+            receipt = dump(path, sandbox, full=full)
+            assert (receipt.mode, receipt.verdict) == ("full" if full else "refresh", "complete")
+            self.check(path, chosen)
+        sandbox.world.advance(DAY)
+        receipt = dump(path, sandbox)
+        assert (receipt.mode, receipt.verdict) == ("refresh", "complete")
+        assert traces(path, chosen.everything) == []
+
+    def test_killed_anywhere_it_is_finished(
+        self, table: tuple[Path, Interrupted, Chosen], tmp_path: Path
+    ) -> None:
+        """Stopped before or after any step, the next dump or the same again ends it."""
+        source, sandbox, chosen = table
+        for step in range(1, 40):
+            path = copy(source, tmp_path / f"{step}")
+            with stopped_at_step(step) as made:
+                forget(path, jobs=chosen.jobs, people=[chosen.person])
+            if step % 2 and read_memory(Table(read_address(path))).pending:
+                assert dump(path, sandbox).verdict == "complete", step
+            else:
+                forget(path, jobs=chosen.jobs, people=[chosen.person])
+            self.check(path, chosen)
+            shutil.rmtree(path)
+            if len(made) < step:
+                break
+        else:
+            pytest.fail("it takes more steps than were tried")
+
+    def test_a_run_that_had_read_before(
+        self, table: tuple[Path, Interrupted, Chosen], tmp_path: Path
+    ) -> None:
+        """A dump of another machine that has read what is forgotten meanwhile publishes none of it, and the next one is right."""
+        path, sandbox, chosen = table
+        sandbox.world.advance(DAY)
+        sandbox.requests.clear()
+        sandbox.happens = lambda: forget(path, jobs=chosen.jobs, people=[chosen.person])
+        with pytest.raises(TryLater, match="meanwhile"):
+            dump(path, sandbox, full=True, workspace=tmp_path / "elsewhere")
+        self.check(path, chosen)
+        assert dump(path, sandbox, full=True, workspace=tmp_path / "elsewhere").verdict == "complete"
+        assert traces(path, chosen.everything) == []
+        assert traces(tmp_path / "elsewhere", chosen.everything) == []
+
+
+@contextmanager
+def stopped_at_step(step: int) -> Iterator[list[str]]:
+    """Stop the process at this step of what is done to a table, counted from 1; gives the names of those that were made."""
+    made: list[str] = []
+    names = ("write", "write_own", "commit", "expire_log", "remove", "vacuum")
+    before = {name: getattr(Table, name) for name in names}
+
+    def wrap(name: str) -> Callable[..., Any]:
+        @functools.wraps(before[name])
+        def step_by_step(*args: Any, **more: Any) -> Any:
+            made.append(name)
+            if len(made) == step:
+                raise Stop
+            return before[name](*args, **more)
+
+        return step_by_step
+
+    try:
+        for name in names:
+            setattr(Table, name, wrap(name))
+        with suppress(Stop):
+            yield made
+    finally:
+        for name, function in before.items():
+            setattr(Table, name, function)

@@ -44,10 +44,12 @@ def forget(
     """Erase jobs, or who asked for them, from every snapshot of LAKE; no later dump brings them back.
 
     What is forgotten is remembered as salted hashes. Staged pages go, and are read again. It cannot be undone, and it
-    reaches nothing but this lake: not copies, backups or snapshots of its disk, and not the server. Killed, it is finished
-    by running it again, or by the next dump. Without --yes it asks first, on a terminal.
+    reaches nothing but this lake: not copies, backups or snapshots of its disk, and not the server. Older versions of a
+    Delta table can no longer be read afterwards. Killed, it is finished by running it again, or by the next dump. Without
+    --yes it asks first, on a terminal.
     """
     from pleo_extract.extract import forget as erase
+    from pleo_extract.lakes import is_delta
 
     if not jobs and not people:
         raise UsageError("name what to forget, with --job or --person")
@@ -57,8 +59,9 @@ def forget(
         )
         if not sys.stdin.isatty():
             raise UsageError(f"forgetting {what} cannot be undone; say that you mean it with --yes")
+        history = "; no older version can be read afterwards" if is_delta(lake) else ""
         click.confirm(
-            f"Forget {what} in every snapshot of {lake}? This cannot be undone", abort=True, err=True
+            f"Forget {what} in every snapshot of {lake}{history}? This cannot be undone", abort=True, err=True
         )
     click.echo(_tell(str(lake), erase(lake, jobs=jobs, people=people, **store)))
 
@@ -74,4 +77,6 @@ def _tell(lake: str, done: Erasure) -> str:
     )
     if done.dropped:
         text += f"; removed {amount(len(done.dropped), 'older snapshot')} that could not be read"
+    if done.gone:
+        text += "; no older version can be read any longer"
     return text

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake import Manifest, Staging
     from pleo_extract.refresh import Account
 
-__all__ = ["VACUUM_EVERY", "Change", "make_state"]
+__all__ = ["VACUUM_EVERY", "Change", "make_state", "spell_file"]
 
 VACUUM_EVERY: Final = timedelta(days=1)
 """How often files that no version needs are removed."""
@@ -111,7 +111,7 @@ class Change:
         there = {entry.sha256: entry for entry in old if entry.sha256}
         kept: set[str] = set()
         for part in _slice(merge.pieces(month)):
-            entry, data = _spell(month, part)
+            entry, data = spell_file(month, part)
             if entry.sha256 in there:
                 kept.add(there.pop(entry.sha256).path)
                 continue
@@ -179,8 +179,8 @@ def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield pl.concat(held, rechunk=False)
 
 
-def _spell(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
-    """A file of these rows, named after its sum and by chance: a name is never used again."""
+def spell_file(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
+    """Return a file of these rows, named after its sum and by chance: a name is never used again."""
     buffer = io.BytesIO()
     rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
     data = buffer.getvalue()

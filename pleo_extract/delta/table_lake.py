@@ -13,6 +13,7 @@ import msgspec
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.change import VACUUM_EVERY, Change, make_state
 from pleo_extract.delta.copies import check_file, path_of, place_files, remove_stale
+from pleo_extract.delta.forgetting import erase, forget_in_table, read_memory
 from pleo_extract.delta.repair import repair_table
 from pleo_extract.delta.table import Table, create_table
 from pleo_extract.errors import (
@@ -22,7 +23,6 @@ from pleo_extract.errors import (
     NoLake,
     PleoExtractError,
     TryLater,
-    UsageError,
 )
 from pleo_extract.lake import (
     NOTHING,
@@ -40,6 +40,7 @@ from pleo_extract.lake import (
     hold_lock,
     read_last_run,
     refuse_other_server,
+    require_forgotten,
     scan_files,
     strict,
     sweep,
@@ -122,11 +123,11 @@ class DeltaLake:
         table = self._read()
         return iter([] if table is None else [self._overlaid(table)])
 
-    def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:  # noqa: ARG002 - the Store's signature
-        """See `Store`."""
-        raise UsageError(
-            f"{self.name} is a Delta table, of which nothing can be forgotten yet; a lake that is a folder can forget"
-        )
+    def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
+        """See `Store`. Older versions of the table can no longer be read."""
+        Table(self._address)  # says where there is none, before a folder is made
+        with self.hold():
+            return forget_in_table(self._address, jobs, people, held=self.layout)
 
     def last_run(self) -> LastRun | None:
         """See `Store`."""
@@ -144,6 +145,8 @@ class DeltaLake:
         if not problems and table.manifest.files:
             files = [(entry.month, path_of(table, entry)) for entry in table.manifest.files]
             problems = check_rows(files, table.manifest.rows)
+        if read_memory(table).pending:
+            problems.append("what is to be forgotten is not all gone; the next dump finishes that")
         return Verification(table.version, len(table.manifest.files), table.manifest.rows, tuple(problems))
 
     def refuse_other(self, server: str) -> None:
@@ -162,6 +165,8 @@ class DeltaLake:
         if self._read() is None:
             return Repair(0, (), ())
         with self.hold():
+            if read_memory(Table(self._address)).pending:
+                erase(self._address, held=self.layout)
             return repair_table(self._address, self.layout.staging, self._overlaid)
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
@@ -174,14 +179,19 @@ class DeltaLake:
         sweep(self.layout, None, now=datetime.now(UTC))
         if not self.exists():
             return None
+        if read_memory(self._table()).pending:
+            erase(self._address, held=self.layout)
+            self._base = Table(self._address)
         table = self._table()
         table.require_writable()
         place_files(table, table.manifest.files)
-        return self._overlaid(table)
+        base = self._overlaid(table)
+        self.forgotten = require_forgotten(read_memory(table), base.accounts.values(), self.name)
+        return base
 
     def binding(self, base: Manifest | None, account: str) -> int:
         """See `Store`."""
-        return binding_of(base.accounts.get(account) if base else None)
+        return binding_of(base.accounts.get(account) if base else None) ^ self.forgotten.number()
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Store`."""
@@ -247,6 +257,7 @@ class DeltaLake:
         """Read the table again where this run, which lasts, has committed before: its own commit is no conflict."""
         if self._published >= 0:
             self._base, self._published = Table(self._address), -1
+            self._refuse_forgotten(self._base)
 
     def is_published(self, manifest: Manifest) -> bool:
         """See `Store`."""
@@ -286,6 +297,13 @@ class DeltaLake:
     def _refuse_other(self, table: Table, server: str) -> None:
         if table.manifest.server not in ("", server):
             raise LakeError(f"{self.name} was made for {table.manifest.server} meanwhile")
+
+    def _refuse_forgotten(self, table: Table) -> None:
+        """End a run that has read what is forgotten by now."""
+        if read_memory(table).settle() != self.forgotten.settle():
+            raise TryLater(
+                f"jobs of {self.name} were forgotten meanwhile; run again: it is read without them"
+            )
 
     def _overlaid(self, table: Table) -> Manifest:
         """The manifest of a version, with what runs of this machine know that found nothing new in it."""
@@ -331,6 +349,7 @@ class DeltaLake:
         try:
             newer = Table(self._address)
             newer.require_writable()
+            self._refuse_forgotten(newer)
             place_files(newer, newer.manifest.files)
             commits = newer.commits_since(table.version)
         except BaseException:

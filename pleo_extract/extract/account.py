@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.errors import IncompleteWalk, LakeError, PleoExtractError, RejectedRows, UsageError, escape
+from pleo_extract.errors import (
+    IncompleteWalk,
+    LakeError,
+    PleoExtractError,
+    RejectedRows,
+    TryLater,
+    UsageError,
+    escape,
+)
 from pleo_extract.extract.full import read_everything
 from pleo_extract.extract.reading import RowCount
 from pleo_extract.extract.receipt import Receipt
@@ -128,6 +136,11 @@ class AccountDump:
         except pl.exceptions.PolarsError as exc:  # our own frames fit; what does not is a file of the lake
             self.error = LakeError(
                 f"the lake {lake.name} cannot be read ({escape(str(exc), 200)}); run verify"
+            )
+            self.error.__cause__ = exc
+        except FileNotFoundError as exc:  # if it does not come back, the next run's beginning says which
+            self.error = TryLater(
+                f"a file of the lake {lake.name} went while it was read: others rewrote it meanwhile; run again"
             )
             self.error.__cause__ = exc
         finally:

@@ -35,22 +35,24 @@ def forget(
     their numbers, and what else the lake keeps is searched too: what was staged goes, rejected rows and records are written
     anew. What is forgotten is remembered as salted hashes, by which later dumps and merges know what to leave out.
 
+    Of a Delta table the older versions can no longer be read afterwards.
+
     Killed, it is finished by being run again, or by the next dump or repair. A lake that has been copied, backed up or
     merged elsewhere is not reached, nor is the server.
 
     Args:
-        lake: the lake's folder. Nothing can be forgotten of a Delta table yet.
+        lake: the lake's folder, or the URL or folder of a Delta table.
         jobs: ids of jobs, of whichever company.
         people: ids of people, as they stand in `created_by`.
-        storage_options: for a Delta table.
-        workspace: for a Delta table.
+        storage_options: how the object store of a Delta table is reached, as for delta-rs.
+        workspace: where a Delta table's runs keep what is not in it; by default in the user's cache.
 
     Returns:
         What was done: rows `removed` and `blanked` in the current snapshot, snapshots `rewritten`.
 
     Raises:
-        UsageError: nothing is named, an id is none, or it is a Delta table; nothing was touched. LakeLocked: a run holds the
-        lake. LakeError: there is no lake, or it is broken. StorageError: the disk refused; run it again.
+        UsageError: nothing is named, or an id is none; nothing was touched. LakeLocked: a run holds the lake, or others
+        commit all the time. LakeError: there is no lake, or it is broken. StorageError, TryLater: run it again.
     """
     chosen = _read_ids(jobs, "jobs", "a job's id"), _read_ids(people, "people", "a person's id")
     if not any(chosen):

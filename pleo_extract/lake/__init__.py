@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pleo_extract.lake.beginning import begin_run
-from pleo_extract.lake.forgotten import NOTHING, Forgotten, read_forgotten, require_forgotten
+from pleo_extract.lake.forgotten import (
+    NOTHING,
+    Forgotten,
+    decode_forgotten,
+    read_forgotten,
+    require_forgotten,
+    spell_forgotten,
+)
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, scan_files
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.opening import Opened, open_snapshot, refuse_other_server, require_lake
@@ -47,6 +54,7 @@ __all__ = [
     "building",
     "check_rows",
     "commit",
+    "decode_forgotten",
     "find_left",
     "forget_rows",
     "has_columns",
@@ -63,6 +71,7 @@ __all__ = [
     "require_forgotten",
     "require_lake",
     "scan_files",
+    "spell_forgotten",
     "sweep",
     "verify_lake",
     "write_last_run",

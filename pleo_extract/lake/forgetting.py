@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.layout import FileEntry, Layout, Manifest
     from pleo_extract.refresh import Account, JobKey
 
-__all__ = ["Erasure", "finish_forgetting", "forget_rows"]
+__all__ = ["Erasure", "finish_forgetting", "forget_rows", "strip_accounts", "strip_beside"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def finish_forgetting(layout: Layout, *, check: Callable[[], None]) -> Erasure:
         for path in disk.list_folder(layout.staging):
             if path != build:
                 disk.remove_tree(path)
-        _strip_beside(layout, forgotten)
+        strip_beside(layout, forgotten)
         sweep_objects(layout, check)
         disk.sync_folder(layout.objects if layout.objects.is_dir() else layout.own)
     check()
@@ -246,19 +246,25 @@ class _Erasing:
     def _strip_accounts(
         self, accounts: Mapping[str, Account], changes: Collection[_Changed]
     ) -> dict[str, Account]:
-        """The states of accounts without what is forgotten; what each of them has lost still counts."""
-        lost: dict[str, set[str]] = {"*": set()}
-        for company, job in (pair for each in changes for pair in each.lost):
-            lost.setdefault(company, set()).add(job)
-            lost["*"].add(job)
-        return {
-            key: self._forgotten.strip_account(account, lost.get(key.rpartition(" ")[2], ()))
-            for key, account in accounts.items()
-        }
+        return strip_accounts(self._forgotten, accounts, [pair for each in changes for pair in each.lost])
 
 
-def _strip_beside(layout: Layout, forgotten: Forgotten) -> None:
-    """What is kept beside the snapshots: how the last run ended, rejected rows, what the catalogue reads, strays."""
+def strip_accounts(
+    forgotten: Forgotten, accounts: Mapping[str, Account], lost: Iterable[JobKey]
+) -> dict[str, Account]:
+    """Return the states of accounts without what is forgotten; the jobs of each that were lost still count."""
+    by_company: dict[str, set[str]] = {"*": set()}
+    for company, job in lost:
+        by_company.setdefault(company, set()).add(job)
+        by_company["*"].add(job)
+    return {
+        key: forgotten.strip_account(account, by_company.get(key.rpartition(" ")[2], ()))
+        for key, account in accounts.items()
+    }
+
+
+def strip_beside(layout: Layout, forgotten: Forgotten) -> None:
+    """Strip what is kept beside the snapshots: how the last run ended, rejected rows, what the catalogue reads, strays."""
     if layout.last_run.exists():
         _strip_last_run(layout, forgotten)
     for path in disk.list_folder(layout.rejected):

@@ -23,13 +23,23 @@ from pleo_extract.refresh import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from pleo_extract.contract import Key
     from pleo_extract.lake.layout import Layout
     from pleo_extract.paging import Mark
     from pleo_extract.refresh import Account, JobKey
 
-__all__ = ["NOTHING", "Forgotten", "Stripped", "read_forgotten", "require_forgotten", "write_forgotten"]
+__all__ = [
+    "NOTHING",
+    "Forgotten",
+    "Stripped",
+    "decode_forgotten",
+    "read_forgotten",
+    "require_forgotten",
+    "spell_forgotten",
+    "write_forgotten",
+]
 
 VERSION: Final = 1
 _SALT: Final = re.compile(r"[0-9a-f]{64}")
@@ -90,6 +100,11 @@ class Forgotten:
             start.people | {start.hash_person(person) for person in people},
             pending=True,
         )
+
+    def number(self) -> int:
+        """Return a number that stands for all of it: what was staged while the lake had forgotten other things has another."""
+        names = "".join(sorted([*self.jobs, *self.people]))
+        return int.from_bytes(hashlib.sha256(names.encode()).digest()[:6]) if self else 0
 
     def settle(self) -> Forgotten:
         """Return the same, of which the lake no longer holds anything."""
@@ -251,15 +266,25 @@ def read_forgotten(layout: Layout) -> Forgotten:
         LakeError: the file is broken. It is never passed over: forgotten jobs would come back. StorageError: it cannot be read.
     """
     path = layout.forgotten
-    if layout.is_old or not path.exists():
+    is_there = not layout.is_old and path.exists()
+    return decode_forgotten(disk.read_file(path) if is_there else None, path, layout.root)
+
+
+def decode_forgotten(data: bytes | None, where: str | Path, lake: str | Path) -> Forgotten:
+    """Return what these bytes of a file spell; nothing where there is none.
+
+    Raises:
+        LakeError: they are no such file's.
+    """
+    if data is None:
         return NOTHING
     try:
-        record = strict.decode(disk.read_file(path), _Record)
+        record = strict.decode(data, _Record)
         _check(record)
     except strict.Malformed as exc:
         raise LakeError(
-            f"{path} is broken ({exc}); it keeps what was forgotten from coming back. Restore it from a copy of the lake, "
-            f"or remove it and forget again: pleo-extract forget {layout.root} …"
+            f"{where} is broken ({exc}); it keeps what was forgotten from coming back. Restore it from a copy, or remove it "
+            f"and forget again: pleo-extract forget {lake} …"
         ) from exc
     return Forgotten(record.salt, frozenset(record.jobs), frozenset(record.people), record.pending)
 
@@ -276,8 +301,8 @@ def _check(record: _Record) -> None:
         raise strict.Malformed("a hash that is none")
 
 
-def write_forgotten(layout: Layout, forgotten: Forgotten) -> None:
-    """Write it durably, for its owner alone."""
+def spell_forgotten(forgotten: Forgotten) -> bytes:
+    """Return the bytes of the file that says so."""
     record = _Record(
         format=VERSION,
         salt=forgotten.salt,
@@ -285,20 +310,24 @@ def write_forgotten(layout: Layout, forgotten: Forgotten) -> None:
         people=sorted(forgotten.people),
         pending=forgotten.pending,
     )
-    disk.replace_file(layout.forgotten, strict.encode(record), private=True)
+    return strict.encode(record)
 
 
-def require_forgotten(layout: Layout, accounts: Iterable[Account]) -> Forgotten:
-    """Return what the lake has forgotten, for a run that reads from the server.
+def write_forgotten(layout: Layout, forgotten: Forgotten) -> None:
+    """Write it durably, for its owner alone."""
+    disk.replace_file(layout.forgotten, spell_forgotten(forgotten), private=True)
+
+
+def require_forgotten(forgotten: Forgotten, accounts: Iterable[Account], lake: str | Path) -> Forgotten:
+    """Return what a lake has forgotten, for a run that reads from the server.
 
     Raises:
-        LakeError: the file is broken, or lost although jobs were forgotten.
+        LakeError: jobs were forgotten, and nothing says which.
     """
-    forgotten = read_forgotten(layout)
     if not forgotten and any(account.forgotten for account in accounts):
         raise LakeError(
-            f"{layout.forgotten} is missing, and jobs of this lake were forgotten: they would come back. Restore it from a "
-            f"copy of the lake, or forget them again: pleo-extract forget {layout.root} …"
+            f"forgotten.json of {lake} is missing, and jobs were forgotten: they would come back. Restore it from a copy of "
+            f"the lake, or forget them again: pleo-extract forget {lake} …"
         )
     return forgotten
 
