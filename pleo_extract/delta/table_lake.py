@@ -179,14 +179,14 @@ class DeltaLake:
         sweep(self.layout, None, now=datetime.now(UTC))
         if not self.exists():
             return None
-        if read_memory(self._table()).pending:
+        if (forgotten := read_memory(self._table())).pending:
             erase(self._address, held=self.layout)
-            self._base = Table(self._address)
+            self._base, forgotten = Table(self._address), forgotten.settle()
         table = self._table()
         table.require_writable()
         place_files(table, table.manifest.files)
         base = self._overlaid(table)
-        self.forgotten = require_forgotten(read_memory(table), base.accounts.values(), self.name)
+        self.forgotten = require_forgotten(forgotten, base.accounts.values(), self.name)
         return base
 
     def binding(self, base: Manifest | None, account: str) -> int:
@@ -220,6 +220,7 @@ class DeltaLake:
                 base = self._begin_table(server)
             table = self._table()
             try:
+                self._refuse_forgotten(table)
                 if change is None:
                     change = Change()
                     change.merge(table, self.layout.staging, stagings, lost=lost.values(), raced=attempt > 0)
@@ -257,7 +258,6 @@ class DeltaLake:
         """Read the table again where this run, which lasts, has committed before: its own commit is no conflict."""
         if self._published >= 0:
             self._base, self._published = Table(self._address), -1
-            self._refuse_forgotten(self._base)
 
     def is_published(self, manifest: Manifest) -> bool:
         """See `Store`."""
@@ -349,7 +349,6 @@ class DeltaLake:
         try:
             newer = Table(self._address)
             newer.require_writable()
-            self._refuse_forgotten(newer)
             place_files(newer, newer.manifest.files)
             commits = newer.commits_since(table.version)
         except BaseException:

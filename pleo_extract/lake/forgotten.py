@@ -136,7 +136,10 @@ class Forgotten:
             (c, self.hash_job(name)) for c, name in rows.filter(is_gone).select("company_id", "id").rows()
         ]
         left = rows.filter(~is_gone) if ids else rows
-        people = [name for name in left["created_by"].drop_nulls().unique() if self.has_person(name)]
+        named = left.select(
+            name for name in ("created_by",) if name in left.columns
+        )  # old files lack columns
+        people = [name for each in named for name in each.drop_nulls().unique() if self.has_person(name)]
         stripped = _blank(left, left["created_by"].is_in(people).fill_null(value=False)) if people else left
         stripped = self._strip_texts(stripped)
         columns = [name for name in ("created_by", *_TEXTS) if name in left.columns]
@@ -343,6 +346,7 @@ def _blank(rows: pl.DataFrame, is_theirs: pl.Series) -> pl.DataFrame:
             name, [None if mark else text for text, mark in zip(rows[name], marks, strict=True)], pl.String
         )
         for name in ("created_by", "failure_reason")
+        if name in rows.columns
     )
 
 
