@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pleo_extract import lake as parquet
-from pleo_extract.errors import ConfigurationError, UsageError, check_path
+from pleo_extract.errors import ConfigurationError, LakeError, UsageError, check_path
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import FolderTable, Layout, Opened, scan_files
 from pleo_extract.lake.table import Table
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pleo_extract.lake import LastRun, Manifest, Repair, Verification
+    from pleo_extract.lake import Erasure, Forgotten, LastRun, Manifest, Repair, Verification
 
 __all__ = [
     "Format",
@@ -58,6 +58,7 @@ class Store(Table, Protocol):
     layout: Layout
     catalogue: Path | None
     counts_snapshots: bool
+    forgotten: Forgotten
 
     def exists(self) -> bool:
         """Whether there is anything."""
@@ -79,6 +80,9 @@ class Store(Table, Protocol):
 
     def repair(self) -> Repair:
         """Make it whole again from what is left of it; see `lake.repair_lake`."""
+
+    def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
+        """Erase these jobs, and what says who these people are, and keep them from coming back."""
 
     def begin(self) -> Manifest | None:
         """The state that a run starts from, its files looked at, what killed runs left swept away; None for a new lake."""
@@ -189,6 +193,7 @@ class ParquetLake(FolderTable):
     """A folder of Parquet, with immutable snapshots behind it; see `lake`."""
 
     counts_snapshots: bool = True
+    forgotten: Forgotten = parquet.NOTHING
 
     def __init__(self, lake: str | Path) -> None:
         super().__init__(lake)
@@ -227,3 +232,19 @@ class ParquetLake(FolderTable):
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Store`."""
         return scan_files(self.layout.paths_of(base) if base else ())
+
+    def begin(self) -> Manifest | None:
+        """See `Store`."""
+        base = super().begin()
+        known = parquet.read_forgotten(self.layout)
+        self.forgotten = parquet.require_forgotten(known, base.accounts.values() if base else (), self.name)
+        return base
+
+    def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
+        """See `Store`."""
+        parquet.require_lake(self.layout)
+        if not self.layout.own.is_dir() and not self.layout.is_old:
+            raise LakeError(f"there is no lake at {self.layout.root}")
+        with self.hold() as still_held:
+            super().begin()
+            return parquet.forget_rows(self.layout, jobs, people, check=still_held)

@@ -11,14 +11,14 @@ from pleo_extract.lakes import open_lake, scan_lake, verify_lake
 from pleo_extract.refresh import FULL_EVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import date, datetime, timedelta
     from pathlib import Path
 
     import duckdb
 
     from pleo_extract.extract.status import LakeStatus
-    from pleo_extract.lake import Verification
+    from pleo_extract.lake import Erasure, Verification
     from pleo_extract.lakes import StoreOptions
 
 __all__ = ["Lake"]
@@ -147,6 +147,13 @@ class Lake:
                 f"snapshot {before.manifest.snapshot} is later than {after.manifest.snapshot}; name the earlier one first"
             )
         return find_changes(before, after)
+
+    @check_keywords
+    def forget(self, *, jobs: Collection[str] = (), people: Collection[str] = ()) -> Erasure:
+        """Erase jobs and people from every snapshot, for good; see `forget`."""
+        from pleo_extract.extract.erasing import forget  # noqa: PLC0415 - as above
+
+        return forget(self._lake, jobs=jobs, people=people, **self._store)
 
     @check_keywords
     def report(

@@ -138,6 +138,7 @@ class Account(msgspec.Struct, kw_only=True):
         total_kind: what the server's `total` is worth, see `TotalKind`; total_offset: by how much it exceeds the jobs.
         total_misses: full walks in a row whose totals fit neither the jobs met nor the one before.
         has_ranks: False where a full walk did not bear out what offsets showed.
+        forgotten: hashes of jobs that the server lists and that the lake has forgotten: they count, and are nowhere else.
     """
 
     name: str = ""
@@ -159,6 +160,7 @@ class Account(msgspec.Struct, kw_only=True):
     refused_offset: int | None = None
     ignores_statuses: bool = False
     misechoes: bool = False
+    forgotten: list[str] = []
 
 
 def choose_mode(
@@ -200,6 +202,7 @@ def forget_walks(accounts: dict[AccountKey, Account]) -> dict[AccountKey, Accoun
             data_as_of=account.data_as_of,
             total_kind=account.total_kind,
             total_offset=account.total_offset,
+            forgotten=account.forgotten,
         )
         for key, account in accounts.items()
     }
@@ -260,6 +263,7 @@ def _join(own: Account, other: Account) -> Account:
         spoiled={**other.spoiled, **own.spoiled},
         unknown=dict.fromkeys([*own.unknown, *other.unknown], Readings()),
         data_as_of=max(instants, default=None),  # the rows of the later reading are among those of both
+        forgotten=own.forgotten,
     )
 
 

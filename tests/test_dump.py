@@ -422,8 +422,8 @@ def test_rows_that_were_counted_but_not_staged_are_read_again(
     real = Staging.add
     calls = itertools.count(1)
 
-    def forget(self: Staging, frame: pl.DataFrame, *given: Any, **named: Any) -> None:
-        real(self, frame.clear() if next(calls) == 1 else frame, *given, **named)
+    def forget(self: Staging, frame: pl.DataFrame, *given: Any, **named: Any) -> pl.DataFrame:
+        return real(self, frame.clear() if next(calls) == 1 else frame, *given, **named)
 
     monkeypatch.setattr(Staging, "add", forget)
     assert refresh(sandbox).verdict == "complete"

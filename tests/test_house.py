@@ -152,6 +152,7 @@ def test_what_is_public() -> None:
         "dump_accounts",
         "dump_export_jobs",
         "fetch_page",
+        "forget",
         "iter_export_jobs",
         "list_answers",
         "load_export_jobs",

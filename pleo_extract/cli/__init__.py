@@ -76,6 +76,7 @@ COMMANDS: Final = (
     "verify",
     "repair",
     "merge",
+    "forget",
     "sandbox",
 )
 """In the order in which people meet them. Each is a function of that name in a file of that name."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pleo_extract.delta.version import Version
     from pleo_extract.lake.table import Change, Info
 
-__all__ = ["VACUUM_EVERY", "VersionFiles", "make_state"]
+__all__ = ["VACUUM_EVERY", "VersionFiles", "make_state", "spell_file"]
 
 VACUUM_EVERY: Final = timedelta(days=1)
 """How often files that no version needs are removed."""
@@ -57,7 +57,7 @@ class VersionFiles:
         known = {entry.sha256: entry for entry in there if entry.sha256}
         files = []
         for part in _slice(pieces):
-            entry, data = _spell(month, part)
+            entry, data = spell_file(month, part)
             if entry.sha256 in known:
                 entry = known.pop(entry.sha256)
             else:
@@ -124,8 +124,8 @@ def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield pl.concat(held, rechunk=False)
 
 
-def _spell(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
-    """A file of these rows, named after its sum and by chance: a name is never used again."""
+def spell_file(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
+    """Return a file of these rows, named after its sum and by chance: a name is never used again."""
     buffer = io.BytesIO()
     rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
     data = buffer.getvalue()

@@ -15,11 +15,15 @@ from pleo_extract.account_key import AccountKey
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.change import VACUUM_EVERY, VersionFiles, make_state
 from pleo_extract.delta.copies import check_file, path_of, place_files, remove_stale
+from pleo_extract.delta.forgetting import erase, forget_in_table, read_memory
 from pleo_extract.delta.repair import repair_table
 from pleo_extract.delta.version import Version, create_table
 from pleo_extract.errors import LakeConflict, LakeError, NoLake, PleoExtractError, TryLater
 from pleo_extract.lake import (
+    NOTHING,
+    Erasure,
     FileEntry,
+    Forgotten,
     LastRun,
     Layout,
     Manifest,
@@ -32,6 +36,7 @@ from pleo_extract.lake import (
     read_last_run,
     refuse_other_server,
     refuse_unheld,
+    require_forgotten,
     scan_files,
     strict,
     sweep,
@@ -73,6 +78,7 @@ class DeltaLake:
 
     catalogue: Path | None = None
     counts_snapshots: bool = False
+    forgotten: Forgotten = NOTHING
 
     def __init__(
         self,
@@ -118,6 +124,12 @@ class DeltaLake:
         table = self._read()
         return iter([] if table is None else [self._overlaid(table)])
 
+    def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
+        """See `Store`. Older versions of the table can no longer be read."""
+        Version(self._address)  # says where there is none, before a folder is made
+        with self.hold():
+            return forget_in_table(self._address, jobs, people, held=self.layout)
+
     def last_run(self) -> LastRun | None:
         """See `Store`."""
         found = [read_last_run(Layout(path)) for path in sorted((self._address.home / "runs").glob("*"))]
@@ -134,6 +146,8 @@ class DeltaLake:
         if not problems and table.manifest.files:
             files = [(entry.month, path_of(table, entry)) for entry in table.manifest.files]
             problems = check_rows(files, table.manifest.rows)
+        if read_memory(table).pending:
+            problems.append("what is to be forgotten is not all gone; the next dump finishes that")
         return Verification(table.version, len(table.manifest.files), table.manifest.rows, tuple(problems))
 
     def refuse_other(self, server: str) -> None:
@@ -152,6 +166,8 @@ class DeltaLake:
         if self._read() is None:
             return Repair(0, (), ())
         with self.hold():
+            if read_memory(Version(self._address)).pending:
+                erase(self._address, held=self.layout)
             return repair_table(self._address, self.scratch, self._overlaid)
 
     @contextmanager
@@ -171,10 +187,15 @@ class DeltaLake:
         sweep(self.layout, None, now=datetime.now(UTC))
         if not self.exists():
             return None
+        if (forgotten := read_memory(self._require_version())).pending:
+            erase(self._address, held=self.layout)
+            self._version, forgotten = Version(self._address), forgotten.settle()
         version = self._require_version()
         version.require_writable()
         place_files(version, version.manifest.files)
-        return self._overlaid(version)
+        base = self._overlaid(version)
+        self.forgotten = require_forgotten(forgotten, base.accounts.values(), self.name)
+        return base
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """See `Store`."""
@@ -189,6 +210,7 @@ class DeltaLake:
         elif self._is_overtaken:
             self._catch_up(self._version)
         version = self._require_version()
+        self._refuse_forgotten(version)
         manifest = self._overlaid(version)
         return Base(
             version.version,
@@ -275,6 +297,13 @@ class DeltaLake:
 
     def _known_files(self) -> VersionFiles:
         return VersionFiles(self._require_version(), self.scratch)
+
+    def _refuse_forgotten(self, version: Version) -> None:
+        """End a run that has read what is forgotten by now."""
+        if read_memory(version).settle() != self.forgotten.settle():
+            raise TryLater(
+                f"jobs of {self.name} were forgotten meanwhile; run again: it is read without them"
+            )
 
     def _overlaid(self, table: Version) -> Manifest:
         """The manifest of a version, with what runs of this machine know that found nothing new in it."""

@@ -43,6 +43,8 @@ FAR: Final = 1_000
 COLUMNS: Final = {**POLARS_SCHEMA, MONTH: pl.String()}
 _OVERTAKEN: Final = re.compile(r"Failed to commit transaction: \d+|Tried committing existing table version")
 """What delta-rs says of a version that is there already."""
+_NUMBERED: Final = re.compile(r"(?:.*/)?_delta_log/([0-9]{20})\..*")
+"""A file of the log that belongs to one version."""
 _SUM: Final = re.compile(r".*/part-([0-9a-f]{64})-[0-9a-f]{8}\.parquet")
 
 
@@ -143,6 +145,43 @@ class Version:
             stream = self._handler.open_output_stream(path)
             stream.write(data)
             stream.close()  # type: ignore[attr-defined] # its stub lacks it
+
+    def read_own(self, path: str) -> bytes | None:
+        """All bytes of a file that is ours and not Delta's; None where there is none."""
+        if self.address.local is not None:
+            target = self.address.local / path
+            return disk.read_file(target) if target.exists() else None
+        with translated(self.address, f"look for {path} of"):
+            (found,) = self._handler.get_file_info([path])
+        if found.size is None:
+            return None
+        with translated(self.address, f"read {path} of"):
+            return bytes(self._handler.open_input_file(path).read(found.size))
+
+    def write_own(self, path: str, data: bytes) -> None:
+        """A file that is ours and not Delta's, in place of the one of that name; for its owner alone where it is on disk."""
+        if self.address.local is None:
+            self.write(path, data)
+            return
+        target = self.address.local / path
+        disk.make_folder(target.parent)
+        disk.replace_file(target, data, private=True)
+
+    def expire_log(self) -> None:
+        """Put a checkpoint in place of the log before this version, and remove that: no earlier version can be read any longer."""
+        with translated(self.address, "write a checkpoint of"):
+            self._table.create_checkpoint()
+            names = [
+                info.path for info in self._handler.get_file_info_selector("_delta_log", recursive=False)
+            ]
+        if self.address.local is not None:
+            for path in sorted((self.address.local / "_delta_log").glob("*checkpoint*")):
+                disk.sync_file(path)
+            _sync_log(self.address, self.version)
+        numbered = [(found, name) for name in names if (found := _NUMBERED.fullmatch(name))]
+        self.remove([name for found, name in numbered if int(found[1]) < self.version])
+        if self.address.local is not None:
+            disk.sync_folder(self.address.local / "_delta_log")
 
     def remove(self, paths: Sequence[str]) -> None:
         """Remove files that no version names."""

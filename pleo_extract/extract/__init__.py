@@ -13,6 +13,7 @@ from pleo_extract.lazy import attach
 if TYPE_CHECKING:
     from pleo_extract.extract.answers import connect, list_answers
     from pleo_extract.extract.dump import dump_accounts, dump_export_jobs
+    from pleo_extract.extract.erasing import forget
     from pleo_extract.extract.iterate import Batches, iter_export_jobs, stream_wanted
     from pleo_extract.extract.load import DEADLINE, JobPage, fetch_page, load_export_jobs
     from pleo_extract.extract.merge import merge_lakes
@@ -34,6 +35,7 @@ __all__ = [
     "dump_accounts",
     "dump_export_jobs",
     "fetch_page",
+    "forget",
     "iter_export_jobs",
     "list_answers",
     "load_export_jobs",
@@ -59,6 +61,7 @@ if not TYPE_CHECKING:
             "dump_accounts": "dump",
             "dump_export_jobs": "dump",
             "fetch_page": "load",
+            "forget": "erasing",
             "iter_export_jobs": "iterate",
             "list_answers": "answers",
             "load_export_jobs": "load",

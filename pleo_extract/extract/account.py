@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.errors import IncompleteWalk, LakeError, PleoExtractError, RejectedRows, UsageError, escape
+from pleo_extract.errors import (
+    IncompleteWalk,
+    LakeError,
+    PleoExtractError,
+    RejectedRows,
+    TryLater,
+    UsageError,
+    escape,
+)
 from pleo_extract.extract.full import read_everything
 from pleo_extract.extract.reading import RowCount
 from pleo_extract.extract.receipt import Evidence, Receipt, Standing
@@ -134,6 +142,11 @@ class AccountDump:
                 f"the lake {lake.name} cannot be read ({escape(str(exc), 200)}); run verify"
             )
             self.error.__cause__ = exc
+        except FileNotFoundError as exc:  # if it does not come back, the next run's beginning says which
+            self.error = TryLater(
+                f"a file of the lake {lake.name} went while it was read: others rewrote it meanwhile; run again"
+            )
+            self.error.__cause__ = exc
         finally:
             self.rows = None
             if self.run is not None:
@@ -164,8 +177,9 @@ class AccountDump:
         self.spoiled = before.spoiled if before else {}
         evidence.data_as_of = before.data_as_of if before else None
         mode, why = choose_mode(before, now=now, full=how.full, full_every=how.full_every)
-        header = Header(run=run, mode=mode, base=binding_of(before), started_at=now)
+        header = Header(run=run, mode=mode, base=binding_of(before) ^ lake.forgotten.number(), started_at=now)
         staging = self._open_staging(lake.layout, header)
+        staging.forgotten = lake.forgotten
         evidence.resumed = staging.resumed
         task = Task(
             run=self.run,
@@ -189,7 +203,7 @@ class AccountDump:
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:
                 evidence.mode = "refresh"
-                return self._stamp(refresh(task), before), staging
+                return self._stamp(refresh(task), before, staging), staging
             except Misfit as misfit:
                 why, doubt = str(misfit), misfit.kind
                 _log.warning("%s: %s; reading everything", self.key, why, extra={"run": run})
@@ -201,9 +215,9 @@ class AccountDump:
                 self.run.habits = Habits()  # also a full sync that was not due tries everything again
         evidence.mode, evidence.why_full = "full", why
         state = read_everything(task, accept_vanished=how.accept_vanished, doubt=doubt)
-        return self._stamp(state, before), staging
+        return self._stamp(state, before, staging), staging
 
-    def _stamp(self, state: Account, before: Account | None) -> Account:
+    def _stamp(self, state: Account, before: Account | None, staging: Staging) -> Account:
         """Return the state with the account's name and what was learned of the server.
 
         A run that is not complete leaves the instant of the data as it was.
@@ -219,6 +233,7 @@ class AccountDump:
             refused_offset=habits.refused_offset,
             misechoes=not habits.echoes,
             ignores_statuses=not habits.filters,
+            frontier=staging.forgotten.strip_key(state.frontier) if state.frontier else None,
         )
 
     def _open_staging(self, layout: Layout, header: Header) -> Staging:

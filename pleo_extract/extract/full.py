@@ -120,6 +120,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
             total_kind=before.total_kind,
             total_offset=before.total_offset,
             total_misses=before.total_misses,
+            forgotten=sorted(task.list_forgotten()),
         )
     told = learn_total(before, closed.jobs, (*walked.totals, *closed.totals), page=PAGE_SIZE)
     task.evidence.total_kind = told.total_kind
@@ -136,6 +137,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         unknown=count_unknown(task),
         data_as_of=closed.as_of,
         has_ranks=doubt != "ranks" or bool(news) or _has_inserted(task),
+        forgotten=sorted(task.staging.met_forgotten()),
     )
 
 
@@ -233,7 +235,10 @@ def _count_new(task: Task, batch: int, *, resumed: bool) -> int:
     for n, frame in task.staging.numbered(months=months_of(late)):
         if not is_late[n]:
             late = late.join(frame.select(KEY), on=KEY, how="anti")
-    return late.height
+    forgotten: dict[bool, set[str]] = {True: set(), False: set()}
+    for came_late, each in zip(is_late, task.staging.batches, strict=True):
+        forgotten[came_late].update(each.forgotten)
+    return late.height + len(forgotten[True] - forgotten[False])
 
 
 def _count_staged(task: Task, keys: Sequence[pl.Expr], new: int) -> list[int]:
@@ -292,6 +297,7 @@ def _pass(task: Task, phase: str) -> _Walked:
     jobs = sum(proven)
     if len(proven) < len(walks) or phase != "full" or not is_staged:
         jobs = sum(_count_jobs(task, month) for month in task.staging.months())
+        jobs += len(task.staging.met_forgotten())
     return _describe(walks, jobs + unkeyed)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import polars as pl
 
 from pleo_extract.account_key import AccountKey
@@ -17,7 +19,7 @@ from pleo_extract.extract.answers import renew_catalogue
 from pleo_extract.extract.publish import publish
 from pleo_extract.extract.receipt import Evidence, Receipt, Standing
 from pleo_extract.keywords import check_keywords
-from pleo_extract.lake import Header, Staging, name_run, write_last_run
+from pleo_extract.lake import Header, Staging, name_run, read_forgotten, write_last_run
 from pleo_extract.lake.table import Info
 from pleo_extract.lakes import is_delta, open_lake
 from pleo_extract.paging import VERDICTS
@@ -27,7 +29,7 @@ from pleo_extract.refresh import find_left, find_news, join_accounts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pleo_extract.lake import Manifest, Opened
+    from pleo_extract.lake import Forgotten, Manifest, Opened
     from pleo_extract.lake.table import Change
     from pleo_extract.lakes import Format, Store
     from pleo_extract.refresh import Account
@@ -140,6 +142,11 @@ class _Merge:
         """Stage what the target lacks, publish it."""
         opened, evidence, base = self._source.open(), self._evidence, self._target.begin()
         self._standing = Standing.at(base)
+        if read_forgotten(self._source.layout).pending:
+            raise LakeError(
+                f"what is to be forgotten of {self._source.name} is not all gone; dump to it, or repair it, before it is merged"
+            )
+        opened = _forget(opened, self._target.forgotten) if opened else None
         if opened is None:
             evidence.source = _NOTHING.format(self._source.name)
             return
@@ -184,14 +191,15 @@ class _Merge:
         manifest, lake = opened.manifest, self._target.scan(base)
         evidence = self._evidence
         for entry in manifest.files:
-            for rows in _slice(opened.read(entry), entry.rows):
+            for read in _slice(opened.read(entry), entry.rows):
+                rows = self._target.forgotten.strip_rows(read).rows
                 companies = rows["company_id"].unique().to_list()
                 later = [each for each in companies if _was_read_later(each, manifest, base)]
                 news = find_news(_near(lake, rows), rows, fetched_later=later) if base else rows
                 if news.height:
                     staging.add(news, phase="merge")
                     self._taken.update(news["company_id"].unique())
-                evidence.rows += rows.height
+                evidence.rows += read.height
                 evidence.taken += news.height
                 self._update(evidence.rows, manifest.rows, 0.0)
         evidence.distinct = evidence.rows
@@ -202,6 +210,15 @@ class _Merge:
                 for company, name, month in find_left(lake, news, fetched_later=later).iter_rows():
                     staging.leaving.setdefault(month, set()).add((company, name))
                     evidence.moved += 1
+
+
+def _forget(opened: Opened, forgotten: Forgotten) -> Opened:
+    """The source's state without what the target has forgotten; what the source has forgotten it knows by hashes of its own."""
+    accounts = {
+        key: msgspec.structs.replace(forgotten.strip_account(account), forgotten=[])
+        for key, account in opened.manifest.accounts.items()
+    }
+    return replace(opened, manifest=msgspec.structs.replace(opened.manifest, accounts=accounts))
 
 
 def _open_both(

@@ -52,7 +52,7 @@ def audit(task: Task, front: Front, vanished: set[JobKey]) -> str:
     """Read some old pages anew, and note in the evidence what they prove; returns what is wrong with their ranks."""
     gone = vanished | task.known_vanished()
     fresh = task.staging.frame()
-    jobs = task.count_lake() + task.count_new(fresh) - len(gone)
+    jobs = task.count_lake() + task.count_new(fresh) - len(gone) + len(task.list_forgotten())
     evidence = task.evidence
     if front.ended or jobs <= front.rows:
         evidence.shift_chance = 1.0
@@ -91,6 +91,7 @@ def _find_shifts(
         return []
     newer, same = _rank(task, [first for first in firsts if first is not None], gone)
     unknown = task.count_unknown(sorted({*task.before.rejected, *task.staging.names}))
+    unknown += len(task.list_forgotten())  # where these stand is not known, either
     told = front.totals[1] if task.before.total_kind != "unusable" else None
     shifts: list[_Shift] = []
     for (frame, info), first, rank in zip(pages, firsts, ranks, strict=True):

@@ -191,14 +191,14 @@ def _conclude(task: Task, front: Front, new: int, vanished: set[JobKey], unliste
     gone = (task.known_vanished() | vanished) - met - task.spoiled()
     seen = {f"{company}/{name}" for company, name in met | unlisted}
     rejected = sorted(({*before.rejected} - seen) | task.staging.unresolved())
-    jobs = task.count_lake() + new - len(gone) + task.count_unknown(rejected)
+    jobs = task.count_lake() + new - len(gone) + task.count_unknown(rejected) + len(task.list_forgotten())
     totals = [total for total in expect_total(before, front.totals) if total is not None]
     if totals and not min(totals) <= jobs <= (max(totals) if vanished else totals[0]):
         raise Misfit(f"the lake and what was read make {jobs} jobs, the server counts {totals[0]}")
     drift = len(set(totals)) > 1 or vanished
     why = f"{len(vanished)} open job(s) are no longer listed" if vanished else "jobs came or went meanwhile"
     verdict = Verdict("complete_with_drift", why) if drift else Verdict("complete")
-    task.evidence.conclude(verdict, distinct=len(met))
+    task.evidence.conclude(verdict, distinct=len(met) + len(task.staging.met_forgotten()))
     task.evidence.order, task.evidence.vanished = front.order, sorted(vanished)
     task.evidence.total_kind = before.total_kind
     newest = max(key for key in (front.newest, before.frontier) if key is not None)
@@ -209,4 +209,5 @@ def _conclude(task: Task, front: Front, new: int, vanished: set[JobKey], unliste
         vanished=sorted(gone),
         rejected=rejected,
         data_as_of=front.as_of,
+        forgotten=sorted(task.list_forgotten()),
     )

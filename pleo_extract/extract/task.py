@@ -131,8 +131,8 @@ class Task:
     def add(self, phase: str, part: Part) -> None:
         """Stage one part, and note which of its jobs are unsettled."""
         with hold_signals():
-            self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
-        self.unsettled.note(part.frame, len(self.staging.batches) - 1)
+            frame = self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
+        self.unsettled.note(frame, len(self.staging.batches) - 1)
 
     def walk(self, phase: str, walk: Walk, segment: int = 0) -> Walk:
         """Read a walk into staging, as this segment of its phase."""
@@ -176,8 +176,8 @@ class Task:
             self.evidence.rows += page.info.rows
             if walk.hope == "none" or not self.run.habits.reaches(offset):
                 return None
-            frame, rejected = build_frame([page])
-            self.staging.add(frame, rejected, phase=phase)
+            read, rejected = build_frame([page])
+            frame = self.staging.add(read, rejected, phase=phase)
             self.unsettled.note(frame, len(self.staging.batches) - 1)
             pages.append((frame, page.info))
         return pages
@@ -233,6 +233,10 @@ class Task:
         return len(rejected) - int(
             self.lake.select(names.is_in(rejected).sum()).collect().item() if rejected else 0
         )
+
+    def list_forgotten(self) -> set[str]:
+        """Jobs that the server lists and that the lake has forgotten, by their hashes, as far as it is known."""
+        return {*self.before.forgotten, *self.staging.met_forgotten()}
 
     def is_unsettled(self) -> pl.Expr:
         """Rows whose job may still change, as far as this account knows."""

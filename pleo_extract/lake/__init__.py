@@ -10,6 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pleo_extract.lake.folder import FolderTable
+from pleo_extract.lake.forgotten import (
+    NOTHING,
+    Forgotten,
+    decode_forgotten,
+    read_forgotten,
+    require_forgotten,
+    spell_forgotten,
+)
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Layout, Manifest, scan_files
 from pleo_extract.lake.lock import hold_lock, refuse_unheld
 from pleo_extract.lake.opening import Opened, open_snapshot, refuse_other_server, require_lake
@@ -20,6 +28,7 @@ from pleo_extract.lake.staging import Header, Staging, find_left, name_run
 from pleo_extract.lazy import attach
 
 if TYPE_CHECKING:
+    from pleo_extract.lake.forgetting import Erasure, forget_rows
     from pleo_extract.lake.repair import Repair, repair_lake
     from pleo_extract.lake.verify import Verification, check_rows, has_columns, verify_lake
 
@@ -28,8 +37,11 @@ __all__ = [
     "FORMAT",
     "KEEP",
     "KEEP_COUNT",
+    "NOTHING",
+    "Erasure",
     "FileEntry",
     "FolderTable",
+    "Forgotten",
     "Header",
     "Keep",
     "LastRun",
@@ -40,19 +52,24 @@ __all__ = [
     "Staging",
     "Verification",
     "check_rows",
+    "decode_forgotten",
     "find_left",
+    "forget_rows",
     "has_columns",
     "hold_lock",
     "name_run",
     "open_snapshot",
     "prune",
     "prune_rejected",
+    "read_forgotten",
     "read_last_run",
     "refuse_other_server",
     "refuse_unheld",
     "repair_lake",
+    "require_forgotten",
     "require_lake",
     "scan_files",
+    "spell_forgotten",
     "sweep",
     "verify_lake",
     "write_last_run",
@@ -62,9 +79,11 @@ if not TYPE_CHECKING:
     __getattr__ = attach(
         __name__,
         {
+            "Erasure": "forgetting",
             "Repair": "repair",
             "Verification": "verify",
             "check_rows": "verify",
+            "forget_rows": "forgetting",
             "has_columns": "verify",
             "repair_lake": "repair",
             "verify_lake": "verify",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pleo_extract.lake.carry import carry_over
 from pleo_extract.lake.filesystem import require_abilities
+from pleo_extract.lake.forgetting import finish_forgetting
 from pleo_extract.lake.objects import keep_visible
 from pleo_extract.lake.opening import require_files
 from pleo_extract.lake.pruning import sweep
@@ -33,11 +34,14 @@ def begin_run(layout: Layout, check: Callable[[], None], *, now: datetime) -> Ma
     if number is None:
         require_abilities(layout)
         sweep(layout, None, now=now, check=check)
+        finish_forgetting(layout, check=check)
         return None
     manifest = layout.manifest(number)
     for entry in manifest.files:
         keep_visible(layout, entry)
     require_files(layout, manifest, layout.root)  # a missing file would show only when all is read
     sweep(layout, number, now=now, check=check)
+    finish_forgetting(layout, check=check)
+    manifest = layout.manifest(number)
     show_months(layout, manifest, check=check)
     return layout.overlaid(manifest)

@@ -10,7 +10,7 @@ import io
 from collections import Counter
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 from polars.exceptions import PolarsError
@@ -22,7 +22,7 @@ from pleo_extract.lake import disk
 from pleo_extract.lake.beginning import begin_run
 from pleo_extract.lake.layout import FORMAT, MOST_SNAPSHOTS, FileEntry, Layout, Manifest, name_object
 from pleo_extract.lake.lock import hold_lock, refuse_unheld
-from pleo_extract.lake.objects import begin_build, place_objects, sweep_objects
+from pleo_extract.lake.objects import ROW_GROUP, begin_build, place_objects, sweep_objects
 from pleo_extract.lake.pruning import prune
 from pleo_extract.lake.publish import make_current
 from pleo_extract.lake.table import Base
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from pleo_extract.lake.table import Change, Info
 
 __all__ = ["FolderTable"]
-
-ROW_GROUP: Final = 50_000
 
 
 class FolderTable:

@@ -5,6 +5,7 @@ _lake/current                          the number of the current snapshot, repla
 _lake/snapshots/000012.json            its manifest
 _lake/objects/2026-11-<sha256>         the bytes of every kept file, never changed; a visible file is a second name of one
 _lake/state.json                       what runs have learned since the current snapshot was published
+_lake/forgotten.json                     hashes of jobs and people that the lake has forgotten, see `forgotten`
 _lake/staging/<run>/                   fetched but not yet published, with a journal
 _lake/rejected/<run>-<account>.jsonl, lock, last_run.json, now.csv, vanished.csv
 _jobs.duckdb                           the catalogue
@@ -145,6 +146,7 @@ class Layout:
         self.snapshots = self.own / "snapshots"
         self.objects = self.own / "objects"
         self.state = self.own / "state.json"
+        self.forgotten = self.own / "forgotten.json"
         self.staging = self.own / "staging"
         self.rejected = self.own / "rejected"
         self.lock = self.own / "lock"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import FileEntry, Layout
 
-__all__ = ["begin_build", "keep_visible", "place_objects", "sweep_objects"]
+__all__ = ["ROW_GROUP", "begin_build", "keep_visible", "place_objects", "sweep_objects"]
+
+
+ROW_GROUP: Final = 50_000
+"""Rows that a reader holds at once, at least."""
 
 
 def begin_build(layout: Layout) -> Path:

@@ -26,6 +26,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
+from pleo_extract.lake.forgotten import NOTHING
 from pleo_extract.lake.keys import Places, hash_id
 from pleo_extract.lake.rejects import is_kept_in
 from pleo_extract.paging import Mark
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     Left = Mapping[str, Sequence[Path]]
     """Folders that earlier runs left, by what binds them."""
 
-__all__ = ["KEEP_STAGED", "Batch", "Header", "Staging", "find_left", "name_run"]
+__all__ = ["KEEP_STAGED", "Batch", "Header", "Staging", "find_left", "name_run", "spell_rejected"]
 
 _RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _MODE: Final = re.compile(r"full|refresh|merge")
@@ -65,7 +66,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     `phase` names the walk (``open``, ``new``, ``full`` …), `marks` says where its segments stood, `done` that nothing
     more of the phase is to come. A line without a file only says so. `sha256` is of the file's bytes.
-    `names` and `spoiled` tell of the rows set aside, `unknown` names statuses of its rows that the contract does not know.
+    `names` and `spoiled` tell of the rows set aside, `unknown` names statuses of its rows that the contract does not know,
+    `forgotten` holds a hash for each row that was read and is not there, since the lake has forgotten its job.
     """
 
     phase: str
@@ -79,6 +81,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     names: list[str] = []
     spoiled: list[Spoiled] = []
     unknown: list[str] = []
+    forgotten: list[str] = []
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,7 @@ class Staging:
         run, mode: of the run that began it. resumed: whether it was begun by an earlier run.
         reasons: one line for each row set aside. names: what these rows are called, see `decode.Rejected`.
         leaving: by month, the jobs that no longer belong there: publishing drops their rows, the lake's and the staged ones.
+        forgotten: what is not staged, since the lake has forgotten it.
     """
 
     def __init__(self, folder: Path, header: Header, batches: list[Batch] | None = None) -> None:
@@ -108,6 +112,7 @@ class Staging:
         self.reasons = [reason for batch in self.batches for reason in batch.rejected]
         self.names = [name for batch in self.batches for name in batch.names]
         self.leaving: dict[str, set[JobKey]] = {}
+        self.forgotten = NOTHING
         self._number = len(self.batches)
         self._places = Places(folder.parent)
         self._unplaced = list(self.batches)
@@ -146,18 +151,35 @@ class Staging:
         *,
         phase: str = "full",
         marks: Mapping[int, Mark] | None = None,
-    ) -> None:
-        """Stage one batch; when this returns it will be found again. `marks`: by segment, where the walk stands now."""
+    ) -> pl.DataFrame:
+        """Stage one batch; when this returns it will be found again.
+
+        Args:
+            frame: its rows.
+            rejected: those that do not fit.
+            phase: which walk read it.
+            marks: by segment, where the walk stands now.
+
+        Returns:
+            The rows that were staged: all but those that the lake has forgotten, of which only the number is noted. A walk
+            that stands at such a job is not marked: what it read since its last mark is read again after a kill.
+        """
+        stripped = self.forgotten.strip_rows(frame)
+        rejected, lost = self.forgotten.strip_rejected(rejected)
+        marks = {} if lost else self.forgotten.strip_marks(marks or {})
+        frame = stripped.rows
         name = f"batch-{self._number:06d}"
         self._number += 1
         buffer = io.BytesIO()
-        frame.write_ipc(buffer, compression="uncompressed")
+        # As views, texts lie in buffers that rows share, and those of rows that are gone would be written with them.
+        level = pl.CompatLevel.oldest() if stripped.lost or stripped.blanked else None
+        frame.write_ipc(buffer, compression="uncompressed", compat_level=level)
         data = buffer.getvalue()
         disk.remove_file(self.folder / f"{name}.arrow")
         disk.write_file(self.folder / f"{name}.arrow", data, private=True)
         if rejected:
             disk.remove_file(self.folder / f"{name}.rejected.jsonl")
-            disk.write_file(self.folder / f"{name}.rejected.jsonl", _spell_rejected(rejected), private=True)
+            disk.write_file(self.folder / f"{name}.rejected.jsonl", spell_rejected(rejected), private=True)
         disk.sync_folder(self.folder)
         batch = Batch(
             phase=phase,
@@ -165,16 +187,18 @@ class Staging:
             sha256=hashlib.sha256(data).hexdigest(),
             rows=frame.height,
             months=months_of(frame),
-            marks=dict(marks or {}),
+            marks=marks,
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
             spoiled=[Spoiled(created_at=row.created_at, sum=row.sum) for row in rejected],
             unknown=sorted(set(frame["status"].unique()).difference(STATUSES)),
+            forgotten=[*(job for _, job in stripped.lost), *lost],
         )
         self._note(batch)
         self._place(batch, frame)
         self.reasons += batch.rejected
         self.names += batch.names
+        return frame
 
     def finish(self, phase: str) -> None:
         """Nothing more of this phase is to come."""
@@ -185,8 +209,13 @@ class Staging:
         return any(batch.done for batch in self.batches if batch.phase == phase)
 
     def count_rows(self, phase: str) -> int:
-        """Rows of this phase, those set aside included."""
-        return sum(batch.rows + len(batch.rejected) for batch in self.batches if batch.phase == phase)
+        """Rows of this phase, those set aside or forgotten included."""
+        batches = [batch for batch in self.batches if batch.phase == phase]
+        return sum(batch.rows + len(batch.rejected) + len(batch.forgotten) for batch in batches)
+
+    def met_forgotten(self) -> set[str]:
+        """The hashes of the jobs that were read and are not staged, since the lake has forgotten them."""
+        return {job for batch in self.batches for job in batch.forgotten}
 
     def marks(self, phase: str) -> dict[int, Mark]:
         """Where the walk of this phase stood, by segment."""
@@ -399,6 +428,8 @@ def _check_batch(batch: Batch) -> None:
     is_named = _PHASE.fullmatch(batch.phase) and (not batch.file or _FILE.fullmatch(batch.file))
     if not is_named or not all(map(_MONTH.fullmatch, batch.months)):
         raise strict.Malformed("a phase, a file or a month that is none")
+    if not all(map(strict.HASH.fullmatch, batch.forgotten)):
+        raise strict.Malformed("a hash that is none")
     if batch.file and not _SUM.fullmatch(batch.sha256):
         raise strict.Malformed("a sum that is none")
     if not batch.file and (batch.rows or batch.months or batch.rejected):
@@ -441,7 +472,8 @@ def _mend_journal(folder: Path, batches: list[Batch]) -> None:
     disk.replace_file(folder / "journal.jsonl", data, private=True)
 
 
-def _spell_rejected(rejected: Sequence[Rejected]) -> bytes:
+def spell_rejected(rejected: Sequence[Rejected]) -> bytes:
+    """Return the lines of a file of rows that do not fit."""
     lines = (
         {"page": row.page, "path": row.path, "reason": row.reason, "row": row.raw.decode("utf-8", "replace")}
         for row in rejected

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pleo_extract.refresh import Account
 
 __all__ = [
+    "HASH",
     "Malformed",
     "check_accounts",
     "check_count",
@@ -45,6 +46,8 @@ _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 """Far enough from the last year of the calendar that a span can be added to it."""
 _ORDERS: Final = ("none", "created", "strict")
 _JOB: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+HASH: Final = re.compile(r"[0-9a-f]{32}")
+"""What is known of a job or a person that was forgotten."""
 _MOST: Final = 2**53
 """More of anything than there is; up to here JSON's numbers are exact everywhere."""
 _FIGURES: Final = (
@@ -143,6 +146,8 @@ def check_accounts(accounts: Mapping[AccountKey, Account]) -> None:
             if (instant := getattr(account, name)) is not None:
                 read_instant(instant, f"{name} of {where}")
         _check_jobs(account.vanished, where)
+        if not all(map(HASH.fullmatch, account.forgotten)):
+            raise Malformed(f"{where} has forgotten what is no hash")
         for readings in account.unknown.values():
             for line in readings.lines:
                 _check_key(line, where)

@@ -12,6 +12,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, StorageError, escape
 from pleo_extract.lake import disk
+from pleo_extract.lake.forgotten import read_forgotten
 from pleo_extract.lake.keys import count_repeats
 from pleo_extract.lake.layout import FORMAT, MONTH, NUMBER, OBJECT, OWN, Layout
 from pleo_extract.lake.opening import require_lake, require_pointer
@@ -40,6 +41,7 @@ _OWN_FILES: Final = (
     "snapshots",
     "objects",
     r"state\.json",
+    r"forgotten\.json",
     "staging",
     "rejected",
     "lock",
@@ -85,7 +87,9 @@ def verify_lake(lake: str | Path) -> Verification:
     except LakeError as exc:
         return Verification(0, 0, 0, (str(exc),), foreign)
     with disk.name_lake(layout.root):
-        problems = check_snapshot(layout, manifest) + _check_visible(layout, manifest)
+        problems = (
+            check_snapshot(layout, manifest) + _check_visible(layout, manifest) + _check_forgotten(layout)
+        )
     return Verification(number, len(manifest.files), manifest.rows, tuple(problems), foreign)
 
 
@@ -137,6 +141,19 @@ def _check_visible(layout: Layout, manifest: Manifest) -> list[str]:
         except (LakeError, StorageError):
             problems.append(f"{entry.path}: is not there to read; the next dump puts it there")
     return problems
+
+
+def _check_forgotten(layout: Layout) -> list[str]:
+    """One line where what was forgotten is not known, or is not all gone; only the lake's owner may look."""
+    try:
+        pending = read_forgotten(layout).pending
+    except LakeError as exc:
+        return [str(exc)]
+    except StorageError:
+        return []
+    return (
+        ["what is to be forgotten is not all gone; the next dump or repair finishes that"] if pending else []
+    )
 
 
 def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:

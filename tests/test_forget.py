@@ -1,0 +1,645 @@
+"""Jobs and people forgotten: no file holds them any longer, no dump brings them back, and no total misfits."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import re
+import shutil
+import subprocess
+from base64 import b32decode
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from canary import CANARY
+from click.testing import CliRunner
+from lakes import around_storage, dump
+
+from pleo_extract import Lake, forget, merge_lakes, scan_lake, verify_lake
+from pleo_extract.cli import group
+from pleo_extract.contract import COLUMNS
+from pleo_extract.delta.address import read_address
+from pleo_extract.delta.forgetting import read_memory
+from pleo_extract.delta.version import Version
+from pleo_extract.errors import LakeError, RejectedRows, RequestsExceeded, TryLater, UsageError
+from pleo_extract.lake import Layout, repair_lake
+from pleo_extract.lake.forgotten import read_forgotten
+from pleo_extract.sandbox import Rules, Sandbox, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pleo_extract import Receipt
+    from pleo_extract.sandbox import Request, Response
+
+DAY = 86_400
+ID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+CURSOR = re.compile(rb"[A-Z2-7]{40,}=*")
+
+
+class Chosen:
+    """Whom a lake is to forget: an old job, an open one, the newest and one that has vanished; and a person."""
+
+    def __init__(self, lake: Path, gone: str) -> None:
+        rows = scan_lake(lake).collect().sort("created_at", "id")
+        old = rows.filter(pl.col("status") == "completed", pl.col("id") != gone)["id"][3]
+        is_open = rows.filter(pl.col("status") == "in_progress")["id"][0]
+        self.jobs = list(dict.fromkeys([old, is_open, rows["id"][-1], gone]))
+        left = rows.filter(~pl.col("id").is_in(self.jobs), pl.col("failure_reason").is_not_null())
+        self.person: str = left["created_by"].drop_nulls().mode().sort()[0]
+        self.everything = [*self.jobs, self.person]
+        self.rows = rows
+
+    def expected(self) -> pl.DataFrame:
+        """The lake's rows as they are to be."""
+        is_theirs = pl.col("created_by") == self.person
+        blank = [
+            pl.when(is_theirs.fill_null(value=False)).then(None).otherwise(pl.col(name)).alias(name)
+            for name in ("created_by", "failure_reason")
+        ]
+        return self.rows.filter(~pl.col("id").is_in(self.jobs)).with_columns(blank)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sandbox, Chosen]:
+    """A lake of three snapshots, where its jobs are from, and whom it is to forget."""
+    world = World(jobs=260, companies=2, days=90, seed=12, now=datetime(2026, 11, 12, tzinfo=UTC))
+    sandbox = Sandbox(world, rules=Rules(max_limit=20), api_keys={CANARY: None})
+    lake = tmp_path_factory.mktemp("made") / "lake"
+    gone = world.visible()[100]["id"]
+    dump(lake, sandbox)
+    world.remove(gone)
+    for _ in range(2):
+        world.advance(DAY)
+        dump(lake, sandbox)
+    assert gone in (lake / "_lake/vanished.csv").read_text()
+    assert Layout(lake).numbers() == [1, 2, 3]
+    return lake, sandbox, Chosen(lake, gone)
+
+
+@pytest.fixture
+def lake(made: tuple[Path, Sandbox, Chosen], tmp_path: Path) -> Path:
+    """That lake, to play with."""
+    return copy(made[0], tmp_path / "lake")
+
+
+@pytest.fixture
+def sandbox(made: tuple[Path, Sandbox, Chosen]) -> Sandbox:
+    """What the lake's jobs are from; a test that moves it makes its own."""
+    return made[1]
+
+
+@pytest.fixture
+def chosen(made: tuple[Path, Sandbox, Chosen]) -> Chosen:
+    """Whom to forget."""
+    return made[2]
+
+
+def copy(lake: Path, target: Path) -> Path:
+    """The lake at another place, its links kept."""
+    subprocess.run(["cp", "-a", lake, target], check=True)
+    return target
+
+
+def traces(lake: Path, names: list[str]) -> list[str]:
+    """Every file whose name or content holds one of these ids: bytes, columns of Parquet, what cursors spell."""
+    wanted = {name.encode() for name in names}
+    found = []
+    for path in sorted(each for each in lake.rglob("*") if each.is_file()):
+        data = path.read_bytes()
+        texts = [path.name.encode(), data]
+        for token in CURSOR.findall(data):
+            with suppress(ValueError):
+                texts.append(b32decode(token))
+        if data[:4] == b"PAR1":
+            texts.append(pl.read_parquet(io.BytesIO(data)).write_ndjson().encode())
+        if data[:6] == b"ARROW1":
+            texts.append(pl.read_ipc(io.BytesIO(data)).write_ndjson().encode())
+        if any(not wanted.isdisjoint(ID.findall(text.lower())) for text in texts):
+            found.append(path.relative_to(lake).as_posix())
+    return found
+
+
+def read(lake: Path, as_of: int | None = None) -> pl.DataFrame:
+    """A snapshot's rows in an order of their own."""
+    return scan_lake(lake, as_of).collect().sort("created_at", "id")
+
+
+def check(lake: Path, chosen: Chosen) -> None:
+    """Nothing of the chosen is left, and all else is as it was."""
+    assert traces(lake, chosen.everything) == []
+    assert verify_lake(lake).problems == ()
+    assert verify_lake(lake).foreign == ()
+    assert read(lake).equals(chosen.expected())
+    plain = pl.read_parquet(lake / "*/*.parquet", hive_partitioning=False).select(COLUMNS)
+    assert plain.sort("created_at", "id").equals(chosen.expected())
+    layout = Layout(lake)
+    named = {entry.object for number in layout.numbers() for entry in layout.manifest(number).files}
+    assert named == {path.name for path in layout.objects.iterdir()}
+    assert not list(layout.staging.iterdir())
+    for number in layout.numbers():
+        rows = read(lake, number)
+        assert rows.height
+        assert not set(chosen.everything) & set(rows["id"]) & set(rows["created_by"].drop_nulls())
+
+
+def test_every_snapshot_forgets(lake: Path, chosen: Chosen) -> None:
+    """Rows of jobs go from every snapshot, what says who a person is becomes null; numbers, instants and other rows stay."""
+    before = Lake(lake).snapshots()
+    earlier = read(lake, 2)
+    assert traces(lake, chosen.everything)
+    done = Lake(lake).forget(jobs=[name.upper() for name in chosen.jobs], people=[chosen.person])
+    check(lake, chosen)
+    assert (done.snapshot, done.removed, done.rewritten, done.dropped) == (3, len(chosen.jobs), 3, ())
+    assert done.blanked == (chosen.rows["created_by"] == chosen.person).sum()
+    after = Lake(lake).snapshots()
+    assert after["snapshot", "made_at"].equals(before["snapshot", "made_at"])
+    assert read(lake, 2).height == earlier.filter(~pl.col("id").is_in(chosen.jobs)).height
+    assert not Lake(lake).changes(1)["id"].is_in(chosen.jobs).any()
+    assert (lake / "_lake/forgotten.json").stat().st_mode & 0o777 == 0o600
+    assert set(Lake(lake).connect().sql("FROM export_jobs").pl()["id"]) == set(chosen.expected()["id"])
+
+
+def test_nothing_to_forget(lake: Path, chosen: Chosen) -> None:
+    """Ids that the lake does not hold change no file but its memory."""
+    nobody = "00000000-0000-4000-8000-000000000000"
+    before = {path: path.stat().st_mtime_ns for path in lake.rglob("*") if path.is_file()}
+    done = forget(lake, jobs=[nobody], people=[nobody])
+    assert (done.removed, done.blanked, done.rewritten) == (0, 0, 0)
+    after = {path: path.stat().st_mtime_ns for path in lake.rglob("*") if path.is_file()}
+    changed = {path.name for path, at in after.items() if before.get(path) != at}
+    assert changed - {"lock", "_jobs.duckdb"} == {"forgotten.json"}  # the catalogue knows where it lies
+    assert read(lake).equals(chosen.rows)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"jobs": ["no id"]},
+        {"people": ["0c1f6c1e"]},
+        {"jobs": "5c0e8d3e-6a44-4b0f-9d6e-0b8f2f0d7c11"},
+        {"jobs": [None]},
+    ],
+)
+def test_bad_ids_are_refused_at_the_door(given: dict[str, Any], lake: Path) -> None:
+    """What is no id is a UsageError before anything is touched."""
+    with pytest.raises(UsageError):
+        forget(lake, **given)
+    assert not (lake / "_lake/forgotten.json").exists()
+
+
+def test_there_must_be_a_lake(tmp_path: Path, chosen: Chosen) -> None:
+    """A slip in the path makes no lake."""
+    for lake in (tmp_path / "none", tmp_path):
+        with pytest.raises(LakeError, match="there is no lake"):
+            forget(lake, jobs=chosen.jobs)
+    assert not list(tmp_path.iterdir())
+
+
+class TestLaterDumps:
+    """What was forgotten stays away, although the server lists it still."""
+
+    @pytest.fixture
+    def begun(self, tmp_path: Path) -> tuple[Path, Sandbox, Chosen]:
+        """A lake that has forgotten, and its server, which has not."""
+        world = World(jobs=700, companies=2, days=90, seed=5)
+        sandbox = Sandbox(world, rules=Rules(max_limit=20), api_keys={CANARY: None})
+        lake = tmp_path / "lake"
+        dump(lake, sandbox)
+        chosen = Chosen(lake, world.visible()[50]["id"])
+        forget(lake, jobs=chosen.jobs, people=[chosen.person])
+        return lake, sandbox, chosen
+
+    @staticmethod
+    def judge(lake: Path, receipt: Receipt, sandbox: Sandbox, chosen: Chosen) -> None:
+        """The lake against the server, but for what is forgotten, of which nothing is left anywhere."""
+        assert receipt.verdict == "complete", receipt.why
+        assert receipt.duplicates <= receipt.rows - receipt.distinct
+        assert receipt.vanished == []
+        assert traces(lake, chosen.everything) == []
+        truth = pl.DataFrame(sandbox.world.visible(), infer_schema_length=None)
+        rows = read(lake)
+        assert set(rows["id"]) == set(truth["id"]) - set(chosen.jobs)
+        assert chosen.person not in rows["created_by"]
+        assert verify_lake(lake).ok
+
+    def test_a_quiet_refresh_stays_quiet(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
+        """Nothing new: a refresh that publishes nothing, looks for nothing, and asks no more than before."""
+        lake, sandbox, chosen = begun
+        for _ in range(3):
+            sandbox.requests.clear()
+            receipt = dump(lake, sandbox)
+            assert (receipt.mode, receipt.published, receipt.snapshot) == ("refresh", False, 1)
+            assert len(sandbox.requests) <= 12
+            self.judge(lake, receipt, sandbox, chosen)
+
+    @pytest.mark.parametrize("full", [False, True])
+    def test_time_goes_on(self, *, full: bool, begun: tuple[Path, Sandbox, Chosen]) -> None:
+        """Jobs come and end, the forgotten open one among them: refreshes fit, and full syncs prove complete."""
+        lake, sandbox, chosen = begun
+        for _ in range(3):
+            sandbox.world.advance(DAY / 2)
+            receipt = dump(lake, sandbox, full=full)
+            assert receipt.mode == ("full" if full else "refresh"), receipt.why_full
+            self.judge(lake, receipt, sandbox, chosen)
+        assert receipt.total_last == receipt.lake_rows + len(chosen.jobs)
+
+    def test_a_forgotten_job_that_the_server_drops(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
+        """One full sync finds out that it no longer counts; after that refreshes fit again."""
+        lake, sandbox, chosen = begun
+        sandbox.world.remove(chosen.jobs[0])
+        modes = []
+        for _ in range(3):
+            receipt = dump(lake, sandbox)
+            modes.append(receipt.mode)
+            assert receipt.verdict == "complete", receipt.why
+            assert receipt.vanished == []
+        assert modes == ["full", "refresh", "refresh"]
+
+    def test_forgotten_before_it_was_dumped(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
+        """A job that only the server has by now is never taken over."""
+        lake, sandbox, chosen = begun
+        sandbox.world.advance(DAY)
+        (job,) = [each["id"] for each in sandbox.world.visible() if each["id"] not in set(read(lake)["id"])][
+            -1:
+        ]
+        forget(lake, jobs=[job])
+        chosen.jobs.append(job)
+        receipt = dump(lake, sandbox)
+        assert receipt.mode == "refresh"
+        self.judge(lake, receipt, sandbox, chosen)
+        self.judge(lake, dump(lake, sandbox, full=True), sandbox, chosen)
+
+    def test_accounts_of_their_own(self, tmp_path: Path) -> None:
+        """Where each company has a state of its own, only that of a forgotten job's company counts it."""
+        world = World(jobs=300, companies=2, days=90, seed=5)
+        sandbox = Sandbox(world, api_keys={CANARY: None})
+        lake = tmp_path / "lake"
+        for company in world.companies:
+            dump(lake, sandbox, company_id=company)
+        rows = read(lake)
+        job = rows.filter(company_id=world.companies[0])["id"][-1]
+        forget(lake, jobs=[job])
+        accounts = Layout(lake).manifest(2).accounts
+        assert {key.rpartition(" ")[2]: len(each.forgotten) for key, each in accounts.items()} == dict(
+            zip(world.companies, (1, 0), strict=True)
+        )
+        for company in world.companies:
+            receipt = dump(lake, sandbox, company_id=company)
+            assert (receipt.mode, receipt.verdict, receipt.published) == ("refresh", "complete", False)
+        assert traces(lake, [job]) == []
+
+    @pytest.mark.parametrize("most", [3, 9, 20])
+    def test_what_is_staged_holds_nothing(
+        self, most: int, begun: tuple[Path, Sandbox, Chosen], tmp_path: Path
+    ) -> None:
+        """A run that is cut short leaves pages and marks without them, and the next one goes on and is complete."""
+        lake, sandbox, chosen = begun
+        rows = read(lake)
+        forget(lake, jobs=rows["id"].gather_every(19).to_list())  # also where pages end
+        chosen.jobs += rows["id"].gather_every(19).to_list()
+        with pytest.raises(RequestsExceeded):
+            dump(lake, sandbox, full=True, max_requests=most)
+        assert list(Layout(lake).staging.iterdir())
+        assert traces(lake, chosen.everything) == []
+        self.judge(lake, dump(lake, sandbox, full=True), sandbox, chosen)
+
+    def test_pages_that_were_staged_before(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
+        """What an earlier run had fetched goes as well."""
+        lake, sandbox, chosen = begun
+        with pytest.raises(RequestsExceeded):
+            dump(lake, sandbox, full=True, max_requests=9)
+        more = read(lake)["id"][:30].to_list()
+        chosen.jobs += more
+        forget(lake, jobs=more)
+        assert traces(lake, chosen.everything) == []
+        self.judge(lake, dump(lake, sandbox, full=True), sandbox, chosen)
+
+
+class Spoiling(Sandbox):
+    """A sandbox whose rows of some jobs do not fit the contract, wherever they are listed."""
+
+    spoiled: frozenset[str] = frozenset()
+
+    def __call__(self, request: Request) -> Response:
+        """The answer, these rows spoiled."""
+        answer = super().__call__(request)
+        body = json.loads(answer.body)
+        for row in body.get("data", []):
+            if row["id"] in self.spoiled:
+                row["numberOfItems"] = 1.5
+        return dataclasses.replace(answer, body=json.dumps(body).encode())
+
+
+def test_rejected_rows(tmp_path: Path) -> None:
+    """Of rows that do not fit the contract the forgotten ones go, and a person is no longer named in the others."""
+    sandbox = Spoiling(World(jobs=120, seed=3), api_keys={CANARY: None})
+    jobs = [job for job in sandbox.world.visible() if job["createdBy"]]
+    sandbox.spoiled = frozenset(jobs[n]["id"] for n in (5, 40, -1))
+    person = jobs[5]["createdBy"]
+    lake = tmp_path / "lake"
+    with pytest.raises(RejectedRows):
+        dump(lake, sandbox)
+    forget(lake, people=[person])
+    assert traces(lake, [person]) == []
+    (file,) = (lake / "_lake/rejected").iterdir()
+    assert jobs[5]["id"] in file.read_text()
+    with pytest.raises(RejectedRows):
+        dump(lake, sandbox)
+    assert traces(lake, [person]) == []
+    forget(lake, jobs=list(sandbox.spoiled))
+    for full in (False, True, False):
+        assert traces(lake, [person, *sandbox.spoiled]) == []
+        receipt = dump(lake, sandbox, full=full)
+        assert (receipt.mode, receipt.verdict) == ("full" if full else "refresh", "complete")
+        assert receipt.rejected == 0
+    assert traces(lake, [person, *sandbox.spoiled]) == []
+
+
+class Stop(BaseException):
+    """The process ends here."""
+
+
+@contextmanager
+def stopped(call: int, calls: list[str]) -> Iterator[None]:
+    """From this storage call on, counted from 1, each stops the process."""
+
+    def strike(name: str, go: Callable[[], Any]) -> Any:
+        calls.append(name)
+        if len(calls) >= call:
+            raise Stop
+        return go()
+
+    with suppress(Stop), around_storage(strike):
+        yield
+
+
+@pytest.mark.parametrize("then", ["forget", "repair", "dump"])
+def test_killed_anywhere_it_is_finished(
+    then: str, made: tuple[Path, Sandbox, Chosen], tmp_path: Path
+) -> None:
+    """Stopped at any storage call the lake reads as before or as it is to be, and whatever runs next ends it."""
+    source, sandbox, chosen = made
+    calls: list[str] = []
+    with stopped(10**9, calls):
+        forget(copy(source, tmp_path / "whole"), jobs=chosen.jobs, people=[chosen.person])
+    assert len(calls) > 30
+    start = {"forget": 1, "repair": 2, "dump": 3}[then]
+    for call in range(start, len(calls) + 1, 4):
+        lake = copy(source, tmp_path / f"{call}")
+        with stopped(call, []):
+            forget(lake, jobs=chosen.jobs, people=[chosen.person])
+        rows = read(lake)
+        assert rows.equals(chosen.rows) or rows.equals(chosen.expected()), call
+        is_noted = bool(read_forgotten(Layout(lake)))
+        if then == "forget" or not is_noted:
+            forget(lake, jobs=chosen.jobs, people=[chosen.person])
+        elif then == "repair":
+            assert repair_lake(lake).problems == ()
+        else:
+            receipt = dump(lake, sandbox)
+            assert (receipt.mode, receipt.verdict) == ("refresh", "complete"), (call, receipt.why_full)
+        check(lake, chosen)
+        shutil.rmtree(lake)
+
+
+def test_killed_is_told(lake: Path, chosen: Chosen) -> None:
+    """While it is under way, verify says so; so does a merge that would carry it elsewhere."""
+    calls: list[str] = []
+    with stopped(12, calls):
+        forget(lake, jobs=chosen.jobs)
+    assert "not all gone" in "".join(verify_lake(lake).problems)
+    with pytest.raises(LakeError, match="not all gone"):
+        merge_lakes(lake, lake.parent / "other", progress=False)
+    assert repair_lake(lake).problems == ()
+    assert traces(lake, chosen.jobs) == []
+
+
+@pytest.mark.parametrize("spoil", [b"", b"{}", b'{"format": 1, "salt": "", "jobs": [], "people": []}', None])
+def test_a_broken_memory_is_never_ignored(
+    spoil: bytes | None, lake: Path, sandbox: Sandbox, chosen: Chosen
+) -> None:
+    """Without it forgotten jobs would come back: a dump ends with 65, until it is restored or they are forgotten again."""
+    forget(lake, jobs=chosen.jobs)
+    path = lake / "_lake/forgotten.json"
+    kept = path.read_bytes()
+    path.unlink()
+    if spoil is not None:
+        path.write_bytes(spoil)
+        assert "forgotten.json is broken" in "".join(verify_lake(lake).problems)
+    with pytest.raises(LakeError, match=r"forgotten\.json .*is (broken|missing)") as caught:
+        dump(lake, sandbox)
+    assert caught.value.code == 65
+    path.unlink(missing_ok=True)
+    forget(lake, jobs=chosen.jobs)
+    assert dump(lake, sandbox).verdict == "complete"
+    assert traces(lake, chosen.jobs) == []
+    path.write_bytes(kept)
+
+
+def test_a_damaged_snapshot_cannot_be_searched(lake: Path, chosen: Chosen) -> None:
+    """An older snapshot that cannot be read goes; the current one must be repaired, and the repair finishes it."""
+    layout = Layout(lake)
+    current = {entry.object for entry in layout.manifest(3).files}
+    (old, *_) = [entry for entry in layout.manifest(1).files if entry.object not in current]
+    (layout.objects / old.object).unlink()
+    assert forget(lake, jobs=chosen.jobs[:1]).dropped
+    assert traces(lake, chosen.jobs[:1]) == []
+    entry = layout.manifest(3).files[-1]
+    for path in (layout.objects / entry.object, lake / entry.path):
+        path.chmod(0o644)
+        path.write_bytes(b"x" * entry.bytes)
+    with pytest.raises(LakeError, match="repair"):
+        forget(lake, jobs=chosen.jobs)
+    assert repair_lake(lake).problems == ()
+    forget(lake, jobs=chosen.jobs)
+    assert traces(lake, chosen.jobs) == []
+
+
+def test_strays_that_may_hold_it_go(lake: Path, chosen: Chosen) -> None:
+    """What a repair has moved aside is searched; what cannot be goes, and what holds none of it stays."""
+    strays = lake / "_lake/strays"
+    strays.mkdir()
+    chosen.rows.write_parquet(strays / "one")
+    chosen.expected().write_parquet(strays / "two")
+    (strays / "three").write_bytes(b"PAR1 and no more")
+    forget(lake, jobs=chosen.jobs, people=[chosen.person])
+    assert [path.name for path in strays.iterdir()] == ["two"]
+
+
+def test_merging_brings_nothing_back(
+    lake: Path, made: tuple[Path, Sandbox, Chosen], sandbox: Sandbox, chosen: Chosen
+) -> None:
+    """A lake that has forgotten takes from another what it has not; its own hashes are what counts."""
+    forget(lake, jobs=chosen.jobs, people=[chosen.person])
+    source = copy(made[0], lake.parent / "source")
+    receipt = merge_lakes(source, lake, progress=False)
+    assert receipt.taken == 0
+    check(lake, chosen)
+    assert dump(lake, sandbox).verdict == "complete"
+    check(lake, chosen)
+
+
+def test_texts_that_name_the_forgotten(tmp_path: Path) -> None:
+    """An id that another row spells in a text is replaced there, and the rest of the text stays."""
+    world = World(jobs=40, seed=2)
+    sandbox = Sandbox(world, api_keys={CANARY: None})
+    jobs = world.visible()
+    world.change(jobs[5]["id"], failureReason=f"same as {jobs[6]['id'].upper()}, see there")
+    dump(tmp_path / "lake", sandbox)
+    forget(tmp_path / "lake", jobs=[jobs[6]["id"]])
+    assert traces(tmp_path / "lake", [jobs[6]["id"]]) == []
+    texts = read(tmp_path / "lake").filter(id=jobs[5]["id"])["failure_reason"].to_list()
+    assert texts == ["same as forgotten, see there"]
+    assert not dump(tmp_path / "lake", sandbox).published
+
+
+class TestCommand:
+    """`pleo-extract forget`."""
+
+    def test_it_wants_a_yes(self, lake: Path, chosen: Chosen) -> None:
+        """Without a terminal it does nothing unless told that it is meant."""
+        asked = ["forget", str(lake), *(word for job in chosen.jobs for word in ("--job", job))]
+        refused = CliRunner().invoke(group, asked)
+        assert isinstance(refused.exception, UsageError)
+        assert read(lake).equals(chosen.rows)
+        done = CliRunner().invoke(group, [*asked, "--person", chosen.person, "--yes"])
+        assert done.exit_code == 0, done.output
+        assert f"{len(chosen.jobs)} rows removed" in done.output
+        check(lake, chosen)
+
+
+class Interrupted(Sandbox):
+    """A sandbox at which something happens once, in the middle of a run."""
+
+    happens: Callable[[], object] | None = None
+
+    def __call__(self, request: Request) -> Response:
+        """The answer, and then what happens."""
+        answer = super().__call__(request)
+        if self.happens is not None and len(self.requests) > 8:
+            happens, self.happens = self.happens, None
+            happens()
+        return answer
+
+
+class TestDeltaTable:
+    """A lake that is a Delta table forgets, and with it all of its older versions."""
+
+    @pytest.fixture
+    def table(self, tmp_path: Path) -> tuple[Path, Interrupted, Chosen]:
+        """A table of three versions, where its jobs are from, and whom it is to forget."""
+        world = World(jobs=300, companies=2, days=90, seed=12, now=datetime(2026, 11, 12, tzinfo=UTC))
+        sandbox = Interrupted(world, rules=Rules(max_limit=20), api_keys={CANARY: None})
+        table = tmp_path / "table"
+        gone = world.visible()[100]["id"]
+        dump(table, sandbox, format="delta")
+        world.remove(gone)
+        world.advance(DAY)
+        dump(table, sandbox)
+        return table, sandbox, Chosen(table, gone)
+
+    @staticmethod
+    def check(table: Path, chosen: Chosen) -> None:
+        """Nothing of the chosen is left, and all else is as it was."""
+        assert traces(table, chosen.everything) == []
+        assert verify_lake(table).problems == ()
+        assert read(table).equals(chosen.expected())
+
+    def test_it_forgets(self, table: tuple[Path, Interrupted, Chosen]) -> None:
+        """Rows go, older versions can no longer be read, and dumps go on: a refresh stays one, nothing comes back."""
+        path, sandbox, chosen = table
+        assert traces(path, chosen.everything)
+        done = forget(path, jobs=chosen.jobs, people=[chosen.person])
+        self.check(path, chosen)
+        assert (done.removed, done.rewritten, done.gone) == (len(chosen.jobs), 1, True)
+        for version in range(1, done.snapshot):
+            with pytest.raises(UsageError, match="no longer kept"):
+                read(path, version)
+        assert (path / "_pleo_extract/forgotten.json").stat().st_mode & 0o777 == 0o600
+        Version(read_address(path)).vacuum(0)
+        assert read_memory(Version(read_address(path))).jobs
+        for full in (False, True, False):
+            receipt = dump(path, sandbox, full=full)
+            assert (receipt.mode, receipt.verdict) == ("full" if full else "refresh", "complete")
+            self.check(path, chosen)
+        sandbox.world.advance(DAY)
+        receipt = dump(path, sandbox)
+        assert (receipt.mode, receipt.verdict) == ("refresh", "complete")
+        assert traces(path, chosen.everything) == []
+
+    def test_killed_anywhere_it_is_finished(
+        self, table: tuple[Path, Interrupted, Chosen], tmp_path: Path
+    ) -> None:
+        """Stopped before or after any step, the next dump or the same again ends it."""
+        source, sandbox, chosen = table
+        for step in range(1, 40):
+            path = copy(source, tmp_path / f"{step}")
+            with stopped_at_step(step) as made:
+                forget(path, jobs=chosen.jobs, people=[chosen.person])
+            if step % 2 and read_memory(Version(read_address(path))).pending:
+                assert dump(path, sandbox).verdict == "complete", step
+            else:
+                forget(path, jobs=chosen.jobs, people=[chosen.person])
+            self.check(path, chosen)
+            shutil.rmtree(path)
+            if len(made) < step:
+                break
+        else:
+            pytest.fail("it takes more steps than were tried")
+
+    @pytest.mark.parametrize("narrow", [False, True])
+    def test_a_run_that_had_read_before(
+        self, *, narrow: bool, table: tuple[Path, Interrupted, Chosen], tmp_path: Path
+    ) -> None:
+        """A dump of another machine that has read what is forgotten meanwhile publishes none of it, and the next one is right."""
+        path, sandbox, chosen = table
+        sandbox.world.advance(DAY)
+        # The rows of one company are held in memory: then it is found out before it publishes, else as it reads on.
+        company = sandbox.world.companies[0] if narrow else None
+        if narrow:
+            dump(path, sandbox, company_id=company)
+            chosen.rows = read(path)
+        sandbox.requests.clear()
+        sandbox.happens = lambda: forget(path, jobs=chosen.jobs, people=[chosen.person])
+        with pytest.raises(TryLater, match="meanwhile"):
+            dump(path, sandbox, full=True, company_id=company, workspace=tmp_path / "elsewhere")
+        self.check(path, chosen)
+        again = dump(path, sandbox, full=True, company_id=company, workspace=tmp_path / "elsewhere")
+        assert again.verdict == "complete"
+        assert traces(path, chosen.everything) == []
+        assert traces(tmp_path / "elsewhere", chosen.everything) == []
+
+
+@contextmanager
+def stopped_at_step(step: int) -> Iterator[list[str]]:
+    """Stop the process at this step of what is done to a table, counted from 1; gives the names of those that were made."""
+    made: list[str] = []
+    names = ("write", "write_own", "commit", "expire_log", "remove", "vacuum")
+    before = {name: getattr(Version, name) for name in names}
+
+    def wrap(name: str) -> Callable[..., Any]:
+        @functools.wraps(before[name])
+        def step_by_step(*args: Any, **more: Any) -> Any:
+            made.append(name)
+            if len(made) == step:
+                raise Stop
+            return before[name](*args, **more)
+
+        return step_by_step
+
+    try:
+        for name in names:
+            setattr(Version, name, wrap(name))
+        with suppress(Stop):
+            yield made
+    finally:
+        for name, function in before.items():
+            setattr(Version, name, function)
