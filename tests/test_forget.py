@@ -398,6 +398,9 @@ def test_killed_anywhere_it_is_finished(
             forget(lake, jobs=chosen.jobs, people=[chosen.person])
         rows = read(lake)
         assert rows.equals(chosen.rows) or rows.equals(chosen.expected()), call
+        plain = pl.read_parquet(lake / "*/*.parquet", hive_partitioning=False)
+        assert plain["id"].is_unique().all()
+        assert set(chosen.expected()["id"]) <= set(plain["id"]) <= set(chosen.rows["id"])
         is_noted = bool(read_forgotten(Layout(lake)))
         if then == "forget" or not is_noted:
             forget(lake, jobs=chosen.jobs, people=[chosen.person])

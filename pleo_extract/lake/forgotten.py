@@ -182,7 +182,7 @@ class Forgotten:
         }
         return msgspec.structs.replace(
             account,
-            frontier=self.strip_key(account.frontier) if account.frontier else None,
+            frontier=self._strip_end(account.frontier),
             vanished=[job for job in account.vanished if not self.has_job(job[1])],
             rejected=[name for name in account.rejected if rejected[name] not in self.jobs],
             spoiled={name: row for name, row in account.spoiled.items() if not self._is_named(name)},
@@ -195,11 +195,19 @@ class Forgotten:
         return (key[0], "") if self.has_job(key[1]) else key
 
     def strip_marks(self, marks: Mapping[int, Mark]) -> dict[int, Mark]:
-        """Return these marks without those that stand at a forgotten job: a cursor may spell its id."""
+        """Return these marks without forgotten jobs.
+
+        Where a walk stands at one there is no mark, since a cursor may spell its id; nor of a segment that begins with one,
+        since the segment before ends there. The first segment begins where the list does.
+        """
+        if not self.jobs:
+            return dict(marks)
         return {
-            number: mark
+            number: msgspec.structs.replace(
+                mark, first=self._strip_end(mark.first), newest=self._strip_end(mark.newest)
+            )
             for number, mark in marks.items()
-            if not any(key and self.has_job(key[1]) for key in (mark.first, mark.edge, mark.newest))
+            if not self._is_at(mark.edge) and not (number and self._is_at(mark.first))
         }
 
     def strip_text(self, text: str) -> str:
@@ -224,6 +232,12 @@ class Forgotten:
 
     def _is_known(self, name: str) -> bool:
         return self.has_job(name) or self.has_person(name)
+
+    def _is_at(self, key: Key | None) -> bool:
+        return key is not None and self.has_job(key[1])
+
+    def _strip_end(self, key: Key | None) -> Key | None:
+        return None if key is None else self.strip_key(key)
 
     def _is_named(self, name: str) -> bool:
         """Whether the name of a row, company and id, is a forgotten job's."""
