@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 import pytest
-from lakes import SERVER, make_lake
+from canary import CANARY
+from lakes import SERVER, dump, make_lake
 from polars.testing import assert_frame_equal
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -223,6 +224,18 @@ def test_a_function_says_what_it_means(spark: SparkSession) -> None:
     answers(spark, SAMPLE)
     rows = spark.sql("DESCRIBE FUNCTION EXTENDED stuck_jobs").collect()
     assert statements()["stuck_jobs"].summary in " ".join(row[0] for row in rows)
+
+
+def test_the_folder_is_the_dataset(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark, pointed at a lake's folder of several snapshots and no more, gets each job once, and the months as text."""
+    sandbox = Sandbox(World(jobs=400, days=90, seed=12), api_keys={CANARY: None})
+    for _ in range(3):
+        dump(tmp_path / "lake", sandbox)
+        sandbox.world.advance(3 * 86_400)
+    assert Layout(tmp_path / "lake").numbers() == [1, 2, 3]
+    found = spark.read.parquet(str(tmp_path / "lake"))
+    ids = sorted(row["id"] for row in found.select("id").collect())
+    assert ids == scan_lake(tmp_path / "lake").collect()["id"].sort().to_list()
 
 
 def test_a_dataframe_is_a_lake_too(spark: SparkSession, lakes: dict[str, Path]) -> None:
