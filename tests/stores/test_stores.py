@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from pleo_extract import connect, scan_lake
 from pleo_extract.contract import COLUMNS
+from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
     import subprocess
@@ -203,3 +204,22 @@ def test_f46_store_that_never_answers(home: Home) -> None:
     assert home.run("verify")[0] == 0
     assert home.run("dump")[0] == 0
     assert _is_right(home)
+
+
+def test_it_forgets(home: Home) -> None:
+    """A job that is forgotten on one machine comes back by none, and no older version can be read."""
+    assert home.run("dump")[0] == 0
+    home.world.advance(DAY)
+    assert home.run("dump")[0] == 0
+    job = home.world.visible()[100]["id"]
+    code, said = home.run("forget", "--job", job, "--yes", machine="another")
+    assert (code, "1 row removed" in said) == (0, True), said
+    keys = home.store.with_keys()
+    for number, machine in enumerate(("one", "another", "one", "fresh")):
+        rows = scan_lake(home.uri, storage_options=keys, workspace=home.folder / f"reader-{number}").collect()
+        assert (job in rows["id"], rows.height) == (False, home.truth().height - 1)
+        code, said = home.run("dump", machine=machine)
+        assert (code, "read by refresh" in said) == (0, True), said
+        assert home.run("verify", machine=machine)[0] == 0
+    with pytest.raises(UsageError, match="no longer kept"):
+        scan_lake(home.uri, 1, storage_options=keys, workspace=home.folder / "reader")
