@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake import Forgotten
     from pleo_extract.refresh import JobKey
 
-__all__ = ["erase", "forget_in_table", "read_memory"]
+__all__ = ["erase", "forget_here", "forget_in_table", "read_memory"]
 
 MEMORY: Final = "_pleo_extract/forgotten.json"
 TRIES: Final = 5
@@ -103,6 +103,17 @@ def erase(address: Address, *, held: Layout) -> Erasure:
             _clear_run(layout, forgotten)
         newest.write_own(MEMORY, spell_forgotten(forgotten.settle()))
     return Erasure(version, len(erased.lost), erased.blanked, rewritten=1, gone=True)
+
+
+def forget_here(version: Version, forgotten: Forgotten, *, held: Layout) -> None:
+    """Remove what this machine keeps of what another has let the table forget, once: copies, and what this run's folder has."""
+    mark, number = held.own / "forgotten", str(forgotten.number()).encode()
+    if not forgotten or (disk.is_plain(mark) and disk.read_file(mark) == number):
+        return
+    _remove_copies(version)
+    _clear_run(held, forgotten)
+    disk.make_folder(held.own)
+    disk.replace_file(mark, number, private=True)
 
 
 def _commit(address: Address, forgotten: Forgotten, scratch: Path) -> tuple[_Erased, int]:

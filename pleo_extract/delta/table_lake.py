@@ -15,7 +15,7 @@ from pleo_extract.account_key import AccountKey
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.change import VACUUM_EVERY, VersionFiles, make_state
 from pleo_extract.delta.copies import check_file, path_of, place_files, remove_stale
-from pleo_extract.delta.forgetting import erase, forget_in_table, read_memory
+from pleo_extract.delta.forgetting import erase, forget_here, forget_in_table, read_memory
 from pleo_extract.delta.repair import repair_table
 from pleo_extract.delta.version import Version, create_table
 from pleo_extract.errors import LakeConflict, LakeError, NoLake, PleoExtractError, TryLater
@@ -190,6 +190,7 @@ class DeltaLake:
         if (forgotten := read_memory(self._require_version())).pending:
             erase(self._address, held=self.layout)
             self._version, forgotten = Version(self._address), forgotten.settle()
+        forget_here(self._require_version(), forgotten, held=self.layout)
         version = self._require_version()
         version.require_writable()
         place_files(version, version.manifest.files)

@@ -221,5 +221,7 @@ def test_it_forgets(home: Home) -> None:
         code, said = home.run("dump", machine=machine)
         assert (code, "read by refresh" in said) == (0, True), said
         assert home.run("verify", machine=machine)[0] == 0
+        for copy in (home.folder / machine).rglob("*.parquet"):
+            assert job not in pl.read_parquet(copy)["id"]
     with pytest.raises(UsageError, match="no longer kept"):
         scan_lake(home.uri, 1, storage_options=keys, workspace=home.folder / "reader")
