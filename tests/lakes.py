@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 __all__ = [
     "SERVER",
     "WRITING",
+    "Killed",
     "Plainly",
     "around_storage",
     "dump",
+    "killed_at",
     "list_months",
     "lose_month",
     "make_lake",
@@ -77,6 +79,25 @@ def around_storage(call: Callable[[str, Callable[[], Any]], Any]) -> Iterator[No
     finally:
         for name, function in before.items():
             setattr(disk, name, function)
+
+
+class Killed(BaseException):
+    """The process is dead: nothing it does from here on reaches the disk."""
+
+
+@contextmanager
+def killed_at(call: int) -> Iterator[list[str]]:
+    """From this storage call on, counted from 1, there are none; gives the names of all that were asked for."""
+    calls: list[str] = []
+
+    def strike(name: str, go: Callable[[], Any]) -> Any:
+        calls.append(name)
+        if len(calls) >= call:
+            raise Killed
+        return go()
+
+    with suppress(Killed), around_storage(strike):
+        yield calls
 
 
 @dataclass

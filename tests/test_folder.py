@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow.dataset as ds
 import pytest
 from canary import CANARY
-from lakes import around_storage, dump
+from lakes import around_storage, dump, killed_at
 
 from pleo_extract import scan_lake, verify_lake
 from pleo_extract.cli import group
@@ -125,24 +125,6 @@ def test_files_are_read_only_and_one(lake: Path) -> None:
         assert not visible.stat().st_mode & 0o222
 
 
-class Stop(BaseException):
-    """The process ends here."""
-
-
-@contextmanager
-def stopped(call: int, calls: list[str]) -> Iterator[None]:
-    """From this storage call on, counted from 1, each stops the process; `calls` gathers the names of those that were made."""
-
-    def strike(name: str, go: Callable[[], Any]) -> Any:
-        calls.append(name)
-        if len(calls) >= call:
-            raise Stop
-        return go()
-
-    with suppress(Stop), around_storage(strike):
-        yield
-
-
 @contextmanager
 def watched(look: Callable[[], None]) -> Iterator[None]:
     """Look at the lake after each storage call."""
@@ -226,13 +208,12 @@ class TestCarriedOver:
     def test_killed_anywhere_it_is_one_or_the_other(self, old: Path, tmp_path: Path) -> None:
         """Stopped at any storage call, the lake reads as before, no glob sees a job twice that did not, and the next run ends it."""
         want = ids(old)
-        calls: list[str] = []
-        with stopped(10**9, calls):
+        with killed_at(10**9) as calls:
             repair_lake(shutil.copytree(old, tmp_path / "whole", symlinks=True))
         assert len(calls) > 20
         for call in range(1, len(calls) + 1):
             lake = Path(shutil.copytree(old, tmp_path / f"{call}", symlinks=True))
-            with stopped(call, []):
+            with killed_at(call):
                 repair_lake(lake)
             assert ids(lake) == want, (call, calls[call - 1])
             if not (lake / "snapshots").exists() and any(lake.glob("**/*.parquet")):

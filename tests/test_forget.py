@@ -18,7 +18,7 @@ import polars as pl
 import pytest
 from canary import CANARY
 from click.testing import CliRunner
-from lakes import around_storage, dump
+from lakes import Killed, dump, killed_at
 
 from pleo_extract import Lake, forget, merge_lakes, scan_lake, verify_lake
 from pleo_extract.cli import group
@@ -363,38 +363,19 @@ def test_rejected_rows(tmp_path: Path) -> None:
     assert traces(lake, [person, *sandbox.spoiled]) == []
 
 
-class Stop(BaseException):
-    """The process ends here."""
-
-
-@contextmanager
-def stopped(call: int, calls: list[str]) -> Iterator[None]:
-    """From this storage call on, counted from 1, each stops the process."""
-
-    def strike(name: str, go: Callable[[], Any]) -> Any:
-        calls.append(name)
-        if len(calls) >= call:
-            raise Stop
-        return go()
-
-    with suppress(Stop), around_storage(strike):
-        yield
-
-
 @pytest.mark.parametrize("then", ["forget", "repair", "dump"])
 def test_killed_anywhere_it_is_finished(
     then: str, made: tuple[Path, Sandbox, Chosen], tmp_path: Path
 ) -> None:
     """Stopped at any storage call the lake reads as before or as it is to be, and whatever runs next ends it."""
     source, sandbox, chosen = made
-    calls: list[str] = []
-    with stopped(10**9, calls):
+    with killed_at(10**9) as calls:
         forget(copy(source, tmp_path / "whole"), jobs=chosen.jobs, people=[chosen.person])
     assert len(calls) > 30
     start = {"forget": 1, "repair": 2, "dump": 3}[then]
     for call in range(start, len(calls) + 1, 4):
         lake = copy(source, tmp_path / f"{call}")
-        with stopped(call, []):
+        with killed_at(call):
             forget(lake, jobs=chosen.jobs, people=[chosen.person])
         rows = read(lake)
         assert rows.equals(chosen.rows) or rows.equals(chosen.expected()), call
@@ -415,8 +396,7 @@ def test_killed_anywhere_it_is_finished(
 
 def test_killed_is_told(lake: Path, chosen: Chosen) -> None:
     """While it is under way, verify says so; so does a merge that would carry it elsewhere."""
-    calls: list[str] = []
-    with stopped(12, calls):
+    with killed_at(12):
         forget(lake, jobs=chosen.jobs)
     assert "not all gone" in "".join(verify_lake(lake).problems)
     with pytest.raises(LakeError, match="not all gone"):
@@ -633,7 +613,7 @@ def stopped_at_step(step: int) -> Iterator[list[str]]:
         def step_by_step(*args: Any, **more: Any) -> Any:
             made.append(name)
             if len(made) == step:
-                raise Stop
+                raise Killed
             return before[name](*args, **more)
 
         return step_by_step
@@ -641,7 +621,7 @@ def stopped_at_step(step: int) -> Iterator[list[str]]:
     try:
         for name in names:
             setattr(Version, name, wrap(name))
-        with suppress(Stop):
+        with suppress(Killed):
             yield made
     finally:
         for name, function in before.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from conftest import FakeClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from lakes import around_storage
+from lakes import killed_at
 
 from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import RejectedRows
@@ -26,7 +25,6 @@ from pleo_extract.lake import Opened, open_snapshot, scan_files
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     import polars as pl
@@ -35,26 +33,6 @@ DAY = 86_400.0
 PASSING = ("2:503", "1:429", "3:reset", "2:cut,3:cut", "4:html", "1-3:500")
 FATAL = ("1-9:cursor400", "2:repeatcursor", "2:nocursor", "2:badrow.float", "2:endsearly", "2-9:nodata")
 MISCHIEF = ("insert", "remove", "change", "move")
-
-
-class Killed(BaseException):
-    """The process is dead: nothing it does from here on reaches the disk."""
-
-
-@contextmanager
-def killed_at(call: int) -> Iterator[None]:
-    """From this storage call on, counted from 1, there are none."""
-    count = 0
-
-    def strike(_name: str, go: Callable[[], Any]) -> Any:
-        nonlocal count
-        count += 1
-        if count >= call:
-            raise Killed
-        return go()
-
-    with suppress(Killed), around_storage(strike):
-        yield
 
 
 class LakeMachine(RuleBasedStateMachine):
