@@ -24,12 +24,12 @@ from pleo_extract import (
     scan_lake,
     verify_lake,
 )
-from pleo_extract import lakes as lakes_module
 from pleo_extract.client import read_accounts
 from pleo_extract.errors import PleoExtractError, RequestsExceeded, StorageError
 from pleo_extract.extract import account as account_module
 from pleo_extract.extract import read_status
 from pleo_extract.lake import disk
+from pleo_extract.lake import folder as folder_module
 from pleo_extract.lake.layout import OBJECT
 from pleo_extract.refresh import chance_of_shift, spread_ranks
 from pleo_extract.sandbox import Rules, Sandbox, World, serve
@@ -93,7 +93,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + cls.passed
 
-    for module in (account_module, lakes_module):
+    for module in (account_module, folder_module):
         monkeypatch.setattr(module, "datetime", Moved)
 
     def move(sandbox: Sandbox, seconds: float) -> None:

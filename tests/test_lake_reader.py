@@ -98,7 +98,7 @@ def test_what_public_signatures_name_is_public() -> None:
     verbs = [each for name, each in vars(Lake).items() if callable(each) and not name.startswith("_")]
     assert all(inspect.getdoc(each) for each in verbs)
     assert {each.__name__ for each in verbs} == {
-        "changes", "connect", "report", "scan", "snapshots", "status", "verify",
+        "changes", "connect", "forget", "report", "scan", "snapshots", "status", "verify",
     }  # fmt: skip
 
 
