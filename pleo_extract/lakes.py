@@ -180,8 +180,8 @@ def verify_lake(
 
     Checked: the pointer, the manifest, each file's size and sha256, columns and types, the month each row is filed
     under, that no (company_id, id) occurs twice, across months too, and that the visible months are those of the
-    snapshot. A file beside them is a problem, since a glob reads it; one elsewhere in the lake is reported as foreign. Of a Delta table the log is
-    the manifest, and the sums are those in the names of its files.
+    snapshot. Another Parquet file in the folder is a problem, since a glob reads it; any other file is reported as
+    foreign. Of a Delta table the log is the manifest, and the sums are those in the names of its files.
 
     Raises:
         LakeError: there is no lake.

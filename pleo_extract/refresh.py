@@ -139,6 +139,7 @@ class Account(msgspec.Struct, kw_only=True):
         total_misses: full walks in a row whose totals fit neither the jobs met nor the one before.
         has_ranks: False where a full walk did not bear out what offsets showed.
         forgotten: hashes of jobs that the server lists and that the lake has forgotten: they count, and are nowhere else.
+        forgotten_people: how many people the lake had forgotten when this was written.
     """
 
     name: str = ""
@@ -161,6 +162,7 @@ class Account(msgspec.Struct, kw_only=True):
     ignores_statuses: bool = False
     misechoes: bool = False
     forgotten: list[str] = []
+    forgotten_people: int = 0
 
 
 def choose_mode(
@@ -203,6 +205,7 @@ def forget_walks(accounts: dict[AccountKey, Account]) -> dict[AccountKey, Accoun
             total_kind=account.total_kind,
             total_offset=account.total_offset,
             forgotten=account.forgotten,
+            forgotten_people=account.forgotten_people,
         )
         for key, account in accounts.items()
     }
@@ -264,6 +267,7 @@ def _join(own: Account, other: Account) -> Account:
         unknown=dict.fromkeys([*own.unknown, *other.unknown], Readings()),
         data_as_of=max(instants, default=None),  # the rows of the later reading are among those of both
         forgotten=own.forgotten,
+        forgotten_people=own.forgotten_people,
     )
 
 

@@ -22,13 +22,15 @@ from lakes import Killed, dump, killed_at
 
 from pleo_extract import Lake, forget, merge_lakes, scan_lake, verify_lake
 from pleo_extract.cli import group
-from pleo_extract.contract import COLUMNS
+from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
+from pleo_extract.decode import Rejected
 from pleo_extract.delta.address import read_address
 from pleo_extract.delta.forgetting import read_memory
 from pleo_extract.delta.version import Version
 from pleo_extract.errors import LakeError, RejectedRows, RequestsExceeded, TryLater, UsageError
 from pleo_extract.lake import Layout, repair_lake
-from pleo_extract.lake.forgotten import read_forgotten
+from pleo_extract.lake.forgotten import NOTHING, read_forgotten
+from pleo_extract.refresh import Account
 from pleo_extract.sandbox import Rules, Sandbox, World
 
 if TYPE_CHECKING:
@@ -427,6 +429,72 @@ def test_a_broken_memory_is_never_ignored(
     path.write_bytes(kept)
 
 
+def test_what_was_forgotten_must_all_be_named_again(lake: Path, sandbox: Sandbox, chosen: Chosen) -> None:
+    """Where the memory is lost, forgetting a part of it again is refused: the rest would come back."""
+    forget(lake, jobs=chosen.jobs, people=[chosen.person])
+    path = lake / "_lake/forgotten.json"
+    path.unlink()
+    assert "forgotten.json" in "".join(verify_lake(lake).problems)
+    parts: list[dict[str, Any]] = [
+        {"jobs": chosen.jobs[:1], "people": [chosen.person]},
+        {"jobs": chosen.jobs},
+        {"people": [chosen.person]},
+    ]
+    for part in parts:
+        with pytest.raises(LakeError, match="all of it again"):
+            forget(lake, **part)
+        assert not path.exists()
+    forget(lake, jobs=chosen.jobs, people=[chosen.person])
+    assert dump(lake, sandbox, full=True).verdict == "complete"
+    check(lake, chosen)
+
+
+def test_a_memory_of_people_alone_is_missed_too(lake: Path, sandbox: Sandbox, chosen: Chosen) -> None:
+    """Nobody who was forgotten is named again because a file went: a dump ends with 65."""
+    forget(lake, people=[chosen.person])
+    path = lake / "_lake/forgotten.json"
+    record = json.loads(path.read_text())
+    for spoilt in (None, {**record, "people": []}):
+        path.unlink()
+        if spoilt is not None:
+            path.write_text(json.dumps(spoilt))
+        with pytest.raises(LakeError, match="forgotten"):
+            dump(lake, sandbox, full=True)
+        path.write_text(json.dumps(record))
+    assert dump(lake, sandbox, full=True).verdict == "complete"
+    assert traces(lake, [chosen.person]) == []
+
+
+def test_however_an_id_is_written() -> None:
+    """Upper case, without dashes, in braces, by the escapes of JSON, in a type or a status: it is the same id."""
+    job, person = ("d75b1e24-9419-4f4d-a059-7bdc5dbe4409", "0c1f6c1e-93a7-4f44-8a86-7b7f2a1f9e02")
+    forgotten = NOTHING.add([job], [person])
+    plain = job.replace("-", "")
+    texts = {
+        "failure_reason": f"see {plain} and {job.upper()}",
+        "failure_reason_type": f"dup_of_{job}",
+        "status": job,
+        "extra": '{"odd":"\\u0064' + job[1:] + '"}',
+    }
+    row = {"id": "another", "company_id": "c", **texts}
+    found = forgotten.strip_rows(pl.DataFrame([row], POLARS_SCHEMA)).rows.row(0, named=True)
+    assert {name: found[name] for name in texts} == {
+        "failure_reason": "see forgotten and forgotten",
+        "failure_reason_type": "dup_of_forgotten",
+        "status": "forgotten",
+        "extra": '{"odd":"forgotten"}',
+    }
+    theirs = row | {"created_by": person, "extra": '{"createdByEmail":"jane"}'}
+    found = forgotten.strip_rows(pl.DataFrame([theirs], POLARS_SCHEMA)).rows.row(0, named=True)
+    assert (found["created_by"], found["failure_reason"], found["extra"]) == (None, None, None)
+    raw = json.dumps({"id": "x", "createdBy": f"{{{person}}}", "failureReason": "secret", "mail": "jane"})
+    (kept,), lost = forgotten.strip_rejected([Rejected(1, "$.data[0]", "no", raw.encode())])
+    assert (json.loads(kept.raw), lost) == ({"id": "x", "createdBy": None, "failureReason": None}, [])
+    assert forgotten.strip_rejected([Rejected(1, "", "", json.dumps({"id": f"{{{job}}}"}).encode())])[0] == []
+    account = forgotten.strip_account(Account(rejected=[f"company/{{{job}}}", "company/other"]))
+    assert account.rejected == ["company/other"]
+
+
 def test_a_damaged_snapshot_cannot_be_searched(lake: Path, chosen: Chosen) -> None:
     """An older snapshot that cannot be read goes; the current one must be repaired, and the repair finishes it."""
     layout = Layout(lake)
@@ -540,10 +608,12 @@ class TestDeltaTable:
         """Rows go, older versions can no longer be read, and dumps go on: a refresh stays one, nothing comes back."""
         path, sandbox, chosen = table
         assert traces(path, chosen.everything)
+        newest = Version(read_address(path)).version
         done = forget(path, jobs=chosen.jobs, people=[chosen.person])
         self.check(path, chosen)
         assert (done.removed, done.rewritten, done.gone) == (len(chosen.jobs), 1, True)
-        for version in range(1, done.snapshot):
+        assert done.snapshot == verify_lake(path).snapshot
+        for version in range(1, newest + 1):
             with pytest.raises(UsageError, match="no longer kept"):
                 read(path, version)
         assert (path / "_pleo_extract/forgotten.json").stat().st_mode & 0o777 == 0o600

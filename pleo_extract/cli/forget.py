@@ -75,6 +75,8 @@ def _tell(lake: str, done: Erasure) -> str:
         f"{lake}: {amount(done.removed, 'row')} removed and {amount(done.blanked, 'row')} blanked in snapshot {done.snapshot}, "
         f"{amount(done.rewritten, 'snapshot')} rewritten"
     )
+    if not done.removed and not done.blanked:
+        text += "; no row of it was theirs"
     if done.dropped:
         text += f"; removed {amount(len(done.dropped), 'older snapshot')} that could not be read"
     if done.gone:

@@ -8,10 +8,11 @@ that was merged. If anyone has committed in between, a compaction included, the 
     address      a URL or folder, and how it is reached: options, credentials, where copies go
     translate    delta-rs's errors as ours, without what they may give away
     log          what the commits say: whether they changed rows, and the state that runs write into theirs
-    table        one version of the table: its files, its state, and its object store
+    version      one version of the table: its files, its state, and its object store
     copies       data files on this machine
-    change       what a merge makes of a version: files to add and to remove
+    change       what a change is made of here: the files of a month, and the state in the commit
     repair       a table that holds jobs twice, or has lost files, made whole again
+    forgetting   jobs and people erased from the table, and from what it was before
     table_lake   DeltaLake: the verbs of `lakes.Store`
 """
 

@@ -13,7 +13,7 @@ import hashlib
 import io
 import logging
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -25,12 +25,20 @@ from pleo_extract.delta.copies import path_of, place_files
 from pleo_extract.delta.repair import repair_table
 from pleo_extract.delta.version import Version
 from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError
-from pleo_extract.lake import Erasure, Layout, decode_forgotten, disk, hold_lock, spell_forgotten
+from pleo_extract.lake import (
+    Erasure,
+    Layout,
+    decode_forgotten,
+    disk,
+    forget_more,
+    hold_lock,
+    spell_forgotten,
+)
 from pleo_extract.lake.forgetting import strip_accounts, strip_beside
 from pleo_extract.lake.table import Base, Change, Info
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pleo_extract.delta.address import Address
@@ -77,32 +85,50 @@ def forget_in_table(address: Address, jobs: Sequence[str], people: Sequence[str]
     Raises:
         LakeError: there is no table, or a file of it is not as it was written. LakeLocked: a run of this machine is under way.
     """
-    table = Version(address)
-    table.require_writable()
-    table.write_own(MEMORY, spell_forgotten(read_memory(table).add(jobs, people)))
-    return erase(address, held=held)
+    with _hold_others(address, held):  # a run that is refused leaves no trace
+        table = Version(address)
+        table.require_writable()
+        accounts = table.manifest.accounts.values()
+        more = forget_more(read_memory(table), accounts, address.uri, jobs=jobs, people=people)
+        table.write_own(MEMORY, spell_forgotten(more))
+        return _erase(address, held)
 
 
 def erase(address: Address, *, held: Layout) -> Erasure:
     """Erase what is to be forgotten, as the table says; see `forget_in_table`."""
-    table = Version(address)
-    forgotten = read_memory(table)
+    with _hold_others(address, held):
+        return _erase(address, held)
+
+
+@contextmanager
+def _hold_others(address: Address, held: Layout) -> Iterator[None]:
+    """Keep out the other runs of this machine."""
     with ExitStack() as locks:
-        runs = [Layout(path) for path in sorted((address.home / "runs").glob("*"))]
-        for layout in runs:
+        for layout in _list_runs(address):
             if layout.root != held.root:
                 locks.enter_context(hold_lock(layout))
-        if table.suspects:
-            repair_table(address, held.staging, lambda table: table.manifest)
-        erased, version = _commit(address, forgotten, held.staging)
-        Version(address).expire_log()
-        newest = Version(address)  # one that was read before knows of files that are gone
-        newest.vacuum(0)
-        _remove_copies(newest)
-        for layout in runs:
-            _clear_run(layout, forgotten)
-        newest.write_own(MEMORY, spell_forgotten(forgotten.settle()))
-    return Erasure(version, len(erased.lost), erased.blanked, rewritten=1, gone=True)
+        yield
+
+
+def _list_runs(address: Address) -> list[Layout]:
+    return [Layout(path) for path in sorted((address.home / "runs").glob("*"))]
+
+
+def _erase(address: Address, held: Layout) -> Erasure:
+    table = Version(address)
+    forgotten = read_memory(table)
+    if table.suspects:
+        repair_table(address, held.staging, lambda table: table.manifest)
+    erased = _commit(address, forgotten, held.staging)
+    Version(address).expire_log()
+    newest = Version(address)  # one that was read before knows of files that are gone
+    newest.vacuum(0)
+    _remove_copies(newest)
+    for layout in _list_runs(address):
+        _clear_run(layout, forgotten)
+    newest.write_own(MEMORY, spell_forgotten(forgotten.settle()))
+    number = Version(address).version
+    return Erasure(number, len(erased.lost), erased.blanked, rewritten=1, gone=True)
 
 
 def forget_here(version: Version, forgotten: Forgotten, *, held: Layout) -> None:
@@ -116,7 +142,7 @@ def forget_here(version: Version, forgotten: Forgotten, *, held: Layout) -> None
     disk.replace_file(mark, number, private=True)
 
 
-def _commit(address: Address, forgotten: Forgotten, scratch: Path) -> tuple[_Erased, int]:
+def _commit(address: Address, forgotten: Forgotten, scratch: Path) -> _Erased:
     """Commit a version without what is forgotten, also where no row holds it: what earlier commits say of files goes with these."""
     disk.make_folder(scratch, private=True)
     for _ in range(TRIES):
@@ -128,7 +154,11 @@ def _commit(address: Address, forgotten: Forgotten, scratch: Path) -> tuple[_Era
         try:
             _strip_files(files, forgotten, erased)
             receipt = forgotten.strip_json(manifest.receipt)
-            info = Info(manifest.server, receipt, strip_accounts(forgotten, manifest.accounts, erased.lost))
+            info = Info(
+                manifest.server,
+                receipt,
+                strip_accounts(forgotten, manifest.accounts, erased.lost, blanked=erased.blanked > 0),
+            )
             state = make_state(version, secrets.token_hex(16), erased.change, info)
             version.commit(erased.change.new, erased.change.old, state)
         except LakeConflict as exc:
@@ -138,7 +168,7 @@ def _commit(address: Address, forgotten: Forgotten, scratch: Path) -> tuple[_Era
         except PleoExtractError:
             files.discard(erased.change)
             raise
-        return erased, version.version + 1
+        return erased
     raise LakeLocked(f"others have committed to {address.uri} first, {TRIES} times running; run again later")
 
 

@@ -233,6 +233,7 @@ class AccountDump:
             refused_offset=habits.refused_offset,
             misechoes=not habits.echoes,
             ignores_statuses=not habits.filters,
+            forgotten_people=len(staging.forgotten.people),
             frontier=staging.forgotten.strip_key(state.frontier) if state.frontier else None,
         )
 

@@ -215,7 +215,7 @@ class _Merge:
 def _forget(opened: Opened, forgotten: Forgotten) -> Opened:
     """The source's state without what the target has forgotten; what the source has forgotten it knows by hashes of its own."""
     accounts = {
-        key: msgspec.structs.replace(forgotten.strip_account(account), forgotten=[])
+        key: msgspec.structs.replace(forgotten.strip_account(account), forgotten=[], forgotten_people=0)
         for key, account in opened.manifest.accounts.items()
     }
     return replace(opened, manifest=msgspec.structs.replace(opened.manifest, accounts=accounts))

@@ -22,7 +22,7 @@ import polars as pl
 from pleo_extract.decode import Rejected
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
-from pleo_extract.lake.forgotten import read_forgotten, write_forgotten
+from pleo_extract.lake.forgotten import forget_more, read_forgotten, write_forgotten
 from pleo_extract.lake.layout import State, name_object
 from pleo_extract.lake.objects import ROW_GROUP, begin_build, place_objects, sweep_objects
 from pleo_extract.lake.publish import write_manifest
@@ -76,10 +76,13 @@ _IGNORED: Final = (LakeError, strict.Malformed)
 
 
 def forget_rows(
-    layout: Layout, jobs: Iterable[str], people: Iterable[str], *, check: Callable[[], None]
+    layout: Layout, jobs: Collection[str], people: Collection[str], *, check: Callable[[], None]
 ) -> Erasure:
     """Note that these jobs and people are forgotten, and erase them; see `finish_forgetting`."""
-    write_forgotten(layout, read_forgotten(layout).add(jobs, people))
+    number = layout.number()
+    accounts = layout.overlaid(layout.manifest(number)).accounts if number else {}
+    known = read_forgotten(layout)
+    write_forgotten(layout, forget_more(known, accounts.values(), layout.root, jobs=jobs, people=people))
     return finish_forgetting(layout, check=check)
 
 
@@ -247,11 +250,12 @@ class _Erasing:
     def _strip_accounts(
         self, accounts: Mapping[AccountKey, Account], changes: Collection[_Changed]
     ) -> dict[AccountKey, Account]:
-        return strip_accounts(self._forgotten, accounts, [pair for each in changes for pair in each.lost])
+        lost = [pair for each in changes for pair in each.lost]
+        return strip_accounts(self._forgotten, accounts, lost, blanked=any(each.blanked for each in changes))
 
 
 def strip_accounts(
-    forgotten: Forgotten, accounts: Mapping[AccountKey, Account], lost: Iterable[JobKey]
+    forgotten: Forgotten, accounts: Mapping[AccountKey, Account], lost: Iterable[JobKey], *, blanked: bool
 ) -> dict[AccountKey, Account]:
     """Return the states of accounts without what is forgotten; the jobs of each that were lost still count."""
     by_company: dict[str, set[str]] = {"*": set()}
@@ -259,7 +263,7 @@ def strip_accounts(
         by_company.setdefault(company, set()).add(job)
         by_company["*"].add(job)
     return {
-        key: forgotten.strip_account(account, by_company.get(key.company, ()))
+        key: forgotten.strip_account(account, by_company.get(key.company, ()), blanked=blanked)
         for key, account in accounts.items()
     }
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 
+from pleo_extract.contract import FIELDS
 from pleo_extract.decode import Rejected
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
 from pleo_extract.refresh import Readings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pleo_extract.contract import Key
@@ -35,6 +36,7 @@ __all__ = [
     "Forgotten",
     "Stripped",
     "decode_forgotten",
+    "forget_more",
     "read_forgotten",
     "require_forgotten",
     "spell_forgotten",
@@ -43,11 +45,13 @@ __all__ = [
 
 VERSION: Final = 1
 _SALT: Final = re.compile(r"[0-9a-f]{64}")
-_ID: Final = re.compile(r"(?i)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ID: Final = re.compile(r"(?i)[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
+"""With dashes or without, as other programs write them."""
 _WORD: Final = "forgotten"
 """What stands in a text where an id stood."""
-_TEXTS: Final = ("failure_reason", "extra")
+_TEXTS: Final = ("failure_reason", "failure_reason_type", "status", "extra")
 """Columns whose text may name anybody."""
+_NAMES: Final = frozenset(each.name for each in FIELDS)
 
 
 class _Record(msgspec.Struct, kw_only=True):
@@ -161,12 +165,13 @@ class Forgotten:
                 kept.append(Rejected(row.page, row.path, self.strip_text(row.reason), raw))
         return kept, lost
 
-    def strip_account(self, account: Account, lost: Iterable[str] = ()) -> Account:
+    def strip_account(self, account: Account, lost: Iterable[str] = (), *, blanked: bool = False) -> Account:
         """Return a state that names nobody who is forgotten.
 
         Args:
             account: the state.
             lost: hashes of the jobs of its company whose rows the lake no longer has.
+            blanked: whether rows of the lake were somebody's who is forgotten: then the state says of how many it knows.
         """
         if not self:
             return account
@@ -187,7 +192,10 @@ class Forgotten:
             rejected=[name for name in account.rejected if rejected[name] not in self.jobs],
             spoiled={name: row for name, row in account.spoiled.items() if not self._is_named(name)},
             unknown=unknown,
-            forgotten=sorted({*account.forgotten, *(set(lost) - vanished), *was_rejected}),
+            forgotten=sorted(
+                {*self.jobs.intersection(account.forgotten), *(set(lost) - vanished), *was_rejected}
+            ),
+            forgotten_people=len(self.people) if blanked else account.forgotten_people,
         )
 
     def strip_key(self, key: Key) -> Key:
@@ -225,9 +233,12 @@ class Forgotten:
         return value
 
     def _hash(self, kind: str, name: str) -> str:
-        key = bytes.fromhex(self.salt)
+        key, plain = bytes.fromhex(self.salt), name.lower().strip("{}")
+        if _ID.fullmatch(plain):  # however it is written, it is the same
+            digits = plain.replace("-", "")
+            plain = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
         return hashlib.blake2b(
-            f"{kind} {name.lower()}".encode(errors="replace"), key=key, digest_size=16
+            f"{kind} {plain}".encode(errors="replace"), key=key, digest_size=16
         ).hexdigest()
 
     def _is_known(self, name: str) -> bool:
@@ -252,10 +263,23 @@ class Forgotten:
         for column in _TEXTS:
             if column not in rows.columns or rows[column].null_count() == rows.height:
                 continue
+            if column == "extra":
+                rows = self._strip_escaped(rows)
             named = rows[column].drop_nulls().str.extract_all(_ID.pattern).explode().drop_nulls().unique()
             if known := [name for name in named if self._is_known(name)]:
                 rows = rows.with_columns(pl.col(column).str.replace_many(known, [_WORD] * len(known)))
         return rows
+
+    def _strip_escaped(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows without ids that the JSON in `extra` spells by escapes."""
+        escaped = rows["extra"].drop_nulls().unique()
+        texts = list(escaped.filter(escaped.str.contains(r"\\u", literal=False)))
+        changed = {
+            text: less
+            for text in texts
+            if (less := self._strip_raw(text.encode(), is_theirs=False).decode()) != text
+        }
+        return rows.with_columns(pl.col("extra").replace(changed)) if changed else rows
 
     def _strip_raw(self, raw: bytes, *, is_theirs: bool) -> bytes:
         """The JSON of a row without what is forgotten; one that nothing of is forgotten as it was sent."""
@@ -265,6 +289,7 @@ class Forgotten:
             return self.strip_text(raw.decode("utf-8", "replace")).encode() if self._is_in(raw) else raw
         less = self.strip_json(said)
         if is_theirs and isinstance(less, dict):
+            less = {name: value for name, value in less.items() if name in _NAMES}
             less |= {name: None for name in ("createdBy", "failureReason") if name in less}
         return raw if less == said else msgspec.json.encode(less)
 
@@ -339,18 +364,51 @@ def require_forgotten(forgotten: Forgotten, accounts: Iterable[Account], lake: s
     """Return what a lake has forgotten, for a run that reads from the server.
 
     Raises:
-        LakeError: jobs were forgotten, and nothing says which.
+        LakeError: jobs or people were forgotten that it does not name.
     """
-    if not forgotten and any(account.forgotten for account in accounts):
+    jobs, people = _count_missing(forgotten, accounts)
+    if jobs or people:
         raise LakeError(
-            f"forgotten.json of {lake} is missing, and jobs were forgotten: they would come back. Restore it from a copy of "
-            f"the lake, or forget them again: pleo-extract forget {lake} …"
+            f"forgotten.json of {lake} is missing or is not its own: it does not name all that was forgotten, which would "
+            f"come back. Restore it from a copy of the lake, or forget all of it again at once, at least {jobs} job(s) and "
+            f"{people} people: pleo-extract forget {lake} …"
         )
     return forgotten
 
 
+def forget_more(
+    forgotten: Forgotten,
+    accounts: Collection[Account],
+    lake: str | Path,
+    *,
+    jobs: Collection[str],
+    people: Collection[str],
+) -> Forgotten:
+    """Return what a lake has forgotten with these ids, which it may still hold.
+
+    Where its memory was lost, all that it had forgotten must be named again: only then is the next run let in.
+
+    Raises:
+        LakeError: fewer are named than had been forgotten and are not known.
+    """
+    more = forgotten.add(jobs, people)
+    if any(_count_missing(more, accounts)):
+        lost_jobs, lost_people = _count_missing(forgotten, accounts)
+        if len(jobs) < lost_jobs or len(people) < lost_people:
+            require_forgotten(forgotten, accounts, lake)
+    return more
+
+
+def _count_missing(forgotten: Forgotten, accounts: Iterable[Account]) -> tuple[int, int]:
+    """How many jobs and people were forgotten, as the states of accounts say, that are not known."""
+    told = list(accounts)
+    jobs = {name for account in told for name in account.forgotten} - forgotten.jobs
+    people = max((account.forgotten_people for account in told), default=0)
+    return len(jobs), max(0, people - len(forgotten.people))
+
+
 def _blank(rows: pl.DataFrame, is_theirs: pl.Series) -> pl.DataFrame:
-    """The rows, some of which no longer say who asked for the job, and why it failed.
+    """The rows, some of which no longer say who asked for the job, why it failed, and what the API has no field for.
 
     Their columns are built anew: a value that is only marked as null stays in memory, and goes into a file of Arrow.
     """
@@ -359,7 +417,7 @@ def _blank(rows: pl.DataFrame, is_theirs: pl.Series) -> pl.DataFrame:
         pl.Series(
             name, [None if mark else text for text, mark in zip(rows[name], marks, strict=True)], pl.String
         )
-        for name in ("created_by", "failure_reason")
+        for name in ("created_by", "failure_reason", "extra")
         if name in rows.columns
     )
 

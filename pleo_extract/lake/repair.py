@@ -21,6 +21,7 @@ from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.carry import carry_over, carry_what_is_left
 from pleo_extract.lake.forgetting import finish_forgetting
+from pleo_extract.lake.forgotten import read_forgotten
 from pleo_extract.lake.layout import (
     FORMAT,
     MONTH,
@@ -91,7 +92,8 @@ def repair_lake(lake: str | Path) -> Repair:
             done += _mend_manifest(layout, current)
             done += _mend_files(layout, current, still_held)
             sweep(layout, layout.number(), now=datetime.now(UTC))
-        if finish_forgetting(layout, check=still_held).rewritten:
+        if read_forgotten(layout).pending:
+            finish_forgetting(layout, check=still_held)
             done.append("what was to be forgotten when a run was killed is forgotten now")
     found = verify_lake(lake)
     return Repair(found.snapshot, tuple(done), found.problems)

@@ -146,6 +146,7 @@ def check_accounts(accounts: Mapping[AccountKey, Account]) -> None:
             if (instant := getattr(account, name)) is not None:
                 read_instant(instant, f"{name} of {where}")
         _check_jobs(account.vanished, where)
+        check_count(account.forgotten_people, f"forgotten_people of {where}")
         if not all(map(HASH.fullmatch, account.forgotten)):
             raise Malformed(f"{where} has forgotten what is no hash")
         for readings in account.unknown.values():

@@ -12,7 +12,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, StorageError, escape
 from pleo_extract.lake import disk
-from pleo_extract.lake.forgotten import read_forgotten
+from pleo_extract.lake.forgotten import read_forgotten, require_forgotten
 from pleo_extract.lake.keys import count_repeats
 from pleo_extract.lake.layout import FORMAT, MONTH, NUMBER, OBJECT, OWN, Layout
 from pleo_extract.lake.opening import require_lake, require_pointer
@@ -88,7 +88,9 @@ def verify_lake(lake: str | Path) -> Verification:
         return Verification(0, 0, 0, (str(exc),), foreign)
     with disk.name_lake(layout.root):
         problems = (
-            check_snapshot(layout, manifest) + _check_visible(layout, manifest) + _check_forgotten(layout)
+            check_snapshot(layout, manifest)
+            + _check_visible(layout, manifest)
+            + _check_forgotten(layout, manifest)
         )
     return Verification(number, len(manifest.files), manifest.rows, tuple(problems), foreign)
 
@@ -143,10 +145,12 @@ def _check_visible(layout: Layout, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _check_forgotten(layout: Layout) -> list[str]:
+def _check_forgotten(layout: Layout, manifest: Manifest) -> list[str]:
     """One line where what was forgotten is not known, or is not all gone; only the lake's owner may look."""
     try:
-        pending = read_forgotten(layout).pending
+        forgotten = read_forgotten(layout)
+        require_forgotten(forgotten, layout.overlaid(manifest).accounts.values(), layout.root)
+        pending = forgotten.pending
     except LakeError as exc:
         return [str(exc)]
     except StorageError:
