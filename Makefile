@@ -31,9 +31,10 @@ check: .venv/test.stamp
 faults: .venv/test.stamp
 	$(BIN)/python tests/fault_table.py -n auto
 
-# Killed, cut off, starved and told to stop at every point, at full size: hours.
+# Killed, cut off, starved and told to stop at every point, at full size: hours. Writes docs/torture.json and docs/torture.md.
 torture: .venv/test.stamp
-	TORTURE=full PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
+	TALLY=docs/torture.json TORTURE=full PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
+	$(BIN)/python docs/generate.py
 
 # Beside its peers, each in an environment of its own, in .bench; about an hour. Writes docs/benchmarks.md.
 bench: .venv/test.stamp

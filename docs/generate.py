@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 import runpy
 import sys
@@ -152,6 +153,18 @@ def refreshes() -> Iterator[str]:
     return _measured("A refresh")
 
 
+def torture() -> Iterator[str]:
+    """What the torture came to when it last ran, by scenario, from torture.json."""
+    told = json.loads((ROOT / "docs" / "torture.json").read_text(encoding="utf-8"))
+    counts = ("tries", "lost", "double", "wrong", "unreadable")
+    rows = [
+        (each["scenario"], *(f"{each[name]:,}" for name in counts), each["form"], each["when"])
+        for each in told.values()
+    ]
+    sums = ("together", *(f"{sum(each[name] for each in told.values()):,}" for name in counts), "", "")
+    return _table(("scenario", *counts, "form", "run on"), [*rows, sums])
+
+
 def _measured(title: str) -> Iterator[str]:
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     _, _, section = text.partition(f"## {title}")
@@ -172,7 +185,18 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
 
 TABLES = {
     made.__name__: made
-    for made in (answers, athena, columns, commands, exit_codes, first_dump, names, options, refreshes)
+    for made in (
+        answers,
+        athena,
+        columns,
+        commands,
+        exit_codes,
+        first_dump,
+        names,
+        options,
+        refreshes,
+        torture,
+    )
 } | {name: getattr(scaling, name) for name in scaling.__all__ if name.startswith("scale_")}
 
 

@@ -235,7 +235,7 @@ class Forgotten:
     def _hash(self, kind: str, name: str) -> str:
         key, plain = bytes.fromhex(self.salt), name.lower().strip("{}")
         if _ID.fullmatch(plain):  # however it is written, it is the same
-            digits = plain.replace("-", "")
+            digits = "".join(plain.split("-"))
             plain = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
         return hashlib.blake2b(
             f"{kind} {plain}".encode(errors="replace"), key=key, digest_size=16
@@ -279,7 +279,9 @@ class Forgotten:
             for text in texts
             if (less := self._strip_raw(text.encode(), is_theirs=False).decode()) != text
         }
-        return rows.with_columns(pl.col("extra").replace(changed)) if changed else rows
+        if not changed:
+            return rows
+        return rows.with_columns(pl.col("extra").replace_strict(changed, default=pl.col("extra")))
 
     def _strip_raw(self, raw: bytes, *, is_theirs: bool) -> bytes:
         """The JSON of a row without what is forgotten; one that nothing of is forgotten as it was sent."""

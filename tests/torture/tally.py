@@ -2,12 +2,17 @@
 
 PYTHONPATH=tests/torture pytest -p tally tests/torture            the small form, a few minutes
 TORTURE=full PYTHONPATH=tests/torture pytest -p tally tests/torture
+
+With TALLY=FILE the counts are also kept there, by scenario, beside those that are there from other runs.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,6 +95,8 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
                 rows.append(asdict(value) if isinstance(value, Tally) else value)
     if not rows:
         return
+    if file := os.environ.get("TALLY"):
+        _keep(Path(file), rows)
     width = max(len(row["scenario"]) for row in rows)
     terminalreporter.section("torture")
     terminalreporter.line(f"{'scenario':<{width}}" + "".join(f"{name:>12}" for name in COLUMNS))
@@ -100,3 +107,11 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     sums = {name: sum(row[name] for row in rows) for name in COLUMNS[:-1]}
     sums["again"] = max(row["again"] for row in rows)
     terminalreporter.line(f"{'together':<{width}}" + "".join(f"{sums[name]:>12,}" for name in COLUMNS))
+
+
+def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Keep the counts for the documents; see `torture` in docs/generate.py."""
+    told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = {"form": "full" if FULL else "small", "when": f"{datetime.now(UTC):%Y-%m-%d}"}
+    told |= {row["scenario"]: {**row, **known} for row in rows}
+    file.write_text(json.dumps(dict(sorted(told.items())), indent=1) + "\n", encoding="utf-8")
