@@ -119,7 +119,7 @@ class Plainly:
 def publish_staged(table: Table, *stagings: Staging, run: Plainly | None = None) -> Manifest:
     """Publish what is staged to a table that is held."""
     told = run or Plainly()
-    return publish(table, stagings, told, server=told.server).manifest
+    return publish(table, stagings, told, server=told.server)
 
 
 def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:

@@ -77,7 +77,7 @@ def forget_in_table(address: Address, jobs: Sequence[str], people: Sequence[str]
     """Note that these jobs and people are forgotten, and erase them.
 
     Args:
-        address: the table's. jobs, people: their ids.
+        address: the table's.
         jobs: their ids.
         people: theirs.
         held: the folder of the run that forgets, which is locked.

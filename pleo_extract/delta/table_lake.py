@@ -242,7 +242,6 @@ class DeltaLake:
         if change.is_news or not _was_told_lately(version):
             number = self._commit(version, change, make_state(version, self._run, change, info))
             made_at = datetime.now(UTC) if change.is_news else made_at
-            self._is_overtaken = True
         else:
             self._note(number, info)
         self._committed, self._files = change, change.files

@@ -354,11 +354,11 @@ class _Dump:
         if not accounts:
             return None
         stagings = [account.staging for account in accounts if account.staging is not None]
-        done = publish(self.lake, stagings, _Publication(self, accounts), server=self._server)
+        manifest = publish(self.lake, stagings, _Publication(self, accounts), server=self._server)
         for account in accounts:
             if account.staging is not None:
-                account.standing = replace(account.standing, snapshot=done.manifest.snapshot)
-        return done.manifest
+                account.standing = replace(account.standing, snapshot=manifest.snapshot)
+        return manifest
 
     def _tidy(self) -> None:
         """Clear away what is no longer kept, and make the catalogue anew."""

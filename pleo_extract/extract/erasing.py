@@ -31,7 +31,7 @@ def forget(
     """Erase jobs and people from a lake, from every snapshot of it, for good; no later dump brings them back.
 
     The rows of a job go. The rows of a person stay, and say neither who asked for the job nor, in words, why it failed:
-    `created_by` and `failure_reason` are null. An id that another row spells in a text is replaced there. Snapshots keep
+    `created_by`, `failure_reason` and `extra` are null. An id that another row spells in a text is replaced there. Snapshots keep
     their numbers, and what else the lake keeps is searched too: what was staged goes, rejected rows and records are written
     anew. What is forgotten is remembered as salted hashes, by which later dumps and merges know what to leave out.
 

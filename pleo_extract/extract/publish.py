@@ -7,7 +7,6 @@ again. Until the commit, signals end a run at once and nothing was published; wh
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pleo_extract.errors import LakeConflict, LakeLocked, TryLater
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake import Manifest, Staging
     from pleo_extract.lake.table import Table
 
-__all__ = ["Publication", "Published", "publish"]
+__all__ = ["Publication", "publish"]
 
 TRIES: Final = 5
 """How often a run that was not the first merges again."""
@@ -38,15 +37,7 @@ class Publication(Protocol):
         """Note that this change is committed, however the run ends."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What was committed: the state that is current now, and the change that it came of."""
-
-    manifest: Manifest
-    change: Change
-
-
-def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, server: str) -> Published:
+def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, server: str) -> Manifest:
     """Merge what is staged into a table and commit it.
 
     Args:
@@ -54,6 +45,9 @@ def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, serv
         stagings: what is staged, in the order it was fetched; cleared when it is published.
         run: gives what is committed with it.
         server: whose jobs these are.
+
+    Returns:
+        The state that is current now.
 
     Raises:
         LakeLocked: another run has taken the table; or others were first, `TRIES` times running.
@@ -88,7 +82,7 @@ def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, serv
     )
 
 
-def _commit(table: Table, change: Change, run: Publication, stagings: Sequence[Staging]) -> Published:
+def _commit(table: Table, change: Change, run: Publication, stagings: Sequence[Staging]) -> Manifest:
     with hold_signals():
         info = run.account_for(change)
         try:
@@ -98,4 +92,4 @@ def _commit(table: Table, change: Change, run: Publication, stagings: Sequence[S
                 run.stand(change)
         for staging in stagings:
             staging.clear()
-    return Published(manifest, change)
+    return manifest

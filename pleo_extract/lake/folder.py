@@ -186,17 +186,6 @@ def _is_needed(layout: Layout, entry: FileEntry) -> bool:
     return False
 
 
-def _require_size(layout: Layout, base: Manifest | None, entry: FileEntry) -> None:
-    """A file that stays as it is must be there.
-
-    Raises:
-        LakeError: it is not as it was written, as far as its size tells.
-    """
-    path = layout.path_of(base.snapshot if base else 0, entry)
-    if disk.size_of(path) != entry.bytes:
-        raise LakeError(f"{path} changed since it was written; run: pleo-extract repair {layout.root}")
-
-
 def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> FileEntry:
     buffer, rows = io.BytesIO(), 0
     failures: list[BaseException] = []
