@@ -23,9 +23,9 @@ from click.testing import CliRunner
 
 import pleo_extract
 from pleo_extract import errors
+from pleo_extract.answers import statements
 from pleo_extract.cli import group
 from pleo_extract.contract import EXTRA, FIELDS, POLARS_SCHEMA
-from pleo_extract.warehouse import statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -13,11 +13,11 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pleo_extract.extract.probing import AUDIT_PAGES
+from pleo_extract.core.pace import RATE
+from pleo_extract.core.state import FULL_EVERY, OVERLAP
+from pleo_extract.core.walk import PAGE_SIZE
 from pleo_extract.lake.staging import KEEP_STAGED
-from pleo_extract.pace import RATE
-from pleo_extract.paging import PAGE_SIZE
-from pleo_extract.refresh import FULL_EVERY, OVERLAP
+from pleo_extract.sync.audit import AUDIT_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,24 +18,19 @@ from pleo_extract.lazy import attach
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
+    from pleo_extract.answers.doors import connect, list_answers
     from pleo_extract.client import Client
     from pleo_extract.contract import COLUMNS, POLARS_SCHEMA, Query
     from pleo_extract.errors import PleoExtractError
-    from pleo_extract.extract import (
-        Receipt,
-        connect,
-        dump_accounts,
-        dump_export_jobs,
-        fetch_page,
-        forget,
-        iter_export_jobs,
-        list_answers,
-        load_export_jobs,
-        merge_lakes,
-    )
-    from pleo_extract.lakes import scan_lake, verify_lake
+    from pleo_extract.fetch.iterate import iter_export_jobs
+    from pleo_extract.fetch.load import fetch_page, load_export_jobs
+    from pleo_extract.fetch.scan import scan_export_jobs
+    from pleo_extract.lake.store import scan_lake, verify_lake
     from pleo_extract.reader import Lake
-    from pleo_extract.scan import scan_export_jobs
+    from pleo_extract.sync.dump import dump_accounts, dump_export_jobs
+    from pleo_extract.sync.forget import forget
+    from pleo_extract.sync.merge import merge_lakes
+    from pleo_extract.sync.receipt import Receipt
 
 __all__ = [
     "COLUMNS",
@@ -70,19 +65,19 @@ if not TYPE_CHECKING:
             "Lake": "reader",
             "PleoExtractError": "errors",
             "Query": "contract",
-            "Receipt": "extract.receipt",
-            "connect": "extract.answers",
-            "dump_accounts": "extract.dump",
-            "dump_export_jobs": "extract.dump",
-            "fetch_page": "extract.load",
-            "forget": "extract.erasing",
-            "iter_export_jobs": "extract.iterate",
-            "list_answers": "extract.answers",
-            "load_export_jobs": "extract.load",
-            "merge_lakes": "extract.merge",
-            "scan_export_jobs": "scan",
-            "scan_lake": "lakes",
-            "verify_lake": "lakes",
+            "Receipt": "sync.receipt",
+            "connect": "answers.doors",
+            "dump_accounts": "sync.dump",
+            "dump_export_jobs": "sync.dump",
+            "fetch_page": "fetch.load",
+            "forget": "sync.forget",
+            "iter_export_jobs": "fetch.iterate",
+            "list_answers": "answers.doors",
+            "load_export_jobs": "fetch.load",
+            "merge_lakes": "sync.merge",
+            "scan_export_jobs": "fetch.scan",
+            "scan_lake": "lake.store",
+            "verify_lake": "lake.store",
         },
     )
 

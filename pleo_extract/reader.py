@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pleo_extract.core.state import FULL_EVERY
 from pleo_extract.keywords import check_keywords
-from pleo_extract.lakes import open_lake, scan_lake, verify_lake
-from pleo_extract.refresh import FULL_EVERY
+from pleo_extract.lake.store import open_lake, scan_lake, verify_lake
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from pleo_extract.extract.status import LakeStatus
-    from pleo_extract.lake import Erasure, Verification
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.folder.forgetting import Erasure
+    from pleo_extract.lake.folder.verify import Verification
+    from pleo_extract.lake.status import LakeStatus
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["Lake"]
 
@@ -75,7 +76,7 @@ class Lake:
         self, as_of: datetime | int | None = None, *, locked: bool = False, allow: Sequence[Path] = ()
     ) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection over one whole snapshot, with all views and macros; see `connect`."""
-        from pleo_extract.extract.answers import connect  # noqa: PLC0415 - duckdb only where there is a question
+        from pleo_extract.answers.doors import connect  # noqa: PLC0415 - duckdb only where there is a question
 
         return connect(self._lake, as_of, locked=locked, allow=allow, **self._store)
 
@@ -93,7 +94,7 @@ class Lake:
         Raises:
             LakeError: there is no such lake, or it is broken.
         """
-        from pleo_extract.extract.status import read_status  # noqa: PLC0415 - as above
+        from pleo_extract.lake.status import read_status  # noqa: PLC0415 - as above
 
         return read_status(self._lake, full_every=full_every, **self._store)
 
@@ -139,7 +140,7 @@ class Lake:
             UsageError: no such snapshot is kept, or `since` is the later one. LakeError: there is no such lake.
         """
         from pleo_extract.errors import UsageError  # noqa: PLC0415 - as above
-        from pleo_extract.extract.changes import find_changes  # noqa: PLC0415 - as above
+        from pleo_extract.lake.changes import find_changes  # noqa: PLC0415 - as above
 
         before, after = self._kept.open(since), self._kept.open(until)
         if before is not None and after is not None and before.manifest.snapshot > after.manifest.snapshot:
@@ -151,7 +152,7 @@ class Lake:
     @check_keywords
     def forget(self, *, jobs: Collection[str] = (), people: Collection[str] = ()) -> Erasure:
         """Erase jobs and people from every snapshot, for good; see `forget`."""
-        from pleo_extract.extract.erasing import forget  # noqa: PLC0415 - as above
+        from pleo_extract.sync.forget import forget  # noqa: PLC0415 - as above
 
         return forget(self._lake, jobs=jobs, people=people, **self._store)
 

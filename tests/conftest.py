@@ -75,8 +75,8 @@ def own_environment(
 @pytest.fixture(autouse=True)
 def segments_whatever_the_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox in process answers at once; long lists are cut into segments all the same."""
-    monkeypatch.setattr("pleo_extract.extract.reading.QUICK_SECONDS", 0)
-    monkeypatch.setattr("pleo_extract.extract.reading.WORTH_SECONDS", 1e-9)
+    monkeypatch.setattr("pleo_extract.fetch.segments.QUICK_SECONDS", 0)
+    monkeypatch.setattr("pleo_extract.fetch.segments.WORTH_SECONDS", 1e-9)
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from canary import CANARY
 from warehouse_jobs import Row, parquet
 
 from pleo_extract import Client, dump_export_jobs
-from pleo_extract.account_key import AccountKey
-from pleo_extract.extract.publish import publish
-from pleo_extract.lake import FORMAT, FileEntry, Layout, Manifest, disk
+from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.lake import disk
+from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest
 from pleo_extract.lake.table import Info
-from pleo_extract.refresh import Account
+from pleo_extract.sync.publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract import Receipt
-    from pleo_extract.lake import Staging
+    from pleo_extract.lake.staging import Staging
     from pleo_extract.lake.table import Change, Table
     from pleo_extract.sandbox import Sandbox
 

@@ -16,11 +16,11 @@ from canary import CANARY
 from pleo_extract import dump_accounts, scan_lake, verify_lake
 from pleo_extract.client import Run, read_accounts
 from pleo_extract.errors import UsageError
-from pleo_extract.extract import many
-from pleo_extract.extract.account import AccountDump
 from pleo_extract.lake import staging
-from pleo_extract.lakes import ParquetLake
+from pleo_extract.lake.folder.lake import FolderLake
 from pleo_extract.sandbox import Sandbox, World, serve
+from pleo_extract.sync import pool as many
+from pleo_extract.sync.account import AccountDump
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from pleo_extract.client import AccountEntry
-    from pleo_extract.lake import Manifest
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.lake.layout import Manifest
+    from pleo_extract.sandbox import RequestLike, Response
 
 
 COMPANIES = 48
@@ -54,7 +54,7 @@ class Ground:
         self.look: Callable[[int], object] = lambda _number: None
         self._lock = threading.Lock()
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """Answer."""
         (company,) = parse_qs(request.query)["company_id"]
         with self._lock:
@@ -153,9 +153,9 @@ def test_the_lake_is_looked_through_for_many_at_once(ground: Ground, monkeypatch
     """A refresh reads the lake's rows of small companies together, and each is refreshed as it would be alone."""
     monkeypatch.setattr(many, "THREADS", 2)
     scanned: list[object] = []
-    scan = ParquetLake.scan
+    scan = FolderLake.scan
 
-    def counted(self: ParquetLake, base: Manifest | None) -> pl.LazyFrame:
+    def counted(self: FolderLake, base: Manifest | None) -> pl.LazyFrame:
         scanned.append(base)
         return scan(self, base)
 
@@ -163,7 +163,7 @@ def test_the_lake_is_looked_through_for_many_at_once(ground: Ground, monkeypatch
         accounts = ground.read(running.url, ground.world.companies)
         dump_accounts(ground.lake, accounts, progress=False)
         ground.world.advance(20 * 86_400)
-        monkeypatch.setattr(ParquetLake, "scan", counted)
+        monkeypatch.setattr(FolderLake, "scan", counted)
         _, receipts = dump_accounts(ground.lake, accounts, progress=False)
     assert {each.why_full for each in receipts} <= {
         "",
@@ -230,7 +230,7 @@ def test_f58_one_slow_company_holds_nobody_back(ground: Ground) -> None:
     others = {job["companyId"] for job in ground.world.visible()} - {slow}
     seen: list[set[str]] = []
 
-    def answer(request: Request) -> Response:
+    def answer(request: RequestLike) -> Response:
         until = time.monotonic() + 60
         while slow in request.query and not seen and time.monotonic() < until:
             if (there := _published(ground)) >= others:
@@ -247,7 +247,7 @@ def test_f58_one_slow_company_holds_nobody_back(ground: Ground) -> None:
     assert [each.code for each in receipts] == [0] * COMPANIES
     assert ground.wrong() == []
     assert verify_lake(ground.lake).ok
-    opened = ParquetLake(ground.lake).open()
+    opened = FolderLake(ground.lake).open()
     assert opened is not None
     assert opened.manifest.receipt["account"] == f"{COMPANIES} accounts"
     assert opened.manifest.receipt["requests"] >= len(opened.manifest.accounts) == COMPANIES
@@ -261,7 +261,7 @@ def test_f58_cut_after_a_publish_on_the_way(ground: Ground) -> None:
     others = {job["companyId"] for job in ground.world.visible()} - {slow}
     limits = iter([True])
 
-    def answer(request: Request) -> Response:
+    def answer(request: RequestLike) -> Response:
         until = time.monotonic() + 60
         if slow in request.query and next(limits, False):
             while _published(ground) < others and time.monotonic() < until:

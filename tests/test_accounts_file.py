@@ -9,8 +9,8 @@ import pytest
 from canary import CANARY
 
 from pleo_extract.client import read_accounts
+from pleo_extract.core.pace import Window
 from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
-from pleo_extract.pace import Window
 
 if TYPE_CHECKING:
     from pathlib import Path

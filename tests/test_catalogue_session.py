@@ -15,13 +15,13 @@ from lakes import SERVER, make_lake
 from warehouse_jobs import START, job
 
 from pleo_extract import connect, dump_accounts, dump_export_jobs, verify_lake
+from pleo_extract.answers import open_warehouse, statements
+from pleo_extract.answers.definition import literal
+from pleo_extract.answers.doors import renew_catalogue
 from pleo_extract.contract import DUCKDB_SCHEMA
-from pleo_extract.extract.answers import renew_catalogue
-from pleo_extract.lake import Layout
-from pleo_extract.refresh import Account
+from pleo_extract.core.state import Account
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Sandbox, World, serve
-from pleo_extract.warehouse import open_warehouse, statements
-from pleo_extract.warehouse.definition import literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

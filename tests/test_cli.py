@@ -18,15 +18,16 @@ from canary import CANARY
 from lakes import list_months, lose_month, spoil_month
 
 from pleo_extract import COLUMNS, Client, Query, dump_accounts, fetch_page, scan_lake
-from pleo_extract.account_key import AccountKey
 from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
-from pleo_extract.decode import parse_page
+from pleo_extract.core.decode import parse_page
+from pleo_extract.core.state import Account, AccountKey
 from pleo_extract.errors import UsageError
-from pleo_extract.extract import Receipt
-from pleo_extract.lake import LastRun, Layout, hold_lock
-from pleo_extract.refresh import Account
+from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.lock import hold_lock
+from pleo_extract.lake.record import LastRun
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
+from pleo_extract.sync.receipt import Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -720,7 +721,7 @@ def test_f36_a_signal_after_the_snapshot_says_that_it_was_published(
 ) -> None:
     """There is nothing to go on with then."""
     program = (
-        "import os, sys; from pleo_extract.cli import main; from pleo_extract.extract import dump; "
+        "import os, sys; from pleo_extract.cli import main; from pleo_extract.sync import dump; "
         f"dump.renew_catalogue = lambda *_, **__: os.kill(os.getpid(), {int(number)}); main()"
     )
     command = [sys.executable, "-c", program, "dump", str(tmp_path / "lake"), "--rate", "100000"]

@@ -34,7 +34,8 @@ from pleo_extract.client import wire as wire_module
 from pleo_extract.client.answer import FOREIGN
 from pleo_extract.client.run import RealClock
 from pleo_extract.contract import PATH, SERVERS, Query
-from pleo_extract.decode import Page, parse_page
+from pleo_extract.core.decode import Page, parse_page
+from pleo_extract.core.pace import Patience
 from pleo_extract.errors import (
     ConfigurationError,
     ContractError,
@@ -48,15 +49,14 @@ from pleo_extract.errors import (
     TryLater,
     UsageError,
 )
-from pleo_extract.pace import Patience
-from pleo_extract.sandbox import API_KEY, TOKEN, Request, Response, Rules, Sandbox, World, serve
+from pleo_extract.sandbox import API_KEY, TOKEN, RequestLike, Response, Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pleo_extract.client import Run
 
-    App = Callable[[Request], Response]
+    App = Callable[[RequestLike], Response]
 
 COMPANY = "5e6a4a5a-3b0c-4e8e-9a51-0d7d3c2b1a90"
 NOWHERE = "http://127.0.0.1:1"
@@ -218,9 +218,9 @@ class Script:
 
     def __init__(self, *answers: App) -> None:
         self.answers = answers
-        self.requests: list[Request] = []
+        self.requests: list[RequestLike] = []
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """The next answer."""
         self.requests.append(request)
         return self.answers[min(len(self.requests), len(self.answers)) - 1](request)
@@ -579,7 +579,7 @@ class TestWaiting:
         together, lock = threading.Barrier(3), threading.Lock()
         now, peak = 0, 0
 
-        def app(request: Request) -> Response:
+        def app(request: RequestLike) -> Response:
             nonlocal now, peak
             with lock:
                 now += 1
@@ -1284,7 +1284,7 @@ class TestCredentials:
         """F14: eight threads whose token is refused at the same time renew it once."""
         together, tokens = threading.Barrier(8), Tokens()
 
-        def app(request: Request) -> Response:
+        def app(request: RequestLike) -> Response:
             if request.headers["authorization"] == "Bearer t1":
                 together.wait(GRACE)
                 return says(401)(request)
@@ -1313,7 +1313,7 @@ class TestCredentials:
         """A request that waited while another renewed the token is judged by the token it was sent with."""
         clock, tokens, dead = Clock(), Tokens(), {"Bearer t1"}
 
-        def app(request: Request) -> Response:
+        def app(request: RequestLike) -> Response:
             return says(401 if request.headers["authorization"] in dead else 200)(request)
 
         client = client_of(app, access_token=tokens, clock=clock, rate=1)
@@ -1485,7 +1485,7 @@ class TestTranslation:
 def echo(status: int, form: Callable[[str], str]) -> App:
     """A server that sends back what it was sent, in its body and its headers."""
 
-    def app(request: Request) -> Response:
+    def app(request: RequestLike) -> Response:
         sent = form(request.headers["authorization"])
         body = f'{{"message": "who is {sent}?", "seen": "{quote(CANARY, safe="")} {CANARY}"}}'.encode()
         return Response(status, {"content-type": "text/html", "location": "/"}, body)

@@ -17,9 +17,9 @@ from test_client import PAGE, client_of, fail, http, listen
 
 from pleo_extract.client import wire
 from pleo_extract.contract import Query
-from pleo_extract.decode import parse_page
+from pleo_extract.core.decode import parse_page
+from pleo_extract.core.pace import Patience
 from pleo_extract.errors import DeadlineExceeded, PageError, PleoExtractError, Stopped
-from pleo_extract.pace import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

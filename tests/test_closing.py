@@ -25,21 +25,21 @@ from pleo_extract import (
     verify_lake,
 )
 from pleo_extract.client import read_accounts
+from pleo_extract.core.ranks import chance_of_shift, spread_ranks
 from pleo_extract.errors import PleoExtractError, RequestsExceeded, StorageError
-from pleo_extract.extract import account as account_module
-from pleo_extract.extract import read_status
 from pleo_extract.lake import disk
-from pleo_extract.lake import folder as folder_module
+from pleo_extract.lake.folder import table as folder_module
 from pleo_extract.lake.layout import OBJECT
-from pleo_extract.refresh import chance_of_shift, spread_ranks
+from pleo_extract.lake.status import read_status
 from pleo_extract.sandbox import Rules, Sandbox, World, serve
+from pleo_extract.sync import account as account_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from pleo_extract import Receipt
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
 
     Later = Callable[[Sandbox, float], None]
 
@@ -54,7 +54,7 @@ def wrong(sandbox: Sandbox, lake: Path, since: datetime | None = None) -> list[A
     return sandbox.truth(rows, since or sandbox.world.now)
 
 
-def dump(lake: Path, sandbox: Callable[[Request], Response], **options: Any) -> Receipt:
+def dump(lake: Path, sandbox: Callable[[RequestLike], Response], **options: Any) -> Receipt:
     """Dump the sandbox to the lake, its requests counted from nought."""
     if isinstance(sandbox, Sandbox):
         sandbox.requests.clear()
@@ -377,7 +377,7 @@ class Counting(Sandbox):
 
     kind = "exact"
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """The answer, its total replaced."""
         said = super().__call__(request)
         if said.status != 200:

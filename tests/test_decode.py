@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pleo_extract.contract import COLUMNS, POLARS_SCHEMA, instant_key
-from pleo_extract.decode import Page, Rejected, build_frame, parse_page
+from pleo_extract.core.decode import Page, Rejected, build_frame, parse_page
 from pleo_extract.errors import PageError
 
 if TYPE_CHECKING:

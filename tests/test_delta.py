@@ -15,10 +15,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pleo_extract import Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
-from pleo_extract.delta import change
-from pleo_extract.delta.address import read_address
-from pleo_extract.delta.translate import translated
-from pleo_extract.delta.version import Version
+from pleo_extract.core.rows import created_month, merge_rows
 from pleo_extract.errors import (
     ConfigurationError,
     CredentialsError,
@@ -30,18 +27,23 @@ from pleo_extract.errors import (
     TryLater,
     UsageError,
 )
-from pleo_extract.extract import dump_accounts, plan_dump, read_status
 from pleo_extract.lake import merging
-from pleo_extract.lakes import is_delta, open_lake
-from pleo_extract.refresh import created_month, merge_rows
+from pleo_extract.lake.delta import change
+from pleo_extract.lake.delta.address import read_address
+from pleo_extract.lake.delta.translate import translated
+from pleo_extract.lake.delta.version import Version
+from pleo_extract.lake.status import read_status
+from pleo_extract.lake.store import is_delta, open_lake
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import API_KEY, Sandbox, World
+from pleo_extract.sync.dump import dump_accounts
+from pleo_extract.sync.plan import plan_dump
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pleo_extract.client import AccountEntry
-    from pleo_extract.extract import Receipt
+    from pleo_extract.sync.receipt import Receipt
 
 DAY = 86_400.0
 URL = "http://127.0.0.1:1"
@@ -411,7 +413,7 @@ def test_f42_newer_version(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that a newer version wrote is refused, with its number."""
     with monkeypatch.context() as patch:
         for room in ("change", "log"):
-            patch.setattr(f"pleo_extract.delta.{room}.FORMAT", 99)
+            patch.setattr(f"pleo_extract.lake.delta.{room}.FORMAT", 99)
         home.dump()
     with pytest.raises(LakeError, match="lake format 99"):
         scan_lake(home.path)
@@ -425,7 +427,7 @@ def test_old_files_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     home.world.advance(DAY)
     home.dump()
     assert vacuumed == []
-    monkeypatch.setattr("pleo_extract.delta.table_lake.VACUUM_EVERY", timedelta(0))
+    monkeypatch.setattr("pleo_extract.lake.delta.table.VACUUM_EVERY", timedelta(0))
     home.world.advance(DAY)
     home.dump(keep=timedelta(minutes=90))
     assert vacuumed == [2]
@@ -593,7 +595,7 @@ def test_parquet_does_not_import_it(tmp_path: Path) -> None:
         "sys.modules['deltalake'] = None\n"
         "from pleo_extract import scan_lake\n"
         f"scan_lake({str(Path(__file__).parent.parent / 'data' / 'sample')!r}).collect()\n"
-        "assert not any(name.startswith('pleo_extract.delta') for name in sys.modules)\n"
+        "assert not any(name.startswith('pleo_extract.lake.delta') for name in sys.modules)\n"
         "try: scan_lake('s3://bucket/x')\n"
         "except Exception as exc: print(type(exc).__name__, exc)\n"
     )

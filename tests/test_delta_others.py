@@ -13,17 +13,17 @@ from test_delta import DAY, Home
 
 from pleo_extract import connect, verify_lake
 from pleo_extract.contract import KEY
-from pleo_extract.delta.address import read_address
-from pleo_extract.delta.version import Version
 from pleo_extract.errors import ConfigurationError, LakeError, LakeLocked, PleoExtractError
-from pleo_extract.lakes import open_lake
+from pleo_extract.lake.delta.address import read_address
+from pleo_extract.lake.delta.version import Version
+from pleo_extract.lake.store import open_lake
 from pleo_extract.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pleo_extract.sandbox.exchange import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ class At(Sandbox):
         super().__init__(home.world)
         self._home, self._at, self._what = home, at, what
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """Answer as a sandbox does."""
         if len(self.requests) + 1 == self._at:
             self._what(self._home)

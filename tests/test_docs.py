@@ -24,7 +24,7 @@ import pytest
 import pleo_extract
 from pleo_extract.cli import HUNG_UP, INTERRUPTED, TERMINATED, group
 from pleo_extract.errors import PleoExtractError
-from pleo_extract.lake import Layout
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 from pleo_extract.sandbox.kinds import KINDS
 

@@ -30,15 +30,17 @@ from pleo_extract.errors import (
     RequestsExceeded,
     UsageError,
 )
-from pleo_extract.extract import read_status
-from pleo_extract.lake import Layout, Staging, hold_lock
+from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.lock import hold_lock
+from pleo_extract.lake.staging import Staging
+from pleo_extract.lake.status import read_status
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pleo_extract.extract import Receipt
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
+    from pleo_extract.sync.receipt import Receipt
 
     OpenClient = Callable[[Sandbox], Client]
     MakeSandbox = Callable[..., Sandbox]
@@ -312,7 +314,7 @@ class Spoiling(Sandbox):
 
     spoiled = ""
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """The answer, that row spoiled."""
         answer = super().__call__(request)
         body = json.loads(answer.body)
@@ -375,8 +377,8 @@ def test_a_run_that_is_cut_short_is_gone_on_with(
 @pytest.mark.parametrize(
     "place",
     [
-        "pleo_extract.extract.together.build_frame",
-        "pleo_extract.extract.task.hold_signals",
+        "pleo_extract.fetch.workers.build_frame",
+        "pleo_extract.sync.task.hold_signals",
         "pleo_extract.lake.staging.months_of",
     ],
 )
@@ -389,8 +391,8 @@ def test_f36_ctrl_c_between_reading_and_staging_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Told while a batch is made, or before it is staged, or while it is: what is staged after it has no gap before it."""
-    monkeypatch.setattr("pleo_extract.extract.reading.QUICK_SECONDS", 0.0)
-    monkeypatch.setattr("pleo_extract.extract.reading.WORTH_SECONDS", 1e-9)
+    monkeypatch.setattr("pleo_extract.fetch.segments.QUICK_SECONDS", 0.0)
+    monkeypatch.setattr("pleo_extract.fetch.segments.WORTH_SECONDS", 1e-9)
     sandbox = make_sandbox(jobs=3_600)
     room, _, name = place.rpartition(".")
     real = getattr(sys.modules[room], name)
@@ -655,7 +657,7 @@ def test_a_moved_lake_gets_its_catalogue_anew(
     written = catalogue.stat().st_ino
     dump_export_jobs(moved, client=client)
     assert catalogue.stat().st_ino == written
-    monkeypatch.setattr("pleo_extract.extract.answers.__version__", "9.9.9")
+    monkeypatch.setattr("pleo_extract.answers.doors.__version__", "9.9.9")
     dump_export_jobs(moved, client=client)
     assert b"pleo_extract 9.9.9 " in catalogue.read_bytes()
     catalogue.unlink()

@@ -39,7 +39,7 @@ from pleo_extract.errors import (
     UsageError,
     WalkError,
 )
-from pleo_extract.lake import Layout
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from test_client import Clock, client_of, says
 from pleo_extract import Client, dump_accounts, dump_export_jobs, scan_lake
 from pleo_extract.client import read_accounts
 from pleo_extract.contract import Query
-from pleo_extract.decode import parse_page
+from pleo_extract.core.decode import parse_page
+from pleo_extract.core.pace import Patience
 from pleo_extract.errors import DeadlineExceeded, TryLater
-from pleo_extract.pace import Patience
-from pleo_extract.sandbox import Request, Response, Rules, Sandbox, World, serve
+from pleo_extract.sandbox import RequestLike, Response, Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ class Narrow:
         self._inside = 0
         self._lock = threading.Lock()
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """Answer, or refuse."""
         with self._lock:
             self.requests += 1
@@ -88,7 +88,7 @@ def test_f63_a_refusal_while_others_are_served_is_no_attempt() -> None:
     clock, begun, over = Clock(), threading.Event(), threading.Event()
     refused = 0
 
-    def app(request: Request) -> Response:
+    def app(request: RequestLike) -> Response:
         nonlocal refused
         if "limit=2" in request.query:
             refused += 1
@@ -126,7 +126,7 @@ def test_f63_the_wait_for_a_place_ends_with_the_run() -> None:
     """Who waits for a place among requests under way does not outlast the deadline of the run."""
     clock, begun, over = Clock(), threading.Event(), threading.Event()
 
-    def app(request: Request) -> Response:
+    def app(request: RequestLike) -> Response:
         begun.set()
         over.wait(20)
         return says()(request)

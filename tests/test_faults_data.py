@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from trial import Trial
 
-    from pleo_extract.extract import Receipt
+    from pleo_extract.sync.receipt import Receipt
 
 
 DAY = 86_400.0

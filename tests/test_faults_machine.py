@@ -17,8 +17,8 @@ from canary import CANARY
 
 import pleo_extract
 from pleo_extract import scan_lake
-from pleo_extract.extract.shield import hold_signals
 from pleo_extract.sandbox import Rules, Sandbox, World, serve
+from pleo_extract.signals import hold_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

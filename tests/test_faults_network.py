@@ -23,6 +23,7 @@ from pleo_extract import scan_lake, verify_lake
 from pleo_extract.client import read_accounts
 from pleo_extract.client import wire as wire_module
 from pleo_extract.contract import KEY
+from pleo_extract.core.pace import Patience
 from pleo_extract.errors import (
     ConfigurationError,
     ContractError,
@@ -34,9 +35,8 @@ from pleo_extract.errors import (
     TryLater,
     WalkError,
 )
-from pleo_extract.extract import dump_accounts
-from pleo_extract.pace import Patience
 from pleo_extract.sandbox import Sandbox, World, serve
+from pleo_extract.sync.dump import dump_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from conftest import FakeClock
     from trial import Trial
 
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
 
 
 TLS = Path(__file__).parent / "tls"
@@ -267,7 +267,7 @@ class TestBodies:
         trial.heals()
 
     @staticmethod
-    def pack(honest: Sandbox, encoding: str, request: Request) -> Response:
+    def pack(honest: Sandbox, encoding: str, request: RequestLike) -> Response:
         """The sandbox's answer, said to be packed so from the second request on."""
         assert request.headers["accept-encoding"] == "gzip"
         said = honest(request)
@@ -404,7 +404,7 @@ class TestAccess:
         shut, *others = sandbox.world.companies
         closed: set[str] = set()
 
-        def answer(request: Request) -> Response:
+        def answer(request: RequestLike) -> Response:
             said = sandbox(request)
             return (
                 replace(said, status=status, body=b"{}") if any(c in request.query for c in closed) else said
@@ -433,7 +433,7 @@ class TestAccess:
         sandbox = Sandbox(World(jobs=200, days=30), api_keys={CANARY: None}, faults="1-5:429.1")
         numbers, all_there = itertools.count(1), threading.Barrier(5)
 
-        def answer(request: Request) -> Response:
+        def answer(request: RequestLike) -> Response:
             if next(numbers) <= all_there.parties:
                 all_there.wait(timeout=60)
             return sandbox(request)
@@ -649,7 +649,7 @@ class TestRepeats:
         world, honest, since = trial.sandbox.world, trial.sandbox, trial.sandbox.world.now
         removed: list[str] = []
 
-        def answer(request: Request) -> Response:
+        def answer(request: RequestLike) -> Response:
             jobs = world.visible()
             if len(honest.requests) in (2, 4):
                 world.insert(world.now - timedelta(days=3))

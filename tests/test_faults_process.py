@@ -17,10 +17,12 @@ from canary import CANARY
 
 from pleo_extract import connect, scan_lake, verify_lake
 from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError, StorageError
-from pleo_extract.extract import account as account_module
-from pleo_extract.extract import dump as dump_module
-from pleo_extract.lake import FORMAT, Layout, hold_lock, open_snapshot
+from pleo_extract.lake.folder.opening import open_snapshot
+from pleo_extract.lake.layout import FORMAT, Layout
+from pleo_extract.lake.lock import hold_lock
 from pleo_extract.sandbox import Sandbox, World, serve
+from pleo_extract.sync import account as account_module
+from pleo_extract.sync import dump as dump_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable

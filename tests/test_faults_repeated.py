@@ -18,8 +18,8 @@ from trial import edit_pages
 
 from pleo_extract import load_export_jobs
 from pleo_extract.client.mask import Mask
+from pleo_extract.core.pace import Patience
 from pleo_extract.errors import ContractError, PageError, PleoExtractError, TryLater
-from pleo_extract.pace import Patience
 from pleo_extract.sandbox import Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from conftest import Said
 
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
 
 BASIC: Final = base64.b64encode(f"{CANARY}:".encode()).decode()
 FORMS: Final = {
@@ -40,11 +40,13 @@ FORMS: Final = {
 }
 
 
-def in_header(name: str, said: str, status: int = 200) -> Callable[[Sandbox], Callable[[Request], Response]]:
+def in_header(
+    name: str, said: str, status: int = 200
+) -> Callable[[Sandbox], Callable[[RequestLike], Response]]:
     """Give a header that repeats the credential, to a page or to an error without a body."""
 
-    def make(sandbox: Sandbox) -> Callable[[Request], Response]:
-        def answer(request: Request) -> Response:
+    def make(sandbox: Sandbox) -> Callable[[RequestLike], Response]:
+        def answer(request: RequestLike) -> Response:
             given = sandbox(request)
             body = given.body if status == 200 else b""
             return type(given)(status, {**given.headers, name: said}, body)
@@ -153,10 +155,10 @@ class TestCommandLine:
         marks = {"\\/": CANARY.replace("/", "\\/"), "\\u": "".join(f"\\u{ord(c):04X}" for c in CANARY)}
         for spelled in marks.values():
 
-            def make(sandbox: Sandbox, spelled: str = spelled) -> Callable[[Request], Response]:
+            def make(sandbox: Sandbox, spelled: str = spelled) -> Callable[[RequestLike], Response]:
                 marked = edit_pages(sandbox, lambda page, _: PLACES[place](page, "HERE"))
 
-                def answer(request: Request) -> Response:
+                def answer(request: RequestLike) -> Response:
                     given = marked(request)
                     return type(given)(
                         given.status, given.headers, given.body.replace(b"HERE", spelled.encode())

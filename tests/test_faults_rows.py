@@ -12,18 +12,18 @@ import polars as pl
 import pytest
 
 from pleo_extract import Client, dump_export_jobs, merge_lakes, scan_lake, verify_lake
+from pleo_extract.core.rows import keep_latest
 from pleo_extract.errors import ContractError, RejectedRows
-from pleo_extract.lake import Layout, Manifest
-from pleo_extract.refresh import keep_latest
+from pleo_extract.lake.layout import Layout, Manifest
 from pleo_extract.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pleo_extract.extract import Receipt
-    from pleo_extract.lakes import Format
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.lake.store import Format
+    from pleo_extract.sandbox import RequestLike, Response
+    from pleo_extract.sync.receipt import Receipt
 
     OpenClient = Callable[[Sandbox], Client]
     MakeSandbox = Callable[..., Sandbox]
@@ -277,7 +277,7 @@ class Spoiling(Sandbox):
 
     spoiled: dict[str, dict[str, Any]]
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """The answer, these rows spoiled."""
         answer = super().__call__(request)
         body = json.loads(answer.body)
@@ -394,7 +394,7 @@ class Moving(Sandbox):
     job = "none"
     to: datetime
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """The answer, and then the move."""
         answer = super().__call__(request)
         if self.job.encode() in answer.body and self.world.interventions[-1].kind != "change":

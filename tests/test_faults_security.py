@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from conftest import FakeClock, Said
 
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
 """What no terminal and no log should be sent; a tab and a line break are ours."""
@@ -67,7 +67,7 @@ class TestSecrets:
     def test_f48_servers_that_repeat_it(self, trial: Trial) -> None:
         """A server that sends the header back as an error, or in a page, does not make us write it down."""
 
-        def echo(status: int, request: Request) -> Response:
+        def echo(status: int, request: RequestLike) -> Response:
             said = trial.sandbox(request)
             body = json.dumps({"type": "no", "message": request.headers["authorization"]}).encode()
             return type(said)(status, said.headers, body)
@@ -366,7 +366,7 @@ class TestShown:
         """A server's message cannot break out of its line on stderr, colour it, or forge a record."""
         sandbox = Sandbox(World(jobs=200), rules=Rules(max_limit=20), api_keys={CANARY: None})
 
-        def hostile(request: Request) -> Response:
+        def hostile(request: RequestLike) -> Response:
             said = sandbox(request)
             body = json.dumps(
                 {"type": HOSTILE["esc"], "message": HOSTILE["crlf"]}, ensure_ascii=False

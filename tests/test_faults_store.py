@@ -29,18 +29,14 @@ from pleo_extract.errors import (
     RequestsExceeded,
     StorageError,
 )
-from pleo_extract.extract import read_status
-from pleo_extract.lake import (
-    FORMAT,
-    Keep,
-    Layout,
-    disk,
-    hold_lock,
-    prune,
-    read_last_run,
-    repair_lake,
-    scan_files,
-)
+from pleo_extract.lake import disk
+from pleo_extract.lake.folder.pruning import prune
+from pleo_extract.lake.folder.repair import repair_lake
+from pleo_extract.lake.layout import FORMAT, Layout, scan_files
+from pleo_extract.lake.lock import hold_lock
+from pleo_extract.lake.record import read_last_run
+from pleo_extract.lake.status import read_status
+from pleo_extract.lake.table import Keep
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
 
@@ -708,9 +704,11 @@ class TestOddDisks:
             dump(lake, sandbox)
         assert layout.numbers() == [1, 2, 3, 4]
         now = datetime.now(UTC)
-        assert prune(layout, 4, now=now + timedelta(days=3_650)) == []
+        assert prune(layout, 4, Keep(), now=now + timedelta(days=3_650)) == []
         set_made_at(layout, 4, now + timedelta(days=3_650))
-        assert prune(layout, 4, now=now + timedelta(days=3_650)) == [], "its own manifest says the same"
+        assert prune(layout, 4, Keep(), now=now + timedelta(days=3_650)) == [], (
+            "its own manifest says the same"
+        )
         caplog.set_level(logging.WARNING)
         assert prune(layout, 4, Keep(timedelta(hours=1)), now=now) == []
         assert "in the future" in caplog.text

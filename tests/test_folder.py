@@ -25,7 +25,9 @@ from lakes import around_storage, dump, killed_at
 
 from pleo_extract import scan_lake, verify_lake
 from pleo_extract.cli import group
-from pleo_extract.lake import Layout, disk, repair_lake
+from pleo_extract.lake import disk
+from pleo_extract.lake.folder.repair import repair_lake
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:
@@ -439,7 +441,7 @@ def test_the_owner_of_the_open_files_does_not_matter(lake: Path) -> None:
     assert os.access(lake / "_lake" / "objects", os.W_OK)
     layout = Layout(lake)
     disk.remove_file(layout.manifest_file(1))
-    from pleo_extract.lake.objects import sweep_objects  # noqa: PLC0415 - here only
+    from pleo_extract.lake.folder.objects import sweep_objects  # noqa: PLC0415 - here only
 
     sweep_objects(layout, check=lambda: None)
     named = {entry.object for number in (2, 3) for entry in layout.manifest(number).files}

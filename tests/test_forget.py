@@ -23,14 +23,15 @@ from lakes import Killed, dump, killed_at
 from pleo_extract import Lake, forget, merge_lakes, scan_lake, verify_lake
 from pleo_extract.cli import group
 from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
-from pleo_extract.decode import Rejected
-from pleo_extract.delta.address import read_address
-from pleo_extract.delta.forgetting import read_memory
-from pleo_extract.delta.version import Version
+from pleo_extract.core.decode import Rejected
+from pleo_extract.core.state import Account
 from pleo_extract.errors import LakeError, RejectedRows, RequestsExceeded, TryLater, UsageError
-from pleo_extract.lake import Layout, repair_lake
+from pleo_extract.lake.delta.address import read_address
+from pleo_extract.lake.delta.forgetting import read_memory
+from pleo_extract.lake.delta.version import Version
+from pleo_extract.lake.folder.repair import repair_lake
 from pleo_extract.lake.forgotten import NOTHING, read_forgotten
-from pleo_extract.refresh import Account
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Rules, Sandbox, World
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract import Receipt
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
 
 DAY = 86_400
 ID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -330,7 +331,7 @@ class Spoiling(Sandbox):
 
     spoiled: frozenset[str] = frozenset()
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """The answer, these rows spoiled."""
         answer = super().__call__(request)
         body = json.loads(answer.body)
@@ -572,7 +573,7 @@ class Interrupted(Sandbox):
 
     happens: Callable[[], object] | None = None
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """The answer, and then what happens."""
         answer = super().__call__(request)
         if self.happens is not None and len(self.requests) > 8:

@@ -16,10 +16,10 @@ import pytest
 from canary import CANARY
 
 from pleo_extract import Client, dump_export_jobs, iter_export_jobs, load_export_jobs, scan_lake, verify_lake
+from pleo_extract.core.pace import Patience
 from pleo_extract.errors import StorageError
 from pleo_extract.lake import disk
-from pleo_extract.lakes import open_lake
-from pleo_extract.pace import Patience
+from pleo_extract.lake.store import open_lake
 
 sys.path.append(str(Path(__file__).parent / "torture"))
 from habits import COMPANY, Habits, Server
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pleo_extract.client import Clock
-    from pleo_extract.extract import Receipt
+    from pleo_extract.sync.receipt import Receipt
 
 MANY = 5_000
 QUIET = 12

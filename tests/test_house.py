@@ -13,62 +13,59 @@ import pleo_extract
 PACKAGE = Path(pleo_extract.__file__).parent
 
 FLOORS = {
-    "version": -1,
-    "errors": -1,
-    "keywords": -1,
-    "account_key": -1,
-    "lazy": -1,
-    "contract": 0,
-    "zones": 0,
-    "order": 0.5,
-    "habits": 0.5,
-    "paging": 1,
-    "pace": 1,
-    "decode": 1,
-    "refresh": 1,
-    "sandbox": 1,
-    "client": 2,
-    "lake": 2,
-    "delta": 2.2,
-    "lakes": 2.4,
-    "warehouse": 2,
-    "progress": 2,
-    "extract": 3,
-    "scan": 4,
-    "report": 4,
-    "spark": 4,
-    "reader": 4.5,
-    "__init__": 5,
-    "cli": 6,
-    "__main__": 7,
+    "version": 0,
+    "errors": 0,
+    "keywords": 0,
+    "lazy": 0,
+    "progress": 0,
+    "signals": 0,
+    "sandbox": 0,
+    "contract": 1,
+    "zones": 1,
+    "core": 2,
+    "client": 3,
+    "fetch": 4,
+    "lake": 3,
+    "lake/folder": 4,
+    "lake/delta": 5,
+    "lake/store": 6,
+    "lake/changes": 7,
+    "lake/status": 7,
+    "answers": 7,
+    "sync": 8,
+    "report": 8,
+    "spark": 8,
+    "reader": 9,
+    "__init__": 10,
+    "cli": 11,
+    "__main__": 12,
 }
-"""The floor of each room; imports go to a lower floor only. `errors` lies below the cellar: everyone may fail.
+"""The floor of each room; an import goes to the same room or to a lower floor.
 
-`delta` stands on `lake`, whose staging, record and lock it uses; `lakes` is the door to both."""
+A file belongs to the deepest room whose name its path begins with. `lake/delta` stands on `lake/folder`, whose
+staging and records it uses; `lake/store` is the door to both."""
 
-LIBRARIES = {
+LIBRARIES: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "keywords": set(),
-    "account_key": set(),
     "lazy": set(),
+    "progress": {"tqdm"},
+    "signals": set(),
+    "sandbox": set(),
     "contract": {"polars"},
     "zones": set(),
-    "order": set(),
-    "habits": set(),
-    "paging": {"msgspec"},
-    "pace": set(),
-    "decode": {"polars", "msgspec"},
-    "refresh": {"polars", "msgspec"},
-    "sandbox": set(),
+    "core": {"polars", "msgspec"},
     "client": {"httpx", "httpcore"},
+    "fetch": {"polars", "msgspec", "pyarrow"},
     "lake": {"polars", "msgspec"},
-    "delta": {"polars", "msgspec", "deltalake"},
-    "lakes": {"polars"},
-    "warehouse": {"duckdb"},
-    "progress": {"tqdm"},
-    "extract": {"polars", "msgspec", "pyarrow", "duckdb"},
-    "scan": {"polars"},
+    "lake/folder": {"polars", "msgspec"},
+    "lake/delta": {"polars", "msgspec", "deltalake"},
+    "lake/store": {"polars"},
+    "lake/changes": {"polars"},
+    "lake/status": {"polars", "msgspec"},
+    "answers": {"duckdb", "polars"},
+    "sync": {"polars", "msgspec"},
     "report": {"polars", "duckdb"},
     "spark": {"pyspark", "polars", "pyarrow"},
     "reader": {"polars", "duckdb"},
@@ -76,15 +73,24 @@ LIBRARIES = {
     "cli": {"click", "duckdb", "msgspec"},
     "__main__": set(),
 }
-"""What a room may import besides the standard library. `extract`, `report` and `cli` name types of duckdb, nothing more."""
+"""What a room may import besides the standard library. `report` and `cli` name types of duckdb, nothing more."""
 
-STUDY = ("order", "habits", "paging", "pace", "decode", "refresh")
-NOT_IN_THE_STUDY = {"os", "time", "random", "threading", "socket", "pathlib", "io", "subprocess", "secrets"}
+WINGS = {"client": "west", "fetch": "west", "lake": "east", "answers": "east"}
+"""The API in the west and the store in the east. They meet in `sync`, and in no file of their own."""
+
+NOT_IN_THE_CORE = {"os", "time", "random", "threading", "socket", "pathlib", "io", "subprocess", "secrets"}
 
 
-def room_of(path: Path) -> str:
-    """The room that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def room_of(name: str) -> str:
+    """Return the room that a file or module belongs to: the deepest one whose name it begins with."""
+    parts = name.removesuffix(".py").replace(".", "/").split("/")
+    names = ("/".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+    return next((room for room in names if room in FLOORS), parts[0])
+
+
+def name_of(path: Path) -> str:
+    """Return the path below the package."""
+    return path.relative_to(PACKAGE).as_posix()
 
 
 def imports_of(path: Path) -> set[str]:
@@ -108,31 +114,52 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 def test_every_room_has_a_floor() -> None:
     """A new room is given its floor and its libraries here, or this fails."""
-    rooms = {room_of(path) for path in FILES}
+    rooms = {room_of(name_of(path)) for path in FILES}
     assert rooms == FLOORS.keys() == LIBRARIES.keys()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_go_down(path: Path) -> None:
     """A room imports only rooms on lower floors, and only the libraries it may touch."""
-    room = room_of(path)
+    room = room_of(name_of(path))
     for name in imports_of(path):
         top, _, rest = name.partition(".")
         if top == "pleo_extract":
-            other = rest.split(".")[0]
+            other = room_of(rest)
             assert other == room or FLOORS[other] < FLOORS[room], f"{room} imports {other}"
         elif top not in sys.stdlib_module_names:
             assert top in LIBRARIES[room], f"{room} imports {top}"
-        elif room in STUDY:
-            assert top not in NOT_IN_THE_STUDY, f"{room} imports {top}: the study does no I/O"
+        elif room == "core":
+            assert top not in NOT_IN_THE_CORE, f"{room} imports {top}: the core does no I/O"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_wings_meet_in_the_hall_only(path: Path) -> None:
+    """The wing of the API and the wing of the store never import each other."""
+    own = WINGS.get(name_of(path).partition("/")[0])
+    for name in imports_of(path):
+        top, _, rest = name.partition(".")
+        other = WINGS.get(rest.partition(".")[0]) if top == "pleo_extract" else None
+        assert own is None or other in (None, own), f"{name_of(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_sandbox_stands_apart(path: Path) -> None:
+    """The sandbox imports nothing of the rest, and only `demo` and `sandbox` of the command line import it."""
+    name = name_of(path)
+    ours = {found for found in imports_of(path) if found.startswith("pleo_extract.")}
+    if room_of(name) == "sandbox":
+        assert all(found.startswith("pleo_extract.sandbox") for found in ours)
+    elif name not in ("cli/demo.py", "cli/sandbox.py"):
+        assert not any(found.startswith("pleo_extract.sandbox") for found in ours)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
     """`os.environ` is read by the client, the command line, and where a store is reached; only the command line prints."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
-            assert room_of(path) in ("client", "cli", "delta"), f"{path}:{node.lineno}"
+            assert room_of(name_of(path)) in ("client", "cli", "lake/delta"), f"{path}:{node.lineno}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             pytest.fail(f"{path}:{node.lineno} prints")
 

@@ -26,7 +26,9 @@ from lakes import publish_staged
 import pleo_extract.lake
 from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.contract import POLARS_SCHEMA
-from pleo_extract.decode import Rejected
+from pleo_extract.core.decode import Rejected
+from pleo_extract.core.rows import merge_rows
+from pleo_extract.core.walk import Mark
 from pleo_extract.errors import (
     ConfigurationError,
     LakeError,
@@ -36,26 +38,16 @@ from pleo_extract.errors import (
     StorageError,
     UsageError,
 )
-from pleo_extract.lake import (
-    Header,
-    Keep,
-    Layout,
-    Manifest,
-    Staging,
-    disk,
-    hold_lock,
-    keys,
-    merging,
-    open_snapshot,
-    prune,
-    read_last_run,
-    repair_lake,
-    write_last_run,
-)
-from pleo_extract.lake.table import Change, Info, merge_staged
-from pleo_extract.lakes import ParquetLake
-from pleo_extract.paging import Mark
-from pleo_extract.refresh import merge_rows
+from pleo_extract.lake import disk, keys, merging
+from pleo_extract.lake.folder.lake import FolderLake
+from pleo_extract.lake.folder.opening import open_snapshot
+from pleo_extract.lake.folder.pruning import prune
+from pleo_extract.lake.folder.repair import repair_lake
+from pleo_extract.lake.layout import Layout, Manifest
+from pleo_extract.lake.lock import hold_lock
+from pleo_extract.lake.record import read_last_run, write_last_run
+from pleo_extract.lake.staging import Header, Staging
+from pleo_extract.lake.table import Change, Info, Keep, merge_staged
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 if TYPE_CHECKING:
@@ -98,7 +90,7 @@ def put(
     keep: Keep | None = None,
 ) -> Manifest:
     """Publish these rows, as a dump does; `leaving` are jobs that leave a month."""
-    store = ParquetLake(lake)
+    store = FolderLake(lake)
     with store.hold():
         store.begin()
         staging = Staging.start(store.scratch, "binding", header(store.layout))
@@ -183,7 +175,7 @@ def test_a_lake_is_the_current_months_and_a_row_of_snapshots_behind_them(lake: P
 
 def test_nothing_but_the_visible_months_ends_in_parquet(lake: Path) -> None:
     """Whichever glob finds files below the folder finds each job once; staged and rejected rows, objects and drafts never."""
-    store = ParquetLake(lake)
+    store = FolderLake(lake)
     with store.hold():
         store.begin()
         staging = Staging.start(store.scratch, "binding", header(store.layout))
@@ -282,7 +274,7 @@ def test_f37_the_lock_says_who_holds_it(lake: Path) -> None:
     """The second is refused with pid, host and since when."""
     layout = Layout(lake)
     with hold_lock(layout):
-        code = f"from pleo_extract.lake import *\nwith hold_lock(Layout({str(lake)!r})): pass"
+        code = f"from pleo_extract.lake.layout import Layout\nfrom pleo_extract.lake.lock import hold_lock\nwith hold_lock(Layout({str(lake)!r})): pass"
         done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
         assert f"LakeLocked: {lake} is held by another run (pid {os.getpid()} on " in done.stderr
         assert "since 20" in done.stderr
@@ -311,7 +303,7 @@ def test_f37_who_is_turned_away_names_the_holder_and_no_earlier_one(lake: Path) 
 def test_f38_the_lock_dies_with_its_holder(lake: Path) -> None:
     """A holder that is killed leaves no stale lock."""
     code = (
-        "import os, signal\nfrom pleo_extract.lake import *\n"
+        "import os, signal\nfrom pleo_extract.lake.layout import Layout\nfrom pleo_extract.lake.lock import hold_lock\n"
         f"with hold_lock(Layout({str(lake)!r})): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
@@ -321,7 +313,7 @@ def test_f38_the_lock_dies_with_its_holder(lake: Path) -> None:
 
 def test_f37_a_writer_that_lost_the_lock_publishes_nothing(lake: Path) -> None:
     """Its lock broken while it was paused, another run in between: refused, and what the other prepared is not touched."""
-    store = ParquetLake(lake)
+    store = FolderLake(lake)
     layout = store.layout
     with store.hold():
         store.begin()
@@ -495,14 +487,14 @@ def test_prune_by_age_and_by_count(lake: Path) -> None:
     layout = Layout(lake)
     layout.manifest_file(3).write_bytes(b"{")
     now = datetime.now(UTC)
-    assert prune(layout, 6, now=now) == []
+    assert prune(layout, 6, Keep(), now=now) == []
     kept = sorted(layout.objects.iterdir())
     assert prune(layout, 6, Keep(count=5), now=now) == [1]
     assert sorted(layout.objects.iterdir()) == kept
     put(lake)
     for number, days in ((2, 9), (4, 8), (5, 2), (6, 0)):
         set_made_at(layout, number, now - timedelta(days=days))
-    assert prune(layout, 6, now=now) == [2, 3]
+    assert prune(layout, 6, Keep(), now=now) == [2, 3]
     assert prune(layout, 6, AT_ONCE, now=now) == [4, 5]
     assert layout.numbers() == [6]
     assert len(list(layout.objects.iterdir())) == 2
@@ -917,12 +909,13 @@ def test_a_record_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
 
 def test_nothing_but_disk_changes_a_lake() -> None:
     """No other file of the room opens, renames or removes; the lock's own file aside."""
+    doors = ("status.py", "store.py")  # what they open is a lake, not a file
     changing = {
         "chmod", "copy", "copyfile", "copytree", "fdopen", "hardlink_to", "link", "link_to", "makedirs", "mkdir", "move",
         "open", "remove", "removedirs", "rename", "renames", "rmdir", "rmtree", "symlink", "symlink_to", "touch",
         "truncate", "unlink", "utime", "write_bytes", "write_text", "sink_ipc",
     }  # fmt: skip
-    for path in sorted(ROOM.glob("*.py")):
+    for path in sorted([*ROOM.glob("*.py"), *ROOM.glob("folder/*.py")]):
         if path.name == "disk.py":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -934,7 +927,9 @@ def test_nothing_but_disk_changes_a_lake() -> None:
                 assert ast.unparse(node.args[0]) == "buffer", f"{path.name}:{node.lineno}"
             elif name == "replace":
                 assert owner == "msgspec.structs", f"{path.name}:{node.lineno}"
-            elif (path.name, owner, name) != ("lock.py", "os", "open"):
+            elif (path.name, owner, name) != ("lock.py", "os", "open") and (
+                path.name not in doors or name != "open"
+            ):
                 assert name not in changing or owner == "disk", (
                     f"{path.name}:{node.lineno} calls {owner}.{name}"
                 )

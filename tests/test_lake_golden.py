@@ -23,14 +23,17 @@ from lakes import WRITING
 from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.contract import COLUMNS
 from pleo_extract.errors import LakeError
-from pleo_extract.extract import read_status
-from pleo_extract.lake import FORMAT, Layout, disk, read_last_run, repair_lake
+from pleo_extract.lake import disk
+from pleo_extract.lake.folder.repair import repair_lake
+from pleo_extract.lake.layout import FORMAT, Layout
+from pleo_extract.lake.record import read_last_run
+from pleo_extract.lake.status import read_status
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pleo_extract.extract import Receipt
+    from pleo_extract.sync.receipt import Receipt
 
 GOLDEN = Path(__file__).parent / "golden"
 SERVER = "https://sandbox.invalid"

@@ -21,7 +21,8 @@ from lakes import killed_at
 
 from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import RejectedRows
-from pleo_extract.lake import Opened, open_snapshot, scan_files
+from pleo_extract.lake.folder.opening import Opened, open_snapshot
+from pleo_extract.lake.layout import scan_files
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults
 
 if TYPE_CHECKING:

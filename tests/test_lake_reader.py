@@ -16,10 +16,11 @@ import pleo_extract
 from pleo_extract import COLUMNS, Lake, scan_lake, verify_lake
 from pleo_extract.cli import group
 from pleo_extract.errors import LakeError, UsageError
-from pleo_extract.extract import read_status
-from pleo_extract.lake import Keep, Layout
-from pleo_extract.lake.pruning import prune
-from pleo_extract.lake.publish import write_manifest
+from pleo_extract.lake.folder.pruning import prune
+from pleo_extract.lake.folder.publish import write_manifest
+from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.status import read_status
+from pleo_extract.lake.table import Keep
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import Sandbox, World
 
@@ -204,7 +205,7 @@ class TestKeep:
 
     def test_a_day_by_default(self, layout: Layout) -> None:
         """By default those stay that were replaced within the 24 hours before the last but one was made."""
-        prune(layout, 240, now=NOW + timedelta(hours=240))
+        prune(layout, 240, Keep(), now=NOW + timedelta(hours=240))
         assert layout.numbers() == list(range(215, 241))
 
     def test_it_is_the_same_an_hour_later(self, layout: Layout) -> None:

@@ -19,8 +19,9 @@ from lakes import WRITING, list_months, publish_staged, spoil_month
 from warehouse_jobs import frame, job
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
-from pleo_extract.account_key import AccountKey
 from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.core.rows import FILE_ORDER, find_news, merge_rows
+from pleo_extract.core.state import Account, AccountKey, join_accounts
 from pleo_extract.errors import (
     ConfigurationError,
     CredentialsError,
@@ -29,18 +30,14 @@ from pleo_extract.errors import (
     StorageError,
     UsageError,
 )
-from pleo_extract.lake import (
-    Header,
-    Layout,
-    Staging,
-    disk,
-    hold_lock,
-    merging,
-    read_last_run,
-    repair_lake,
-)
-from pleo_extract.lakes import ParquetLake, is_delta, open_lake
-from pleo_extract.refresh import FILE_ORDER, Account, find_news, join_accounts, merge_rows
+from pleo_extract.lake import disk, merging
+from pleo_extract.lake.folder.lake import FolderLake
+from pleo_extract.lake.folder.repair import repair_lake
+from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.lock import hold_lock
+from pleo_extract.lake.record import read_last_run
+from pleo_extract.lake.staging import Header, Staging
+from pleo_extract.lake.store import is_delta, open_lake
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 if TYPE_CHECKING:
@@ -49,7 +46,7 @@ if TYPE_CHECKING:
 
     from conftest import Said
 
-    from pleo_extract.extract import Receipt
+    from pleo_extract.sync.receipt import Receipt
 
 DAY = 86_400.0
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -129,7 +126,7 @@ def test_a_merged_lake_is_the_union(
 ) -> None:
     """Every job of both, the latest row of each, whatever kind they are, read and merged as a whole or in pieces."""
     if small:
-        monkeypatch.setattr("pleo_extract.extract.merge.BATCH", 7)
+        monkeypatch.setattr("pleo_extract.sync.merge.BATCH", 7)
         for name in ("PIECE", "RUN", "BATCH"):
             monkeypatch.setattr(merging, name, 10)
     source, into = tmp_path / "source", tmp_path / "into"
@@ -575,7 +572,7 @@ def make_large(place: Path, jobs: range, every: float) -> Path:
         "created_at": created,
         "last_updated_at": created,
     }
-    store = ParquetLake(place)
+    store = FolderLake(place)
     layout = store.layout
     with store.hold():
         start = Header(run="run", mode="full", base=0, started_at=datetime.now(UTC))

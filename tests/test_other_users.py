@@ -15,7 +15,7 @@ import pytest
 from canary import CANARY
 
 from pleo_extract import Client, dump_export_jobs
-from pleo_extract.lake import Layout
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:

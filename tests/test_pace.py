@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pleo_extract.errors import UsageError
-from pleo_extract.pace import (
+from pleo_extract.core.pace import (
     MINUTE,
     RATE,
     SLACK,
@@ -22,6 +21,7 @@ from pleo_extract.pace import (
     backoff,
     retry_after,
 )
+from pleo_extract.errors import UsageError
 
 ARRIVALS = st.lists(
     st.tuples(

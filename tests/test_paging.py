@@ -15,10 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pleo_extract.contract import PATH, PageInfo, Query, is_cursor
-from pleo_extract.decode import parse_page
+from pleo_extract.core.decode import parse_page
+from pleo_extract.core.order import PROOF
+from pleo_extract.core.verdict import Verdict, judge
+from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError
-from pleo_extract.order import PROOF
-from pleo_extract.paging import BY_CREATION, NEWEST_FIRST, Verdict, Walk, judge
 from pleo_extract.sandbox import API_KEY, Request, Rules, Sandbox, World
 
 if TYPE_CHECKING:

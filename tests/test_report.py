@@ -16,9 +16,10 @@ from warehouse_jobs import START, A, B, Row, job
 
 from pleo_extract import connect
 from pleo_extract.cli import group
+from pleo_extract.core.state import Account
 from pleo_extract.errors import LakeError, StorageError, TryLater, UsageError
-from pleo_extract.lake import Layout, write_last_run
-from pleo_extract.refresh import Account
+from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.record import write_last_run
 from pleo_extract.report import write_report
 from pleo_extract.report.axis import count_axis, duration_axis, share_axis, time_axis
 from pleo_extract.report.window import choose_window

@@ -15,7 +15,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pleo_extract import COLUMNS, Client, connect, dump_export_jobs, scan_lake, verify_lake
-from pleo_extract.lake import Layout
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 ROOT = Path(__file__).parent.parent

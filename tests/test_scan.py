@@ -16,8 +16,8 @@ from polars.testing import assert_frame_equal
 from pleo_extract import POLARS_SCHEMA, Client, load_export_jobs, scan_export_jobs
 from pleo_extract.contract import STATUSES
 from pleo_extract.errors import ContractError
+from pleo_extract.fetch.scan import Pushed, understand
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
-from pleo_extract.scan import Pushed, understand
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pleo_extract import connect
+from pleo_extract.answers import answer, table
 from pleo_extract.cli.screen import fit
-from pleo_extract.warehouse import answer, table
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from pleo_extract.warehouse.statement import parts
+from pleo_extract.answers.statement import parts
 
 WITHOUT = """
 import sys

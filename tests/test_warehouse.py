@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from warehouse_jobs import START, A, B, ask, job, make_catalogue, parquet, rows_of, warehouse
 
 from pleo_extract import list_answers
+from pleo_extract.answers import Told, answer, open_warehouse, statements, table, write, write_catalogue
+from pleo_extract.answers.definition import Source, definitions, literal
+from pleo_extract.answers.statement import GIVEN, find_statement, parts
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError
-from pleo_extract.warehouse import Told, answer, open_warehouse, statements, table, write, write_catalogue
-from pleo_extract.warehouse.definition import Source, definitions, literal
-from pleo_extract.warehouse.statement import GIVEN, find_statement, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -355,7 +355,7 @@ def test_company_id_is_never_bare() -> None:
 
 def test_the_sql_is_in_the_package() -> None:
     """One statement a file, under the statement's name: found wherever the package is installed."""
-    folder = resources.files("pleo_extract") / "sql"
+    folder = resources.files("pleo_extract.answers") / "sql"
     files = {file.name.removesuffix(".sql") for file in folder.iterdir() if file.name.endswith(".sql")}
     assert {*files, *GIVEN} == set(statements())
 
@@ -602,7 +602,7 @@ def test_f36_ctrl_c_stops_a_long_question(tmp_path: Path, code: str) -> None:
     """A question that would run for an hour is over when the user says so, and nothing is left behind."""
     program = f"""
 import os, signal, sys, threading
-from pleo_extract.warehouse import *
+from pleo_extract.answers import *
 SLOW = "SELECT sum(sqrt(range)) FROM range(1000000000000)"
 with open_warehouse([], locked=True) as con:
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()

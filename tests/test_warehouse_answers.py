@@ -27,8 +27,8 @@ from warehouse_jobs import (
     warehouse,
 )
 
+from pleo_extract.answers import statements
 from pleo_extract.errors import UsageError
-from pleo_extract.warehouse import statements
 
 # Untyped packages, of which only functions are used.
 np: Any = import_module("numpy")

@@ -18,12 +18,11 @@ from lakes import SERVER, make_lake
 from warehouse_jobs import START, A, B, Row, ask, frame, job, make_catalogue, parquet, rows_of
 
 from pleo_extract import connect, dump_export_jobs, verify_lake
-from pleo_extract.account_key import AccountKey
+from pleo_extract.answers import Told, open_warehouse, read_told, statements
+from pleo_extract.answers.doors import renew_catalogue
+from pleo_extract.core.state import Account, AccountKey
 from pleo_extract.errors import UsageError
-from pleo_extract.extract.answers import renew_catalogue
-from pleo_extract.lake import Layout
-from pleo_extract.refresh import Account
-from pleo_extract.warehouse import Told, open_warehouse, read_told, statements
+from pleo_extract.lake.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

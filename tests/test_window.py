@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pleo_extract import Client
 from pleo_extract.client.window import SharedWindow, open_window
-from pleo_extract.pace import Window
+from pleo_extract.core.pace import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from pleo_extract.client import Clock
-    from pleo_extract.extract import Receipt
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
+    from pleo_extract.sync.receipt import Receipt
 
 __all__ = ["PAGE", "Trial", "edit_pages"]
 
@@ -189,10 +189,10 @@ class Trial:
 
 def edit_pages(
     sandbox: Sandbox, edit: Callable[[dict[str, Any], int], object]
-) -> Callable[[Request], Response]:
+) -> Callable[[RequestLike], Response]:
     """The sandbox with its pages changed on their way: `edit` gets the page, in place, and the request's number."""
 
-    def answer(request: Request) -> Response:
+    def answer(request: RequestLike) -> Response:
         said = sandbox(request)
         if said.status != 200:
             return said

@@ -15,15 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 from hypothesis import strategies as st
 
+from pleo_extract.answers import Told, answer, open_warehouse, translate_errors, write_catalogue, write_told
 from pleo_extract.contract import FIELDS, POLARS_SCHEMA
-from pleo_extract.warehouse import (
-    Told,
-    answer,
-    open_warehouse,
-    translate_errors,
-    write_catalogue,
-    write_told,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence

@@ -54,8 +54,8 @@ def write_answer(
     relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *, raw_csv: bool = False
 ) -> None:
     """Show an answer, or write it to a file."""
+    from pleo_extract.answers import table, write
     from pleo_extract.lake import disk
-    from pleo_extract.warehouse import table, write
 
     if kind == "table":
         text = table(relation, whole="all of it with --format csv")

@@ -29,6 +29,6 @@ def catalogue(lake: str | Path, root: str, output: Path) -> None:
     It holds no data and follows the lake. Each dump keeps one for this machine in LAKE/_jobs.duckdb. A client can also
     say itself where the lake is: SET VARIABLE pleo_root = '/mnt/export_jobs'.
     """
-    from pleo_extract.extract.answers import write_catalogue
+    from pleo_extract.answers.doors import write_catalogue
 
     click.echo(f"{write_catalogue(lake, output, root=root)}: written")

@@ -13,7 +13,7 @@ from pleo_extract.cli.store import store_options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["changes"]
 
@@ -50,9 +50,9 @@ def changes(
 
     How long snapshots stay is up to the dumps: see --keep-for there.
     """
+    from pleo_extract.answers import answer
     from pleo_extract.errors import UsageError
     from pleo_extract.reader import Lake
-    from pleo_extract.warehouse import answer
 
     kind = kind or kind_of(output)
     opened = Lake(lake, **store)

@@ -46,10 +46,11 @@ __all__ = ["demo"]
 )
 def demo(out: Path, jobs: int, now: datetime | None) -> None:
     """Dump a sandbox twice and ask the lake how long exports take and how often they fail."""
+    from pleo_extract.answers import answer, table
+    from pleo_extract.answers.doors import connect
     from pleo_extract.client import Client
-    from pleo_extract.extract import connect, dump_export_jobs
     from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
-    from pleo_extract.warehouse import answer, table
+    from pleo_extract.sync.dump import dump_export_jobs
 
     lake = _find_free(out)
     end = now or datetime.now(UTC).replace(microsecond=0)

@@ -12,8 +12,8 @@ from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.span import Shard, Span
 from pleo_extract.cli.store import store_options
+from pleo_extract.core.pace import RATE
 from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, amount, escape
-from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.client import AccountEntry
-    from pleo_extract.extract import Receipt
-    from pleo_extract.lakes import Format, StoreOptions
+    from pleo_extract.lake.store import Format, StoreOptions
+    from pleo_extract.sync.receipt import Receipt
 
 __all__ = ["dump", "tell_receipt"]
 
@@ -161,7 +161,7 @@ def dump(
     everything, later ones what can have changed. A run that was cut short is gone on with.
     """
     from pleo_extract.client import Client
-    from pleo_extract.extract import dump_export_jobs
+    from pleo_extract.sync.dump import dump_export_jobs
 
     set_up_log(log_format, log_level)
     if metrics is not None and not metrics.absolute().parent.is_dir():
@@ -212,7 +212,7 @@ def _dump_many(
     quiet: bool,
     progress: bool | None,
 ) -> None:
-    from pleo_extract.extract import dump_accounts
+    from pleo_extract.sync.dump import dump_accounts
 
     whole, receipts = dump_accounts(lake, accounts, shard=shard, progress=progress, **options)
     if not receipts:
@@ -234,7 +234,7 @@ def _dump_many(
 
 def _write_metrics(path: Path, lake: str | Path, store: StoreOptions) -> None:
     from pleo_extract.cli.metrics import write_metrics
-    from pleo_extract.lakes import open_lake
+    from pleo_extract.lake.store import open_lake
 
     kept = open_lake(lake, **store)
     if (last := kept.last_run()) is None:

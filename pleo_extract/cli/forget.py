@@ -14,8 +14,8 @@ from pleo_extract.errors import UsageError, amount
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract.lake import Erasure
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.folder.forgetting import Erasure
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["forget"]
 
@@ -48,8 +48,8 @@ def forget(
     Delta table can no longer be read afterwards. Killed, it is finished by running it again, or by the next dump. Without
     --yes it asks first, on a terminal.
     """
-    from pleo_extract.extract import forget as erase
-    from pleo_extract.lakes import is_delta
+    from pleo_extract.lake.store import is_delta
+    from pleo_extract.sync.forget import forget as erase
 
     if not jobs and not people:
         raise UsageError("name what to forget, with --job or --person")

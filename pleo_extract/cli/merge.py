@@ -13,8 +13,8 @@ from pleo_extract.errors import amount
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract.extract import Receipt
-    from pleo_extract.lakes import Format, StoreOptions
+    from pleo_extract.lake.store import Format, StoreOptions
+    from pleo_extract.sync.receipt import Receipt
 
 __all__ = ["merge"]
 
@@ -44,7 +44,7 @@ def merge(
     Each is a folder of Parquet or a Delta table; TARGET is made where there is none. Published whole or not at all.
     SOURCE stays as it is. Of a company that both have, the next dump reads all that either may have missed.
     """
-    from pleo_extract.extract import merge_lakes
+    from pleo_extract.sync.merge import merge_lakes
 
     receipt = merge_lakes(source, target, progress=False if quiet else None, format=kind, **store)
     if not quiet:

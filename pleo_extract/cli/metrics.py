@@ -5,17 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import escape
 from pleo_extract.lake import disk
-from pleo_extract.paging import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from pleo_extract.account_key import AccountKey
-    from pleo_extract.lake import LastRun
-    from pleo_extract.refresh import Account
+    from pleo_extract.core.state import Account, AccountKey
+    from pleo_extract.lake.record import LastRun
 
 __all__ = ["write_metrics"]
 

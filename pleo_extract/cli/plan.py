@@ -9,16 +9,16 @@ import click
 from pleo_extract.cli.companies import read_companies
 from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.store import store_options
+from pleo_extract.core.pace import RATE
 from pleo_extract.errors import PleoExtractError, amount, escape, worst_code
-from pleo_extract.pace import RATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from pleo_extract.client import AccountEntry
-    from pleo_extract.extract import DumpPlan
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.store import StoreOptions
+    from pleo_extract.sync.plan import DumpPlan
 
 __all__ = ["plan"]
 
@@ -63,7 +63,7 @@ def plan(
     company, in a table.
     """
     from pleo_extract.client import Client
-    from pleo_extract.extract import plan_dump
+    from pleo_extract.sync.plan import plan_dump
 
     if accounts is not None:
         companies = read_companies(accounts, {"--base-url": base_url, "--company-id": company_id})
@@ -75,7 +75,7 @@ def plan(
 
 def _plan_many(lake: str | Path, entries: Sequence[AccountEntry], *, full: bool, store: StoreOptions) -> None:
     """A line for each company, then their sum; a company that cannot be asked is named, and the others are planned."""
-    from pleo_extract.extract import plan_dump
+    from pleo_extract.sync.plan import plan_dump
 
     found: list[tuple[str, DumpPlan]] = []
     codes = []

@@ -13,7 +13,7 @@ from pleo_extract.errors import LakeError, amount, escape
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["repair"]
 
@@ -30,8 +30,8 @@ def repair(lake: str | Path, store: StoreOptions) -> None:
     What is intact is kept; the next dump reads everything again and brings back the rest. A Delta table to which
     another program has added rows twice keeps one row of each job. Ends with 65 where something is wrong still.
     """
-    from pleo_extract.extract.answers import renew_catalogue
-    from pleo_extract.lakes import open_lake
+    from pleo_extract.answers.doors import renew_catalogue
+    from pleo_extract.lake.store import open_lake
 
     opened = open_lake(lake, **store)
     found = opened.repair()

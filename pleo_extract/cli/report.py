@@ -12,7 +12,7 @@ from pleo_extract.cli.folder import FilePath, LakeFolder
 from pleo_extract.cli.store import store_options
 
 if TYPE_CHECKING:
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["report"]
 

@@ -17,7 +17,7 @@ from pleo_extract.errors import UsageError, escape
 if TYPE_CHECKING:
     import duckdb
 
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["sql"]
 
@@ -97,8 +97,8 @@ def sql(
     if (query is None) == (script is None):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
     kind = kind or kind_of(output)
-    from pleo_extract.extract import connect
-    from pleo_extract.warehouse import answer, translate_errors
+    from pleo_extract.answers import answer, translate_errors
+    from pleo_extract.answers.doors import connect
 
     text = query if query is not None else script.read() if script else ""
     con = connect(lake, read_snapshot(as_of, "--as-of"), locked=True, allow=allow, **store)
@@ -131,7 +131,7 @@ def _name_strangers(con: duckdb.DuckDBPyConnection, text: str, values: dict[str,
     asked = {str(values.get(name, "")) if name else literal for literal, name in _ASKED.findall(text)} - {""}
     if not asked:
         return []
-    from pleo_extract.warehouse import translate_errors
+    from pleo_extract.answers import translate_errors
 
     known = "select unnest($asked) except select company_id from export_jobs"
     lower = {company.lower(): company for company in asked}
@@ -140,7 +140,7 @@ def _name_strangers(con: duckdb.DuckDBPyConnection, text: str, values: dict[str,
 
 
 def _list() -> str:
-    from pleo_extract.warehouse import statements
+    from pleo_extract.answers import statements
 
     lines = []
     for found in statements().values():
@@ -152,7 +152,7 @@ def _list() -> str:
 
 
 def _describe(name: str) -> str:
-    from pleo_extract.warehouse.statement import find_statement
+    from pleo_extract.answers.statement import find_statement
 
     found = find_statement(name)
     return f"{found.signature}\n{found.summary}\n\n{found.definition}"

@@ -15,8 +15,8 @@ from pleo_extract.errors import escape
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract.extract import LakeStatus
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.status import LakeStatus
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["status"]
 
@@ -40,7 +40,7 @@ def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
     """
     import msgspec
 
-    from pleo_extract.extract import read_status
+    from pleo_extract.lake.status import read_status
 
     found = read_status(lake, **store)
     if as_json:

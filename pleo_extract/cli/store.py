@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["store_options"]
 

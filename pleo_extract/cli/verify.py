@@ -13,7 +13,7 @@ from pleo_extract.errors import LakeError, amount, escape
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["verify"]
 
@@ -29,7 +29,7 @@ def verify(lake: str | Path, store: StoreOptions) -> None:
 
     Ends with 65 where something is not as it was written.
     """
-    from pleo_extract.lakes import verify_lake
+    from pleo_extract.lake.store import verify_lake
 
     found = verify_lake(lake, **store)
     for problem in found.problems:

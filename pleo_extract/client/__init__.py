@@ -22,10 +22,10 @@ from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.window import SharedWindow, open_window
 from pleo_extract.contract import canonical_uuid
+from pleo_extract.core.pace import RATE, Patience
 from pleo_extract.errors import UsageError
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lazy import attach
-from pleo_extract.pace import RATE, Patience
 from pleo_extract.zones import check_zones
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pleo_extract.client.accounts import AccountEntry, choose_shard, read_accounts
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.client.server import AppRequest, AppResponse
 
 __all__ = [
     "AccountEntry",
@@ -87,7 +87,7 @@ class Client:
         in_flight: int = IN_FLIGHT,
         ca_file: str | Path | None = None,
         proxy: str | None = None,
-        transport: httpx.BaseTransport | Callable[[Request], Response] | None = None,
+        transport: httpx.BaseTransport | Callable[[AppRequest], AppResponse] | None = None,
         clock: Clock | None = None,
         patience: Patience | None = None,
     ) -> None:

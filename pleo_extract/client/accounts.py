@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pleo_extract.client.gate import Gate
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.contract import canonical_uuid
+from pleo_extract.core.pace import FASTEST, RATE
 from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path, escape
-from pleo_extract.pace import FASTEST, RATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

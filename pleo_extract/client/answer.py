@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx
 
+from pleo_extract.core.pace import retry_after
 from pleo_extract.errors import (
     ConfigurationError,
     ContractError,
@@ -21,7 +22,6 @@ from pleo_extract.errors import (
     TryLater,
     escape,
 )
-from pleo_extract.pace import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

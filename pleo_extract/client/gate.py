@@ -6,12 +6,12 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.pace import InFlight
+from pleo_extract.core.pace import InFlight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pleo_extract.pace import Flight
+    from pleo_extract.core.pace import Flight
 
 __all__ = ["Gate"]
 

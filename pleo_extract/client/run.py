@@ -20,6 +20,8 @@ from pleo_extract.client.server import drop_idle
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.wire import drop_surplus, limit_time, read_body
 from pleo_extract.contract import PATH
+from pleo_extract.core.habits import Habits
+from pleo_extract.core.pace import MINUTE, Budget, Patience, Window, backoff
 from pleo_extract.errors import (
     DeadlineExceeded,
     EchoMismatch,
@@ -33,8 +35,6 @@ from pleo_extract.errors import (
     escape,
     span,
 )
-from pleo_extract.habits import Habits
-from pleo_extract.pace import MINUTE, Budget, Patience, Window, backoff
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:

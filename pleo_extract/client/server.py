@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 
@@ -15,11 +17,10 @@ from pleo_extract.contract import SERVERS
 from pleo_extract.errors import ConfigurationError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from pleo_extract.sandbox import Request, Response
 
-__all__ = ["drop_idle", "open_transport", "resolve_server"]
+__all__ = ["AppRequest", "AppResponse", "drop_idle", "open_transport", "resolve_server"]
 
 HOST: Final = re.compile(r"(localhost|[\w-]+(?=:\d)|[\w-]+(\.[\w-]+)+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/.*)?")
 """What a host looks like, with or without a port: a name with a dot in it, or one with a port."""
@@ -73,7 +74,7 @@ def _is_loopback(host: str) -> bool:
 
 def open_transport(
     server: httpx.URL,
-    transport: httpx.BaseTransport | Callable[[Request], Response] | None,
+    transport: httpx.BaseTransport | Callable[[AppRequest], AppResponse] | None,
     in_flight: int,
     ca_file: str | Path | None,
     proxy: str | None,
@@ -132,33 +133,66 @@ def _trust(ca_file: str | Path | None) -> ssl.SSLContext:
     )
 
 
-class _InProcess(httpx.BaseTransport):
-    """A callable in place of the network: the sandbox, in tests and notebooks, faults on the wire included."""
+@dataclass(frozen=True, slots=True)
+class AppRequest:
+    """A request to an application in this process: the query string raw, header names in lower case."""
 
-    def __init__(self, app: Callable[[Request], Response]) -> None:
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+
+class AppResponse(Protocol):
+    """What an application in this process answers."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By name."""
+        ...
+
+    def receive(self) -> Iterator[bytes]:
+        """Return the body in pieces; ConnectionError and TimeoutError, now or between them, are those of a network."""
+        ...
+
+
+class _InProcess(httpx.BaseTransport):
+    """An application in place of the network: the sandbox, in tests and notebooks, faults on the wire included."""
+
+    def __init__(self, app: Callable[[AppRequest], AppResponse]) -> None:
         self._app = app
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        from pleo_extract.sandbox import Request  # noqa: PLC0415 - never needed against a real server
-
         headers = {name.lower(): value for name, value in request.headers.items()}
-        answer = self._app(
-            Request(request.method, request.url.path, request.url.query.decode("ascii"), headers)
-        )
-        if answer.wire == "reset":
-            raise httpx.ReadError("connection reset")
-        if answer.wire == "silence":
-            raise httpx.ReadTimeout("no answer")
-        return httpx.Response(answer.status, headers=dict(answer.headers), stream=_Wire(answer))
+        query = request.url.query.decode("ascii")
+        answer = self._app(AppRequest(request.method, request.url.path, query, headers))
+        with _as_network():
+            body = answer.receive()
+        return httpx.Response(answer.status, headers=dict(answer.headers), stream=_Body(body))
 
 
-class _Wire(httpx.SyncByteStream):
-    def __init__(self, answer: Response) -> None:
-        self._answer = answer
+class _Body(httpx.SyncByteStream):
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self._answer.body
-        if self._answer.wire in ("reset_mid", "cut", "cut_chunked"):
-            raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
-        if self._answer.wire == "drip":
-            raise httpx.ReadTimeout("the answer came too slowly")
+        with _as_network():
+            yield from self._pieces
+
+
+@contextmanager
+def _as_network() -> Iterator[None]:
+    """Raise what httpx raises where a network fails so."""
+    try:
+        yield
+    except TimeoutError as exc:
+        raise httpx.ReadTimeout(str(exc)) from exc
+    except ConnectionAbortedError as exc:
+        raise httpx.RemoteProtocolError(str(exc)) from exc
+    except ConnectionError as exc:
+        raise httpx.ReadError(str(exc)) from exc

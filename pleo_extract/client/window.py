@@ -17,8 +17,8 @@ from pathlib import Path
 from struct import pack, unpack
 from typing import TYPE_CHECKING, Final
 
+from pleo_extract.core.pace import RATE_LIMIT, Window
 from pleo_extract.errors import UsageError
-from pleo_extract.pace import RATE_LIMIT, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,19 +17,19 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import FIELDS
-from pleo_extract.decode import Rejected
+from pleo_extract.core.decode import Rejected
+from pleo_extract.core.state import Readings
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
-from pleo_extract.refresh import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pleo_extract.contract import Key
+    from pleo_extract.core.state import Account, JobKey
+    from pleo_extract.core.walk import Mark
     from pleo_extract.lake.layout import Layout
-    from pleo_extract.paging import Mark
-    from pleo_extract.refresh import Account, JobKey
 
 __all__ = [
     "NOTHING",

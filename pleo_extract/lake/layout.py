@@ -26,12 +26,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.account_key import AccountKey
 from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.core.state import Account, AccountKey
 from pleo_extract.errors import ConfigurationError, LakeError, StorageError, UsageError, check_path, escape
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.old import NUMBER, OLD_NAMES, OldNames
-from pleo_extract.refresh import Account
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.core.rows import FILE_ORDER, has_rows, merge_rows, replace_rows, same_rows
 from pleo_extract.lake import disk
-from pleo_extract.refresh import FILE_ORDER, has_rows, merge_rows, replace_rows, same_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
+    from pleo_extract.core.state import JobKey
     from pleo_extract.lake.layout import FileEntry
     from pleo_extract.lake.staging import Staging
-    from pleo_extract.refresh import JobKey
 
 __all__ = ["Merge"]
 

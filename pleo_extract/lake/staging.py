@@ -24,20 +24,21 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
+from pleo_extract.core.rows import created_month, is_unknown, months_of
+from pleo_extract.core.state import Spoiled
+from pleo_extract.core.walk import Mark
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.forgotten import NOTHING
 from pleo_extract.lake.keys import Places, hash_id
 from pleo_extract.lake.rejects import is_kept_in
-from pleo_extract.paging import Mark
-from pleo_extract.refresh import Spoiled, created_month, is_unknown, months_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pleo_extract.decode import Rejected
-    from pleo_extract.refresh import JobKey
+    from pleo_extract.core.decode import Rejected
+    from pleo_extract.core.state import JobKey
 
     Left = Mapping[str, Sequence[Path]]
     """Folders that earlier runs left, by what binds them."""

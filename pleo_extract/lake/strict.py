@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from pleo_extract.account_key import AccountKey
+from pleo_extract.core.state import AccountKey
+from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import escape
-from pleo_extract.paging import VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pleo_extract.contract import Key
-    from pleo_extract.paging import Mark
-    from pleo_extract.refresh import Account
+    from pleo_extract.core.state import Account
+    from pleo_extract.core.walk import Mark
 
 __all__ = [
     "HASH",

@@ -7,7 +7,8 @@ same for all: how staged rows become a change, and what can be said of it before
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pleo_extract.lake.merging import Merge
 
@@ -18,13 +19,30 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pleo_extract.account_key import AccountKey
+    from pleo_extract.core.state import Account, AccountKey
     from pleo_extract.lake.layout import FileEntry, Manifest
-    from pleo_extract.lake.pruning import Keep
     from pleo_extract.lake.staging import Staging
-    from pleo_extract.refresh import Account
 
-__all__ = ["Base", "Change", "Files", "Info", "Table", "merge_staged"]
+__all__ = ["KEEP", "KEEP_COUNT", "Base", "Change", "Files", "Info", "Keep", "Table", "merge_staged"]
+
+KEEP: Final = timedelta(hours=24)
+"""How long a snapshot stays after it was replaced, so that readers may finish."""
+KEEP_COUNT: Final = 1_000
+"""How many snapshots stay at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which snapshots stay beside the current one.
+
+    Attributes:
+        span: how long each stays after it was replaced. count: how many stay at most.
+        every: whether all of them stay so long, and not, of those replaced more than `KEEP_ALL` ago, the last of each day.
+    """
+
+    span: timedelta = KEEP
+    count: int = KEEP_COUNT
+    every: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pleo_extract.answers import answer, translate_errors
+from pleo_extract.answers.doors import connect
 from pleo_extract.errors import TryLater, UsageError
-from pleo_extract.extract import connect, read_status
+from pleo_extract.lake.status import read_status
 from pleo_extract.report.window import Window, choose_window
-from pleo_extract.warehouse import answer, translate_errors
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-    from pleo_extract.extract import LakeStatus
-    from pleo_extract.lakes import StoreOptions
+    from pleo_extract.lake.status import LakeStatus
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["Figures", "Headline", "ask_lake"]
 

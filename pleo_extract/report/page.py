@@ -15,7 +15,7 @@ from pleo_extract.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pleo_extract.extract import LakeStatus
+    from pleo_extract.lake.status import LakeStatus
     from pleo_extract.report.figures import Figures
 
 __all__ = ["render"]

@@ -11,7 +11,7 @@ own, so that it is an independent check of the rest of this library; only the st
 """
 
 from pleo_extract.sandbox.endpoint import API_KEY, PATH, TOKEN, Asked, Sandbox
-from pleo_extract.sandbox.exchange import Request, Response
+from pleo_extract.sandbox.exchange import Request, RequestLike, Response
 from pleo_extract.sandbox.faults import Fault, parse_faults
 from pleo_extract.sandbox.kinds import KINDS
 from pleo_extract.sandbox.oracle import Discrepancy
@@ -28,6 +28,7 @@ __all__ = [
     "Discrepancy",
     "Fault",
     "Request",
+    "RequestLike",
     "Response",
     "Rules",
     "Sandbox",

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from pleo_extract.sandbox.chance import chance
 from pleo_extract.sandbox.cursor import BadCursor, read_cursor, write_cursor
-from pleo_extract.sandbox.exchange import Request, Response
+from pleo_extract.sandbox.exchange import RequestLike, Response
 from pleo_extract.sandbox.faults import choose_fault, parse_faults, strike
 from pleo_extract.sandbox.kinds import Strike
 from pleo_extract.sandbox.life import NEVER, Job
@@ -43,7 +43,7 @@ class Asked:
     """
 
     number: int
-    request: Request
+    request: RequestLike
     parameters: Mapping[str, list[str]]
     status: int
     wire: str
@@ -86,7 +86,7 @@ class Sandbox:
         self._luck = chance("faults", faults)
         self._read_at: float | None = None
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """Answer one request."""
         with self.world.lock:
             self._move_clock()
@@ -152,7 +152,7 @@ class Sandbox:
         if seconds:
             self.world.advance(seconds)
 
-    def _answer(self, request: Request, parameters: dict[str, list[str]]) -> Response:
+    def _answer(self, request: RequestLike, parameters: dict[str, list[str]]) -> Response:
         status, headers = 200, self._headers()
         try:
             body = self._list(request, parameters)
@@ -162,7 +162,7 @@ class Sandbox:
             headers |= {"Content-Type": "application/json;charset=UTF-8"} | refusal.headers
         return Response(status, headers, body, "whole", self.rules.latency)
 
-    def _list(self, request: Request, parameters: dict[str, list[str]]) -> bytes:
+    def _list(self, request: RequestLike, parameters: dict[str, list[str]]) -> bytes:
         if request.path != PATH:
             raise Refusal(404, "not_found", "there is nothing here")
         if request.method != "GET":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from pleo_extract.client import read_accounts, resolve_server
 from pleo_extract.contract import canonical_uuid
+from pleo_extract.core.pace import RATE
 from pleo_extract.errors import ConfigurationError, UsageError, escape
-from pleo_extract.extract import check_wanted
-from pleo_extract.pace import RATE
+from pleo_extract.fetch.selection import check_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING, Final
 from pyspark.sql import functions
 from pyspark.sql.types import TimestampType
 
-from pleo_extract.errors import LakeError, UsageError
-from pleo_extract.lakes import open_lake
-from pleo_extract.spark.schema import SCHEMA
-from pleo_extract.warehouse.statement import (
+from pleo_extract.answers.statement import (
     GIVEN,
     PRIVATE,
     SPANS,
@@ -29,15 +26,18 @@ from pleo_extract.warehouse.statement import (
     statements,
     with_relations,
 )
-from pleo_extract.warehouse.told import Told, read_told
+from pleo_extract.answers.told import Told, read_told
+from pleo_extract.errors import LakeError, UsageError
+from pleo_extract.lake.store import open_lake
+from pleo_extract.spark.schema import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pyspark.sql import DataFrame, SparkSession
 
-    from pleo_extract.lakes import Store
-    from pleo_extract.warehouse import Parameter, Statement
+    from pleo_extract.answers import Parameter, Statement
+    from pleo_extract.lake.store import Store
 
 __all__ = ["answers"]
 

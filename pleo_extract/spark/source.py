@@ -19,7 +19,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 
 from pleo_extract.client import Client
 from pleo_extract.errors import UsageError
-from pleo_extract.extract import iter_export_jobs
+from pleo_extract.fetch.iterate import iter_export_jobs
 from pleo_extract.spark.options import read_companies, read_options
 from pleo_extract.spark.pushing import companies_in, statuses_in
 from pleo_extract.spark.schema import SCHEMA

@@ -24,9 +24,8 @@ from measure import Cost, count, measure, medians, table
 from polars.testing import assert_frame_equal
 
 from pleo_extract import POLARS_SCHEMA, connect
-from pleo_extract.account_key import AccountKey
-from pleo_extract.lake import FORMAT, FileEntry, Layout, Manifest
-from pleo_extract.refresh import Account
+from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest
 
 MONTHS = 36
 COMPANIES = 20

@@ -21,7 +21,7 @@ import polars as pl
 from measure import HERE, count, table
 from server import Jobs
 
-from pleo_extract.decode import build_frame, parse_page
+from pleo_extract.core.decode import build_frame, parse_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -32,13 +32,11 @@ from measure import ROOT, Cost, measure, serve
 from rows import make_rows
 from server import FIRST, Jobs
 
-from pleo_extract.account_key import AccountKey
 from pleo_extract.contract import instant_key
-from pleo_extract.lake import Header, Staging
-from pleo_extract.lake.staging import Batch
+from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.lake.staging import Batch, Header, Staging
+from pleo_extract.lake.store import open_lake
 from pleo_extract.lake.table import Change, Info, merge_staged
-from pleo_extract.lakes import open_lake
-from pleo_extract.refresh import Account
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

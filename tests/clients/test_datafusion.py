@@ -11,7 +11,7 @@ from canary import CANARY
 from lakes import dump
 
 from pleo_extract import scan_lake
-from pleo_extract.lake import Layout
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from contract.conftest import Note
     from pleo_extract.client import Clock
-    from pleo_extract.sandbox import Request, Response
+    from pleo_extract.sandbox import RequestLike, Response
 
 JOBS: Final = 400
 MOVING: Final[dict[str, Any]] = {"tick": 120.0, "max_limit": 30}
@@ -97,7 +97,7 @@ class Switch:
 
     sandbox: Sandbox
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """Answer as the sandbox of the moment."""
         return self.sandbox(request)
 

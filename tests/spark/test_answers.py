@@ -18,20 +18,20 @@ from pyspark.errors import PySparkException
 from warehouse_jobs import Row, job
 
 from pleo_extract import Client, connect, dump_export_jobs, scan_lake
+from pleo_extract.answers import statements
 from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
+from pleo_extract.core.state import Account
 from pleo_extract.errors import LakeError, UsageError
-from pleo_extract.lake import Layout
-from pleo_extract.refresh import Account
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 from pleo_extract.spark import answers
-from pleo_extract.warehouse import statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyspark.sql import SparkSession
 
-    from pleo_extract.warehouse import Parameter, Statement
+    from pleo_extract.answers import Parameter, Statement
 
 SAMPLE: Final = Path(__file__).parents[2] / "data" / "sample"
 A, B = scan_lake(SAMPLE).select(pl.col("company_id").unique().sort()).collect()["company_id"][:2]

@@ -13,8 +13,8 @@ from pyspark.sql import functions
 from pyspark.sql.datasource import EqualNullSafe, EqualTo, GreaterThan, In, Not
 
 from pleo_extract.contract import POLARS_SCHEMA
+from pleo_extract.core.pace import RATE
 from pleo_extract.errors import ConfigurationError, UsageError
-from pleo_extract.pace import RATE
 from pleo_extract.sandbox import Sandbox, World, serve
 from pleo_extract.spark import list_companies, register
 from pleo_extract.spark.options import read_options

@@ -13,16 +13,16 @@ from lakes import Plainly, around_storage, publish_staged
 from memory import MemoryTable, Shelf
 
 from pleo_extract import scan_lake, verify_lake
-from pleo_extract.lake import Header, Staging
-from pleo_extract.lakes import open_lake
+from pleo_extract.lake.staging import Header, Staging
+from pleo_extract.lake.store import open_lake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from pleo_extract.account_key import AccountKey
-    from pleo_extract.lake import Keep, Manifest
-    from pleo_extract.refresh import Account
+    from pleo_extract.core.state import Account, AccountKey
+    from pleo_extract.lake.layout import Manifest
+    from pleo_extract.lake.table import Keep
 
 __all__ = ["GROUNDS", "Ground", "publish_rows", "stage"]
 

@@ -14,15 +14,14 @@ import polars as pl
 
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import LakeConflict, LakeError, TryLater, UsageError
-from pleo_extract.lake import FORMAT, FileEntry, Manifest
+from pleo_extract.lake.layout import FORMAT, FileEntry, Manifest
 from pleo_extract.lake.table import Base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from pleo_extract.lake import Keep
-    from pleo_extract.lake.table import Change, Info
+    from pleo_extract.lake.table import Change, Info, Keep
 
 __all__ = ["MemoryTable", "Shelf"]
 

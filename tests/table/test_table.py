@@ -12,12 +12,10 @@ from lakes import SERVER
 from memory import MemoryTable
 from test_lake import rows
 
-from pleo_extract.account_key import AccountKey
-from pleo_extract.delta.version import Version
+from pleo_extract.core.state import Account, AccountKey
 from pleo_extract.errors import LakeLocked, PleoExtractError, TryLater
-from pleo_extract.lake import Keep
-from pleo_extract.lake.table import Change, Info, merge_staged
-from pleo_extract.refresh import Account
+from pleo_extract.lake.delta.version import Version
+from pleo_extract.lake.table import Change, Info, Keep, merge_staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

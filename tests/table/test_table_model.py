@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from test_lake import rows
 from test_table import ids, killed_at
 
-from pleo_extract.lake import Keep
+from pleo_extract.lake.table import Keep
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,7 +14,7 @@ import pytest
 from theatre import Victims, copy_lake
 
 from pleo_extract import Client, PleoExtractError, dump_export_jobs
-from pleo_extract.lake import Layout
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from theatre import (
     twice,
 )
 
-from pleo_extract.lake import Layout
+from pleo_extract.lake.layout import Layout
 
 if TYPE_CHECKING:
     from collections import Counter

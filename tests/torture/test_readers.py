@@ -21,7 +21,7 @@ from theatre import (
 )
 
 from pleo_extract import Client, dump_export_jobs, scan_lake
-from pleo_extract.lake import Layout
+from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from theatre import (
     twice,
 )
 
-from pleo_extract.lake import Layout, read_last_run
+from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.record import read_last_run
 from pleo_extract.sandbox import Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from theatre import open_ground
 
 from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
 from pleo_extract.errors import StorageError
-from pleo_extract.lakes import open_lake
+from pleo_extract.lake.store import open_lake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

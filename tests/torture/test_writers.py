@@ -17,8 +17,8 @@ from theatre import (
     judge,
 )
 
-from pleo_extract.lake import Layout
-from pleo_extract.sandbox import Request, Response, Rules, Sandbox, World, serve
+from pleo_extract.lake.layout import Layout
+from pleo_extract.sandbox import RequestLike, Response, Rules, Sandbox, World, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class Gate(Sandbox):
 
     open = threading.Event()
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: RequestLike) -> Response:
         """Answer, once the gate is open."""
         self.open.wait()
         return super().__call__(request)

@@ -23,14 +23,15 @@ import pytest
 
 from pleo_extract import scan_lake, verify_lake
 from pleo_extract.errors import PleoExtractError
-from pleo_extract.lake import Layout, open_snapshot, scan_files
+from pleo_extract.lake.folder.opening import open_snapshot
+from pleo_extract.lake.layout import Layout, scan_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tally import Tally
 
-    from pleo_extract.lake import Opened
+    from pleo_extract.lake.folder.opening import Opened
     from pleo_extract.sandbox import Sandbox
 
 KILLED = 86

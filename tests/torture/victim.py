@@ -40,7 +40,7 @@ EARLY = (httpx, msgspec, ssl)
 """Imported once; the rest in each child."""
 LATE = (
     "polars",
-    "pleo_extract.extract",
+    "pleo_extract.sync.dump",
     "pleo_extract.cli",
     "pleo_extract.sandbox",
     "pleo_extract.lake.disk",
@@ -140,7 +140,7 @@ def warm_up() -> None:
 
 def repair(job: dict[str, Any]) -> dict[str, Any]:
     """One repair in this process; what it did."""
-    from pleo_extract.lake import repair_lake  # noqa: PLC0415 - see LATE
+    from pleo_extract.lake.folder.repair import repair_lake  # noqa: PLC0415 - see LATE
 
     return {"code": 0, "error": "", "receipt": {"done": repair_lake(job["lake"]).done}}
 

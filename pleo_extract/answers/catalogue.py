@@ -1,0 +1,109 @@
+"""The catalogue: a DuckDB file without data, whose views and macros read a lake, for any DuckDB client.
+
+It finds the months by a pattern. What changes more often, such as the instant that "now" means, lies in small CSV
+files, which the views read: a run that finds nothing new writes these, at a hundredth of the cost of the catalogue, and
+a client that has the catalogue open sees it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from pleo_extract.answers.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal, pattern
+from pleo_extract.answers.told import Told
+from pleo_extract.errors import StorageError
+
+__all__ = ["write_catalogue", "write_told"]
+
+_STORAGE: Final = "v1.0.0"
+"""A file of DuckDB 2.0's own storage version cannot be opened by 1.x."""
+_MARKED: Final = ("export_jobs", "job_durations", "snapshot")
+"""More than one: the end of a block may part the bytes of a comment."""
+
+
+def write_catalogue(
+    target: str | Path,
+    lake: str | Path,
+    *,
+    root: str = "",
+    told: Told | None = None,
+    has_months: bool = True,
+    mark: str = "",
+) -> None:
+    """Write or replace, atomically, a DuckDB file with all views and macros over the visible months of a lake.
+
+    Each of them carries all that it reads, with absolute paths: it works in a client that opens the file, and,
+    as `name.failure_rates('month')`, in one that attaches it. A client whose zone is not UTC sees instants in its own.
+    Months that are added later are found; what is told beside the rows is read from files in the lake, see `write_told`.
+    Where the lake lies elsewhere, a client says so: ``SET VARIABLE pleo_root = '/mnt/export_jobs'``.
+
+    Args:
+        target: the file, such as `LAKE/_jobs.duckdb`.
+        lake: the folder.
+        root: by which path clients reach it; by default by the same.
+        told: what the lake says of the snapshot; by default the latest instant in the files is "now".
+        has_months: whether it has any.
+        mark: a short text to know the file by: it stands in its bytes as it is.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    target, here = Path(target).absolute(), str(Path(lake).absolute())
+    if "?" in str(
+        target
+    ):  # DuckDB takes what follows for no part of the name, and looks for its log elsewhere
+        raise StorageError(
+            f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
+        )
+    source = Source((), told or Told(), root or here, has_months)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as beside:
+            fresh = Path(beside, target.name)
+            with duckdb.connect(":memory:", config={"threads": 1}) as con:
+                con.execute(f"SET VARIABLE {ROOT} = {literal(pattern(here))}")
+                con.execute(f"ATTACH {literal(str(fresh))} AS fresh (STORAGE_VERSION '{_STORAGE}')")
+                con.execute("USE fresh")
+                con.begin()  # each definition on its own would be written and synced on its own
+                for definition in definitions(source, self_contained=True):
+                    con.execute(definition)
+                for view in _MARKED if mark else ():
+                    con.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
+                con.commit()
+            fresh.replace(target)
+    except (OSError, duckdb.Error) as exc:
+        raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
+
+
+def write_told(lake: str | Path, told: Told) -> None:
+    """Write what a catalogue of this lake reads beside the rows, where it has changed; what is not told is removed.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    contents = {
+        INSTANTS: b"" if told.as_of is None else told.spell_instants(),
+        VANISHED: b"" if told.as_of is None else told.spell_vanished(),
+    }
+    for name, content in contents.items():
+        file = Path(f"{lake}{name}")
+        try:
+            if not content:
+                file.unlink(missing_ok=True)
+            elif not file.is_file() or file.read_bytes() != content:
+                _put(file, content)
+        except OSError as exc:
+            raise StorageError(
+                f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"
+            ) from exc
+
+
+def _put(file: Path, content: bytes) -> None:
+    """A file in place of the one of that name, whole, for all whom the umask lets read."""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".catalogue-") as folder:
+        fresh = Path(folder, file.name)
+        fresh.write_bytes(content)
+        fresh.replace(file)

@@ -1,0 +1,115 @@
+"""What a caller wants of the list: which jobs, and so which walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pleo_extract.contract import Query, instant_key
+from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Walk
+from pleo_extract.errors import UsageError
+from pleo_extract.fetch.segments import narrow, read_list, read_walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from pleo_extract.client import Client, Run
+    from pleo_extract.fetch.driver import Part
+
+__all__ = ["Instant", "Wanted", "check_amount", "check_wanted"]
+
+Instant = datetime | date | str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller wants of the list, checked: the walk it takes and the rows that are kept."""
+
+    company_id: str | None
+    statuses: tuple[str, ...]
+    since: datetime | None
+    until: datetime | None
+
+    def for_company_of(self, client: Client) -> Wanted:
+        """The same, for the client's company where none was named."""
+        return replace(self, company_id=self.company_id or client.company_id)
+
+    def start_reading(
+        self, run: Run, segments: int, on_page: Callable[[Walk], None]
+    ) -> tuple[list[Walk], Generator[Part, None, None]]:
+        """The walks that read what is wanted, and what they read: in segments where the whole list is."""
+        if self.since is None and not self.statuses:
+            query = narrow(BY_CREATION, company_id=self.company_id)
+            return read_list(run, query, segments=segments, on_page=on_page)
+        walk = self.start_walk()
+        return [walk], read_walk(run, walk, on_page)
+
+    def start_walk(self, *, page: int = PAGE_SIZE) -> Walk:
+        """Ascending to the end; with `since`, newest first down to it; `page` rows asked for at once."""
+        query = narrow(
+            BY_CREATION if self.since is None else NEWEST_FIRST,
+            company_id=self.company_id,
+            statuses=self.statuses,
+        )
+        line = None if self.since is None else (instant_key(self.since), "")
+        return Walk(replace(query, limit=page), until=line, restarts=5 if self.statuses else 1)
+
+    def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Only rows that were asked for, whatever the server makes of filters."""
+        if self.statuses:
+            frame = frame.filter(pl.col("status").is_in(self.statuses))
+        if self.since is not None:
+            frame = frame.filter(pl.col("created_at") >= self.since)
+        if self.until is not None:
+            frame = frame.filter(pl.col("created_at") < self.until)
+        return frame
+
+
+def check_wanted(
+    company_id: str | None, statuses: Sequence[str] | None, since: Instant | None, until: Instant | None
+) -> Wanted:
+    """What a caller wants, checked at the door.
+
+    Raises:
+        UsageError: an unknown status, no UUID, an instant without a zone, an empty span.
+    """
+    query = Query(company_id=company_id, statuses=statuses or ())
+    low, high = _to_instant("since", since), _to_instant("until", until)
+    if low is not None and high is not None and low >= high:
+        raise UsageError(f"since ({low}) is not before until ({high}): no job can lie between them")
+    return Wanted(query.company_id, tuple(query.statuses), low, high)
+
+
+def check_amount(name: str, value: float | None) -> None:
+    """Refuse a limit, such as a deadline in seconds, that is no finite number above 0; None is no limit.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < float("inf")):
+        raise UsageError(f"{name} must be a number above 0, not {value!r}")
+
+
+def _to_instant(name: str, value: Instant | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise UsageError(
+            f"{name} is neither a date nor an instant: {value!r}. Write 2026-11-01 or 2026-11-01T08:00:00Z"
+        ) from None
+    is_day = isinstance(value, str) and len(value) <= len("2026-11-01")
+    if not isinstance(moment, date):
+        raise UsageError(f"{name} is neither a date nor an instant: {value!r}")
+    if not isinstance(moment, datetime):
+        moment, is_day = datetime(moment.year, moment.month, moment.day), True  # noqa: DTZ001 - the zone follows
+    if moment.tzinfo is None and not is_day:
+        raise UsageError(
+            f"{name} has no time zone: {value!r}. Say which, for example with datetime(..., tzinfo=UTC)"
+        )
+    return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

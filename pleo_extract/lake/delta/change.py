@@ -1,0 +1,135 @@
+"""What a change is made of in a Delta table: the files of a month, and the state that goes into the commit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pleo_extract.errors import PleoExtractError
+from pleo_extract.lake import disk
+from pleo_extract.lake.delta.copies import check_sum, keep_copy, path_of
+from pleo_extract.lake.delta.log import State
+from pleo_extract.lake.delta.version import sum_names
+from pleo_extract.lake.layout import FORMAT, FileEntry
+from pleo_extract.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pleo_extract.lake.delta.version import Version
+    from pleo_extract.lake.table import Change, Info
+
+__all__ = ["VACUUM_EVERY", "VersionFiles", "make_state", "spell_file"]
+
+VACUUM_EVERY: Final = timedelta(days=1)
+"""How often files that no version needs are removed."""
+
+FILE_ROWS: Final = 100_000
+"""Rows of a file at most: some megabytes. A month that grows at its end keeps the files before."""
+ROW_GROUP: Final = 50_000
+"""Rows that a reader holds at once, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFiles:
+    """The files of a version, and those that are to be of the next; see `lake.table.Files`."""
+
+    version: Version
+    scratch: Path
+
+    def read(self, entry: FileEntry) -> bytes:
+        """See `Files`."""
+        data = disk.read_file(path_of(self.version, entry))
+        check_sum(entry, data, self.version.address.uri)
+        return data
+
+    def write(
+        self, month: str, pieces: Iterator[pl.DataFrame], there: Sequence[FileEntry]
+    ) -> list[FileEntry]:
+        """See `Files`."""
+        known = {entry.sha256: entry for entry in there if entry.sha256}
+        files = []
+        for part in _slice(pieces):
+            entry, data = spell_file(month, part)
+            if entry.sha256 in known:
+                entry = known.pop(entry.sha256)
+            else:
+                self.version.write(entry.path, data)
+                keep_copy(self.version, entry, data)
+            files.append(entry)
+        return files
+
+    def discard(self, change: Change) -> None:
+        """See `Files`. What cannot be removed goes with the next vacuum."""
+        with suppress(PleoExtractError):
+            self.version.remove([entry.path for entry in change.new])
+
+
+def make_state(version: Version, run: str, change: Change, info: Info) -> State:
+    """Return what a run writes into its commit.
+
+    Args:
+        version: the version that it is committed on top of.
+        run: the run's own token.
+        change: what it adds and removes.
+        info: the run's receipt, and the state of its accounts.
+    """
+    now, before = datetime.now(UTC), version.state
+    last = before.vacuumed_at if before else now
+    months: dict[str, list[FileEntry]] = {}
+    for entry in change.files:
+        months.setdefault(entry.month, []).append(entry)
+    proven = {month: sum_names(months[month]) for month in change.searched}
+    told = change.base.manifest.accounts if change.base.manifest else {}
+    return State(
+        format=FORMAT,
+        run=run,
+        server=version.manifest.server,
+        library=__version__,
+        vacuumed_at=now if now - last >= VACUUM_EVERY else last,
+        receipt=dict(info.receipt),
+        accounts={**told, **info.accounts},
+        proven=_keep_proven({**(before.proven if before else {}), **proven}, months),
+    )
+
+
+def _keep_proven(proven: Mapping[str, str], months: Mapping[str, list[FileEntry]]) -> dict[str, str]:
+    """Return what is proven of months that have these very files, and need a proof since others wrote some of them."""
+    return {
+        month: proven[month]
+        for month, held in months.items()
+        if proven.get(month) == sum_names(held) and not all(entry.sha256 for entry in held)
+    }
+
+
+def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows, a file's at a time, however many there are in a piece."""
+    held: list[pl.DataFrame] = []
+    rows = 0
+    for piece in pieces:
+        held.append(piece)
+        rows += piece.height
+        if rows >= FILE_ROWS:
+            *full, rest = pl.concat(held, rechunk=False).iter_slices(FILE_ROWS)
+            yield from full
+            held, rows = [rest], rest.height
+    if rows:
+        yield pl.concat(held, rechunk=False)
+
+
+def spell_file(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
+    """Return a file of these rows, named after its sum and by chance: a name is never used again."""
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+    data = buffer.getvalue()
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = f"created_month={month}/part-{sha256}-{secrets.token_hex(4)}.parquet"
+    return FileEntry(path=path, rows=rows.height, bytes=len(data), sha256=sha256), data

@@ -1,0 +1,5 @@
+"""The folder of Parquet: objects, snapshots, the pointer, and the visible months."""
+
+from __future__ import annotations
+
+__all__ = []

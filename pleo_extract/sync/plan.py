@@ -1,0 +1,135 @@
+"""What the next dump would take, estimated from one request."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pleo_extract.contract import canonical_uuid
+from pleo_extract.core.rows import created_month
+from pleo_extract.core.state import FULL_EVERY, AccountKey, choose_mode
+from pleo_extract.core.walk import NEWEST_FIRST, PAGE_SIZE
+from pleo_extract.errors import ConfigurationError, RequestRefused
+from pleo_extract.fetch.driver import ask
+from pleo_extract.fetch.load import open_client
+from pleo_extract.fetch.segments import narrow
+from pleo_extract.keywords import check_keywords
+from pleo_extract.lake.layout import scan_files
+from pleo_extract.lake.store import open_lake
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pleo_extract.client import Client
+    from pleo_extract.contract import PageInfo, Query
+
+__all__ = ["DumpPlan", "plan_dump"]
+
+REFRESH_LEAST: Final = 1
+"""Requests of a refresh besides the new pages: the open jobs."""
+REFRESH_MOST: Final = 9
+"""The same at most, as a rule: two pages of open jobs, an hour's overlap, two old pages, a few jobs at their rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpPlan:
+    """An estimate, each range from what it takes when all fits to what it takes as a rule at most.
+
+    Attributes:
+        mode: ``full`` or ``refresh``; why: why it is full.
+        total: jobs at the server, None where it does not say. known: jobs of the account in the lake.
+        requests: a range, None where the server tells no total. Each is a page.
+        seconds: a range, by the time that the one request took and by the pace, which counts what was asked with the
+            same credential in the last minute.
+        months: partitions that it is likely to write; None where that is not known before the first dump.
+    """
+
+    mode: str
+    why: str
+    total: int | None
+    known: int
+    requests: tuple[int, int] | None
+    seconds: tuple[float, float] | None
+    months: tuple[str, ...] | None
+
+
+@check_keywords
+def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defaults
+    lake: str | Path,
+    *,
+    company_id: str | None = None,
+    client: Client | None = None,
+    full: bool = False,
+    full_every: timedelta = FULL_EVERY,
+    storage_options: Mapping[str, str] | None = None,
+    workspace: str | Path | None = None,
+) -> DumpPlan:
+    """Ask once, for the newest job, and say what a dump would take. Nothing is written.
+
+    Raises:
+        ConfigurationError: the lake holds another server's jobs. Else as `load_export_jobs`.
+    """
+    kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
+    opened = kept.open() if kept.exists() else None
+    base = opened.manifest if opened else None
+    with open_client(client) as source:
+        server = str(source.server).rstrip("/")
+        if base is not None and base.server != server:
+            raise ConfigurationError(
+                f"the lake {lake} holds jobs of {base.server}; {server} needs a lake of its own"
+            )
+        company = canonical_uuid(company_id) if company_id is not None else source.company_id
+        info, latency = _ask_newest(source, narrow(NEWEST_FIRST, company_id=company))
+        account = base.accounts.get(AccountKey.of(server, company)) if base else None
+        mode, why = choose_mode(account, now=datetime.now(UTC), full=full, full_every=full_every)
+        rows = scan_files(opened.files if opened else ())
+        rows = rows if company is None else rows.filter(pl.col("company_id") == company)
+        known = int(rows.select(pl.len()).collect().item())
+        total = info.total if info.total is not None and info.total >= 0 else None
+        requests = None if total is None else _count_requests(mode, total, known)
+        return DumpPlan(
+            mode=mode,
+            why=why,
+            total=total,
+            known=known,
+            requests=requests,
+            seconds=None
+            if requests is None
+            else tuple(round(source.foresee(n, latency), 1) for n in requests),  # type: ignore[arg-type]
+            months=_guess_months(rows, info, total) if base else None,
+        )
+
+
+def _ask_newest(client: Client, query: Query) -> tuple[PageInfo, float]:
+    """The newest job, or any one where the server does not sort; and the seconds that the answer took."""
+    run, started = client.start_run(deadline=120), time.monotonic()
+    try:
+        info = ask(run, replace(query, limit=1)).info
+    except RequestRefused:
+        info = ask(run, replace(query, limit=1, sorting_keys=(), sorting_order=())).info
+    return info, max(0.0, time.monotonic() - started - run.waited)
+
+
+def _count_requests(mode: str, total: int, known: int) -> tuple[int, int]:
+    if mode == "full":
+        pages = max(1, -(-total // PAGE_SIZE))
+        return pages, 2 * pages
+    pages = max(1, -(-max(0, total - known) // PAGE_SIZE))
+    return REFRESH_LEAST + pages, REFRESH_MOST + pages
+
+
+def _guess_months(rows: pl.LazyFrame, info: PageInfo, total: int | None) -> tuple[str, ...]:
+    """The months from the lake's newest job to the server's; none where the server has none that is newer."""
+    newest = rows.select(pl.col("created_at").max()).collect().item()
+    if not info.keys or newest is None:
+        return ()
+    first, last = newest.date().replace(day=1), datetime.fromisoformat(info.keys[0][0]).date()
+    if last < first or total == 0:
+        return ()
+    months = pl.DataFrame({"created_at": pl.date_range(first, last, "1mo", eager=True)})
+    return tuple(months.select(created_month()).to_series())
