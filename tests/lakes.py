@@ -13,7 +13,7 @@ from canary import CANARY
 from warehouse_jobs import Row, parquet
 
 from pleo_extract import Client, dump_export_jobs
-from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest
 from pleo_extract.lake.table import Info
@@ -106,7 +106,7 @@ class Plainly:
 
     server: str = SERVER
     receipt: Mapping[str, Any] = field(default_factory=dict)
-    accounts: Mapping[AccountKey, Account] = field(default_factory=dict)
+    accounts: Mapping[AccountKey, SyncState] = field(default_factory=dict)
 
     def account_for(self, _change: Change) -> Info:
         """The same for every change."""
@@ -118,8 +118,8 @@ class Plainly:
 
 def publish_staged(table: Table, *stagings: Staging, run: Plainly | None = None) -> Manifest:
     """Publish what is staged to a table that is held."""
-    told = run or Plainly()
-    return publish(table, stagings, told, server=told.server)
+    facts = run or Plainly()
+    return publish(table, stagings, facts, server=facts.server)
 
 
 def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:
@@ -142,7 +142,7 @@ def make_lake(
         folder.mkdir(parents=True)
     files = [_place(layout, month, jobs) for month, jobs in by_month.items()]
     accounts = {
-        AccountKey(f"{SERVER} {company}"): Account(name=name, verdict="complete", full_at=made_at)
+        AccountKey(f"{SERVER} {company}"): SyncState(name=name, verdict="complete", full_at=made_at)
         for company, name in (names or {"*": ""}).items()
     }
     manifest = Manifest(

@@ -14,7 +14,7 @@ import pytest
 from canary import CANARY
 
 from pleo_extract import dump_accounts, scan_lake, verify_lake
-from pleo_extract.client import Run, read_accounts
+from pleo_extract.client import Session, read_accounts
 from pleo_extract.errors import UsageError
 from pleo_extract.lake import staging
 from pleo_extract.lake.folder.lake import FolderLake
@@ -99,7 +99,7 @@ def test_connections_and_runs_are_of_those_at_work_only(ground: Ground) -> None:
             connections.add(len(transport._pool.connections))  # type: ignore[attr-defined]
             if number in (COMPANIES // 2, COMPANIES):
                 gc.collect()
-                runs.add(sum(isinstance(each, Run) for each in gc.get_objects()))
+                runs.add(sum(isinstance(each, Session) for each in gc.get_objects()))
 
         ground.look = look
         for _ in range(2):
@@ -177,14 +177,14 @@ def test_the_lake_is_looked_through_for_many_at_once(ground: Ground, monkeypatch
 def test_the_staging_folder_is_looked_through_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not once a company: the time of a dump would grow with their square."""
     looked: list[Path] = []
-    find = staging.find_left
+    find = staging.find_resumable
 
-    def find_left(folder: Path) -> staging.Left:
+    def find_resumable(folder: Path) -> staging.Left:
         looked.append(folder)
         return find(folder)
 
-    monkeypatch.setattr(staging, "find_left", find_left)
-    monkeypatch.setattr(many, "find_left", find_left)
+    monkeypatch.setattr(staging, "find_resumable", find_resumable)
+    monkeypatch.setattr(many, "find_resumable", find_resumable)
     with serve(ground) as running:  # type: ignore[arg-type]
         dump_accounts(ground.lake, ground.read(running.url, ground.world.companies), progress=False)
     assert len(looked) == 1

@@ -9,7 +9,7 @@ import pytest
 from canary import CANARY
 
 from pleo_extract.client import read_accounts
-from pleo_extract.core.pace import Window
+from pleo_extract.core.pace import RateWindow
 from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def test_f10_a_key_file_in_another_encoding(encoding: str, tmp_path: Path) -> No
 def test_f48_a_rate_beyond_reason(rate: int) -> None:
     """F48: a rate that no window could remember is refused in words."""
     with pytest.raises(UsageError, match="rate must be a whole number of requests a minute from 1"):
-        Window(rate)
+        RateWindow(rate)
 
 
 @pytest.mark.parametrize("source", ["api_key_env", "api_key_file", "access_token_env", "access_token_file"])

@@ -19,7 +19,7 @@ from pleo_extract.answers import open_warehouse, statements
 from pleo_extract.answers.definition import literal
 from pleo_extract.answers.doors import renew_catalogue
 from pleo_extract.contract import DUCKDB_SCHEMA
-from pleo_extract.core.state import Account
+from pleo_extract.core.state import SyncState
 from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Sandbox, World, serve
 
@@ -125,7 +125,7 @@ def test_an_open_session_sees_jobs_vanish_and_come_back(tmp_path: Path) -> None:
     layout, gone = Layout(lake), (job(1)["company_id"], job(1)["id"])
 
     def tell(vanished: list[tuple[str, str]]) -> None:
-        accounts = {f"{SERVER} *": Account(data_as_of=START, vanished=vanished)}
+        accounts = {f"{SERVER} *": SyncState(data_as_of=START, vanished=vanished)}
         manifest = msgspec.structs.replace(layout.manifest(1), accounts=accounts)
         layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))
         renew_catalogue(lake, run="1")

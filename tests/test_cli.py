@@ -21,7 +21,7 @@ from pleo_extract import COLUMNS, Client, Query, dump_accounts, fetch_page, scan
 from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.core.decode import parse_page
-from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import UsageError
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
@@ -482,13 +482,13 @@ def test_f58_companies_that_are_stale(tmp_path: Path) -> None:
         failed={"never read": [77, "x"], "old": [77, "x"]},
     )
     accounts = {
-        AccountKey.of("https://a.example", "fresh"): Account(
+        AccountKey.of("https://a.example", "fresh"): SyncState(
             name='a "quoted"\n' + "x" * 5_000, data_as_of=ended - timedelta(hours=23)
         ),
-        AccountKey.of("https://a.example", "old"): Account(
+        AccountKey.of("https://a.example", "old"): SyncState(
             name="old", data_as_of=ended - timedelta(hours=25)
         ),
-        AccountKey.of("https://a.example", "part"): Account(),
+        AccountKey.of("https://a.example", "part"): SyncState(),
     }
     write_metrics(tmp_path / "pleo.prom", "lake", run, accounts)
     lines = (tmp_path / "pleo.prom").read_text().splitlines()
@@ -780,7 +780,7 @@ def test_a_plan_counts_what_was_asked_just_before(
 
     before = soonest()
     with Client() as client:
-        run = client.start_run()
+        run = client.start_session()
         for _ in range(45):
             run.fetch(Query(limit=1), parse_page)
     assert before < soonest() <= 61

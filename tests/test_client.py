@@ -32,7 +32,7 @@ from pleo_extract import Client
 from pleo_extract.client import Secret, read_accounts, resolve_server
 from pleo_extract.client import wire as wire_module
 from pleo_extract.client.answer import FOREIGN
-from pleo_extract.client.run import RealClock
+from pleo_extract.client.session import RealClock
 from pleo_extract.contract import PATH, SERVERS, Query
 from pleo_extract.core.decode import Page, parse_page
 from pleo_extract.core.pace import Patience
@@ -54,7 +54,7 @@ from pleo_extract.sandbox import API_KEY, TOKEN, RequestLike, Response, Rules, S
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pleo_extract.client import Run
+    from pleo_extract.client import Session
 
     App = Callable[[RequestLike], Response]
 
@@ -238,15 +238,17 @@ def sandbox_of(faults: str = "", *, jobs: int = 40, **rules: Any) -> Sandbox:
     return Sandbox(World(jobs=jobs), rules=Rules(**rules), faults=faults, api_keys={CANARY: None})
 
 
-def fetch(client: Client, query: Query | None = None, *, deadline: float | None = None) -> tuple[Page, Run]:
+def fetch(
+    client: Client, query: Query | None = None, *, deadline: float | None = None
+) -> tuple[Page, Session]:
     """One page, and the run that fetched it."""
-    run = client.start_run(deadline=deadline)
+    run = client.start_session(deadline=deadline)
     return run.fetch(query or Query(limit=5), parse_page), run
 
 
-def fail(client: Client, *, deadline: float | None = None) -> tuple[PleoExtractError, Run]:
+def fail(client: Client, *, deadline: float | None = None) -> tuple[PleoExtractError, Session]:
     """The error that a fetch ends in, and its run."""
-    run = client.start_run(deadline=deadline)
+    run = client.start_session(deadline=deadline)
     with pytest.raises(PleoExtractError) as caught:
         run.fetch(Query(limit=5), parse_page)
     return caught.value, run
@@ -394,7 +396,7 @@ class TestStatus:
     def test_what_will_not_pass(self, status: int, kind: type[PleoExtractError], words: str) -> None:
         """What will not pass is said at once, as the error it is, without a second request."""
         app = Script(says(status, b'{"type":"no","message":"on purpose"}'))
-        run = client_of(app).start_run()
+        run = client_of(app).start_session()
         with pytest.raises(PleoExtractError) as caught:
             run.fetch(Query(company_id=COMPANY, limit=5), parse_page)
         assert type(caught.value) is kind
@@ -440,7 +442,7 @@ class TestWaiting:
         """F1: after a 429 with Retry-After no thread sends anything until its end, whichever thread was told."""
         clock, app = HeldClock(), Script(says(429, retry_after="30"), says())
         client = client_of(app, clock=clock)
-        run = client.start_run()
+        run = client.start_session()
         with ExitStack() as stack:
             for number in range(8):
                 thread = threading.Thread(target=run.fetch, args=(Query(limit=number + 1), parse_page))
@@ -523,7 +525,7 @@ class TestWaiting:
 
     def test_f4_one_budget_for_a_run(self) -> None:
         """F4: a run's retries come from one budget: 100 without any success, then each failure is the last."""
-        run = client_of(Script(says(503))).start_run()
+        run = client_of(Script(says(503))).start_session()
         for _ in range(40):
             with pytest.raises(TryLater):
                 run.fetch(Query(), parse_page)
@@ -533,7 +535,7 @@ class TestWaiting:
 
     def test_f4_successes_earn_retries(self) -> None:
         """One token a success: five pages pay one retry more."""
-        run = client_of(Script(*[says(503)] * 140, *[says()] * 5, says(503))).start_run()
+        run = client_of(Script(*[says(503)] * 140, *[says()] * 5, says(503))).start_session()
         for _ in range(40):
             with pytest.raises(TryLater):
                 run.fetch(Query(), parse_page)
@@ -556,7 +558,7 @@ class TestWaiting:
         """1,200 requests at 500 a minute: a server that counts them never has to refuse one."""
         clock, sandbox = Clock(), sandbox_of(rate=500)
         sandbox.timer = clock.monotonic
-        run = client_of(sandbox, clock=clock, rate=500).start_run()
+        run = client_of(sandbox, clock=clock, rate=500).start_session()
         for _ in range(1_200):
             run.fetch(Query(limit=1), parse_page)
         assert run.faults == {}
@@ -566,7 +568,7 @@ class TestWaiting:
     def test_deadline_counts_the_pace(self) -> None:
         """A run that the pace alone would take beyond its deadline ends instead of waiting."""
         clock = Clock()
-        run = client_of(says(), clock=clock, rate=2).start_run(deadline=30)
+        run = client_of(says(), clock=clock, rate=2).start_session(deadline=30)
         run.fetch(Query(), parse_page)
         run.fetch(Query(), parse_page)
         with pytest.raises(DeadlineExceeded, match="the pace allows"):
@@ -596,7 +598,7 @@ class TestWaiting:
     def test_as_many_requests_as_were_given(self) -> None:
         """A run that was given so many requests sends no more, retries included, and ends in 75."""
         app = Script(says(), says(503), says())
-        run = client_of(app).start_run(max_requests=3)
+        run = client_of(app).start_session(max_requests=3)
         run.fetch(Query(), parse_page)
         run.fetch(Query(), parse_page)
         with pytest.raises(RequestsExceeded, match="this run may send 3 requests, and has"):
@@ -607,8 +609,8 @@ class TestWaiting:
         """Once a run is told to stop, waits end, nothing more is sent, and it says so."""
         app = Script(says(503))
         client = client_of(app)
-        run = client.start_run()
-        clock = client._line.clock
+        run = client.start_session()
+        clock = client._channel.clock
         assert isinstance(clock, Clock)
         clock.on_wait = lambda _: run.stop.set()
         with pytest.raises(Stopped):
@@ -631,7 +633,7 @@ class TestWaiting:
     def test_counts(self) -> None:
         """A run counts what it sent, what it sent again and why, and what it waited; from all threads."""
         client = client_of(sandbox_of(",".join(f"{n}:503" for n in range(1, 16, 2)), jobs=5))
-        run = client.start_run()
+        run = client.start_session()
         in_threads(8, lambda: run.fetch(Query(limit=1), parse_page))
         assert run.faults == {"503": 8}
         assert (run.requests, run.retries) == (16, 8)
@@ -696,7 +698,7 @@ class TestWire:
 
         with listen(answer) as server, client_of(url=server.url) as client:
             for place in range(len(whole)):
-                run = client.start_run()
+                run = client.start_session()
                 run.fetch(Query(), read)
                 assert run.retries == 1, place
         assert pages == {PAGE}
@@ -741,7 +743,7 @@ class TestWire:
 
     def test_f8_timeouts_cost_double(self) -> None:
         """A timeout costs twice what another failure costs: 50 of them use up a run's budget."""
-        run = client_of(sandbox_of("*:silence")).start_run()
+        run = client_of(sandbox_of("*:silence")).start_session()
         for _ in range(30):
             with pytest.raises(TryLater):
                 run.fetch(Query(), parse_page)
@@ -777,7 +779,7 @@ class TestWire:
             caplog.clear()
             clock = Clock()
             with client_of(url=url, clock=clock) as client:
-                run = client.start_run(deadline=deadline)
+                run = client.start_session(deadline=deadline)
                 failed = in_threads(1 if deadline else 4, partial(run.fetch, Query(), parse_page))
             assert all(isinstance(each, TryLater) for each in failed)
             said = [r.getMessage() for r in caplog.records if "cannot be reached" in r.getMessage()]
@@ -791,10 +793,10 @@ class TestWire:
         sandbox = sandbox_of()
 
         with serve(sandbox) as served, client_of(url=served.url) as client:
-            run = client.start_run()
+            run = client.start_session()
             for _ in range(5):
                 run.fetch(Query(), parse_page)
-                pool = client._line.transport._pool  # type: ignore[attr-defined]
+                pool = client._channel.transport._pool  # type: ignore[attr-defined]
                 peers |= {id(connection) for connection in pool.connections}
         assert len(peers) == 1
 
@@ -849,7 +851,7 @@ class TestBodies:
 
     def test_f9_another_content_type(self, caplog: pytest.LogCaptureFixture) -> None:
         """F9: a page under another content type is a page; the first of a run is warned of."""
-        run = client_of(sandbox_of("*:wrongtype")).start_run()
+        run = client_of(sandbox_of("*:wrongtype")).start_session()
         for _ in range(3):
             assert run.fetch(Query(limit=5), parse_page).info.rows == 5
         assert run.retries == 0
@@ -1271,7 +1273,7 @@ class TestCredentials:
                 tokens.append(sandbox.renew(tokens[-1]))
             return tokens[-1]
 
-        run = client_of(sandbox, access_token=supply).start_run()
+        run = client_of(sandbox, access_token=supply).start_session()
         for offset in range(10):
             run.fetch(Query(limit=1, offset=offset), parse_page)
         assert len(tokens) == 4
@@ -1323,7 +1325,7 @@ class TestCredentials:
             fetch(client)  # is refused with t1, renews it, and leaves t2 …
             dead.add("Bearer t2")  # … which is dead when the first one's turn comes
 
-        client._line.window.reserve(clock.now)  # the minute's only place is taken: the next request waits
+        client._channel.window.reserve(clock.now)  # the minute's only place is taken: the next request waits
         clock.on_wait = another
         fetch(client)
         assert tokens.given == 3
@@ -1341,7 +1343,7 @@ class TestCredentials:
             "PLEO_TOKEN_COMMAND", f"{sys.executable} '{script}' {count} '; touch {evil}' $(touch {evil})"
         )
         app = Script(says(), says(401), says())
-        run = Client(NOWHERE, transport=app, clock=Clock()).start_run()
+        run = Client(NOWHERE, transport=app, clock=Clock()).start_session()
         run.fetch(Query(), parse_page)
         run.fetch(Query(), parse_page)
         sent = [request.headers["authorization"] for request in app.requests]
@@ -1479,7 +1481,7 @@ class TestTranslation:
             raise KeyError("theirs")
 
         with pytest.raises(KeyError, match="theirs"):
-            client_of(says()).start_run().fetch(Query(), read)
+            client_of(says()).start_session().fetch(Query(), read)
 
 
 def echo(status: int, form: Callable[[str], str]) -> App:
@@ -1509,7 +1511,7 @@ class TestSecrets:
             carry(Secret(CANARY))
         assert found(str(caught.value)) == []
         client = Client(NOWHERE, api_key=CANARY)
-        for holder in (client, client._line.credential):
+        for holder in (client, client._channel.credential):
             with pytest.raises(TypeError):
                 pickle.dumps(holder)
 
@@ -1522,7 +1524,7 @@ class TestSecrets:
         """F48: neither the client nor what it is made of shows the credential, after it was used either."""
         client = Client(NOWHERE, transport=says(), clock=Clock(), **options)  # type: ignore[arg-type]
         _, run = fetch(client)
-        line = client._line
+        line = client._channel
         for part in (client, run, line, line.credential, vars(client), vars(run), vars(line.credential)):
             assert found(repr(part)) == []
 

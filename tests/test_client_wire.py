@@ -24,7 +24,7 @@ from pleo_extract.errors import DeadlineExceeded, PageError, PleoExtractError, S
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pleo_extract.client import Run
+    from pleo_extract.client import Session
 
 STRAY = PAGE.replace(b'"total":7', b'"total":666')
 QUICK = Patience(request_seconds=0.3, read_seconds=5.0, attempts=1)
@@ -48,7 +48,7 @@ def read_heads(stream: socket.socket) -> Iterator[None]:
             yield
 
 
-def total(run: Run) -> int | None:
+def total(run: Session) -> int | None:
     """Fetch a page and return its total, which tells the pages of these tests apart."""
     return run.fetch(Query(limit=5), parse_page).info.total
 
@@ -67,7 +67,7 @@ class TestNobodyAsked:
                 served.release()
 
         with listen(answer) as server, client_of(url=server.url) as client:
-            run = client.start_run()
+            run = client.start_session()
             assert [total(run) for _ in range(3)] == [7, 7, 7]
             assert server.connections == 3
             assert run.retries == 0
@@ -87,11 +87,11 @@ class TestNobodyAsked:
                 stream.sendall(framed(PAGE, "length"))
 
         with listen(answer) as server, client_of(url=server.url) as client:
-            run = client.start_run()
+            run = client.start_session()
             assert total(run) == 7
             go_on.set()
             assert sent.wait(LONG)
-            (connection,) = client._line.transport._pool.connections  # type: ignore[attr-defined]
+            (connection,) = client._channel.transport._pool.connections  # type: ignore[attr-defined]
             select.select([connection._connection._network_stream.get_extra_info("socket")], [], [], LONG)
             assert total(run) == 7
             assert server.connections == 2
@@ -106,7 +106,7 @@ class TestNobodyAsked:
                 stream.sendall([framed(PAGE, "length"), framed(PAGE, "chunked"), packed][n % 3])
 
         with listen(answer) as server, client_of(url=server.url) as client:
-            run = client.start_run()
+            run = client.start_session()
             assert [total(run) for _ in range(6)] == [7] * 6
             assert server.connections == 1
 
@@ -215,7 +215,7 @@ class TestWithoutEnd:
         start = PACKED + (CHUNKED + chunk(packed) if framing == "chunked" else b"\r\n" + packed)
         answer = flood(start, chunk(more) if framing == "chunked" else more)
         with listen(answer) as server, client_of(url=server.url) as client:
-            run = client.start_run()
+            run = client.start_session()
             assert [total(run), total(run)] == [7, 7]
             assert server.connections == 2
 
@@ -226,7 +226,7 @@ class TestWithoutEnd:
         body = b"".join(chunk(packed[at : at + size]) for at in range(0, len(packed), size))
         answer = PACKED + CHUNKED + body + b"0\r\n\r\n"
         with listen(lambda stream, _: stream.sendall(answer)) as server, client_of(url=server.url) as client:
-            assert total(client.start_run()) == 7
+            assert total(client.start_session()) == 7
 
     def test_f65_raw_bytes_are_capped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Empty blocks unpack to nothing; that they are too many bytes of a page is seen all the same."""
@@ -273,7 +273,7 @@ class TestStop:
                 time.sleep(0.05)  # each is a read of its own
 
         with listen(serve) as server, client_of(url=server.url) as client:
-            run, totals = client.start_run(), list[int | None]()
+            run, totals = client.start_session(), list[int | None]()
             thread = threading.Thread(target=lambda: totals.append(total(run)))
             thread.start()
             assert asked.wait(LONG)
@@ -295,7 +295,7 @@ class TestStop:
             answer(stream, number)
 
         with listen(serve) as server, client_of(url=server.url) as client:
-            run = client.start_run()
+            run = client.start_session()
 
             def work() -> None:
                 with pytest.raises(Stopped) as stopped:

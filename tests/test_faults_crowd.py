@@ -98,11 +98,11 @@ def test_f63_a_refusal_while_others_are_served_is_no_attempt() -> None:
         return says()(request)
 
     client = client_of(app, clock=clock, patience=Patience(request_seconds=1e6))
-    run = client.start_run()
+    run = client.start_session()
 
     def serve_others() -> None:
         while not over.wait(0.001):
-            client._line.gate.succeed(clock.now)
+            client._channel.gate.succeed(clock.now)
 
     threads = [
         threading.Thread(target=run.fetch, args=(Query(limit=1), parse_page)),
@@ -132,10 +132,10 @@ def test_f63_the_wait_for_a_place_ends_with_the_run() -> None:
         return says()(request)
 
     client = client_of(app, clock=clock, in_flight=1)
-    other = threading.Thread(target=client.start_run().fetch, args=(Query(), parse_page))
+    other = threading.Thread(target=client.start_session().fetch, args=(Query(), parse_page))
     other.start()
     assert begun.wait(20)
-    run = client.start_run(deadline=5)
+    run = client.start_session(deadline=5)
     clock.now += 6
     with pytest.raises(DeadlineExceeded, match="while other requests were under way"):
         run.fetch(Query(), parse_page)

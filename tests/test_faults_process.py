@@ -133,9 +133,9 @@ class TestClock:
         opened = open_snapshot(trial.lake)
         assert opened is not None
         (state,) = opened.manifest.accounts.values()
-        assert state.frontier is not None
+        assert state.watermark is not None
         newest = max(job["createdAt"] for job in trial.sandbox.world.visible())
-        assert state.frontier[0].startswith(newest[:19])
+        assert state.watermark[0].startswith(newest[:19])
 
     @pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Kiritimati"])
     def test_f40_zones(self, zone: str, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from pleo_extract import Lake, forget, merge_lakes, scan_lake, verify_lake
 from pleo_extract.cli import group
 from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
 from pleo_extract.core.decode import Rejected
-from pleo_extract.core.state import Account
+from pleo_extract.core.state import SyncState
 from pleo_extract.errors import LakeError, RejectedRows, RequestsExceeded, TryLater, UsageError
 from pleo_extract.lake.delta.address import read_address
 from pleo_extract.lake.delta.forgetting import read_memory
@@ -492,7 +492,7 @@ def test_however_an_id_is_written() -> None:
     (kept,), lost = forgotten.strip_rejected([Rejected(1, "$.data[0]", "no", raw.encode())])
     assert (json.loads(kept.raw), lost) == ({"id": "x", "createdBy": None, "failureReason": None}, [])
     assert forgotten.strip_rejected([Rejected(1, "", "", json.dumps({"id": f"{{{job}}}"}).encode())])[0] == []
-    account = forgotten.strip_account(Account(rejected=[f"company/{{{job}}}", "company/other"]))
+    account = forgotten.strip_account(SyncState(rejected=[f"company/{{{job}}}", "company/other"]))
     assert account.rejected == ["company/other"]
 
 

@@ -28,7 +28,7 @@ from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_la
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.core.decode import Rejected
 from pleo_extract.core.rows import merge_rows
-from pleo_extract.core.walk import Mark
+from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import (
     ConfigurationError,
     LakeError,
@@ -336,7 +336,7 @@ def test_f37_a_writer_that_lost_the_lock_publishes_nothing(lake: Path) -> None:
 # Staging
 
 
-MARK = Mark(
+MARK = Checkpoint(
     first=("2026-10-01", "a"), edge=("2026-10-02", "b"), newest=("2026-10-02", "b"), cursor="AAAA", at_end=False,
     order="strict", pages=20, rows=2_000, new=2_000, unkeyed=0, totals=(5_000, 5_001),
 )  # fmt: skip
@@ -1068,7 +1068,7 @@ def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:
     "call",
     [
         lambda place: disk.write_file(place / "no/file", b"12345"),
-        lambda place: disk.Scratch(place / "no").__enter__(),
+        lambda place: disk.ScratchFile(place / "no").__enter__(),
         lambda place: disk.append_line(place / "no/file", b"1234"),
         lambda place: disk.replace_file(place / "no/file", b"12345"),
         lambda place: disk.make_folder(place / "file/folder"),
@@ -1233,7 +1233,7 @@ def test_rows_staged_in_many_batches_are_found_in_every_run(
     written: list[int] = []
 
     class Watched(merging._Run):
-        def __init__(self, scratch: disk.Scratch, staged: pl.DataFrame) -> None:
+        def __init__(self, scratch: disk.ScratchFile, staged: pl.DataFrame) -> None:
             written.append(staged.height)
             super().__init__(scratch, staged)
 

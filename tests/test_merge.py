@@ -21,7 +21,7 @@ from warehouse_jobs import frame, job
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.rows import FILE_ORDER, find_news, merge_rows
-from pleo_extract.core.state import Account, AccountKey, join_accounts
+from pleo_extract.core.state import AccountKey, SyncState, join_accounts
 from pleo_extract.errors import (
     ConfigurationError,
     CredentialsError,
@@ -280,18 +280,18 @@ def test_a_lake_of_any_company_is_read_in_full_once_it_has_others(tmp_path: Path
     assert pair.wrong(pair.first) == []
 
 
-def state(day: int, **fields: Any) -> Account:
+def state(day: int, **fields: Any) -> SyncState:
     """A complete state as of a day."""
     at = NOW + timedelta(days=day)
     usual: dict[str, Any] = {
         "verdict": "complete",
         "order": "strict",
-        "frontier": (at.isoformat(), ""),
+        "watermark": (at.isoformat(), ""),
         "full_at": at,
         "updated_at": at,
         "full_jobs": day,
     }
-    return Account(**(usual | fields))
+    return SyncState(**(usual | fields))
 
 
 A, B, ANY = (AccountKey.of(SERVER, company) for company in ("a", "b", None))
@@ -304,19 +304,19 @@ def test_the_state_of_both_is_the_more_careful_one() -> None:
     assert joined.keys() == {A}
     found = joined[A]
     assert (found.name, found.verdict, found.order) == ("Acme", "complete_with_drift", "created")
-    assert (found.frontier, found.full_at, found.full_jobs) == (state(2).frontier, state(2).full_at, 3)
+    assert (found.watermark, found.full_at, found.full_jobs) == (state(2).watermark, state(2).full_at, 3)
     assert found.updated_at is not None
     assert found.updated_at > NOW + timedelta(days=3)
 
 
 @pytest.mark.parametrize(
-    "fields", [{"frontier": None}, {"full_at": None}, {"vanished": [("a", "1")]}, {"rejected": ["a/1"]}]
+    "fields", [{"watermark": None}, {"full_at": None}, {"vanished": [("a", "1")]}, {"rejected": ["a/1"]}]
 )
 def test_what_one_does_not_know_both_do_not_know(fields: dict[str, Any]) -> None:
     """Where a walk of one was not complete, or they disagree about what is missing, the next walk is a full one."""
     for mine, theirs in ((state(1), state(2, **fields)), (state(2, **fields), state(1))):
         found = join_accounts({A: mine}, {A: theirs}, taken={"a"})[A]
-        assert found.frontier is None or found.full_at is None
+        assert found.watermark is None or found.full_at is None
         assert (found.vanished, found.rejected) == (fields.get("vanished", []), fields.get("rejected", []))
 
 

@@ -17,7 +17,7 @@ from pleo_extract.core.pace import (
     Flight,
     InFlight,
     Patience,
-    Window,
+    RateWindow,
     backoff,
     retry_after,
 )
@@ -47,7 +47,7 @@ class TestWindow:
         self, rate: int, arrivals: list[tuple[float, float | None]]
     ) -> None:
         """However requests come, and whatever pauses fall between, no 60 s hold more than `rate` of them."""
-        window, now = Window(rate), 0.0
+        window, now = RateWindow(rate), 0.0
         dues: list[float] = []
         for gap, pause in arrivals:
             now += gap
@@ -63,7 +63,7 @@ class TestWindow:
     @settings(deadline=None)
     def test_nobody_waits_longer_than_needed(self, rate: int, gaps: list[float]) -> None:
         """A place is due now, or a minute after the one `rate` places before, or with the one before: no later."""
-        window, now = Window(rate), 0.0
+        window, now = RateWindow(rate), 0.0
         dues: list[float] = []
         for gap in gaps:
             now += gap
@@ -78,7 +78,7 @@ class TestWindow:
     @settings(deadline=None)
     def test_nothing_within_a_pause(self, rate: int, arrivals: list[tuple[float, float | None]]) -> None:
         """After a pause was asked for, no place is due before its end; a shorter pause never ends a longer one."""
-        window, now, until = Window(rate), 0.0, 0.0
+        window, now, until = RateWindow(rate), 0.0, 0.0
         for gap, pause in arrivals:
             now += gap
             if pause is not None:
@@ -94,7 +94,7 @@ class TestWindow:
         self, rate: int, arrivals: list[tuple[float, float | None]], requests: int, gap: float
     ) -> None:
         """Whatever was asked before, so many requests one after the other take as long as was foreseen; that takes no place."""
-        window, now = Window(rate), 0.0
+        window, now = RateWindow(rate), 0.0
         for wait, pause in arrivals:
             now += wait
             if pause is not None:
@@ -110,11 +110,11 @@ class TestWindow:
 
     def test_a_total_that_lies_is_foreseen_at_once(self) -> None:
         """However many requests: it is arithmetic, about 500 a minute."""
-        assert Window().foresee(0.0, 10**15) == pytest.approx(10**15 / 500 * 60.05, rel=1e-6)
+        assert RateWindow().foresee(0.0, 10**15) == pytest.approx(10**15 / 500 * 60.05, rel=1e-6)
 
     def test_by_default_five_hundred(self) -> None:
         """The first 500 are due at once, the next after a minute: what Pleo asks integrations to keep."""
-        window = Window()
+        window = RateWindow()
         assert [window.reserve(0.0) for _ in range(500)] == [0.0] * 500
         assert window.reserve(0.0) == pytest.approx(60, abs=0.1)
         assert RATE == window.rate == 500
@@ -123,7 +123,7 @@ class TestWindow:
     def test_a_rate_is_a_whole_number_from_one(self, rate: object) -> None:
         """Anything else is refused before the first request."""
         with pytest.raises(UsageError, match="rate must be a whole number"):
-            Window(rate)  # type: ignore[arg-type]
+            RateWindow(rate)  # type: ignore[arg-type]
 
 
 class TestPause:
@@ -132,14 +132,14 @@ class TestPause:
     @pytest.mark.parametrize(("slower", "left"), [(True, 400), (False, 500)])
     def test_f25_only_a_refusal_for_the_rate_lowers_the_rate(self, *, slower: bool, left: int) -> None:
         """F25: a 429 that came alone leaves four fifths of the next minute; one for the number at once, all of it."""
-        window = Window(500)
+        window = RateWindow(500)
         window.pause(0.0, 30.0, slower=slower)
         dues = [window.reserve(0.0) for _ in range(500)]
         assert sum(due <= 30.0 for due in dues) == left
 
     def test_f1_many_refusals_are_one_pause(self) -> None:
         """F1: eight answers that ask for the same instant lower the rate once."""
-        window = Window(500)
+        window = RateWindow(500)
         for n in range(8):
             window.pause(n / 100, 30.0, slower=True)
         dues = [window.reserve(1.0) for _ in range(400)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pleo_extract.contract import PATH, PageInfo, Query, is_cursor
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.order import PROOF
-from pleo_extract.core.verdict import Verdict, judge
+from pleo_extract.core.verdict import Verdict, decide_verdict
 from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError
 from pleo_extract.sandbox import API_KEY, Request, Rules, Sandbox, World
@@ -1211,7 +1211,7 @@ class TestTotals:
 
         The same jobs again, and `total` is not trusted.
         """
-        verdict = judge(distinct, totals, previous=previous)
+        verdict = decide_verdict(distinct, totals, previous=previous)
         assert (verdict.name, verdict.again) == (name, again)
         assert bool(verdict.why) is (verdict != Verdict("complete"))
         assert ("total_untrusted" in verdict.why) is (
@@ -1229,7 +1229,7 @@ class TestTotals:
         self, distinct: int, first: int | None, last: int | None, previous: int | None
     ) -> None:
         """Only a first pass is ever followed by another; an incomplete walk is never called complete for want of jobs."""
-        verdict = judge(distinct, (first, last), previous=previous)
+        verdict = decide_verdict(distinct, (first, last), previous=previous)
         known = [total for total in (first, last) if total is not None]
         assert not (verdict.again and previous is not None)
         if known and distinct < min(known) and distinct != previous:

@@ -16,7 +16,7 @@ from warehouse_jobs import START, A, B, Row, job
 
 from pleo_extract import connect
 from pleo_extract.cli import group
-from pleo_extract.core.state import Account
+from pleo_extract.core.state import SyncState
 from pleo_extract.errors import LakeError, StorageError, TryLater, UsageError
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.record import write_last_run
@@ -262,7 +262,7 @@ def test_it_says_when_companies_were_read(tmp_path: Path) -> None:
     """The head says as of when the data is true, not when it was last news, and whose data is older than that."""
     lake = make_lake(tmp_path / "lake", some_jobs(), NOW, names={A: "", B: ""})
     layout, later = Layout(lake), NOW + timedelta(days=2)
-    states = {A: Account(name="Alpha", data_as_of=later), B: Account(name="<Beta>", data_as_of=NOW)}
+    states = {A: SyncState(name="Alpha", data_as_of=later), B: SyncState(name="<Beta>", data_as_of=NOW)}
     accounts = {f"{SERVER} {company}": state for company, state in states.items()}
     manifest = msgspec.structs.replace(layout.manifest(1), accounts=accounts)
     layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))

@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from warehouse_jobs import START, A, B, ask, job, make_catalogue, parquet, rows_of, warehouse
 
 from pleo_extract import list_answers
-from pleo_extract.answers import Told, answer, open_warehouse, statements, table, write, write_catalogue
+from pleo_extract.answers import (
+    SnapshotFacts,
+    answer,
+    open_warehouse,
+    statements,
+    table,
+    write,
+    write_catalogue,
+)
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.statement import GIVEN, find_statement, parts
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
@@ -102,16 +110,16 @@ def test_snapshot_is_the_instant_given() -> None:
 def test_as_of_needs_a_time_zone() -> None:
     """A naive as_of is refused: nobody can know which instant it means."""
     with pytest.raises(UsageError, match="time zone"):
-        open_warehouse([], told=Told(datetime(2026, 3, 1)))  # noqa: DTZ001 -- the mistake under test
+        open_warehouse([], facts=SnapshotFacts(datetime(2026, 3, 1)))  # noqa: DTZ001 -- the mistake under test
 
 
 def test_companies_are_named() -> None:
     """`companies` holds the names given, whatever is in them, and is empty without."""
     name = "O'Reilly; DROP TABLE x --\x1b"
-    with open_warehouse([], told=Told(names={A: name})) as con:
+    with open_warehouse([], facts=SnapshotFacts(names={A: name})) as con:
         assert con.sql("FROM companies").fetchall() == [(A, name, None)]
     odd = {A: "\x01\x02\n\t, 'a'", B: "\x03|;", "*": "any"}
-    with open_warehouse([], told=Told(names=odd)) as con:
+    with open_warehouse([], facts=SnapshotFacts(names=odd)) as con:
         assert con.sql("SELECT id, name FROM companies").fetchall() == list(odd.items())
     with warehouse([]) as con:
         assert described(con, "companies") == {
@@ -251,7 +259,7 @@ def test_an_answer_keeps_its_order(tmp_path: Path) -> None:
 )
 def test_what_there_is_can_be_asked(sql: str) -> None:
     """Analysts look around first."""
-    with open_warehouse([], told=Told(names={A: "Acme"})) as con:
+    with open_warehouse([], facts=SnapshotFacts(names={A: "Acme"})) as con:
         assert answer(con, sql).fetchall() != []
 
 
@@ -386,9 +394,9 @@ def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict
     folder = tmp_path / "it's [a]"
     folder.mkdir()
     names = list(statements())
-    made = make_catalogue(folder, jobs, told := Told(START, names={A: "Acme"}))
+    made = make_catalogue(folder, jobs, facts := SnapshotFacts(START, names={A: "Acme"}))
     files = sorted(folder.glob("created_month=*/*"))
-    with open_warehouse(files, told=told) as con:
+    with open_warehouse(files, facts=facts) as con:
         expected = {name: rows_as_csv(con, "", name) for name in names}
     with duckdb.connect(str(made), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
@@ -419,8 +427,8 @@ def test_the_catalogue_follows_its_files(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
     """A client that has the older file open goes on with it, and sees what is "now"; no folder is the disk's fault."""
-    with duckdb.connect(str(make_catalogue(tmp_path, [], Told(START))), read_only=True) as con:
-        make_catalogue(tmp_path, [], Told(START + timedelta(days=1)))
+    with duckdb.connect(str(make_catalogue(tmp_path, [], SnapshotFacts(START))), read_only=True) as con:
+        make_catalogue(tmp_path, [], SnapshotFacts(START + timedelta(days=1)))
         later = (START + timedelta(days=1)).timestamp()
         assert con.sql("SELECT epoch(as_of) FROM snapshot").fetchall() == [(later,)]
     with pytest.raises(StorageError, match=re.escape(str(tmp_path / "gone"))):
@@ -430,10 +438,10 @@ def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
 def test_the_catalogue_of_a_lake_elsewhere(tmp_path: Path) -> None:
     """Written for another path it works there; and where a client says that the lake is elsewhere still."""
     (tmp_path / "here").mkdir()
-    make_catalogue(tmp_path / "here", [job(1), job(2, "failed")], Told(START))
+    make_catalogue(tmp_path / "here", [job(1), job(2, "failed")], SnapshotFacts(START))
     mount = tmp_path / "it's [there]"
     made = tmp_path / "other.duckdb"
-    write_catalogue(made, tmp_path / "here", root=str(mount), told=Told(START))
+    write_catalogue(made, tmp_path / "here", root=str(mount), facts=SnapshotFacts(START))
     with duckdb.connect(str(made), read_only=True) as con:
         with pytest.raises(duckdb.IOException, match="No files found"):
             con.sql("FROM export_jobs").fetchall()

@@ -18,9 +18,9 @@ from lakes import SERVER, make_lake
 from warehouse_jobs import START, A, B, Row, ask, frame, job, make_catalogue, parquet, rows_of
 
 from pleo_extract import connect, dump_export_jobs, verify_lake
-from pleo_extract.answers import Told, open_warehouse, read_told, statements
+from pleo_extract.answers import SnapshotFacts, open_warehouse, read_facts, statements
 from pleo_extract.answers.doors import renew_catalogue
-from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import UsageError
 from pleo_extract.lake.layout import Layout
 
@@ -35,7 +35,7 @@ HOUR = timedelta(hours=1)
 MADE = START + 10 * DAY
 
 
-def change_accounts(lake: Path, **states: Account) -> None:
+def change_accounts(lake: Path, **states: SyncState) -> None:
     """Rewrite the accounts of the current manifest, as a run does that finds nothing new; names are A, B and any."""
     layout = Layout(lake)
     keys = {"A": A, "B": B, "any": "*"}
@@ -70,7 +70,7 @@ def test_f58_a_job_that_hangs_gets_stuck_although_nothing_is_new(lake: Path) -> 
     """Runs that find nothing move `data_as_of` on: the open job becomes overdue by it, and older by it everywhere."""
     with connect(lake) as con:
         assert stuck(con) == {}
-    change_accounts(lake, A=Account(data_as_of=MADE + 2 * HOUR), B=Account(data_as_of=MADE - HOUR / 2))
+    change_accounts(lake, A=SyncState(data_as_of=MADE + 2 * HOUR), B=SyncState(data_as_of=MADE - HOUR / 2))
     with connect(lake) as con:
         assert stuck(con) == {A: 2 * 3600}
         ages = con.sql(
@@ -86,7 +86,7 @@ def test_f58_a_job_that_hangs_gets_stuck_although_nothing_is_new(lake: Path) -> 
 def test_f58_a_company_that_cannot_be_read_is_not_called_stuck(tmp_path: Path) -> None:
     """While others publish for days, its open job stays as healthy as it was when it was last seen."""
     lake = make_lake(tmp_path, [open_job(B, 2), job(3)], MADE + 3 * DAY, names={A: "", B: ""})
-    change_accounts(lake, A=Account(data_as_of=MADE + 3 * DAY), B=Account(data_as_of=MADE))
+    change_accounts(lake, A=SyncState(data_as_of=MADE + 3 * DAY), B=SyncState(data_as_of=MADE))
     with connect(lake) as con:
         assert stuck(con) == {}
         change = con.sql(f"SELECT company_id FROM stuck_jobs(as_of := '{MADE + DAY}')").fetchall()
@@ -102,7 +102,7 @@ def test_f58_recoveries_and_slow_jobs_grow_older_by_each_companys_now(tmp_path: 
     ]
     lake = make_lake(tmp_path, [*rows, open_job(A, 8), open_job(B, 9)], MADE, names={A: "", B: ""})
     nows = {A: MADE + 2 * DAY, B: MADE - HOUR / 4}
-    change_accounts(lake, A=Account(data_as_of=nows[A]), B=Account(data_as_of=nows[B]))
+    change_accounts(lake, A=SyncState(data_as_of=nows[A]), B=SyncState(data_as_of=nows[B]))
     ended = {row["company_id"]: row["last_updated_at"] for row in rows if row["status"] == "failed"}
     with connect(lake) as con:
         lasting = dict(con.sql("SELECT company_id, seconds FROM recoveries() WHERE is_censored").fetchall())
@@ -115,25 +115,25 @@ def test_f58_recoveries_and_slow_jobs_grow_older_by_each_companys_now(tmp_path: 
     ("states", "nows", "default"),
     [
         ({}, {}, MADE),
-        ({"*": Account()}, {}, MADE),
-        ({"*": Account(updated_at=MADE + HOUR)}, {}, MADE + HOUR),
-        ({"*": Account(data_as_of=MADE - HOUR, updated_at=MADE)}, {}, MADE - HOUR),
-        ({A: Account(data_as_of=MADE - DAY), B: Account()}, {A: MADE - DAY, B: MADE}, MADE),
-        ({A: Account(data_as_of=MADE + DAY), "*": Account(data_as_of=MADE)}, {A: MADE + DAY}, MADE),
-        ({A: Account(data_as_of=MADE - DAY), "*": Account(data_as_of=MADE)}, {A: MADE}, MADE),
+        ({"*": SyncState()}, {}, MADE),
+        ({"*": SyncState(updated_at=MADE + HOUR)}, {}, MADE + HOUR),
+        ({"*": SyncState(data_as_of=MADE - HOUR, updated_at=MADE)}, {}, MADE - HOUR),
+        ({A: SyncState(data_as_of=MADE - DAY), B: SyncState()}, {A: MADE - DAY, B: MADE}, MADE),
+        ({A: SyncState(data_as_of=MADE + DAY), "*": SyncState(data_as_of=MADE)}, {A: MADE + DAY}, MADE),
+        ({A: SyncState(data_as_of=MADE - DAY), "*": SyncState(data_as_of=MADE)}, {A: MADE}, MADE),
     ],
 )
 def test_f58_whose_now_is_when(
-    states: Mapping[str, Account], nows: Mapping[str, datetime], default: datetime
+    states: Mapping[str, SyncState], nows: Mapping[str, datetime], default: datetime
 ) -> None:
     """An account for any company speaks for those without one, of two the later counts, an older lake says made_at."""
-    told = read_told({AccountKey(f"{SERVER} {company}"): state for company, state in states.items()}, MADE)
-    assert (told.nows, told.now, told.as_of) == (nows, default, MADE)
+    facts = read_facts({AccountKey(f"{SERVER} {company}"): state for company, state in states.items()}, MADE)
+    assert (facts.nows, facts.now, facts.as_of) == (nows, default, MADE)
 
 
 def test_f58_an_older_instant_has_no_later_now(lake: Path) -> None:
     """The snapshot that was current at an instant may be confirmed long after it: now is at most what was asked for."""
-    change_accounts(lake, A=Account(data_as_of=MADE + 2 * DAY), B=Account(data_as_of=MADE - HOUR / 4))
+    change_accounts(lake, A=SyncState(data_as_of=MADE + 2 * DAY), B=SyncState(data_as_of=MADE - HOUR / 4))
     with connect(lake, MADE + HOUR) as con:
         assert stuck(con) == {A: 3600}
         assert dict(con.sql("SELECT id, now FROM companies").pl().rows()) == {
@@ -150,14 +150,14 @@ def test_f58_the_catalogue_follows(lake: Path) -> None:
     written = (lake / "_jobs.duckdb").stat().st_ino
     with duckdb.connect(str(lake / "_jobs.duckdb"), read_only=True) as con:
         assert stuck(con) == {}
-        change_accounts(lake, A=Account(name='"A, B" ć', data_as_of=MADE + HOUR), B=Account())
+        change_accounts(lake, A=SyncState(name='"A, B" ć', data_as_of=MADE + HOUR), B=SyncState())
         renew_catalogue(lake, run="2")
         assert stuck(con) == {A: 3600}
         assert con.sql("SELECT name FROM companies WHERE name IS NOT NULL").fetchall() == [('"A, B" ć',)]
         assert con.sql("SELECT count(*) FROM vanished").fetchall() == [(0,)]
     assert (lake / "_jobs.duckdb").stat().st_ino == written
     gone = (A, open_job(A, 1)["id"])
-    change_accounts(lake, A=Account(data_as_of=MADE + HOUR, vanished=[gone]))
+    change_accounts(lake, A=SyncState(data_as_of=MADE + HOUR, vanished=[gone]))
     renew_catalogue(lake, run="3")
     with duckdb.connect() as con:
         con.execute(f"ATTACH '{lake / '_jobs.duckdb'}' AS jobs")
@@ -170,8 +170,8 @@ def test_what_the_catalogue_reads_is_for_all_readers(tmp_path: Path) -> None:
     """Whoever may read the catalogue may read what it reads, in a folder of any name; nobody else may write it."""
     folder = tmp_path / "it's [a] {b,c} *"
     folder.mkdir()
-    told = Told(MADE, nows={A: MADE + DAY}, vanished=[(A, job(1)["id"])])
-    made = make_catalogue(folder, [job(1), open_job(A, 2)], told)
+    facts = SnapshotFacts(MADE, nows={A: MADE + DAY}, vanished=[(A, job(1)["id"])])
+    made = make_catalogue(folder, [job(1), open_job(A, 2)], facts)
     with duckdb.connect(str(made), read_only=True) as con:
         assert stuck(con) == {A: 86_400}
         assert con.sql("SELECT id FROM vanished").fetchall() == [(job(1)["id"],)]
@@ -188,7 +188,7 @@ def test_vanished_jobs_are_counted_and_said() -> None:
     """Every answer that counts jobs says how many of them the server no longer lists; Polars counts the same."""
     rows = [job(n, ("completed", "failed", "pending")[n % 3], company_id=(A, B)[n % 2]) for n in range(24)]
     lost = [(row["company_id"], row["id"]) for row in rows[:9]]
-    with open_warehouse([], told=Told(MADE)) as con:
+    with open_warehouse([], facts=SnapshotFacts(MADE)) as con:
         assert con.sql("FROM vanished").fetchall() == []
     expected = (
         frame(rows)
@@ -196,7 +196,7 @@ def test_vanished_jobs_are_counted_and_said() -> None:
         .with_columns(is_over=pl.col("status") != "pending")
     )
     sums = expected.filter("is_vanished")
-    with connected(rows, Told(MADE, vanished=lost)) as con:
+    with connected(rows, SnapshotFacts(MADE, vanished=lost)) as con:
         listed = rows_of(con, "SELECT company_id, id FROM vanished ORDER BY id").rows()
         assert listed == lost
         flags = rows_of(con, "SELECT id, is_vanished FROM job_durations").sort("id")
@@ -218,24 +218,24 @@ def test_vanished_jobs_are_counted_and_said() -> None:
 def test_an_open_job_that_vanished_is_not_stuck() -> None:
     """It is shown as vanished; elsewhere it counts as having lasted until the last action on it, which is all that is known."""
     row = open_job(A, 1, last_updated_at=MADE - HOUR / 2)
-    told = Told(MADE + DAY, vanished=[(A, row["id"])])
-    with connected([row, job(2), job(3)], told) as con:
+    facts = SnapshotFacts(MADE + DAY, vanished=[(A, row["id"])])
+    with connected([row, job(2), job(3)], facts) as con:
         assert rows_of(con, "FROM stuck_jobs()").height == 0
         assert rows_of(con, f"FROM stuck_jobs(as_of := '{MADE + 9 * DAY}')").height == 0
         assert rows_of(con, "SELECT status FROM vanished").item() == "in_progress"
         assert rows_of(con, "SELECT max(seconds) AS s FROM survival() WHERE censored > 0").item() == 1800
         slow = rows_of(con, "SELECT seconds, is_vanished FROM slow_jobs() WHERE is_censored")
         assert slow.rows() == [(1800, True)]
-    with connected([row, job(2), job(3)], Told(MADE + DAY)) as con:
+    with connected([row, job(2), job(3)], SnapshotFacts(MADE + DAY)) as con:
         assert rows_of(con, "FROM stuck_jobs()").height == 1
 
 
 @contextmanager
-def connected(rows: list[Row], told: Told) -> Iterator[duckdb.DuckDBPyConnection]:
+def connected(rows: list[Row], facts: SnapshotFacts) -> Iterator[duckdb.DuckDBPyConnection]:
     """A warehouse of these jobs and of what is told."""
     with TemporaryDirectory() as folder:
         file = parquet(Path(folder, "jobs.parquet"), rows)
-        with open_warehouse([file], told=told) as con:
+        with open_warehouse([file], facts=facts) as con:
             yield con
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pleo_extract import Client
-from pleo_extract.client.window import SharedWindow, open_window
-from pleo_extract.core.pace import Window
+from pleo_extract.client.window import SharedRateWindow, open_window
+from pleo_extract.core.pace import RateWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 RESERVE = """
 import sys
 from pathlib import Path
-from pleo_extract.client.window import SharedWindow
-window = SharedWindow(Path(sys.argv[1]), int(sys.argv[2]))
+from pleo_extract.client.window import SharedRateWindow
+window = SharedRateWindow(Path(sys.argv[1]), int(sys.argv[2]))
 now = float(sys.argv[3])
 for _ in range(int(sys.argv[4])):
     print(now + window.reserve(now))
@@ -46,10 +46,10 @@ def test_processes_keep_the_pace_together(tmp_path: Path) -> None:
 
 def test_a_pause_holds_for_the_others(tmp_path: Path) -> None:
     """A Retry-After that one process was given is kept by the next, also after the first has gone."""
-    first = SharedWindow(tmp_path / "window", 100)
+    first = SharedRateWindow(tmp_path / "window", 100)
     first.pause(1000.0, 30.0)
     first.close()
-    second = SharedWindow(tmp_path / "window", 100)
+    second = SharedRateWindow(tmp_path / "window", 100)
     assert second.is_paused(1010.0)
     assert second.reserve(1010.0) >= 20.0
     second.close()
@@ -57,7 +57,7 @@ def test_a_pause_holds_for_the_others(tmp_path: Path) -> None:
 
 def test_what_others_asked_is_foreseen(tmp_path: Path) -> None:
     """What one process has asked counts in what the next foresees, which takes no place itself."""
-    first, second = (SharedWindow(tmp_path / "window", 100) for _ in range(2))
+    first, second = (SharedRateWindow(tmp_path / "window", 100) for _ in range(2))
     assert second.foresee(1000.0, 100) == 0.0
     for _ in range(90):
         first.reserve(1000.0)
@@ -70,7 +70,7 @@ def test_what_others_asked_is_foreseen(tmp_path: Path) -> None:
 
 def test_a_machine_started_anew_begins_anew(tmp_path: Path) -> None:
     """Instants that lie far ahead are from before the monotonic clock began again: they are forgotten."""
-    window = SharedWindow(tmp_path / "window", 2)
+    window = SharedRateWindow(tmp_path / "window", 2)
     for _ in range(10):
         window.reserve(1_000_000.0)
     assert window.reserve(5.0) == 0.0
@@ -80,7 +80,7 @@ def test_a_machine_started_anew_begins_anew(tmp_path: Path) -> None:
 def test_the_file_is_private_and_names_no_secret(tmp_path: Path) -> None:
     """The file is named after a hash, and only its owner can read it."""
     window = open_window(500, "https://example.test", "plp_canary")
-    assert isinstance(window, SharedWindow)
+    assert isinstance(window, SharedRateWindow)
     window.reserve(1.0)
     window.close()
     (file,) = Path(os.environ["XDG_CACHE_HOME"], "pleo_extract").iterdir()
@@ -91,11 +91,11 @@ def test_the_file_is_private_and_names_no_secret(tmp_path: Path) -> None:
 
 def test_where_it_cannot_be_shared_it_is_kept_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No cache folder, a renewed token, or a rate that only a sandbox allows: the window is this process's own."""
-    assert isinstance(open_window(500, "https://example.test", None), Window)
-    assert isinstance(open_window(10_000, "https://example.test", "plp_x"), Window)
+    assert isinstance(open_window(500, "https://example.test", None), RateWindow)
+    assert isinstance(open_window(10_000, "https://example.test", "plp_x"), RateWindow)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert isinstance(open_window(500, "https://example.test", "plp_x"), Window)
+    assert isinstance(open_window(500, "https://example.test", "plp_x"), RateWindow)
 
 
 def test_two_clients_of_one_key_share(tmp_path: Path) -> None:

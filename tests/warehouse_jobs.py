@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 from hypothesis import strategies as st
 
-from pleo_extract.answers import Told, answer, open_warehouse, translate_errors, write_catalogue, write_told
+from pleo_extract.answers import (
+    SnapshotFacts,
+    answer,
+    open_warehouse,
+    translate_errors,
+    write_catalogue,
+    write_facts,
+)
 from pleo_extract.contract import FIELDS, POLARS_SCHEMA
 
 if TYPE_CHECKING:
@@ -75,15 +82,15 @@ def parquet(path: Path, rows: Iterable[Row]) -> Path:
     return path
 
 
-def make_catalogue(folder: Path, jobs: Iterable[Row], told: Told | None = None) -> Path:
+def make_catalogue(folder: Path, jobs: Iterable[Row], facts: SnapshotFacts | None = None) -> Path:
     """A catalogue in a folder that holds these jobs as a lake does, in one month."""
-    told, rows = told or Told(), list(jobs)
+    facts, rows = facts or SnapshotFacts(), list(jobs)
     if rows:
         (folder / "created_month=2026-01").mkdir(exist_ok=True)
         parquet(folder / "created_month=2026-01" / "part-0.parquet", rows)
     (folder / "_lake").mkdir(exist_ok=True)
-    write_told(folder, told)
-    write_catalogue(folder / "_jobs.duckdb", folder, told=told, has_months=bool(rows))
+    write_facts(folder, facts)
+    write_catalogue(folder / "_jobs.duckdb", folder, facts=facts, has_months=bool(rows))
     return folder / "_jobs.duckdb"
 
 
@@ -114,7 +121,7 @@ def _open(table: pl.DataFrame, as_of: datetime | None) -> Open:
     """Another warehouse. It costs as much as ten questions, so it is asked again about other jobs in the same file."""
     file = Path(mkdtemp(dir=_folder()), "jobs.parquet")
     table.write_parquet(file)
-    con = open_warehouse([file] if table.height else [], told=Told(as_of))
+    con = open_warehouse([file] if table.height else [], facts=SnapshotFacts(as_of))
     con.execute("SET enable_external_file_cache = FALSE")  # the file changes
     return Open(file, con)
 

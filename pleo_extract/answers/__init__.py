@@ -4,7 +4,7 @@ The only room with duckdb. It is told which files to read and never looks for th
 it is told, never a clock: the same files and the same instants give the same answers.
 
     statement     what is in `sql/`: names, parameters, documentation, text
-    told          what a lake says of a snapshot beside its rows: instants, names, vanished jobs
+    facts         what a lake says of a snapshot beside its rows: instants, names, vanished jobs
     definition    a statement as DuckDB's CREATE VIEW or CREATE MACRO
     connection    open_warehouse: a connection that holds them all; answer: one question, read only
     catalogue     the same definitions in a DuckDB file, for other clients
@@ -13,24 +13,24 @@ it is told, never a clock: the same files and the same instants give the same an
 
 from __future__ import annotations
 
-from pleo_extract.answers.catalogue import write_catalogue, write_told
+from pleo_extract.answers.catalogue import write_catalogue, write_facts
 from pleo_extract.answers.connection import answer, open_warehouse, translate_errors
+from pleo_extract.answers.facts import SnapshotFacts, read_facts
 from pleo_extract.answers.output import FORMATS, table, write
 from pleo_extract.answers.statement import Parameter, Statement, statements
-from pleo_extract.answers.told import Told, read_told
 
 __all__ = [
     "FORMATS",
     "Parameter",
+    "SnapshotFacts",
     "Statement",
-    "Told",
     "answer",
     "open_warehouse",
-    "read_told",
+    "read_facts",
     "statements",
     "table",
     "translate_errors",
     "write",
     "write_catalogue",
-    "write_told",
+    "write_facts",
 ]

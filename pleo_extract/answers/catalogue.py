@@ -14,10 +14,10 @@ from typing import Final
 import duckdb
 
 from pleo_extract.answers.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal, pattern
-from pleo_extract.answers.told import Told
+from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import StorageError
 
-__all__ = ["write_catalogue", "write_told"]
+__all__ = ["write_catalogue", "write_facts"]
 
 _STORAGE: Final = "v1.0.0"
 """A file of DuckDB 2.0's own storage version cannot be opened by 1.x."""
@@ -30,7 +30,7 @@ def write_catalogue(
     lake: str | Path,
     *,
     root: str = "",
-    told: Told | None = None,
+    facts: SnapshotFacts | None = None,
     has_months: bool = True,
     mark: str = "",
 ) -> None:
@@ -38,14 +38,14 @@ def write_catalogue(
 
     Each of them carries all that it reads, with absolute paths: it works in a client that opens the file, and,
     as `name.failure_rates('month')`, in one that attaches it. A client whose zone is not UTC sees instants in its own.
-    Months that are added later are found; what is told beside the rows is read from files in the lake, see `write_told`.
+    Months that are added later are found; what is told beside the rows is read from files in the lake, see `write_facts`.
     Where the lake lies elsewhere, a client says so: ``SET VARIABLE pleo_root = '/mnt/export_jobs'``.
 
     Args:
         target: the file, such as `LAKE/_jobs.duckdb`.
         lake: the folder.
         root: by which path clients reach it; by default by the same.
-        told: what the lake says of the snapshot; by default the latest instant in the files is "now".
+        facts: what the lake says of the snapshot; by default the latest instant in the files is "now".
         has_months: whether it has any.
         mark: a short text to know the file by: it stands in its bytes as it is.
 
@@ -59,7 +59,7 @@ def write_catalogue(
         raise StorageError(
             f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
         )
-    source = Source((), told or Told(), root or here, has_months)
+    source = Source((), facts or SnapshotFacts(), root or here, has_months)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as beside:
             fresh = Path(beside, target.name)
@@ -78,15 +78,15 @@ def write_catalogue(
         raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
 
 
-def write_told(lake: str | Path, told: Told) -> None:
+def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
     """Write what a catalogue of this lake reads beside the rows, where it has changed; what is not told is removed.
 
     Raises:
         StorageError: a file cannot be written.
     """
     contents = {
-        INSTANTS: b"" if told.as_of is None else told.spell_instants(),
-        VANISHED: b"" if told.as_of is None else told.spell_vanished(),
+        INSTANTS: b"" if facts.as_of is None else facts.spell_instants(),
+        VANISHED: b"" if facts.as_of is None else facts.spell_vanished(),
     }
     for name, content in contents.items():
         file = Path(f"{lake}{name}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from pleo_extract.answers.definition import Source, definitions, literal, pattern
-from pleo_extract.answers.told import Told
+from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = ["answer", "open_warehouse", "translate_errors"]
 def open_warehouse(
     files: Sequence[str | Path],
     *,
-    told: Told | None = None,
+    facts: SnapshotFacts | None = None,
     locked: bool = False,
     allow: Sequence[Path] = (),
 ) -> duckdb.DuckDBPyConnection:
@@ -36,7 +36,7 @@ def open_warehouse(
 
     Args:
         files: the Parquet files of one snapshot, columns as in `contract.COLUMNS`; none means no jobs.
-        told: what the lake says of the snapshot: instants, names, vanished jobs; by default the latest instant in the
+        facts: what the lake says of the snapshot: instants, names, vanished jobs; by default the latest instant in the
             files is "now".
         locked: read nothing but `files` and `allow`, load no extension, change no setting. What `answer` runs
             reads only; DuckDB itself has no lock against COPY … TO a path that may be read.
@@ -46,10 +46,10 @@ def open_warehouse(
         UsageError: an instant without a time zone.
         LakeError: a file that is missing, is no Parquet, or lacks a column.
     """
-    told = told or Told()
-    if any(each is not None and each.tzinfo is None for each in (*told.instants(), *told.nows.values())):
+    facts = facts or SnapshotFacts()
+    if any(each is not None and each.tzinfo is None for each in (*facts.instants(), *facts.nows.values())):
         raise UsageError("as_of needs a time zone: give it in UTC")
-    source = Source(tuple(str(file) for file in files), told)
+    source = Source(tuple(str(file) for file in files), facts)
     con = duckdb.connect(":memory:")
     try:
         con.execute("SET TimeZone = 'UTC'")

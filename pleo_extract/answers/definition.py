@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Final
 
+from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.answers.statement import (
     GIVEN,
     PRIVATE,
@@ -22,7 +23,6 @@ from pleo_extract.answers.statement import (
     statements,
     with_relations,
 )
-from pleo_extract.answers.told import Told
 from pleo_extract.contract import DUCKDB_SCHEMA
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ MONTHS: Final = "/created_month=*/part-*.parquet"
 """The visible months of a lake, whichever there are."""
 INSTANTS: Final = "/_lake/now.csv"
 VANISHED: Final = "/_lake/vanished.csv"
-"""The files that a catalogue reads what `Told` says from; see `Source.root`."""
+"""The files that a catalogue reads what `SnapshotFacts` says from; see `Source.root`."""
 
 _GLOB = re.compile(r"[\[*?]")
 _BARE: Final = r"^\s*[0-9]+[-/][0-9]+[-/][0-9]+([ T]+[0-9]+(:[0-9]+)*([.][0-9]*)?)?\s*$"
@@ -51,14 +51,14 @@ class Source:
 
     Attributes:
         files: paths of Parquet files; none for an empty lake.
-        told: what is known beside the rows.
+        facts: what is known beside the rows.
         root: the lake, for definitions that stay right when it changes: they find its months by a pattern, where there are
-            any, and read `INSTANTS` and `VANISHED` in place of `told`. Empty for definitions that carry it all.
+            any, and read `INSTANTS` and `VANISHED` in place of `facts`. Empty for definitions that carry it all.
         has_months: whether there are any.
     """
 
     files: Sequence[str]
-    told: Told = field(default_factory=Told)
+    facts: SnapshotFacts = field(default_factory=SnapshotFacts)
     root: str = ""
     has_months: bool = False
 
@@ -109,23 +109,23 @@ def _export_jobs(source: Source) -> str:
 def _snapshot(source: Source) -> str:
     names = ("as_of", "data_as_of", "now")
     instants = [
-        f"TIMESTAMPTZ {literal(each.isoformat())}" for each in source.told.instants() if each is not None
+        f"TIMESTAMPTZ {literal(each.isoformat())}" for each in source.facts.instants() if each is not None
     ]
     if not instants:
         latest = [f"max(j.{name})" for name, kind in DUCKDB_SCHEMA.items() if kind.startswith("TIMESTAMP")]
         found = ", ".join(f"greatest({', '.join(latest)}) AS {name}" for name in names)
         return f"SELECT {found} FROM export_jobs AS j"  # noqa: S608 -- columns of the contract
     if source.root:
-        return f"SELECT t.as_of, t.data_as_of, t.now FROM {_told(source.root)} WHERE t.company_id IS NULL"  # noqa: S608 -- the path is escaped
+        return f"SELECT t.as_of, t.data_as_of, t.now FROM {_facts(source.root)} WHERE t.company_id IS NULL"  # noqa: S608 -- the path is escaped
     return f"SELECT {', '.join(f'{each} AS {name}' for each, name in zip(instants, names, strict=True))}"
 
 
 def _companies(source: Source) -> str:
     """Ids, names and instants in one text: as VALUES, each of thousands would be three nodes of the statement, at 6 kB a company."""
-    if source.root and source.told.as_of is not None:
+    if source.root and source.facts.as_of is not None:
         where = "WHERE t.company_id IS NOT NULL"
-        return f"SELECT t.company_id AS id, t.name, t.now FROM {_told(source.root)} {where}"  # noqa: S608 -- the path is escaped
-    rows = [(company, name or "", now) for company, name, now in source.told.companies()]
+        return f"SELECT t.company_id AS id, t.name, t.now FROM {_facts(source.root)} {where}"  # noqa: S608 -- the path is escaped
+    rows = [(company, name or "", now) for company, name, now in source.facts.companies()]
     if not rows:
         return (
             "SELECT CAST(NULL AS VARCHAR) AS id, CAST(NULL AS VARCHAR) AS name, "
@@ -144,12 +144,12 @@ def _companies(source: Source) -> str:
 
 def _gone(source: Source) -> str:
     """The keys of vanished jobs. A definition that is to stay right looks them up, since the first may vanish any day."""
-    if source.root and source.told.as_of is not None:
+    if source.root and source.facts.as_of is not None:
         read = _read_csv(_below(source.root, VANISHED), {"company_id": "VARCHAR", "id": "VARCHAR"})
         return f"SELECT v.company_id, v.id FROM {read} AS v"  # noqa: S608 -- the path is escaped
-    if not source.told.vanished:  # no id is read to look for them
+    if not source.facts.vanished:  # no id is read to look for them
         return "SELECT CAST(NULL AS VARCHAR) AS company_id, CAST(NULL AS VARCHAR) AS id WHERE FALSE"
-    packed = literal(",".join(f"{company} {job}" for company, job in source.told.vanished))
+    packed = literal(",".join(f"{company} {job}" for company, job in source.facts.vanished))
     each = f"SELECT unnest(string_split({packed}, ',')) AS entry"
     return f"SELECT split_part(v.entry, ' ', 1) AS company_id, split_part(v.entry, ' ', 2) AS id FROM ({each}) AS v"  # noqa: S608 -- as above
 
@@ -159,7 +159,7 @@ def _below(root: str, path: str) -> str:
     return f"concat(coalesce(getvariable({literal(ROOT)}), {literal(pattern(root))}), {literal(path)})"
 
 
-def _told(root: str) -> str:
+def _facts(root: str) -> str:
     instants = dict.fromkeys(("now", "as_of", "data_as_of"), "TIMESTAMPTZ")
     return (
         f"{_read_csv(_below(root, INSTANTS), {'company_id': 'VARCHAR', 'name': 'VARCHAR'} | instants)} AS t"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from pleo_extract.answers import Told
+    from pleo_extract.answers import SnapshotFacts
     from pleo_extract.lake.folder.opening import Opened
 
 __all__ = ["connect", "list_answers", "renew_catalogue", "write_catalogue"]
@@ -60,14 +60,14 @@ def connect(
     Raises:
         LakeError: there is no such folder, or it is not a lake. UsageError: no such snapshot is kept.
     """
-    from pleo_extract.answers import open_warehouse, read_told  # noqa: PLC0415 - duckdb only where there is a question
+    from pleo_extract.answers import open_warehouse, read_facts  # noqa: PLC0415 - duckdb only where there is a question
 
     opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
     if opened is None:
         return open_warehouse([], locked=locked, allow=allow)
     manifest, asked = opened.manifest, as_of if isinstance(as_of, datetime) else None
-    told = read_told(manifest.accounts, manifest.made_at, asked=asked)
-    return open_warehouse(opened.files, told=told, locked=locked, allow=allow)
+    facts = read_facts(manifest.accounts, manifest.made_at, asked=asked)
+    return open_warehouse(opened.files, facts=facts, locked=locked, allow=allow)
 
 
 @check_keywords
@@ -100,14 +100,14 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
         from pleo_extract import answers  # noqa: PLC0415 - as above
 
         opened = open_snapshot(lake)
-        told = _read_told(opened)
-        mark = _make_mark(target, opened, told)
-        answers.write_told(layout.root, told)
+        facts = _read_facts(opened)
+        mark = _make_mark(target, opened, facts)
+        answers.write_facts(layout.root, facts)
         with suppress(LakeError):
             if mark.encode() in disk.read_file(target):
                 return
         has_months = bool(opened and opened.files)
-        answers.write_catalogue(target, layout.root, told=told, has_months=has_months, mark=mark)
+        answers.write_catalogue(target, layout.root, facts=facts, has_months=has_months, mark=mark)
     except (PleoExtractError, ImportError, OSError, RuntimeError, ValueError) as exc:
         _log.warning(
             "%s. The data is published; only other DuckDB clients miss the catalogue",
@@ -140,22 +140,22 @@ def write_catalogue(lake: str | Path, path: str | Path, *, root: str = "") -> Pa
     layout, opened = Layout(lake), open_snapshot(lake)
     if opened is None or layout.is_old:
         raise LakeError(f"{lake} has nothing that a catalogue could read yet; run: pleo-extract dump {lake}")
-    told = _read_told(opened)
+    facts = _read_facts(opened)
     if not (layout.own / "now.csv").exists():  # no dump has kept a catalogue here
-        answers.write_told(layout.root, told)
+        answers.write_facts(layout.root, facts)
     answers.write_catalogue(
-        path, layout.root, root=root.rstrip("/"), told=told, has_months=bool(opened.files)
+        path, layout.root, root=root.rstrip("/"), facts=facts, has_months=bool(opened.files)
     )
     return Path(path)
 
 
-def _read_told(opened: Opened | None) -> Told:
-    from pleo_extract.answers import Told, read_told  # noqa: PLC0415 - as above
+def _read_facts(opened: Opened | None) -> SnapshotFacts:
+    from pleo_extract.answers import SnapshotFacts, read_facts  # noqa: PLC0415 - as above
 
-    return read_told(opened.manifest.accounts, opened.manifest.made_at) if opened else Told()
+    return read_facts(opened.manifest.accounts, opened.manifest.made_at) if opened else SnapshotFacts()
 
 
-def _make_mark(target: Path, opened: Opened | None, told: Told) -> str:
+def _make_mark(target: Path, opened: Opened | None, facts: SnapshotFacts) -> str:
     """What the catalogue is known by: all that stands in it, and not in the files that it reads."""
-    content = f"{target} {bool(opened and opened.files)} {told.as_of is None}"
+    content = f"{target} {bool(opened and opened.files)} {facts.as_of is None}"
     return f"pleo_extract {__version__} {hashlib.sha256(content.encode()).hexdigest()[:16]}"

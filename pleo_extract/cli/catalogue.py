@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import FilePath, LakeFolder
+from pleo_extract.cli.folder import FilePathParam, LakeFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ __all__ = ["catalogue"]
 @click.option(
     "--root", default="", metavar="DIR", help="The folder of LAKE as these clients see it [default: as here]"
 )
-@click.option("--output", "-o", type=FilePath(), required=True, metavar="FILE", help="The file to write")
+@click.option("--output", "-o", type=FilePathParam(), required=True, metavar="FILE", help="The file to write")
 def catalogue(lake: str | Path, root: str, output: Path) -> None:
     """Write a DuckDB file with the views and macros of LAKE, for clients on another machine or in a container.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pleo_extract.cli.answer import format_option, kind_of, read_snapshot, write_answer
-from pleo_extract.cli.folder import FilePath, LakeFolder
+from pleo_extract.cli.folder import FilePathParam, LakeFolder
 from pleo_extract.cli.store import store_options
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ FEW: Final = "change, status_before, status, company_id, id, created_at, last_up
 @click.option("--until", metavar="WHEN", help="The later one [default: the current one]")
 @store_options
 @format_option
-@click.option("--output", "-o", type=FilePath(), metavar="FILE", help="Write to a file instead of the screen")
+@click.option(
+    "--output", "-o", type=FilePathParam(), metavar="FILE", help="Write to a file instead of the screen"
+)
 def changes(
     lake: str | Path,
     since: str | None,

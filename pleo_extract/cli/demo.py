@@ -13,7 +13,7 @@ import click
 from pleo_extract.cli.dump import tell_receipt
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.screen import fit_terminal
-from pleo_extract.cli.span import Instant
+from pleo_extract.cli.span import InstantParam
 from pleo_extract.errors import amount
 
 __all__ = ["demo"]
@@ -41,7 +41,7 @@ __all__ = ["demo"]
 )
 @click.option(
     "--now",
-    type=Instant(),
+    type=InstantParam(),
     help="What the sandbox's clock says at the second dump [default: this machine's time]",
 )
 def demo(out: Path, jobs: int, now: datetime | None) -> None:

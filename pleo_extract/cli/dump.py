@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pleo_extract.cli.companies import read_companies
-from pleo_extract.cli.folder import FilePath, LakeFolder
+from pleo_extract.cli.folder import FilePathParam, LakeFolder
 from pleo_extract.cli.log import set_up_log
-from pleo_extract.cli.span import Shard, Span
+from pleo_extract.cli.span import DurationParam, ShardParam
 from pleo_extract.cli.store import store_options
 from pleo_extract.core.pace import RATE
 from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, amount, escape
@@ -71,20 +71,26 @@ Examples:
     metavar="SECONDS",
     help="Give up after so long [default: never]",
 )
-@click.option("--ca-file", type=FilePath(), metavar="FILE", help="Certificates to trust, a PEM file")
+@click.option("--ca-file", type=FilePathParam(), metavar="FILE", help="Certificates to trust, a PEM file")
 @click.option("--proxy", metavar="URL", help="Go through this proxy")
 @click.option(
     "--accounts",
-    type=FilePath(),
+    type=FilePathParam(),
     metavar="FILE",
     help="Many companies, a TOML file; see docs/scheduling.md",
 )
 @click.option(
-    "--shard", type=Shard(), help="With --accounts: of so many parts of the companies read this one, from 1"
+    "--shard",
+    type=ShardParam(),
+    help="With --accounts: of so many parts of the companies read this one, from 1",
 )
 @click.option("--full", is_flag=True, help="Read everything, whatever a refresh would do")
 @click.option(
-    "--full-every", type=Span(), default="7d", show_default=True, help="Read everything at least so often"
+    "--full-every",
+    type=DurationParam(),
+    default="7d",
+    show_default=True,
+    help="Read everything at least so often",
 )
 @click.option(
     "--max-requests", type=click.IntRange(min=1), metavar="N", help="Stop after so many, go on next time"
@@ -102,7 +108,7 @@ Examples:
 )
 @click.option(
     "--keep-for",
-    type=Span(),
+    type=DurationParam(),
     default="24h",
     show_default=True,
     help="How long a replaced snapshot stays; after 48h the last of each day",
@@ -110,7 +116,7 @@ Examples:
 @click.option("--keep-all", is_flag=True, help="With --keep-for: all of them stay so long")
 @click.option(
     "--metrics",
-    type=FilePath(),
+    type=FilePathParam(),
     metavar="FILE",
     help="Write a Prometheus text file at the end",
 )

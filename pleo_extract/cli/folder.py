@@ -12,10 +12,10 @@ from pleo_extract.errors import check_path
 if TYPE_CHECKING:
     import os
 
-__all__ = ["FilePath", "LakeFolder"]
+__all__ = ["FilePathParam", "LakeFolder"]
 
 
-class FilePath(click.Path):
+class FilePathParam(click.Path):
     """A path in UTF-8: another can be neither written into a record nor shown, which is better said before a dump."""
 
     def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
@@ -29,7 +29,7 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class LakeFolder(FilePath):
+class LakeFolder(FilePathParam):
     """A path; an empty one would be the folder we happen to be in, and comes from a variable that is not set."""
 
     def convert(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from pleo_extract.core.state import Account, AccountKey
+    from pleo_extract.core.state import AccountKey, SyncState
     from pleo_extract.lake.record import LastRun
 
 __all__ = ["write_metrics"]
@@ -67,7 +67,7 @@ LONGEST: Final = 100
 
 
 def write_metrics(
-    path: Path, lake: str | Path, run: LastRun, accounts: Mapping[AccountKey, Account] | None = None
+    path: Path, lake: str | Path, run: LastRun, accounts: Mapping[AccountKey, SyncState] | None = None
 ) -> None:
     """Write the file, whole or not at all.
 
@@ -109,7 +109,7 @@ def _spell(name: str, text: str, label: str, value: Any) -> list[str]:
     return [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full}{label} {value:.16g}"]
 
 
-def _spell_freshness(lake: str, run: LastRun, accounts: Mapping[AccountKey, Account]) -> Iterator[str]:
+def _spell_freshness(lake: str, run: LastRun, accounts: Mapping[AccountKey, SyncState]) -> Iterator[str]:
     """Yield how fresh each company is: one dead key among many must not hide that the others are up to date."""
     full = "pleo_extract_account_data_as_of_timestamp_seconds"
     yield f"# HELP {full} As of when the rows of an account are true; 0 if it was never read completely."

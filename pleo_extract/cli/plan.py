@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.companies import read_companies
-from pleo_extract.cli.folder import FilePath, LakeFolder
+from pleo_extract.cli.folder import FilePathParam, LakeFolder
 from pleo_extract.cli.store import store_options
 from pleo_extract.core.pace import RATE
 from pleo_extract.errors import PleoExtractError, amount, escape, worst_code
@@ -43,7 +43,7 @@ __all__ = ["plan"]
 )
 @click.option(
     "--accounts",
-    type=FilePath(),
+    type=FilePathParam(),
     metavar="FILE",
     help="Many companies, a TOML file; see docs/scheduling.md",
 )

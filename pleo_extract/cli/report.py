@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import FilePath, LakeFolder
+from pleo_extract.cli.folder import FilePathParam, LakeFolder
 from pleo_extract.cli.store import store_options
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Examples:
 @click.option(
     "--output",
     "-o",
-    type=FilePath(dir_okay=False),
+    type=FilePathParam(dir_okay=False),
     metavar="FILE",
     default=Path("report.html"),
     show_default=True,

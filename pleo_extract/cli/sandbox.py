@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import click
 
-from pleo_extract.cli.span import Instant
+from pleo_extract.cli.span import InstantParam
 from pleo_extract.errors import ConfigurationError, UsageError, amount
 
 __all__ = ["sandbox"]
@@ -56,7 +56,9 @@ class _WithFaults(click.Command):
 )
 @click.option("--seed", type=int, metavar="N", default=7, show_default=True, help="Same seed, same world")
 @click.option(
-    "--now", type=Instant(), help="What the world's clock says at the start [default: this machine's time]"
+    "--now",
+    type=InstantParam(),
+    help="What the world's clock says at the start [default: this machine's time]",
 )
 @click.option(
     "--latency-ms",

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import click
 
-__all__ = ["Instant", "Shard", "Span"]
+__all__ = ["DurationParam", "InstantParam", "ShardParam"]
 
 
-class Instant(click.ParamType[datetime]):
+class InstantParam(click.ParamType[datetime]):
     """A day or an instant: 2026-11-01, 2026-11-01T08:00:00Z; UTC unless it says otherwise."""
 
     name = "instant"
@@ -31,7 +31,7 @@ class Instant(click.ParamType[datetime]):
             self.fail(f"{value!r} is no instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
 
 
-class Span(click.ParamType[timedelta]):
+class DurationParam(click.ParamType[timedelta]):
     """A span of time: 90s, 30m, 24h, 7d."""
 
     name = "span"
@@ -51,7 +51,7 @@ class Span(click.ParamType[timedelta]):
         return timedelta(**{self._units[found[2]]: int(found[1])})
 
 
-class Shard(click.ParamType[tuple[int, int]]):
+class ShardParam(click.ParamType[tuple[int, int]]):
     """One part of so many: 1/4."""
 
     name = "shard"

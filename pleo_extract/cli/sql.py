@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from pleo_extract.cli.answer import format_option, kind_of, read_snapshot, write_answer
-from pleo_extract.cli.folder import FilePath, LakeFolder
+from pleo_extract.cli.folder import FilePathParam, LakeFolder
 from pleo_extract.cli.store import store_options
 from pleo_extract.errors import UsageError, escape
 
@@ -57,7 +57,7 @@ Examples:
 @click.option(
     "--output",
     "-o",
-    type=FilePath(),
+    type=FilePathParam(),
     metavar="FILE",
     help="Write to a file instead of the screen",
 )
@@ -66,7 +66,7 @@ Examples:
     metavar="WHEN",
     help="An older snapshot: its number, or an instant such as 2026-11-01T08:00:00Z",
 )
-@click.option("--allow", multiple=True, type=FilePath(exists=True), help="Let the query read here too")
+@click.option("--allow", multiple=True, type=FilePathParam(exists=True), help="Let the query read here too")
 @click.option(
     "--raw-csv", is_flag=True, help="Leave texts that a spreadsheet would run, such as =1+1, as they are"
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pleo_extract.cli.folder import FilePath
+from pleo_extract.cli.folder import FilePathParam
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--storage-option`` and ``--workspace``; the command is given both as `store`."""
     where = click.option(
         "--workspace",
-        type=FilePath(file_okay=False),
+        type=FilePathParam(file_okay=False),
         metavar="DIR",
         help="Where copies and staged pages of a Delta table are kept [default: the user's cache]",
     )

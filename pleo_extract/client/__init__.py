@@ -17,10 +17,10 @@ import httpx
 
 from pleo_extract.client.credential import Credential, Secret
 from pleo_extract.client.gate import Gate
-from pleo_extract.client.run import Clock, Line, RealClock, Run
 from pleo_extract.client.server import open_transport, resolve_server
+from pleo_extract.client.session import Channel, Clock, RealClock, Session
 from pleo_extract.client.waits import Waits
-from pleo_extract.client.window import SharedWindow, open_window
+from pleo_extract.client.window import SharedRateWindow, open_window
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.pace import RATE, Patience
 from pleo_extract.errors import UsageError
@@ -40,8 +40,8 @@ __all__ = [
     "AccountEntry",
     "Client",
     "Clock",
-    "Run",
     "Secret",
+    "Session",
     "Waits",
     "choose_shard",
     "read_accounts",
@@ -108,7 +108,7 @@ class Client:
         self._closed = False
         self._owns_transport = transport is None
         networked = transport is None or isinstance(transport, httpx.HTTPTransport)
-        self._line = Line(
+        self._channel = Channel(
             server=self.server,
             networked=networked and proxy is None,
             transport=open_transport(self.server, transport, in_flight, ca_file, proxy),
@@ -135,9 +135,9 @@ class Client:
         """Close the connections that it opened; a transport that was passed in is its owner's."""
         self._closed = True
         if self._owns_transport:
-            self._line.transport.close()
-        if isinstance(self._line.window, SharedWindow):
-            self._line.window.close()
+            self._channel.transport.close()
+        if isinstance(self._channel.window, SharedRateWindow):
+            self._channel.window.close()
 
     def foresee(self, requests: int, latency: float = 0.0) -> float:
         """Seconds that so many requests would take from now on, of `latency` seconds each; none is sent.
@@ -146,21 +146,21 @@ class Client:
         """
         if self._closed:
             raise UsageError("this client is closed; open another")
-        now = self._line.clock.monotonic()
-        return self._line.window.foresee(now, requests, latency / self.in_flight)
+        now = self._channel.clock.monotonic()
+        return self._channel.window.foresee(now, requests, latency / self.in_flight)
 
-    def start_run(
+    def start_session(
         self,
         *,
         deadline: float | None = None,
         max_requests: int | None = None,
         name: str = "",
         waits: Waits | None = None,
-    ) -> Run:
+    ) -> Session:
         """A run: one budget of retries, of time (`deadline`, seconds from now) and of requests where they are given.
 
         Its `name` stands in what it logs; what it waits counts in `waits` too.
         """
         if self._closed:
             raise UsageError("this client is closed; open another")
-        return Run(self._line, deadline, max_requests, name, waits)
+        return Session(self._channel, deadline, max_requests, name, waits)

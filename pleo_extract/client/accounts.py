@@ -98,9 +98,9 @@ class AccountEntry:
             raise CredentialsError(f"{self.source} {self.place}: {exc}") from None
         finally:
             del text  # a traceback may show the locals of this frame
-        line = client._line  # noqa: SLF001 - the room's own
+        line = client._channel  # noqa: SLF001 - the room's own
         line.credential.origin = self.place
-        client._line = replace(line, gate=self.shared.gate(self.server, line.credential))  # noqa: SLF001 - as above
+        client._channel = replace(line, gate=self.shared.gate(self.server, line.credential))  # noqa: SLF001 - as above
         return client
 
     def _read(self) -> str:

@@ -26,7 +26,7 @@ from pleo_extract.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["FOREIGN", "Again", "Answer", "Unauthorized", "forget_frames", "judge", "translate"]
+__all__ = ["FOREIGN", "Answer", "Retryable", "Unauthorized", "forget_frames", "interpret", "translate"]
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Answer:
     """A 429 that came while other requests were under way."""
 
 
-class Again(Exception):
+class Retryable(Exception):
     """A failure that may pass: its kind, the error it is when it does not, and the wait the server asks for.
 
     `unreachable`: there was no connection at all. `crowded`: a 429 that came while other requests were under way;
@@ -91,7 +91,9 @@ class Unauthorized(Exception):
         self.generation = generation
 
 
-def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[bytes], T], *, origin: str) -> T:
+def interpret(
+    answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[bytes], T], *, origin: str
+) -> T:
     """What a status code means. The tables of `errors` and of the contract, in one place.
 
     `origin` is where the credential came from: what to check when it is refused.
@@ -101,14 +103,16 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
         try:
             return read(answer.body)
         except EchoMismatch as exc:
-            raise Again("stray answer", exc, wait=0.0) from exc  # a fresh connection is what helps, not time
+            raise Retryable(
+                "stray answer", exc, wait=0.0
+            ) from exc  # a fresh connection is what helps, not time
         except PageError as exc:
             kind = escape(answer.headers.get("content-type", "no content type"))
-            raise Again("bad body", PageError(f"{exc}, sent as {kind}")) from exc
+            raise Retryable("bad body", PageError(f"{exc}, sent as {kind}")) from exc
     if status in TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         wait = retry_after(answer.headers)
         error = TryLater(f"the server answered {status}{_said(answer)}")
-        again = Again(str(status), error, wait, crowded=answer.crowded)
+        again = Retryable(str(status), error, wait, crowded=answer.crowded)
         again.too_fast = status == httpx.codes.TOO_MANY_REQUESTS and not answer.crowded
         raise again
     if status == httpx.codes.UNAUTHORIZED:
@@ -132,7 +136,7 @@ def judge(answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[byt
             f"the server answered {status}, a redirect to {_target(answer)}; redirects are not followed"
         )
     if status < 300:
-        raise Again("no page", PageError(f"the server answered {status} without a page"))
+        raise Retryable("no page", PageError(f"the server answered {status} without a page"))
     raise ContractError(f"the server answered {status}{_said(answer)}, which the contract does not have")
 
 
@@ -160,10 +164,10 @@ def forget_frames(exc: BaseException | None) -> None:
         exc = exc.__cause__ or exc.__context__
 
 
-def translate(exc: Exception, host: str, mask: Callable[[str], str]) -> Again | ConfigurationError:
+def translate(exc: Exception, host: str, mask: Callable[[str], str]) -> Retryable | ConfigurationError:
     """An error of httpx as one of ours, which keeps nothing of it; `mask` takes the credential out of its text."""
     if isinstance(exc, httpx.DecodingError):
-        return Again("bad body", PageError(f"the body of {host} cannot be decompressed"))
+        return Retryable("bad body", PageError(f"the body of {host} cannot be decompressed"))
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -177,4 +181,4 @@ def translate(exc: Exception, host: str, mask: Callable[[str], str]) -> Again | 
         return ConfigurationError(f"the way to {host} cannot be used: {said}")
     kind = "timeout" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__
     error = TryLater(f"no proper answer from {host}: {said}")
-    return Again(kind, error, unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))
+    return Retryable(kind, error, unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
 
-from pleo_extract.client.wire import Punctual
+from pleo_extract.client.wire import DeadlineNetwork
 from pleo_extract.contract import SERVERS
 from pleo_extract.errors import ConfigurationError, escape
 
@@ -102,7 +102,7 @@ def open_transport(
         socks = "; for SOCKS, pip install 'httpx[socks]'" if isinstance(exc, ImportError) else ""
         raise ConfigurationError(f"the proxy cannot be used ({type(exc).__name__}){socks}") from None
     pool: Any = network._pool  # noqa: SLF001 - httpx has no other way to its sockets; a test fails if this one goes
-    pool._network_backend = Punctual(pool._network_backend)  # noqa: SLF001 - as above
+    pool._network_backend = DeadlineNetwork(pool._network_backend)  # noqa: SLF001 - as above
     return network
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from struct import pack, unpack
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.core.pace import RATE_LIMIT, Window
+from pleo_extract.core.pace import RATE_LIMIT, RateWindow
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SharedWindow", "open_window"]
+__all__ = ["SharedRateWindow", "open_window"]
 
 FAR: Final = 300.0
 """Seconds ahead that no window can lie: what is further is from before the machine was started anew."""
@@ -31,11 +31,11 @@ FAR: Final = 300.0
 _log = logging.getLogger(__name__)
 
 
-class SharedWindow:
-    """A `Window` kept in a file. POSIX only."""
+class SharedRateWindow:
+    """A `RateWindow` kept in a file. POSIX only."""
 
     def __init__(self, path: Path, rate: int) -> None:
-        Window(rate)  # checks it
+        RateWindow(rate)  # checks it
         self.rate = rate
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -47,7 +47,7 @@ class SharedWindow:
             return window.reserve(now)
 
     def foresee(self, now: float, requests: int, gap: float = 0.0) -> float:
-        """Seconds until so many requests would be done; see `Window`."""
+        """Seconds until so many requests would be done; see `RateWindow`."""
         with self._open(now) as window:
             ahead = window
         return ahead.foresee(now, requests, gap)
@@ -58,7 +58,7 @@ class SharedWindow:
             return window.is_paused(now)
 
     def pause(self, now: float, seconds: float, *, slower: bool = False) -> None:
-        """Send nothing for `seconds` from now, whoever asks; see `Window`."""
+        """Send nothing for `seconds` from now, whoever asks; see `RateWindow`."""
         with self._open(now) as window:
             window.pause(now, seconds, slower=slower)
 
@@ -70,13 +70,13 @@ class SharedWindow:
             os.close(handle)
 
     @contextmanager
-    def _open(self, now: float) -> Iterator[Window]:
+    def _open(self, now: float) -> Iterator[RateWindow]:
         with self._lock:
             if self._handle < 0:
                 raise UsageError("this client is closed; open another")
             fcntl.flock(self._handle, fcntl.LOCK_EX)
             try:
-                window = Window(self.rate, self._read(now))
+                window = RateWindow(self.rate, self._read(now))
                 yield window
                 values = window.state()
                 data = pack(f"<{len(values)}d", *values)
@@ -91,15 +91,15 @@ class SharedWindow:
         return [value for value in values if value < now + FAR]
 
 
-def open_window(rate: int, server: str, credential: str | None) -> Window | SharedWindow:
+def open_window(rate: int, server: str, credential: str | None) -> RateWindow | SharedRateWindow:
     """The window that requests keep to: shared where the credential is known and the rate one that Pleo could allow."""
     if credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
         del credential  # a traceback may show the locals of this frame
-        return Window(rate)
+        return RateWindow(rate)
     name = hashlib.sha256(f"{server} {credential}".encode()).hexdigest()[:16]
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return SharedWindow(cache / "pleo_extract" / name, rate)
+        return SharedRateWindow(cache / "pleo_extract" / name, rate)
     except (OSError, RuntimeError) as exc:  # RuntimeError: no HOME, and a user unknown to the machine
         _log.warning("the pace is not shared with other processes: %s", type(exc).__name__)
-        return Window(rate)
+        return RateWindow(rate)

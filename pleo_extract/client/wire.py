@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import httpcore
 import httpx
 
-from pleo_extract.client.answer import Again
+from pleo_extract.client.answer import Retryable
 from pleo_extract.errors import PageError, Stopped, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["LARGEST_ERROR", "LARGEST_PAGE", "Punctual", "drop_surplus", "limit_time", "read_body"]
+__all__ = ["LARGEST_ERROR", "LARGEST_PAGE", "DeadlineNetwork", "drop_surplus", "limit_time", "read_body"]
 
 LARGEST_PAGE: Final = 128 * 2**20
 """Bytes of one page, as received and as decoded: 100 rows with a megabyte of text each fit."""
@@ -67,7 +67,7 @@ def limit_time(seconds: float, stop: threading.Event | None = None) -> Iterator[
         _limit.until, _limit.stop, _limit.stopped_at = before
 
 
-class Punctual:
+class DeadlineNetwork:
     """A network, or a stream of it, that keeps to the limit of the thread that uses it, however its bytes come.
 
     A timeout of the socket alone would not do: it begins again with each read, and a server that always has a few
@@ -80,7 +80,7 @@ class Punctual:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def connect_tcp(self, *args: Any, timeout: float | None = None, **more: Any) -> Punctual:
+    def connect_tcp(self, *args: Any, timeout: float | None = None, **more: Any) -> DeadlineNetwork:
         """Connect, or raise once the time is up or the run was stopped."""
         # Looking up a name heeds no timeout and no signal, and each address of a host has the whole timeout to itself.
         # So a thread of its own does both, and is left behind when it comes too late.
@@ -101,12 +101,12 @@ class Punctual:
         except BaseException:
             connected.add_done_callback(_hang_up)
             raise
-        return Punctual(connected.result())
+        return DeadlineNetwork(connected.result())
 
-    def start_tls(self, *args: Any, timeout: float | None = None, **more: Any) -> Punctual:
+    def start_tls(self, *args: Any, timeout: float | None = None, **more: Any) -> DeadlineNetwork:
         """Shake hands over TLS; where that is under way it ends with its timeout, not with the run."""
         left = _left(timeout, httpcore.ConnectTimeout)
-        return Punctual(self._inner.start_tls(*args, timeout=left, **more))
+        return DeadlineNetwork(self._inner.start_tls(*args, timeout=left, **more))
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
         """Return what comes next, or raise once the time is up or the run was stopped."""
@@ -154,7 +154,7 @@ def read_body(response: httpx.Response, headers: Mapping[str, str], is_late: Cal
     if encoding not in ("", "identity", "gzip"):  # others, or several, unpack a bomb within one chunk
         if not is_page:
             return b""
-        raise Again(
+        raise Retryable(
             "bad body", PageError(f"the body is packed as {escape(encoding)}, which nobody asked for")
         )
     body = _Body(LARGEST_PAGE if is_page else LARGEST_ERROR, packed=encoding == "gzip")
@@ -220,7 +220,7 @@ class _Body:
         if self._is_too_much():
             raise PageError(f"a page of more than {self._most} bytes after decoding; it was not read further")
         if self.broken or (self._gzip is not None and self._received and not self._gzip.eof):
-            raise Again("bad body", PageError("the body cannot be decompressed"))
+            raise Retryable("bad body", PageError("the body cannot be decompressed"))
 
 
 def drop_surplus(response: httpx.Response) -> None:

@@ -27,7 +27,7 @@ __all__ = [
     "Flight",
     "InFlight",
     "Patience",
-    "Window",
+    "RateWindow",
     "backoff",
     "retry_after",
 ]
@@ -68,7 +68,7 @@ class Patience:
     bad_bodies: int = 3
 
 
-class Window:
+class RateWindow:
     """At most `rate` requests in any minute: remembers when the last ones were due.
 
     Args:
@@ -96,7 +96,7 @@ class Window:
 
     def foresee(self, now: float, requests: int, gap: float = 0.0) -> float:
         """Seconds until so many requests would be done, `gap` seconds each, the next one begun now; takes no place."""
-        ahead = Window(self.rate, self.state())
+        ahead = RateWindow(self.rate, self.state())
         # Once the window holds these requests only, all goes on as in the round before.
         rounds = max(0, (requests - 1) // self.rate - 2)
         end = now

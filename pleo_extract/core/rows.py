@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import COLUMNS, KEY, STATUSES, TERMINAL, Key
-from pleo_extract.core.state import Readings
+from pleo_extract.core.state import RereadCounts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from pleo_extract.core.state import Account
+    from pleo_extract.core.state import SyncState
 
 __all__ = [
     "FILE_ORDER",
@@ -28,7 +28,7 @@ __all__ = [
     "count_readings",
     "created_month",
     "find_changed",
-    "find_left",
+    "find_moved",
     "find_news",
     "find_other",
     "find_unknown",
@@ -78,7 +78,7 @@ def is_unknown() -> pl.Expr:
     return ~pl.col("status").is_in(pl.Series(STATUSES).implode())
 
 
-def is_unsettled(unknown: Mapping[str, Readings] | None = None) -> pl.Expr:
+def is_unsettled(unknown: Mapping[str, RereadCounts] | None = None) -> pl.Expr:
     """Rows whose job may still change: of every status but the terminal ones, and those known to be settled."""
     settled = is_ended()
     for status, readings in (unknown or {}).items():
@@ -89,7 +89,9 @@ def is_unsettled(unknown: Mapping[str, Readings] | None = None) -> pl.Expr:
     return ~settled
 
 
-def count_readings(before: Account, statuses: Collection[str], changed: pl.DataFrame) -> dict[str, Readings]:
+def count_readings(
+    before: SyncState, statuses: Collection[str], changed: pl.DataFrame
+) -> dict[str, RereadCounts]:
     """Return how often rows of unknown statuses were re-read unchanged, after a sync that re-read all unsettled ones.
 
     Args:
@@ -97,10 +99,10 @@ def count_readings(before: Account, statuses: Collection[str], changed: pl.DataF
         statuses: the unknown statuses that it met.
         changed: rows of these statuses that it read and that the lake did not have as they are.
     """
-    counted: dict[str, Readings] = {}
+    counted: dict[str, RereadCounts] = {}
     for status in sorted({*before.unknown, *statuses})[:MANY_UNKNOWN]:
-        old = before.unknown.get(status, Readings())
-        newest = [key for key in (before.frontier, *old.lines[:1]) if key is not None]
+        old = before.unknown.get(status, RereadCounts())
+        newest = [key for key in (before.watermark, *old.lines[:1]) if key is not None]
         lines = [max(newest), *old.lines][:SETTLED_AFTER] if newest else []
         late: list[str] = []
         if lines:
@@ -109,12 +111,12 @@ def count_readings(before: Account, statuses: Collection[str], changed: pl.DataF
         again = {name: count + 1 for name, count in old.rows.items() if count + 1 < SETTLED_AFTER}
         exceptions = {**again, **dict.fromkeys(late, 0)}
         is_many = len(exceptions) > MANY_LATE
-        counted[status] = Readings() if is_many else Readings(lines, exceptions)
+        counted[status] = RereadCounts() if is_many else RereadCounts(lines, exceptions)
     return counted
 
 
 def find_changed(
-    lake: pl.DataFrame, fresh: pl.DataFrame, unknown: Mapping[str, Readings] | None = None
+    lake: pl.DataFrame, fresh: pl.DataFrame, unknown: Mapping[str, RereadCounts] | None = None
 ) -> pl.DataFrame:
     """Settled rows of the lake that were read anew and say something else; `expires_in` aside."""
     settled = lake.filter(~is_unsettled(unknown))
@@ -135,7 +137,7 @@ def find_news(lake: pl.DataFrame, rows: pl.DataFrame, *, fetched_later: Collecti
     return found.join(lake, on=_SAID, how="anti", nulls_equal=True)
 
 
-def find_left(lake: pl.LazyFrame, rows: pl.DataFrame, *, fetched_later: Collection[str]) -> pl.DataFrame:
+def find_moved(lake: pl.LazyFrame, rows: pl.DataFrame, *, fetched_later: Collection[str]) -> pl.DataFrame:
     """The jobs of these rows of another lake that the lake has in another month, each with the month that it leaves.
 
     The later row stays, chosen as in `find_news`.

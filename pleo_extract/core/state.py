@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 __all__ = [
     "FULL_EVERY",
     "OVERLAP",
-    "Account",
     "AccountKey",
     "JobKey",
     "Mode",
-    "Readings",
-    "Spoiled",
+    "RejectedRecord",
+    "RereadCounts",
+    "SyncState",
     "TotalKind",
     "binding_of",
     "choose_mode",
-    "forget_walks",
     "join_accounts",
+    "reset_walks",
     "stop_line",
 ]
 
@@ -51,7 +51,7 @@ JobKey = tuple[str, str]
 _ANY: Final = "*"
 
 
-class Readings(msgspec.Struct, frozen=True):
+class RereadCounts(msgspec.Struct, frozen=True):
     """How often the rows of one unknown status were re-read unchanged.
 
     A row created at or before ``lines[n]`` was re-read n + 1 times or more. `rows` are the exceptions, by name: rows that
@@ -62,7 +62,7 @@ class Readings(msgspec.Struct, frozen=True):
     rows: dict[str, int] = {}
 
 
-class Spoiled(msgspec.Struct, frozen=True):
+class RejectedRecord(msgspec.Struct, frozen=True):
     """A row that does not fit the contract.
 
     `created_at` is where its job stands in the list, as `instant_key` has it; empty where that cannot be read. `sum` is of
@@ -74,7 +74,7 @@ class Spoiled(msgspec.Struct, frozen=True):
     file: str = ""
 
 
-class Account(msgspec.Struct, kw_only=True):
+class SyncState(msgspec.Struct, kw_only=True, rename={"watermark": "frontier"}):
     """Sync state of one account (a server and a company, or any company), kept in the manifest.
 
     Attributes:
@@ -98,14 +98,14 @@ class Account(msgspec.Struct, kw_only=True):
     name: str = ""
     verdict: str = "incomplete"
     order: str = "none"
-    frontier: Key | None = None
+    watermark: Key | None = None
     full_at: datetime | None = None
     updated_at: datetime | None = None
     full_jobs: int = 0
     vanished: list[JobKey] = []
     rejected: list[str] = []
-    spoiled: dict[str, Spoiled] = {}
-    unknown: dict[str, Readings] = {}
+    spoiled: dict[str, RejectedRecord] = {}
+    unknown: dict[str, RereadCounts] = {}
     data_as_of: datetime | None = None
     total_kind: TotalKind = ""
     total_offset: int = 0
@@ -119,14 +119,14 @@ class Account(msgspec.Struct, kw_only=True):
 
 
 def choose_mode(
-    account: Account | None, *, now: datetime, full: bool, full_every: timedelta
+    account: SyncState | None, *, now: datetime, full: bool, full_every: timedelta
 ) -> tuple[Mode, str]:
     """Full walk or refresh, and why a full walk where it is one."""
     if account is None:
         return "full", "first dump"
     if full:
         return "full", "asked for"
-    if account.verdict == "incomplete" or account.frontier is None or account.full_at is None:
+    if account.verdict == "incomplete" or account.watermark is None or account.full_at is None:
         return "full", "the last walk was not complete"
     if account.order == "none":
         return "full", "the server does not keep the order of creation"
@@ -135,7 +135,7 @@ def choose_mode(
     return "refresh", ""
 
 
-def binding_of(account: Account | None) -> int:
+def binding_of(account: SyncState | None) -> int:
     """Return what the staged pages of an account are bound to: when its rows were last published, in microseconds.
 
     Other accounts may publish meanwhile, in this run or in another, and a merge moves the instant on.
@@ -144,16 +144,16 @@ def binding_of(account: Account | None) -> int:
     return int(updated.timestamp() * 1e6) if updated is not None else 0
 
 
-def forget_walks(accounts: dict[AccountKey, Account]) -> dict[AccountKey, Account]:
+def reset_walks(accounts: dict[AccountKey, SyncState]) -> dict[AccountKey, SyncState]:
     """What is known of jobs stays; where the walks stood is forgotten, so that the next one reads everything."""
     return {
-        key: Account(
+        key: SyncState(
             name=account.name,
             full_jobs=account.full_jobs,
             vanished=account.vanished,
             rejected=account.rejected,
             spoiled=account.spoiled,
-            unknown=dict.fromkeys(account.unknown, Readings()),
+            unknown=dict.fromkeys(account.unknown, RereadCounts()),
             data_as_of=account.data_as_of,
             total_kind=account.total_kind,
             total_offset=account.total_offset,
@@ -165,8 +165,8 @@ def forget_walks(accounts: dict[AccountKey, Account]) -> dict[AccountKey, Accoun
 
 
 def join_accounts(
-    mine: Mapping[AccountKey, Account], theirs: Mapping[AccountKey, Account], *, taken: Collection[str]
-) -> dict[AccountKey, Account]:
+    mine: Mapping[AccountKey, SyncState], theirs: Mapping[AccountKey, SyncState], *, taken: Collection[str]
+) -> dict[AccountKey, SyncState]:
     """What is to be said of the accounts of a lake that was given the rows of another.
 
     Of an account that both have, the more careful state stays, so that the next refresh reads all that can have changed;
@@ -181,7 +181,7 @@ def join_accounts(
     Returns:
         The states that are new or changed.
     """
-    joined: dict[AccountKey, Account] = {}
+    joined: dict[AccountKey, SyncState] = {}
     for key, other in theirs.items():
         own, company = mine.get(key), key.company_id
         if own is None:
@@ -190,7 +190,7 @@ def join_accounts(
             joined[key] = _join(own, other)
     if mine:  # else it is a copy of the other
         changed = {**mine, **joined} if taken else joined
-        joined |= forget_walks({key: state for key, state in changed.items() if key.company_id is None})
+        joined |= reset_walks({key: state for key, state in changed.items() if key.company_id is None})
     for key, other in theirs.items():  # that nothing was taken is news too: the rows are true as of later
         known, now = joined.get(key) or mine.get(key), other.data_as_of
         if known is not None and now is not None and (known.data_as_of is None or known.data_as_of < now):
@@ -198,18 +198,18 @@ def join_accounts(
     return joined
 
 
-def _join(own: Account, other: Account) -> Account:
+def _join(own: SyncState, other: SyncState) -> SyncState:
     both = (own, other)
     is_same = (own.vanished, own.rejected) == (other.vanished, other.rejected)
-    frontiers = [each.frontier for each in both if each.frontier is not None]
+    frontiers = [each.watermark for each in both if each.watermark is not None]
     walks = [each.full_at for each in both if each.full_at is not None]
     updates = [each.updated_at for each in both if each.updated_at is not None]
     instants = [each.data_as_of for each in both if each.data_as_of is not None]
-    return Account(
+    return SyncState(
         name=own.name or other.name,
         verdict=max((each.verdict for each in both), key=VERDICTS.index),
         order=min((each.order for each in both), key=ORDERS.index),
-        frontier=min(frontiers) if len(frontiers) == len(both) else None,
+        watermark=min(frontiers) if len(frontiers) == len(both) else None,
         full_at=min(walks) if len(walks) == len(both) and is_same else None,
         full_jobs=max(each.full_jobs for each in both),
         # A moment later: pages that were staged for the lake as it was are not for this one.
@@ -217,16 +217,16 @@ def _join(own: Account, other: Account) -> Account:
         vanished=sorted({*own.vanished, *other.vanished}),
         rejected=sorted({*own.rejected, *other.rejected}),
         spoiled={**other.spoiled, **own.spoiled},
-        unknown=dict.fromkeys([*own.unknown, *other.unknown], Readings()),
+        unknown=dict.fromkeys([*own.unknown, *other.unknown], RereadCounts()),
         data_as_of=max(instants, default=None),  # the rows of the later reading are among those of both
         forgotten=own.forgotten,
         forgotten_people=own.forgotten_people,
     )
 
 
-def stop_line(frontier: Key) -> Key:
+def stop_line(watermark: Key) -> Key:
     """Where the newest-first walk of a refresh may stop."""
-    created = datetime.fromisoformat(frontier[0]).replace(tzinfo=UTC)
+    created = datetime.fromisoformat(watermark[0]).replace(tzinfo=UTC)
     return instant_key(max(created, datetime.min.replace(tzinfo=UTC) + OVERLAP) - OVERLAP), ""
 
 

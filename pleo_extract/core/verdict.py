@@ -12,7 +12,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pleo_extract.core.state import Account, TotalKind
+    from pleo_extract.core.state import SyncState, TotalKind
 
 __all__ = [
     "MANY_GONE",
@@ -21,8 +21,8 @@ __all__ = [
     "VERDICTS",
     "Verdict",
     "VerdictName",
+    "decide_verdict",
     "expect_total",
-    "judge",
     "learn_total",
 ]
 
@@ -47,7 +47,7 @@ class Verdict(msgspec.Struct, frozen=True):
     again: bool = False
 
 
-def judge(
+def decide_verdict(
     distinct: int,
     totals: tuple[int | None, int | None],
     *,
@@ -86,7 +86,7 @@ def judge(
     return Verdict("incomplete", why, again=previous is None)
 
 
-def expect_total(account: Account, totals: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
+def expect_total(account: SyncState, totals: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
     """Return these totals as the number of jobs they stand for, None where they stand for nothing."""
     if account.total_kind == "unusable":
         return None, None
@@ -94,7 +94,7 @@ def expect_total(account: Account, totals: tuple[int | None, int | None]) -> tup
     return first, last
 
 
-def learn_total(before: Account, jobs: int, totals: Sequence[int | None], *, page: int) -> Account:
+def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, page: int) -> SyncState:
     """Return the state with what a full walk, which met `jobs` jobs, shows of `total`.
 
     A total that is wrong by a constant is as good as a right one, since its changes are compared. One that is wrong by

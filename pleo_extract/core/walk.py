@@ -33,7 +33,7 @@ __all__ = [
     "BY_CREATION",
     "NEWEST_FIRST",
     "PAGE_SIZE",
-    "Mark",
+    "Checkpoint",
     "Walk",
     "Way",
 ]
@@ -79,7 +79,7 @@ class Walk:
         way: Way = "after",
         max_pages: int = MAX_PAGES,
         restarts: int = 1,
-        mark: Mark | None = None,
+        mark: Checkpoint | None = None,
     ) -> None:
         """Prepare a walk.
 
@@ -355,9 +355,9 @@ class Walk:
         self._seen.clear()
         return self.query
 
-    def mark(self) -> Mark:
+    def mark(self) -> Checkpoint:
         """Where this walk stands after its last page, as plain data."""
-        return Mark(
+        return Checkpoint(
             first=self.first,
             edge=self.edge,
             newest=self.newest,
@@ -382,7 +382,7 @@ class Walk:
         self._prior = None  # the cursor was lost or no cursor at all: from the start, what was read is known
         return self.query
 
-    def _resume(self, mark: Mark) -> None:
+    def _resume(self, mark: Checkpoint) -> None:
         if mark.sorting is not None:  # what the server refused then it would refuse now, with the cursor
             keys, orders = self.query.sorting_keys, self.query.sorting_order
             self.query = replace(
@@ -399,7 +399,7 @@ class Walk:
         self.first_total, self.last_total = mark.totals
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True):
     """Where a walk stood: enough to go on from there after a restart of the program."""
 
     first: Key | None

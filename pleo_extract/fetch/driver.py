@@ -10,17 +10,17 @@ import polars as pl
 
 from pleo_extract.contract import STATUSES
 from pleo_extract.core.decode import Page, Rejected, build_frame, parse_page
-from pleo_extract.core.walk import Mark
+from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import EchoMismatch, PleoExtractError, RequestRefused, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from pleo_extract.client import Run
+    from pleo_extract.client import Session
     from pleo_extract.contract import Query
     from pleo_extract.core.walk import Walk
 
-__all__ = ["BATCH_BYTES", "BATCH_PAGES", "Driver", "Pages", "Part", "ask", "ask_offset", "drive"]
+__all__ = ["BATCH_BYTES", "BATCH_PAGES", "Batch", "Driver", "Pages", "ask", "ask_offset", "drive"]
 
 BATCH_PAGES: Final = 20
 """So many pages at most are asked for and not yet staged: what a kill costs."""
@@ -32,31 +32,31 @@ OFFSET_TRIES: Final = 3
 """Times that a 5xx or silence is taken from a request for an offset: search engines refuse deep ones so."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class Batch(msgspec.Struct, frozen=True):
     """Some pages of a list: the rows as a typed frame, the rows that do not fit, where its segments stand after them."""
 
     frame: pl.DataFrame
     rejected: list[Rejected]
-    marks: dict[int, Mark]
+    marks: dict[int, Checkpoint]
 
 
-def ask(run: Run, query: Query, number: int = 1, *, tries: int | None = None) -> Page:
-    """Return one page; an error says which. `tries`: see `Run.fetch`."""
+def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = None) -> Page:
+    """Return one page; an error says which. `tries`: see `Session.fetch`."""
     echoed: list[str] = []
     try:
-        page = run.fetch(query, partial(_read, run, query, number, echoed), tries=tries)
+        page = session.fetch(query, partial(_read, session, query, number, echoed), tries=tries)
     except PleoExtractError as exc:
         exc.page = number
         raise
-    if unknown := page.info.statuses.difference(STATUSES, run.known):
-        run.known.update(unknown)
-        run.warn_once(
+    if unknown := page.info.statuses.difference(STATUSES, session.known):
+        session.known.update(unknown)
+        session.warn_once(
             "status", f"page {number}: status {escape(min(unknown))!r} is unknown, and kept as it is"
         )
     return page
 
 
-def ask_offset(run: Run, query: Query, number: int = 1) -> Page:
+def ask_offset(session: Session, query: Query, number: int = 1) -> Page:
     """Return the page at the query's offset, and remember whether the server goes that deep.
 
     No rows mean that it does not, unless the list is not known to be longer, and never that the list ends there.
@@ -66,31 +66,31 @@ def ask_offset(run: Run, query: Query, number: int = 1) -> Page:
     """
     assert query.offset is not None
     try:
-        page = ask(run, query, number, tries=OFFSET_TRIES)
+        page = ask(session, query, number, tries=OFFSET_TRIES)
     except RequestRefused:
-        run.habits.note_offset(query.offset, works=False)
+        session.habits.note_offset(query.offset, works=False)
         raise
-    if page.info.rows or query.offset < run.habits.longest:
-        run.habits.note_offset(query.offset, works=page.info.rows > 0)
+    if page.info.rows or query.offset < session.habits.longest:
+        session.habits.note_offset(query.offset, works=page.info.rows > 0)
     return page
 
 
-def _read(run: Run, query: Query, number: int, echoed: list[str], body: bytes) -> Page:
+def _read(session: Session, query: Query, number: int, echoed: list[str], body: bytes) -> Page:
     """Parse a page, and refuse one that says that it is for another place; `echoed` is what earlier tries said.
 
     If a fresh connection brings no echo that fits either, it is how this server echoes: then it proves nothing for this run.
     """
     page = parse_page(body, number=number)
-    misfit = run.habits.find_misfit(query, page.info)
+    misfit = session.habits.find_misfit(query, page.info)
     if misfit and echoed:
-        run.habits.echoes = False
+        session.habits.echoes = False
     elif misfit:
         echoed.append(misfit)
         raise EchoMismatch(
             f"page {number} says it is for another place than was asked for ({escape(misfit, 200)})"
         )
     if not query.statuses:
-        run.habits.longest = max(run.habits.longest, page.info.total or 0)
+        session.habits.longest = max(session.habits.longest, page.info.total or 0)
     return page
 
 
@@ -101,16 +101,16 @@ class Pages(msgspec.Struct, frozen=True):
     number: int
     held: list[Page]
     size: int
-    mark: Mark
+    mark: Checkpoint
 
 
 class Driver:
     """One walk under way: steps through it, and holds the pages read since the last part was taken."""
 
     def __init__(
-        self, run: Run, walk: Walk, segment: int = 0, *, on_page: Callable[[Walk], None] | None = None
+        self, session: Session, walk: Walk, segment: int = 0, *, on_page: Callable[[Walk], None] | None = None
     ) -> None:
-        self.run = run
+        self.session = session
         self.walk = walk
         self.segment = segment
         self.on_page = on_page
@@ -128,7 +128,7 @@ class Driver:
                 self._query = next(self._steps)
             find = ask_offset if self._query.offset else ask
             try:
-                page = find(self.run, self._query, self.walk.pages + 1)
+                page = find(self.session, self._query, self.walk.pages + 1)
             except RequestRefused as refusal:
                 self._query = self._steps.throw(refusal)
                 return True
@@ -153,11 +153,11 @@ class Driver:
         """Whether a part is due."""
         return len(self.held) >= pages or self._size >= BATCH_BYTES
 
-    def take(self) -> Part:
+    def take(self) -> Batch:
         """The rows held, as a part."""
         pages = self.hand_over()
         frame, rejected = build_frame(pages.held)
-        return Part(frame, rejected, {self.segment: pages.mark})
+        return Batch(frame, rejected, {self.segment: pages.mark})
 
     def hand_over(self) -> Pages:
         """The pages held, and where the walk stands after them."""
@@ -166,7 +166,7 @@ class Driver:
         return pages
 
 
-def drive(driver: Driver, pages: int = BATCH_PAGES) -> Generator[Part, None, None]:
+def drive(driver: Driver, pages: int = BATCH_PAGES) -> Generator[Batch, None, None]:
     """A walk's rows, in parts of up to so many pages. What was read before an error is given out before it is raised."""
     try:
         while driver.step():

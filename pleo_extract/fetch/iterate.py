@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
-from pleo_extract.core.verdict import judge
+from pleo_extract.core.verdict import decide_verdict
 from pleo_extract.core.walk import PAGE_SIZE, Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
 from pleo_extract.fetch.driver import BATCH_PAGES
 from pleo_extract.fetch.load import DEADLINE, open_client
 from pleo_extract.fetch.segments import RowCount, read_walk
-from pleo_extract.fetch.selection import Instant, Wanted, check_amount, check_wanted
+from pleo_extract.fetch.selection import Instant, Selection, check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.progress import show_progress
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from pleo_extract.client import Client, Run
+    from pleo_extract.client import Client, Session
     from pleo_extract.core.state import JobKey
 
 __all__ = ["Batches", "iter_export_jobs", "stream_wanted"]
@@ -87,7 +87,7 @@ def iter_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
 
 
 def stream_wanted(
-    wanted: Wanted,
+    wanted: Selection,
     client: Client | None,
     *,
     progress: bool | None = None,
@@ -96,29 +96,29 @@ def stream_wanted(
 ) -> Iterator[pl.DataFrame]:
     """The frames of `iter_export_jobs`. Where only a `few` rows are wanted, small pages, each given out at once."""
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
-        run = source.start_run(deadline=deadline)
+        session = source.start_session(deadline=deadline)
         walk = wanted.for_company_of(source).start_walk(
             page=PAGE_SIZE if few is None else min(few, PAGE_SIZE)
         )
         once = _Once(walk)
         pages = BATCH_PAGES if few is None else 1
-        for part in read_walk(run, walk, RowCount(run, update).count, pages=pages):
+        for part in read_walk(session, walk, RowCount(session, update).count, pages=pages):
             if part.rejected:
                 raise RejectedRows([str(row) for row in part.rejected])
             kept = wanted.keep(once.keep_new(part.frame))
             if kept.height:
                 yield kept
         if walk.ended == "end":
-            verdict = judge(once.count, (walk.first_total, walk.last_total))
+            verdict = decide_verdict(once.count, (walk.first_total, walk.last_total))
             if verdict.name == "incomplete":
-                _confirm(run, walk, once)
+                _confirm(session, walk, once)
 
 
-def _confirm(run: Run, walk: Walk, once: _Once) -> None:
+def _confirm(session: Session, walk: Walk, once: _Once) -> None:
     """Read the list once more, giving nothing out: the same jobs again mean that `total` is not to be trusted."""
     again = Walk(walk.query)
     seen = _Once(again)
-    for part in read_walk(run, again):
+    for part in read_walk(session, again):
         seen.keep_new(part.frame)
     if (seen.count, seen.digest) != (once.count, once.digest):
         raise IncompleteWalk(

@@ -12,7 +12,7 @@ import polars as pl
 from pleo_extract.client import Client
 from pleo_extract.core.decode import build_frame
 from pleo_extract.core.rows import is_same_list, keep_latest
-from pleo_extract.core.verdict import Verdict, judge
+from pleo_extract.core.verdict import Verdict, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows
 from pleo_extract.fetch.driver import ask
 from pleo_extract.fetch.segments import RowCount, totals_of
@@ -23,11 +23,11 @@ from pleo_extract.progress import show_progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pleo_extract.client import Run
+    from pleo_extract.client import Session
     from pleo_extract.contract import PageInfo, Query
     from pleo_extract.core.decode import Rejected
     from pleo_extract.core.walk import Walk
-    from pleo_extract.fetch.selection import Instant, Wanted
+    from pleo_extract.fetch.selection import Instant, Selection
 
 __all__ = [
     "DEADLINE",
@@ -90,20 +90,22 @@ def load_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     check_amount("deadline", deadline)
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
         wanted = wanted.for_company_of(source)
-        run = source.start_run(deadline=deadline)
-        rows = RowCount(run, update)
-        return _load(run, wanted, source.in_flight, rows.count)
+        session = source.start_session(deadline=deadline)
+        rows = RowCount(session, update)
+        return _load(session, wanted, source.in_flight, rows.count)
 
 
-def _load(run: Run, wanted: Wanted, segments: int, on_page: Callable[[Walk], None]) -> pl.DataFrame:
-    frame, walks = _read_once(run, wanted, segments, on_page)
+def _load(
+    session: Session, wanted: Selection, segments: int, on_page: Callable[[Walk], None]
+) -> pl.DataFrame:
+    frame, walks = _read_once(session, wanted, segments, on_page)
     verdict = _judge(frame, walks)
     if verdict.again:
         before, told = frame.height, totals_of(walks)[0]
-        more, walks = _read_once(run, wanted, segments, on_page)
+        more, walks = _read_once(session, wanted, segments, on_page)
         same = is_same_list(frame, more)
         frame = keep_latest(pl.concat([frame, more]))
-        verdict = judge(frame.height, (told, totals_of(walks)[1]), previous=before, confirmed=same)
+        verdict = decide_verdict(frame.height, (told, totals_of(walks)[1]), previous=before, confirmed=same)
     if verdict.name == "incomplete":
         raise IncompleteWalk(
             f"{verdict.why}; the list is not complete. Try again, or dump it, which keeps what it gets"
@@ -114,9 +116,9 @@ def _load(run: Run, wanted: Wanted, segments: int, on_page: Callable[[Walk], Non
 
 
 def _read_once(
-    run: Run, wanted: Wanted, segments: int, on_page: Callable[[Walk], None]
+    session: Session, wanted: Selection, segments: int, on_page: Callable[[Walk], None]
 ) -> tuple[pl.DataFrame, list[Walk]]:
-    walks, parts = wanted.start_reading(run, segments, on_page)
+    walks, parts = wanted.start_reading(session, segments, on_page)
     frames: list[pl.DataFrame] = []
     rejected: list[Rejected] = []
     with closing(parts):
@@ -131,7 +133,7 @@ def _read_once(
 def _judge(frame: pl.DataFrame, walks: list[Walk]) -> Verdict:
     if walks[-1].ended == "until":
         return Verdict("complete")
-    return judge(frame.height, totals_of(walks))
+    return decide_verdict(frame.height, totals_of(walks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def fetch_page(query: Query, *, client: Client | None = None) -> JobPage:
         RejectedRows: rows that do not fit the contract; else as `load_export_jobs`.
     """
     with open_client(client) as source:
-        page = ask(source.start_run(deadline=DEADLINE), query)
+        page = ask(source.start_session(deadline=DEADLINE), query)
     frame, rejected = build_frame([page])
     if rejected:
         raise RejectedRows([str(row) for row in rejected])

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.core.walk import Mark, Walk
+from pleo_extract.core.walk import Checkpoint, Walk
 from pleo_extract.errors import CursorRefused, PleoExtractError, RequestRefused
 from pleo_extract.fetch.driver import BATCH_PAGES, Driver, drive
 from pleo_extract.fetch.workers import drive_together
@@ -23,9 +23,9 @@ from pleo_extract.fetch.workers import drive_together
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from pleo_extract.client import Run
+    from pleo_extract.client import Session
     from pleo_extract.contract import Query
-    from pleo_extract.fetch.driver import Part
+    from pleo_extract.fetch.driver import Batch
 
 __all__ = ["RowCount", "narrow", "read_list", "read_walk", "totals_of"]
 
@@ -52,32 +52,32 @@ def totals_of(walks: Sequence[Walk]) -> tuple[int | None, int | None]:
 class RowCount:
     """Adds up the rows of all walks of a run, for a progress bar."""
 
-    def __init__(self, run: Run, update: Callable[[int, int | None, float], None]) -> None:
-        self._run = run
+    def __init__(self, session: Session, update: Callable[[int, int | None, float], None]) -> None:
+        self._session = session
         self._update = update
         self._rows: dict[int, int] = {}
 
     def count(self, walk: Walk) -> None:
         """Told of every page."""
         self._rows[id(walk)] = walk.rows
-        self._update(sum(self._rows.values()), walk.last_total, self._run.waited)
+        self._update(sum(self._rows.values()), walk.last_total, self._session.waited)
 
 
 def read_walk(
-    run: Run, walk: Walk, on_page: Callable[[Walk], None] | None = None, *, pages: int = BATCH_PAGES
-) -> Generator[Part, None, None]:
+    session: Session, walk: Walk, on_page: Callable[[Walk], None] | None = None, *, pages: int = BATCH_PAGES
+) -> Generator[Batch, None, None]:
     """The walk's rows, in parts of up to so many pages. What was read before an error is given out before it is raised."""
-    return drive(Driver(run, walk, on_page=on_page), pages)
+    return drive(Driver(session, walk, on_page=on_page), pages)
 
 
 def read_list(
-    run: Run,
+    session: Session,
     query: Query,
     *,
     segments: int = 1,
-    marks: Mapping[int, Mark] | None = None,
+    marks: Mapping[int, Checkpoint] | None = None,
     on_page: Callable[[Walk], None] | None = None,
-) -> tuple[list[Walk], Generator[Part, None, None]]:
+) -> tuple[list[Walk], Generator[Batch, None, None]]:
     """A full walk over an ascending list, in as many segments as are worth it, or resumed where `marks` say.
 
     Returns:
@@ -85,10 +85,10 @@ def read_list(
     """
     resumed = _resume_walks(query, marks or {})
     walks = list(resumed.values())
-    return walks, _read_walks(run, walks, tuple(resumed), segments, on_page)
+    return walks, _read_walks(session, walks, tuple(resumed), segments, on_page)
 
 
-def _resume_walks(query: Query, marks: Mapping[int, Mark]) -> dict[int, Walk]:
+def _resume_walks(query: Query, marks: Mapping[int, Checkpoint]) -> dict[int, Walk]:
     """By segment. Each walk goes on to where the next one began; the last one to the end of the list."""
     ordered = sorted(marks.items(), key=lambda item: item[1].first or ("", ""))
     walks = {segment: Walk(query, mark=mark) for segment, mark in ordered}
@@ -100,14 +100,14 @@ def _resume_walks(query: Query, marks: Mapping[int, Mark]) -> dict[int, Walk]:
 
 
 def _read_walks(
-    run: Run,
+    session: Session,
     walks: list[Walk],
     numbers: Sequence[int],
     segments: int,
     on_page: Callable[[Walk], None] | None,
-) -> Generator[Part, None, None]:
+) -> Generator[Batch, None, None]:
     if len(walks) == 1 and segments > 1:
-        opening = Driver(run, walks[0], on_page=on_page)
+        opening = Driver(session, walks[0], on_page=on_page)
         try:
             goes_on = opening.step()
             while goes_on and not opening.held:  # the first sorting was refused: a simpler one is asked for
@@ -125,15 +125,15 @@ def _read_walks(
             raise
         walks[1:] = [driver.walk for driver in drivers[1:]]
     else:
-        drivers = [Driver(run, walk, n, on_page=on_page) for n, walk in zip(numbers, walks, strict=True)]
+        drivers = [Driver(session, walk, n, on_page=on_page) for n, walk in zip(numbers, walks, strict=True)]
     if len(drivers) == 1:
         yield from drive(drivers[0])
         return
     try:
-        yield from drive_together(run, drivers)
+        yield from drive_together(session, drivers)
     except CursorRefused:
         walks[:] = [Walk(walks[0].query, restarts=0)]  # from the start, once; what was read is merged by id
-        yield from drive(Driver(run, walks[0], on_page=on_page))
+        yield from drive(Driver(session, walks[0], on_page=on_page))
 
 
 def _cut(opening: Driver, segments: int) -> list[Driver]:
@@ -179,7 +179,7 @@ def _probe(opening: Driver, offsets: Sequence[int]) -> list[Driver]:
     """Return drivers of the segments at these offsets, all asked for at once, without those that the server refuses."""
     query = opening.walk.query
     drivers = [
-        Driver(opening.run, Walk(replace(query, offset=offset), restarts=0), n, on_page=opening.on_page)
+        Driver(opening.session, Walk(replace(query, offset=offset), restarts=0), n, on_page=opening.on_page)
         for n, offset in enumerate(offsets, start=1)
     ]
     failures: list[BaseException] = []

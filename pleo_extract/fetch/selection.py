@@ -16,16 +16,16 @@ from pleo_extract.fetch.segments import narrow, read_list, read_walk
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from pleo_extract.client import Client, Run
-    from pleo_extract.fetch.driver import Part
+    from pleo_extract.client import Client, Session
+    from pleo_extract.fetch.driver import Batch
 
-__all__ = ["Instant", "Wanted", "check_amount", "check_wanted"]
+__all__ = ["Instant", "Selection", "check_amount", "check_wanted"]
 
 Instant = datetime | date | str
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """What a caller wants of the list, checked: the walk it takes and the rows that are kept."""
 
     company_id: str | None
@@ -33,19 +33,19 @@ class Wanted:
     since: datetime | None
     until: datetime | None
 
-    def for_company_of(self, client: Client) -> Wanted:
+    def for_company_of(self, client: Client) -> Selection:
         """The same, for the client's company where none was named."""
         return replace(self, company_id=self.company_id or client.company_id)
 
     def start_reading(
-        self, run: Run, segments: int, on_page: Callable[[Walk], None]
-    ) -> tuple[list[Walk], Generator[Part, None, None]]:
+        self, session: Session, segments: int, on_page: Callable[[Walk], None]
+    ) -> tuple[list[Walk], Generator[Batch, None, None]]:
         """The walks that read what is wanted, and what they read: in segments where the whole list is."""
         if self.since is None and not self.statuses:
             query = narrow(BY_CREATION, company_id=self.company_id)
-            return read_list(run, query, segments=segments, on_page=on_page)
+            return read_list(session, query, segments=segments, on_page=on_page)
         walk = self.start_walk()
-        return [walk], read_walk(run, walk, on_page)
+        return [walk], read_walk(session, walk, on_page)
 
     def start_walk(self, *, page: int = PAGE_SIZE) -> Walk:
         """Ascending to the end; with `since`, newest first down to it; `page` rows asked for at once."""
@@ -70,7 +70,7 @@ class Wanted:
 
 def check_wanted(
     company_id: str | None, statuses: Sequence[str] | None, since: Instant | None, until: Instant | None
-) -> Wanted:
+) -> Selection:
     """What a caller wants, checked at the door.
 
     Raises:
@@ -80,7 +80,7 @@ def check_wanted(
     low, high = _to_instant("since", since), _to_instant("until", until)
     if low is not None and high is not None and low >= high:
         raise UsageError(f"since ({low}) is not before until ({high}): no job can lie between them")
-    return Wanted(query.company_id, tuple(query.statuses), low, high)
+    return Selection(query.company_id, tuple(query.statuses), low, high)
 
 
 def check_amount(name: str, value: float | None) -> None:

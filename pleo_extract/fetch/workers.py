@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from pleo_extract.core.decode import build_frame
 from pleo_extract.errors import PleoExtractError, Stopped
-from pleo_extract.fetch.driver import BATCH_BYTES, BATCH_PAGES, Driver, Pages, Part
+from pleo_extract.fetch.driver import BATCH_BYTES, BATCH_PAGES, Batch, Driver, Pages
 from pleo_extract.signals import hold_signals
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from pleo_extract.client import Run
+    from pleo_extract.client import Session
     from pleo_extract.core.decode import Page
-    from pleo_extract.core.walk import Mark
+    from pleo_extract.core.walk import Checkpoint
 
 __all__ = ["PATIENCE", "drive_together"]
 
@@ -28,20 +28,20 @@ GLANCE: Final = 0.25
 """Seconds after which whoever waits for pages looks whether the run was stopped."""
 
 
-def drive_together(run: Run, drivers: Sequence[Driver]) -> Generator[Part, None, None]:
+def drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Batch, None, None]:
     """The rows of all these walks, in parts. What was read before an error is given out before it is raised.
 
     No more than a batch of pages (two a driver, if that is more) are under way or wait to be staged at any time.
     """
     # A signal may come at any moment, between any two instructions, and pages on their way would be lost with it. So it
     # is held until the threads have stopped, and all that they have read was given out.
-    with hold_signals(run.stop):
-        yield from _drive_together(run, drivers)
+    with hold_signals(session.stop):
+        yield from _drive_together(session, drivers)
 
 
-def _drive_together(run: Run, drivers: Sequence[Driver]) -> Generator[Part, None, None]:
+def _drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Batch, None, None]:
     most = max(BATCH_PAGES, 2 * len(drivers))
-    crew = _Crew(run, drivers, room=most - sum(max(1, len(driver.held)) for driver in drivers))
+    crew = _Crew(session, drivers, room=most - sum(max(1, len(driver.held)) for driver in drivers))
     gathered = crew.gather()
     batch = _Batch()
     try:
@@ -70,8 +70,8 @@ def _drive_together(run: Run, drivers: Sequence[Driver]) -> Generator[Part, None
 class _Crew:
     """Drivers at work, and the first failure among them or of the one who reads."""
 
-    def __init__(self, run: Run, drivers: Sequence[Driver], *, room: int) -> None:
-        self._run = run
+    def __init__(self, session: Session, drivers: Sequence[Driver], *, room: int) -> None:
+        self._session = session
         self._drivers = drivers
         self._room = threading.Semaphore(room)
         self._read: queue.SimpleQueue[Pages | BaseException | None] = queue.SimpleQueue()
@@ -98,7 +98,7 @@ class _Crew:
                 self._stop()
         if self._failure is not None:
             if not working:
-                self._run.stop.clear()
+                self._session.stop.clear()
             raise self._failure
 
     def fail(self, failure: BaseException) -> None:
@@ -123,12 +123,12 @@ class _Crew:
             except (KeyboardInterrupt, SystemExit) as exc:
                 return exc
             if (
-                self._run.stop.is_set() and self._failure is None
+                self._session.stop.is_set() and self._failure is None
             ):  # by a signal, while no thread may ever answer
                 return Stopped("this run was stopped")
 
     def _stop(self) -> None:
-        self._run.stop.set()
+        self._session.stop.set()
         self._room.release(len(self._drivers))  # who waits for room is to see it
 
 
@@ -139,7 +139,7 @@ class _Batch:
         self.pages = 0
         self.size = 0
         self._held: list[Page] = []
-        self._marks: dict[int, Mark] = {}
+        self._marks: dict[int, Checkpoint] = {}
 
     def add(self, pages: Pages) -> None:
         """Further pages of a segment."""
@@ -148,9 +148,9 @@ class _Batch:
         self.pages += len(pages.held)
         self.size += pages.size
 
-    def take(self) -> Part:
+    def take(self) -> Batch:
         """All of them, as a part."""
-        return Part(*build_frame(self._held), self._marks)
+        return Batch(*build_frame(self._held), self._marks)
 
 
 def _work(

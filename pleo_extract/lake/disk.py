@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
-    "Scratch",
+    "ScratchFile",
     "append_line",
     "fix_file",
     "is_plain",
@@ -114,7 +114,7 @@ def _write_new(path: Path, data: bytes | memoryview, mode: int) -> None:
             os.close(handle)
 
 
-class Scratch:
+class ScratchFile:
     """A file without a name, gone at the end; in this machine's temporary folder, for a lake that may only be read."""
 
     def __init__(self, folder: Path | None = None) -> None:

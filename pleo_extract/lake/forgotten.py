@@ -18,7 +18,7 @@ import polars as pl
 
 from pleo_extract.contract import FIELDS
 from pleo_extract.core.decode import Rejected
-from pleo_extract.core.state import Readings
+from pleo_extract.core.state import RereadCounts
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.contract import Key
-    from pleo_extract.core.state import Account, JobKey
-    from pleo_extract.core.walk import Mark
+    from pleo_extract.core.state import JobKey, SyncState
+    from pleo_extract.core.walk import Checkpoint
     from pleo_extract.lake.layout import Layout
 
 __all__ = [
@@ -165,7 +165,9 @@ class Forgotten:
                 kept.append(Rejected(row.page, row.path, self.strip_text(row.reason), raw))
         return kept, lost
 
-    def strip_account(self, account: Account, lost: Iterable[str] = (), *, blanked: bool = False) -> Account:
+    def strip_account(
+        self, account: SyncState, lost: Iterable[str] = (), *, blanked: bool = False
+    ) -> SyncState:
         """Return a state that names nobody who is forgotten.
 
         Args:
@@ -179,7 +181,7 @@ class Forgotten:
         rejected = {name: self.hash_job(name.rpartition("/")[2]) for name in account.rejected}
         was_rejected = self.jobs.intersection(rejected.values())
         unknown = {
-            status: Readings(
+            status: RereadCounts(
                 [self.strip_key(line) for line in readings.lines],
                 {name: n for name, n in readings.rows.items() if not self._is_named(name)},
             )
@@ -187,7 +189,7 @@ class Forgotten:
         }
         return msgspec.structs.replace(
             account,
-            frontier=self._strip_end(account.frontier),
+            watermark=self._strip_end(account.watermark),
             vanished=[job for job in account.vanished if not self.has_job(job[1])],
             rejected=[name for name in account.rejected if rejected[name] not in self.jobs],
             spoiled={name: row for name, row in account.spoiled.items() if not self._is_named(name)},
@@ -202,7 +204,7 @@ class Forgotten:
         """Return this place in the list without the job that stands there, if that is forgotten."""
         return (key[0], "") if self.has_job(key[1]) else key
 
-    def strip_marks(self, marks: Mapping[int, Mark]) -> dict[int, Mark]:
+    def strip_marks(self, marks: Mapping[int, Checkpoint]) -> dict[int, Checkpoint]:
         """Return these marks without forgotten jobs.
 
         Where a walk stands at one there is no mark, since a cursor may spell its id; nor of a segment that begins with one,
@@ -362,7 +364,7 @@ def write_forgotten(layout: Layout, forgotten: Forgotten) -> None:
     disk.replace_file(layout.forgotten, spell_forgotten(forgotten), private=True)
 
 
-def require_forgotten(forgotten: Forgotten, accounts: Iterable[Account], lake: str | Path) -> Forgotten:
+def require_forgotten(forgotten: Forgotten, accounts: Iterable[SyncState], lake: str | Path) -> Forgotten:
     """Return what a lake has forgotten, for a run that reads from the server.
 
     Raises:
@@ -380,7 +382,7 @@ def require_forgotten(forgotten: Forgotten, accounts: Iterable[Account], lake: s
 
 def forget_more(
     forgotten: Forgotten,
-    accounts: Collection[Account],
+    accounts: Collection[SyncState],
     lake: str | Path,
     *,
     jobs: Collection[str],
@@ -401,7 +403,7 @@ def forget_more(
     return more
 
 
-def _count_missing(forgotten: Forgotten, accounts: Iterable[Account]) -> tuple[int, int]:
+def _count_missing(forgotten: Forgotten, accounts: Iterable[SyncState]) -> tuple[int, int]:
     """How many jobs and people were forgotten, as the states of accounts say, that are not known."""
     told = list(accounts)
     jobs = {name for account in told for name in account.forgotten} - forgotten.jobs

@@ -45,7 +45,7 @@ class Places:
         self._held: list[pl.Series] = []
         self._rows = self._in_memory = 0
         self._spilled: list[tuple[int, int]] = []
-        self._scratch: disk.Scratch | None = None
+        self._scratch: disk.ScratchFile | None = None
 
     def add(self, month: str, ids: pl.Series) -> None:
         """Note the places of the jobs with these ids in a month, as ``2026-11``.
@@ -81,7 +81,7 @@ class Places:
 
     def _spill(self) -> None:
         if self._scratch is None:
-            self._scratch = disk.Scratch(self._folder).__enter__()
+            self._scratch = disk.ScratchFile(self._folder).__enter__()
         self._spilled.append(self._scratch.add(_spell(pl.concat(self._held))))
         self._held, self._in_memory = [], 0
 
@@ -127,7 +127,7 @@ def count_repeats(paths: Sequence[Path], rows: int) -> int:
 def _gather(paths: Sequence[Path], ranges: int) -> Iterator[pl.Series]:
     """The hashes of all keys, range by range."""
     starts = pl.Series([2**64 // ranges * n for n in range(1, ranges)], dtype=pl.UInt64)
-    with disk.Scratch() as scratch:
+    with disk.ScratchFile() as scratch:
         places: list[list[tuple[int, int]]] = [[] for _ in range(ranges)]
         for path in paths:
             hashes = _scan(path).select(_HASH).collect(engine="streaming").to_series().sort()

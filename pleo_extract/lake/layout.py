@@ -27,7 +27,7 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import POLARS_SCHEMA
-from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import ConfigurationError, LakeError, StorageError, UsageError, check_path, escape
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.old import NUMBER, OLD_NAMES, OldNames
@@ -108,7 +108,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     files: list[FileEntry]
     library: str
     receipt: dict[str, Any] = {}
-    accounts: dict[AccountKey, Account] = {}
+    accounts: dict[AccountKey, SyncState] = {}
     leaving: list[str] = []
 
 
@@ -118,7 +118,7 @@ class State(msgspec.Struct, kw_only=True):
     snapshot: int
     server: str
     receipt: dict[str, Any]
-    accounts: dict[AccountKey, Account]
+    accounts: dict[AccountKey, SyncState]
 
 
 def scan_files(files: Sequence[Path]) -> pl.LazyFrame:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.layout import FileEntry
     from pleo_extract.lake.staging import Staging
 
-__all__ = ["Merge"]
+__all__ = ["MonthMerge"]
 
 PIECE: Final = 25_000
 """Rows of a large month that are merged at once; a month of no more than two such pieces is merged as a whole."""
@@ -50,7 +50,7 @@ Span = tuple[End | None, End | None]
 """Beyond one company and day, up to another; None for no limit."""
 
 
-class Merge:
+class MonthMerge:
     """The months of a lake and of what is staged, each merged when it is asked for.
 
     Args:
@@ -206,7 +206,7 @@ class Merge:
         """What is staged of the month in the order it was fetched, some batches at a time, sorted."""
         rows = max(RUN, self._count_staged(month) // RUNS)
         disk.make_folder(self._scratch, private=True)
-        with disk.Scratch(self._scratch) as scratch:
+        with disk.ScratchFile(self._scratch) as scratch:
             yield [_Run(scratch, staged) for staged in _gather(self._staged(month), rows)]
 
     def _open(self, month: str) -> list[pl.LazyFrame]:
@@ -235,7 +235,7 @@ class _Outline:
 class _Run:
     """Staged rows in a file's order, taken from the front; those of one job at one instant are in the order fetched."""
 
-    def __init__(self, scratch: disk.Scratch, staged: pl.DataFrame) -> None:
+    def __init__(self, scratch: disk.ScratchFile, staged: pl.DataFrame) -> None:
         rows = staged.sort(FILE_ORDER, maintain_order=True)
         self.outline = _outline(rows)
         self._scratch = scratch

@@ -25,8 +25,8 @@ import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
 from pleo_extract.core.rows import created_month, is_unknown, months_of
-from pleo_extract.core.state import Spoiled
-from pleo_extract.core.walk import Mark
+from pleo_extract.core.state import RejectedRecord
+from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.forgotten import NOTHING
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Left = Mapping[str, Sequence[Path]]
     """Folders that earlier runs left, by what binds them."""
 
-__all__ = ["KEEP_STAGED", "Batch", "Header", "Staging", "find_left", "name_run", "spell_rejected"]
+__all__ = ["KEEP_STAGED", "Header", "StagedBatch", "Staging", "find_resumable", "name_run", "spell_rejected"]
 
 _RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _MODE: Final = re.compile(r"full|refresh|merge")
@@ -62,7 +62,7 @@ def name_run() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class StagedBatch(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the journal: a file of rows, the months they fall in, and where the walk stood after it.
 
     `phase` names the walk (``open``, ``new``, ``full`` …), `marks` says where its segments stood, `done` that nothing
@@ -76,11 +76,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str = ""
     rows: int = 0
     months: list[str] = []
-    marks: dict[int, Mark] = {}
+    marks: dict[int, Checkpoint] = {}
     done: bool = False
     rejected: list[str] = []
     names: list[str] = []
-    spoiled: list[Spoiled] = []
+    spoiled: list[RejectedRecord] = []
     unknown: list[str] = []
     forgotten: list[str] = []
 
@@ -104,7 +104,7 @@ class Staging:
         forgotten: what is not staged, since the lake has forgotten it.
     """
 
-    def __init__(self, folder: Path, header: Header, batches: list[Batch] | None = None) -> None:
+    def __init__(self, folder: Path, header: Header, batches: list[StagedBatch] | None = None) -> None:
         self.folder = folder
         self.run = header.run
         self.mode = header.mode
@@ -120,9 +120,9 @@ class Staging:
 
     @classmethod
     def start(cls, staging: Path, binding: str, header: Header, *, left: Left | None = None) -> Staging:
-        """A new, empty one, in place of any of that binding; `left` is what `find_left` has found."""
+        """A new, empty one, in place of any of that binding; `left` is what `find_resumable` has found."""
         disk.make_folder(staging, private=True)
-        for folder in _choose(find_left(staging) if left is None else left, binding):
+        for folder in _choose(find_resumable(staging) if left is None else left, binding):
             disk.remove_tree(folder)
         folder = _new_folder(staging, binding)
         disk.make_folder(folder, private=True)
@@ -133,7 +133,7 @@ class Staging:
     @classmethod
     def resume(cls, staging: Path, binding: str, *, base: int, left: Left | None = None) -> Staging | None:
         """Return what an earlier run of this binding left, if it began from the same state of the lake."""
-        for found in _choose(find_left(staging) if left is None else left, binding):
+        for found in _choose(find_resumable(staging) if left is None else left, binding):
             header = _read_header(found)
             if header is None or header.base != base:
                 continue
@@ -151,7 +151,7 @@ class Staging:
         rejected: Sequence[Rejected] = (),
         *,
         phase: str = "full",
-        marks: Mapping[int, Mark] | None = None,
+        marks: Mapping[int, Checkpoint] | None = None,
     ) -> pl.DataFrame:
         """Stage one batch; when this returns it will be found again.
 
@@ -182,7 +182,7 @@ class Staging:
             disk.remove_file(self.folder / f"{name}.rejected.jsonl")
             disk.write_file(self.folder / f"{name}.rejected.jsonl", spell_rejected(rejected), private=True)
         disk.sync_folder(self.folder)
-        batch = Batch(
+        batch = StagedBatch(
             phase=phase,
             file=name,
             sha256=hashlib.sha256(data).hexdigest(),
@@ -191,7 +191,7 @@ class Staging:
             marks=marks,
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
-            spoiled=[Spoiled(created_at=row.created_at, sum=row.sum) for row in rejected],
+            spoiled=[RejectedRecord(created_at=row.created_at, sum=row.sum) for row in rejected],
             unknown=sorted(set(frame["status"].unique()).difference(STATUSES)),
             forgotten=[*(job for _, job in stripped.lost), *lost],
         )
@@ -203,7 +203,7 @@ class Staging:
 
     def finish(self, phase: str) -> None:
         """Nothing more of this phase is to come."""
-        self._note(Batch(phase=phase, done=True))
+        self._note(StagedBatch(phase=phase, done=True))
 
     def is_done(self, phase: str) -> bool:
         """Whether the phase was finished, by this run or the one it goes on with."""
@@ -218,7 +218,7 @@ class Staging:
         """The hashes of the jobs that were read and are not staged, since the lake has forgotten them."""
         return {job for batch in self.batches for job in batch.forgotten}
 
-    def marks(self, phase: str) -> dict[int, Mark]:
+    def marks(self, phase: str) -> dict[int, Checkpoint]:
         """Where the walk of this phase stood, by segment."""
         return {n: mark for batch in self.batches if batch.phase == phase for n, mark in batch.marks.items()}
 
@@ -291,19 +291,21 @@ class Staging:
             bad.update(batch.names)
         return bad
 
-    def place_rejected(self, folder: Path, known: Mapping[str, Spoiled]) -> dict[str, Spoiled]:
+    def place_rejected(self, folder: Path, known: Mapping[str, RejectedRecord]) -> dict[str, RejectedRecord]:
         """Say of each row set aside in which file of this folder it is kept: the `known` one where it says the same still."""
         mine = f"{self.run}-{self.folder.name.partition('-')[0]}.jsonl"  # a run of many accounts has many
-        placed: dict[str, Spoiled] = {}
+        placed: dict[str, RejectedRecord] = {}
         for batch in self.batches:
             for name, row in zip(batch.names, batch.spoiled, strict=False):
                 old = known.get(name)
                 is_kept = old is not None and old.sum == row.sum and is_kept_in(folder, old.file)
                 file = old.file if old is not None and is_kept else mine
-                placed[name] = Spoiled(created_at=row.created_at, sum=row.sum, file=file)
+                placed[name] = RejectedRecord(created_at=row.created_at, sum=row.sum, file=file)
         return placed
 
-    def keep_rejected(self, folder: Path, known: Mapping[str, Spoiled] | None = None) -> dict[str, Spoiled]:
+    def keep_rejected(
+        self, folder: Path, known: Mapping[str, RejectedRecord] | None = None
+    ) -> dict[str, RejectedRecord]:
         """Copy the rows that were set aside to where they stay: ``_lake/rejected/<run>-<account>.jsonl``; the same again if repeated.
 
         A row that is `known` and says what it said before is in a file already.
@@ -335,7 +337,7 @@ class Staging:
         self._places.close()
         disk.remove_tree(self.folder)
 
-    def _place(self, batch: Batch, frame: pl.DataFrame) -> None:
+    def _place(self, batch: StagedBatch, frame: pl.DataFrame) -> None:
         for month in batch.months:
             rows = frame if len(batch.months) == 1 else frame.filter(created_month() == month)
             self._places.add(month, rows["id"])
@@ -353,11 +355,11 @@ class Staging:
         self._places.close()
         self._places, self._unplaced = Places(self.folder.parent), []
 
-    def _note(self, batch: Batch) -> None:
+    def _note(self, batch: StagedBatch) -> None:
         disk.append_line(self.folder / "journal.jsonl", msgspec.json.encode(batch))
         self.batches.append(batch)
 
-    def _read(self, batch: Batch) -> pl.DataFrame:
+    def _read(self, batch: StagedBatch) -> pl.DataFrame:
         path = self.folder / f"{batch.file}.arrow"
         frame = _read_frame(disk.read_file(path))
         if frame is None:
@@ -375,7 +377,7 @@ def _new_folder(staging: Path, binding: str) -> Path:
     return staging / f"{_name_binding(binding)}-{secrets.token_hex(4)}"
 
 
-def find_left(staging: Path) -> Left:
+def find_resumable(staging: Path) -> Left:
     """What there is of each binding, a link or a file in its place included; looked for once for many accounts."""
     left: dict[str, list[Path]] = {}
     for path in disk.list_folder(staging):
@@ -401,16 +403,16 @@ def _read_header(folder: Path) -> Header | None:
     return msgspec.structs.replace(header, started_at=started_at)
 
 
-def _read_journal(folder: Path) -> list[Batch]:
+def _read_journal(folder: Path) -> list[StagedBatch]:
     """The lines that are whole, up to the first that is not, or whose file is not as it was written."""
     try:
         lines = disk.read_file(folder / "journal.jsonl").split(b"\n")
     except LakeError:
         return []
-    batches: list[Batch] = []
+    batches: list[StagedBatch] = []
     for line in lines:
         try:
-            batch = strict.decode(line, Batch)
+            batch = strict.decode(line, StagedBatch)
             _check_batch(batch)
         except strict.Malformed:
             break
@@ -420,7 +422,7 @@ def _read_journal(folder: Path) -> list[Batch]:
     return batches
 
 
-def _check_batch(batch: Batch) -> None:
+def _check_batch(batch: StagedBatch) -> None:
     """Refuse a line that no run has written.
 
     Raises:
@@ -441,7 +443,7 @@ def _check_batch(batch: Batch) -> None:
         strict.check_mark(mark)
 
 
-def _is_whole(folder: Path, batch: Batch) -> bool:
+def _is_whole(folder: Path, batch: StagedBatch) -> bool:
     try:
         if batch.rejected:
             disk.read_file(folder / f"{batch.file}.rejected.jsonl")
@@ -467,7 +469,7 @@ def _read_frame(data: bytes) -> pl.DataFrame | None:
     )
 
 
-def _mend_journal(folder: Path, batches: list[Batch]) -> None:
+def _mend_journal(folder: Path, batches: list[StagedBatch]) -> None:
     """Without what follows the whole lines: one that is cut short would spoil the next; and under no second name."""
     data = b"".join(msgspec.json.encode(batch) + b"\n" for batch in batches)
     disk.replace_file(folder / "journal.jsonl", data, private=True)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pleo_extract.contract import Key
-    from pleo_extract.core.state import Account
-    from pleo_extract.core.walk import Mark
+    from pleo_extract.core.state import SyncState
+    from pleo_extract.core.walk import Checkpoint
 
 __all__ = [
     "HASH",
@@ -125,7 +125,7 @@ def check_count(value: int, name: str) -> None:
         raise Malformed(f"{name} is {value}")
 
 
-def check_accounts(accounts: Mapping[AccountKey, Account]) -> None:
+def check_accounts(accounts: Mapping[AccountKey, SyncState]) -> None:
     """Refuse a state that the next run could not go on from.
 
     Raises:
@@ -139,7 +139,7 @@ def check_accounts(accounts: Mapping[AccountKey, Account]) -> None:
             raise Malformed(f"the verdict of {where} is {escape(account.verdict)!r}")
         if account.order not in _ORDERS:
             raise Malformed(f"the order of {where} is {escape(account.order)!r}")
-        _check_key(account.frontier, where)
+        _check_key(account.watermark, where)
         check_count(account.full_jobs, f"full_jobs of {where}")
         check_count(account.refused_offset or 0, f"refused_offset of {where}")
         for name in _instants_of(type(account)):
@@ -156,7 +156,7 @@ def check_accounts(accounts: Mapping[AccountKey, Account]) -> None:
                 check_count(count, f"readings of {where}")
 
 
-def check_mark(mark: Mark) -> None:
+def check_mark(mark: Checkpoint) -> None:
     """Refuse a place in a list at which no walk can have stood.
 
     Raises:

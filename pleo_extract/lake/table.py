@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pleo_extract.lake.merging import Merge
+from pleo_extract.lake.merging import MonthMerge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pleo_extract.core.state import Account, AccountKey
+    from pleo_extract.core.state import AccountKey, SyncState
     from pleo_extract.lake.layout import FileEntry, Manifest
     from pleo_extract.lake.staging import Staging
 
@@ -133,7 +133,7 @@ class Info:
 
     server: str
     receipt: Mapping[str, Any]
-    accounts: Mapping[AccountKey, Account]
+    accounts: Mapping[AccountKey, SyncState]
 
 
 class Files(Protocol):
@@ -217,7 +217,7 @@ def merge_staged(
         LakeError: a file of the base is not as it was written.
     """
     base = change.base
-    merge = Merge(table.scratch, stagings, change.files, table.read, anew=base.anew, raced=base.is_raced)
+    merge = MonthMerge(table.scratch, stagings, change.files, table.read, anew=base.anew, raced=base.is_raced)
     merge.add_lost(base.lost)
     for month in merge.months:
         is_suspect = month in base.suspects

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pleo_extract.report.drawing import Point
-    from pleo_extract.report.window import Window
+    from pleo_extract.report.window import ReportPeriod
 
 __all__ = [
     "OUTCOMES",
@@ -42,11 +42,11 @@ PERCENTILES: Final = {"p50": "half", "p90": "90 %", "p95": "95 %"}
 MOST_POINTS: Final = 300
 
 Row = dict[str, Any]
-Mark = tuple[int, str]
+Checkpoint = tuple[int, str]
 """An incident's number and class: `mark`, or `mark some` for one of single companies."""
 
 
-def by_outcome(rates: pl.DataFrame, window: Window) -> pl.DataFrame:
+def by_outcome(rates: pl.DataFrame, window: ReportPeriod) -> pl.DataFrame:
     """Rows of `failure_rates` with one column an outcome, which add up to `jobs`.
 
     Also what `with_days` adds.
@@ -57,7 +57,7 @@ def by_outcome(rates: pl.DataFrame, window: Window) -> pl.DataFrame:
     )
 
 
-def with_days(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
+def with_days(rows: pl.DataFrame, window: ReportPeriod) -> pl.DataFrame:
     """Rows by period with `days`, how many of the period's lie in the window (hours, where periods are hours), and `whole`."""
     start = pl.max_horizontal("period", pl.lit(_naive(window.since)))
     stop = pl.min_horizontal(pl.col("period").dt.offset_by(window.every), pl.lit(_naive(window.end)))
@@ -68,7 +68,7 @@ def with_days(rows: pl.DataFrame, window: Window) -> pl.DataFrame:
     )
 
 
-def draw_outcomes(outcomes: pl.DataFrame, window: Window) -> Chart:
+def draw_outcomes(outcomes: pl.DataFrame, window: ReportPeriod) -> Chart:
     """Bars of jobs a day, or an hour, by outcome; a period that is not over is pale."""
     x = time_axis(window.since, window.last)
     daily = outcomes.with_columns(pl.col(*OUTCOMES, "jobs") / pl.col("days"))
@@ -93,12 +93,16 @@ def draw_outcomes(outcomes: pl.DataFrame, window: Window) -> Chart:
         for row in outcomes.iter_rows(named=True)
     ]
     busiest = daily.sort("jobs").row(-1, named=True)
-    told = f"Most in the {name_period(busiest['period'], window)}: {busiest['jobs']:.0f} a {_unit(window)}."
-    return Chart("outcomes", f"Jobs a {_unit(window)} by outcome", told, x, y, paths, _pointed(edges, words))
+    description = (
+        f"Most in the {name_period(busiest['period'], window)}: {busiest['jobs']:.0f} a {_unit(window)}."
+    )
+    return Chart(
+        "outcomes", f"Jobs a {_unit(window)} by outcome", description, x, y, paths, _pointed(edges, words)
+    )
 
 
 def draw_rates(
-    rates: pl.DataFrame, limits: pl.DataFrame, marks: dict[datetime, Mark], window: Window
+    rates: pl.DataFrame, limits: pl.DataFrame, marks: dict[datetime, Checkpoint], window: ReportPeriod
 ) -> Chart:
     """The failure rate of whole periods with its interval, the control limit, and numbered incidents."""
     x = time_axis(window.since, window.last)
@@ -122,17 +126,19 @@ def draw_rates(
             top = down(y.place(rate_of[period]))
             over.append(f'<circle class="{kind}" cx="{place}" cy="{top}" r="9"/>')
             over.append(f'<text class="number" x="{place}" y="{top}" dy="4">{number}</text>')
-    told = "No period had more failures than its past explains."
+    description = "No period had more failures than its past explains."
     if marks:
-        told = "Incidents: " + "; ".join(
+        description = "Incidents: " + "; ".join(
             f"{number}, {name_period(period, window)}, {percent(rate_of.get(period))} failed"
             for period, (number, _) in marks.items()
         )
     paths = [area(low, high, "band"), line(limit, "limit"), line(middle, "rate")]
-    return Chart("rates", f"Failure rate by {window.grain}, with its 95 % interval", told, x, y, paths, over)
+    return Chart(
+        "rates", f"Failure rate by {window.grain}, with its 95 % interval", description, x, y, paths, over
+    )
 
 
-def draw_durations(durations: pl.DataFrame, window: Window) -> Chart:
+def draw_durations(durations: pl.DataFrame, window: ReportPeriod) -> Chart:
     """Half, 90 % and 95 % of the exports that ended took at most so long, by period, on a logarithmic scale."""
     x = time_axis(window.since, window.last)
     known = durations.select(
@@ -147,14 +153,20 @@ def draw_durations(durations: pl.DataFrame, window: Window) -> Chart:
         for row in durations.iter_rows(named=True)
     )
     last = durations.row(-1, named=True)
-    told = f"In the last whole {window.grain}, half took up to {duration(last['p50'])}, 95 % up to {duration(last['p95'])}."
+    description = f"In the last whole {window.grain}, half took up to {duration(last['p50'])}, 95 % up to {duration(last['p95'])}."
     over = _pointed(_edges(durations, window, x), words)
     return Chart(
-        "durations", f"Durations by {window.grain}: median, 90th and 95th percentile", told, x, y, paths, over
+        "durations",
+        f"Durations by {window.grain}: median, 90th and 95th percentile",
+        description,
+        x,
+        y,
+        paths,
+        over,
     )
 
 
-def draw_items(throughput: pl.DataFrame, window: Window) -> Chart:
+def draw_items(throughput: pl.DataFrame, window: ReportPeriod) -> Chart:
     """Bars of accounting entries exported a day, or an hour; a period that is not over is pale."""
     x = time_axis(window.since, window.last)
     daily = throughput.with_columns(each=pl.col("exported_items").cast(pl.Float64) / pl.col("days"))
@@ -174,9 +186,17 @@ def draw_items(throughput: pl.DataFrame, window: Window) -> Chart:
         for row in daily.iter_rows(named=True)
     ]
     busiest = daily.sort("each").row(-1, named=True)
-    told = f"Most in the {name_period(busiest['period'], window)}: {busiest['each']:.0f} a {_unit(window)}."
+    description = (
+        f"Most in the {name_period(busiest['period'], window)}: {busiest['each']:.0f} a {_unit(window)}."
+    )
     return Chart(
-        "items", f"Accounting entries exported a {_unit(window)}", told, x, y, paths, _pointed(edges, words)
+        "items",
+        f"Accounting entries exported a {_unit(window)}",
+        description,
+        x,
+        y,
+        paths,
+        _pointed(edges, words),
     )
 
 
@@ -204,12 +224,12 @@ def draw_done(survival: pl.DataFrame) -> Chart:
             over.append(
                 f'<text class="label {side}" x="{place}" dx="{shift}" y="{down(share)}" dy="{_beside(side)}">{text}</text>'
             )
-    told = "; ".join(
+    description = "; ".join(
         f"{percent(share, 0)} are done within {duration(done_after(survival, share))}"
         for share in (0.5, 0.9, 0.95, 0.99)
     )
     paths = [area(done["high"], done["low"], "band", stepped=True), steps(done["survival"], "rate")]
-    return Chart("done", "Share of exports that are done after so long", told, x, y, paths, over)
+    return Chart("done", "Share of exports that are done after so long", description, x, y, paths, over)
 
 
 def done_after(survival: pl.DataFrame, share: float) -> float | None:
@@ -219,7 +239,7 @@ def done_after(survival: pl.DataFrame, share: float) -> float | None:
     return float(found[0]) if found.len() else None
 
 
-def name_period(period: datetime, window: Window) -> str:
+def name_period(period: datetime, window: ReportPeriod) -> str:
     """A period: week of 23 February 2026, 23 February 2026, February 2026."""
     names: dict[str, Callable[[datetime], str]] = {
         "hour": lambda at: f"hour from {moment(at)}",
@@ -235,7 +255,7 @@ def _beside(side: str) -> int:
     return 4 if side else 14
 
 
-def _unit(window: Window) -> str:
+def _unit(window: ReportPeriod) -> str:
     return "hour" if window.grain == "hour" else "day"
 
 
@@ -243,7 +263,7 @@ def _naive(instant: datetime) -> datetime:
     return instant.astimezone(UTC).replace(tzinfo=None)
 
 
-def _edges(rows: pl.DataFrame, window: Window, x: Axis) -> Iterator[tuple[float, float]]:
+def _edges(rows: pl.DataFrame, window: ReportPeriod, x: Axis) -> Iterator[tuple[float, float]]:
     """Where each row's period begins and ends, a little apart."""
     stop = rows["period"].dt.offset_by(window.every)
     for begin, end in zip(rows["period"].dt.epoch("us") / 1e6, stop.dt.epoch("us") / 1e6, strict=True):
@@ -251,12 +271,12 @@ def _edges(rows: pl.DataFrame, window: Window, x: Axis) -> Iterator[tuple[float,
         yield x.place(begin + gap), x.place(end - gap)
 
 
-def _middle(period: datetime, window: Window, x: Axis) -> float:
+def _middle(period: datetime, window: ReportPeriod, x: Axis) -> float:
     begin, end = next(_edges(pl.DataFrame({"period": [period]}), window, x))
     return (begin + end) / 2
 
 
-def _points(rows: pl.DataFrame, column: str, window: Window, x: Axis, y: Axis) -> list[Point | None]:
+def _points(rows: pl.DataFrame, column: str, window: ReportPeriod, x: Axis, y: Axis) -> list[Point | None]:
     """A point in the middle of each period; none where there is no value, or no row for a period."""
     if rows.is_empty():
         return []

@@ -30,7 +30,7 @@ class Chart:
 
     Attributes:
         name: an id, unique on the page.
-        title: what it shows, for those who do not see it. told: what there is to see in it.
+        title: what it shows, for those who do not see it. description: what there is to see in it.
         x, y: the axes.
         paths: `<path>` elements in units of `WIDE` and `HEIGHT`.
         over: elements placed by per cent and pixels: marks, labels, and what shows when pointed at.
@@ -38,7 +38,7 @@ class Chart:
 
     name: str
     title: str
-    told: str
+    description: str
     x: Axis
     y: Axis
     paths: Sequence[str]
@@ -49,7 +49,7 @@ class Chart:
         return (
             f'<svg class="chart" role="img" aria-labelledby="{self.name}-title {self.name}-told"'
             f' height="{HEIGHT + ROOM_BELOW}">'
-            f'<title id="{self.name}-title">{self.title}</title><desc id="{self.name}-told">{self.told}</desc>'
+            f'<title id="{self.name}-title">{self.title}</title><desc id="{self.name}-told">{self.description}</desc>'
             f"{''.join(self._grid())}"
             f'<svg width="100%" height="{HEIGHT}" viewBox="0 0 {WIDE} {HEIGHT}" preserveAspectRatio="none">'
             f"{''.join(self.paths)}</svg>"

@@ -9,7 +9,7 @@ from pleo_extract.answers import answer, translate_errors
 from pleo_extract.answers.doors import connect
 from pleo_extract.errors import TryLater, UsageError
 from pleo_extract.lake.status import read_status
-from pleo_extract.report.window import Window, choose_window
+from pleo_extract.report.window import ReportPeriod, choose_window
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -130,7 +130,7 @@ class Figures:
     names: dict[str, str]
     reads: dict[str, datetime]
     now: datetime
-    window: Window | None
+    window: ReportPeriod | None
     headline: Headline | None = None
     frames: dict[str, pl.DataFrame] | None = None
 
@@ -209,7 +209,7 @@ class _Asker:
             return found
 
 
-def _ask_headline(ask: _Asker, window: Window, stuck: pl.DataFrame) -> Headline:
+def _ask_headline(ask: _Asker, window: ReportPeriod, stuck: pl.DataFrame) -> Headline:
     def one(sql: str, since: datetime | None, until: datetime | None) -> Row | None:
         rows = ask(sql, grain="all", since=since, until=until).rows(named=True)
         return rows[0] if rows else None

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pleo_extract.report.figures import Headline
-    from pleo_extract.report.window import Window
+    from pleo_extract.report.window import ReportPeriod
 
 __all__ = ["lead", "name_recent", "tiles"]
 
 Row = dict[str, Any]
 
 
-def name_recent(window: Window) -> str:
+def name_recent(window: ReportPeriod) -> str:
     """The stretch of the headline figures in words: the 30 days to 30 September 2026."""
     days = (window.end - window.recent) / timedelta(days=1)
     last = window.end - timedelta(microseconds=1)
     return f"{plural(round(days), 'day') if days >= 0.5 else plural(max(1, round(24 * days)), 'hour')} to {day(last)}"
 
 
-def lead(figures: Headline, window: Window) -> str:
+def lead(figures: Headline, window: ReportPeriod) -> str:
     """What happened, in two or three sentences."""
     rates, durations = figures.rates, figures.durations
     if rates is None:
@@ -45,7 +45,7 @@ def lead(figures: Headline, window: Window) -> str:
     return " ".join(said)
 
 
-def tiles(figures: Headline, window: Window) -> str:
+def tiles(figures: Headline, window: ReportPeriod) -> str:
     """Five figures with what is known of their change."""
     shown = [_jobs(figures), _failure(figures), _median(figures), _slowest(figures), _open(figures, window)]
     return f'<dl class="tiles">{"".join(_tile(name, value, notes) for name, value, notes in shown)}</dl>'
@@ -100,7 +100,7 @@ def _slowest(figures: Headline) -> Tile:
     )
 
 
-def _open(figures: Headline, window: Window) -> Tile:
+def _open(figures: Headline, window: ReportPeriod) -> Tile:
     stuck = f'<span class="worse">{count(figures.stuck)} of them stuck</span>'
     before = figures.open_before
     return (

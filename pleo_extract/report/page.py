@@ -183,7 +183,7 @@ def _accounts(figures: Figures) -> str:
         for account in accounts[:MOST_ACCOUNTS]
     )
     columns = [
-        Column("Account"),
+        Column("SyncState"),
         Column("Verdict"),
         Column("Last read"),
         Column("Read in full", "less"),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pleo_extract.report.figures import Figures
-    from pleo_extract.report.window import Window
+    from pleo_extract.report.window import ReportPeriod
 
 __all__ = ["number_incidents", "sections"]
 
@@ -43,7 +43,7 @@ FEWEST: Final = 2
 """One period alone is no course of time."""
 
 
-def sections(figures: Figures, window: Window) -> Iterator[str]:
+def sections(figures: Figures, window: ReportPeriod) -> Iterator[str]:
     """All sections on the jobs, in the order of the page."""
     yield _jobs(figures, window)
     yield _rates(figures, window)
@@ -58,7 +58,7 @@ def sections(figures: Figures, window: Window) -> Iterator[str]:
     yield list_slow(figures)
 
 
-def _jobs(figures: Figures, window: Window) -> str:
+def _jobs(figures: Figures, window: ReportPeriod) -> str:
     outcomes = by_outcome(figures.frame("rates"), window)
     unit = "hour" if window.grain == "hour" else "day"
     mean = "" if window.grain in ("hour", "day") else f", on average over each {window.grain}"
@@ -86,7 +86,7 @@ def _jobs(figures: Figures, window: Window) -> str:
     )
 
 
-def _rates(figures: Figures, window: Window) -> str:
+def _rates(figures: Figures, window: ReportPeriod) -> str:
     rates = figures.frame("rates").filter(window.is_whole(), pl.col("finished") > 0)
     incidents = figures.frame("incidents")
     listed = _incidents(incidents, figures, window)
@@ -140,7 +140,7 @@ def number_incidents(incidents: pl.DataFrame) -> dict[datetime, tuple[int, str]]
     }
 
 
-def _incidents(incidents: pl.DataFrame, figures: Figures, window: Window) -> str:
+def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) -> str:
     head = "<h3>Incidents</h3>"
     if incidents.is_empty():
         needs = f" It takes eight {window.grain}s with ten finished exports each to judge the next."
@@ -174,7 +174,7 @@ def _incidents(incidents: pl.DataFrame, figures: Figures, window: Window) -> str
     )
 
 
-def _durations(figures: Figures, window: Window) -> str:
+def _durations(figures: Figures, window: ReportPeriod) -> str:
     durations = figures.frame("durations").filter(window.is_whole(), pl.col("n") > 0)
     if durations.height < FEWEST:
         said = f"<p>There are not yet two whole {window.grain}s with exports that ended.</p>"
@@ -232,7 +232,7 @@ def _done(figures: Figures) -> str:
     )
 
 
-def _throughput(figures: Figures, window: Window) -> str:
+def _throughput(figures: Figures, window: ReportPeriod) -> str:
     throughput = figures.frame("throughput")
     head = "How much is exported"
     jobs, items = sum(throughput["exported_jobs"]), sum(throughput["exported_items"])
@@ -274,5 +274,5 @@ def _speed(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _heads(window: Window, *heads: str) -> list[Column]:
+def _heads(window: ReportPeriod, *heads: str) -> list[Column]:
     return [Column(window.grain.capitalize()), *(Column(head, "n") for head in heads)]

@@ -10,7 +10,7 @@ import polars as pl
 
 from pleo_extract.errors import UsageError
 
-__all__ = ["Window", "choose_window", "read_bound"]
+__all__ = ["ReportPeriod", "choose_window", "read_bound"]
 
 YEAR: Final = timedelta(days=365)
 RECENT: Final = timedelta(days=30)
@@ -28,7 +28,7 @@ ENOUGH_JOBS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ReportPeriod:
     """The time a report is about (UTC).
 
     Attributes:
@@ -72,7 +72,7 @@ class Window:
 
 def choose_window(
     now: datetime, first: datetime, jobs: int, *, since: datetime | None, until: datetime | None
-) -> Window:
+) -> ReportPeriod:
     """The window of a report.
 
     Without `since` the charts show a year, or what there is of it, and the headline figures are those of the last
@@ -93,7 +93,7 @@ def choose_window(
         start = _align(start, grain, up=first < end - YEAR)
     recent = start if since or span < 2 * RECENT else end - RECENT
     before = recent - (end - recent)
-    return Window(start, until, end, grain, recent, before if first <= before else None)
+    return ReportPeriod(start, until, end, grain, recent, before if first <= before else None)
 
 
 def read_bound(value: date | datetime | None, name: str) -> datetime | None:

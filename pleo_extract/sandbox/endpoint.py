@@ -20,7 +20,7 @@ from pleo_extract.sandbox.exchange import RequestLike, Response
 from pleo_extract.sandbox.faults import choose_fault, parse_faults, strike
 from pleo_extract.sandbox.kinds import Strike
 from pleo_extract.sandbox.life import NEVER, Job
-from pleo_extract.sandbox.oracle import Discrepancy, Rows, Walk
+from pleo_extract.sandbox.oracle import CollectedRows, Discrepancy, Rows
 from pleo_extract.sandbox.question import Question, Refusal, read_credential, read_question, unauthorized
 from pleo_extract.sandbox.rules import Rules, spell_record
 from pleo_extract.sandbox.view import Selection, View
@@ -135,7 +135,7 @@ class Sandbox:
         what the walk asked for.
         """
         ignore = frozenset({"expiresIn"} if self.rules.countdown else ())
-        walk = Walk(
+        walk = CollectedRows(
             since=since,
             companies=companies,
             statuses=statuses,

@@ -20,7 +20,7 @@ from pleo_extract.sandbox.badrows import BAD_ROWS, HOSTILE
 from pleo_extract.sandbox.cursor import respell_cursor
 from pleo_extract.sandbox.exchange import Response
 
-__all__ = ["KINDS", "STATUS", "Kind", "Strike", "status"]
+__all__ = ["KINDS", "STATUS", "FaultKind", "Strike", "status"]
 
 STATUS = re.compile("[2-5][0-9][0-9]")
 JSON = "application/json;charset=UTF-8"
@@ -63,7 +63,7 @@ class Strike:
         )
 
 
-class Kind(NamedTuple):
+class FaultKind(NamedTuple):
     """A kind of fault: what it does, in words, its variants (`N`: any number)."""
 
     strike: Callable[[Strike, str], Response]
@@ -71,14 +71,14 @@ class Kind(NamedTuple):
     variants: tuple[str, ...]
 
 
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, FaultKind] = {}
 
 
 def kind(*variants: str) -> Callable[[Callable[[Strike, str], Response]], Callable[[Strike, str], Response]]:
     """Enter a function into the table under its own name; its docstring is what the table says."""
 
     def enter(function: Callable[[Strike, str], Response]) -> Callable[[Strike, str], Response]:
-        KINDS[function.__name__] = Kind(function, (function.__doc__ or "").splitlines()[0], variants)
+        KINDS[function.__name__] = FaultKind(function, (function.__doc__ or "").splitlines()[0], variants)
         return function
 
     return enter
@@ -96,7 +96,7 @@ def page_kind(*variants: str) -> Callable[[Callable[[Page, Strike, str], None]],
             # NaN and lone surrogates must come out as a careless server would write them.
             return blow.says(json.dumps(page).encode())
 
-        KINDS[function.__name__] = Kind(spoil, (function.__doc__ or "").splitlines()[0], variants)
+        KINDS[function.__name__] = FaultKind(spoil, (function.__doc__ or "").splitlines()[0], variants)
 
     return enter
 
@@ -116,7 +116,7 @@ def _retry_after(name: str, words: str, value: Callable[[Strike, str], str | Non
             answer if header is None else replace(answer, headers={**answer.headers, "Retry-After": header})
         )
 
-    KINDS[name] = Kind(refuse, f"429, Retry-After {words}", ("N",) if "N" in words else ())
+    KINDS[name] = FaultKind(refuse, f"429, Retry-After {words}", ("N",) if "N" in words else ())
 
 
 def _date(blow: Strike, seconds: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pleo_extract.sandbox.life import NEVER, Job, instant
 
-__all__ = ["Discrepancy", "Walk", "find_discrepancies"]
+__all__ = ["CollectedRows", "Discrepancy", "find_discrepancies"]
 
 TIMES = ("createdAt", "startedAt", "completedAt", "expiredAt", "lastUpdatedAt")
 UUIDS = ("id", "companyId", "createdBy")
@@ -46,7 +46,7 @@ class Discrepancy(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
+class CollectedRows:
     """What was walked: since when (UTC), which companies and statuses (None: all).
 
     `shape` is how the server spells a record; fields named in `ignore` are not compared.
@@ -59,7 +59,9 @@ class Walk:
     ignore: frozenset[str] = frozenset()
 
 
-def find_discrepancies(jobs: Iterable[Job], rows: Rows, walk: Walk, *, until: int) -> list[Discrepancy]:
+def find_discrepancies(
+    jobs: Iterable[Job], rows: Rows, walk: CollectedRows, *, until: int
+) -> list[Discrepancy]:
     """Everything wrong with the rows of a walk that ended at `until` (microseconds since 1970)."""
     found = [_plain(row, walk.ignore) for row in (rows.values() if isinstance(rows, Mapping) else rows)]
     lives = {
@@ -76,7 +78,7 @@ def find_discrepancies(jobs: Iterable[Job], rows: Rows, walk: Walk, *, until: in
     return wrong
 
 
-def _judge(row: Row, job: Job | None, walk: Walk, span: tuple[int, int]) -> Iterator[Discrepancy]:
+def _judge(row: Row, job: Job | None, walk: CollectedRows, span: tuple[int, int]) -> Iterator[Discrepancy]:
     seen = [] if job is None else [job.at(t) for t in _turns(job, *span) if _matches(job, t, walk)]
     if not seen:
         yield Discrepancy("foreign", str(row[1]), str(row[0]), "not listed during the walk")
@@ -87,7 +89,7 @@ def _judge(row: Row, job: Job | None, walk: Walk, span: tuple[int, int]) -> Iter
         yield Discrepancy("version", row[1], row[0], f"differs in {', '.join(names)} from the last version")
 
 
-def _matches(job: Job, t: int, walk: Walk) -> bool:
+def _matches(job: Job, t: int, walk: CollectedRows) -> bool:
     return job.exists(t) and (walk.statuses is None or job.status(t) in walk.statuses)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pleo_extract.sandbox.chance import chance
 from pleo_extract.sandbox.life import NEVER, SECOND, Job, instant, stamp, when
-from pleo_extract.sandbox.oracle import Discrepancy, Walk, find_discrepancies
+from pleo_extract.sandbox.oracle import CollectedRows, Discrepancy, find_discrepancies
 from pleo_extract.sandbox.population import DAY, Desk, draw_companies, draw_count, draw_times, draw_uuid
 from pleo_extract.sandbox.view import Selection, View
 
@@ -122,7 +122,7 @@ class World:
         return [job.at(t) for job in self._jobs if job.exists(t)]
 
     def discrepancies(
-        self, rows: Iterable[Mapping[str, Any]] | Mapping[Any, Mapping[str, Any]], walk: Walk
+        self, rows: Iterable[Mapping[str, Any]] | Mapping[Any, Mapping[str, Any]], walk: CollectedRows
     ) -> list[Discrepancy]:
         """What is wrong with the rows that a walk collected: missing, double, foreign, of a foreign version."""
         with self.lock:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from pyspark.sql import functions
 from pyspark.sql.types import TimestampType
 
+from pleo_extract.answers.facts import SnapshotFacts, read_facts
 from pleo_extract.answers.statement import (
     GIVEN,
     PRIVATE,
@@ -26,7 +27,6 @@ from pleo_extract.answers.statement import (
     statements,
     with_relations,
 )
-from pleo_extract.answers.told import Told, read_told
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lake.store import open_lake
 from pleo_extract.spark.schema import SCHEMA
@@ -95,29 +95,29 @@ def answers(
     with _settings(spark):
         if isinstance(lake, str | Path):
             kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
-            jobs, told = _read(spark, kept, as_of)
+            jobs, facts = _read(spark, kept, as_of)
         else:
             _refuse_options(storage_options, workspace)
-            jobs, told = lake, Told(_check_instant(as_of))
+            jobs, facts = lake, SnapshotFacts(_check_instant(as_of))
         _check_columns(jobs)
         columns = [functions.col(field.name).cast(field.dataType) for field in SCHEMA]
         jobs.select(*columns).createOrReplaceTempView("export_jobs")
-        _name_companies(spark, told)
-        _define(spark, told)
+        _name_companies(spark, facts)
+        _define(spark, facts)
 
 
-def _read(spark: SparkSession, lake: Store, as_of: datetime | int | None) -> tuple[DataFrame, Told]:
+def _read(spark: SparkSession, lake: Store, as_of: datetime | int | None) -> tuple[DataFrame, SnapshotFacts]:
     """The jobs of one snapshot, and what its lake says beside them."""
     opened = lake.open(as_of)
     if opened is None:
-        return spark.createDataFrame([], SCHEMA), Told()
+        return spark.createDataFrame([], SCHEMA), SnapshotFacts()
     manifest = opened.manifest
     asked = as_of if isinstance(as_of, datetime) else None
-    told = read_told(manifest.accounts, manifest.made_at, asked=asked)
+    facts = read_facts(manifest.accounts, manifest.made_at, asked=asked)
     files = [_literal_path(file) for file in opened.files]
     if not files:
-        return spark.createDataFrame([], SCHEMA), told
-    return spark.read.schema(SCHEMA).parquet(*files), told
+        return spark.createDataFrame([], SCHEMA), facts
+    return spark.read.schema(SCHEMA).parquet(*files), facts
 
 
 def _literal_path(file: Path) -> str:
@@ -143,32 +143,32 @@ def _check_columns(jobs: DataFrame) -> None:
         raise LakeError(f"these are no export jobs: there is no column {missing[0]!r}")
 
 
-def _name_companies(spark: SparkSession, told: Told) -> None:
-    rows = [(company, name, told.nows.get(company)) for company, name, _ in told.companies()]
+def _name_companies(spark: SparkSession, facts: SnapshotFacts) -> None:
+    rows = [(company, name, facts.nows.get(company)) for company, name, _ in facts.companies()]
     frame = spark.createDataFrame(rows, "id STRING, name STRING, now TIMESTAMP")
     frame.createOrReplaceTempView("companies")
 
 
-def _define(spark: SparkSession, told: Told) -> None:
+def _define(spark: SparkSession, facts: SnapshotFacts) -> None:
     for signature, body in MISSING.items():
         spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {signature} RETURN {body}")
-    spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW snapshot AS {_snapshot(told)}")
+    spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW snapshot AS {_snapshot(facts)}")
     for statement in statements().values():
         if statement.name in GIVEN:
             continue  # made already
         comment = f"COMMENT {_literal(statement.summary + chr(10) * 2 + statement.definition)}"
         if statement.kind == "view":
-            query = with_relations(statement.query, {PRIVATE: _gone(told)})
+            query = with_relations(statement.query, {PRIVATE: _gone(facts)})
             spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {statement.name} {comment} AS {query}")
         else:
             spark.sql(_function(statement, comment))
 
 
-def _snapshot(told: Told) -> str:
+def _snapshot(facts: SnapshotFacts) -> str:
     names = ("as_of", "data_as_of", "now")
     instants = [
         f"TIMESTAMP {_literal(each.astimezone(UTC).isoformat())}"
-        for each in told.instants()
+        for each in facts.instants()
         if each is not None
     ]
     if instants:
@@ -178,11 +178,11 @@ def _snapshot(told: Told) -> str:
     return f"SELECT {found} FROM export_jobs AS j"  # noqa: S608 - columns of the contract
 
 
-def _gone(told: Told) -> str:
+def _gone(facts: SnapshotFacts) -> str:
     """The keys of vanished jobs."""
-    if not told.vanished:
+    if not facts.vanished:
         return "SELECT CAST(NULL AS STRING) AS company_id, CAST(NULL AS STRING) AS id WHERE FALSE"
-    packed = _literal(",".join(f"{company} {job}" for company, job in told.vanished))
+    packed = _literal(",".join(f"{company} {job}" for company, job in facts.vanished))
     each = f"SELECT explode(split({packed}, ',')) AS entry"
     return f"SELECT split_part(v.entry, ' ', 1) AS company_id, split_part(v.entry, ' ', 2) AS id FROM ({each}) AS v"  # noqa: S608 - the text is escaped
 

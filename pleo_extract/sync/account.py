@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 from pleo_extract.core.habits import Habits
-from pleo_extract.core.state import FULL_EVERY, Account, binding_of, choose_mode
+from pleo_extract.core.state import FULL_EVERY, SyncState, binding_of, choose_mode
 from pleo_extract.errors import (
     IncompleteWalk,
     LakeError,
@@ -25,7 +25,7 @@ from pleo_extract.fetch.segments import RowCount
 from pleo_extract.fetch.selection import check_amount
 from pleo_extract.lake.staging import Header, Staging
 from pleo_extract.sync.full import read_everything
-from pleo_extract.sync.incremental import Misfit, refresh
+from pleo_extract.sync.incremental import Mismatch, refresh
 from pleo_extract.sync.receipt import Evidence, Receipt, Standing
 from pleo_extract.sync.task import Task
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from pleo_extract.client import Client, Run, Waits
-    from pleo_extract.core.state import AccountKey, Spoiled
+    from pleo_extract.client import Client, Session, Waits
+    from pleo_extract.core.state import AccountKey, RejectedRecord
     from pleo_extract.lake.layout import Layout, Manifest
     from pleo_extract.lake.staging import Left
     from pleo_extract.lake.store import Store
 
-__all__ = ["FEW_JOBS", "AccountDump", "How", "is_small"]
+__all__ = ["FEW_JOBS", "AccountDump", "DumpOptions", "is_small"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ SHORT: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class How:
+class DumpOptions:
     """How a dump is to be made; see `dump_export_jobs`."""
 
     full: bool = False
@@ -68,7 +68,7 @@ class How:
             raise UsageError(f"full_every must be a timedelta, not negative; it is {self.full_every!r}")
 
 
-def is_small(before: Account | None) -> bool:
+def is_small(before: SyncState | None) -> bool:
     """Whether the lake's rows of an account in this state may be held in memory."""
     return before is not None and before.full_jobs <= FEW_JOBS
 
@@ -91,7 +91,7 @@ class AccountDump:
         self,
         key: AccountKey,
         open_client: Callable[[], AbstractContextManager[Client]],
-        how: How,
+        how: DumpOptions,
         *,
         name: str = "",
     ) -> None:
@@ -100,13 +100,13 @@ class AccountDump:
         self.evidence = Evidence(account=str(key), name=name)
         self.standing = Standing()
         self.receipt = Receipt(account=str(key), name=name)
-        self.run: Run | None = None
+        self.session: Session | None = None
         self.left: Left | None = None
         self.rows: pl.DataFrame | None = None
-        self.spoiled: dict[str, Spoiled] = {}
+        self.spoiled: dict[str, RejectedRecord] = {}
         self.known: set[str] = set()
         self.staging: Staging | None = None
-        self.state: Account | None = None
+        self.state: SyncState | None = None
         self.error: PleoExtractError | None = None
         self._open_client = open_client
         self._how = how
@@ -128,10 +128,10 @@ class AccountDump:
         """Read what the lake lacks into staging, waits counted. An error is kept in `error`; staged pages stay for the next run."""
         try:
             with self._open_client() as client:
-                self.run = client.start_run(
+                self.session = client.start_session(
                     deadline=self._how.deadline, max_requests=self._how.max_requests, name=run, waits=waits
                 )
-                self.run.known = self.known
+                self.session.known = self.known
                 self.state, self.staging = self._read(lake, base, run, client.in_flight, update)
             self.error = self._complain(lake.layout)
         except PleoExtractError as exc:
@@ -148,9 +148,9 @@ class AccountDump:
             self.error.__cause__ = exc
         finally:
             self.rows = None
-            if self.run is not None:
-                self.evidence.count_run(self.run)
-                self.run = None  # each of thousands would keep its client, pace and credential
+            if self.session is not None:
+                self.evidence.count_session(self.session)
+                self.session = None  # each of thousands would keep its client, pace and credential
 
     def tell(self, standing: Standing, seconds: float, error: BaseException | None = None) -> Receipt:
         """Return the receipt of what was read so far, where the lake stands so."""
@@ -168,8 +168,8 @@ class AccountDump:
         run: str,
         in_flight: int,
         update: Callable[[int, int | None, float], None],
-    ) -> tuple[Account, Staging]:
-        assert self.run is not None
+    ) -> tuple[SyncState, Staging]:
+        assert self.session is not None
         now = datetime.now(UTC)
         how, evidence = self._how, self.evidence
         before = base.accounts.get(self.key) if base else None
@@ -181,20 +181,20 @@ class AccountDump:
         staging.forgotten = lake.forgotten
         evidence.resumed = staging.resumed
         task = Task(
-            run=self.run,
+            session=self.session,
             in_flight=in_flight,
             company_id=self.company_id,
             lake=self._scan(lake, base, before),
-            before=before or Account(),
+            before=before or SyncState(),
             staging=staging,
             evidence=evidence,
-            on_page=RowCount(self.run, update).count,
+            on_page=RowCount(self.session, update).count,
             rejected=lake.layout.rejected,
             clock=lambda: datetime.now(UTC),
         )
         doubt = ""
         if before is not None and mode == "refresh":
-            self.run.habits = Habits(
+            self.session.habits = Habits(
                 echoes=not before.misechoes,
                 filters=not before.ignores_statuses,
                 refused_offset=before.refused_offset,
@@ -203,7 +203,7 @@ class AccountDump:
             try:
                 evidence.mode = "refresh"
                 return self._stamp(refresh(task), before, staging), staging
-            except Misfit as misfit:
+            except Mismatch as misfit:
                 why, doubt = str(misfit), misfit.kind
                 _log.warning("%s: %s; reading everything", self.key, why, extra={"run": run})
                 if (
@@ -211,21 +211,21 @@ class AccountDump:
                 ):  # what an earlier run has staged may be gone: only a walk of this run can tell
                     task.restart()
                 staging.finish("refresh")
-                self.run.habits = Habits()  # also a full sync that was not due tries everything again
+                self.session.habits = Habits()  # also a full sync that was not due tries everything again
         evidence.mode, evidence.why_full = "full", why
         state = read_everything(task, accept_vanished=how.accept_vanished, doubt=doubt)
         return self._stamp(state, before, staging), staging
 
-    def _stamp(self, state: Account, before: Account | None, staging: Staging) -> Account:
+    def _stamp(self, state: SyncState, before: SyncState | None, staging: Staging) -> SyncState:
         """Return the state with the account's name and what was learned of the server.
 
         A run that is not complete leaves the instant of the data as it was.
         """
-        assert self.run is not None
+        assert self.session is not None
         if state.data_as_of is None and before is not None:
             state = msgspec.structs.replace(state, data_as_of=before.data_as_of)
         self.evidence.data_as_of = state.data_as_of
-        habits = self.run.habits
+        habits = self.session.habits
         return msgspec.structs.replace(
             state,
             name=self.name,
@@ -233,7 +233,7 @@ class AccountDump:
             misechoes=not habits.echoes,
             ignores_statuses=not habits.filters,
             forgotten_people=len(staging.forgotten.people),
-            frontier=staging.forgotten.strip_key(state.frontier) if state.frontier else None,
+            watermark=staging.forgotten.strip_key(state.watermark) if state.watermark else None,
         )
 
     def _open_staging(self, layout: Layout, header: Header) -> Staging:
@@ -257,7 +257,7 @@ class AccountDump:
         )
         return left
 
-    def _scan(self, lake: Store, base: Manifest | None, before: Account | None) -> pl.LazyFrame:
+    def _scan(self, lake: Store, base: Manifest | None, before: SyncState | None) -> pl.LazyFrame:
         """The lake's rows of this account; those of a small company are read once, not for each question anew."""
         if self.rows is not None:
             return self.rows.lazy()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.contract import PageInfo
     from pleo_extract.core.state import JobKey
-    from pleo_extract.sync.closing import Front
+    from pleo_extract.sync.closing import Head
     from pleo_extract.sync.task import Task
 
 __all__ = ["audit"]
@@ -49,7 +49,7 @@ class _Shift:
     """What `total` has grown by since the head was read; None where it tells nothing."""
 
 
-def audit(task: Task, front: Front, vanished: set[JobKey]) -> str:
+def audit(task: Task, front: Head, vanished: set[JobKey]) -> str:
     """Read some old pages anew, and note in the evidence what they prove; returns what is wrong with their ranks."""
     gone = vanished | task.known_vanished()
     fresh = task.staging.frame()
@@ -59,7 +59,7 @@ def audit(task: Task, front: Front, vanished: set[JobKey]) -> str:
         evidence.shift_chance = 1.0
         return ""
     phase = random.random()  # noqa: S311 - a sample, not a secret
-    reached = min(jobs, task.run.habits.refused_offset or jobs)
+    reached = min(jobs, task.session.habits.refused_offset or jobs)
     ranks = spread_ranks(front.rows, reached, page=PAGE_SIZE, count=AUDIT_PAGES, phase=phase)
     pages = task.read_places("audit", narrow(NEWEST_FIRST, company_id=task.company_id), ranks) or []
     if not pages:
@@ -81,7 +81,7 @@ def audit(task: Task, front: Front, vanished: set[JobKey]) -> str:
 
 def _find_shifts(
     task: Task,
-    front: Front,
+    front: Head,
     pages: Sequence[tuple[pl.DataFrame, PageInfo]],
     ranks: Sequence[int],
     gone: set[JobKey],
@@ -136,7 +136,7 @@ def _is_explained(shift: _Shift) -> bool:
     return shift.least <= (shift.grown or 0) <= shift.most
 
 
-def _look_again(task: Task, front: Front) -> int | None:
+def _look_again(task: Task, front: Head) -> int | None:
     """Read the head down to what was its newest job; returns how many jobs have come, None where it cannot be read."""
     if front.newest is None:
         return None

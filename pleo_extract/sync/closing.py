@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from pleo_extract.contract import Key
     from pleo_extract.core.state import JobKey
-    from pleo_extract.core.walk import Mark
+    from pleo_extract.core.walk import Checkpoint
     from pleo_extract.sync.task import Task
 
-__all__ = ["MANY_SOUGHT", "Front", "find_jobs", "read_front", "read_start"]
+__all__ = ["MANY_SOUGHT", "Head", "find_jobs", "read_front", "read_start"]
 
 SLACK: Final = 20
 """Rows that a page for one job also shows before its expected rank, since jobs appear and vanish meanwhile."""
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class Head:
     """What the closing reads have shown of the newest jobs.
 
     Attributes:
@@ -68,7 +68,7 @@ class Front:
     totals: tuple[int | None, int | None]
 
 
-def read_front(task: Task, phase: str, line: Key | None) -> Front:
+def read_front(task: Task, phase: str, line: Key | None) -> Head:
     """Read the open list, and the list newest-first down to `line`, over the stretches that earlier runs have staged.
 
     Raises:
@@ -84,7 +84,7 @@ def read_front(task: Task, phase: str, line: Key | None) -> Front:
     head = task.walk(phase, Walk(newest, until=until), segment)
     walks.append(head)
     keys = [key for walk in walks for key in (walk.edge, walk.newest) if key is not None]
-    return Front(
+    return Head(
         as_of=as_of,
         batch=batch,
         order=min((walk.order for walk in walks), key=("none", "created", "strict").index),
@@ -110,7 +110,7 @@ def _finish_stretches(task: Task, phase: str, line: Key | None) -> list[Walk]:
     return walks
 
 
-def _sort_stretches(marks: dict[int, Mark]) -> list[tuple[int, Mark]]:
+def _sort_stretches(marks: dict[int, Checkpoint]) -> list[tuple[int, Checkpoint]]:
     """Oldest first, without those that show nothing, or whose order is not proven: these prove no stretch."""
     useful = [(n, mark) for n, mark in marks.items() if mark.first is not None and mark.order != "none"]
     return sorted(useful, key=lambda item: item[1].first or ("", ""))
@@ -122,16 +122,16 @@ def _read_open(task: Task) -> None:
     What the open list does not show is looked for by rank, so one that cannot be had does no harm. A server that ignores
     them is not asked again before the next full sync.
     """
-    if not task.run.habits.filters:
+    if not task.session.habits.filters:
         return
     query = narrow(BY_CREATION, company_id=task.company_id, statuses=OPEN)
-    driver = Driver(task.run, Walk(query, restarts=5), on_page=task.on_page)
+    driver = Driver(task.session, Walk(query, restarts=5), on_page=task.on_page)
     try:
         goes_on = True
         while goes_on:
             goes_on = driver.step()
             if driver.held and not driver.held[-1].info.statuses.issubset(OPEN):
-                goes_on = task.run.habits.filters = False
+                goes_on = task.session.habits.filters = False
             if driver.is_full() or not goes_on:
                 task.add("open", driver.take())
     except (CursorRefused, RequestRefused) as exc:
@@ -149,7 +149,7 @@ def read_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]
     as_of, batch = task.clock(), len(task.staging.batches)
     _read_open(task)
     walk = Walk(narrow(BY_CREATION, company_id=task.company_id))
-    driver = Driver(task.run, walk, on_page=task.on_page)
+    driver = Driver(task.session, walk, on_page=task.on_page)
     try:
         goes_on = True
         while goes_on:

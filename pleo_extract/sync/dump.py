@@ -34,7 +34,7 @@ from pleo_extract.lake.staging import name_run
 from pleo_extract.lake.store import open_lake
 from pleo_extract.lake.table import KEEP, KEEP_COUNT, Info, Keep
 from pleo_extract.progress import show_progress
-from pleo_extract.sync.account import AccountDump, How
+from pleo_extract.sync.account import AccountDump, DumpOptions
 from pleo_extract.sync.pool import read_all
 from pleo_extract.sync.publish import publish
 from pleo_extract.sync.receipt import Receipt, Standing
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pleo_extract.client import AccountEntry, Client
-    from pleo_extract.core.state import Account
+    from pleo_extract.core.state import SyncState
     from pleo_extract.lake.layout import Manifest
     from pleo_extract.lake.store import Format, Store, StoreOptions
     from pleo_extract.lake.table import Change
@@ -109,7 +109,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
         LakeLocked, LakeError, StorageError, CredentialsError, ContractError, TryLater, ConfigurationError: nothing is
         published. Each error carries the `receipt` and its exit `code`; ``_lake/last_run.json`` says the same.
     """
-    how = How(
+    how = DumpOptions(
         full=full,
         full_every=full_every,
         accept_vanished=accept_vanished,
@@ -191,7 +191,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
     """
     from pleo_extract.client import choose_shard, read_accounts  # noqa: PLC0415 - only where there are many
 
-    how = How(
+    how = DumpOptions(
         full=full,
         full_every=full_every,
         accept_vanished=accept_vanished,
@@ -372,7 +372,7 @@ class _Dump:
     def account_for(self, accounts: Sequence[AccountDump], change: Change) -> Info:
         """What is committed with a change: this run's receipt, and the state of its accounts."""
         now, after = datetime.now(UTC), Standing.after(change)
-        states: dict[AccountKey, Account] = {}
+        states: dict[AccountKey, SyncState] = {}
         receipts = []
         for account in accounts:
             if account.staging is None or account.state is None:  # published before, as this run lasted
@@ -470,7 +470,7 @@ def _open(
     return found
 
 
-def _name_files(accounts: Mapping[AccountKey, Account]) -> set[str]:
+def _name_files(accounts: Mapping[AccountKey, SyncState]) -> set[str]:
     """The files of rejected rows that these states name."""
     return {row.file for account in accounts.values() for row in account.spoiled.values()}
 

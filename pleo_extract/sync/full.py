@@ -16,8 +16,8 @@ import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.rows import OPEN, created_month, find_unknown, is_same_list, months_of
-from pleo_extract.core.state import Account, stop_line
-from pleo_extract.core.verdict import Verdict, expect_total, judge, learn_total
+from pleo_extract.core.state import SyncState, stop_line
+from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, learn_total
 from pleo_extract.core.walk import BY_CREATION, PAGE_SIZE
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused
 from pleo_extract.fetch.segments import narrow, read_list, totals_of
@@ -65,7 +65,7 @@ class _Closed:
     is_whole: bool = True
 
 
-def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Account:
+def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> SyncState:
     """Read the whole list into staging, twice where the counts ask for it; returns the account's new state.
 
     `doubt` says what a refresh has found amiss before: ``ranks`` where offsets did not lead where they must.
@@ -97,15 +97,15 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
     if verdict.why:
         _log.warning(
-            "%s, %s: %s", task.evidence.account, verdict.name, verdict.why, extra={"run": task.run.name}
+            "%s, %s: %s", task.evidence.account, verdict.name, verdict.why, extra={"run": task.session.name}
         )
     task.evidence.conclude(verdict, distinct=closed.jobs, reread=reread)
     task.evidence.order, task.evidence.vanished = walked.order, news
     before = task.before
     if not complete:
-        return Account(
+        return SyncState(
             verdict=verdict.name,
-            frontier=before.frontier,
+            watermark=before.watermark,
             vanished=before.vanished,
             rejected=sorted(task.staging.unresolved()),
             unknown=before.unknown,
@@ -120,7 +120,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Ac
         told,
         verdict=verdict.name,
         order=walked.order,
-        frontier=max(filter(None, (walked.newest, closed.newest)), default=None),
+        watermark=max(filter(None, (walked.newest, closed.newest)), default=None),
         full_at=task.clock(),
         full_jobs=closed.jobs,
         vanished=sorted(vanished),
@@ -143,7 +143,7 @@ def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, 
     if resumed:
         closed = _close(task, walked, resumed=True)
         totals = expect_total(task.before, closed.totals)
-        verdict, most = judge(closed.jobs, totals), max(filter(None, totals), default=closed.jobs)
+        verdict, most = decide_verdict(closed.jobs, totals), max(filter(None, totals), default=closed.jobs)
         if closed.is_whole and not verdict.again and closed.jobs <= most:
             return (
                 replace(walked, totals=closed.totals),
@@ -154,7 +154,7 @@ def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, 
         task.restart()
         walked, previous = _pass(task, "full"), closed.jobs
         previous = previous if previous == walked.jobs else None
-    verdict = judge(walked.jobs, expect_total(task.before, walked.totals), previous=previous)
+    verdict = decide_verdict(walked.jobs, expect_total(task.before, walked.totals), previous=previous)
     if not verdict.again and not _is_drop(task, walked, accept_vanished=accept_vanished):
         return walked, None, verdict
     told, first = walked.totals[0], walked.jobs
@@ -162,7 +162,7 @@ def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, 
     same = _is_met_again(task)
     walked = replace(walked, totals=(told, walked.totals[1]))  # both passes are staged
     totals = expect_total(task.before, walked.totals)
-    verdict = judge(walked.jobs, totals, previous=walked.jobs if same else first, confirmed=same)
+    verdict = decide_verdict(walked.jobs, totals, previous=walked.jobs if same else first, confirmed=same)
     if _is_drop(task, walked, accept_vanished=accept_vanished):
         task.staging.clear()
         raise ContractError(
@@ -259,9 +259,9 @@ def _is_met_again(task: Task) -> bool:
 
 def _has_inserted(task: Task) -> bool:
     """Return whether jobs are staged that lie in the lake's past, and that it does not have."""
-    if task.before.frontier is None:
+    if task.before.watermark is None:
         return True
-    until = stop_line(task.before.frontier)
+    until = stop_line(task.before.watermark)
     for month in task.staging.months():
         lake = task.lake.filter(created_month() == month).select(KEY).collect()
         if any(find_unknown(lake, frame, until=until).height for frame in task.staging.read(month)):
@@ -276,7 +276,7 @@ def _pass(task: Task, phase: str) -> _Walked:
     """
     query = narrow(BY_CREATION, company_id=task.company_id)
     walks, parts = read_list(
-        task.run, query, segments=task.in_flight, marks=task.staging.marks(phase), on_page=task.on_page
+        task.session, query, segments=task.in_flight, marks=task.staging.marks(phase), on_page=task.on_page
     )
     try:
         task.stage(phase, parts)

@@ -26,14 +26,14 @@ from pleo_extract.sync.readings import count_unknown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pleo_extract.core.state import Account, JobKey
-    from pleo_extract.sync.closing import Front
+    from pleo_extract.core.state import JobKey, SyncState
+    from pleo_extract.sync.closing import Head
     from pleo_extract.sync.task import Task
 
-__all__ = ["Misfit", "refresh"]
+__all__ = ["Mismatch", "refresh"]
 
 
-class Misfit(Exception):
+class Mismatch(Exception):
     """What was read does not fit the lake: only a full sync can tell. The message says what.
 
     `kind` is ``ranks`` where offsets do not lead to the jobs that must stand there.
@@ -44,7 +44,7 @@ class Misfit(Exception):
         self.kind = kind
 
 
-def refresh(task: Task) -> Account:
+def refresh(task: Task) -> SyncState:
     """Read what can have changed into staging; returns the account's new state.
 
     Raises:
@@ -55,7 +55,7 @@ def refresh(task: Task) -> Account:
     vanished, unlisted = _find_settled(task, front)
     problem = audit(task, front, vanished)
     if problem:
-        raise Misfit(problem, kind="ranks")
+        raise Mismatch(problem, kind="ranks")
     fresh = task.staging.frame()
     phases = [batch.phase for batch in task.staging.batches]
     pages = [frame for n, frame in task.staging.numbered(start=front.batch) if phases[n] in ("audit", "rank")]
@@ -69,21 +69,21 @@ def refresh(task: Task) -> Account:
     return msgspec.structs.replace(state, unknown=count_unknown(task))
 
 
-def _read_front(task: Task) -> Front:
+def _read_front(task: Task) -> Head:
     before = task.before
-    assert before.frontier is not None, "choose_mode asks for a full sync without one"
+    assert before.watermark is not None, "choose_mode asks for a full sync without one"
     try:
-        front = read_front(task, "new", stop_line(before.frontier))
+        front = read_front(task, "new", stop_line(before.watermark))
     except (CursorRefused, RequestRefused) as exc:
-        raise Misfit(f"the list could not be read in parts ({exc})") from exc
+        raise Mismatch(f"the list could not be read in parts ({exc})") from exc
     if front.order == "none" or (front.order == "created" and before.order == "strict"):
-        raise Misfit("the server no longer keeps the order of creation")
+        raise Mismatch("the server no longer keeps the order of creation")
     if front.edge is None:
-        raise Misfit("the list is empty")
+        raise Mismatch("the list is empty")
     return front
 
 
-def _find_settled(task: Task, front: Front) -> tuple[set[JobKey], set[JobKey]]:
+def _find_settled(task: Task, front: Head) -> tuple[set[JobKey], set[JobKey]]:
     """Look for the jobs that were open and are so no longer, and for those whose rows were rejected.
 
     Returns:
@@ -100,7 +100,7 @@ def _find_settled(task: Task, front: Front) -> tuple[set[JobKey], set[JobKey]]:
     gone = task.without_spoiled(passed.filter(is_passed).join(staged, on=KEY, how="anti"))
     settled = [key for key in gone.filter(~task.is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
-        raise Misfit(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
+        raise Mismatch(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
     vanished = set(gone.select(KEY).iter_rows()) - known
     unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
     missing = unsettled.filter(~is_passed).join(staged, on=KEY, how="anti")
@@ -113,11 +113,11 @@ def _find_settled(task: Task, front: Front) -> tuple[set[JobKey], set[JobKey]]:
         return vanished, set()
     lost = find_jobs(task, sought, lambda keys: _count_newer(task, keys))
     if lost is None or (stale.height and lost & set(stale.select(KEY).iter_rows())):
-        raise Misfit("jobs that an earlier run staged are no longer listed")
+        raise Mismatch("jobs that an earlier run staged are no longer listed")
     return vanished | (lost & set(missing.select(KEY).iter_rows())), lost & task.known_rejected()
 
 
-def _find_late(task: Task, front: Front, batch: int) -> set[JobKey]:
+def _find_late(task: Task, front: Head, batch: int) -> set[JobKey]:
     """Return the jobs first met from this batch on that were not in the list yet when its head was read.
 
     The head told how many jobs there were then. One that was met later and counted all the same would make up for one
@@ -152,29 +152,29 @@ def _compare(
 
     Jobs that moved are accounted for.
     """
-    assert task.before.frontier is not None
+    assert task.before.watermark is not None
     expected = moved | task.known_rejected()  # what was rejected had changed
     changed = _without(find_changed(known, task.staging.frame(), task.before.unknown), expected)
     if changed.height:
-        raise Misfit(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
+        raise Mismatch(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
     for page in filter(len, pages):
         low, high = page["created_at"].min(), page["created_at"].max()
         lake = known.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY)
-        unknown = _without(find_unknown(lake, page, until=stop_line(task.before.frontier)), moved)
+        unknown = _without(find_unknown(lake, page, until=stop_line(task.before.watermark)), moved)
         rejected = set(task.before.rejected)  # seen right at last
         unknown = unknown.filter(
             [f"{company}/{name}" not in rejected for company, name in unknown.select(KEY).iter_rows()]
         )
         if unknown.height:
-            raise Misfit(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
+            raise Mismatch(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
         inside = lake.filter(pl.col("created_at").is_between(low, high, closed="none"))
         gone = set(inside.join(page, on=KEY, how="anti").select(KEY).iter_rows())
         gone -= task.known_vanished() | task.spoiled() | vanished | moved
         if gone:
-            raise Misfit(f"{len(gone)} old job(s) are no longer listed")
+            raise Mismatch(f"{len(gone)} old job(s) are no longer listed")
 
 
-def _conclude(task: Task, front: Front, new: int, vanished: set[JobKey], unlisted: set[JobKey]) -> Account:
+def _conclude(task: Task, front: Head, new: int, vanished: set[JobKey], unlisted: set[JobKey]) -> SyncState:
     """Compare counts with `total`, given so many new jobs; where they fit, this refresh is complete.
 
     `unlisted` are jobs of rejected rows that are no longer listed: there is nothing to wait for.
@@ -188,18 +188,18 @@ def _conclude(task: Task, front: Front, new: int, vanished: set[JobKey], unliste
     jobs = task.count_lake() + new - len(gone) + task.count_unknown(rejected) + len(task.list_forgotten())
     totals = [total for total in expect_total(before, front.totals) if total is not None]
     if totals and not min(totals) <= jobs <= (max(totals) if vanished else totals[0]):
-        raise Misfit(f"the lake and what was read make {jobs} jobs, the server counts {totals[0]}")
+        raise Mismatch(f"the lake and what was read make {jobs} jobs, the server counts {totals[0]}")
     drift = len(set(totals)) > 1 or vanished
     why = f"{len(vanished)} open job(s) are no longer listed" if vanished else "jobs came or went meanwhile"
     verdict = Verdict("complete_with_drift", why) if drift else Verdict("complete")
     task.evidence.conclude(verdict, distinct=len(met) + len(task.staging.met_forgotten()))
     task.evidence.order, task.evidence.vanished = front.order, sorted(vanished)
     task.evidence.total_kind = before.total_kind
-    newest = max(key for key in (front.newest, before.frontier) if key is not None)
+    newest = max(key for key in (front.newest, before.watermark) if key is not None)
     return msgspec.structs.replace(
         before,
         verdict=verdict.name,
-        frontier=newest,
+        watermark=newest,
         vanished=sorted(gone),
         rejected=rejected,
         data_as_of=front.as_of,

@@ -14,7 +14,7 @@ import polars as pl
 
 from pleo_extract.answers.doors import renew_catalogue
 from pleo_extract.contract import KEY
-from pleo_extract.core.rows import find_left, find_news
+from pleo_extract.core.rows import find_moved, find_news
 from pleo_extract.core.state import AccountKey, join_accounts
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import ConfigurationError, LakeError, PleoExtractError, UsageError, amount, escape
@@ -31,7 +31,7 @@ from pleo_extract.sync.receipt import Evidence, Receipt, Standing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pleo_extract.core.state import Account
+    from pleo_extract.core.state import SyncState
     from pleo_extract.lake.folder.opening import Opened
     from pleo_extract.lake.forgotten import Forgotten
     from pleo_extract.lake.layout import Manifest
@@ -134,7 +134,7 @@ class _Merge:
         self._started = time.monotonic()
         self._standing = Standing()
         self._server = ""
-        self._given: dict[AccountKey, Account] = {}
+        self._given: dict[AccountKey, SyncState] = {}
         self._taken: set[str] = set()
 
     def tell(self, error: BaseException | None = None) -> Receipt:
@@ -211,7 +211,7 @@ class _Merge:
             for news in _chunk(staging.pages("merge")):
                 companies = news["company_id"].unique().to_list()
                 later = [each for each in companies if _was_read_later(each, manifest, base)]
-                for company, name, month in find_left(lake, news, fetched_later=later).iter_rows():
+                for company, name, month in find_moved(lake, news, fetched_later=later).iter_rows():
                     staging.leaving.setdefault(month, set()).add((company, name))
                     evidence.moved += 1
 

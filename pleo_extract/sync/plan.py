@@ -107,12 +107,12 @@ def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defa
 
 def _ask_newest(client: Client, query: Query) -> tuple[PageInfo, float]:
     """The newest job, or any one where the server does not sort; and the seconds that the answer took."""
-    run, started = client.start_run(deadline=120), time.monotonic()
+    session, started = client.start_session(deadline=120), time.monotonic()
     try:
-        info = ask(run, replace(query, limit=1)).info
+        info = ask(session, replace(query, limit=1)).info
     except RequestRefused:
-        info = ask(run, replace(query, limit=1, sorting_keys=(), sorting_order=())).info
-    return info, max(0.0, time.monotonic() - started - run.waited)
+        info = ask(session, replace(query, limit=1, sorting_keys=(), sorting_order=())).info
+    return info, max(0.0, time.monotonic() - started - session.waited)
 
 
 def _count_requests(mode: str, total: int, known: int) -> tuple[int, int]:

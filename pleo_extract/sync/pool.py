@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.fetch.workers import PATIENCE
-from pleo_extract.lake.staging import find_left
+from pleo_extract.lake.staging import find_resumable
 from pleo_extract.sync.account import FEW_JOBS, is_small
 
 if TYPE_CHECKING:
@@ -70,15 +70,15 @@ def read_all(
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for each in accounts:
-            if (run := each.run) is not None:
-                run.stop.set()
+            if (session := each.session) is not None:
+                session.stop.set()
         wait(futures, timeout=PATIENCE)
         raise
     pool.shutdown()
 
 
 def _line_up(accounts: Sequence[AccountDump], lake: Store, base: Manifest | None) -> Groups:
-    todo, left = Groups(), find_left(lake.layout.staging)
+    todo, left = Groups(), find_resumable(lake.layout.staging)
     for account in accounts:
         account.left = left
     most = max(1, min(GROUP, len(accounts) // THREADS // 4))

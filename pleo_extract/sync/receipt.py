@@ -14,7 +14,7 @@ from pleo_extract.errors import PleoExtractError, worst_code
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pleo_extract.client import Run
+    from pleo_extract.client import Session
     from pleo_extract.core.verdict import Verdict
     from pleo_extract.core.walk import Walk
     from pleo_extract.lake.layout import Manifest
@@ -83,10 +83,10 @@ class Evidence(msgspec.Struct, kw_only=True):
     taken: int = 0
     data_as_of: datetime | None = None
 
-    def count_run(self, run: Run) -> None:
+    def count_session(self, session: Session) -> None:
         """Take over what the client counted."""
-        self.requests, self.retries = run.requests, run.retries
-        self.waited, self.faults = round(run.waited, 3), dict(run.faults)
+        self.requests, self.retries = session.requests, session.retries
+        self.waited, self.faults = round(session.waited, 3), dict(session.faults)
 
     def count_walk(self, walk: Walk) -> None:
         """Add what a walk has seen."""

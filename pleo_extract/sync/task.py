@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from pleo_extract.client import Run
+    from pleo_extract.client import Session
     from pleo_extract.contract import PageInfo, Query
-    from pleo_extract.core.state import Account, JobKey
-    from pleo_extract.fetch.driver import Part
+    from pleo_extract.core.state import JobKey, SyncState
+    from pleo_extract.fetch.driver import Batch
     from pleo_extract.lake.staging import Staging
     from pleo_extract.sync.receipt import Evidence
 
@@ -85,11 +85,11 @@ class Task:
         unsettled: the jobs that are staged as unsettled.
     """
 
-    run: Run
+    session: Session
     in_flight: int
     company_id: str | None
     lake: pl.LazyFrame
-    before: Account
+    before: SyncState
     staging: Staging
     evidence: Evidence
     on_page: Callable[[Walk], None]
@@ -101,7 +101,7 @@ class Task:
         for number, frame in self.staging.numbered():
             self.unsettled.note(frame, number)
 
-    def stage(self, phase: str, parts: Generator[Part, None, None]) -> None:
+    def stage(self, phase: str, parts: Generator[Batch, None, None]) -> None:
         """Put what a walk reads into staging. When interrupted, what the walk holds is staged before it ends.
 
         However it ends, the walk does too: what it holds, such as signals, is not to wait until its memory is cleared up.
@@ -109,7 +109,7 @@ class Task:
         with closing(parts):
             self._stage(phase, parts)
 
-    def _stage(self, phase: str, parts: Generator[Part, None, None]) -> None:
+    def _stage(self, phase: str, parts: Generator[Batch, None, None]) -> None:
         interrupt: BaseException | None = None
         while True:
             try:
@@ -128,7 +128,7 @@ class Task:
         if interrupt is not None:
             raise interrupt
 
-    def add(self, phase: str, part: Part) -> None:
+    def add(self, phase: str, part: Batch) -> None:
         """Stage one part, and note which of its jobs are unsettled."""
         with hold_signals():
             frame = self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
@@ -137,7 +137,7 @@ class Task:
     def walk(self, phase: str, walk: Walk, segment: int = 0) -> Walk:
         """Read a walk into staging, as this segment of its phase."""
         try:
-            self.stage(phase, drive(Driver(self.run, walk, segment, on_page=self.on_page)))
+            self.stage(phase, drive(Driver(self.session, walk, segment, on_page=self.on_page)))
         finally:
             self.evidence.count_walk(walk)
         return walk
@@ -159,14 +159,14 @@ class Task:
 
         An offset that is known to be refused is not asked for.
         """
-        if not all(map(self.run.habits.reaches, offsets)):
+        if not all(map(self.session.habits.reaches, offsets)):
             return None
         pages = []
         for offset in offsets:
             walk = Walk(query.at(offset=offset))
             steps = walk.steps()
             try:
-                page = ask_offset(self.run, next(steps))
+                page = ask_offset(self.session, next(steps))
                 steps.send(page.info)
             except RequestRefused:
                 return None
@@ -174,7 +174,7 @@ class Task:
                 pass
             self.evidence.pages += 1
             self.evidence.rows += page.info.rows
-            if walk.hope == "none" or not self.run.habits.reaches(offset):
+            if walk.hope == "none" or not self.session.habits.reaches(offset):
                 return None
             read, rejected = build_frame([page])
             frame = self.staging.add(read, rejected, phase=phase)

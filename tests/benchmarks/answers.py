@@ -24,7 +24,7 @@ from measure import Cost, count, measure, medians, table
 from polars.testing import assert_frame_equal
 
 from pleo_extract import POLARS_SCHEMA, connect
-from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.lake.layout import FORMAT, FileEntry, Layout, Manifest
 
 MONTHS = 36
@@ -117,7 +117,9 @@ def make_lake(root: Path, jobs: int) -> None:
         rows=jobs,
         files=entries,
         library="0",
-        accounts={AccountKey.of("https://sandbox.invalid", None): Account(verdict="complete", full_at=made)},
+        accounts={
+            AccountKey.of("https://sandbox.invalid", None): SyncState(verdict="complete", full_at=made)
+        },
     )
     layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))
     layout.current.write_text("1\n", encoding="ascii")

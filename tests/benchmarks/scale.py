@@ -33,8 +33,8 @@ from rows import make_rows
 from server import FIRST, Jobs
 
 from pleo_extract.contract import instant_key
-from pleo_extract.core.state import Account, AccountKey
-from pleo_extract.lake.staging import Batch, Header, Staging
+from pleo_extract.core.state import AccountKey, SyncState
+from pleo_extract.lake.staging import Header, StagedBatch, Staging
 from pleo_extract.lake.store import open_lake
 from pleo_extract.lake.table import Change, Info, merge_staged
 
@@ -132,12 +132,12 @@ def publish(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -
     """From there to a snapshot, with the state that a complete walk leaves."""
     kept = open_lake(lake, kind=kind)
     newest = make_rows(Jobs(size), last - 1, last).row(0, named=True)
-    account = Account(
+    account = SyncState(
         verdict="complete",
         order="strict"
         if Jobs(size).step >= 1
         else "created",  # jobs of one second are not in the order of their ids
-        frontier=(instant_key(newest["created_at"]), newest["id"]),
+        watermark=(instant_key(newest["created_at"]), newest["id"]),
         full_at=datetime.now(UTC),
         updated_at=datetime.now(UTC),
         full_jobs=last,
@@ -147,7 +147,7 @@ def publish(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -
     staging = Staging(
         folder,
         msgspec.json.decode((folder / "run.json").read_bytes(), type=Header),
-        [msgspec.json.decode(line, type=Batch) for line in journal],
+        [msgspec.json.decode(line, type=StagedBatch) for line in journal],
     )
     with kept.hold():
         kept.begin()

@@ -38,18 +38,18 @@ _STARTED: Final = re.compile(r"Starting Spark master at (spark://127\.0\.0\.1:\d
 _WAIT: Final = 60.0
 
 
-def start_program(folder: Path, master: str, **told: Any) -> subprocess.Popen[str]:
+def start_program(folder: Path, master: str, **facts: Any) -> subprocess.Popen[str]:
     """Start `program.py` on a cluster; what it is told is in its docstring."""
-    (folder / "told.json").write_text(json.dumps({"master": master, "settings": SETTINGS, **told}))
+    (folder / "told.json").write_text(json.dumps({"master": master, "settings": SETTINGS, **facts}))
     with (folder / "program.log").open("w") as log:
         return subprocess.Popen(
             [sys.executable, PROGRAM, folder], stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder
         )
 
 
-def run_program(folder: Path, master: str, **told: Any) -> dict[str, Any]:
+def run_program(folder: Path, master: str, **facts: Any) -> dict[str, Any]:
     """Run `program.py` to its end; what it says."""
-    return finish(start_program(folder, master, **told), folder)
+    return finish(start_program(folder, master, **facts), folder)
 
 
 def finish(program: subprocess.Popen[str], folder: Path) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from pleo_extract.spark.source import count_machines
 
 def main(folder: Path) -> None:
     """Do it."""
-    told = json.loads((folder / "told.json").read_text())
-    builder = SparkSession.builder.master(told["master"])
-    for name, value in told["settings"].items():
+    facts = json.loads((folder / "told.json").read_text())
+    builder = SparkSession.builder.master(facts["master"])
+    for name, value in facts["settings"].items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
     register(spark)
     began = time.monotonic()
-    jobs = spark.read.format("pleo_export_jobs").options(**told["options"]).load()
+    jobs = spark.read.format("pleo_export_jobs").options(**facts["options"]).load()
     rows = jobs.toArrow()
     seconds = time.monotonic() - began
     pl.DataFrame(pl.from_arrow(rows)).write_parquet(folder / "rows.parquet")

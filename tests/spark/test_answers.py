@@ -20,7 +20,7 @@ from warehouse_jobs import Row, job
 from pleo_extract import Client, connect, dump_export_jobs, scan_lake
 from pleo_extract.answers import statements
 from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
-from pleo_extract.core.state import Account
+from pleo_extract.core.state import SyncState
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Sandbox, World
@@ -161,8 +161,8 @@ def test_f58_now_and_vanished_jobs_are_duckdbs(spark: SparkSession, tmp_path: Pa
     layout = Layout(lake)
     gone = [(row["company_id"], row["id"]) for row in odd_jobs() if row["status"] == "pending"][:5]
     states = {
-        A: Account(data_as_of=made_at + timedelta(days=2), vanished=gone),
-        B: Account(data_as_of=made_at),
+        A: SyncState(data_as_of=made_at + timedelta(days=2), vanished=gone),
+        B: SyncState(data_as_of=made_at),
     }
     accounts = {f"{SERVER} {company}": state for company, state in states.items()}
     manifest = msgspec.structs.replace(layout.manifest(1), accounts=accounts)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from pleo_extract.core.state import Account, AccountKey
+    from pleo_extract.core.state import AccountKey, SyncState
     from pleo_extract.lake.layout import Manifest
     from pleo_extract.lake.table import Keep
 
@@ -157,7 +157,7 @@ def publish_rows(
     ground: Ground,
     *frames: pl.DataFrame,
     name: str = "a",
-    accounts: Mapping[AccountKey, Account] | None = None,
+    accounts: Mapping[AccountKey, SyncState] | None = None,
     keep: Keep | None = None,
 ) -> Manifest:
     """One run that publishes these rows, with the states of these accounts."""

@@ -12,7 +12,7 @@ from lakes import SERVER
 from memory import MemoryTable
 from test_lake import rows
 
-from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import LakeLocked, PleoExtractError, TryLater
 from pleo_extract.lake.delta.version import Version
 from pleo_extract.lake.table import Change, Info, Keep, merge_staged
@@ -93,7 +93,7 @@ def before_commit(
 def test_a_first_commit(ground: Ground) -> None:
     """What was staged is there, as snapshot 1, with what the run says of itself; before it there was nothing."""
     assert ground.state() is None
-    manifest = publish_rows(ground, rows(1, 2), rows(3, month=11), accounts={A: Account(name="Acme")})
+    manifest = publish_rows(ground, rows(1, 2), rows(3, month=11), accounts={A: SyncState(name="Acme")})
     assert (manifest.snapshot, manifest.rows, manifest.server) == (1, 3, SERVER)
     assert ids(ground.rows()) == [1, 2, 3]
     state = ground.state()
@@ -104,7 +104,7 @@ def test_a_first_commit(ground: Ground) -> None:
 
 def test_no_jobs_at_all(ground: Ground) -> None:
     """An empty list is published too: the lake knows that it was read."""
-    assert publish_rows(ground, accounts={A: Account()}).snapshot == 1
+    assert publish_rows(ground, accounts={A: SyncState()}).snapshot == 1
     assert ids(ground.rows()) == []
     assert publish_rows(ground, rows(1)).snapshot == 2
     assert ids(ground.rows()) == [1]
@@ -123,8 +123,8 @@ def test_an_incremental_commit(ground: Ground) -> None:
 
 def test_nothing_new_is_no_snapshot(ground: Ground) -> None:
     """Rows that are there already make no snapshot; what the run has learned of its accounts is kept all the same."""
-    publish_rows(ground, rows(1, 2), accounts={A: Account(full_jobs=1), B: Account(full_jobs=7)})
-    again = publish_rows(ground, rows(2), accounts={A: Account(full_jobs=2)})
+    publish_rows(ground, rows(1, 2), accounts={A: SyncState(full_jobs=1), B: SyncState(full_jobs=7)})
+    again = publish_rows(ground, rows(2), accounts={A: SyncState(full_jobs=2)})
     assert again.snapshot == 1
     state = ground.state()
     assert state is not None
@@ -133,8 +133,8 @@ def test_nothing_new_is_no_snapshot(ground: Ground) -> None:
 
 def test_each_account_keeps_its_state(ground: Ground) -> None:
     """A run says nothing of accounts that it did not read."""
-    publish_rows(ground, rows(1), accounts={A: Account(name="Acme")})
-    publish_rows(ground, rows(2), name="b", accounts={B: Account(name="Bolt")})
+    publish_rows(ground, rows(1), accounts={A: SyncState(name="Acme")})
+    publish_rows(ground, rows(2), name="b", accounts={B: SyncState(name="Bolt")})
     state = ground.state()
     assert state is not None
     assert {key: account.name for key, account in state.accounts.items()} == {A: "Acme", B: "Bolt"}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import strict
 from pleo_extract.lake.layout import FORMAT
@@ -34,7 +34,7 @@ class State(msgspec.Struct, kw_only=True):
     library: str
     vacuumed_at: datetime
     receipt: dict[str, Any] = {}
-    accounts: dict[AccountKey, Account] = {}
+    accounts: dict[AccountKey, SyncState] = {}
     proven: dict[str, str] = {}
 
 

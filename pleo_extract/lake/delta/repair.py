@@ -6,7 +6,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.core.state import forget_walks
+from pleo_extract.core.state import reset_walks
 from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError, amount
 from pleo_extract.lake.delta.change import VersionFiles, make_state
 from pleo_extract.lake.delta.copies import check_file, path_of
@@ -54,7 +54,7 @@ def repair_table(address: Address, scratch: Path, overlay: Callable[[Version], M
             merge_staged(files, change, search=True)
             if not change.is_news:
                 return Repair(version.version, (), _check(version, manifest.files))
-            accounts = forget_walks(manifest.accounts) if broken else {}
+            accounts = reset_walks(manifest.accounts) if broken else {}
             info = Info(manifest.server, manifest.receipt, accounts)
             version.commit(change.new, change.old, make_state(version, secrets.token_hex(16), change, info))
         except LakeConflict as exc:

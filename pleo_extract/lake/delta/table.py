@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from pleo_extract.core.state import Account, AccountKey
+from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import LakeConflict, LakeError, NoLake, PleoExtractError, TryLater
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.delta.address import read_address
@@ -56,7 +56,7 @@ class _Overlay(msgspec.Struct):
 
     version: int
     receipt: dict[str, Any]
-    accounts: dict[AccountKey, Account]
+    accounts: dict[AccountKey, SyncState]
 
 
 class DeltaLake:

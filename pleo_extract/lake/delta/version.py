@@ -17,7 +17,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from pleo_extract.contract import POLARS_SCHEMA
-from pleo_extract.core.state import forget_walks
+from pleo_extract.core.state import reset_walks
 from pleo_extract.errors import ConfigurationError, LakeConflict, LakeError, UsageError, escape
 from pleo_extract.lake import disk
 from pleo_extract.lake.delta.log import APP, read_commit
@@ -118,7 +118,7 @@ class Version:
             files=files,
             library=found.state.library if found.state else "",
             receipt=found.state.receipt if found.state else {},
-            accounts=accounts if found.untouched else forget_walks(accounts),
+            accounts=accounts if found.untouched else reset_walks(accounts),
         )
         self.suspects = self._find_suspects(found)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
-    from pleo_extract.core.state import Account, AccountKey, JobKey
+    from pleo_extract.core.state import AccountKey, JobKey, SyncState
     from pleo_extract.lake.forgotten import Forgotten
     from pleo_extract.lake.layout import FileEntry, Layout, Manifest
 
@@ -247,15 +247,15 @@ class _Erasing:
             disk.replace_file(path, strict.encode(stripped), check=self._check)
 
     def _strip_accounts(
-        self, accounts: Mapping[AccountKey, Account], changes: Collection[_Changed]
-    ) -> dict[AccountKey, Account]:
+        self, accounts: Mapping[AccountKey, SyncState], changes: Collection[_Changed]
+    ) -> dict[AccountKey, SyncState]:
         lost = [pair for each in changes for pair in each.lost]
         return strip_accounts(self._forgotten, accounts, lost, blanked=any(each.blanked for each in changes))
 
 
 def strip_accounts(
-    forgotten: Forgotten, accounts: Mapping[AccountKey, Account], lost: Iterable[JobKey], *, blanked: bool
-) -> dict[AccountKey, Account]:
+    forgotten: Forgotten, accounts: Mapping[AccountKey, SyncState], lost: Iterable[JobKey], *, blanked: bool
+) -> dict[AccountKey, SyncState]:
     """Return the states of accounts without what is forgotten; the jobs of each that were lost still count."""
     by_company: dict[str, set[str]] = {"*": set()}
     for company, job in lost:

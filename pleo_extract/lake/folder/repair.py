@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from pleo_extract.core.state import AccountKey, forget_walks
+from pleo_extract.core.state import AccountKey, reset_walks
 from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.folder.carry import carry_over, carry_what_is_left
@@ -218,7 +218,7 @@ def _rebuild(layout: Layout, number: int) -> Manifest:
         rows=sum(entry.rows for entry in entries),
         files=entries,
         library=__version__,
-        accounts=forget_walks(earlier.accounts) if earlier else {},
+        accounts=reset_walks(earlier.accounts) if earlier else {},
     )
 
 
@@ -281,7 +281,7 @@ def _mend_files(layout: Layout, number: int, still_held: Callable[[], None]) -> 
         made_at=datetime.now(UTC),
         files=files,
         rows=sum(entry.rows for entry in files),
-        accounts=forget_walks(known.accounts),
+        accounts=reset_walks(known.accounts),
         leaving=[],
     )
     make_current(layout, mended, manifest, still_held=still_held)

@@ -15,13 +15,21 @@ from urllib.parse import quote_plus
 
 import httpx
 
-from pleo_extract.client.answer import FOREIGN, Again, Answer, Unauthorized, forget_frames, judge, translate
+from pleo_extract.client.answer import (
+    FOREIGN,
+    Answer,
+    Retryable,
+    Unauthorized,
+    forget_frames,
+    interpret,
+    translate,
+)
 from pleo_extract.client.server import drop_idle
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.wire import drop_surplus, limit_time, read_body
 from pleo_extract.contract import PATH
 from pleo_extract.core.habits import Habits
-from pleo_extract.core.pace import MINUTE, Budget, Patience, Window, backoff
+from pleo_extract.core.pace import MINUTE, Budget, Patience, RateWindow, backoff
 from pleo_extract.errors import (
     DeadlineExceeded,
     EchoMismatch,
@@ -42,10 +50,10 @@ if TYPE_CHECKING:
 
     from pleo_extract.client.credential import Credential
     from pleo_extract.client.gate import Gate
-    from pleo_extract.client.window import SharedWindow
+    from pleo_extract.client.window import SharedRateWindow
     from pleo_extract.contract import Query
 
-__all__ = ["Clock", "Line", "RealClock", "Run"]
+__all__ = ["Channel", "Clock", "RealClock", "Session"]
 
 T = TypeVar("T")
 
@@ -87,21 +95,21 @@ class RealClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Channel:
     """What all runs of one client share: the way to the server, the credential, the pace."""
 
     server: httpx.URL
     transport: httpx.BaseTransport
     networked: bool
     credential: Credential
-    window: Window | SharedWindow
+    window: RateWindow | SharedRateWindow
     patience: Patience
     clock: Clock
     gate: Gate
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Run:
+class Session:
     """One run over a line: what it may spend, and what it has spent.
 
     Attributes:
@@ -113,7 +121,7 @@ class Run:
 
     def __init__(
         self,
-        line: Line,
+        line: Channel,
         deadline: float | None,
         max_requests: int | None = None,
         name: str = "",
@@ -165,12 +173,12 @@ class Run:
         while True:
             try:
                 answer = self._ask(params)
-                result = judge(answer, params, read, origin=self.line.credential.origin)
+                result = interpret(answer, params, read, origin=self.line.credential.origin)
             except Unauthorized as exc:
                 if renewed or not self.line.credential.renew(exc.generation):
                     raise exc.error from None
                 renewed = True
-            except Again as exc:
+            except Retryable as exc:
                 alike = [*alike, exc.kind] if alike[-1:] in ([], [exc.kind]) else [exc.kind]
                 now = self._clock.monotonic()
                 since = min(since, now)
@@ -206,7 +214,7 @@ class Run:
             self._warned.add(about)
         return not known
 
-    def _tell_wait(self, failure: Again, wait: float, since: float) -> None:
+    def _tell_wait(self, failure: Retryable, wait: float, since: float) -> None:
         """Log why there is a wait: as a warning once a request has been in trouble for long, the next after twice as long.
 
         So a passing fault is no line, and no mail from cron; an outage is one at once, and of an hour a dozen.
@@ -227,7 +235,7 @@ class Run:
             extra={"run": self.name},
         )
 
-    def _tell_unreachable(self, failure: Again, attempt: int) -> None:
+    def _tell_unreachable(self, failure: Retryable, attempt: int) -> None:
         """Log at once that there is no way to the server, and for how long it is tried: else a run looks as if it hung."""
         patience = self.line.patience
         waits = sum(backoff(number, 1.0, patience) for number in range(attempt, patience.attempts))
@@ -239,7 +247,7 @@ class Run:
             extra={"run": self.name},
         )
 
-    def _before_retry(self, attempt: int, failure: Again, alike: list[str], since: float) -> None:
+    def _before_retry(self, attempt: int, failure: Retryable, alike: list[str], since: float) -> None:
         """Wait as the failure asks, or raise what it means when waiting will not help any more.
 
         `since` is when this request failed first.

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from pleo_extract.core.state import Account, AccountKey, JobKey
+    from pleo_extract.core.state import AccountKey, JobKey, SyncState
 
-__all__ = ["Told", "read_told"]
+__all__ = ["SnapshotFacts", "read_facts"]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class SnapshotFacts:
     """Instants, names and vanished jobs of one snapshot; without any, all of it follows from the rows.
 
     Attributes:
@@ -58,9 +58,9 @@ class Told:
         return _spell(("company_id", "id"), self.vanished)
 
 
-def read_told(
-    accounts: Mapping[AccountKey, Account], made_at: datetime, *, asked: datetime | None = None
-) -> Told:
+def read_facts(
+    accounts: Mapping[AccountKey, SyncState], made_at: datetime, *, asked: datetime | None = None
+) -> SnapshotFacts:
     """Return what a manifest says of its snapshot.
 
     "Now" is when the last complete run began its closing reads of the company, whoever published since: a job that
@@ -84,7 +84,7 @@ def read_told(
     shared = nows.pop("*", None)
     if shared is not None:
         nows = {company: max(instant, shared) for company, instant in nows.items()}
-    return Told(
+    return SnapshotFacts(
         as_of=made_at,
         data_as_of=min(states.values(), default=cut(made_at)),
         now=shared or cut(made_at),
