@@ -13,6 +13,7 @@ LEAKS = """
 import base64, logging, os, sys, warnings
 from urllib.parse import quote
 import pytest
+import canary
 from canary import CANARY
 from pleo_extract.errors import PleoExtractError, RejectedRows
 
@@ -59,7 +60,7 @@ def test_sound(tmp_path, capsys):
 
 def test_a_leak_fails_its_test() -> None:
     """Each way to leak the canary fails the test that does it, and only that: the next begins anew."""
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    path = os.pathsep.join([str(Path(__file__).parent / "support"), *filter(None, sys.path)])
     environment = os.environ | {
         "PYTHONPATH": path,
         "PYTEST_ADDOPTS": "",

@@ -6,14 +6,13 @@ The server is the one of the soak, which shares no code with the sandbox.
 from __future__ import annotations
 
 import signal
-import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 from canary import CANARY
+from habits import COMPANY, Habits, Server
 
 from pleo_extract import Client, dump_export_jobs, iter_export_jobs, load_export_jobs, scan_lake, verify_lake
 from pleo_extract.core.pace import Patience
@@ -21,11 +20,9 @@ from pleo_extract.errors import StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.store import open_lake
 
-sys.path.append(str(Path(__file__).parent / "torture"))
-from habits import COMPANY, Habits, Server
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pleo_extract.client import Clock
     from pleo_extract.sync.receipt import Receipt

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from devtools import open_browser
-
-from pleo_extract.report import write_report
-
-sys.path.append(str(Path(__file__).parent.parent))  # where the lakes of chosen jobs are made
-
 from lakes import make_lake
 from warehouse_jobs import A, B, job
+
+from pleo_extract.report import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
