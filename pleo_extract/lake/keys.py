@@ -7,7 +7,6 @@ numbers are the same: in a lake of a billion jobs that is to be expected once in
 
 from __future__ import annotations
 
-import io
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -82,13 +81,13 @@ class Places:
     def _spill(self) -> None:
         if self._scratch is None:
             self._scratch = disk.ScratchFile(self._folder).__enter__()
-        self._spilled.append(self._scratch.add(_spell(pl.concat(self._held))))
+        self._spilled.append(self._scratch.add(pl.concat(self._held).to_frame()))
         self._held, self._in_memory = [], 0
 
     def _parts(self) -> Iterator[pl.Series]:
         for place in self._spilled:
             assert self._scratch is not None
-            yield _read(self._scratch.read(*place))
+            yield self._scratch.read(*place).to_series()
         yield from self._held
 
 
@@ -133,9 +132,9 @@ def _gather(paths: Sequence[Path], ranges: int) -> Iterator[pl.Series]:
             hashes = _scan(path).select(_HASH).collect(engine="streaming").to_series().sort()
             ends = [0, *hashes.search_sorted(starts), hashes.len()]
             for place, (start, end) in zip(places, pairwise(ends), strict=True):
-                place.append(scratch.add(_spell(hashes[start:end])))
+                place.append(scratch.add(hashes[start:end].to_frame()))
         for place in places:
-            yield pl.concat(_read(scratch.read(*each)) for each in place)
+            yield pl.concat(scratch.read(*each).to_series() for each in place)
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -145,13 +144,3 @@ def _scan(path: Path) -> pl.LazyFrame:
 def _find_same(hashes: pl.Series) -> pl.Series:
     ordered = hashes.sort()
     return ordered.filter(ordered == ordered.shift())
-
-
-def _spell(hashes: pl.Series) -> bytes:
-    buffer = io.BytesIO()
-    hashes.to_frame().write_ipc(buffer, compression="uncompressed")
-    return buffer.getvalue()
-
-
-def _read(data: bytes) -> pl.Series:
-    return pl.read_ipc(io.BytesIO(data)).to_series()

@@ -239,24 +239,18 @@ class _Run:
         rows = staged.sort(FILE_ORDER, maintain_order=True)
         self.outline = _outline(rows)
         self._scratch = scratch
-        self._places = iter([scratch.add(_spell(batch)) for batch in rows.iter_slices(BATCH)])
+        self._places = iter([scratch.add(batch) for batch in rows.iter_slices(BATCH)])
         self._rest = _nothing()
 
     def take(self, rows: int) -> pl.DataFrame:
         """The next so many."""
         held, there = [self._rest], self._rest.height
         while there < rows:
-            held.append(pl.read_ipc(io.BytesIO(self._scratch.read(*next(self._places)))))
+            held.append(self._scratch.read(*next(self._places)))
             there += held[-1].height
         found = pl.concat(held)
         self._rest = found[rows:]
         return found[:rows]
-
-
-def _spell(rows: pl.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    rows.write_ipc(buffer, compression="uncompressed")
-    return buffer.getvalue()
 
 
 def _scan(file: bytes) -> pl.LazyFrame:
