@@ -688,7 +688,7 @@ def spoil(lake: Path, how: str) -> str:  # noqa: C901, PLR0912 - one branch a ha
         "object, and another month": "cannot be read", "visible": "not there to read",
         "another month": "is not what the snapshot has", "stranger": "not in the lake", "month too many": "not in the lake",
         "link": "not there to read", "columns": "columns or types", "month": "holds rows of 2026-10",
-        "double": "repeat a (company_id, id)", "rows": "written with 4", "manifest": "missing", "broken manifest": "broken",
+        "double": "repeat a (company_id, id)", "rows": "4 in the manifest", "manifest": "missing", "broken manifest": "broken",
         "state": "broken", "pointer": "no pointer", "pointer out": "does not name", "pointer beyond": "does not name",
     }[how]  # fmt: skip
 
@@ -1232,16 +1232,16 @@ def test_rows_staged_in_many_batches_are_found_in_every_run(
     """What is staged in whatever order is sorted in at most so many runs, and each piece finds its rows in each."""
     written: list[int] = []
 
-    class Watched(merging._Run):
+    class Watched(merging._SortedRun):
         def __init__(self, scratch: disk.ScratchFile, staged: pl.DataFrame) -> None:
             written.append(staged.height)
             super().__init__(scratch, staged)
 
-    monkeypatch.setattr(merging, "_Run", Watched)
-    monkeypatch.setattr(merging, "BATCH", 9)
+    monkeypatch.setattr(merging, "_SortedRun", Watched)
+    monkeypatch.setattr(merging, "SLICE", 9)
     monkeypatch.setattr(merging, "PIECE", 7)
     monkeypatch.setattr(merging, "RUN", 20)
-    monkeypatch.setattr(merging, "ENOUGH", 1)
+    monkeypatch.setattr(merging, "FRAME", 1)
     monkeypatch.setattr(merging, "RUNS", runs)
     companies = [f"0000000{n}-0000-4000-8000-00000000000{n}" for n in range(3)]
     all_rows = rows(*range(300)).with_columns(
@@ -1277,7 +1277,7 @@ def test_few_rows_that_a_large_month_has_already_cost_no_sorting(
     """A refresh with nothing new looks its rows up, however large their month is."""
     monkeypatch.setattr(merging, "PIECE", 3)
     put(tmp_path, rows(*range(10)))
-    monkeypatch.setattr(merging, "_Run", None)
+    monkeypatch.setattr(merging, "_SortedRun", None)
     assert put(tmp_path, rows(2, 5)).snapshot == 1
 
 
