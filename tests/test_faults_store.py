@@ -514,11 +514,11 @@ class TestPlanted:
         """Others may read a report if the umask lets them; a device is not replaced by a file."""
         before = os.umask(0o027)
         try:
-            disk.put_file(tmp_path / "report.html", b"1")
+            disk.write_output(tmp_path / "report.html", b"1")
         finally:
             os.umask(before)
         assert stat.S_IMODE((tmp_path / "report.html").stat().st_mode) == 0o640
-        disk.put_file(Path(os.devnull), b"1")
+        disk.write_output(Path(os.devnull), b"1")
         assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 

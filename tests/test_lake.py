@@ -351,14 +351,14 @@ def test_staged_batches_are_found_again(tmp_path: Path) -> None:
     """Rows, marks by segment, phases, and rows that were set aside."""
     layout = Layout(tmp_path)
     staging = Staging.start(layout.staging, "binding", header(layout))
-    staging.add(rows(1, 2), phase="full", marks={0: MARK, 3: MARK})
-    staging.add(rows(3, month=11), [Rejected(4, "$.data[1]", "no", b"{")], marks={3: MARK})
+    staging.add(rows(1, 2), phase="full", checkpoints={0: MARK, 3: MARK})
+    staging.add(rows(3, month=11), [Rejected(4, "$.data[1]", "no", b"{")], checkpoints={3: MARK})
     staging.finish("open")
     again = resume(layout)
     assert again is not None
     assert (again.run, again.mode, again.resumed) == ("run", "full", True)
-    assert again.marks("full") == {0: MARK, 3: MARK}
-    assert again.marks("new") == {}
+    assert again.checkpoints("full") == {0: MARK, 3: MARK}
+    assert again.checkpoints("new") == {}
     assert again.months() == ["2026-10", "2026-11"]
     assert again.frame().height == 3
     assert [name.partition(":")[0] for name in again.names] == ["sha256"]
@@ -1075,15 +1075,15 @@ def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:
         lambda place: disk.rename(place / "nothing", place / "x"),
         lambda place: disk.link_file(place / "nothing", place / "x"),
         lambda place: disk.link_file(place / "file", place / "no/x"),
-        lambda place: disk.fix_file(place / "nothing"),
+        lambda place: disk.protect_file(place / "nothing"),
         lambda place: disk.sync_file(place / "nothing"),
         lambda place: disk.sync_folder(place / "no"),
         lambda place: disk.remove_file(place / "folder"),
         lambda place: disk.remove_tree(place / "file/x"),
         lambda place: disk.list_folder(place / ("x" * 300)),
-        lambda place: disk.open_own(place / "no/file"),
-        lambda place: disk.put_file(place / "no/file", b"1"),
-        lambda place: disk.put_file(place / "folder", b"1"),
+        lambda place: disk.open_lock(place / "no/file"),
+        lambda place: disk.write_output(place / "no/file", b"1"),
+        lambda place: disk.write_output(place / "folder", b"1"),
     ],
 )
 def test_f39_disk_errors_name_the_path(call: Callable[[Path], object], tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
             if not content:
                 file.unlink(missing_ok=True)
             elif not file.is_file() or file.read_bytes() != content:
-                disk.put_file(file, content)
+                disk.write_output(file, content)
         except OSError as exc:
             raise StorageError(
                 f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"

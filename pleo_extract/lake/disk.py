@@ -14,7 +14,7 @@ synced. No order is kept between the two. No Parquet writer syncs by itself. So 
   reader stops there.
 - A removal is not synced. If it is undone, the next run removes the same file again.
 
-What a kill or a power loss leaves behind is a temporary file, named so that `is_prepared` knows it; the next run that
+What a kill or a power loss leaves behind is a temporary file, named so that `is_temporary` knows it; the next run that
 takes the lock removes it. tests/torture/power.py simulates a disk that keeps only what was synced, for a loss of power
 after each call.
 
@@ -47,28 +47,28 @@ if TYPE_CHECKING:
 __all__ = [
     "ScratchFile",
     "append_line",
-    "fix_file",
+    "hash_file",
     "is_plain",
-    "is_prepared",
     "is_same",
+    "is_temporary",
     "link_file",
     "list_folder",
     "make_folder",
-    "name_lake",
+    "name_lake_in_errors",
+    "open_lock",
     "open_output",
-    "open_own",
-    "put_file",
+    "protect_file",
     "read_file",
     "remove_file",
     "remove_tree",
     "rename",
     "replace_file",
     "size_of",
-    "sum_of",
     "sync_file",
     "sync_folder",
     "write_beside",
     "write_file",
+    "write_output",
 ]
 
 
@@ -90,7 +90,7 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLO
 
 
 @contextmanager
-def name_lake(lake: str | Path) -> Iterator[None]:
+def name_lake_in_errors(lake: str | Path) -> Iterator[None]:
     """Add the lake to a disk error that names only a path outside it, such as the folder above or the temporary folder."""
     try:
         yield
@@ -120,7 +120,7 @@ def make_folder(path: Path, *, private: bool = False) -> None:
     missing = [each for each in (path, *path.parents) if not each.exists()]
     with _translate_errors("make", path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
-    with name_lake(path):
+    with name_lake_in_errors(path):
         for each in missing:
             sync_folder(each.parent)
 
@@ -130,7 +130,7 @@ def write_file(
     data: bytes | memoryview,
     *,
     private: bool = False,
-    fixed: bool = False,
+    read_only: bool = False,
     durable: bool = True,
 ) -> None:
     """Write a new file and sync it; the caller syncs the folder.
@@ -139,11 +139,11 @@ def write_file(
         path: the file; it is an error if anything is there, a link included.
         data: its bytes.
         private: makes it readable by its owner only; else it follows the umask.
-        fixed: makes it read-only for everybody.
+        read_only: makes it read-only for everybody, its owner too.
         durable: False for a file that is worth less than a sync, since it can be had again.
     """
     with _translate_errors("write", path, memoryview(data).nbytes):
-        handle = os.open(path, _NEW, 0o600 if private else 0o444 if fixed else 0o666)
+        handle = os.open(path, _NEW, 0o600 if private else 0o444 if read_only else 0o666)
         try:
             _write_all(handle, data)
             if durable:
@@ -236,7 +236,7 @@ def write_beside(path: Path, *, check: Callable[[], None] | None = None) -> Iter
         raise
 
 
-def is_prepared(path: Path) -> bool:
+def is_temporary(path: Path) -> bool:
     """Return whether this is a file of `write_beside`, left by a run that was killed before the rename."""
     return path.name.startswith(".") and path.name.endswith(".new")
 
@@ -285,7 +285,7 @@ def open_output(path: Path) -> Iterator[Path]:
             yield beside
 
 
-def put_file(path: Path, data: bytes) -> None:
+def write_output(path: Path, data: bytes) -> None:
     """Write a file that a user has named, see `open_output`; it follows the umask."""
     with open_output(path) as place:
         write_file(place, data)
@@ -328,7 +328,7 @@ def _copy(source: Path, target: Path) -> None:
         os.fsync(new.fileno())
 
 
-def fix_file(path: Path) -> None:
+def protect_file(path: Path) -> None:
     """Make a file read-only; one that belongs to another user stays as it is."""
     with _translate_errors("protect", path), suppress(PermissionError):
         path.chmod(path.lstat().st_mode & 0o444)
@@ -419,7 +419,7 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
-def sum_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the sha256 of a file, in hex; raise as `read_file` does."""
     with _translate_read_errors(path), os.fdopen(_open_plain(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -434,7 +434,7 @@ def size_of(path: Path) -> int:
         return found.st_size
 
 
-def open_own(path: Path) -> int:
+def open_lock(path: Path) -> int:
     """Open a file to read and write, and make it if it is missing; its bytes stay. Return the handle.
 
     Raises:

@@ -39,10 +39,10 @@ __all__ = [
     "Forgotten",
     "Stripped",
     "decode_forgotten",
+    "encode_forgotten",
     "forget_more",
     "read_forgotten",
     "require_forgotten",
-    "spell_forgotten",
     "write_forgotten",
 ]
 
@@ -364,7 +364,7 @@ def _check(record: _Record) -> None:
         raise strict.Malformed("an invalid hash")
 
 
-def spell_forgotten(forgotten: Forgotten) -> bytes:
+def encode_forgotten(forgotten: Forgotten) -> bytes:
     """Encode what a lake has forgotten."""
     record = _Record(
         format=VERSION,
@@ -378,7 +378,7 @@ def spell_forgotten(forgotten: Forgotten) -> bytes:
 
 def write_forgotten(layout: Layout, forgotten: Forgotten) -> None:
     """Write what the lake has forgotten, durably; only the owner can read the file."""
-    disk.replace_file(layout.forgotten, spell_forgotten(forgotten), private=True)
+    disk.replace_file(layout.forgotten, encode_forgotten(forgotten), private=True)
 
 
 def require_forgotten(forgotten: Forgotten, accounts: Iterable[SyncState], lake: str | Path) -> Forgotten:

@@ -206,7 +206,7 @@ class Layout:
         if entry.object and not disk.is_plain(kept):
             with suppress(LakeError):
                 visible = self.root / entry.path
-                if disk.size_of(visible) == entry.bytes and disk.sum_of(visible) == entry.sha256:
+                if disk.size_of(visible) == entry.bytes and disk.hash_file(visible) == entry.sha256:
                     return visible
         return kept if entry.object else self.root / entry.path
 
@@ -278,7 +278,7 @@ class Layout:
         """
         path = self.manifest_file(number)
         try:
-            return strict.read_instant(strict.decode(disk.read_file(path), _Made).made_at, "made_at")
+            return strict.check_instant(strict.decode(disk.read_file(path), _Made).made_at, "made_at")
         except strict.Malformed as exc:
             raise LakeError(f"{path} is broken ({exc}); run repair") from exc
 
@@ -321,7 +321,7 @@ class Layout:
             return ""
         return server
 
-    def require_room(self) -> None:
+    def refuse_mistaken_folder(self) -> None:
         """Refuse to make a lake in a place that is probably a mistake.
 
         Raises:
@@ -330,10 +330,10 @@ class Layout:
         """
         if self.root == self.root.parent:
             raise UsageError(f"a lake needs a folder of its own, not {self.root}")
-        if what := self.foreign():
+        if what := self.describe_foreign():
             raise ConfigurationError(f"{self.root} is not a lake and not empty ({what}); name another folder")
 
-    def foreign(self) -> str:
+    def describe_foreign(self) -> str:
         """Return what this folder holds, if it holds other files and no lake; else an empty text."""
         found = [path.name for path in disk.list_folder(self.root)]
         foreign = [name for name in found if not name.startswith(".") and name != "lost+found"]
@@ -357,7 +357,7 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
     try:
         manifest = strict.decode(data, Manifest)
         _check_manifest(manifest)
-        made_at = strict.read_instant(manifest.made_at, "made_at")
+        made_at = strict.check_instant(manifest.made_at, "made_at")
     except strict.Malformed as exc:
         raise LakeError(f"{path} is broken ({exc}); run repair") from exc
     return msgspec.structs.replace(manifest, made_at=made_at)

@@ -57,10 +57,10 @@ def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
         LakeLocked: another run holds it; the message names its pid, its host and since when.
         LakeError: there is a link where the lake keeps a folder or a file of its own.
         StorageError: the disk refuses a lock.
-        UsageError, ConfigurationError: the folder is probably a mistake, see `Layout.require_room`.
+        UsageError, ConfigurationError: the folder is probably a mistake, see `Layout.refuse_mistaken_folder`.
     """
-    layout.require_room()
-    with disk.name_lake(layout.root):
+    layout.refuse_mistaken_folder()
+    with disk.name_lake_in_errors(layout.root):
         disk.make_folder(layout.root.resolve())
         _refuse_links(layout)
         disk.make_folder(layout.own)
@@ -83,7 +83,7 @@ def _hold_old(layout: Layout) -> Iterator[None]:
     if not layout.old.lock.exists():
         yield
         return
-    handle = disk.open_own(layout.old.lock)
+    handle = disk.open_lock(layout.old.lock)
     try:
         _flock(layout, handle)
         yield
@@ -98,7 +98,7 @@ def _acquire(layout: Layout) -> int:
     as a backup made of hard links gives it, is replaced: to sign it would change the backup.
     """
     for _ in range(TRIES):
-        handle = disk.open_own(layout.lock)
+        handle = disk.open_lock(layout.lock)
         try:
             _flock(layout, handle)
             if _is_in_place(layout, handle):
@@ -168,7 +168,7 @@ def _remove_prepared(layout: Layout) -> None:
     ]
     for folder in (layout.own, layout.snapshots, layout.objects, layout.rejected, *months):
         for path in disk.list_folder(folder):
-            if disk.is_prepared(path):
+            if disk.is_temporary(path):
                 disk.remove_file(path)
     for path in disk.list_folder(layout.root):
         if path.match(".catalogue-*"):
@@ -198,7 +198,7 @@ def _describe_holder(layout: Layout, *, patience: float = 0.0) -> str:
     while True:
         try:
             holder = strict.decode(disk.read_file(layout.lock), _Holder)
-            since = strict.read_instant(holder.since, "since")
+            since = strict.check_instant(holder.since, "since")
         except (PleoExtractError, strict.Malformed):
             if time.monotonic() >= end:
                 return ""

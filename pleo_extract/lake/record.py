@@ -101,6 +101,6 @@ def _check(record: LastRun) -> LastRun:
     last = record.last_complete_at
     return msgspec.structs.replace(
         record,
-        ended_at=strict.read_instant(record.ended_at, "ended_at"),
-        last_complete_at=strict.read_instant(last, "last_complete_at") if last else None,
+        ended_at=strict.check_instant(record.ended_at, "ended_at"),
+        last_complete_at=strict.check_instant(last, "last_complete_at") if last else None,
     )

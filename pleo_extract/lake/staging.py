@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     Left = Mapping[str, Sequence[Path]]
     """The staging folders that earlier runs left, by the hash of their owner."""
 
-__all__ = ["KEEP_STAGED", "Header", "StagedBatch", "Staging", "find_resumable", "name_run", "spell_rejected"]
+__all__ = ["KEEP_STAGED", "Header", "StagedBatch", "Staging", "encode_rejected", "find_resumable", "name_run"]
 
 _RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _MODE: Final = re.compile(r"full|refresh|merge")
@@ -72,7 +72,7 @@ def name_run() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-class StagedBatch(msgspec.Struct, frozen=True, kw_only=True):
+class StagedBatch(msgspec.Struct, frozen=True, kw_only=True, rename={"checkpoints": "marks"}):
     """A line of the journal.
 
     Attributes:
@@ -81,7 +81,7 @@ class StagedBatch(msgspec.Struct, frozen=True, kw_only=True):
         sha256: the hash of the Arrow file.
         rows: how many rows it has.
         months: the months of these rows.
-        marks: where the walk stood after it, by segment.
+        checkpoints: where the walk stood after it, by segment; ``marks`` in the journal.
         done: True if the phase has ended.
         rejected: one line for each row that does not fit the contract.
         names: what these rows are called, see `decode.Rejected`.
@@ -95,7 +95,7 @@ class StagedBatch(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str = ""
     rows: int = 0
     months: list[str] = []
-    marks: dict[int, Checkpoint] = {}
+    checkpoints: dict[int, Checkpoint] = {}
     done: bool = False
     rejected: list[str] = []
     names: list[str] = []
@@ -191,7 +191,7 @@ class Staging:
         rejected: Sequence[Rejected] = (),
         *,
         phase: str = "full",
-        marks: Mapping[int, Checkpoint] | None = None,
+        checkpoints: Mapping[int, Checkpoint] | None = None,
     ) -> pl.DataFrame:
         """Stage one batch; once this returns, a later run finds it.
 
@@ -199,7 +199,7 @@ class Staging:
             frame: its rows.
             rejected: rows that do not fit the contract.
             phase: the walk that read it.
-            marks: by segment, where the walk stands now.
+            checkpoints: by segment, where the walk stands now.
 
         Returns:
             The rows that were staged: all but those of forgotten jobs, which are only counted. If the batch has any of these,
@@ -208,7 +208,7 @@ class Staging:
         """
         stripped = self.forgotten.strip_rows(frame)
         rejected, lost = self.forgotten.strip_rejected(rejected)
-        marks = {} if lost else self.forgotten.strip_checkpoints(marks or {})
+        checkpoints = {} if lost else self.forgotten.strip_checkpoints(checkpoints or {})
         frame = stripped.rows
         name = f"batch-{self._number:06d}"
         self._number += 1
@@ -219,7 +219,7 @@ class Staging:
         data = buffer.getvalue()
         self._write(f"{name}.arrow", data)
         if rejected:
-            self._write(f"{name}.rejected.jsonl", spell_rejected(rejected))
+            self._write(f"{name}.rejected.jsonl", encode_rejected(rejected))
         disk.sync_folder(self.folder)
         batch = StagedBatch(
             phase=phase,
@@ -227,7 +227,7 @@ class Staging:
             sha256=hashlib.sha256(data).hexdigest(),
             rows=frame.height,
             months=months_of(frame),
-            marks=marks,
+            checkpoints=checkpoints,
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
             spoiled=[RejectedRecord(created_at=row.created_at, sum=row.sum) for row in rejected],
@@ -257,9 +257,10 @@ class Staging:
         """Return the hashes of the jobs that were read and not staged, because the lake has forgotten them."""
         return {job for batch in self.batches for job in batch.forgotten}
 
-    def marks(self, phase: str) -> dict[int, Checkpoint]:
+    def checkpoints(self, phase: str) -> dict[int, Checkpoint]:
         """Return where the walk of this phase stood, by segment."""
-        return {n: mark for batch in self.batches if batch.phase == phase for n, mark in batch.marks.items()}
+        batches = [batch for batch in self.batches if batch.phase == phase]
+        return {number: each for batch in batches for number, each in batch.checkpoints.items()}
 
     @property
     def rejected(self) -> int:
@@ -452,7 +453,7 @@ def _read_header(folder: Path) -> Header | None:
     try:
         header = strict.decode(disk.read_file(folder / "run.json"), Header)
         strict.check_count(header.base, "base")
-        started_at = strict.read_instant(header.started_at, "started_at")
+        started_at = strict.check_instant(header.started_at, "started_at")
     except (LakeError, strict.Malformed):
         return None
     if not _RUN.fullmatch(header.run) or not _MODE.fullmatch(header.mode):
@@ -495,9 +496,9 @@ def _check_batch(batch: StagedBatch) -> None:
     if not batch.file and (batch.rows or batch.months or batch.rejected):
         raise strict.Malformed("rows without a file")
     strict.check_count(batch.rows, "rows")
-    for number, mark in batch.marks.items():
+    for number, checkpoint in batch.checkpoints.items():
         strict.check_count(number, "a segment")
-        strict.check_mark(mark)
+        strict.check_checkpoint(checkpoint)
 
 
 def _is_whole(folder: Path, batch: StagedBatch) -> bool:
@@ -523,7 +524,7 @@ def _decode_frame(data: bytes) -> pl.DataFrame | None:
     return frame if is_ours else None
 
 
-def spell_rejected(rejected: Sequence[Rejected]) -> bytes:
+def encode_rejected(rejected: Sequence[Rejected]) -> bytes:
     """Return the lines of a file of rejected rows."""
     lines = (
         {"page": row.page, "path": row.path, "reason": row.reason, "row": row.raw.decode("utf-8", "replace")}

@@ -87,7 +87,7 @@ class LakeStatus:
     accounts: tuple[AccountStatus, ...] = ()
     data_as_of: datetime | None = None
 
-    def tell_verdict(self) -> str:
+    def format_verdict(self) -> str:
         """Return the worst verdict of the lake's accounts; if the last run failed for some, also for how many, and which.
 
         Empty for a lake without accounts.

@@ -33,13 +33,13 @@ __all__ = [
     "SHA256",
     "Malformed",
     "check_accounts",
+    "check_checkpoint",
     "check_count",
-    "check_mark",
+    "check_instant",
     "check_name",
     "check_receipt",
     "decode",
     "encode",
-    "read_instant",
 ]
 
 _T = TypeVar("_T")
@@ -97,7 +97,7 @@ def encode(value: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1)
 
 
-def read_instant(value: datetime, name: str) -> datetime:
+def check_instant(value: datetime, name: str) -> datetime:
     """Return an instant in UTC.
 
     Args:
@@ -153,7 +153,7 @@ def check_accounts(accounts: Mapping[AccountKey, SyncState]) -> None:
         check_count(account.refused_offset or 0, f"refused_offset of {where}")
         for name in _list_instants(type(account)):
             if (instant := getattr(account, name)) is not None:
-                read_instant(instant, f"{name} of {where}")
+                check_instant(instant, f"{name} of {where}")
         _check_jobs(account.vanished, where)
         check_count(account.forgotten_people, f"forgotten_people of {where}")
         if not all(map(HASH.fullmatch, account.forgotten)):
@@ -165,17 +165,17 @@ def check_accounts(accounts: Mapping[AccountKey, SyncState]) -> None:
                 check_count(count, f"readings of {where}")
 
 
-def check_mark(mark: Checkpoint) -> None:
+def check_checkpoint(point: Checkpoint) -> None:
     """Refuse a checkpoint that no walk writes.
 
     Raises:
         Malformed: an invalid key, or a negative count.
     """
-    for key in (mark.first, mark.edge, mark.newest):
+    for key in (point.first, point.edge, point.newest):
         _check_key(key, "a checkpoint")
-    for count in (mark.pages, mark.rows, mark.new, mark.unkeyed, mark.base, mark.in_order):
+    for count in (point.pages, point.rows, point.new, point.unkeyed, point.base, point.in_order):
         check_count(count, "a count of a checkpoint")
-    for total in mark.totals:
+    for total in point.totals:
         check_count(total or 0, "a total of a checkpoint")
 
 

@@ -210,6 +210,6 @@ def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> Fil
     data = buffer.getbuffer()
     sha256 = hashlib.sha256(data).hexdigest()
     name = name_object(month, sha256)
-    disk.write_file(build / name, data, fixed=True)
+    disk.write_file(build / name, data, read_only=True)
     path = f"created_month={month}/part-0.parquet"
     return FileEntry(path=path, rows=rows, bytes=len(data), sha256=sha256, object=name)
