@@ -198,7 +198,7 @@ class TestKeep:
         assert [made.date().day for made in older] == list(range(1, 9))
         assert all(made.hour == 23 for made in older[:-1])
 
-    def test_all_of_them_where_that_is_asked(self, layout: Layout) -> None:
+    def test_all_snapshots_on_request(self, layout: Layout) -> None:
         """An option keeps every snapshot."""
         prune(layout, 240, Keep(timedelta(days=90), every=True), now=NOW + timedelta(hours=240))
         assert len(layout.numbers()) == 240

@@ -154,7 +154,7 @@ def test_a_conflict_is_merged_again(shared: Ground, monkeypatch: pytest.MonkeyPa
     assert shared.problems() == ()
 
 
-def test_who_is_always_second_gives_up(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_always_second_gives_up(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """After five conflicts the run ends with 69, has changed nothing, and leaves none of its files."""
     publish_rows(shared, rows(1))
     others = iter(range(10, 99))
