@@ -1,8 +1,8 @@
 """Know what a lake has forgotten: jobs and people, as salted hashes in `_lake/forgotten.json`.
 
-No id is stored. Every id that is read is hashed with the lake's salt and looked up. So a forgotten job is recognized when the
-server lists it again: it is counted and goes no further. And a run that was killed while it forgot can be finished by any
-other run, which does not know the ids.
+No id is stored. Every id that is read is hashed with the lake's salt and looked up. So a forgotten job is recognized when
+the server lists it again: it is counted and goes no further. And a run that was killed while it forgot can be finished by
+any other run, which does not know the ids.
 
 The file is what keeps forgotten jobs from coming back. So it is never ignored if it is broken, and the sync state of each
 account says how much was forgotten (`forgotten`, `forgotten_people`), so that a lost file is noticed.
@@ -220,8 +220,8 @@ class Forgotten:
     def strip_checkpoints(self, checkpoints: Mapping[int, Checkpoint]) -> dict[int, Checkpoint]:
         """Return these checkpoints without the ids of forgotten jobs.
 
-        A checkpoint at a forgotten job is dropped, since its cursor can spell the id. So is that of a segment that begins with
-        one, since the segment before it ends there; the first segment begins with the list.
+        A checkpoint at a forgotten job is dropped, since its cursor can spell the id. So is that of a segment that begins
+        with one, since the segment before it ends there; the first segment begins with the list.
         """
         if not self.jobs:
             return dict(checkpoints)
@@ -346,8 +346,8 @@ def decode_forgotten(data: bytes | None, where: str | Path, lake: str | Path) ->
         _check(record)
     except strict.Malformed as exc:
         raise LakeError(
-            f"{where} is broken ({exc}), and without it forgotten jobs would come back. Restore it from a copy, or remove it "
-            f"and forget again: pleo-extract forget {lake} …"
+            f"{where} is broken ({exc}), and without it forgotten jobs would come back. Restore it from a copy, or "
+            f"remove it and forget again: pleo-extract forget {lake} …"
         ) from exc
     return Forgotten(record.salt, frozenset(record.jobs), frozenset(record.people), record.pending)
 
@@ -390,9 +390,9 @@ def require_forgotten(forgotten: Forgotten, accounts: Iterable[SyncState], lake:
     jobs, people = _count_missing(forgotten, accounts)
     if jobs or people:
         raise LakeError(
-            f"forgotten.json of {lake} is missing or belongs to another lake: it does not name all that was forgotten, and the "
-            f"rest would come back. Restore it from a copy of the lake, or forget all of it again in one command, at least "
-            f"{jobs} job(s) and {people} people: pleo-extract forget {lake} …"
+            f"forgotten.json of {lake} is missing or belongs to another lake: it does not name all that was forgotten, and "
+            f"the rest would come back. Restore it from a copy of the lake, or forget all of it again in one command, at "
+            f"least {jobs} job(s) and {people} people: pleo-extract forget {lake} …"
         )
     return forgotten
 
@@ -407,8 +407,8 @@ def forget_more(
 ) -> Forgotten:
     """Return what a lake has forgotten together with these ids.
 
-    If `forgotten.json` was lost, everything that was forgotten must be named again, in one call: a part of it would let the next
-    run in, and the rest would come back.
+    If `forgotten.json` was lost, everything that was forgotten must be named again, in one call: a part of it would let the
+    next run in, and the rest would come back.
 
     Raises:
         LakeError: fewer ids are given than are missing.

@@ -36,8 +36,8 @@ SORTED: Final = 2_000_000
 class IdMonths:
     """The months under which ids were staged, in 8 bytes a row: 54 bits of the id's hash and 10 bits of the month.
 
-    A first dump of ten million jobs must find the one that the server showed under two months, and cannot hold ten million ids
-    in memory for it.
+    A first dump of ten million jobs must find the one that the server showed under two months, and cannot hold ten million
+    ids in memory for it.
 
     Args:
         folder: where the entries go that are too many for memory.

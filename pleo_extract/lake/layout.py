@@ -12,8 +12,8 @@ _lake/lock, last_run.json              who writes now, and how the last run ende
 _lake/now.csv, vanished.csv            what the catalogue reads beside the rows
 _jobs.duckdb                           the catalogue
 
-Nothing but the visible months ends in `.parquet`, since readers of the folder take every such file for rows. A lake of format
-1 (see `old`) is read as it is, and carried over by the next run that writes.
+Nothing but the visible months ends in `.parquet`, since readers of the folder take every such file for rows. A lake of
+format 1 (see `old`) is read as it is, and carried over by the next run that writes.
 """
 
 from __future__ import annotations

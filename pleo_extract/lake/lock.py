@@ -94,8 +94,8 @@ def _hold_old(layout: Layout) -> Iterator[None]:
 def _acquire(layout: Layout) -> int:
     """Lock the lake's file and return its handle; to close it frees the lock.
 
-    Somebody can replace the file after it was opened and before it is locked: then try the next one. A file with a second name,
-    as a backup made of hard links gives it, is replaced: to sign it would change the backup.
+    Somebody can replace the file after it was opened and before it is locked: then try the next one. A file with a second
+    name, as a backup made of hard links gives it, is replaced: to sign it would change the backup.
     """
     for _ in range(TRIES):
         handle = disk.open_lock(layout.lock)
@@ -132,7 +132,7 @@ def _is_in_place(layout: Layout, handle: int) -> bool:
 
 
 def _refuse_links(layout: Layout) -> None:
-    """Raise LakeError if one of the lake's folders is a link: nothing is written or removed through one, wherever it leads."""
+    """Raise LakeError if one of the lake's folders is a link: nothing is written or removed through a link."""
     for folder in layout.own_folders():
         if folder.is_symlink():
             raise LakeError(f"{folder} is a link; a lake needs a real folder there. Put one in its place")

@@ -116,7 +116,7 @@ class MonthMerge:
         self._merged: tuple[str, pl.DataFrame] | None = None
 
     def add_lost(self, files: Iterable[FileEntry]) -> None:
-        """Add files that another program has removed from the table although their rows belong there; `read` must find them."""
+        """Add files that another program has removed from the table but whose rows belong there; `read` must find them."""
         for entry in files:
             self._lost.setdefault(entry.month, []).append(entry)
         self.months = sorted({*self.months, *self._lost})

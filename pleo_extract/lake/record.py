@@ -89,7 +89,7 @@ def _check(record: LastRun) -> LastRun:
     """Return the record with its instants in UTC.
 
     Raises:
-        strict.Malformed: no run writes such a record.
+        strict.Malformed: a value that no run writes.
     """
     strict.check_name(record.run, "the run")
     strict.check_count(record.code, "code")

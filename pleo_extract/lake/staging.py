@@ -12,9 +12,9 @@ pages that are not staged yet, at most `fetch.driver.BATCH_PAGES`, and nothing t
 line is overwritten by the next batch of its number.
 
 The next run resumes if the account was not published since and the lake has forgotten no more jobs (`Header.base`). It reads
-the journal up to the first line that is not whole, or whose file has other bytes, and writes it again without the rest: a
-line cut short would spoil the next one. Then it moves the folder to a new name, so that a paused run, which has lost the lake
-and wakes up late, no longer finds the folder and stages nothing more.
+the journal up to the first line that is not whole, or whose file has other bytes. It moves the folder to a new name, so that
+a paused run, which has lost the lake and wakes up late, no longer finds it and stages nothing more. Then it writes the
+journal again without the rest, since a line that was cut short would spoil the next one.
 
 Staged pages save requests and do nothing else: a run that resumes makes its closing reads itself (see `sync.closing`), so
 staging has no age at which it becomes wrong. What nobody has resumed for `KEEP_STAGED` is removed.
@@ -202,9 +202,9 @@ class Staging:
             checkpoints: by segment, where the walk stands now.
 
         Returns:
-            The rows that were staged: all but those of forgotten jobs, which are only counted. If the batch has any of these,
-            it has no checkpoints, since a cursor can spell an id: what was read since the last checkpoint is read again after
-            a kill.
+            The rows that were staged: all but those of forgotten jobs, which are only counted. If the batch has any of
+            these, it has no checkpoints, since a cursor can spell an id: what was read since the last checkpoint is read
+            again after a kill.
         """
         stripped = self.forgotten.strip_rows(frame)
         rejected, lost = self.forgotten.strip_rejected(rejected)
@@ -213,7 +213,7 @@ class Staging:
         name = f"batch-{self._number:06d}"
         self._number += 1
         buffer = io.BytesIO()
-        # Newer levels write texts as views into buffers that rows share: those of rows that were removed would be written too.
+        # Newer levels write texts as views into shared buffers: the texts of removed rows would be written, too.
         level = pl.CompatLevel.oldest() if stripped.lost or stripped.blanked else None
         frame.write_ipc(buffer, compression="uncompressed", compat_level=level)
         data = buffer.getvalue()
@@ -352,8 +352,8 @@ class Staging:
     ) -> dict[str, RejectedRecord]:
         """Copy the rejected rows to ``_lake/rejected/<run>-<account>.jsonl``; repeated, it writes the same file again.
 
-        A row that an earlier run has kept, and that still says the same, is not copied: a row that stays bad makes one file and
-        not one a run.
+        A row that an earlier run has kept, and that still says the same, is not copied: a row that stays bad makes one file
+        and not one a run.
 
         Args:
             folder: the folder of rejected rows.

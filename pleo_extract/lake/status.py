@@ -42,7 +42,7 @@ class AccountStatus:
         next_full_at: when the next full sync is due (UTC); None if the next sync is full.
         vanished: how many jobs of the lake the server no longer lists.
         rejected: how many rows do not fit the contract and were not read without fault since.
-        data_as_of: the instant as of which its rows are true (UTC).
+        data_as_of: its rows show the server as of this time (UTC).
         total_kind: how far the server's `total` can be trusted.
     """
 
@@ -72,7 +72,7 @@ class LakeStatus:
         newest: the latest created_at (UTC).
         last_run: how the last run ended; None before the first.
         accounts: one for each company, or one for all.
-        data_as_of: the instant as of which the rows are true (UTC); of several accounts, the earliest.
+        data_as_of: the rows show the server as of this time (UTC); for several accounts, the earliest.
     """
 
     lake: str

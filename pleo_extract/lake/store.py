@@ -1,7 +1,7 @@
 """Give both kinds of lake one set of methods, and choose the kind: a folder of Parquet, or a Delta table.
 
-A URL, or a folder with a `_delta_log`, is a Delta table; every other path is a folder of Parquet. What is particular to a kind
-stays in `folder` or `delta`. `delta` is imported only for a Delta table, since it needs an extra.
+A URL, or a folder with a `_delta_log`, is a Delta table; every other path is a folder of Parquet. What is particular to a
+kind stays in `folder` or `delta`. `delta` is imported only for a Delta table, since it needs an extra.
 """
 
 from __future__ import annotations
