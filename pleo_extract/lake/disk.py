@@ -37,12 +37,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import polars as pl
-
 from pleo_extract.errors import LakeError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import polars as pl
 
 __all__ = [
     "ScratchFile",
@@ -188,6 +188,8 @@ class ScratchFile:
 
     def read(self, start: int, size: int) -> pl.DataFrame:
         """Return the frame at this place."""
+        import polars as pl  # noqa: PLC0415 - the command line imports this file where it needs no frames
+
         with _translate_errors("read from", self._folder):
             data = os.pread(self._file.fileno(), size, start)
         return pl.read_ipc(io.BytesIO(data))
