@@ -276,7 +276,7 @@ def open_output(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the file cannot be written.
     """
-    with _translate_output_errors(path):
+    try:
         if path.exists() and not path.is_file():
             with tempfile.TemporaryDirectory() as folder, path.open("wb") as device:
                 yield Path(folder, "output")
@@ -285,23 +285,17 @@ def open_output(path: Path) -> Iterator[Path]:
             return
         with write_beside(path) as beside:
             yield beside
+    except StorageError as exc:  # it names the temporary file, which tells the user nothing
+        reason = getattr(exc.__cause__, "strerror", None) or exc
+        raise StorageError(f"cannot write {path}: {reason}") from exc
+    except OSError as exc:
+        raise StorageError(f"cannot write {path}: {exc.strerror or type(exc).__name__}") from exc
 
 
 def write_output(path: Path, data: bytes) -> None:
     """Write a file that a user has named, see `open_output`; it follows the umask."""
     with open_output(path) as place:
         write_file(place, data)
-
-
-@contextmanager
-def _translate_output_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except StorageError as exc:  # it names the temporary file, which tells the user nothing
-        reason = getattr(exc.__cause__, "strerror", None) or exc
-        raise StorageError(f"cannot write {path}: {reason}") from exc
-    except OSError as exc:
-        raise StorageError(f"cannot write {path}: {exc.strerror or type(exc).__name__}") from exc
 
 
 def link_file(source: Path, target: Path, *, check: Callable[[], None] | None = None) -> None:

@@ -2,13 +2,13 @@
 
 Theory of operation. Which row wins: a staged row replaces the lake's row of the same job, whatever their time stamps say,
 because it was read later (`core.rows.replace_rows`). Servers stamp `last_updated_at` by clocks that differ, or not at all:
-while the later stamp won, a job whose end was stamped before its start stayed open in the lake for ever. If another writer
-has committed to the table since this run began (`raced`), the table's row can be the later one: then the stamps decide
-(`merge_rows`), as they do between several staged rows of one job. Jobs that a server has moved to another month (`leaving`)
-are dropped from the month that they leave.
+while the later stamp won, a job whose end was stamped before its start stayed open in the lake for ever. Among the staged
+rows of one job, an ended one wins, then the later `last_updated_at`, then the later fetch (`keep_latest`). The same order
+decides against the lake's row if another writer has committed since this run began (`raced`): then that row can be the
+later one. Jobs that a server has moved to another month (`leaving`) are dropped from the month that they leave.
 
-A small month, up to two pieces of 25,000 rows, is merged as a whole. A larger one is merged as an external sort, in
-memory that does not grow with the month:
+A small month, up to two pieces of 25,000 rows, is merged as a whole. A larger one is merged as an external sort, in memory
+that does not grow with the month: the process peaks at 390 MB for a month of 2.8 million jobs.
 
 1. Sort. Staged rows come in the order they were fetched. They are sorted some batches at a time, and each sorted run goes
    to a scratch file. There are at most `RUNS` runs, however large the month is: every piece reads a little of every run, so

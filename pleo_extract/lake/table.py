@@ -6,8 +6,8 @@ over all three. Here is what they share: how staged rows become a change, and wh
 Theory of operation. Publishing is optimistic: nobody waits for another writer, and whoever comes second merges again.
 
 1. `latest` returns the Base: the state to merge with now.
-2. `merge_staged` merges the staged rows into it, month by month. `write` writes the months that have changed to new files
-   that no reader sees, and notes them in a Change.
+2. `merge_staged` merges the staged rows into it, month by month. It writes the months that have changed to new files that
+   no reader sees (`write`), and lists them in a Change.
 3. `commit` makes the change current if the base still is. If another commit came first it raises LakeConflict, and the run
    goes back to step 1. The files of the first try stay if the new base has the same files (`Change.fits`): then the other
    commit was one of state alone, as those of other accounts' runs often are.
