@@ -1299,8 +1299,8 @@ def test_f73_a_month_that_holds_a_job_twice_is_changed(
         manifest.files[0], rows=6, bytes=len(data), sha256=sha256, object=f"2026-10-{sha256}"
     )
     (layout.objects / entry.object).hardlink_to(file)
-    told = msgspec.structs.replace(manifest, rows=6, files=[entry])
-    layout.manifest_file(1).write_bytes(msgspec.json.encode(told))
+    doubled_manifest = msgspec.structs.replace(manifest, rows=6, files=[entry])
+    layout.manifest_file(1).write_bytes(msgspec.json.encode(doubled_manifest))
     assert put(place, rows(2)).rows == 3
     assert verify_lake(place).ok
     assert read_plainly(place).height == 3

@@ -1,6 +1,6 @@
 """Lakes of other versions: one of this format is kept under `golden`, and every later version must read it.
 
-`python tests/test_lake_golden.py` makes `golden/format-<n>` for a new format; those of older ones are never made anew.
+`python tests/test_lake_golden.py` makes `golden/format-<n>` for a new format; those of older formats are never made again.
 """
 
 from __future__ import annotations

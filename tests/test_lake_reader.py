@@ -32,7 +32,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """Make a lake of two snapshots; return the job of each kind of change between them."""
     world = World(jobs=0, now=NOW)
     for n in range(150):
@@ -40,7 +40,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     jobs = [job["id"] for job in world.visible()]
     open_one = world.insert(NOW - timedelta(hours=3), status="in_progress", completedAt=None)
     sandbox = Sandbox(world, api_keys={CANARY: None})
-    lake = tmp_path_factory.mktemp("told") / "lake"
+    lake = tmp_path_factory.mktemp("changed") / "lake"
     dump(lake, sandbox)
     new = world.insert(NOW, status="pending", startedAt=None, completedAt=None)
     world.change(open_one["id"], status="failed", failureReasonType="service_timeout")
@@ -59,9 +59,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 
 
 @pytest.fixture
-def lake(told: tuple[Path, dict[str, str]], tmp_path: Path) -> Path:
+def lake(changed: tuple[Path, dict[str, str]], tmp_path: Path) -> Path:
     """Copy that lake."""
-    subprocess.run(["cp", "-a", told[0], tmp_path / "lake"], check=True)
+    subprocess.run(["cp", "-a", changed[0], tmp_path / "lake"], check=True)
     return tmp_path / "lake"
 
 
@@ -114,9 +114,9 @@ def test_snapshots_and_what_each_costs(lake: Path) -> None:
     assert found["bytes"][1] == sum(path.stat().st_size for path in lake.glob("created_month=*/*.parquet"))
 
 
-def test_changes_name_each_kind_once(lake: Path, told: tuple[Path, dict[str, str]]) -> None:
+def test_changes_name_each_kind_once(lake: Path, changed: tuple[Path, dict[str, str]]) -> None:
     """There is one row for each job that is new, ended, changed (a move to another month included) or vanished."""
-    kinds = told[1]
+    kinds = changed[1]
     found = Lake(lake).changes(1, 2)
     assert found.columns == ["change", "status_before", *COLUMNS]
     assert dict(found.select("id", "change").iter_rows()) == {

@@ -229,7 +229,8 @@ class Layout:
         found = _POINTER.fullmatch(disk.read_file(self.current))
         number = int(found[1]) if found else 0
         is_there = number and os.path.lexists(self.manifest_file(number))
-        # One newer than all manifests can be right: its manifest was lost. One newer than that was never written.
+        # The newest manifest can be lost, so one number beyond the others is valid. A number beyond that was never published,
+        # and repair must not invent a snapshot for it.
         if not number or (not is_there and number > max(self.numbers(), default=number) + 1):
             raise LakeError(f"{self.current} does not name a snapshot of this lake; run repair")
         return number
@@ -282,7 +283,7 @@ class Layout:
         except strict.Malformed as exc:
             raise LakeError(f"{path} is broken ({exc}); run repair") from exc
 
-    def overlaid(self, manifest: Manifest) -> Manifest:
+    def apply_state(self, manifest: Manifest) -> Manifest:
         """Return the manifest with what runs have learned since (`state.json`); if that is lost, it costs requests only."""
         if self.is_old or not self.state.exists():
             return manifest

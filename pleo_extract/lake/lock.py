@@ -5,7 +5,8 @@ replaced, a run can lose the lake without notice. So each run signs the lock fil
 publishes. It also removes the temporary files of others first: a paused run that wakes up late finds that the lake is
 another's, or has nothing left to rename into place.
 
-The file stays when the lock is freed: to remove it would let two runs lock two files of one name.
+The file stays when the lock is freed: to remove it would let two runs lock two files of one name. We call flock ourselves,
+since the usual library truncates whatever it opens, and so the file of a backup that shares it by a hard link.
 """
 
 from __future__ import annotations

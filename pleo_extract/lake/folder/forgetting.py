@@ -79,7 +79,7 @@ def forget_rows(
 ) -> Erasure:
     """Note that these jobs and people are forgotten, and erase them; see `finish_forgetting`."""
     number = layout.number()
-    accounts = layout.overlaid(layout.manifest(number)).accounts if number else {}
+    accounts = layout.apply_state(layout.manifest(number)).accounts if number else {}
     known = read_forgotten(layout)
     write_forgotten(layout, forget_more(known, accounts.values(), layout.root, jobs=jobs, people=people))
     return finish_forgetting(layout, check=check)

@@ -61,7 +61,7 @@ def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Open
         require_pointer(layout)
         return None
     manifest = layout.manifest(number)
-    return Opened(layout.overlaid(manifest), require_files(layout, manifest, lake))
+    return Opened(layout.apply_state(manifest), require_files(layout, manifest, lake))
 
 
 def require_files(layout: Layout, manifest: Manifest, lake: str | Path) -> tuple[Path, ...]:

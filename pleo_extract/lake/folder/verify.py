@@ -149,7 +149,7 @@ def _check_forgotten(layout: Layout, manifest: Manifest) -> list[str]:
     """One line where what was forgotten is not known, or is not all gone; only the lake's owner may look."""
     try:
         forgotten = read_forgotten(layout)
-        require_forgotten(forgotten, layout.overlaid(manifest).accounts.values(), layout.root)
+        require_forgotten(forgotten, layout.apply_state(manifest).accounts.values(), layout.root)
         pending = forgotten.pending
     except LakeError as exc:
         return [str(exc)]
