@@ -1,4 +1,4 @@
-"""The rules of the house: who may import what, what is public, what stays where."""
+"""The house: who may import what, what is public, what stays where."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ LIBRARIES: dict[str, set[str]] = {
 """What a room may import besides the standard library. `report` and `cli` name types of duckdb, nothing more."""
 
 WINGS = {"client": "west", "fetch": "west", "lake": "east", "answers": "east"}
-"""The API in the west and the store in the east. They meet in `sync` and in no file of their own."""
+"""The API in the west and the store in the east. They meet in `sync`, and in no file of their own."""
 
 NOT_IN_THE_CORE = {"os", "time", "random", "threading", "socket", "pathlib", "io", "subprocess", "secrets"}
 
@@ -94,7 +94,7 @@ def name_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the modules that a file imports, with those that only type checkers read."""
+    """The modules that a file imports, with those that only type checkers read."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -113,7 +113,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def test_every_room_has_a_floor() -> None:
-    """A new room needs a floor and its libraries in this file."""
+    """A new room is given its floor and its libraries here, or this fails."""
     rooms = {room_of(name_of(path)) for path in FILES}
     assert rooms == FLOORS.keys() == LIBRARIES.keys()
 
@@ -165,7 +165,7 @@ def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
 
 
 def test_what_is_public() -> None:
-    """These names are public; each can be imported, and each has a docstring."""
+    """The public names are these; each can be imported, and each says what it is."""
     assert pleo_extract.__all__ == [
         "COLUMNS",
         "POLARS_SCHEMA",

@@ -1,4 +1,4 @@
-"""The three tables of the suite, each as a run opens it and as a reader sees it."""
+"""The three tables, each as a run opens it and as a reader sees it."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ class Ground(Protocol):
     """A table and its readers.
 
     Attributes:
-        keeps_by_number: True if `expire` keeps a number of snapshots; else it keeps them by age.
+        keeps_by_number: whether `expire` keeps so many snapshots, and not those of a time.
     """
 
     keeps_by_number: bool
 
     def open(self, name: str = "a") -> Any:
-        """Open the table as a run for these accounts does."""
+        """The table as a run for these accounts opens it."""
 
     def rows(self, as_of: int | None = None) -> pl.DataFrame:
-        """Return the rows that a reader sees."""
+        """What a reader sees."""
 
     def state(self) -> Manifest | None:
-        """Return the newest state."""
+        """The newest state."""
 
     def append(self, month: str, rows: pl.DataFrame) -> None:
-        """Append these rows as another program does."""
+        """Another program appends these rows."""
 
     def around(self, call: Callable[[], None]) -> Any:
-        """Call `call` before each step that changes the store."""
+        """Let `call` go before each step that changes the store."""
 
     def problems(self) -> tuple[str, ...]:
-        """Return what is wrong with it."""
+        """What is wrong with it."""
 
 
 @dataclass
@@ -98,7 +98,7 @@ class OnDisk:
 
 
 class InMemory:
-    """A table in memory."""
+    """A table that lies in memory."""
 
     keeps_by_number = True
 
@@ -145,7 +145,7 @@ GROUNDS: Final[dict[str, Callable[[Path], Ground]]] = {
 
 
 def stage(table: Any, *frames: pl.DataFrame) -> Staging:
-    """Stage these rows as a run does."""
+    """Stage these rows, as a run does."""
     header = Header(run="run", mode="full", base=0, started_at=datetime.now(UTC))
     staging = Staging.start(table.scratch, "binding", header)
     for frame in frames:
@@ -160,7 +160,7 @@ def publish_rows(
     accounts: Mapping[AccountKey, SyncState] | None = None,
     keep: Keep | None = None,
 ) -> Manifest:
-    """Publish these rows in one run, with the states of these accounts."""
+    """One run that publishes these rows, with the states of these accounts."""
     table = ground.open(name)
     with table.hold():
         table.begin()

@@ -1,4 +1,4 @@
-"""A table in memory that any number of runs can hold at once."""
+"""A table that lies in memory, with as many runs at once as like, and the tables that the suite tries beside it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = ["MemoryTable", "Shelf"]
 
 @dataclass
 class Shelf:
-    """What the runs share: the states by number, and the bytes of files by path.
+    """What the runs share: the states, by number, and the bytes of files, by path.
 
     Attributes:
         foreign: the files that another program has put there.
-        on_change: called before each step that changes the shelf; it can be a step of another run, or raise.
-        on_commit: called before each commit is checked.
-        loses_answer: how many of the next commits succeed but seem to fail.
+        on_change: is called before each step that changes the shelf: it may be another run's, or raise.
+        on_commit: is called before each commit is looked at.
+        loses_answer: how many of the next commits are made although they seem to fail.
     """
 
     states: dict[int, Manifest] = field(default_factory=dict)
@@ -47,11 +47,11 @@ class Shelf:
 
     @property
     def number(self) -> int:
-        """The number of the newest state; 0 before the first."""
+        """The number of the newest state; 0 for none."""
         return max(self.states, default=0)
 
     def rows(self, number: int | None = None) -> pl.DataFrame:
-        """Return the rows of a state."""
+        """The rows of a state."""
         wanted = self.number if number is None else number
         if number is not None and number not in self.states:
             raise UsageError(f"snapshot {number} is not kept")
@@ -72,7 +72,7 @@ class Shelf:
         return FileEntry(path=path, rows=rows.height, bytes=len(data), sha256=sha256)
 
     def append(self, entry: FileEntry) -> None:
-        """Add a file of another program, which says nothing of who it is."""
+        """Another program adds a file that it has put on the shelf; it says nothing of who it is."""
         state = self.states[self.number]
         files = sorted([*state.files, entry], key=lambda each: each.path)
         added = msgspec.structs.replace(
@@ -83,7 +83,7 @@ class Shelf:
 
 
 class MemoryTable:
-    """A run's view of a shelf; see `Table`."""
+    """One run's view of a shelf; see `Table`."""
 
     def __init__(self, shelf: Shelf, scratch: Path) -> None:
         self.name = "memory"
@@ -103,7 +103,7 @@ class MemoryTable:
         yield lambda: None
 
     def begin(self) -> Manifest | None:
-        """Return the state that a run starts from."""
+        """The state that a run starts from."""
         self._begun = self.shelf.number
         return self.shelf.states.get(self._begun)
 
@@ -174,7 +174,7 @@ class MemoryTable:
                 self.shelf.blobs.pop(entry.path, None)
 
     def expire(self, keep: Keep) -> None:
-        """See `Table`. Only the count matters here."""
+        """See `Table`. By number alone."""
         shelf = self.shelf
         for number in sorted(shelf.states)[: -keep.count]:
             del shelf.states[number]

@@ -1,4 +1,4 @@
-"""What every table promises, as a folder, as a Delta table and in memory: one suite over all three."""
+"""What every table keeps, whether it is a folder, a Delta table or lies in memory: one suite over all three."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ A, B = (AccountKey.of(SERVER, company) for company in ("a", "b"))
 
 @pytest.fixture(params=GROUNDS)
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
-    """Return a table that nobody has published to."""
+    """A table that nobody has published to."""
     return GROUNDS[request.param](tmp_path)
 
 
 @pytest.fixture(params=["delta", "memory"])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
-    """Return a table that several runs write to; a folder is held by one writer, and its manifests ignore foreign files."""
+    """A table that others commit to, too; a folder is held by one writer, and what others put there is in no manifest."""
     return GROUNDS[request.param](tmp_path)
 
 
 def ids(frame: pl.DataFrame) -> list[int]:
-    """Return the numbers of the jobs, sorted, each as often as it occurs."""
+    """The numbers of the jobs, in order, each as often as it is there."""
     return sorted(int(name[-12:]) for name in frame["id"])
 
 
 def statuses(frame: pl.DataFrame) -> dict[int, str]:
-    """Return the status of each job."""
+    """The status of each job."""
     return {int(name[-12:]): status for name, status in frame.select("id", "status").iter_rows()}
 
 
@@ -54,7 +54,7 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_at(ground: Ground, step: int) -> Iterator[list[int]]:
-    """Kill a run at this step of those that change the store; give how many steps there were."""
+    """A run that dies at this step of those that change the store; gives how many there were."""
     count = [0]
 
     def strike() -> None:
@@ -70,7 +70,7 @@ def killed_at(ground: Ground, step: int) -> Iterator[list[int]]:
 def before_commit(
     ground: Ground, monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, times: int = 1
 ) -> Iterator[None]:
-    """Let something else happen before the next commits."""
+    """Before the next commits something else happens."""
     left = [times]
 
     def once() -> None:
@@ -91,7 +91,7 @@ def before_commit(
 
 
 def test_a_first_commit(ground: Ground) -> None:
-    """The staged rows are there, as snapshot 1, with what the run knows of its accounts; before it there was nothing."""
+    """What was staged is there, as snapshot 1, with what the run says of itself; before it there was nothing."""
     assert ground.state() is None
     manifest = publish_rows(ground, rows(1, 2), rows(3, month=11), accounts={A: SyncState(name="Acme")})
     assert (manifest.snapshot, manifest.rows, manifest.server) == (1, 3, SERVER)
@@ -111,7 +111,7 @@ def test_no_jobs_at_all(ground: Ground) -> None:
 
 
 def test_an_incremental_commit(ground: Ground) -> None:
-    """Later rows replace earlier ones, unchanged months keep their files, and the earlier snapshot stays readable."""
+    """Later rows stand in for earlier ones, months without news keep their files, and the earlier snapshot stays readable."""
     first = publish_rows(ground, rows(1, 2), rows(3, month=11, status="pending"))
     second = publish_rows(ground, rows(3, 4, month=11, hour=2))
     assert (second.snapshot, second.rows) == (2, 4)
@@ -122,7 +122,7 @@ def test_an_incremental_commit(ground: Ground) -> None:
 
 
 def test_nothing_new_is_no_snapshot(ground: Ground) -> None:
-    """Rows that are there already make no snapshot, but what the run has learned of its accounts is kept."""
+    """Rows that are there already make no snapshot; what the run has learned of its accounts is kept all the same."""
     publish_rows(ground, rows(1, 2), accounts={A: SyncState(full_jobs=1), B: SyncState(full_jobs=7)})
     again = publish_rows(ground, rows(2), accounts={A: SyncState(full_jobs=2)})
     assert again.snapshot == 1
@@ -132,7 +132,7 @@ def test_nothing_new_is_no_snapshot(ground: Ground) -> None:
 
 
 def test_each_account_keeps_its_state(ground: Ground) -> None:
-    """A run does not touch the state of accounts that it did not read."""
+    """A run says nothing of accounts that it did not read."""
     publish_rows(ground, rows(1), accounts={A: SyncState(name="Acme")})
     publish_rows(ground, rows(2), name="b", accounts={B: SyncState(name="Bolt")})
     state = ground.state()
@@ -141,7 +141,7 @@ def test_each_account_keeps_its_state(ground: Ground) -> None:
 
 
 def test_a_conflict_is_merged_again(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that comes second merges into what the first has committed, and no row of either is lost."""
+    """Whoever comes second reads what the first has committed, and nothing of either is lost."""
     publish_rows(shared, rows(1))
 
     def other() -> None:
@@ -154,8 +154,8 @@ def test_a_conflict_is_merged_again(shared: Ground, monkeypatch: pytest.MonkeyPa
     assert shared.problems() == ()
 
 
-def test_a_run_that_is_always_second_gives_up(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After five conflicts the run ends with 69, has changed nothing, and leaves none of its files."""
+def test_who_is_always_second_gives_up(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five tries the run ends with 69 and has changed nothing; nothing that it wrote is left."""
     publish_rows(shared, rows(1))
     others = iter(range(10, 99))
 
@@ -172,7 +172,7 @@ def test_a_run_that_is_always_second_gives_up(shared: Ground, monkeypatch: pytes
 
 
 def test_a_folder_has_one_writer(tmp_path: Path) -> None:
-    """A second run is refused; and if two hold the table anyway, the one that lost the lock publishes nothing."""
+    """It is held; and of two that hold it all the same, the one whose lock was taken publishes nothing."""
     ground = GROUNDS["folder"](tmp_path)
     publish_rows(ground, rows(1))
     table = ground.open()
@@ -192,7 +192,7 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
 
 
 def test_a_lost_answer(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit that got through although its answer was lost is not made twice, and keeps its files."""
+    """A commit that got through although its answer was lost is not made twice, and none of its files is removed."""
     publish_rows(shared, rows(1))
     if isinstance(shared.open(), MemoryTable):
         shared.shelf.loses_answer = 1  # type: ignore[attr-defined]
@@ -214,7 +214,7 @@ def test_a_lost_answer(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_at_every_step(ground: Ground) -> None:
-    """Wherever a run is killed, a reader sees the state before or after it, whole, and the next run succeeds."""
+    """Wherever a run dies, a reader sees the state before it or the one after, whole; and the next run finds all as it should be."""
     publish_rows(ground, rows(1), rows(2, month=11, status="pending"))
     step = 0
     while True:
@@ -233,7 +233,7 @@ def test_killed_at_every_step(ground: Ground) -> None:
 
 
 def test_old_snapshots_go(ground: Ground) -> None:
-    """To read a snapshot that is no longer kept is refused; what is kept is whole."""
+    """What is not to be kept is refused in words, and what stays is whole."""
     for number in range(1, 5):
         publish_rows(ground, rows(number), keep=Keep(timedelta(0), 1))
     assert ids(ground.rows()) == [1, 2, 3, 4]
@@ -244,7 +244,7 @@ def test_old_snapshots_go(ground: Ground) -> None:
 
 
 def test_rows_that_another_program_appended_twice(shared: Ground) -> None:
-    """A job that another program has written twice is there once after the next run, with its later row."""
+    """A job that another program has written a second time stands once after the next run, its later row."""
     publish_rows(shared, rows(1, 2, status="pending"))
     shared.append("2026-10", rows(1, hour=5))
     shared.append("2026-10", rows(1, hour=5))
@@ -256,7 +256,7 @@ def test_rows_that_another_program_appended_twice(shared: Ground) -> None:
 
 
 def test_a_table_of_another_server(ground: Ground) -> None:
-    """A table of another server is refused and stays as it is."""
+    """It is refused, and stays as it is."""
     publish_rows(ground, rows(1))
     table = ground.open("b")
     refuse = getattr(table, "refuse_other", table.latest)
@@ -266,7 +266,7 @@ def test_a_table_of_another_server(ground: Ground) -> None:
 
 
 def test_a_state_says_when_it_was_made(ground: Ground) -> None:
-    """The time of a snapshot is that of its commit; a run with nothing new does not change it."""
+    """The instant is that of the commit; where nothing is new it stays."""
     before = datetime.now(UTC) - timedelta(seconds=1)
     made = publish_rows(ground, rows(1)).made_at
     assert before < made <= datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Run any sequence of commits, conflicts, kills, other programs and readers: deep in memory, and over a folder."""
+"""Any sequence of commits, conflicts, kills, other programs and readers: deep over memory, and over a folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUMBERS = st.lists(st.integers(1, 12), min_size=0, max_size=5, unique=True)
 
 
 def read(frame: pl.DataFrame) -> Jobs:
-    """Return what a reader sees; for a job that is there twice, the later row."""
+    """What a reader sees; of a job that stands twice, the later row."""
     hours = (frame["last_updated_at"] - frame["created_at"]).dt.total_hours()
     found: Jobs = {}
     for name, hour in zip(frame["id"], hours, strict=True):
@@ -35,7 +35,7 @@ def read(frame: pl.DataFrame) -> Jobs:
 
 
 class TableMachine(RuleBasedStateMachine):
-    """One table, and the rows that it must have."""
+    """One table, and what its rows must be."""
 
     kind = "memory"
 
@@ -49,30 +49,30 @@ class TableMachine(RuleBasedStateMachine):
         self.remembered: dict[int, Jobs] = {}
 
     def teardown(self) -> None:
-        """Remove everything."""
+        """Leave nothing."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @initialize(numbers=NUMBERS)
     def begin(self, numbers: list[int]) -> None:
-        """Make a first commit."""
+        """A first commit."""
         self.publish(numbers)
 
     def frames(self, numbers: list[int]) -> list[pl.DataFrame]:
-        """Make new rows of these jobs: even numbers in October, odd ones in November."""
+        """New rows of these jobs: even ones of October, odd ones of November."""
         self.hour += 1
         split = {10 + odd: [n for n in numbers if n % 2 == odd] for odd in (0, 1)}
         return [rows(*some, month=month, hour=self.hour) for month, some in split.items() if some]
 
     @rule(numbers=NUMBERS)
     def publish(self, numbers: list[int]) -> None:
-        """Publish without any disturbance."""
+        """A run that is let be."""
         publish_rows(self.ground, *self.frames(numbers))
         self.truth |= dict.fromkeys(numbers, self.hour)
         self.doubled = False
 
     @rule(numbers=NUMBERS)
     def publish_the_same(self, numbers: list[int]) -> None:
-        """Publish rows that are there already, or older: nothing changes."""
+        """Rows that are there already, or older, and were fetched again, change nothing where nothing differs."""
         known = [n for n in numbers if self.truth.get(n) == self.hour]
         number = self.number
         again = self.frames(known)
@@ -89,7 +89,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(numbers=NUMBERS, step=st.integers(1, 12))
     def kill(self, numbers: list[int], step: int) -> None:
-        """Kill a run on the way: it has published everything or nothing."""
+        """A run that dies on the way has published all or nothing."""
         frames = self.frames(numbers)
         before, after = self.truth, self.truth | dict.fromkeys(numbers, self.hour)
         with killed_at(self.ground, step):
@@ -102,7 +102,7 @@ class TableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "memory" and self.truth)
     @rule(mine=NUMBERS, theirs=NUMBERS)
     def race(self, mine: list[int], theirs: list[int]) -> None:
-        """Let another run commit between this run's merge and its commit: each job's later row wins, whoever is first."""
+        """Another run commits between this one's merge and its commit: the later row of each job stays, whoever is first."""
         assert isinstance(self.ground, InMemory)
         shelf = self.ground.shelf
         ours, others = self.frames(mine), self.frames(theirs)
@@ -119,7 +119,7 @@ class TableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "memory" and self.truth)
     @rule(times=st.integers(1, 3), pick=st.integers(0, 11))
     def append(self, times: int, pick: int) -> None:
-        """Let another program write a job a second time."""
+        """Another program writes a job again that is there."""
         number = sorted(self.truth)[pick % len(self.truth)]
         month, hour = 10 + number % 2, self.truth[number]
         for _ in range(times):
@@ -128,7 +128,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 6))
     def expire(self, count: int) -> None:
-        """Remove old snapshots; the current one stays."""
+        """Old snapshots go; the current one stays."""
         table = self.ground.open()
         with table.hold():
             table.begin()
@@ -138,23 +138,23 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule()
     def remember(self) -> None:
-        """Let a reader resolve a snapshot."""
+        """A reader resolves a snapshot."""
         self.remembered[self.number] = read(self.ground.rows(self.number))
 
     @property
     def number(self) -> int:
-        """Read the newest snapshot."""
+        """Of the newest snapshot."""
         state = self.ground.state()
         return state.snapshot if state else 0
 
     def has_doubles(self) -> bool:
-        """Return whether a job is there twice."""
+        """Whether a job stands twice."""
         numbers = ids(self.ground.rows())
         return len(numbers) != len(set(numbers))
 
     @invariant()
     def is_true(self) -> None:
-        """Each job is there once, or twice if another program wrote it, with its latest row; history does not change."""
+        """Each job once, unless another program has written it twice since the last run; its latest row; history as it was."""
         assert read(self.ground.rows()) == self.truth
         assert self.doubled or not self.has_doubles()
         for number, jobs in self.remembered.items():
