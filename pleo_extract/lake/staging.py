@@ -147,7 +147,7 @@ class Staging:
         self.forgotten = NOTHING
         self._number = len(self.batches)
         self._id_months = IdMonths(folder.parent)
-        self._unnoted = list(self.batches)
+        self._unnoted = list(self.batches)  # of an earlier run; read only if `find_split` is called
 
     @classmethod
     def start(cls, staging: Path, owner: str, header: Header, *, left: Left | None = None) -> Staging:
@@ -434,7 +434,7 @@ def _new_folder(staging: Path, owner: str) -> Path:
 def find_resumable(staging: Path) -> Left:
     """Return what lies in the folder of all staging folders, by the hash of its owner; links and files included.
 
-    Ten thousand accounts share one look.
+    One call serves all accounts of a run: there can be 10,000.
     """
     left: dict[str, list[Path]] = {}
     for path in disk.list_folder(staging):
