@@ -68,7 +68,7 @@ def read_manifest(lake: Path) -> Manifest:
     layout = Layout(lake)
     number = layout.number()
     assert number is not None
-    return layout.overlaid(layout.manifest(number))
+    return layout.apply_state(layout.manifest(number))
 
 
 class TestMovedJobs:

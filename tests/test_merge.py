@@ -127,7 +127,7 @@ def test_a_merged_lake_is_the_union(
     """Every job of both, the latest row of each, whatever kind they are, read and merged as a whole or in pieces."""
     if small:
         monkeypatch.setattr("pleo_extract.sync.merge.BATCH", 7)
-        for name in ("PIECE", "RUN", "BATCH"):
+        for name in ("PIECE", "RUN", "SLICE"):
             monkeypatch.setattr(merging, name, 10)
     source, into = tmp_path / "source", tmp_path / "into"
     merge_lakes(pair.second, source, format=given)

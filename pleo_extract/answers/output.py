@@ -15,6 +15,7 @@ import duckdb
 from pleo_extract.answers.connection import translate_errors
 from pleo_extract.answers.definition import literal
 from pleo_extract.errors import StorageError, UsageError, amount, escape
+from pleo_extract.lake import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,22 +61,15 @@ def write(
     """
     if kind not in FORMATS:
         raise UsageError(f"unknown format {kind!r}: take {', '.join(FORMATS)}")
-    if not isinstance(target, str | Path):
-        with tempfile.TemporaryDirectory() as folder:
-            file = _copied(relation, Path(folder), kind, formula_safe=formula_safe)
-            with file.open("rb") as written:
-                shutil.copyfileobj(written, target)
+    if isinstance(target, str | Path):
+        with disk.open_output(Path(target)) as file:
+            _copy(relation, file, kind, formula_safe=formula_safe)
         return
-    path = Path(target)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device: nothing that could be replaced
-            with path.open("wb") as device:
-                write(relation, device, kind, formula_safe=formula_safe)
-            return
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".answer-") as folder:
-            _copied(relation, Path(folder), kind, formula_safe=formula_safe).replace(path)
-    except OSError as exc:
-        raise StorageError(f"the answer cannot be written to {path}: {exc.strerror or exc}") from exc
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "answer")
+        _copy(relation, file, kind, formula_safe=formula_safe)
+        with file.open("rb") as written:
+            shutil.copyfileobj(written, target)
 
 
 def table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, whole: str = "") -> str:
@@ -111,9 +105,7 @@ def table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, whole: str = "")
     return "\n".join([line(names), line(["-" * width for width in widths]), *map(line, shown), foot])
 
 
-def _copied(relation: duckdb.DuckDBPyRelation, folder: Path, kind: str, *, formula_safe: bool) -> Path:
-    """The answer as a file in `folder`."""
-    file = folder / "answer"
+def _copy(relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool) -> None:
     with _received(relation) as (con, run):
         columns = ", ".join(_cells(con, kind, formula_safe=formula_safe))
         selected = f"SELECT {columns} FROM answer"  # noqa: S608 -- identifiers are quoted
@@ -121,7 +113,6 @@ def _copied(relation: duckdb.DuckDBPyRelation, folder: Path, kind: str, *, formu
             run(partial(con.execute, f"COPY ({selected}) TO {literal(str(file))} ({FORMATS[kind]})"))
         except duckdb.IOException as exc:
             raise StorageError(f"the answer cannot be written: {exc}") from exc
-    return file
 
 
 @contextmanager

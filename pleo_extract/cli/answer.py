@@ -59,7 +59,7 @@ def write_answer(
 
     if kind == "table":
         text = table(relation, whole="all of it with --format csv")
-        click.echo(fit_terminal(text)) if output is None else disk.put_file(output, f"{text}\n".encode())
+        click.echo(fit_terminal(text)) if output is None else disk.write_output(output, f"{text}\n".encode())
     elif output is None and kind == "parquet" and sys.stdout.isatty():
         raise UsageError("Parquet is not for the screen; give --output FILE, or send it on with >")
     else:

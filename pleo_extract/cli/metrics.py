@@ -97,7 +97,7 @@ def write_metrics(
     ]
     if accounts is not None:
         lines += _spell_freshness(str(lake), run, accounts)
-    disk.put_file(path, ("\n".join(lines) + "\n").encode())
+    disk.write_output(path, ("\n".join(lines) + "\n").encode())
 
 
 def _stamp(instant: Any) -> float | None:

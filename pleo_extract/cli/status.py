@@ -64,7 +64,7 @@ def _tell(found: LakeStatus, now: datetime) -> str:
     ]
     if found.accounts:
         # The lake's own; of how the last run ended, only for whom it failed.
-        lines.append(("verdict", escape(found.tell_verdict(), 500)))
+        lines.append(("verdict", escape(found.format_verdict(), 500)))
     if (last := found.last_run) is not None:
         error = f": {escape(last.error, 300)}" if last.error else ""
         lines += [

@@ -80,7 +80,7 @@ def read_front(task: Task, phase: str, line: Key | None) -> Head:
     _read_open(task)
     tops = [stop_line(walk.first) for walk in walks if walk.first is not None]
     until = max([*tops, *([] if line is None else [line])], default=None)
-    segment = max(task.staging.marks(phase), default=-1) + 1
+    segment = max(task.staging.checkpoints(phase), default=-1) + 1
     head = task.walk(phase, Walk(newest, until=until), segment)
     walks.append(head)
     keys = [key for walk in walks for key in (walk.edge, walk.newest) if key is not None]
@@ -100,7 +100,7 @@ def _finish_stretches(task: Task, phase: str, line: Key | None) -> list[Walk]:
     """Take each stretch on to the one that is older, or to the line; returns them, oldest first."""
     query, walks = narrow(NEWEST_FIRST, company_id=task.company_id), list[Walk]()
     until = line
-    for segment, mark in _sort_stretches(task.staging.marks(phase)):
+    for segment, mark in _sort_stretches(task.staging.checkpoints(phase)):
         walk = Walk(query, until=until, mark=mark)
         if not walk.is_over:
             task.walk(phase, walk, segment)

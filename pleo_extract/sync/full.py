@@ -136,7 +136,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Sy
 def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, _Closed | None, Verdict]:
     """Walk the list, once more where the counts do not fit; the closing reads too, where the first walk was resumed."""
     previous: int | None = None
-    resumed = bool(task.staging.marks("full"))
+    resumed = bool(task.staging.checkpoints("full"))
     if task.staging.resumed and not resumed:  # what an earlier run's refresh met may be gone since
         task.restart()
     walked = _pass(task, "full")
@@ -276,7 +276,11 @@ def _pass(task: Task, phase: str) -> _Walked:
     """
     query = narrow(BY_CREATION, company_id=task.company_id)
     walks, parts = read_list(
-        task.session, query, segments=task.in_flight, marks=task.staging.marks(phase), on_page=task.on_page
+        task.session,
+        query,
+        segments=task.in_flight,
+        marks=task.staging.checkpoints(phase),
+        on_page=task.on_page,
     )
     try:
         task.stage(phase, parts)

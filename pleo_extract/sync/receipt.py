@@ -127,7 +127,7 @@ class Standing:
     @classmethod
     def after(cls, change: Change) -> Standing:
         """The state that is current when this is committed."""
-        return cls(change.number, change.rows, change.is_news, tuple(change.months))
+        return cls(change.number, change.rows, change.makes_snapshot, tuple(change.months))
 
 
 class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a dataclass it could not be frozen

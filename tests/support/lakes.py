@@ -47,7 +47,7 @@ __all__ = [
 SERVER = "https://sandbox.invalid"
 WRITING = (
     "append_line",
-    "fix_file",
+    "protect_file",
     "link_file",
     "make_folder",
     "remove_file",

@@ -112,7 +112,7 @@ class MemoryTable:
         shelf, number = self.shelf, self.shelf.number
         raced = number not in (self._begun, self._committed)
         if not number:
-            return Base(0, None, is_news=True)
+            return Base(0, None, must_commit=True)
         state = shelf.states[number]
         if state.server != server:
             raise LakeError(f"it holds jobs of {state.server}")
@@ -149,7 +149,7 @@ class MemoryTable:
             format=FORMAT,
             snapshot=change.number,
             server=info.server,
-            made_at=datetime.now(UTC) if base is None or change.is_news else base.made_at,
+            made_at=datetime.now(UTC) if base is None or change.makes_snapshot else base.made_at,
             rows=change.rows,
             files=[entry for entry in change.files if entry.rows],
             library="memory",

@@ -53,7 +53,7 @@ HANGS = 240.0
 KILLED = 86
 WRITING = (
     "append_line",
-    "fix_file",
+    "protect_file",
     "link_file",
     "make_folder",
     "remove_file",
