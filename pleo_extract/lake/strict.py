@@ -18,6 +18,7 @@ import msgspec
 from pleo_extract.core.state import AccountKey
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import escape
+from pleo_extract.zones import has_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -98,7 +99,7 @@ def read_instant(value: datetime, name: str) -> datetime:
     Raises:
         Malformed: it has no zone, or lies where no run was.
     """
-    if value.tzinfo is None:
+    if not has_zone(value):
         raise Malformed(f"{name} has no time zone")
     if not _EARLIEST <= value <= _LATEST:
         raise Malformed(f"{name} is in the year {value.year}")
@@ -189,7 +190,7 @@ def _check_key(key: Key | None, where: str) -> None:
     if key is None:
         return
     try:
-        is_naive = datetime.fromisoformat(key[0]).tzinfo is None
+        is_naive = not has_zone(datetime.fromisoformat(key[0]))
     except ValueError:
         is_naive = False
     if not is_naive:
