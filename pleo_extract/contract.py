@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -20,7 +20,6 @@ from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
 __all__ = [
     "COLUMNS",
@@ -42,6 +41,7 @@ __all__ = [
     "canonical_uuid",
     "instant_key",
     "is_cursor",
+    "parse_instant_key",
     "uuid_problem",
 ]
 
@@ -289,6 +289,15 @@ def instant_key(instant: datetime) -> str:
     """An instant as text that sorts as instants do: UTC, no zone, no trailing zeros in the fraction."""
     text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
     return text.rstrip("0") if "." in text else text
+
+
+def parse_instant_key(text: str) -> datetime:
+    """Return the instant (UTC) of the first part of a key; digits beyond microseconds are cut.
+
+    Raises:
+        ValueError: `instant_key` does not write such a text.
+    """
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,19 @@ from __future__ import annotations
 
 import operator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pleo_extract.contract import Key, PageInfo, Query
 
-__all__ = ["ORDERS", "PROOF", "IdOrder", "Order", "Proof"]
+__all__ = ["ORDERS", "PROOF", "IdOrder", "Order", "Proof", "weakest"]
 
 Order = Literal["strict", "created", "none"]
 ORDERS: Final[tuple[Order, ...]] = ("none", "created", "strict")
 """From the weakest to the strongest."""
+_Order = TypeVar("_Order", bound=str)
 IdOrder = Literal["bytes", "signed"]
 ID_ORDERS: Final[tuple[IdOrder, ...]] = ("bytes", "signed")
 
@@ -62,7 +63,7 @@ class Proof:
 
     def lower(self, query: Query) -> None:
         """Hope for no more than a simpler query promises."""
-        self.hope = _weaker(self.hope, _hope_for(query))
+        self.hope = weakest((self.hope, _hope_for(query)))
 
     def weigh(self, query: Query, info: PageInfo, prior: Key | None) -> None:
         """Take back what the echo or the rows of this page contradict; `prior` is the key before its first."""
@@ -80,7 +81,7 @@ class Proof:
         pairs = [(said, wanted) for said, wanted in zip(told, asked, strict=True) if said is not None]
         if any(said != wanted for said, wanted in pairs):
             first = all(said[:1] == wanted[:1] for said, wanted in pairs)
-            self.hope = _weaker(self.hope, "created" if first else "none")
+            self.hope = weakest((self.hope, "created" if first else "none"))
 
     def _weigh_rows(self, chain: Sequence[Key], *, descending: bool) -> None:
         created = [key[0] for key in chain]
@@ -107,15 +108,16 @@ class Proof:
         return all(compare(_place(ids, key), _place(ids, other)) for ids in self.ids)
 
 
+def weakest(orders: Iterable[_Order]) -> _Order:
+    """Return the order that says least: of several walks together, no more is proven than of each."""
+    return min(orders, key=ORDERS.index)
+
+
 def _hope_for(query: Query) -> Order:
     """The order that a query's sorting promises, should the server keep it."""
     if query.sorting_keys[:2] == _BY:
         return "strict"
     return "created" if query.sorting_keys[:1] == _BY[:1] else "none"
-
-
-def _weaker(one: Order, other: Order) -> Order:
-    return min(one, other, key=ORDERS.index)
 
 
 def _directions(orders: Sequence[str]) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ Rules of this room: no clock, no randomness, no files, no network; instants and 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pleo_extract.contract import COLUMNS, KEY, STATUSES, TERMINAL, Key
+from pleo_extract.contract import COLUMNS, KEY, STATUSES, TERMINAL, Key, parse_instant_key
 from pleo_extract.core.state import RereadCounts
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ MANY_UNKNOWN: Final = 20
 
 
 def read_key(created: str) -> datetime | None:
-    """The instant that `instant_key` has written; None for any other text."""
+    """Return the instant (UTC) of a job's place in the list; None for a text that `instant_key` does not write."""
     try:
-        return datetime.fromisoformat(created).replace(tzinfo=UTC)
+        return parse_instant_key(created)
     except ValueError:
         return None
 
@@ -191,7 +191,7 @@ def is_as_late(key: Key) -> pl.Expr:
 
 
 def _instant(key: Key) -> pl.Expr:
-    return pl.lit(datetime.fromisoformat(key[0]).replace(tzinfo=UTC)).cast(pl.Datetime("us", "UTC"))
+    return pl.lit(parse_instant_key(key[0])).cast(pl.Datetime("us", "UTC"))
 
 
 def created_month() -> pl.Expr:

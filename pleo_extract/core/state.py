@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from pleo_extract.contract import Key, instant_key
-from pleo_extract.core.order import ORDERS
+from pleo_extract.contract import Key, instant_key, parse_instant_key
+from pleo_extract.core.order import weakest
 from pleo_extract.core.verdict import VERDICTS
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _join(own: SyncState, other: SyncState) -> SyncState:
     return SyncState(
         name=own.name or other.name,
         verdict=max((each.verdict for each in both), key=VERDICTS.index),
-        order=min((each.order for each in both), key=ORDERS.index),
+        order=weakest(each.order for each in both),
         watermark=min(frontiers) if len(frontiers) == len(both) else None,
         full_at=min(walks) if len(walks) == len(both) and is_same else None,
         full_jobs=max(each.full_jobs for each in both),
@@ -226,7 +226,7 @@ def _join(own: SyncState, other: SyncState) -> SyncState:
 
 def stop_line(watermark: Key) -> Key:
     """Where the newest-first walk of a refresh may stop."""
-    created = datetime.fromisoformat(watermark[0]).replace(tzinfo=UTC)
+    created = parse_instant_key(watermark[0])
     return instant_key(max(created, datetime.min.replace(tzinfo=UTC) + OVERLAP) - OVERLAP), ""
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from pleo_extract.core.order import ORDERS
 from pleo_extract.core.state import AccountKey
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import escape
@@ -45,7 +46,6 @@ _T = TypeVar("_T")
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 """Far enough from the last year of the calendar that a span can be added to it."""
-_ORDERS: Final = ("none", "created", "strict")
 _JOB: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HASH: Final = re.compile(r"[0-9a-f]{32}")
 """What is known of a job or a person that was forgotten."""
@@ -138,7 +138,7 @@ def check_accounts(accounts: Mapping[AccountKey, SyncState]) -> None:
         check_name(account.name, where)
         if account.verdict not in VERDICTS:
             raise Malformed(f"the verdict of {where} is {escape(account.verdict)!r}")
-        if account.order not in _ORDERS:
+        if account.order not in ORDERS:
             raise Malformed(f"the order of {where} is {escape(account.order)!r}")
         _check_key(account.watermark, where)
         check_count(account.full_jobs, f"full_jobs of {where}")

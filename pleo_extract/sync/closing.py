@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import COLUMNS, KEY, instant_key
+from pleo_extract.core.order import weakest
 from pleo_extract.core.ranks import group_ranks
 from pleo_extract.core.rows import OPEN, is_beyond
 from pleo_extract.core.state import stop_line
@@ -87,7 +88,7 @@ def read_front(task: Task, phase: str, line: Key | None) -> Head:
     return Head(
         as_of=as_of,
         batch=batch,
-        order=min((walk.order for walk in walks), key=("none", "created", "strict").index),
+        order=weakest(walk.order for walk in walks),
         edge=min(keys, default=None),
         newest=max(keys, default=None),
         ended=any(walk.ended == "end" for walk in walks),

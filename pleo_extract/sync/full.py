@@ -15,6 +15,7 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.core.order import weakest
 from pleo_extract.core.rows import OPEN, created_month, find_unknown, is_same_list, months_of
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, learn_total
@@ -296,7 +297,7 @@ def _pass(task: Task, phase: str) -> _Walked:
 def _describe(walks: Sequence[Walk], jobs: int) -> _Walked:
     newest = [walk.newest for walk in walks if walk.newest is not None]
     return _Walked(
-        order=min((walk.order for walk in walks), key=("none", "created", "strict").index),
+        order=weakest(walk.order for walk in walks),
         jobs=jobs,
         newest=max(newest, default=None),
         totals=totals_of(walks),
