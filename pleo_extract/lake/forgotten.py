@@ -217,7 +217,7 @@ class Forgotten:
                 mark, first=self._strip_end(mark.first), newest=self._strip_end(mark.newest)
             )
             for number, mark in marks.items()
-            if not self._is_at(mark.edge) and not (number and self._is_at(mark.first))
+            if not self._is_at(mark.furthest) and not (number and self._is_at(mark.first))
         }
 
     def strip_text(self, text: str) -> str:

@@ -163,9 +163,9 @@ def check_mark(mark: Checkpoint) -> None:
     Raises:
         Malformed: a key that is no instant, a negative count.
     """
-    for key in (mark.first, mark.edge, mark.newest):
+    for key in (mark.first, mark.furthest, mark.newest):
         _check_key(key, "a mark")
-    for count in (mark.pages, mark.rows, mark.new, mark.unkeyed, mark.base, mark.in_order):
+    for count in (mark.pages, mark.rows, mark.distinct, mark.unkeyed, mark.offset, mark.rows_in_order):
         check_count(count, "a count of a mark")
     for total in mark.totals:
         check_count(total or 0, "a total of a mark")

@@ -284,9 +284,9 @@ def _pass(task: Task, phase: str) -> _Walked:
     finally:
         for walk in walks:
             task.evidence.count_walk(walk)
-    unkeyed = sum(walk.unkeyed for walk in walks) - settle_split(task)
+    unkeyed = sum(walk.checkpoint.unkeyed for walk in walks) - settle_split(task)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
-    is_staged = task.staging.count_rows(phase) >= sum(walk.rows for walk in walks)
+    is_staged = task.staging.count_rows(phase) >= sum(walk.checkpoint.rows for walk in walks)
     jobs = sum(proven)
     if len(proven) < len(walks) or phase != "full" or not is_staged:
         jobs = sum(_count_jobs(task, month) for month in task.staging.months())
@@ -295,13 +295,13 @@ def _pass(task: Task, phase: str) -> _Walked:
 
 
 def _describe(walks: Sequence[Walk], jobs: int) -> _Walked:
-    newest = [walk.newest for walk in walks if walk.newest is not None]
+    newest = [walk.checkpoint.newest for walk in walks if walk.checkpoint.newest is not None]
     return _Walked(
         order=weakest(walk.order for walk in walks),
         jobs=jobs,
         newest=max(newest, default=None),
         totals=totals_of(walks),
-        pages=sum(walk.pages for walk in walks),
+        pages=sum(walk.checkpoint.pages for walk in walks),
     )
 
 
