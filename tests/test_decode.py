@@ -400,7 +400,7 @@ class TestPages:
         with pytest.raises(PageError) as caught:
             parse_page(body, number=3)
         message = str(caught.value)
-        assert re.match(r"page 3 is no page of export jobs \(.+\): \d+ bytes, starting '", message)
+        assert re.match(r"page 3 is not a page of export jobs \(.+\): \d+ bytes, starting '", message)
         assert why in message
         assert message.isprintable()
         assert len(message) < 400

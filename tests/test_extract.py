@@ -6,9 +6,10 @@ import itertools
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import polars as pl
@@ -403,22 +404,51 @@ def test_arrow_stream(open_client: OpenClient, make_sandbox: MakeSandbox) -> Non
     assert pl.DataFrame(iter_export_jobs(client=client)).equals(whole)
 
 
+BY: Final = Query(sorting_keys=("createdAt", "id"), sorting_order=("ASC", "ASC"))
+
+
 def test_fetch_page_takes_every_parameter(open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
-    """One Query, one page: by offset, after and before a cursor, sorted, for a company and statuses."""
-    sandbox = make_sandbox(jobs=450)
-    client = open_client(sandbox)
-    by = {"sorting_keys": ("createdAt", "id"), "sorting_order": ("ASC", "ASC")}
-    first = fetch_page(Query(limit=10, **by), client=client)  # type: ignore[arg-type]
-    second = fetch_page(Query(limit=10, after=first.info.end_cursor, **by), client=client)  # type: ignore[arg-type]
-    back = fetch_page(Query(limit=10, before=second.info.start_cursor, **by), client=client)  # type: ignore[arg-type]
-    skipped = fetch_page(Query(limit=10, offset=10, **by), client=client)  # type: ignore[arg-type]
-    assert back.frame.equals(first.frame)
-    assert skipped.frame.equals(second.frame)
-    assert not set(first.frame["id"]) & set(second.frame["id"])
-    company = first.frame["company_id"][0]
+    """One Query, one page: for a company and statuses, sorted, with a limit."""
+    client = open_client(make_sandbox(jobs=450))
+    company = fetch_page(replace(BY, limit=10), client=client).frame["company_id"][0]
     some = fetch_page(Query(company_id=company, statuses=("failed",), limit=5), client=client)
     assert set(some.frame["company_id"]) == {company}
     assert set(some.frame["status"]) == {"failed"}
+
+
+@pytest.mark.parametrize("limit", [7, 100])
+class TestFetchPage:
+    """The contract's three ways of paging, taken by hand with `fetch_page`: each reads every job once."""
+
+    def test_by_after(self, limit: int, open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
+        """Following endCursor until hasNextPage is false."""
+        client = open_client(make_sandbox(jobs=150))
+        pages = [fetch_page(replace(BY, limit=limit), client=client)]
+        while pages[-1].info.has_next:
+            query = replace(BY, limit=limit, after=pages[-1].info.end_cursor)
+            pages.append(fetch_page(query, client=client))
+        assert pl.concat(page.frame for page in pages).equals(load_export_jobs(client=client))
+        assert len(pages) == -(-150 // limit)
+
+    def test_by_offset(self, limit: int, open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
+        """Counting by the rows that came, not by the rows asked for: the server gives fewer."""
+        client = open_client(make_sandbox(jobs=150, max_limit=limit))
+        pages = [fetch_page(replace(BY, limit=1_000), client=client)]
+        while pages[-1].info.has_next:
+            offset = sum(page.frame.height for page in pages)
+            pages.append(fetch_page(replace(BY, limit=1_000, offset=offset), client=client))
+        assert pl.concat(page.frame for page in pages).equals(load_export_jobs(client=client))
+
+    def test_by_before(self, limit: int, open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
+        """Following startCursor backwards from a cursor reads all that precedes it, until hasPreviousPage is false."""
+        client = open_client(make_sandbox(jobs=150))
+        last = fetch_page(replace(BY, offset=149, limit=1), client=client).info.end_cursor
+        pages = [fetch_page(replace(BY, limit=limit, before=last), client=client)]
+        while pages[-1].info.has_previous:
+            query = replace(BY, limit=limit, before=pages[-1].info.start_cursor)
+            pages.append(fetch_page(query, client=client))
+        whole = load_export_jobs(client=client)
+        assert pl.concat(page.frame for page in reversed(pages)).equals(whole[:-1])
 
 
 @pytest.mark.parametrize(

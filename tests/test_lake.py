@@ -337,8 +337,8 @@ def test_f37_a_writer_that_lost_the_lock_publishes_nothing(lake: Path) -> None:
 
 
 MARK = Checkpoint(
-    first=("2026-10-01", "a"), edge=("2026-10-02", "b"), newest=("2026-10-02", "b"), cursor="AAAA", at_end=False,
-    order="strict", pages=20, rows=2_000, new=2_000, unkeyed=0, totals=(5_000, 5_001),
+    first=("2026-10-01", "a"), furthest=("2026-10-02", "b"), newest=("2026-10-02", "b"), cursor="AAAA", at_end=False,
+    order="strict", pages=20, rows=2_000, distinct=2_000, unkeyed=0, totals=(5_000, 5_001),
 )  # fmt: skip
 
 

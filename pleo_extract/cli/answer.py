@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from pleo_extract.cli.screen import fit_terminal
 from pleo_extract.errors import UsageError, escape
+from pleo_extract.zones import assume_utc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,6 @@ def read_snapshot(text: str | None, name: str) -> datetime | int | None:
     try:
         if text.isdigit():
             return int(text)
-        instant = datetime.fromisoformat(text)
-        return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
-    except ValueError:
+        return assume_utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
         raise UsageError(f"{name} is neither a snapshot's number nor an instant: {text!r}") from None

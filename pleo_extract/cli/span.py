@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import click
+
+from pleo_extract.zones import assume_utc
 
 __all__ = ["DurationParam", "InstantParam", "ShardParam"]
 
@@ -25,8 +27,7 @@ class InstantParam(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            instant = datetime.fromisoformat(str(value))
-            return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+            return assume_utc(datetime.fromisoformat(str(value)))
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is no instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
 

@@ -230,7 +230,7 @@ class Forgotten:
                 point, first=self._strip_optional(point.first), newest=self._strip_optional(point.newest)
             )
             for number, point in checkpoints.items()
-            if not self._is_at(point.edge) and not (number and self._is_at(point.first))
+            if not self._is_at(point.furthest) and not (number and self._is_at(point.first))
         }
 
     def strip_text(self, text: str) -> str:

@@ -33,6 +33,7 @@ from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import ConfigurationError, LakeError, StorageError, UsageError, check_path, escape
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.old import NUMBER, OLD_NAMES, OldNames
+from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -246,9 +247,8 @@ class Layout:
             return current
         numbers = [n for n in self.numbers() if current is not None and n <= current]
         if isinstance(as_of, datetime):
-            if as_of.tzinfo is None:
-                raise UsageError("as_of has no time zone; say which, for example datetime.now(UTC)")
-            numbers = [n for n in numbers if self.made_at(n) <= as_of]
+            instant = to_utc(as_of, "as_of")
+            numbers = [n for n in numbers if self.made_at(n) <= instant]
         elif as_of not in numbers:
             raise UsageError(f"snapshot {as_of} is not kept in {self.root}; these are: {numbers}")
         if not numbers:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from pleo_extract.core.order import ORDERS
 from pleo_extract.core.state import AccountKey
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import escape
+from pleo_extract.zones import has_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,7 +49,6 @@ _T = TypeVar("_T")
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 """Far enough from the last year of the calendar that a time span can be added."""
-_ORDERS: Final = ("none", "created", "strict")
 MONTH: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _JOB: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -107,7 +108,7 @@ def check_instant(value: datetime, name: str) -> datetime:
     Raises:
         Malformed: it has no time zone, or is outside the years 1970 to 9000.
     """
-    if value.tzinfo is None:
+    if not has_zone(value):
         raise Malformed(f"{name} has no time zone")
     if not _EARLIEST <= value <= _LATEST:
         raise Malformed(f"{name} is in the year {value.year}")
@@ -146,7 +147,7 @@ def check_accounts(accounts: Mapping[AccountKey, SyncState]) -> None:
         check_name(account.name, where)
         if account.verdict not in VERDICTS:
             raise Malformed(f"the verdict of {where} is {escape(account.verdict)!r}")
-        if account.order not in _ORDERS:
+        if account.order not in ORDERS:
             raise Malformed(f"the order of {where} is {escape(account.order)!r}")
         _check_key(account.watermark, where)
         check_count(account.full_jobs, f"full_jobs of {where}")
@@ -171,9 +172,9 @@ def check_checkpoint(point: Checkpoint) -> None:
     Raises:
         Malformed: an invalid key, or a negative count.
     """
-    for key in (point.first, point.edge, point.newest):
+    for key in (point.first, point.furthest, point.newest):
         _check_key(key, "a checkpoint")
-    for count in (point.pages, point.rows, point.new, point.unkeyed, point.base, point.in_order):
+    for count in (point.pages, point.rows, point.distinct, point.unkeyed, point.offset, point.rows_in_order):
         check_count(count, "a count of a checkpoint")
     for total in point.totals:
         check_count(total or 0, "a total of a checkpoint")
@@ -198,7 +199,7 @@ def _check_key(key: Key | None, where: str) -> None:
     if key is None:
         return
     try:
-        is_naive = datetime.fromisoformat(key[0]).tzinfo is None
+        is_naive = not has_zone(datetime.fromisoformat(key[0]))
     except ValueError:
         is_naive = False
     if not is_naive:

@@ -91,11 +91,12 @@ class Evidence(msgspec.Struct, kw_only=True):
     def count_walk(self, walk: Walk) -> None:
         """Add what a walk has seen."""
         keys, orders, limit = walk.understood
-        self.pages += walk.pages
-        self.rows += walk.rows
+        first_total, last_total = walk.checkpoint.totals
+        self.pages += walk.checkpoint.pages
+        self.rows += walk.checkpoint.rows
         self.restarts += walk.restarts + walk.anchors
-        self.total_first = walk.first_total if self.total_first is None else self.total_first
-        self.total_last = walk.last_total if walk.last_total is not None else self.total_last
+        self.total_first = first_total if self.total_first is None else self.total_first
+        self.total_last = last_total if last_total is not None else self.total_last
         self.order = walk.order
         self.understood = {"sorting_keys": keys, "sorting_order": orders, "limit": limit}
 

@@ -174,7 +174,7 @@ class Task:
                 pass
             self.evidence.pages += 1
             self.evidence.rows += page.info.rows
-            if walk.hope == "none" or not self.session.habits.reaches(offset):
+            if walk.checkpoint.candidate == "none" or not self.session.habits.reaches(offset):
                 return None
             read, rejected = build_frame([page])
             frame = self.staging.add(read, rejected, phase=phase)
