@@ -22,7 +22,7 @@ from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.state import AccountKey, SyncState
-from pleo_extract.errors import UsageError
+from pleo_extract.errors import UsageError, amount
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.record import LastRun
@@ -56,19 +56,19 @@ def test_dump_status_plan_verify_sql(pleo: Callable[..., Said], served: Served, 
     lake = tmp_path / "lake"
     plan = pleo("plan", lake)
     assert plan.code == 0
-    assert "a full walk (first dump): 1,000 jobs at the server, 0 in the lake" in plan.out
+    assert "full sync (first dump): 1,000 jobs at the server, 0 in the lake" in plan.out
     assert "10 to 20 requests" in plan.out
     dump = pleo("dump", lake, "--rate", 100_000)
     assert dump.code == 0
     assert "1,000 jobs, snapshot 1" in dump.out
-    assert "complete, read in full (first dump)" in dump.out
+    assert "complete, full sync (first dump): 1,000 jobs" in dump.out
     again = pleo("dump", lake, "--rate", 100_000)
     assert "nothing new" in again.out
-    assert "by refresh" in again.out
-    assert "a refresh: 1,000 jobs at the server, 1,000 in the lake" in pleo("plan", lake).out
+    assert ", incremental sync: " in again.out
+    assert "incremental sync: 1,000 jobs at the server, 1,000 in the lake" in pleo("plan", lake).out
     status = pleo("status", lake)
     assert status.code == 0
-    for words in ("1,000, 2 of them open", "last run", "code 0", "next full walk", served.url):
+    for words in ("1,000, 2 of them open", "last run", "code 0", "next full sync", served.url):
         assert words in status.out, words
     told = json.loads(pleo("status", lake, "--json").out)
     assert (told["rows"], told["snapshot"], told["last_run"]["code"]) == (1_000, 1, 0)
@@ -646,7 +646,7 @@ def test_repair_says_what_it_did(pleo: Callable[..., Said], served: Served, tmp_
     pleo("dump", lake, "--rate", 100_000)
     said = pleo("repair", lake)
     assert (said.code, said.err) == (0, "")
-    assert said.out == f"{lake}: nothing needed repair, snapshot 1 is as it was written\n"
+    assert said.out == f"{lake}: nothing needed repair, snapshot 1 is intact\n"
     lose_month(list_months(lake)[0])
     said = pleo("repair", lake)
     assert (said.code, "nothing needed repair" in said.out) == (0, False)
@@ -681,7 +681,7 @@ def test_sql_reads_only_the_lake(pleo: Callable[..., Said], served: Served, tmp_
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    """SIGTERM and Ctrl-C end a dump with their code; what was fetched is kept, and the next run goes on with it."""
+    """SIGTERM and Ctrl-C end a dump with their code; fetched pages are kept, and the next run continues with them."""
     sandbox = Sandbox(World(jobs=5_000), rules=Rules(latency=0.1))
     with serve(sandbox) as running:
         environment = os.environ | {"PLEO_API_KEY": API_KEY, "PLEO_BASE_URL": running.url}
@@ -702,7 +702,7 @@ def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tm
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
         assert process.returncode == code
-        assert "what was fetched is kept" in err
+        assert "fetched pages are kept" in err
         assert not (tmp_path / "_lake/current").exists()
         last = json.loads((tmp_path / "_lake/last_run.json").read_text())
         word = "terminated" if number == signal.SIGTERM else "interrupted"
@@ -898,7 +898,7 @@ def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_p
     assert total.split() == [str(len(companies)), "together", "1,000", "0", *total.split()[-3:]]
     assert pleo("dump", tmp_path / "lake", "--accounts", accounts).code == 0
     again = pleo("plan", tmp_path / "lake", "--accounts", accounts)
-    assert again.out.count("refresh") == len(companies)
+    assert again.out.count("incremental") == len(companies)
     broken = write_accounts(tmp_path, served.url, companies, broken=2)
     said = pleo("plan", tmp_path / "lake", "--accounts", broken)
     assert said.code == 77
@@ -996,3 +996,24 @@ def test_freed_memory_is_given_back_soon_unless_told_otherwise(own: str) -> None
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == (own or "dirty_decay_ms:100,muzzy_decay_ms:0")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_changes_compares_the_last_two_snapshots(
+    kind: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """A lake of one snapshot has nothing to compare with: 2. After the second, its changes are listed, in any format."""
+    lake = tmp_path / "lake"
+    dump = ("dump", lake, "--rate", 100_000, "--format", kind)
+    assert pleo(*dump).code == 0
+    said = pleo("changes", lake)
+    assert (said.code, said.out) == (2, "")
+    assert "keeps no snapshot before the current one" in said.err
+    served.sandbox.world.advance(86_400)
+    assert pleo(*dump).code == 0
+    shown, written = pleo("changes", lake), pleo("changes", lake, "--since", 1, "--format", "csv")
+    assert (shown.code, written.code) == (0, 0)
+    found = pl.read_csv(written.out.encode())
+    assert found.columns == ["change", "status_before", *COLUMNS]
+    assert f"({amount(found.height, 'row')}" in shown.out
+    assert pleo("changes", lake, "--since", "soon").code == 2

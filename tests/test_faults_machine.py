@@ -244,7 +244,7 @@ def test_f71_hung_up(machine: Machine) -> None:
     process.send_signal(signal.SIGHUP)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 129
-    assert said == "pleo-extract: hung up; what was fetched is kept, run again to go on\n"
+    assert said == "pleo-extract: hung up; fetched pages are kept, run again to continue\n"
     assert (machine.last_run()["code"], machine.last_run()["error"]) == (129, "hung up")
     machine.sandbox.rules = replace(machine.sandbox.rules, latency=0.0)
     assert machine.run("dump", str(machine.lake)).returncode == 0

@@ -277,7 +277,7 @@ def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> To
 def check(told: Told, lake: Path) -> None:
     """Check that a dump ended as it should, and said so in its record."""
     assert told.code == 143, told
-    said = "pleo-extract: terminated; what was fetched is kept, run again to go on"
+    said = "pleo-extract: terminated; fetched pages are kept, run again to continue"
     assert told.said.splitlines()[-1] == said
     last = json.loads((lake / "_lake/last_run.json").read_text())
     assert (last["code"], last["error"]) == (143, "terminated")

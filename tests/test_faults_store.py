@@ -21,7 +21,7 @@ import polars as pl
 import pytest
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
-from pleo_extract.cli.status import _ago
+from pleo_extract.cli.status import _format_age
 from pleo_extract.errors import (
     ConfigurationError,
     LakeError,
@@ -717,8 +717,8 @@ class TestOddDisks:
     def test_f71_instants_in_the_future_are_not_just_now(self, lake: Path, pleo: Callable[..., Said]) -> None:
         """A last run or a newest job of tomorrow shows in `status`."""
         now = datetime(2026, 11, 28, tzinfo=UTC)
-        assert _ago(now + timedelta(seconds=5), now).endswith("(just now)")
-        assert "in the future" in _ago(now + timedelta(hours=1), now)
+        assert _format_age(now + timedelta(seconds=5), now).endswith("(just now)")
+        assert "in the future" in _format_age(now + timedelta(hours=1), now)
         record = json.loads((lake / RECORD).read_bytes())
         (lake / RECORD).write_text(json.dumps(record | {"ended_at": "2199-01-01T00:00:00Z"}))
         said = pleo("status", lake)

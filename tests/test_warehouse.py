@@ -23,13 +23,14 @@ from pleo_extract.answers import (
     SnapshotFacts,
     answer,
     open_warehouse,
+    read_table,
     statements,
-    table,
     write,
     write_catalogue,
 )
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.statement import GIVEN, find_statement, parts
+from pleo_extract.cli.answer import format_answer
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError
 
@@ -567,7 +568,9 @@ def test_a_device_is_written_to_not_replaced() -> None:
 def test_f54_a_table_has_one_line_a_row(text: str, rows: int) -> None:
     """Header, rule, rows, foot; whatever is in the text, no control character reaches the terminal."""
     with warehouse([]) as con:
-        said = table(answer(con, "SELECT $t AS t, 1 AS n FROM range($r::BIGINT)", {"t": text, "r": rows}))
+        said = format_answer(
+            read_table(answer(con, "SELECT $t AS t, 1 AS n FROM range($r::BIGINT)", {"t": text, "r": rows}))
+        )
     assert len(said.split("\n")) == rows + 3
     assert said.replace("\n", "").isprintable()
 
@@ -576,7 +579,7 @@ def test_a_table_says_what_it_leaves_out() -> None:
     """Numbers to the right, four decimals, nulls empty, and the number of rows, or that there are more."""
     with warehouse([]) as con:
         relation = answer(con, "SELECT i AS n, 'x' AS a, i / 3 AS third, NULL AS z FROM range(8, 11) AS t(i)")
-        assert table(relation).split("\n") == [
+        assert format_answer(read_table(relation)).split("\n") == [
             " n  a   third  z",
             "--  -  ------  -",
             " 8  x  2.6667",
@@ -584,16 +587,16 @@ def test_a_table_says_what_it_leaves_out() -> None:
             "10  x  3.3333",
             "(3 rows)",
         ]
-        assert table(relation, whole="ask for all").split("\n")[-1] == "(3 rows)"
+        assert read_table(relation, hint="ask for all").note == "(3 rows)"
         long = answer(con, "SELECT repeat('x', 61) AS a")
-        assert table(long, whole="ask").split("\n")[-1] == "(1 row; texts are cut at 60 characters; ask)"
-        assert table(relation, rows=1).split("\n")[-1] == "(the first 1 of 3 rows)"
+        assert read_table(long, hint="ask").note == "(1 row; texts are cut at 60 characters; ask)"
+        assert read_table(relation, rows=1).note == "(the first 1 of 3 rows)"
 
 
 def test_errors_while_rows_are_read_are_ours() -> None:
-    """A question can fail late: `table` and `write` raise errors of this library only."""
+    """A question can fail late: `read_table` and `write` raise errors of this library only."""
     with warehouse([]) as con:
-        for shown in (table, lambda relation: written(relation, "json")):
+        for shown in (read_table, lambda relation: written(relation, "json")):
             with pytest.raises(PleoExtractError, match="late"):
                 shown(answer(con, "SELECT error('late') FROM range(3)"))
 

@@ -74,7 +74,7 @@ def answer(
     """The answer to one question, read only: `.pl()` makes it a Polars frame, `.to_arrow_table()` an Arrow table.
 
     An error that shows only while its rows are read is DuckDB's; `translate_errors` around that makes it ours, as
-    `table` and `write` do.
+    `read_table` and `write` do.
 
     Args:
         con: from `open_warehouse`.

@@ -60,7 +60,7 @@ def test_dumped_refreshed_and_read_by_all(home: Home) -> None:
     assert home.run("dump")[0] == 0
     home.world.advance(2 * DAY)
     code, said = home.run("dump")
-    assert (code, "read by refresh" in said) == (0, True)
+    assert (code, ", incremental sync: " in said) == (0, True)
     code, said = home.run("dump")
     assert (code, "nothing new" in said) == (0, True)
     assert _is_right(home)
@@ -219,7 +219,7 @@ def test_it_forgets(home: Home) -> None:
         rows = scan_lake(home.uri, storage_options=keys, workspace=home.folder / f"reader-{number}").collect()
         assert (job in rows["id"], rows.height) == (False, home.truth().height - 1)
         code, said = home.run("dump", machine=machine)
-        assert (code, "read by refresh" in said) == (0, True), said
+        assert (code, ", incremental sync: " in said) == (0, True), said
         assert home.run("verify", machine=machine)[0] == 0
         for copy in (home.folder / machine).rglob("*.parquet"):
             assert job not in pl.read_parquet(copy)["id"]
