@@ -604,9 +604,9 @@ def test_errors_while_rows_are_read_are_ours() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "table(answer(con, SLOW))",
+        "read_table(answer(con, SLOW))",
         "write(answer(con, SLOW), sys.argv[1], 'csv')",
-        "table(answer(con, SLOW + ' WHERE range <> $one', {'one': 1}))",
+        "read_table(answer(con, SLOW + ' WHERE range <> $one', {'one': 1}))",
     ],
 )
 def test_f36_ctrl_c_stops_a_long_question(tmp_path: Path, code: str) -> None:

@@ -55,8 +55,8 @@ Also read: PLEO_BASE_URL, PLEO_COMPANY_ID.
 \b
 Exit codes:
    0 done              69 lake is held            77 credentials
-   1 a defect          74 disk                    78 configuration
-   2 usage             75 try again later        129 hung up
+   1 a bug             74 disk                    78 configuration
+   2 wrong usage       75 try again later        129 hung up
   65 bad data or lake  76 server broke contract  130 interrupted
                                                  143 terminated
 """

@@ -195,6 +195,31 @@ def dump(
             _write_metrics(metrics, lake, store)
 
 
+def format_receipt(receipt: Receipt) -> str:
+    """Return a run's receipt in two lines: the state of the lake, and what the run read."""
+    how = "incremental sync" if receipt.mode == "refresh" else "full sync"
+    if not receipt.pages:
+        how = "nothing read"
+    elif receipt.why_full:  # empty in the sum of many companies, each of which has its own reason
+        how += f" ({receipt.why_full})"
+    why = f" ({receipt.why})" if receipt.why else ""
+    retries = f" ({amount(receipt.retries, 'retry', 'retries')})" if receipt.retries else ""
+    waited = f", {receipt.waited:.0f} s of them waiting" if receipt.waited >= 1 else ""
+    return (
+        f"{format_lake(receipt)}\n"
+        f"{receipt.verdict}{why}, {how}: {amount(receipt.distinct, 'job')} on {amount(receipt.pages, 'page')}, "
+        f"{amount(receipt.requests, 'request')}{retries}, {receipt.seconds:.1f} s{waited}"
+    )
+
+
+def format_lake(receipt: Receipt) -> str:
+    """Return the state of the lake after a run: jobs, snapshot, and how much the run wrote."""
+    change = "nothing published" if receipt.code else "nothing new"
+    if receipt.published:
+        change = f"{amount(len(receipt.months_written), 'month')} written"
+    return f"{receipt.lake}: {amount(receipt.lake_rows, 'job')}, snapshot {receipt.snapshot}, {change}"
+
+
 def _dump_many(
     lake: str | Path,
     accounts: Sequence[AccountEntry],
@@ -236,28 +261,3 @@ def _write_metrics(path: Path, lake: str | Path, store: StoreOptions) -> None:
         opened = store_of_lake.open()
         accounts = opened.manifest.accounts if opened is not None else {}
     write_metrics(path, lake, last, accounts)
-
-
-def format_receipt(receipt: Receipt) -> str:
-    """Return a run's receipt in two lines: the state of the lake, and what the run read."""
-    how = "incremental sync" if receipt.mode == "refresh" else "full sync"
-    if not receipt.pages:
-        how = "nothing read"
-    elif receipt.why_full:  # empty in the sum of many companies, each of which has its own reason
-        how += f" ({receipt.why_full})"
-    why = f" ({receipt.why})" if receipt.why else ""
-    retries = f" ({amount(receipt.retries, 'retry', 'retries')})" if receipt.retries else ""
-    waited = f", {receipt.waited:.0f} s of them waiting" if receipt.waited >= 1 else ""
-    return (
-        f"{format_lake(receipt)}\n"
-        f"{receipt.verdict}{why}, {how}: {amount(receipt.distinct, 'job')} on {amount(receipt.pages, 'page')}, "
-        f"{amount(receipt.requests, 'request')}{retries}, {receipt.seconds:.1f} s{waited}"
-    )
-
-
-def format_lake(receipt: Receipt) -> str:
-    """Return the state of the lake after a run: jobs, snapshot, and how much the run wrote."""
-    change = "nothing published" if receipt.code else "nothing new"
-    if receipt.published:
-        change = f"{amount(len(receipt.months_written), 'month')} written"
-    return f"{receipt.lake}: {amount(receipt.lake_rows, 'job')}, snapshot {receipt.snapshot}, {change}"

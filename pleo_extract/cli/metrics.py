@@ -10,7 +10,7 @@ from pleo_extract.errors import escape
 from pleo_extract.lake import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from pleo_extract.core.state import AccountKey, SyncState
@@ -85,23 +85,16 @@ def write_metrics(
     Raises:
         StorageError: the file cannot be written.
     """
-    label = f'{{lake="{_escape(str(lake))}"}}'
-    lines = [
-        line
-        for name, text, figure in FIGURES
-        if (value := figure(run)) is not None
-        for line in _format_metric(name, text, label, value)
-    ]
-    lines += [
-        "# HELP pleo_extract_last_run_verdict 1 for the last run's verdict.",
-        "# TYPE pleo_extract_last_run_verdict gauge",
-    ]
-    lines += [
-        f'pleo_extract_last_run_verdict{{lake="{_escape(str(lake))}",verdict="{verdict}"}} {int(run.receipt.get("verdict") == verdict)}'
-        for verdict in VERDICTS
-    ]
+    name_of_lake = str(lake)
+    lines: list[str] = []
+    for name, text, figure in FIGURES:
+        if (value := figure(run)) is not None:
+            lines += _format_metric(name, text, [({"lake": name_of_lake}, value)])
+    verdict = run.receipt.get("verdict")
+    verdicts = [({"lake": name_of_lake, "verdict": each}, int(each == verdict)) for each in VERDICTS]
+    lines += _format_metric("last_run_verdict", "1 for the last run's verdict.", verdicts)
     if accounts is not None:
-        lines += _format_freshness(str(lake), run, accounts)
+        lines += _format_freshness(name_of_lake, run, accounts)
     disk.write_output(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -109,32 +102,41 @@ def _parse_timestamp(instant: Any) -> float | None:
     return datetime.fromisoformat(instant).timestamp() if isinstance(instant, str) else None
 
 
-def _format_metric(name: str, text: str, label: str, value: Any) -> list[str]:
+def _format_freshness(lake: str, run: LastRun, accounts: Mapping[AccountKey, SyncState]) -> list[str]:
+    """Return how fresh each account is. One invalid key stops `last_success`, and must not hide the other accounts."""
+    failed_before_first = sorted(run.failed.keys() - {each.name or key for key, each in accounts.items()})
+    instants: list[tuple[str, str, datetime | None]] = [("", name, None) for name in failed_before_first]
+    instants += [(key.company, each.name, each.data_as_of) for key, each in sorted(accounts.items())]
+    series = [
+        (
+            {"lake": lake, "company": company, "name": escape(name, LONGEST)},
+            as_of.timestamp() if as_of is not None else 0,
+        )
+        for company, name, as_of in instants
+    ]
+    stale = sum(as_of is None or run.ended_at - as_of > STALE for _, _, as_of in instants)
+    return [
+        *_format_metric(
+            "account_data_as_of_timestamp_seconds",
+            "The instant that the rows of an account describe; 0 if it was never read completely.",
+            series,
+        ),
+        *_format_metric(
+            "stale_accounts",
+            "Accounts whose rows describe an instant more than a day before the last run ended, or that were never read.",
+            [({"lake": lake}, stale)],
+        ),
+    ]
+
+
+def _format_metric(name: str, text: str, series: Iterable[tuple[Mapping[str, str], float]]) -> Iterator[str]:
+    """Yield the lines of a metric: its help text, its type, and the labels and value of each series."""
     full = f"pleo_extract_{name}"
-    return [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full}{label} {value:.16g}"]
-
-
-def _format_freshness(lake: str, run: LastRun, accounts: Mapping[AccountKey, SyncState]) -> Iterator[str]:
-    """Yield how fresh each account is. A key that is dead stops `last_success` for all, and must not hide the other accounts."""
-    full = "pleo_extract_account_data_as_of_timestamp_seconds"
-    yield f"# HELP {full} The instant that the rows of an account describe; 0 if it was never read completely."
+    yield f"# HELP {full} {text}"
     yield f"# TYPE {full} gauge"
-    unread = sorted(run.failed.keys() - {each.name or key for key, each in accounts.items()})
-    for name in unread:  # failed before they had any row in the lake
-        yield f'{full}{{lake="{_escape(lake)}",company="",name="{_escape(escape(name, LONGEST))}"}} 0'
-    count = len(unread)
-    for key, account in sorted(accounts.items()):
-        as_of = account.data_as_of
-        count += as_of is None or run.ended_at - as_of > STALE
-        labels = {"lake": lake, "company": key.company, "name": escape(account.name, LONGEST)}
-        label = ",".join(f'{name}="{_escape(text)}"' for name, text in labels.items())
-        yield f"{full}{{{label}}} {as_of.timestamp() if as_of is not None else 0:.16g}"
-    yield from _format_metric(
-        "stale_accounts",
-        "Accounts whose rows describe an instant more than a day before the last run ended, or that were never read.",
-        f'{{lake="{_escape(lake)}"}}',
-        count,
-    )
+    for labels, value in series:
+        label = ",".join(f'{key}="{_escape(each)}"' for key, each in labels.items())
+        yield f"{full}{{{label}}} {value:.16g}"
 
 
 def _escape(text: str) -> str:

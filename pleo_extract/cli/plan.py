@@ -59,25 +59,23 @@ def _plan_many(lake: str | Path, entries: Sequence[AccountEntry], *, full: bool,
     """Print a row for each company and a total. Name the companies that cannot be asked, and plan the others."""
     from pleo_extract.sync.plan import plan_dump
 
-    names: list[str] = []
-    plans: list[DumpPlan] = []
+    found: list[tuple[str, DumpPlan]] = []
     codes = []
     try:
         for entry in entries:
             try:
                 with entry.open() as client:
-                    plans.append(plan_dump(lake, client=client, full=full, **store))
-                names.append(entry.name)
+                    found.append((entry.name, plan_dump(lake, client=client, full=full, **store)))
             except PleoExtractError as exc:
                 codes.append(exc.code)
                 click.echo(f"pleo-extract: {entry.name}: {exc.tell()} (code {exc.code})", err=True)
     finally:
         for entry in entries:
             entry.shared.close()
-    if plans:
-        rows = [(escape(name, 40), *_list_cells(each)) for name, each in zip(names, plans, strict=True)]
-        heads = ("company", "sync", "at the server", "in the lake", "requests", "time")
-        columns = map(Column, heads, zip(*rows, _sum_cells(plans), strict=True))
+    if found:
+        rows = [(escape(name, 40), *_list_cells(each)) for name, each in found]
+        names = ("company", "sync", "at the server", "in the lake", "requests", "time")
+        columns = map(Column, names, zip(*rows, _sum_cells([each for _, each in found]), strict=True))
         click.echo(format_table(list(columns), width=terminal_width(), total=True))
     if codes:
         raise SystemExit(worst_code(codes))
