@@ -29,7 +29,7 @@ class InstantParam(click.ParamType[datetime]):
         try:
             return assume_utc(datetime.fromisoformat(str(value)))
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
+            self.fail(f"{value!r} is not an instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
 
 
 class SnapshotParam(click.ParamType[datetime | int]):
@@ -49,7 +49,7 @@ class SnapshotParam(click.ParamType[datetime | int]):
             return int(value) if str(value).isdigit() else assume_utc(datetime.fromisoformat(str(value)))
         except (ValueError, OverflowError):
             self.fail(
-                f"{value!r} is no snapshot; write its number, or an instant such as 2026-11-01T08:00:00Z",
+                f"{value!r} is not a snapshot; write its number, or an instant such as 2026-11-01T08:00:00Z",
                 param,
                 ctx,
             )
@@ -71,7 +71,7 @@ class DurationParam(click.ParamType[timedelta]):
             return value
         found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
         if found is None:
-            self.fail(f"{value!r} is no span of time; write 90s, 30m, 24h or 7d", param, ctx)
+            self.fail(f"{value!r} is not a span of time; write 90s, 30m, 24h or 7d", param, ctx)
         return timedelta(**{self._units[found[2]]: int(found[1])})
 
 
@@ -93,5 +93,5 @@ class ShardParam(click.ParamType[tuple[int, int]]):
         found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", str(value))
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             parts = int(found[2]) if found and int(found[2]) else 4
-            self.fail(f"{value!r} is no shard; write 1/{parts} to {parts}/{parts}", param, ctx)
+            self.fail(f"{value!r} is not a shard; write 1/{parts} to {parts}/{parts}", param, ctx)
         return int(found[1]), int(found[2])
