@@ -12,9 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["hold_signals"]
+__all__ = ["CODES", "HUNG_UP", "INTERRUPTED", "TERMINATED", "WORDS", "hold_signals"]
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+HUNG_UP: Final = 129
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+CODES: Final[dict[int, int]] = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: TERMINATED,
+    **({signal.SIGHUP: HUNG_UP} if hasattr(signal, "SIGHUP") else {}),  # Windows has no SIGHUP
+}
+"""The signals that end a run, each with the exit code of that run."""
+WORDS: Final = {HUNG_UP: "hung up", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
+"""What each of these exit codes means."""
 
 
 @contextmanager
@@ -40,7 +50,7 @@ def hold_signals(received: threading.Event | None = None) -> Iterator[None]:
         if received is not None:
             received.set()
 
-    active = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    active = [number for number in CODES if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, hold) for number in active}
     try:
         yield

@@ -20,8 +20,9 @@ from canary import (
 )
 
 from pleo_extract import Client
-from pleo_extract.cli import CODES, main
+from pleo_extract.cli import main
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
+from pleo_extract.signals import CODES
 
 pytest.register_assert_rewrite("trial")
 from trial import Trial  # noqa: E402 - its assertions are to say what they compared

@@ -72,7 +72,7 @@ def test_dump_status_plan_verify_sql(pleo: Callable[..., Said], served: Served, 
         assert words in status.out, words
     told = json.loads(pleo("status", lake, "--json").out)
     assert (told["rows"], told["snapshot"], told["last_run"]["code"]) == (1_000, 1, 0)
-    assert "all as written" in pleo("verify", lake).out
+    assert "all intact" in pleo("verify", lake).out
     answer = pleo(
         "sql", "--lake", lake, "select count(*) as n from export_jobs where status = $s", "-p", "s=failed"
     )

@@ -22,11 +22,12 @@ import click
 import pytest
 
 import pleo_extract
-from pleo_extract.cli import HUNG_UP, INTERRUPTED, TERMINATED, group
+from pleo_extract.cli import group
 from pleo_extract.errors import PleoExtractError
 from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 from pleo_extract.sandbox.kinds import KINDS
+from pleo_extract.signals import CODES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
@@ -177,13 +178,7 @@ def test_every_exit_code_is_listed() -> None:
     errors_of_ours = [PleoExtractError]
     for error in errors_of_ours:
         errors_of_ours += error.__subclasses__()
-    ends = {error.code for error in errors_of_ours} | {
-        0,
-        HUNG_UP,
-        INTERRUPTED,
-        TERMINATED,
-        click.UsageError.exit_code,
-    }
+    ends = {error.code for error in errors_of_ours} | {0, *CODES.values(), click.UsageError.exit_code}
     table = README.partition("<!-- generated: exit_codes -->")[2].partition("<!-- end -->")[0]
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == ends
     assert {

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from pleo_extract.errors import PleoExtractError, StorageError, escape
+from pleo_extract.signals import CODES, HUNG_UP, INTERRUPTED, WORDS
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -35,16 +36,6 @@ Try it without an account:  pleo-extract demo
 Keep a lake:                PLEO_API_KEY=… pleo-extract dump data/export_jobs
 Ask it:                     pleo-extract sql "from failure_rates('month')"
 """
-HUNG_UP = 129
-INTERRUPTED = 130
-TERMINATED = 143
-CODES: Final[dict[int, int]] = {
-    signal.SIGINT: INTERRUPTED,
-    signal.SIGTERM: TERMINATED,
-    **({signal.SIGHUP: HUNG_UP} if hasattr(signal, "SIGHUP") else {}),
-}
-"""The signals that end a run, each with the exit code of that run."""
-WORDS: Final = {HUNG_UP: "hung up", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 EPILOG = """\b
 Credentials come from the environment, never from options:
   PLEO_API_KEY         an API key, or
@@ -117,10 +108,9 @@ class _InOrder(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
+            # Without this the interpreter fails when it flushes stdout at its end.
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(
-                nowhere, sys.stdout.fileno()
-            )  # or the interpreter fails when it flushes stdout at its end
+            os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
             raise click.exceptions.Exit(0) from None
 
@@ -135,6 +125,57 @@ class _InOrder(click.Group):
 @click.version_option(__version__, prog_name="pleo-extract")
 def group() -> None:
     """Group the commands; click shows HELP."""
+
+
+def start() -> NoReturn:
+    """Run `main`, then end the process without the interpreter's clean-up, which takes a twentieth of a dump."""
+    os.environ.setdefault(*MEMORY)
+    try:
+        main()
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 0
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:  # its reader has closed the pipe
+            pass
+        except OSError:
+            code = code or StorageError.code
+    os._exit(code)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code of its outcome."""
+    _mend_streams()
+    _handle_signals(_terminate)
+    # Pages are many small objects without cycles: at the default thresholds, the search for cycles takes a tenth of a dump.
+    gc.set_threshold(200_000, 50, 50)
+    notes: list[str] = []
+    try:
+        code = group.main(standalone_mode=False, prog_name="pleo-extract")
+    except click.ClickException as exc:
+        with suppress(OSError, ValueError):
+            exc.show()
+        code = exc.exit_code
+    except PleoExtractError as exc:
+        code = exc.code
+        _print_error(f"pleo-extract: {exc.tell()}")
+    except OSError as exc:
+        code = StorageError.code
+        _print_error(f"pleo-extract: {escape(str(exc), 500)}")
+    except (KeyboardInterrupt, click.Abort) as exc:
+        code, notes = INTERRUPTED, _read_notes(exc)
+    except SystemExit as exc:
+        code, notes = exc.code, _read_notes(exc)
+    if code in WORDS:
+        if not notes and group.called == "dump":
+            notes = ["fetched pages are kept, run again to continue"]
+        _print_error(f"pleo-extract: {'; '.join([WORDS[code], *notes])}")
+        with suppress(OSError, ValueError, AttributeError):  # AttributeError: stdout is None
+            sys.stdout.flush()
+        os._exit(code)  # a worker thread may still wait for the server, and would hold the process
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _handle_signals(handler: Callable[[int, FrameType | None], NoReturn]) -> None:
@@ -184,60 +225,9 @@ def _print_error(text: str) -> None:
         click.echo(text, err=True)
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with the code of its outcome."""
-    _mend_streams()
-    _handle_signals(_terminate)
-    # Pages are many small objects without cycles: at the default thresholds, the search for cycles takes a tenth of a dump.
-    gc.set_threshold(200_000, 50, 50)
-    notes: list[str] = []
-    try:
-        code = group.main(standalone_mode=False, prog_name="pleo-extract")
-    except click.ClickException as exc:
-        with suppress(OSError, ValueError):
-            exc.show()
-        code = exc.exit_code
-    except PleoExtractError as exc:
-        code = exc.code
-        _print_error(f"pleo-extract: {exc.tell()}")
-    except OSError as exc:
-        code = StorageError.code
-        _print_error(f"pleo-extract: {escape(str(exc), 500)}")
-    except (KeyboardInterrupt, click.Abort) as exc:
-        code, notes = INTERRUPTED, _read_notes(exc)
-    except SystemExit as exc:
-        code, notes = exc.code, _read_notes(exc)
-    if code in WORDS:
-        if not notes and group.called == "dump":
-            notes = ["fetched pages are kept, run again to continue"]
-        _print_error(f"pleo-extract: {'; '.join([WORDS[code], *notes])}")
-        with suppress(OSError, ValueError, AttributeError):  # AttributeError: stdout is None
-            sys.stdout.flush()
-        os._exit(code)  # a worker thread may still wait for the server, and would hold the process
-    sys.exit(code if isinstance(code, int) else 0)
-
-
 def _read_notes(exc: BaseException) -> list[str]:
     """Return the notes of an exception and its cause: a run notes that it had published a snapshot before the signal.
 
     The cause counts because click wraps a KeyboardInterrupt.
     """
     return [note for each in (exc, exc.__cause__) for note in getattr(each, "__notes__", ())]
-
-
-def start() -> NoReturn:
-    """Run `main`, then end the process without the interpreter's clean-up, which takes a twentieth of a dump."""
-    os.environ.setdefault(*MEMORY)
-    try:
-        main()
-    except SystemExit as exc:
-        code = exc.code if isinstance(exc.code, int) else 0
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except BrokenPipeError:  # its reader has closed the pipe
-            pass
-        except OSError:
-            code = code or StorageError.code
-    os._exit(code)

@@ -75,7 +75,7 @@ def _format_status(found: LakeStatus, now: datetime) -> str:
             for name, (code, error) in last.failed.items()
         ]
     if chance := found.last_run.receipt.get("shift_chance") if found.last_run else None:
-        lines.append(("hidden change", f"the last run notices one with a chance of {chance:.0%}"))
+        lines.append(("hidden change", f"a chance of {chance:.0%} that the last run noticed one"))
     due = [each.next_full_at for each in found.accounts if each.next_full_at is not None]
     lines.append(("next full sync", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))
     lines += [

@@ -36,5 +36,5 @@ def verify(lake: str | Path, store: StoreOptions) -> None:
     if not found.ok:
         raise LakeError(f"{lake}: {amount(len(found.problems), 'problem')}. Run: pleo-extract repair {lake}")
     click.echo(
-        f"{lake}: snapshot {found.snapshot}, {amount(found.files, 'file')}, {amount(found.rows, 'job')}, all as written"
+        f"{lake}: snapshot {found.snapshot}, {amount(found.files, 'file')}, {amount(found.rows, 'job')}, all intact"
     )

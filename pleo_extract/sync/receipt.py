@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import PleoExtractError, worst_code
+from pleo_extract.signals import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from pleo_extract.lake.table import Change
 
 __all__ = ["Evidence", "Receipt", "Standing"]
-
-SIGNALLED: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
-"""What the codes of a run that was told to end mean."""
 
 
 class Evidence(msgspec.Struct, kw_only=True):
@@ -226,6 +224,6 @@ def _code_of(error: BaseException) -> int:
 
 def _word(error: BaseException, code: int) -> str:
     """What an error that is not ours says; one that says nothing goes by its name."""
-    if isinstance(error, SystemExit | KeyboardInterrupt) and code in SIGNALLED:
-        return SIGNALLED[code]
+    if isinstance(error, SystemExit | KeyboardInterrupt) and code in WORDS:
+        return WORDS[code]
     return str(error) or type(error).__name__
