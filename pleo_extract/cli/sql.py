@@ -76,7 +76,7 @@ Examples:
     help="Do not change texts that a spreadsheet would run as formulas, such as =1+1",
 )
 @click.option("--list", "listing", is_flag=True, help="List the views and macros")
-@click.option("--describe", metavar="NAME", help="Define a view or macro")
+@click.option("--describe", metavar="NAME", help="Show the definition of a view or macro")
 def sql(
     query: str | None,
     lake: str | Path,
