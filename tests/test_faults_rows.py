@@ -147,7 +147,7 @@ class TestMovedJobs:
         job = sandbox.world.visible()[300]
         sandbox.world.remove(job["id"])
         assert dump(sandbox).vanished == [(job["companyId"], job["id"])]
-        sandbox.world._find(job["id"], None).gone = 1 << 62
+        sandbox.world._find(job["id"], None).deleted_at = 1 << 62
         sandbox.world.move(job["id"], sandbox.world.now - timedelta(days=30))
         receipt = dump(sandbox, full=True)
         assert (receipt.code, receipt.moved, receipt.vanished) == (0, 1, [])
@@ -397,7 +397,7 @@ class Moving(Sandbox):
     def __call__(self, request: RequestLike) -> Response:
         """The answer, and then the move."""
         answer = super().__call__(request)
-        if self.job.encode() in answer.body and self.world.interventions[-1].kind != "change":
+        if self.job.encode() in answer.body and self.world.edits[-1].kind != "change":
             self.world.move(self.job, self.to)
         return answer
 

@@ -228,7 +228,7 @@ class TestWorld:
         assert rows[new["id"]]["status"] == "failed"
         assert changed in world.truth(after_removal)
         assert len(world.truth(NOW)) == 50
-        assert [act.kind for act in world.interventions] == ["remove", "change", "insert"]
+        assert [act.kind for act in world.edits] == ["remove", "change", "insert"]
         assert world.job(gone["id"]) == gone
 
     def test_same_id_in_two_companies(self) -> None:

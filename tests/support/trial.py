@@ -71,8 +71,8 @@ class Trial:
         self.sandbox.faults = parse_faults(faults)
         self.sandbox.rules = replace(self.sandbox.rules, **rules)
         self.sandbox.requests.clear()
-        self.sandbox._cursors_asked.clear()
-        self.sandbox._spelled.clear()  # as the rules were before
+        self.sandbox._requested_cursors.clear()
+        self.sandbox._encoded_rows.clear()  # rows that the former rules encoded
 
     @contextlib.contextmanager
     def on_the_wire(self) -> Iterator[str]:
