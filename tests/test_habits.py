@@ -282,7 +282,7 @@ class TestPlace:
                 rows = server._list(asked["sorting_keys"], asked["sorting_order"], [], "")[700:800]
                 body["data"] = [server._serve(job) for job in rows]
                 body["pagination"] |= {
-                    "endCursor": server._mark(rows[-1], 799),
+                    "endCursor": server._make_cursor(rows[-1], 799),
                     "currentRequestPagination": {"after": "ELSEWHERE"},
                 }
                 strays.append(rows)
