@@ -1,4 +1,4 @@
-"""What a person sees of a table in a terminal."""
+"""The table that a person sees in a terminal."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 
 
 def ask(query: str) -> str:
-    """The answer of the sample as a table."""
+    """Return an answer of the sample as a table."""
     return table(answer(connect(SAMPLE), query))
 
 
 def test_a_table_that_fits_stays_as_it_is() -> None:
-    """Nothing is cut where there is room."""
+    """A table that fits is not shortened."""
     text = ask("from failure_rates('year')")
     assert fit(text, 300) == text
 
 
 def test_dates_and_companies_are_shortened_first() -> None:
-    """Midnights become dates and UUIDs their beginnings, and all columns are still beside each other."""
+    """Midnights become dates and UUIDs their beginnings before columns move."""
     lines = fit(ask("from failure_rates('year') limit 2"), 120).splitlines()
     first = ["period", "company_id", "jobs", "finished", "failed"]
     assert lines[0].split() == [
@@ -44,7 +44,7 @@ def test_dates_and_companies_are_shortened_first() -> None:
 
 @pytest.mark.parametrize("width", [30, 80, 120])
 def test_no_line_is_too_long_and_no_column_is_lost(width: int) -> None:
-    """What has no room goes below, beside the first columns again."""
+    """Columns without room are printed below, next to the first columns again."""
     asked = "from duration_stats('month') limit 3"
     lines = fit(ask(asked), width).splitlines()
     assert max(map(len, lines)) <= width
@@ -54,7 +54,7 @@ def test_no_line_is_too_long_and_no_column_is_lost(width: int) -> None:
 
 
 def test_companies_that_begin_alike_keep_their_ids() -> None:
-    """A beginning that two ids share says nothing: both are shown whole."""
+    """UUIDs with the same beginning are shown completely."""
     alike = "select * from (values ('12345678-0000-4000-8000-00000000000a'), ('12345678-0000-4000-8000-00000000000b')) v(c)"
     assert "12345678-0000-4000-8000-00" in fit(ask(alike), 30)
     assert "12345678…" not in fit(ask(alike), 30)
