@@ -150,7 +150,7 @@ def test_a_lake_has_a_folder_of_its_own(pleo: Callable[..., Said], served: Serve
     (tmp_path / "new").mkdir()
     (tmp_path / "new/.gitkeep").touch()
     assert pleo("dump", tmp_path / "new", "--rate", 100_000).code == 0
-    (tmp_path / "new/note.txt").touch()  # beside a lake they are left alone
+    (tmp_path / "new/note.txt").touch()  # other files beside a lake stay
     assert pleo("dump", tmp_path / "new", "--rate", 100_000).code == 0
 
 

@@ -46,8 +46,6 @@ def test_every_block_runs_and_prints_what_it_says(path: Path) -> None:
 def test_every_block_has_a_language_that_is_known() -> None:
     """No block escapes the test above through a misspelt language; blocks without a language contain no code.
 
-    What is in `ini`, `py` and `toml` is tried in tests/test_scheduling.py, tests/cluster and tests/spark; `sql` is for engines that
-    are not here.
     """
     for path in DOCUMENTS:
         for block in blocks["read_blocks"](path.read_text(encoding="utf-8")):
@@ -58,7 +56,7 @@ def test_every_block_has_a_language_that_is_known() -> None:
 
 
 def test_tables_and_helps_are_those_of_the_code() -> None:
-    """Columns, exit codes, commands, names, answers and `--help` texts are generated; `make docs` writes them."""
+    """Generated tables and `--help` texts equal the code; `make docs` writes them."""
     asked = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
     done = subprocess.run(
         asked, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
@@ -116,7 +114,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
     "line", [line for name in group.commands if name != "sandbox" for line in _examples(name)]
 )
 def test_examples_in_help_run(shell: Any, line: str) -> None:
-    """Every example that `--help` shows ends with 0."""
+    """Every example in `--help` ends with 0."""
     done = shell(line)
     assert done.returncode == 0, done.stderr
 
@@ -140,7 +138,7 @@ def test_examples_of_the_sandbox_serve(line: str) -> None:
 
 
 def test_the_sandboxs_help_lists_its_faults() -> None:
-    """Every kind of fault that a script can name, with its variants, is in `pleo-extract sandbox --help`."""
+    """`pleo-extract sandbox --help` lists every kind of fault with its variants."""
     told = (ROOT / "tests/help/sandbox.txt").read_text(encoding="utf-8")
     listed = " ".join(told.partition("Faults, as")[2].split())
     for name, kind in KINDS.items():

@@ -285,7 +285,7 @@ class TestFlippedBits:
 
     @pytest.mark.parametrize("bit", range(8))
     def test_f67_a_flipped_bit_in_the_pointer(self, bit: int, lake: Path) -> None:
-        """Whatever it says then: 65, and repair makes it whole; or it is the same number."""
+        """A flipped bit in the pointer gives 65 or the same number, and repair corrects it."""
         flip(lake / "_lake/current", bit)
         try_doors(lake)
         assert is_true(lake, make_sandbox())
@@ -331,7 +331,7 @@ SECRET = "nobody else's business"
 
 
 class TestCrafted:
-    """F68: nothing is read or written outside a lake, and nothing blocks."""
+    """F68: no call reads or writes outside the lake, and none blocks."""
 
     @pytest.mark.parametrize(
         "what", ["run", "run with a slash", "mode", "month", "file", "phase", "rejected"]

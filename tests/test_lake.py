@@ -301,7 +301,7 @@ def test_f37_who_is_turned_away_names_the_holder_and_no_earlier_one(lake: Path) 
 
 
 def test_f38_the_lock_dies_with_its_holder(lake: Path) -> None:
-    """A holder that is killed leaves no stale lock."""
+    """A killed holder leaves no stale lock."""
     code = (
         "import os, signal\nfrom pleo_extract.lake.layout import Layout\nfrom pleo_extract.lake.lock import hold_lock\n"
         f"with hold_lock(Layout({str(lake)!r})): os.kill(os.getpid(), signal.SIGKILL)"
@@ -1087,7 +1087,7 @@ def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:
     ],
 )
 def test_f39_disk_errors_name_the_path(call: Callable[[Path], object], tmp_path: Path) -> None:
-    """Every call fails as StorageError, code 74, with the path in it."""
+    """Every failing call raises StorageError, 74, with the path."""
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match=str(tmp_path)) as caught:
@@ -1274,7 +1274,7 @@ def test_f39_a_disk_error_while_pieces_are_merged_is_one(
 def test_few_rows_that_a_large_month_has_already_cost_no_sorting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refresh with nothing new looks its rows up, however large their month is."""
+    """A refresh without news looks its rows up instead of sorting a large month."""
     monkeypatch.setattr(merging, "PIECE", 3)
     put(tmp_path, rows(*range(10)))
     monkeypatch.setattr(merging, "_SortedRun", None)

@@ -209,7 +209,7 @@ class TestKeep:
         assert layout.numbers() == list(range(215, 241))
 
     def test_it_is_the_same_an_hour_later(self, layout: Layout) -> None:
-        """What stays is not thinned again: a day's last snapshot stays its last."""
+        """Thinning is stable: the last snapshot of a day stays the last of that day."""
         for later in range(5):
             prune(layout, 240, Keep(timedelta(days=90)), now=NOW + timedelta(hours=240 + later))
         days = [layout.made_at(number).date() for number in layout.numbers()]
