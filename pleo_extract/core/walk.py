@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from pleo_extract.contract import Key, PageInfo, PageOrder, Query, is_cursor
-from pleo_extract.core.order import Order, Proof
+from pleo_extract.core.order import SORTING, Order, Proof
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ ANCHOR_TRIES: Final = 3
 """How often to look for an anchor without meeting a new job, before the walk restarts."""
 LONGEST_CURSOR: Final = 8_192
 """Characters; a longer cursor does not fit into a URL that servers accept."""
-_BY: Final = ("createdAt", "id")
-BY_CREATION: Final = Query(limit=PAGE_SIZE, sorting_keys=_BY, sorting_order=(PageOrder.ASC, PageOrder.ASC))
+BY_CREATION: Final = Query(
+    limit=PAGE_SIZE, sorting_keys=SORTING, sorting_order=(PageOrder.ASC, PageOrder.ASC)
+)
 """The query of a full sync: jobs that are created meanwhile land at its end."""
 NEWEST_FIRST: Final = replace(BY_CREATION, sorting_order=(PageOrder.DESC, PageOrder.DESC))
 """The query of a walk that can stop early."""
@@ -217,8 +218,8 @@ class Walk:
         """
         guard = _Guard(self.query.company_id)
         largest = tries = 0
-        stuck_at: Key | None = None
-        reread_to: Key | None = None
+        stuck_at: Key | None = None  # the furthest key at the last refusal of a cursor
+        reread_to: Key | None = None  # after an anchor, rows up to this key are read a second time
         query = self._first_query()
         while query is not None:
             try:
