@@ -1,4 +1,4 @@
-"""The contract as declarations: what may be asked, what a job is, and that both are what the API's document says."""
+"""The contract as declarations: requests and jobs are what the API's OpenAPI document says."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BASIC = {"authorization": "Basic " + b64encode(f"{API_KEY}:".encode()).decode()}
 
 
 class Said(NamedTuple):
-    """What the API's document says of a field of ExportJobV3, and the column that design promises for it."""
+    """What the API's document says about a field of ExportJobV3, and the column that the design promises for it."""
 
     type: str
     required: bool
@@ -85,14 +85,14 @@ class TestFields:
     """FIELDS and everything computed from it."""
 
     def test_fields_are_the_documents(self) -> None:
-        """FIELDS has each field of the document once, of its kind, required where the document requires it."""
+        """FIELDS has each field of the document once, with its kind, and required if the document requires it."""
         assert {field.name: (field.kind, field.required, field.column) for field in FIELDS} == {
             name: (KINDS[said.type][0], said.required, said.column) for name, said in DOCUMENT.items()
         }
         assert len(FIELDS) == len(DOCUMENT)
 
     def test_columns_are_the_designs(self) -> None:
-        """The columns, in the order that every file and frame has them."""
+        """The columns are in the order that every file and frame has."""
         assert COLUMNS == (
             "id",
             "company_id",
@@ -113,7 +113,7 @@ class TestFields:
         )
 
     def test_polars_schema(self) -> None:
-        """The Polars schema has each column in order, of the type that the document's type becomes."""
+        """The Polars schema has each column in order, with the type that follows from the document's."""
         wanted = {said.column: KINDS[said.type][1] for said in DOCUMENT.values()} | {"extra": pl.String()}
         assert list(POLARS_SCHEMA) == list(COLUMNS)
         assert dict(POLARS_SCHEMA) == wanted
@@ -145,7 +145,7 @@ class TestFields:
         assert set(KEY) == {"company_id", "id"}
 
     def test_the_sandbox_speaks_these_fields(self) -> None:
-        """The sandbox, written from the document by another hand, knows the same names."""
+        """The sandbox, written from the document independently, knows the same names."""
         rows = World(jobs=200).visible()
         assert set().union(*rows) == set(DOCUMENT)
 
@@ -238,7 +238,7 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
 
 
 def queries() -> st.SearchStrategy[Query]:
-    """Any query that the contract allows."""
+    """Draw any query that the contract allows."""
     cursors = st.text("ABCXYZ234567=~", min_size=1, max_size=20)
     positions = st.one_of(
         st.just({}),
@@ -271,16 +271,16 @@ def queries() -> st.SearchStrategy[Query]:
 
 
 class TestQuery:
-    """One request's parameters, checked before anything is sent."""
+    """The parameters of a request are checked before anything is sent."""
 
     @pytest.mark.parametrize("given_", FITS, ids=str)
     def test_what_fits_is_taken(self, given_: dict[str, Any]) -> None:
-        """Everything that the contract allows makes a query, the edges of the ranges included."""
+        """Everything that the contract allows makes a query, the ends of the ranges included."""
         Query(**given_)
 
     @pytest.mark.parametrize(("given_", "named"), MISFITS, ids=str)
     def test_what_does_not_fit_is_refused(self, given_: dict[str, Any], named: str) -> None:
-        """Everything else raises UsageError, which names the parameter; a bool is no number."""
+        """Everything else raises a UsageError that names the parameter; a bool is not a number."""
         with pytest.raises(UsageError, match=re.escape(named)):
             Query(**given_)
 
@@ -298,7 +298,7 @@ class TestQuery:
             query.limit = -1  # type: ignore[misc]
 
     def test_params(self) -> None:
-        """Lists are repeated pairs, an order is its bare name, what is not asked for is not sent."""
+        """Lists are repeated pairs, an order is its bare name, and None is not sent."""
         query = Query(
             company_id=COMPANY,
             statuses=["failed", "completed"],
@@ -337,7 +337,7 @@ class TestQuery:
     @given(queries())
     @settings(deadline=None)
     def test_what_is_valid_is_never_refused_for_its_form(self, query: Query) -> None:
-        """A server that keeps the contract reads every query: it may not know a cursor or a company, no more."""
+        """A server that keeps the contract accepts every query, except for a cursor or company that it does not know."""
         sent = str(httpx.URL("http://127.0.0.1/").copy_with(params=query.params()).query, "ascii")
         answer = SANDBOX(Request("GET", PATH, sent, BASIC))
         if query.company_id is not None:
@@ -349,7 +349,7 @@ class TestQuery:
             assert answer.status == 200
 
     def test_at(self) -> None:
-        """The same query elsewhere: only the position changes; the result is checked as any query is."""
+        """`at` changes the position only, and the result is checked as any query is."""
         query = Query(company_id=COMPANY, statuses=["failed"], after="A", limit=3)
         assert query.at(before="B") == Query(company_id=COMPANY, statuses=["failed"], before="B", limit=3)
         assert query.at(offset=3) == Query(company_id=COMPANY, statuses=["failed"], offset=3, limit=3)
@@ -359,7 +359,7 @@ class TestQuery:
 
     @pytest.mark.parametrize("order", list(PageOrder))
     def test_descending(self, order: PageOrder) -> None:
-        """The first key decides the direction; without sorting it is not downwards."""
+        """The first key decides the direction; without sorting it is not descending."""
         assert Query(sorting_keys=["id"], sorting_order=[order]).descending is order.startswith("DESC")
         assert Query().descending is False
 
@@ -373,13 +373,13 @@ class TestSmallFacts:
     @given(st.text(max_size=12) | st.text("ABYZ27=~01a\n", max_size=6))
     @settings(deadline=None)
     def test_is_cursor(self, text: str) -> None:
-        """A cursor is one or more of A-Z, 2-7, = and ~; a line break at its end is none of them."""
+        """A cursor is one or more of A-Z, 2-7, = and ~; a line break at its end is refused."""
         letters = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567=~")
         assert is_cursor(text) is (bool(text) and set(text) <= letters)
 
     @pytest.mark.parametrize("value", [None, 7, b"A", ["A"]])
     def test_only_text_is_a_cursor(self, value: object) -> None:
-        """Whatever is no text is no cursor."""
+        """Only a string can be a cursor."""
         assert is_cursor(value) is False
 
     @given(st.uuids(), st.booleans())
@@ -395,20 +395,20 @@ class TestSmallFacts:
         ["", "x" * 36, COMPANY[:-1], COMPANY + "0", f" {COMPANY}", COMPANY.replace("5", "\uff15"), None, 7],
     )
     def test_f33_what_is_no_uuid(self, text: object) -> None:
-        """F33: braces, prefixes, other digits: refused, and the message clips what was given and names it."""
+        """F33: braces, prefixes and other digits are refused; the message names the parameter and clips its value."""
         assert uuid_problem(text)
         with pytest.raises(UsageError, match="job_id is missing" if text is None else "job_id is not a UUID"):
             canonical_uuid(text, what="job_id")
 
     def test_uuid_problem_does_not_repeat_the_unprintable(self) -> None:
-        """What is shown of a bad UUID is escaped and clipped."""
+        """A bad UUID is shown escaped and clipped."""
         problem = uuid_problem("\x1b[2J" + "x" * 1_000_000)
         assert problem is not None
         assert problem.isprintable()
         assert len(problem) < 120
 
     def test_page_info_is_plain_and_frozen(self) -> None:
-        """PageInfo holds hashable values only, so that nobody changes it on its way."""
+        """PageInfo holds hashable values only, so that nobody can change it."""
         info = PageInfo(rows=0, has_next=False)
         assert hash(info) == hash(PageInfo(rows=0, has_next=False))
         for field in fields(info):

@@ -1,4 +1,4 @@
-"""The tree of errors: what is drawn is what is there, codes, messages that can be shown and carried."""
+"""The tree of errors: its drawing, its codes, and messages that are safe to show and can be pickled."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ CODES: dict[type[PleoExtractError], int] = {
 
 
 def all_errors(root: type[PleoExtractError] = PleoExtractError) -> Iterator[type[PleoExtractError]]:
-    """Every class below the root."""
+    """Return every class below the root."""
     for child in root.__subclasses__():
         yield child
         yield from all_errors(child)
@@ -72,7 +72,7 @@ EVERY = sorted(set(all_errors()), key=lambda kind: kind.__name__)
 
 
 def make(kind: type[PleoExtractError]) -> PleoExtractError:
-    """One of each."""
+    """Return one error of a class."""
     if kind is RejectedRows:
         return RejectedRows(["page 2, $.data[3].id: not a UUID", "page 4, $.data[0].status: missing"])
     if kind is RequestRefused:
@@ -81,7 +81,7 @@ def make(kind: type[PleoExtractError]) -> PleoExtractError:
 
 
 def test_codes() -> None:
-    """One cause, one code, as the exit codes of the command line are promised."""
+    """Each cause has the exit code that the command line promises."""
     assert {kind: kind.code for kind in CODES} == CODES
 
 
@@ -105,13 +105,13 @@ def test_tree_is_as_drawn() -> None:
 
 
 def test_every_error_is_public_and_says_what_it_is() -> None:
-    """Whoever catches errors finds each class in `__all__`, with a docstring."""
+    """Every class is in `__all__` and has a docstring."""
     assert {kind.__name__ for kind in EVERY} < set(errors.__all__)
     assert all(kind.__doc__ for kind in EVERY)
 
 
 def test_usage_error_is_a_value_error() -> None:
-    """An argument that cannot be used is caught by who expects a ValueError."""
+    """A UsageError is a ValueError too."""
     with pytest.raises(ValueError, match="limit"):
         raise UsageError("limit")
 
@@ -153,7 +153,7 @@ def test_rejected_rows_names_the_first_and_counts_the_rest() -> None:
     ],
 )
 def test_worst_code(codes: list[int], worst: int) -> None:
-    """Over many companies the worst cause names the exit: 78, 77, 76, 65, 75, the first that occurs."""
+    """The exit code over many companies is the first of 78, 77, 76, 65, 75 that occurs."""
     assert worst_code(codes) == worst
 
 
@@ -171,14 +171,14 @@ def test_worst_code(codes: list[int], worst: int) -> None:
     ],
 )
 def test_f54_escape(text: str, shown: str) -> None:
-    """F54, F31: what a server wrote is shown on one line, without control characters, clipped."""
+    """F54, F31: a server's text is shown on one line, without control characters, clipped."""
     assert escape(text) == shown
 
 
 @given(st.text(st.characters(codec=None), max_size=200), st.integers(1, 100))
 @settings(deadline=None)
 def test_escape_is_always_printable(text: str, limit: int) -> None:
-    """Whatever comes in, what comes out is one printable, encodable line of bounded length."""
+    """Any text becomes one printable, encodable line of bounded length."""
     shown = escape(text, limit)
     assert shown.isprintable()
     assert len(shown) <= 10 * limit + 1

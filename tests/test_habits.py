@@ -34,7 +34,7 @@ PLAIN = 6
 
 
 class Heard(Server):
-    """A server that remembers what it was asked, what it answered, and which offsets it has ever refused.
+    """A server that remembers requests and answers, and which offsets it has ever refused.
 
     `edit` may change an answer on its way.
     """
@@ -58,13 +58,13 @@ class Heard(Server):
 
     @property
     def offsets(self) -> list[int]:
-        """The offsets asked for, all but the first page's."""
+        """The offsets asked for, except that of the first page."""
         return [int(asked["offset"][0]) for asked in self.asked if asked.get("offset", ["0"]) != ["0"]]
 
 
 @pytest.fixture
 def dump(tmp_path: Path, clock: Clock) -> Callable[..., Receipt]:
-    """Dumps a server to the test's lake, which must then hold what the server has; counts requests from nought."""
+    """Dump a server to the test's lake, count its requests, and check that the lake holds what the server has."""
 
     def run(server: Heard, *, in_flight: int = 4, **options: Any) -> Receipt:
         server.asked.clear()
@@ -79,20 +79,20 @@ def dump(tmp_path: Path, clock: Clock) -> Callable[..., Receipt]:
 
 
 def open_client(server: Heard, clock: Clock, **options: Any) -> Client:
-    """A client of the server that waits for nothing."""
+    """Return a client of the server that never waits."""
     return Client(
         "http://127.0.0.1:1", api_key=CANARY, transport=server, clock=clock, rate=10_000_000, **options
     )
 
 
 def is_true(server: Heard, frame: pl.DataFrame) -> bool:
-    """Whether the frame holds every job of the server once, in its present state."""
+    """Return whether the frame holds every job of the server once, in its present state."""
     there = {(job.id, job.status) for job in server.jobs.values() if not job.is_deleted}
     return sorted(there) == sorted(frame.select("id", "status").iter_rows())
 
 
 def live(server: Heard) -> None:
-    """A little happens: two jobs begin, one of them ends, and a young one that was open ends."""
+    """Let two jobs begin and one of them end, and let a young open job end."""
     young = server.now - timedelta(days=1)
     for job in [job for job in server.jobs.values() if job.status == "pending" and job.created > young][:1]:
         server.finish(job)
@@ -106,7 +106,7 @@ class TestEcho:
 
     @pytest.mark.parametrize("echo", ["absent", "keys"])
     def test_f59_first_dump_in_segments_then_refreshes(self, echo: str, dump: Callable[..., Receipt]) -> None:
-        """The rows prove the order: a first dump is read in segments, a refresh takes the requests of the plain case."""
+        """The rows prove the order: a first dump reads segments, an incremental sync sends no more requests than with an echo."""
         server = Heard(Habits(page=100, echo=echo), MANY)
         first = dump(server)
         assert (first.mode, first.order, first.verdict, first.code) == ("full", "strict", "complete", 0)
@@ -119,7 +119,7 @@ class TestEcho:
             assert receipt.requests <= PLAIN
 
     def test_f59_an_order_that_is_not_kept_is_not_believed(self, dump: Callable[..., Receipt]) -> None:
-        """A silent server that does not sort is read in full each time, in one walk."""
+        """A server without echo that does not sort is read in full each time, in one walk."""
         server = Heard(Habits(page=100, echo="absent", sorting="ignored"), 800)
         assert dump(server).order == "none"
         live(server)
@@ -129,7 +129,7 @@ class TestEcho:
 
     @pytest.mark.parametrize("page", [1, 3, 20])
     def test_f59_small_pages(self, page: int, dump: Callable[..., Receipt], clock: Clock) -> None:
-        """Pages of a few rows prove the order all the same, once there are enough of them; all verbs agree."""
+        """Small pages prove the order too, once there are enough rows; dump, load and iterate agree."""
         server = Heard(Habits(page=page, echo="absent"), 80)
         assert dump(server).order == "strict"
         live(server)
@@ -140,14 +140,14 @@ class TestEcho:
 
 
 class TestOffsets:
-    """F62: offsets, or deep ones, are refused, while cursors lead anywhere."""
+    """F62: all offsets or deep ones are refused, while cursors work."""
 
     @pytest.mark.parametrize("deepest", [0, 600])
     @pytest.mark.parametrize("refusal", ["400", "422", "500", "empty"])
     def test_f62_dumps_come_to_their_end(
         self, refusal: str, deepest: int, dump: Callable[..., Receipt]
     ) -> None:
-        """First dump, refreshes and full syncs go on by cursor; what is refused is asked for once, and then remembered."""
+        """All syncs continue by cursor; a refused offset is asked for once, then remembered."""
         server = Heard(Habits(page=100, offsets=refusal, deepest=deepest), MANY)
         old = server.create(
             next(iter(server.jobs.values())).created
@@ -168,7 +168,7 @@ class TestOffsets:
         assert dump(server, full=True).code == 0
 
     def test_f62_segments_of_what_offsets_reach(self, dump: Callable[..., Receipt]) -> None:
-        """Where all that would cut the list evenly is refused, the part that can be reached is cut, the rest is one segment."""
+        """If the offsets that cut the list evenly are refused, the reachable part is cut, and the rest is one segment."""
         server = Heard(Habits(page=20, offsets="422", deepest=800), 4_000)
         assert dump(server).code == 0
         answers = zip(server.asked, server.statuses, strict=True)
@@ -179,7 +179,7 @@ class TestOffsets:
     def test_f62_the_end_of_the_list_is_no_refusal(
         self, dump: Callable[..., Receipt], clock: Clock, tmp_path: Path
     ) -> None:
-        """An empty page beyond the last job, where an open job that is gone is looked for, says nothing of offsets."""
+        """An empty page beyond the last job, where a missing open job is looked for, is no refusal of offsets."""
         server = Heard(Habits(page=100), 400)
         old = server.create(min(job.created for job in server.jobs.values()) - timedelta(days=1))
         dump(server)
@@ -194,7 +194,7 @@ class TestOffsets:
         assert [account.refused_offset for account in snapshot.manifest.accounts.values()] == [None]
 
     def test_f62_an_unjust_refusal_is_forgotten(self, dump: Callable[..., Receipt]) -> None:
-        """What was remembered is tried again by a full sync that was not due, as after a change of a settled row."""
+        """A full sync tries refused offsets again, also one that was not due, as after a change of a settled row."""
         server = Heard(Habits(page=20, offsets="422", deepest=0), 400)
         dump(server)
         object.__setattr__(server.habits, "deepest", 10_000)
@@ -209,7 +209,7 @@ class TestOffsets:
         assert max(server.offsets) > 0
 
     def test_f62_a_500_costs_a_few_tries_only(self, clock: Clock) -> None:
-        """A 5xx for an offset is asked for three times, and nothing else is; a 5xx for a cursor keeps its patience."""
+        """A 5xx for an offset is tried three times only; a 5xx for a cursor has all its retries."""
         server = Heard(Habits(page=100, offsets="500", deepest=0), 4_000)
         with open_client(server, clock, in_flight=4, patience=Patience(attempts=8)) as client:
             assert is_true(server, load_export_jobs(client=client))
@@ -220,7 +220,7 @@ class TestStatuses:
     """F59's sibling: `statuses` is ignored."""
 
     def test_f59_the_filter_is_tried_once(self, dump: Callable[..., Receipt]) -> None:
-        """One page shows it, and it is remembered: the next refresh does not list by status, the next full sync does."""
+        """One page shows it; then incremental syncs do not filter by status until the next full sync tries again."""
         server = Heard(Habits(page=100, statuses=False), MANY)
         assert dump(server).code == 0
         assert sum("statuses" in asked for asked in server.asked) == 1
@@ -235,12 +235,12 @@ class TestStatuses:
 
 
 class TestOrder:
-    """F59's sibling: lists ordered by more than is shown, and ids ordered as Java does."""
+    """F59's sibling: lists ordered by digits that are not shown, and ids ordered as in Java."""
 
     @pytest.mark.parametrize("ids", ["text", "signed"])
     @pytest.mark.parametrize("nanoseconds", [False, True])
     def test_f59_ties(self, ids: str, nanoseconds: bool, dump: Callable[..., Receipt], clock: Clock) -> None:  # noqa: FBT001 - a case
-        """Jobs of one second or microsecond, in any of the known orders, are strict order; none is called gone."""
+        """Jobs of one second or microsecond in any known order of ids are in strict order; none is called vanished."""
         server = Heard(Habits(page=50, ids=ids, nanoseconds=nanoseconds), 1_000)
         first = dump(server)
         assert (first.order, first.verdict, first.vanished) == ("strict", "complete", [])
@@ -258,7 +258,7 @@ class TestOrder:
     def test_f59_ids_in_no_known_order(
         self, dump: Callable[..., Receipt], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where ids stand in an order of their own, segments read through the ties, and a refresh stays a refresh."""
+        """If ids are in an unknown order, segments read past the ties, and an incremental sync stays incremental."""
         server = Heard(Habits(page=50), 1_000)
         monkeypatch.setattr(server, "_tie", lambda job: job.id[::-1])
         first = dump(server)
@@ -273,7 +273,7 @@ class TestPlace:
     """F66: the echo says for which place an answer is."""
 
     def test_f66_an_answer_for_another_place_is_asked_for_again(self, dump: Callable[..., Receipt]) -> None:
-        """An answer whose echoed cursor is not what was asked for is not taken; the next one, which fits, is."""
+        """An answer whose echoed cursor is not the one asked for is dropped; the next one, which fits, is used."""
         server = Heard(Habits(page=100), 1_500)
         strays: list[Any] = []
 
@@ -296,7 +296,7 @@ class TestPlace:
     def test_f66_an_echo_that_never_fits_proves_nothing(
         self, told: str | None, dump: Callable[..., Receipt]
     ) -> None:
-        """A server that echoes its cursors in a form of its own is asked once more, and then taken at its rows."""
+        """A server that echoes cursors in a form of its own is asked once more; then its rows decide."""
         server = Heard(Habits(page=100), 1_500)
         count = 0
 
@@ -317,7 +317,7 @@ class TestPlace:
         assert receipt.requests <= PLAIN
 
     def test_f66_the_first_page_instead_of_another(self, dump: Callable[..., Receipt]) -> None:
-        """A server that has echoed a cursor before is expected to: an answer without one is not for this request."""
+        """Once a server has echoed a cursor, an answer without an echo is not for this request."""
         server = Heard(Habits(page=100), 1_500)
         seen = 0
 
@@ -335,7 +335,7 @@ class TestPlace:
 
 
 def test_f23_a_new_job_makes_up_for_no_other(dump: Callable[..., Receipt]) -> None:
-    """A job that came after the head told its total is not counted against it: one from the past would go unseen."""
+    """A job created after the head was read is not compared with its total: it would hide a job inserted into the past."""
     server = Heard(Habits(page=20, offsets="422", deepest=0), jobs=200)
     old = server.create(server.now - timedelta(days=3))
     dump(server)
@@ -360,7 +360,7 @@ def test_f23_a_new_job_makes_up_for_no_other(dump: Callable[..., Receipt]) -> No
 def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
     read: str, tmp_path: Path, clock: Clock
 ) -> None:
-    """A job deleted behind the reader moves another one past it: `total` fell, so the list is read once more."""
+    """A job deleted behind the reader moves another one past it; since `total` fell, the list is read once more."""
     server = Heard(Habits(page=100, cursors="positions"), jobs=700)
     oldest = min(server.jobs.values(), key=lambda job: job.created)
 
@@ -387,7 +387,7 @@ def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
 def test_f36_a_walk_ends_with_what_stages_it(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where pages cannot be staged, signals that were held while they were read are free again at once."""
+    """If pages cannot be staged, the signals that were held while they were read act immediately."""
     server = Heard(Habits(page=100, slow=0.05), jobs=3_000)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     real = disk.write_file

@@ -94,7 +94,7 @@ def name_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """The modules that a file imports, with those that only type checkers read."""
+    """Return the modules that a file imports, including those for type checkers only."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -113,7 +113,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def test_every_room_has_a_floor() -> None:
-    """A new room is given its floor and its libraries here, or this fails."""
+    """Every room has its floor and its libraries here."""
     rooms = {room_of(name_of(path)) for path in FILES}
     assert rooms == FLOORS.keys() == LIBRARIES.keys()
 
@@ -165,7 +165,7 @@ def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
 
 
 def test_what_is_public() -> None:
-    """The public names are these; each can be imported, and each says what it is."""
+    """The public names are these; each can be imported, and has a docstring."""
     assert pleo_extract.__all__ == [
         "COLUMNS",
         "POLARS_SCHEMA",
@@ -194,7 +194,7 @@ def test_what_is_public() -> None:
 
 
 def test_every_file_says_what_it_shows() -> None:
-    """Each file has an `__all__`, sorted as ruff sorts it, or is one that nobody imports from."""
+    """Each file has an `__all__` in the order of ruff, unless nobody imports from it."""
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]

@@ -1,4 +1,4 @@
-"""Every public door spells its parameters out, and refuses one it does not have before any work."""
+"""Every public function spells its parameters out, and refuses an unknown one before any work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_doors() -> None:
 
 @pytest.mark.parametrize("name", DOORS)
 def test_parameters_are_spelled_out(name: str) -> None:
-    """No door takes ``**options``: editors and type checkers see each parameter, and its annotation."""
+    """No function takes ``**options``: editors and type checkers see each parameter and its annotation."""
     for parameter in inspect.signature(DOORS[name]).parameters.values():
         assert parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL), parameter
         assert parameter.annotation is not parameter.empty, parameter
@@ -46,7 +46,7 @@ def test_parameters_are_spelled_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOORS)
 def test_unknown_keyword(name: str) -> None:
-    """An unknown keyword is a TypeError that says what there is; nothing else has been looked at by then."""
+    """An unknown keyword is a TypeError that lists the known ones; it comes before any other check."""
     with pytest.raises(TypeError, match=rf"{name}\S* has no parameter 'qqqqq'; it takes|takes no"):
         _call(DOORS[name], qqqqq=1)
 
@@ -64,13 +64,13 @@ def test_unknown_keyword(name: str) -> None:
     ],
 )
 def test_nearest_name(door: Any, wrong: str, meant: str) -> None:
-    """A misspelt keyword is told the name that was probably meant."""
+    """The error for a misspelt keyword names the one that was probably meant."""
     with pytest.raises(TypeError, match=f"no parameter '{wrong}'; did you mean '{meant}'"):
         _call(door, **{wrong: 1})
 
 
 def test_nothing_is_done(tmp_path: Path) -> None:
-    """A misspelt company is not all companies: nothing is asked, and no lake is made."""
+    """A misspelt `company_id` does not mean all companies: no request is sent, and no lake is made."""
     sandbox = Sandbox(World(jobs=5))
     with (
         Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox) as client,

@@ -1,4 +1,4 @@
-"""When to ask: the window, pauses, the budget of retries, backoff, Retry-After."""
+"""When to ask: rate limit, pauses, number in flight, retry budget, back-off, Retry-After."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ ARRIVALS = st.lists(
 
 
 def crowd(dues: list[float], seconds: float = MINUTE) -> int:
-    """The most requests that any such span holds, its start included and its end not."""
+    """Return the most requests in any span of this length, its start included and its end not."""
     return max((sum(due <= other < due + seconds for other in dues) for due in dues), default=0)
 
 
 class TestWindow:
-    """At most so many in any minute, whoever asks and however they come."""
+    """The rate limit holds in any minute, whoever asks."""
 
     @given(st.integers(1, 12), ARRIVALS)
     @settings(deadline=None)
     def test_never_more_than_the_rate_in_any_minute(
         self, rate: int, arrivals: list[tuple[float, float | None]]
     ) -> None:
-        """However requests come, and whatever pauses fall between, no 60 s hold more than `rate` of them."""
+        """No 60 seconds hold more than `rate` requests, whatever pauses come between."""
         window, now = RateWindow(rate), 0.0
         dues: list[float] = []
         for gap, pause in arrivals:
@@ -62,7 +62,7 @@ class TestWindow:
     @given(st.integers(1, 12), st.lists(st.floats(0, 90, allow_nan=False), max_size=60))
     @settings(deadline=None)
     def test_nobody_waits_longer_than_needed(self, rate: int, gaps: list[float]) -> None:
-        """A place is due now, or a minute after the one `rate` places before, or with the one before: no later."""
+        """A request waits for the one before it, or for the minute to pass since the one `rate` before it, and no longer."""
         window, now = RateWindow(rate), 0.0
         dues: list[float] = []
         for gap in gaps:
@@ -93,7 +93,7 @@ class TestWindow:
     def test_what_is_foreseen_comes_true(
         self, rate: int, arrivals: list[tuple[float, float | None]], requests: int, gap: float
     ) -> None:
-        """Whatever was asked before, so many requests one after the other take as long as was foreseen; that takes no place."""
+        """Requests sent one after the other take as long as `foresee` said; asking it takes no place."""
         window, now = RateWindow(rate), 0.0
         for wait, pause in arrivals:
             now += wait
@@ -109,11 +109,11 @@ class TestWindow:
         assert foreseen == pytest.approx(end - now)
 
     def test_a_total_that_lies_is_foreseen_at_once(self) -> None:
-        """However many requests: it is arithmetic, about 500 a minute."""
+        """Any number of requests is foreseen by arithmetic, at about 500 a minute."""
         assert RateWindow().foresee(0.0, 10**15) == pytest.approx(10**15 / 500 * 60.05, rel=1e-6)
 
     def test_by_default_five_hundred(self) -> None:
-        """The first 500 are due at once, the next after a minute: what Pleo asks integrations to keep."""
+        """The first 500 requests are due immediately, the next one after a minute, as Pleo asks integrations to do."""
         window = RateWindow()
         assert [window.reserve(0.0) for _ in range(500)] == [0.0] * 500
         assert window.reserve(0.0) == pytest.approx(60, abs=0.1)
@@ -121,17 +121,17 @@ class TestWindow:
 
     @pytest.mark.parametrize("rate", [0, -1, 1.5, True, "500", None])
     def test_a_rate_is_a_whole_number_from_one(self, rate: object) -> None:
-        """Anything else is refused before the first request."""
+        """Any other rate is refused before the first request."""
         with pytest.raises(UsageError, match="rate must be a whole number"):
             RateWindow(rate)  # type: ignore[arg-type]
 
 
 class TestPause:
-    """What a pause does to the minute after it."""
+    """A pause lowers the rate in the minute after it."""
 
     @pytest.mark.parametrize(("slower", "left"), [(True, 400), (False, 500)])
     def test_f25_only_a_refusal_for_the_rate_lowers_the_rate(self, *, slower: bool, left: int) -> None:
-        """F25: a 429 that came alone leaves four fifths of the next minute; one for the number at once, all of it."""
+        """F25: a 429 that came alone lowers the rate of the next minute by a fifth; one for the number in flight does not."""
         window = RateWindow(500)
         window.pause(0.0, 30.0, slower=slower)
         dues = [window.reserve(0.0) for _ in range(500)]
@@ -147,7 +147,7 @@ class TestPause:
 
 
 class TestInFlight:
-    """How many at once: halved by a refusal in company, raised by twenty successes."""
+    """The number in flight is halved by a refusal in company, and raised by twenty successes."""
 
     @pytest.mark.parametrize(
         ("most", "allowed", "limits"),
@@ -169,7 +169,7 @@ class TestInFlight:
         assert seen == limits
 
     def test_f63_twenty_successes_are_one_more(self) -> None:
-        """F63: it recovers by one per 20 successes, to where it began and not beyond; a refusal begins the count anew."""
+        """F63: the number recovers by one per 20 successes, up to where it began; a refusal starts the count again."""
         at_once = InFlight(4)
         at_once.refuse(_company(at_once, 4)[0])
         assert at_once.limit == 2
@@ -187,7 +187,7 @@ class TestInFlight:
 
     @pytest.mark.parametrize(("flying", "limit"), [(1, 8), (2, 1), (3, 2), (4, 2), (8, 4)])
     def test_f63_what_was_under_way_counts(self, flying: int, limit: int) -> None:
-        """F63: half of those that flew together, not of those that might have; one that flew alone halves nothing."""
+        """F63: the number that were in flight is halved, not the number that might have been; one alone halves nothing."""
         at_once = InFlight(8)
         flights = _company(at_once, flying)
         for flight in flights:
@@ -196,7 +196,7 @@ class TestInFlight:
         assert at_once.limit == limit
 
     def test_f63_company_counts_whenever_it_was(self) -> None:
-        """F63: the last answer of a burst is told alone, but its request was not alone."""
+        """F63: the last answer of a burst comes alone, but its request was not alone."""
         at_once = InFlight(8)
         first = at_once.begin()
         second = at_once.begin()
@@ -214,7 +214,7 @@ class TestInFlight:
     @given(st.integers(1, 20), st.lists(st.sampled_from(["begin", "page", "refused", "lost"]), max_size=300))
     @settings(deadline=None)
     def test_f63_always_between_one_and_the_most(self, most: int, events: list[str]) -> None:
-        """F63: whatever is answered, at least one may be under way, and never more than were asked for."""
+        """F63: at least one request may be in flight, and never more than were configured, whatever the answers."""
         at_once, flights = InFlight(most), []
         for event in events:
             if event == "begin":
@@ -234,22 +234,22 @@ def _company(at_once: InFlight, count: int) -> list[Flight]:
 
 
 class TestBudget:
-    """What one run may spend on retries."""
+    """The retry budget of a run."""
 
     def test_prices(self) -> None:
-        """500 tokens, 5 a retry, 10 after a timeout: 100 retries, or 50 timeouts, and no more."""
+        """500 tokens pay for 100 retries at 5 tokens, or for 50 after timeouts at 10."""
         budget = Budget()
         assert sum(budget.spend(timeout=False) for _ in range(1000)) == 100
         budget = Budget()
         assert sum(budget.spend(timeout=True) for _ in range(1000)) == 50
 
     def test_f63_a_refusal_in_company_costs_a_tenth(self) -> None:
-        """F63: half a token where others are served: 1,000 such refusals, and no more."""
+        """F63: 500 tokens pay for 1,000 refusals while other requests are served, at half a token."""
         budget = Budget()
         assert sum(budget.spend(crowded=True) for _ in range(5000)) == 1000
 
     def test_successes_earn_slowly_and_not_beyond_the_start(self) -> None:
-        """One token a success: five successes pay one retry; a thousand at the start save nothing up."""
+        """A success earns one token, so five pay for a retry; the budget never exceeds its start."""
         budget = Budget()
         for _ in range(1000):
             budget.earn()
@@ -282,12 +282,12 @@ class TestBackoff:
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
     @settings(deadline=None)
     def test_within_its_bounds(self, attempt: int, chance: float) -> None:
-        """A wait lies between nothing and the doubled first, never beyond the last."""
+        """A wait lies between 0 and the first back-off, doubled for each retry, and never exceeds the last."""
         patience = Patience(first_backoff=1, last_backoff=60)
         assert 0 <= backoff(attempt, chance, patience) <= min(60, 2.0 ** min(attempt - 1, 10))
 
     def test_doubles(self) -> None:
-        """Half-way luck waits half of 1, 2, 4 … 60 seconds."""
+        """A chance of 0.5 waits half of 1, 2, 4 … 60 seconds."""
         waits = [backoff(attempt, 0.5, Patience()) for attempt in range(1, 9)]
         assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
@@ -296,12 +296,12 @@ DATE = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
 def http_date(seconds: float) -> str:
-    """The form that servers send."""
+    """Return an HTTP date in the form that servers send."""
     return format_datetime(DATE + timedelta(seconds=seconds), usegmt=True)
 
 
 class TestRetryAfter:
-    """What a server may write, and what comes of it."""
+    """What a server may send, and what is made of it."""
 
     @pytest.mark.parametrize(
         ("text", "seconds"),
@@ -323,12 +323,12 @@ class TestRetryAfter:
         ],
     )
     def test_f2_date(self, text: str) -> None:
-        """F2: a date, in each form that HTTP knows, counts from the answer's own Date; our clock has no say."""
+        """F2: a date in any form of HTTP counts from the answer's own Date, not from our clock."""
         assert retry_after({"retry-after": text, "date": http_date(0)}) == 90
         assert retry_after({"retry-after": text, "date": "Tue Nov 24 12:00:00 2026"}) == 90
 
     def test_f2_date_that_says_nothing(self) -> None:
-        """F2: a date past, at the answer's own Date, or without one to count from asks for no wait: backoff decides."""
+        """F2: a date that is not later than the answer's Date, or comes without one, asks for no wait: back-off decides."""
         assert retry_after({"retry-after": http_date(-3600), "date": http_date(0)}) is None
         assert retry_after({"retry-after": http_date(0), "date": http_date(0)}) is None
         assert retry_after({"retry-after": http_date(90)}) is None
@@ -355,7 +355,7 @@ class TestRetryAfter:
         ],
     )
     def test_f3_junk(self, text: str) -> None:
-        """F3: what is neither whole seconds nor a date asks for no wait."""
+        """F3: a value that is neither whole seconds nor a date asks for no wait."""
         assert retry_after({"retry-after": text, "date": http_date(0)}) is None
 
     def test_f3_missing(self) -> None:
@@ -371,6 +371,6 @@ class TestRetryAfter:
     )
     @settings(deadline=None)
     def test_f3_anything(self, text: str, date: str) -> None:
-        """F3: whatever stands in the headers, the outcome is None or a finite number of seconds from 0."""
+        """F3: any header gives None or a finite number of seconds from 0."""
         seconds = retry_after({"retry-after": text, "date": date})
         assert seconds is None or 0 <= seconds < 10**12

@@ -1,4 +1,4 @@
-"""What to ask next: guards, proof of order, the way back when a cursor is lost, and lists that move meanwhile."""
+"""What to ask next: guards, proof of order, recovery from a lost cursor, and lists that change during a walk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REFUSED: Final = RequestRefused("the server answered 400 (the cursor is gone)")
 
 @dataclass
 class Trip:
-    """What a walk asked and got: queries, pages, and which of the pages were stray."""
+    """What a walk asked and got: its queries, its pages, and which pages it did not use."""
 
     asked: list[Query] = field(default_factory=list)
     got: list[PageInfo] = field(default_factory=list)
@@ -44,14 +44,14 @@ class Trip:
 
     @property
     def keys(self) -> list[Key]:
-        """All keys of the pages that belong to the walk, in the order they came."""
+        """All keys of the pages that the walk used, in the order they came."""
         return [
             key for info, stray in zip(self.got, self.stray, strict=True) if not stray for key in info.keys
         ]
 
 
 def drive(walk: Walk, answer: Answer, *, most: int = 5_000, pages: int | None = None) -> Trip:
-    """A walk driven to its end, or for so many pages; it may take no more than `most` steps."""
+    """Drive a walk to its end, or for `pages` pages, in at most `most` steps."""
     trip, steps = Trip(), walk.steps()
     try:
         query = next(steps)
@@ -76,7 +76,7 @@ def drive(walk: Walk, answer: Answer, *, most: int = 5_000, pages: int | None = 
 
 
 def _is_stray(before: Checkpoint, after: Checkpoint) -> bool:
-    """Return whether a page was counted and told of the order, and is no part of the walk for all else."""
+    """Return whether the walk did not use a page, except to count it and to check the order."""
     counted = {
         name: getattr(after, name)
         for name in ("pages", "rows", "order", "candidate", "has_echo", "rows_in_order")
@@ -85,7 +85,7 @@ def _is_stray(before: Checkpoint, after: Checkpoint) -> bool:
 
 
 def ask(sandbox: Sandbox) -> Answer:
-    """The sandbox, asked by a walk: its answers as `decode` reads them, a 400 as the client raises it."""
+    """Return a function that asks the sandbox: a page comes as `decode` parses it, a 400 as the client raises it."""
 
     def answer(query: Query) -> PageInfo:
         got = sandbox(Request("GET", PATH, urlencode(query.params()), BASIC))
@@ -98,17 +98,17 @@ def ask(sandbox: Sandbox) -> Answer:
 
 
 def sandbox_of(faults: str = "", *, jobs: int = 250, **rules: Any) -> Sandbox:
-    """A sandbox with these rules."""
+    """Return a sandbox with these rules."""
     return Sandbox(World(jobs=jobs), rules=Rules(**rules), faults=faults)
 
 
 def keys_of(sandbox: Sandbox) -> list[Key]:
-    """The keys of all jobs listed now, oldest first."""
+    """Return the keys of all jobs listed now, oldest first."""
     return sorted((row["createdAt"][:-1], row["id"]) for row in sandbox.world.visible())
 
 
 def key(n: int) -> Key:
-    """The n-th key: an hour apart."""
+    """Return the n-th key; keys are an hour apart."""
     return (
         f"2026-{1 + n // 600:02d}-{1 + n // 24 % 25:02d}T{n % 24:02d}:00:00",
         f"{n:08d}-0000-4000-8000-000000000000",
@@ -116,7 +116,7 @@ def key(n: int) -> Key:
 
 
 def page(*numbers: int, cursor: str | None = "NEXT", **more: Any) -> PageInfo:
-    """A page of the n-th keys with an echo of BY_CREATION; the last page where there is no cursor."""
+    """Return a page of the n-th keys with an echo of BY_CREATION; without a cursor it is the last page."""
     said: dict[str, Any] = {
         "rows": len(numbers),
         "keys": tuple(map(key, numbers)),
@@ -130,7 +130,7 @@ def page(*numbers: int, cursor: str | None = "NEXT", **more: Any) -> PageInfo:
 
 
 def replay(*answers: PageInfo | RequestRefused) -> Answer:
-    """One answer after the other."""
+    """Return a function that gives these answers, one after the other."""
     left = iter(answers)
 
     def answer(_: Query) -> PageInfo:
@@ -148,7 +148,7 @@ class TestWays:
     @pytest.mark.parametrize("limit", [1, 7, 100, 250, 1000])
     @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
     def test_after(self, query: Query, limit: int) -> None:
-        """Following endCursor reads each job once, in order, in as many pages as the server's cap makes."""
+        """Following endCursor reads each job once and in order, whatever page size the server allows."""
         sandbox = sandbox_of(max_limit=limit)
         walk = Walk(query)
         trip = drive(walk, ask(sandbox))
@@ -189,7 +189,7 @@ class TestWays:
 
 
 class TestGuards:
-    """What makes no list is an error that names page and field, never a silent stop."""
+    """Pages that do not make a list end in an error that names page and field, never in a silent stop."""
 
     @pytest.mark.parametrize(
         ("answers", "where"),
@@ -201,13 +201,13 @@ class TestGuards:
         ids=["A to A", "A to B to A", "back to C"],
     )
     def test_f17_loops(self, answers: list[PageInfo], where: str) -> None:
-        """F17: a cursor given before is a loop, however long, though the rows be new."""
+        """F17: a cursor that was given before is a loop of any length, even if the rows are new."""
         with pytest.raises(WalkError, match=f"loop at {where} was given before"):
             drive(Walk(BY_CREATION), replay(*answers))
 
     @pytest.mark.parametrize("fault", ["3-:repeatcursor", "4-:loop2"])
     def test_f17_loops_of_a_server(self, fault: str) -> None:
-        """F17: a server that sends the walk round in a loop is left within a page of it."""
+        """F17: a walk notices the loop of a server within one page."""
         sandbox = sandbox_of(fault, jobs=2_000)
         walk = Walk(BY_CREATION)
         with pytest.raises(WalkError, match="loop at page"):
@@ -249,7 +249,7 @@ class TestGuards:
             drive(Walk(BY_CREATION), ask(sandbox_of(fault)))
 
     def test_f18_the_last_page_needs_no_cursor(self) -> None:
-        """Without more pages nobody asks for a cursor, whatever it looks like."""
+        """On the last page the cursor does not matter."""
         for last in (True, False):
             assert drive(Walk(BY_CREATION), ask(sandbox_of(last_cursor=last))).keys
         assert drive(Walk(BY_CREATION), replay(page(1, has_next=False, cursor="not a cursor"))).keys == [
@@ -257,12 +257,12 @@ class TestGuards:
         ]
 
     def test_long_cursors(self) -> None:
-        """A cursor as long as a URL may be is one."""
+        """A cursor may be as long as a URL allows."""
         trip = drive(Walk(BY_CREATION), replay(page(1, cursor="A" * 8_192), page(2, cursor=None)))
         assert trip.asked[1].after == "A" * 8_192
 
     def test_f19_empty_pages(self) -> None:
-        """F19: nine empty pages are walked over, a tenth in a row is an error; a page with rows starts the count again."""
+        """F19: nine empty pages in a row are skipped, a tenth is an error; a page with rows starts the count again."""
         empty = [page(cursor=f"A{'B' * n}") for n in range(30)]
         more, last = page(1, cursor="ROWS"), page(2, cursor=None)
         trip = drive(Walk(BY_CREATION), replay(*empty[:9], more, *empty[9:18], last))
@@ -281,7 +281,7 @@ class TestGuards:
             drive(Walk(BY_CREATION), ask(sandbox_of("2-:emptypage")))
 
     def test_f24_foreign_company(self) -> None:
-        """F24: a row of a company that was not asked for ends the walk, and is named."""
+        """F24: a row of another company ends the walk; the error names the company."""
         query = replace(BY_CREATION, company_id=COMPANY)
         other = COMPANY.replace("5", "6")
         with pytest.raises(WalkError, match=f"page 2 holds a row of company '{other}'") as caught:
@@ -295,7 +295,7 @@ class TestGuards:
         assert COMPANY in str(caught.value)
 
     def test_f24_the_same_company_in_capitals(self) -> None:
-        """The company's own rows are not foreign in another spelling; without company_id every company is right."""
+        """A company id in capitals is the same company; without company_id every company is accepted."""
         query = replace(BY_CREATION, company_id=COMPANY)
         drive(Walk(query), replay(page(1, cursor=None, companies=frozenset({COMPANY, COMPANY.upper()}))))
         drive(Walk(BY_CREATION), replay(page(1, cursor=None, companies=frozenset({COMPANY, "anything"}))))
@@ -328,7 +328,7 @@ class TestGuards:
 
 
 class TestNegotiation:
-    """Ask, then look at what was understood."""
+    """Ask for an order, then see what the server made of it."""
 
     @pytest.mark.parametrize(
         ("rules", "order", "refusals"),
@@ -349,7 +349,7 @@ class TestNegotiation:
     def test_what_servers_make_of_sorting(
         self, query: Query, rules: dict[str, Any], order: str, refusals: int
     ) -> None:
-        """Refused, ignored, half taken or lied about: the walk goes to its end, and claims no more order than is proven."""
+        """Whatever a server makes of the sorting, the walk goes to its end and claims no more order than is proven."""
         sandbox = sandbox_of(**rules)
         walk = Walk(query)
         trip = drive(walk, ask(sandbox))
@@ -369,7 +369,7 @@ class TestNegotiation:
 
     @pytest.mark.parametrize(("rows", "order"), [(PROOF - 1, "none"), (PROOF, "strict")])
     def test_f59_few_rows_prove_nothing(self, rows: int, order: str) -> None:
-        """F59: an order that the server does not claim is believed once enough rows kept it, or all of the list."""
+        """F59: without an echo, an order is believed once enough rows have kept it, or the whole list has."""
         silent: dict[str, Any] = {"sorting_keys": None, "sorting_order": None}
         first = page(*range(rows), cursor="A", **silent)
         walk = Walk(BY_CREATION)
@@ -382,7 +382,7 @@ class TestNegotiation:
 
     @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
     def test_f59_no_early_stop_on_a_few_rows(self, query: Query) -> None:
-        """F59: a silent server that does not sort can look sorted for a few small pages: the walk does not end there."""
+        """F59: a server without echo that does not sort may look sorted for a few small pages; the walk does not end there."""
         sandbox = sandbox_of(jobs=40, max_limit=1, echo="bare", sorting=(), unsortable="ignore")
         walk = Walk(query, until=("2026", "") if not query.descending else ("9", ""))
         assert len(drive(walk, ask(sandbox)).keys) == 40
@@ -391,7 +391,7 @@ class TestNegotiation:
     @pytest.mark.parametrize("ids", ["bytes", "signed", "neither"])
     @pytest.mark.parametrize("descending", [False, True])
     def test_f59_orders_of_ids(self, ids: str, descending: bool) -> None:  # noqa: FBT001 - a case
-        """Ids in the order of their bytes, or of Java's signed halves, are strict; any other leaves createdAt proven."""
+        """Ids in the order of their bytes, or of Java's signed halves, make a strict order; any other proves createdAt only."""
         names = {
             "bytes": ["1", "7", "8", "f"],
             "signed": ["8", "f", "1", "7"],
@@ -413,7 +413,7 @@ class TestNegotiation:
         assert walk.checkpoint.furthest == ordered[-1] or ids == "neither"
 
     def test_f59_two_id_orders_at_once_are_none(self) -> None:
-        """Ties that keep now one order of ids and now the other keep neither."""
+        """Ties that keep one order of ids here and the other one there keep neither."""
         tied = [
             (key(n)[0], name * 8 + "-0000-4000-8000-000000000000")
             for n, name in ((1, "1"), (1, "9"), (2, "9"), (2, "1"))
@@ -445,7 +445,7 @@ class TestNegotiation:
         ids=str,
     )
     def test_echo(self, echo: tuple[Any, Any], order: str) -> None:
-        """An echo that contradicts the request is believed, on whichever page it comes; what is absent says nothing."""
+        """An echo that contradicts the request is believed on any page; an absent one says nothing."""
         good = page(1, 2, cursor="A")
         odd = page(3, 4, cursor=None, sorting_keys=echo[0], sorting_order=echo[1])
         walk = Walk(BY_CREATION)
@@ -466,7 +466,7 @@ class TestNegotiation:
     )
     @pytest.mark.parametrize("descending", [False, True])
     def test_rows(self, numbers: list[list[int]], order: str, descending: bool) -> None:  # noqa: FBT001 - a case
-        """Within a page, over a page's edge and over empty pages, rows must keep the order; a job twice is no order."""
+        """Rows must keep the order within a page, from page to page and over empty pages; a job twice breaks it."""
         orders = ("DESC", "DESC") if descending else ("ASC", "ASC")
         pages = [
             page(*[9 - n if descending else n for n in rows], cursor="A" * (place + 1), sorting_order=orders)
@@ -477,14 +477,14 @@ class TestNegotiation:
         assert walk.order == order
 
     def test_ties_in_unknown_order(self) -> None:
-        """Jobs of the same instant whose ids are in no order leave createdAt proven."""
+        """Jobs of one instant whose ids are in no known order prove createdAt only."""
         tied = [(key(1)[0], key(n)[1]) for n in (5, 3, 4)]
         walk = Walk(BY_CREATION)
         drive(walk, replay(page(cursor=None, rows=3, keys=tuple(tied))))
         assert walk.order == "created"
 
     def test_order_once_lost_is_not_regained(self) -> None:
-        """One page out of order is enough, though all others keep it."""
+        """One page out of order disproves the order, even if all others keep it."""
         walk = Walk(BY_CREATION)
         drive(walk, replay(page(2, 1, cursor="A"), page(3, 4, cursor="B"), page(5, cursor=None)))
         assert walk.order == "none"
@@ -499,14 +499,14 @@ class TestNegotiation:
         assert (one.order, none.order) == ("created", "none")
 
     def test_a_request_that_is_refused_for_another_reason(self) -> None:
-        """A 400 that has nothing to do with sorting stays a 400, after the simpler sortings were tried."""
+        """A 400 that has nothing to do with sorting is raised after the simpler sortings were tried."""
         sandbox = sandbox_of(company_required=True)
         with pytest.raises(RequestRefused, match="company_id must be sent"):
             drive(Walk(BY_CREATION), ask(sandbox))
         assert len(sandbox.requests) == 3
 
     def test_sorting_is_negotiated_at_the_start_only(self) -> None:
-        """Once pages were read, a 400 without a cursor is not met with another order, which would mix two lists."""
+        """Once pages were read, the walk does not answer a 400 with another sorting, which would mix two lists."""
         walk = Walk(replace(BY_CREATION, statuses=("failed",)))
         with pytest.raises(RequestRefused) as caught:
             drive(walk, replay(page(1, 2), REFUSED, REFUSED))
@@ -527,7 +527,7 @@ class TestUntil:
     @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
     @pytest.mark.parametrize("sorting", [("createdAt", "id"), ("createdAt",)], ids=["strict", "created"])
     def test_stops_soon_after(self, query: Query, place: int, limit: int, sorting: tuple[str, ...]) -> None:
-        """All jobs up to the key, that one included, are read, and at most a page beyond what that takes."""
+        """The walk reads all jobs up to and including the key, and little more."""
         sandbox = sandbox_of(max_limit=limit, sorting=sorting)
         ordered = sorted(keys_of(sandbox), reverse=query.descending)
         walk = Walk(query, until=ordered[place])
@@ -539,7 +539,7 @@ class TestUntil:
     @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
     @pytest.mark.parametrize("sorting", [("createdAt", "id"), ("createdAt",)], ids=["strict", "created"])
     def test_an_instant_takes_all_its_ties(self, query: Query, sorting: tuple[str, ...]) -> None:
-        """An instant as the key, without an id: newest first, all jobs of that instant are read, however they are split."""
+        """If the key is an instant without an id, a newest-first walk reads all jobs of that instant, over any pages."""
         sandbox = sandbox_of(jobs=50, max_limit=3, sorting=sorting)
         moment = sandbox.world.now.replace(hour=0, year=2026, month=10, day=1)
         for _ in range(20):
@@ -569,7 +569,7 @@ class TestUntil:
         assert walk.ended == "end"
 
     def test_order_that_breaks_on_the_way(self) -> None:
-        """A page out of order takes the stop line with it: nothing is known of what follows."""
+        """After a page out of order the walk does not stop early: nothing is known about what follows."""
         orders: dict[str, Any] = {"sorting_order": ("DESC", "DESC")}
         walk = Walk(NEWEST_FIRST, until=key(5))
         trip = drive(
@@ -592,20 +592,20 @@ class TestUntil:
         assert (walk.order, walk.ended) == ("created", "until")
 
     def test_rows_without_keys_do_not_stop_it(self) -> None:
-        """Pages of unusable rows, or of none, say nothing of where the walk is."""
+        """Pages with unusable rows, or without rows, say nothing about where the walk is."""
         walk = Walk(BY_CREATION, until=key(5))
         drive(walk, replay(page(1, 2), page(cursor="B", rows=3), page(cursor="C"), page(6, cursor="D")))
         assert (walk.ended, walk.checkpoint.unkeyed, walk.checkpoint.pages) == ("until", 3, 4)
 
 
 class TestLostCursors:
-    """The way back when the server no longer takes the cursor it gave."""
+    """Recovery when the server refuses a cursor that it gave out."""
 
     @pytest.mark.parametrize("limit", [1, 3, 7, 20, 100])
     @pytest.mark.parametrize("number", [2, 3, 5])
     @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
     def test_f16_lost_once(self, query: Query, number: int, limit: int) -> None:
-        """F16: in proven order the walk goes on from an offset just before the place reached: all is read, nothing counted twice."""
+        """F16: in proven order the walk continues from an offset just before the place reached; no job is missed or counted twice."""
         sandbox = sandbox_of(f"{number}:cursor400", jobs=max(60, 6 * limit), max_limit=limit)
         walk = Walk(query)
         trip = drive(walk, ask(sandbox))
@@ -616,7 +616,7 @@ class TestLostCursors:
 
     @pytest.mark.parametrize("limit", [2, 3, 20, 100])
     def test_f16_every_cursor_lost(self, limit: int) -> None:
-        """F16: a server that takes none of its cursors is walked by offsets that overlap."""
+        """F16: if the server refuses all of its cursors, the walk reads by overlapping offsets."""
         sandbox = sandbox_of("*:cursor400", max_limit=limit)
         walk = Walk(BY_CREATION)
         trip = drive(walk, ask(sandbox))
@@ -635,14 +635,14 @@ class TestLostCursors:
         ids=str,
     )
     def test_f16_no_way_forward(self, rules: dict[str, Any], anchors: int) -> None:
-        """F16: where neither cursors nor offsets lead on, the walk starts over once, then it is 76."""
+        """F16: if neither cursors nor offsets work, the walk restarts once, then fails."""
         walk = Walk(BY_CREATION)
         with pytest.raises(CursorRefused, match="again after starting over"):
             drive(walk, ask(sandbox_of("*:cursor400", **rules)))
         assert (walk.restarts, walk.anchors) == (1, anchors)
 
     def test_f16_looks_three_times(self) -> None:
-        """A place that is not found again where it was is looked for further back, three times; then all begins anew."""
+        """The walk looks for an anchor three times, further back each time, then restarts."""
         start, beyond = BY_CREATION.at(offset=500), page(8, 9, cursor="Z")
         walk = Walk(start)
         full = page(*range(10), cursor=None)
@@ -666,7 +666,7 @@ class TestLostCursors:
         ids=str,
     )
     def test_f16_starts_over_once(self, rules: dict[str, Any]) -> None:
-        """F16: without proven order or offsets the walk starts over, once; the second time it is 76."""
+        """F16: without proven order or offsets the walk restarts once; a second loss fails."""
         sandbox = sandbox_of("5:cursor400", jobs=450, **rules)
         walk = Walk(BY_CREATION)
         trip = drive(walk, ask(sandbox))
@@ -677,7 +677,7 @@ class TestLostCursors:
             drive(Walk(BY_CREATION), ask(sandbox_of("5:cursor400,9:cursor400", jobs=450, **rules)))
 
     def test_f16_filtered_lists_start_over(self) -> None:
-        """A filtered list, whose jobs leave it while it is read, is not entered by offset; it starts over five times if so told."""
+        """A filtered list, which jobs leave while it is read, is not entered by offset; the walk restarts as often as allowed."""
         query = replace(BY_CREATION, statuses=("completed",), limit=50)
         for times, fits in ((5, True), (6, False)):
             sandbox = sandbox_of(",".join(f"{2 + 2 * n}:cursor400" for n in range(times)))
@@ -692,7 +692,7 @@ class TestLostCursors:
 
     @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
     def test_rows_that_vanish_under_their_cursor(self, query: Query) -> None:
-        """Where cursors die with their row and the last row of every page is deleted, every job that stays is read."""
+        """Even if cursors die with their row and the last row of every page is deleted, every job that stays is read."""
         sandbox = sandbox_of(jobs=120, max_limit=10, cursors="row")
         answer, gone = ask(sandbox), set[str]()
 
@@ -711,7 +711,7 @@ class TestLostCursors:
 
     @pytest.mark.parametrize("deleted", [5, 60, 140])
     def test_an_offset_beyond_the_edge_is_no_way_on(self, deleted: int) -> None:
-        """Jobs deleted behind the walk shift the list: a page that leaves a gap is stray, and the walk looks further back."""
+        """Jobs deleted behind the walk shift the list: a page that leaves a gap is not used, and the walk looks further back."""
         sandbox = sandbox_of(jobs=400, max_limit=20, cursors="row")
         answer = ask(sandbox)
         ordered = keys_of(sandbox)
@@ -737,7 +737,7 @@ class TestLostCursors:
                 edge = max(edge, info.keys[-1])
 
     def test_offsets_that_are_ignored(self) -> None:
-        """A server that ignores offsets begins anew where it is asked for one: the walk goes on from there."""
+        """A server that ignores offsets sends its first page instead; the walk continues from there."""
         sandbox = sandbox_of("4:cursor400", jobs=450, offsets="ignore")
         walk = Walk(BY_CREATION)
         trip = drive(walk, ask(sandbox))
@@ -745,7 +745,7 @@ class TestLostCursors:
         assert walk.distinct == 450
 
     def test_an_offset_into_another_order_is_no_way_on(self) -> None:
-        """A page by offset that does not keep the order proves no overlap: the walk starts over."""
+        """A page by offset that breaks the order proves no overlap, so the walk restarts."""
         walk = Walk(BY_CREATION)
         odd = page(1, 9, cursor="Z", sorting_keys=(), sorting_order=())
         trip = drive(
@@ -759,7 +759,7 @@ class TestLostCursors:
         assert (walk.restarts, walk.order) == (1, "none")
 
     def test_rows_without_keys_are_counted_once(self) -> None:
-        """Unusable rows that a walk reads again on its way back are not counted again; after starting over, all are."""
+        """Unusable rows are not counted again when an anchor makes the walk re-read them; after a restart all are counted."""
         odd = [page(n, cursor=name, rows=2) for n, name in ((1, "A"), (2, "B"), (3, "C"), (4, "D"))]
         last = page(5, cursor=None, rows=2)
         walk = Walk(BY_CREATION)
@@ -783,7 +783,7 @@ class TestLostCursors:
         assert (walk.distinct, walk.checkpoint.unkeyed) == (5, 10)
 
     def test_segments_go_back_within_themselves(self) -> None:
-        """A walk that began at an offset goes back to a place counted from there."""
+        """A walk that began at an offset looks for its anchor relative to that offset."""
         sandbox = sandbox_of("3:cursor400", jobs=600)
         walk = Walk(BY_CREATION.at(offset=300))
         trip = drive(walk, ask(sandbox))
@@ -792,7 +792,7 @@ class TestLostCursors:
         assert walk.distinct == 300
 
     def test_a_walk_from_a_cursor_is_not_sent_before_it(self) -> None:
-        """A walk that began at the caller's cursor starts over there, and reads nothing before it."""
+        """A walk that began at the caller's cursor restarts there, and reads nothing before it."""
         sandbox = sandbox_of("4:cursor400", jobs=600)
         start = ask(sandbox)(BY_CREATION).end_cursor
         walk = Walk(BY_CREATION.at(after=start))
@@ -801,7 +801,7 @@ class TestLostCursors:
         assert (walk.anchors, walk.restarts) == (0, 1)
 
     def test_loops_are_loops_after_a_way_back_too(self) -> None:
-        """Going back forgets the cursors, which may rightly come again; a loop after it is found all the same."""
+        """After an anchor the same cursors may come again; a loop among them is found all the same."""
         walk = Walk(BY_CREATION)
         answers: list[PageInfo | RequestRefused] = [
             page(1, 2, cursor="A"),
@@ -814,8 +814,8 @@ class TestLostCursors:
             drive(walk, replay(*answers))
 
 
-class TestMarks:
-    """A walk put down and taken up again."""
+class TestCheckpoints:
+    """A walk that is interrupted, and resumed from its checkpoint."""
 
     @pytest.mark.parametrize(
         "rules",
@@ -830,7 +830,7 @@ class TestMarks:
     )
     @pytest.mark.parametrize("pages", [1, 2, 5])
     def test_goes_on_where_it_stood(self, rules: dict[str, Any], pages: int) -> None:
-        """From its mark a walk goes on with the next page, in the sorting that the server took, and counts on."""
+        """A resumed walk continues with the next page, in the sorting that the server took, and continues its counts."""
         sandbox = sandbox_of(max_limit=40, **rules)
         first = Walk(BY_CREATION)
         before = drive(first, ask(sandbox), pages=pages)
@@ -843,7 +843,7 @@ class TestMarks:
         assert len(after.asked) == 7 - pages
 
     def test_nothing_left(self) -> None:
-        """The mark of a walk that is over asks for nothing."""
+        """The checkpoint of a walk that is over asks for nothing."""
         sandbox = sandbox_of()
         walk = Walk(BY_CREATION)
         drive(walk, ask(sandbox))
@@ -852,7 +852,7 @@ class TestMarks:
         assert (again.ended, again.distinct) == ("end", 250)
 
     def test_what_was_known_is_known(self) -> None:
-        """Totals, first and newest key are those of the whole walk; and so is the order, over the place of the pause."""
+        """Totals, keys and order of a resumed walk are those of the whole walk, the interruption included."""
         first = Walk(BY_CREATION)
         drive(first, replay(page(1, 2, cursor="A", total=9), page(3, cursor="B", total=8)), pages=2)
         second = Walk(BY_CREATION, checkpoint=first.checkpoint)
@@ -869,7 +869,7 @@ class TestMarks:
         assert (broken.order, broken.distinct) == ("created", None)
 
     def test_journals_of_older_versions_are_read(self) -> None:
-        """The field names in a journal are those of the first release, which wrote no more than these."""
+        """A journal spells the fields of a checkpoint as the first release did, which had only these."""
         walk = Walk(BY_CREATION)
         drive(walk, replay(page(1, 2, cursor="A", total=9)), pages=1)
         spelled: dict[str, Any] = msgspec.to_builtins(walk.checkpoint)
@@ -895,23 +895,23 @@ class TestMarks:
         assert (again.order, again.distinct, again.checkpoint.first) == ("strict", 3, key(1))
 
     def test_without_a_cursor(self) -> None:
-        """A mark that has no usable cursor sends the walk to its start; what was read there before is not counted again."""
+        """Without a usable cursor a resumed walk begins at the start, and counts no job twice."""
         sandbox = sandbox_of(max_limit=40)
         first = Walk(BY_CREATION)
         drive(first, ask(sandbox), pages=3)
-        for mark in (
+        for stored in (
             Walk(BY_CREATION).checkpoint,
             msgspec.structs.replace(first.checkpoint, cursor=None),
             msgspec.structs.replace(first.checkpoint, cursor="?"),
         ):
-            second = Walk(BY_CREATION, checkpoint=mark)
+            second = Walk(BY_CREATION, checkpoint=stored)
             trip = drive(second, ask(sandbox))
             assert trip.asked[0] == BY_CREATION
             assert sorted(trip.keys) == keys_of(sandbox)
             assert (second.order, second.distinct) == ("strict", 250)
 
     def test_the_cursor_is_gone_meanwhile(self) -> None:
-        """Where the cursor of the mark is no longer taken, the walk goes on near the place it had reached."""
+        """If the server refuses the cursor of the checkpoint, the walk continues near the place it had reached."""
         sandbox = sandbox_of(jobs=600, max_limit=40)
         first = Walk(BY_CREATION.at(offset=200))
         before = drive(first, ask(sandbox), pages=4)
@@ -924,7 +924,7 @@ class TestMarks:
 
 
 class Shelf:
-    """A small list that moves: what a server could do, as one function of the query."""
+    """A small server whose list changes, as one function of the query."""
 
     def __init__(self, jobs: Iterable[int], *, cap: int, dies: bool) -> None:
         self.jobs = sorted(map(key, jobs))
@@ -934,7 +934,7 @@ class Shelf:
         self.names: dict[str, Key] = {}
 
     def __call__(self, query: Query) -> PageInfo:
-        """A page."""
+        """Return a page."""
         rows = sorted(self.jobs, reverse=query.descending)
         start = query.offset or 0
         if query.after is not None:
@@ -956,13 +956,13 @@ class Shelf:
         )
 
     def name(self, at: Key) -> str:
-        """A row's cursor."""
+        """Return a row's cursor."""
         cursor = b32encode(at[1][:8].encode()).decode()
         self.names[cursor] = at
         return cursor
 
     def change(self, number: int) -> None:
-        """Add the n-th job, or take it away."""
+        """Add the n-th job, or remove it."""
         if key(number) in self.jobs:
             self.jobs.remove(key(number))
             self.always.discard(key(number))
@@ -998,7 +998,7 @@ PAGES = st.one_of(
 
 
 class TestAnyServer:
-    """Servers that Hypothesis thinks of."""
+    """Servers that Hypothesis invents."""
 
     @given(
         st.dictionaries(st.sampled_from(["", "A", "B", "C", "AA"]), st.lists(PAGES, min_size=1, max_size=4)),
@@ -1016,7 +1016,7 @@ class TestAnyServer:
         until: int | None,
         filtered: bool,  # noqa: FBT001 - drawn
     ) -> None:
-        """Whatever pages, cursors and refusals come, in loops or not: a walk ends within bounds, and asks no bad query."""
+        """Whatever pages, cursors, refusals and loops come, a walk ends within bounds, and sends no invalid query."""
         turns: dict[str, int] = {}
 
         def answer(query: Query) -> PageInfo:
@@ -1077,9 +1077,9 @@ class TestAnyServer:
         changes: dict[int, list[int]],
         until: int | None,
     ) -> None:
-        """Jobs come and go anywhere, cursors die or are lost: whoever was there throughout is read, or it is 76.
+        """While jobs come and go and cursors are lost, every job that stays is read, or the walk fails.
 
-        And it can be told apart as new by its place alone: the pages that belong to the walk leave no gap behind them.
+        Its place alone shows that it is new: the pages that the walk uses leave no gap.
         """
         shelf, requests = Shelf(jobs, cap=cap, dies=dies), 0
 
@@ -1118,7 +1118,7 @@ class TestAnyServer:
     )
     @settings(deadline=None)
     def test_distinct_counts_jobs(self, jobs: set[int], cap: int, lost: set[int]) -> None:
-        """On a list that stands still `distinct` is the number of jobs, however often the walk lost its cursor."""
+        """On a list that does not change, `distinct` is the number of jobs, however often the walk loses its cursor."""
         shelf, requests = Shelf(jobs, cap=cap, dies=False), 0
 
         def answer(query: Query) -> PageInfo:
@@ -1135,7 +1135,7 @@ class TestAnyServer:
 
 
 class TestTotals:
-    """What the totals told are taken for."""
+    """What is concluded from the totals."""
 
     @pytest.mark.parametrize(
         ("told", "taken"),
@@ -1151,7 +1151,7 @@ class TestTotals:
     def test_f20_first_and_last(
         self, told: Sequence[int | None], taken: tuple[int | None, int | None]
     ) -> None:
-        """F20: the first and the last that were told; absent and negative ones are not told."""
+        """F20: the first and the last total count; absent and negative ones do not."""
         walk = Walk(BY_CREATION)
         pages = [page(n, cursor="A" * (n + 1), total=total) for n, total in enumerate(told)]
         drive(walk, replay(*pages[:-1], replace(pages[-1], has_next=False)))
@@ -1189,9 +1189,9 @@ class TestTotals:
         name: Any,
         again: bool,  # noqa: FBT001 - a case
     ) -> None:
-        """F20, F21: between the totals it is complete; fewer jobs, or a total that fell, ask for one more pass.
+        """F20, F21: a number between the totals is complete; fewer jobs, or a total that fell, ask for one more pass.
 
-        The same jobs again, and `total` is not trusted.
+        If that meets the same jobs, `total` is not trusted.
         """
         verdict = decide_verdict(distinct, totals, previous=previous)
         assert (verdict.name, verdict.again) == (name, again)
@@ -1210,7 +1210,7 @@ class TestTotals:
     def test_a_second_pass_is_the_last(
         self, distinct: int, first: int | None, last: int | None, previous: int | None
     ) -> None:
-        """Only a first pass is ever followed by another; an incomplete walk is never called complete for want of jobs."""
+        """Only a first pass is followed by another; too few jobs are never called complete."""
         verdict = decide_verdict(distinct, (first, last), previous=previous)
         known = [total for total in (first, last) if total is not None]
         assert not (verdict.again and previous is not None)
@@ -1221,7 +1221,7 @@ class TestTotals:
 
 
 def test_the_standard_walks() -> None:
-    """Both walks sort by createdAt, then id: upwards to read all, downwards to stop early."""
+    """Both walks sort by createdAt, then id: ascending to read all, descending to stop early."""
     assert BY_CREATION.params() == [
         ("limit", "100"),
         ("sorting_keys", "createdAt"),

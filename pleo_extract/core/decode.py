@@ -7,7 +7,7 @@ Two steps, so that JSON is parsed once and a frame is built once per batch:
 
 Theory of operation. Nearly every page holds nothing but documented fields in documented form, so the common case is
 fast and everything else is merely right. `parse_page` decodes the page as a whole into structs; only if that fails is
-each row decoded by itself, and rows with unknown or unfit fields are told apart. `build_frame` checks with one
+each row decoded by itself: unknown fields are collected, and rows that do not fit are set aside. `build_frame` checks with one
 expression whether all UUIDs and instants are in the documented form, and parses any other form column by column.
 Both ways give the same rows.
 

@@ -101,9 +101,9 @@ class Proof:
         asked = (tuple(query.sorting_keys), _directions(query.sorting_order))
         echo = (info.sorting_keys, None if info.sorting_order is None else _directions(info.sorting_order))
         self.has_echo = self.has_echo or None not in echo
-        pairs = [(said, wanted) for said, wanted in zip(echo, asked, strict=True) if said is not None]
-        if any(said != wanted for said, wanted in pairs):
-            is_first_kept = all(said[:1] == wanted[:1] for said, wanted in pairs)
+        pairs = [(got, wanted) for got, wanted in zip(echo, asked, strict=True) if got is not None]
+        if any(got != wanted for got, wanted in pairs):
+            is_first_kept = all(got[:1] == wanted[:1] for got, wanted in pairs)
             self.candidate = weakest((self.candidate, "created" if is_first_kept else "none"))
 
     def _check_rows(self, chain: Sequence[Key], *, descending: bool) -> None:

@@ -192,7 +192,7 @@ def join_accounts(
     Args:
         mine: the states of the lake, by account.
         theirs: the states of the other lake.
-        taken: companies of which the lake takes over rows.
+        taken: companies whose rows the lake takes over.
 
     Returns:
         The states that are new or changed.
