@@ -179,9 +179,8 @@ class Walk:
         self._most_restarts = restarts
         self._proof = Proof(query)
         if checkpoint is not None:
-            if (
-                checkpoint.sorting_keys is not None
-            ):  # a sorting refused then would be refused now, with the cursor
+            # Under the full sorting, a server that had refused it would refuse the cursor too, on every resumption.
+            if checkpoint.sorting_keys is not None:
                 self._sort_by(checkpoint.sorting_keys)
             self._proof.resume(
                 checkpoint.candidate or checkpoint.order,
@@ -271,6 +270,7 @@ class Walk:
         first_total, last_total = at.totals
         if info.total is not None and info.total >= 0:
             first_total, last_total = info.total if first_total is None else first_total, info.total
+        # In strict order the first and the last key bound all others, and comparing each key would cost.
         ends = (keys[0], keys[-1]) if keys and self._proof.candidate == "strict" else keys
         furthest, newest = (() if key is None else (key,) for key in (at.furthest, at.newest))
         pick = min if self.query.descending else max
@@ -300,10 +300,8 @@ class Walk:
 
     def _count_new(self, keys: tuple[Key, ...]) -> int:
         """Count the keys beyond the furthest one and before `until`, which belongs to the next segment."""
-        sort_key, until = (
-            self._proof.sort_key,
-            None if self.until is None else self._proof.sort_key(self.until),
-        )
+        sort_key = self._proof.sort_key
+        until = None if self.until is None else sort_key(self.until)
         furthest = None if self.checkpoint.furthest is None else sort_key(self.checkpoint.furthest)
         if furthest is None and (until is None or self.query.descending):
             return len(keys)
@@ -321,9 +319,7 @@ class Walk:
             return False
         if self.order == "created":  # ties are in unknown order: read on to the first job strictly beyond
             return furthest[0] < until[0] if self.query.descending else furthest[0] > until[0]
-        if (
-            self.query.descending
-        ):  # jobs created at one instant may be split over two pages: read past `until`
+        if self.query.descending:
             return furthest != until and self._proof.is_certain(furthest, until, at_most=True)
         return self._proof.is_certain(furthest, until, at_most=False)
 
