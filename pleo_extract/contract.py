@@ -354,9 +354,8 @@ class PageInfo:
 def _check_texts(name: str, value: object) -> tuple[str, ...]:
     if value is None:
         return ()
-    kinds = (
-        tuple | list | frozenset | set if name == "statuses" else tuple | list
-    )  # a set has no order, and sorting does
+    # A set has no order, and sorting keys do.
+    kinds = tuple | list | frozenset | set if name == "statuses" else tuple | list
     if not isinstance(value, kinds):
         raise UsageError(f"{name} must be a list of strings, not {value!r}")
     if not all(isinstance(item, str) for item in value):

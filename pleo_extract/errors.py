@@ -120,11 +120,8 @@ class RejectedRows(DataError):
         )
 
     def __reduce__(self) -> tuple[type[RejectedRows], tuple[tuple[str, ...]], dict[str, Any]]:
-        return (
-            type(self),
-            (self.reasons,),
-            vars(self),
-        )  # by default, pickle would pass the message for `reasons`
+        # By default, pickle would pass the message for `reasons`.
+        return type(self), (self.reasons,), vars(self)
 
 
 class LakeError(DataError):

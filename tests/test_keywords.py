@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pleo_extract
-from pleo_extract import Client, dump_export_jobs, extract, load_export_jobs, scan_export_jobs
+from pleo_extract import Client, dump_export_jobs, load_export_jobs, scan_export_jobs
 from pleo_extract.errors import UsageError
+from pleo_extract.lake.status import read_status
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import API_KEY, Sandbox, World
+from pleo_extract.sync.plan import plan_dump
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DOORS = {
-    name: getattr(room, name)
-    for room in (pleo_extract, extract)
-    for name in room.__all__
-    if inspect.isfunction(getattr(room, name))
-    and name not in ("check_amount", "check_wanted", "stream_wanted")
-} | {"Client": Client, "write_report": write_report}
+    name: getattr(pleo_extract, name)
+    for name in pleo_extract.__all__
+    if inspect.isfunction(getattr(pleo_extract, name))
+} | {"Client": Client, "plan_dump": plan_dump, "read_status": read_status, "write_report": write_report}
 
 
 def test_doors() -> None:

@@ -1,4 +1,4 @@
-"""What to ask next: guards, proof of order, the way back when a cursor is lost, and lists that move meanwhile."""
+"""What to ask next: guards, proof of order, recovery from a lost cursor, and lists that change during a walk."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def drive(walk: Walk, answer: Answer, *, most: int = 5_000, pages: int | None = 
 
 
 def _is_stray(before: Checkpoint, after: Checkpoint) -> bool:
-    """Return whether a page was counted and told of the order, and is no part of the walk for all else."""
+    """Return whether the walk did not use a page, except to count it and to check the order."""
     counted = {
         name: getattr(after, name)
         for name in ("pages", "rows", "order", "candidate", "has_echo", "rows_in_order")
@@ -262,7 +262,7 @@ class TestGuards:
         assert trip.asked[1].after == "A" * 8_192
 
     def test_f19_empty_pages(self) -> None:
-        """F19: nine empty pages are walked over, a tenth in a row is an error; a page with rows starts the count again."""
+        """F19: nine empty pages in a row are skipped, a tenth is an error; a page with rows starts the count again."""
         empty = [page(cursor=f"A{'B' * n}") for n in range(30)]
         more, last = page(1, cursor="ROWS"), page(2, cursor=None)
         trip = drive(Walk(BY_CREATION), replay(*empty[:9], more, *empty[9:18], last))
@@ -506,7 +506,7 @@ class TestNegotiation:
         assert len(sandbox.requests) == 3
 
     def test_sorting_is_negotiated_at_the_start_only(self) -> None:
-        """Once pages were read, a 400 without a cursor is not met with another order, which would mix two lists."""
+        """Once pages were read, the walk does not answer a 400 with another sorting, which would mix two lists."""
         walk = Walk(replace(BY_CREATION, statuses=("failed",)))
         with pytest.raises(RequestRefused) as caught:
             drive(walk, replay(page(1, 2), REFUSED, REFUSED))
@@ -869,7 +869,7 @@ class TestMarks:
         assert (broken.order, broken.distinct) == ("created", None)
 
     def test_journals_of_older_versions_are_read(self) -> None:
-        """The field names in a journal are those of the first release, which wrote no more than these."""
+        """A journal spells the fields of a checkpoint as the first release did, which had only these."""
         walk = Walk(BY_CREATION)
         drive(walk, replay(page(1, 2, cursor="A", total=9)), pages=1)
         spelled: dict[str, Any] = msgspec.to_builtins(walk.checkpoint)
@@ -899,12 +899,12 @@ class TestMarks:
         sandbox = sandbox_of(max_limit=40)
         first = Walk(BY_CREATION)
         drive(first, ask(sandbox), pages=3)
-        for mark in (
+        for stored in (
             Walk(BY_CREATION).checkpoint,
             msgspec.structs.replace(first.checkpoint, cursor=None),
             msgspec.structs.replace(first.checkpoint, cursor="?"),
         ):
-            second = Walk(BY_CREATION, checkpoint=mark)
+            second = Walk(BY_CREATION, checkpoint=stored)
             trip = drive(second, ask(sandbox))
             assert trip.asked[0] == BY_CREATION
             assert sorted(trip.keys) == keys_of(sandbox)

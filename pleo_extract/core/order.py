@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.contract import Key, PageInfo, Query
 
-__all__ = ["ORDERS", "PROOF", "IdOrder", "Order", "Proof", "weakest"]
+__all__ = ["ORDERS", "PROOF", "SORTING", "IdOrder", "Order", "Proof", "weakest"]
 
 Order = Literal["strict", "created", "none"]
 ORDERS: Final[tuple[Order, ...]] = ("none", "created", "strict")
@@ -39,7 +39,8 @@ ID_ORDERS: Final[tuple[IdOrder, ...]] = ("bytes", "signed")
 
 PROOF: Final = 10
 """Rows in order that prove it without an echo: by chance, one list in 3.6 million keeps it so long."""
-_BY: Final = ("createdAt", "id")
+SORTING: Final = ("createdAt", "id")
+"""The sorting keys that a query in strict order asks for."""
 _FLIP_SIGN: Final = str.maketrans("0123456789abcdef", "89abcdef01234567")
 _HALVES: Final = (0, 19)
 """Where the two signed halves of a UUID begin in its text."""
@@ -100,9 +101,9 @@ class Proof:
         asked = (tuple(query.sorting_keys), _directions(query.sorting_order))
         echo = (info.sorting_keys, None if info.sorting_order is None else _directions(info.sorting_order))
         self.has_echo = self.has_echo or None not in echo
-        pairs = [(said, wanted) for said, wanted in zip(echo, asked, strict=True) if said is not None]
-        if any(said != wanted for said, wanted in pairs):
-            is_first_kept = all(said[:1] == wanted[:1] for said, wanted in pairs)
+        pairs = [(got, wanted) for got, wanted in zip(echo, asked, strict=True) if got is not None]
+        if any(got != wanted for got, wanted in pairs):
+            is_first_kept = all(got[:1] == wanted[:1] for got, wanted in pairs)
             self.candidate = weakest((self.candidate, "created" if is_first_kept else "none"))
 
     def _check_rows(self, chain: Sequence[Key], *, descending: bool) -> None:
@@ -134,9 +135,9 @@ class Proof:
 
 def _asked_order(query: Query) -> Order:
     """Return the order that a query's sorting asks for."""
-    if query.sorting_keys[:2] == _BY:
+    if query.sorting_keys[:2] == SORTING:
         return "strict"
-    return "created" if query.sorting_keys[:1] == _BY[:1] else "none"
+    return "created" if query.sorting_keys[:1] == SORTING[:1] else "none"
 
 
 def _directions(orders: Sequence[str]) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class Patience:
         longest_wait: longest `Retry-After` that is honoured, in seconds; a longer one is cut to this.
         first_backoff: longest wait before the first retry, in seconds; it doubles with each retry.
         last_backoff: longest wait before any retry, in seconds.
-        bad_bodies: after so many bad bodies of one kind in a row the server is to blame, not the network.
+        bad_bodies: bad bodies of one kind in a row after which the server is to blame, not the network.
     """
 
     request_seconds: float = 60.0

@@ -42,6 +42,7 @@ __all__ = [
     "is_same_list",
     "is_unknown",
     "is_unsettled",
+    "job_name",
     "keep_latest",
     "merge_rows",
     "months_of",
@@ -86,7 +87,7 @@ def is_unsettled(unknown: Mapping[str, RereadCounts] | None = None) -> pl.Expr:
     for status, readings in (unknown or {}).items():
         if len(readings.lines) == SETTLED_AFTER:
             changed = pl.Series(list(readings.rows), dtype=pl.String).implode()
-            has_changed = pl.concat_str(KEY, separator="/").is_in(changed)
+            has_changed = job_name().is_in(changed)
             settled |= (pl.col("status") == status) & ~is_beyond(readings.lines[-1]) & ~has_changed
     return ~settled
 
@@ -111,7 +112,7 @@ def count_readings(
         restarted: list[str] = []
         if lines:
             rows = changed.filter(pl.col("status") == status, ~is_beyond(lines[0]))
-            restarted = rows.select(pl.concat_str(KEY, separator="/")).to_series().to_list()
+            restarted = rows.select(job_name()).to_series().to_list()
         reread = {name: count + 1 for name, count in old.rows.items() if count + 1 < SETTLED_AFTER}
         exceptions = {**reread, **dict.fromkeys(restarted, 0)}
         is_many = len(exceptions) > MANY_LATE
@@ -205,6 +206,11 @@ def is_as_late(key: Key) -> pl.Expr:
 
 def _instant(key: Key) -> pl.Expr:
     return pl.lit(parse_instant_key(key[0])).cast(pl.Datetime("us", "UTC"))
+
+
+def job_name() -> pl.Expr:
+    """Return the name of a row's job: ``company_id/id``."""
+    return pl.concat_str(KEY, separator="/")
 
 
 def created_month() -> pl.Expr:

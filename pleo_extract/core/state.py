@@ -82,9 +82,9 @@ class RejectedRecord(msgspec.Struct, frozen=True):
 
 
 class SyncState(msgspec.Struct, kw_only=True, rename={"watermark": "frontier"}):
-    """What the lake remembers about one account; the manifest keeps it.
+    """What the lake remembers about one account.
 
-    The manifest calls the watermark `frontier`. `refused_offset`, `ignores_statuses` and `misechoes` are habits of the
+    The manifest keeps it, so that it is never ahead of the data. The manifest calls the watermark `frontier`. `refused_offset`, `ignores_statuses` and `misechoes` are habits of the
     server, which each full sync tries again.
 
     Attributes:
@@ -192,7 +192,7 @@ def join_accounts(
     Args:
         mine: the states of the lake, by account.
         theirs: the states of the other lake.
-        taken: companies of which the lake takes over rows.
+        taken: companies whose rows the lake takes over.
 
     Returns:
         The states that are new or changed.
@@ -207,10 +207,8 @@ def join_accounts(
     if mine:  # else the lake becomes a copy of the other
         changed = {**mine, **joined} if taken else joined
         joined |= reset_walks({key: state for key, state in changed.items() if key.company_id is None})
-    for (
-        key,
-        other,
-    ) in theirs.items():  # also where no row was taken: the rows held are now true as of a later instant
+    # Also where no row was taken over: the lake's own rows are now known to be true as of a later instant.
+    for key, other in theirs.items():
         known, now = joined.get(key) or mine.get(key), other.data_as_of
         if known is not None and now is not None and (known.data_as_of is None or known.data_as_of < now):
             joined[key] = msgspec.structs.replace(known, data_as_of=now)

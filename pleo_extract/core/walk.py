@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from pleo_extract.contract import Key, PageInfo, PageOrder, Query, is_cursor
-from pleo_extract.core.order import Order, Proof
+from pleo_extract.core.order import SORTING, Order, Proof
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ ANCHOR_TRIES: Final = 3
 """How often to look for an anchor without meeting a new job, before the walk restarts."""
 LONGEST_CURSOR: Final = 8_192
 """Characters; a longer cursor does not fit into a URL that servers accept."""
-_BY: Final = ("createdAt", "id")
-BY_CREATION: Final = Query(limit=PAGE_SIZE, sorting_keys=_BY, sorting_order=(PageOrder.ASC, PageOrder.ASC))
+BY_CREATION: Final = Query(
+    limit=PAGE_SIZE, sorting_keys=SORTING, sorting_order=(PageOrder.ASC, PageOrder.ASC)
+)
 """The query of a full sync: jobs that are created meanwhile land at its end."""
 NEWEST_FIRST: Final = replace(BY_CREATION, sorting_order=(PageOrder.DESC, PageOrder.DESC))
 """The query of a walk that can stop early."""
@@ -178,9 +179,8 @@ class Walk:
         self._most_restarts = restarts
         self._proof = Proof(query)
         if checkpoint is not None:
-            if (
-                checkpoint.sorting_keys is not None
-            ):  # a sorting refused then would be refused now, with the cursor
+            # Under the full sorting, a server that had refused it would refuse the cursor too, on every resumption.
+            if checkpoint.sorting_keys is not None:
                 self._sort_by(checkpoint.sorting_keys)
             self._proof.resume(
                 checkpoint.candidate or checkpoint.order,
@@ -217,8 +217,8 @@ class Walk:
         """
         guard = _Guard(self.query.company_id)
         largest = tries = 0
-        stuck_at: Key | None = None
-        reread_to: Key | None = None
+        stuck_at: Key | None = None  # the furthest key at the last refusal of a cursor
+        reread_to: Key | None = None  # after an anchor, rows up to this key are read a second time
         query = self._first_query()
         while query is not None:
             try:
@@ -270,6 +270,7 @@ class Walk:
         first_total, last_total = at.totals
         if info.total is not None and info.total >= 0:
             first_total, last_total = info.total if first_total is None else first_total, info.total
+        # In strict order the first and the last key bound all others, and comparing each key would cost.
         ends = (keys[0], keys[-1]) if keys and self._proof.candidate == "strict" else keys
         furthest, newest = (() if key is None else (key,) for key in (at.furthest, at.newest))
         pick = min if self.query.descending else max
@@ -299,10 +300,8 @@ class Walk:
 
     def _count_new(self, keys: tuple[Key, ...]) -> int:
         """Count the keys beyond the furthest one and before `until`, which belongs to the next segment."""
-        sort_key, until = (
-            self._proof.sort_key,
-            None if self.until is None else self._proof.sort_key(self.until),
-        )
+        sort_key = self._proof.sort_key
+        until = None if self.until is None else sort_key(self.until)
         furthest = None if self.checkpoint.furthest is None else sort_key(self.checkpoint.furthest)
         if furthest is None and (until is None or self.query.descending):
             return len(keys)
@@ -320,9 +319,7 @@ class Walk:
             return False
         if self.order == "created":  # ties are in unknown order: read on to the first job strictly beyond
             return furthest[0] < until[0] if self.query.descending else furthest[0] > until[0]
-        if (
-            self.query.descending
-        ):  # jobs created at one instant may be split over two pages: read past `until`
+        if self.query.descending:
             return furthest != until and self._proof.is_certain(furthest, until, at_most=True)
         return self._proof.is_certain(furthest, until, at_most=False)
 

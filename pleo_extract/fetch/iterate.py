@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.core.rows import job_name
 from pleo_extract.core.verdict import decide_verdict
 from pleo_extract.core.walk import PAGE_SIZE, Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
@@ -172,11 +173,11 @@ class _Once:
         if self._last is not None:
             down = self._walk.query.descending
             beyond = created < self._last if down else created > self._last
-            known = pl.concat_str(KEY, separator="/").is_in(self._at_last)
+            known = job_name().is_in(self._at_last)
             frame = frame.filter(beyond | ((created == self._last) & ~known))
         if frame.height:
             last = frame["created_at"][-1]
-            names = frame.filter(created == last).select(pl.concat_str(KEY, separator="/")).to_series()
+            names = frame.filter(created == last).select(job_name()).to_series()
             self._at_last = [*(self._at_last if last == self._last else ()), *names]
             self._last = last
         return frame

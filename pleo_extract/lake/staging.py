@@ -36,7 +36,7 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
-from pleo_extract.core.rows import created_month, is_unknown, months_of
+from pleo_extract.core.rows import created_month, is_unknown, job_name, months_of
 from pleo_extract.core.state import RejectedRecord
 from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import LakeError
@@ -325,7 +325,7 @@ class Staging:
         bad: set[str] = set()
         for batch in self.batches:
             if bad and batch.rows:
-                names = self._read(batch).select(pl.concat_str(KEY, separator="/")).to_series()
+                names = self._read(batch).select(job_name()).to_series()
                 bad.difference_update(names.filter(names.is_in(pl.Series(list(bad)).implode())))
             bad.update(batch.names)
         return bad

@@ -10,7 +10,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY
 from pleo_extract.core.decode import build_frame
-from pleo_extract.core.rows import created_month, is_unsettled, read_key
+from pleo_extract.core.rows import created_month, is_unsettled, job_name, read_key
 from pleo_extract.core.walk import Walk
 from pleo_extract.errors import DataError, RequestRefused
 from pleo_extract.fetch.driver import Driver, ask_offset, drive
@@ -229,7 +229,7 @@ class Task:
 
     def count_unknown(self, rejected: Sequence[str]) -> int:
         """How many of these rejected rows are of jobs that the lake does not have."""
-        names = pl.concat_str(KEY, separator="/")
+        names = job_name()
         return len(rejected) - int(
             self.lake.select(names.is_in(rejected).sum()).collect().item() if rejected else 0
         )
