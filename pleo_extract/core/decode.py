@@ -128,7 +128,7 @@ class _Pagination(msgspec.Struct, rename="camel", gc=False):
 
 
 class _FastPage(msgspec.Struct):
-    data: list[_Job]
+    data: list[_Job]  # pyright: ignore[reportInvalidTypeForm] - made at import, from the declarations of the contract
     pagination: _Pagination
 
 
