@@ -8,20 +8,20 @@ let twice the rate through. Instants are those of the machine's monotonic clock,
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import logging
 import os
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from struct import pack, unpack
 from typing import TYPE_CHECKING, Final
 
+from pleo_extract.cache import cache_path
 from pleo_extract.core.pace import RATE_LIMIT, RateWindow
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["SharedRateWindow", "open_window"]
 
@@ -96,10 +96,8 @@ def open_window(rate: int, server: str, credential: str | None) -> RateWindow | 
     if credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
         del credential  # a traceback may show the locals of this frame
         return RateWindow(rate)
-    name = hashlib.sha256(f"{server} {credential}".encode()).hexdigest()[:16]
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return SharedRateWindow(cache / "pleo_extract" / name, rate)
+        return SharedRateWindow(cache_path(f"{server} {credential}"), rate)
     except (OSError, RuntimeError) as exc:  # RuntimeError: no HOME, and a user unknown to the machine
         _log.warning("the pace is not shared with other processes: %s", type(exc).__name__)
         return RateWindow(rate)
