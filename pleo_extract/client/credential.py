@@ -1,6 +1,6 @@
 """The credential: one API key or access token, visible nowhere but in the one header that it belongs in.
 
-What this room promises, and how each promise is kept:
+What this file promises, and how each promise is kept:
 
 - *No object shows it.* A `Secret` keeps its text in a closure; `repr`, `str`, `format` and `vars` show stars, and
   pickling is refused, so it cannot travel in a Spark plan.

@@ -2,8 +2,8 @@
 
 Theory of operation. A request passes five stations, in this order:
 
-1. *Gate* (`gate`): wait for one of the places in flight. The server may allow fewer at once than we would like; a 429
-   that arrives while other requests are under way halves the number of places.
+1. *Gate* (`gate`): wait for one of the places in flight. The server may allow fewer than we would like; a 429 that
+   arrives while other requests are under way halves the number of places.
 2. *Window* (`window`): reserve an instant within the rate limit and wait for it. A pause may begin during this wait
    (another thread got a Retry-After): then reserve again. The number of places may be halved during this wait: then go
    back to the gate, since the server has just said that this many are too many.
@@ -20,7 +20,7 @@ after a minute without success for this request it counts like any other failure
 
 Where the server says how long to wait, the window pauses: all sessions and processes with this credential wait, once.
 Otherwise only this request backs off, with full jitter. A wait that would outlast the session's deadline is not begun:
-the session fails at once and says when to come back, because a scheduler has better things to do than to watch it sleep.
+the session fails immediately and says when to come back, so that a scheduler need not wait for a process that sleeps.
 
 `stop` ends every wait and refuses new requests. No lock is held while a thread waits or sends.
 """

@@ -1,6 +1,6 @@
 """The bytes of one answer: how long they may take, how many there may be, and what may follow them.
 
-What this room promises, and how each promise is kept:
+What this file promises, and how each promise is kept:
 
 - *Every phase of a request ends.* A server decides how its answer arrives, and a timeout of the socket begins again with
   each read: a head that drips one byte a second, 1xx answers, empty gzip blocks or trailers without end never reach it.

@@ -1,26 +1,26 @@
 """Driving several walks in parallel: a thread reads each one, and the caller gets their rows in batches.
 
 Theory of operation. Each driver has a worker thread. A worker reads one page, puts it into a queue as a `PageGroup`, and
-waits until there is *room* before it reads the next. The caller's thread takes groups from the queue, and builds and
-yields a batch whenever half of the room is full. Decoding stays in the caller's thread: the workers wait for the network
-most of the time, and more threads that decode would only take turns for the interpreter.
+waits for a free *slot* before it reads the next. The caller's thread takes groups from the queue, and builds and yields a
+batch whenever half of the slots are taken. Decoding stays in the caller's thread: the workers wait for the network most of
+the time, and more threads that decode would only take turns for the interpreter.
 
-*Room.* A semaphore counts the pages that may still be read. The caller gives room back after its consumer has staged a
-batch, and not when it takes a page: so at most `BATCH_PAGES` pages (two for each driver, if that is more) are in memory
-or lost by a kill. A worker asks for room after it has handed over a page: every driver may hold one.
+*Slots.* A semaphore counts the pages that may still be read. The caller frees the slots of a batch after its consumer has
+staged it, and not when it takes a page from the queue. So at most `BATCH_PAGES` pages (two for each driver, if that is
+more) are in memory or lost by a kill. A worker takes a slot after it has handed over a page, since its next page needs it.
 
 *Failure.* The first failure counts, whether a worker's or the caller's. It stops the session, so that the other workers
-end soon with `Stopped`, which is not a failure of its own. Every worker hands over what it holds before it ends; the
-caller waits at most `PATIENCE` seconds for that, since a worker may hang in a system call that nothing interrupts. Then
-the pages are yielded, and the failure is raised. The order is important: staged pages are what the next run resumes from.
+end soon with `Stopped`, which is not a failure of its own. Every worker hands over what it holds before it ends. The
+caller waits at most `PATIENCE` seconds for that, because a worker may hang in a call that nothing interrupts. Then the
+pages are yielded, and after them the failure is raised: the next run resumes from what was staged.
 
 *Signals.* A signal raises KeyboardInterrupt or SystemExit between any two instructions of the main thread, also between
 taking a page from the queue and remembering it. So signals are held for the whole time (`hold_signals`): the first one
-only sets the session's stop event, a second one ends the process at once. A consumer may still throw one of the two
+only sets the session's stop event, the second one ends the process immediately. A consumer may still throw one of the two
 into the generator, as `sync.task` does after an interrupt while it stages: that is a failure like any other.
 
-*Gaps.* A checkpoint says that all pages before it were staged. Where an exception tears a group out of the sequence,
-later groups of that segment are dropped: `PageGroup.number` tells. The next run reads them again.
+*Gaps.* A checkpoint says that all pages before it were staged. If an exception tears a group out of the sequence, the
+later groups of its segment are dropped, which `PageGroup.number` makes visible. The next run reads them again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Bat
 
 def _drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Batch, None, None]:
     most = max(BATCH_PAGES, 2 * len(drivers))
-    crew = _Crew(session, drivers, room=most - sum(max(1, len(driver.pages)) for driver in drivers))
+    crew = _Crew(session, drivers, slots=most - sum(max(1, len(driver.pages)) for driver in drivers))
     groups: list[PageGroup] = []
     try:
         for group in crew.gather():
@@ -81,7 +81,7 @@ def _drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Ba
                     yield batch
                 except (KeyboardInterrupt, SystemExit) as exc:
                     crew.fail(exc)
-                crew.make_room(len(pages))
+                crew.free_slots(len(pages))
     except (PleoExtractError, KeyboardInterrupt, SystemExit):
         if groups:
             yield build_batch(groups)
@@ -93,10 +93,10 @@ def _drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Ba
 class _Crew:
     """The workers of several drivers, and the first failure of a worker or of the caller."""
 
-    def __init__(self, session: Session, drivers: Sequence[Driver], *, room: int) -> None:
+    def __init__(self, session: Session, drivers: Sequence[Driver], *, slots: int) -> None:
         self._session = session
         self._drivers = drivers
-        self._room = threading.Semaphore(room)
+        self._slots = threading.Semaphore(slots)
         self._queue: queue.SimpleQueue[PageGroup | BaseException | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._until = math.inf
@@ -104,7 +104,7 @@ class _Crew:
     def gather(self) -> Generator[PageGroup, None, None]:
         """Yield what the drivers read, each segment in order; raise the first failure when all have stopped."""
         for driver in self._drivers:
-            threading.Thread(target=_work, args=(driver, self._queue, self._room), daemon=True).start()
+            threading.Thread(target=_work, args=(driver, self._queue, self._slots), daemon=True).start()
         working = len(self._drivers)
         expected = dict.fromkeys((driver.segment for driver in self._drivers), 0)
         try:
@@ -131,9 +131,9 @@ class _Crew:
             self._failure, self._until = failure, time.monotonic() + PATIENCE
             self._stop()
 
-    def make_room(self, pages: int) -> None:
-        """Let the workers read this many pages more."""
-        self._room.release(pages)
+    def free_slots(self, pages: int) -> None:
+        """Let the workers read this many more pages."""
+        self._slots.release(pages)
 
     def _receive(self) -> PageGroup | BaseException | None:
         """Return the next message of a worker; queue.Empty if none came in time after a failure."""
@@ -152,26 +152,26 @@ class _Crew:
 
     def _stop(self) -> None:
         self._session.stop.set()
-        self._room.release(len(self._drivers))  # wakes the workers that wait for room
+        self._slots.release(len(self._drivers))  # wakes the workers that wait for a slot
 
 
 def _work(
-    driver: Driver, messages: queue.SimpleQueue[PageGroup | BaseException | None], room: threading.Semaphore
+    driver: Driver, messages: queue.SimpleQueue[PageGroup | BaseException | None], slots: threading.Semaphore
 ) -> None:
     """Read a walk page by page: put each page, then an error if there is one, then None into the queue."""
     try:
         if driver.pages:  # the page of the probe that found this segment
             messages.put(driver.hand_over())
-            room.acquire()
+            slots.acquire()
         while driver.step():
             if driver.pages:
                 messages.put(driver.hand_over())
-                room.acquire()
+                slots.acquire()
     except BaseException as exc:  # noqa: BLE001 - carried to the caller's thread, and raised there
         messages.put(exc)
     finally:
         if driver.pages:
             messages.put(driver.hand_over())
         else:
-            room.release()  # its place is free for another driver
+            slots.release()  # free for another driver: this one reads no further page
         messages.put(None)
