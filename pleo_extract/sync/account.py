@@ -131,7 +131,7 @@ class AccountDump:
                 self.session = client.start_session(
                     deadline=self._how.deadline, max_requests=self._how.max_requests, name=run, waits=waits
                 )
-                self.session.known = self.known
+                self.session.log.known_statuses = self.known
                 self.state, self.staging = self._read(lake, base, run, client.in_flight, update)
             self.error = self._complain(lake.layout)
         except PleoExtractError as exc:

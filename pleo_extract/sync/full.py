@@ -98,7 +98,11 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Sy
         verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
     if verdict.why:
         _log.warning(
-            "%s, %s: %s", task.evidence.account, verdict.name, verdict.why, extra={"run": task.session.name}
+            "%s, %s: %s",
+            task.evidence.account,
+            verdict.name,
+            verdict.why,
+            extra={"run": task.session.log.run},
         )
     task.evidence.conclude(verdict, distinct=closed.jobs, reread=reread)
     task.evidence.order, task.evidence.vanished = walked.order, news
@@ -280,7 +284,7 @@ def _pass(task: Task, phase: str) -> _Walked:
         task.session,
         query,
         segments=task.in_flight,
-        marks=task.staging.checkpoints(phase),
+        checkpoints=task.staging.checkpoints(phase),
         on_page=task.on_page,
     )
     try:

@@ -131,7 +131,7 @@ class Task:
     def add(self, phase: str, part: Batch) -> None:
         """Stage one part, and note which of its jobs are unsettled."""
         with hold_signals():
-            frame = self.staging.add(part.frame, part.rejected, phase=phase, checkpoints=part.marks)
+            frame = self.staging.add(part.frame, part.rejected, phase=phase, checkpoints=part.checkpoints)
         self.unsettled.note(frame, len(self.staging.batches) - 1)
 
     def walk(self, phase: str, walk: Walk, segment: int = 0) -> Walk:
