@@ -101,6 +101,7 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return the seconds of a clock that never steps back."""
+        ...
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
         """Return after this many seconds, or as soon as `stop` is set."""
