@@ -1,7 +1,8 @@
-"""Jobs whose created_at has moved: a job stands in one month, so its rows leave every other one.
+"""Moved jobs: jobs that the server lists with another created_at than the lake has.
 
-By the contract `createdAt` never changes. Servers were seen to change it all the same, and to show a job twice in one
-walk while they do. The lake files a job by the month of its creation: without this it would hold such a job twice.
+The contract says that `createdAt` never changes. Some servers change it all the same, and may then show one job twice in
+one walk, under both months. The lake stores a job in the month of its creation, so without this file it would hold
+such a job twice. A moved job is kept in one month; publishing removes its rows from every other (`Staging.leaving`).
 """
 
 from __future__ import annotations
@@ -20,37 +21,39 @@ if TYPE_CHECKING:
     from pleo_extract.core.state import JobKey
     from pleo_extract.sync.task import Task
 
-__all__ = ["OTHER_DATA", "find_listed", "move_jobs", "move_listed", "settle_split"]
+__all__ = ["OTHER_DATA", "choose_months", "find_staged", "move_jobs", "move_listed"]
 
 MANY_MOVED: Final = 100
-"""Above this many moved jobs, and above 1 % of all, the server is not believed."""
-OTHER_DATA: Final = "If the server holds other data now (another account, a sandbox started anew), dump that to a folder of its own"
+"""Above this many moved jobs, and above 1 % of all, a sync ends in an error and publishes nothing."""
+OTHER_DATA: Final = (
+    "If the server holds other data now (another account, a new sandbox), dump that to a folder of its own"
+)
 
 
-def settle_split(task: Task) -> int:
-    """Choose the month of each job that was read under two or more; returns how many rows too many these jobs have.
+def choose_months(task: Task) -> int:
+    """Choose the month of each job that is staged under several, and return how many (job, month) pairs are surplus.
 
-    The latest row stays, as everywhere: of the later `last_updated_at`, of equals the one fetched later.
+    The month of the latest row wins, by the order of `keep_latest`.
     """
     split = task.staging.find_split()
     if split.is_empty():
         return 0
-    stays = keep_latest(split).select(*KEY, stays=created_month())
-    read = split.select(*KEY, month=created_month()).unique().join(stays, on=KEY)
-    for company, name, month, home in read.iter_rows():
+    latest = keep_latest(split).select(*KEY, chosen=created_month())
+    staged = split.select(*KEY, month=created_month()).unique().join(latest, on=KEY)
+    for company, name, month, chosen in staged.iter_rows():
         leaving = task.staging.leaving.setdefault(month, set())
-        if month == home:
+        if month == chosen:
             leaving.discard((company, name))  # it moved back
         else:
             leaving.add((company, name))
-    _count(task)
-    return read.height - stays.height
+    _count_moved(task)
+    return staged.height - latest.height
 
 
 def move_listed(task: Task, news: pl.DataFrame) -> set[JobKey]:
-    """Let jobs move that the lake has, though not at the instants of these rows; returns all such jobs.
+    """Move the jobs that the lake has at another instant than these rows, and return all of them.
 
-    One that stays in its month is merged there by its key.
+    A job whose month stays the same needs no move: the merge of that month replaces its row by key.
     """
     if news.is_empty():
         return set()
@@ -64,8 +67,8 @@ def move_listed(task: Task, news: pl.DataFrame) -> set[JobKey]:
     return set(had.select(KEY).iter_rows())
 
 
-def find_listed(task: Task, jobs: Collection[JobKey]) -> set[JobKey]:
-    """Which of these jobs are staged, in whatever month."""
+def find_staged(task: Task, jobs: Collection[JobKey]) -> set[JobKey]:
+    """Return those of the jobs that are staged, in any month."""
     if not jobs:
         return set()
     wanted = pl.DataFrame(sorted(jobs), schema=dict.fromkeys(KEY, pl.String), orient="row")
@@ -74,22 +77,22 @@ def find_listed(task: Task, jobs: Collection[JobKey]) -> set[JobKey]:
 
 
 def move_jobs(task: Task, jobs: Mapping[JobKey, list[str]]) -> None:
-    """Let these jobs leave the months in which the lake has them: they are listed in others now.
+    """Remove each job from the given months of the lake when this sync is published; it is listed in another month now.
 
     Raises:
-        ContractError: more than 100 of them, and more than 1 % of the account's jobs.
+        ContractError: more than 100 jobs, and more than 1 % of the account's, have moved.
     """
     if len(jobs) > max(MANY_MOVED, task.before.full_jobs // 100):
         task.staging.clear()
         raise ContractError(
-            f"{len(jobs)} job(s) of the lake are listed with another created_at, {min(jobs)[1]} among them, and a job's "
-            f"never changes; nothing was published. {OTHER_DATA}"
+            f"{len(jobs)} job(s) of the lake are listed with another created_at, {min(jobs)[1]} among them, although "
+            f"created_at never changes; nothing was published. {OTHER_DATA}"
         )
     for job, months in jobs.items():
         for month in months:
             task.staging.leaving.setdefault(month, set()).add(job)
-    _count(task)
+    _count_moved(task)
 
 
-def _count(task: Task) -> None:
+def _count_moved(task: Task) -> None:
     task.evidence.moved = len(set().union(*task.staging.leaving.values()))
