@@ -238,7 +238,7 @@ class AccountDump:
                 _log.warning("%s: %s; reading the whole list", self.key, why, extra={"run": origin.run})
                 if (
                     staging.resumed
-                ):  # jobs that an earlier run staged may be gone; only a walk of this run can tell
+                ):  # jobs that an earlier run staged may be gone; only a walk of this run shows it
                     task.restart()
                 staging.finish("refresh")
                 session.habits = Habits()  # every full sync tries what the server refused before

@@ -87,6 +87,7 @@ class _Closing:
         newest: the newest key that the closing reads met.
         totals: `total` on the first and on the last page of the head.
         is_whole: False if a job that was looked up is gone, or could not be looked up.
+        reread: how many rows of the pass the closing reads read again; such rows are no duplicates.
     """
 
     as_of: datetime
@@ -94,6 +95,7 @@ class _Closing:
     newest: Key | None
     totals: tuple[int | None, int | None]
     is_whole: bool = True
+    reread: int = 0
 
 
 def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> SyncState:
@@ -109,22 +111,11 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
         ContractError: too many jobs have vanished.
         PleoExtractError: the walk did not reach the end of the list.
     """
-    began, reread = task.clock(), 0
-    walked, closing, verdict = _walk_until_it_fits(task, accept_vanished=accept_vanished)
-    # Pages that an earlier run staged are checked by counts alone, where a deletion and an insertion cancel out.
-    task.evidence.shift_chance = 1.0 if closing is None else 0.0
-    task.refuse_many_rejected()
-    if closing is None and walked.pages > 1 and verdict.name != "incomplete":
-        rows_before = task.evidence.rows
-        closing = _read_closing(task, walked, resumed=False)
-        reread = task.evidence.rows - rows_before - (closing.jobs - walked.jobs)
-        task.refuse_many_rejected()
-    elif closing is None:
-        closing = _Closing(began, walked.jobs, walked.newest, walked.totals)
-    complete = verdict.name != "incomplete"
+    walked, closing, verdict = _walk_and_close(task, accept_vanished=accept_vanished)
+    is_complete = verdict.name != "incomplete"
     choose_months(task)
     unmet = _move_unmet(task)
-    is_proven = complete and walked.order != "none"
+    is_proven = is_complete and walked.order != "none"
     vanished = _find_vanished(task, unmet, accept_vanished=accept_vanished) if is_proven else set()
     newly_vanished = sorted(vanished - task.known_vanished())
     if newly_vanished:
@@ -134,22 +125,11 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
         _log.warning(
             "%s, %s: %s", task.evidence.account, verdict.name, verdict.why, extra={"run": task.session.name}
         )
-    task.evidence.conclude(verdict, distinct=closing.jobs, reread=reread)
+    task.evidence.conclude(verdict, distinct=closing.jobs, reread=closing.reread)
     task.evidence.order, task.evidence.vanished = walked.order, newly_vanished
-    before = task.before
-    if not complete:
-        return SyncState(
-            verdict=verdict.name,
-            watermark=before.watermark,
-            vanished=before.vanished,
-            rejected=sorted(task.staging.unresolved()),
-            unknown=before.unknown,
-            total_kind=before.total_kind,
-            total_offset=before.total_offset,
-            total_misses=before.total_misses,
-            forgotten=sorted(task.list_forgotten()),
-        )
-    learned = learn_total(before, closing.jobs, (*walked.totals, *closing.totals), page=PAGE_SIZE)
+    if not is_complete:
+        return _keep_state(task)
+    learned = learn_total(task.before, closing.jobs, (*walked.totals, *closing.totals), page=PAGE_SIZE)
     task.evidence.total_kind = learned.total_kind
     return msgspec.structs.replace(
         learned,
@@ -167,6 +147,40 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
         has_ranks=mismatch != "ranks" or bool(newly_vanished) or _has_inserted(task),
         forgotten=sorted(task.staging.met_forgotten()),
     )
+
+
+def _keep_state(task: Task) -> SyncState:
+    """Return the state after an incomplete sync: what is known of jobs and `total` stays, what a walk proved does not."""
+    before = task.before
+    return SyncState(
+        verdict="incomplete",
+        watermark=before.watermark,
+        vanished=before.vanished,
+        rejected=sorted(task.staging.unresolved()),
+        unknown=before.unknown,
+        total_kind=before.total_kind,
+        total_offset=before.total_offset,
+        total_misses=before.total_misses,
+        forgotten=sorted(task.list_forgotten()),
+    )
+
+
+def _walk_and_close(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _Closing, Verdict]:
+    """Walk the list and make the closing reads, unless they would show nothing new."""
+    began = task.clock()
+    walked, closing, verdict = _walk_until_it_fits(task, accept_vanished=accept_vanished)
+    # Pages that an earlier run staged are checked by counts alone, where a deletion and an insertion cancel out.
+    task.evidence.shift_chance = 1.0 if closing is None else 0.0
+    task.refuse_many_rejected()
+    if closing is not None:
+        return walked, closing, verdict
+    if walked.pages <= 1 or verdict.name == "incomplete":
+        return walked, _Closing(began, walked.jobs, walked.newest, walked.totals), verdict
+    rows = task.evidence.rows
+    closing = _read_closing(task, walked, resumed=False)
+    reread = task.evidence.rows - rows - (closing.jobs - walked.jobs)
+    task.refuse_many_rejected()
+    return walked, replace(closing, reread=reread), verdict
 
 
 def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _Closing | None, Verdict]:

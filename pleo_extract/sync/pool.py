@@ -65,7 +65,7 @@ def read_all(
     futures = {pool.submit(work) for _ in range(threads)}
     try:
         for _ in _tick(futures, every):
-            if finished := list(_drain(done)):
+            if finished := [done.get_nowait() for _ in range(done.qsize())]:
                 yield finished
     except BaseException:
         stopped.set()
@@ -145,13 +145,6 @@ def _tick(futures: set[Future[None]], every: float) -> Iterator[None]:
         if pending and time.monotonic() >= due:
             yield
             due = time.monotonic() + every
-
-
-def _drain(done: SimpleQueue[AccountDump]) -> Iterator[AccountDump]:
-    """Yield the accounts that are in the queue now."""
-    with suppress(Empty):
-        while True:
-            yield done.get_nowait()
 
 
 def _read_rows(group: Sequence[AccountDump], origin: Origin) -> dict[str | None, pl.DataFrame]:

@@ -97,7 +97,11 @@ class DumpRun:
         for account in accounts:
             account.evidence.run, account.evidence.lake = self.name, self.lake.name
         try:
-            base = self._open_lake(accounts)
+            base = self.lake.begin()
+            for account in accounts:
+                account.snapshot = CurrentSnapshot.of(base)
+            if base is not None:
+                refuse_other_server(self.lake.name, base.server, self._server)
             _log.info("dump of %d account(s) to %s", len(accounts), self.lake.name, extra={"run": self.name})
             self._read(accounts, base, update)
             self._still_held()  # if another run has taken the lake, nothing else matters
@@ -120,14 +124,6 @@ class DumpRun:
         if len(receipts) == 1:
             return receipts[0]
         return Receipt.sum(receipts, waited=round(self._waits.seconds(), 3))
-
-    def _open_lake(self, accounts: Sequence[AccountDump]) -> Manifest | None:
-        base = self.lake.begin()
-        for account in accounts:
-            account.snapshot = CurrentSnapshot.of(base)
-        if base is not None:
-            refuse_other_server(self.lake.name, base.server, self._server)
-        return base
 
     def _read(
         self,

@@ -121,25 +121,22 @@ class Task:
         the traceback, with the signals that it holds back, until the garbage collector closes it, perhaps in another
         thread, where restoring signal handlers raises ValueError.
         """
-        with closing(batches):
-            self._stage(phase, batches)
-
-    def _stage(self, phase: str, batches: Generator[Batch, None, None]) -> None:
         interrupt: BaseException | None = None
-        while True:
-            try:
-                batch = next(batches) if interrupt is None else batches.throw(interrupt)
-            except StopIteration:
-                break
-            staged = len(self.staging.batches)
-            try:
-                self.add(phase, batch)
-            except (KeyboardInterrupt, SystemExit) as exc:
-                interrupt = exc
-                # The signal came before the batch was staged. Later batches move the checkpoints past this one, so
-                # without it the next run would resume beyond a gap.
-                if len(self.staging.batches) == staged:
+        with closing(batches):
+            while True:
+                try:
+                    batch = next(batches) if interrupt is None else batches.throw(interrupt)
+                except StopIteration:
+                    break
+                staged = len(self.staging.batches)
+                try:
                     self.add(phase, batch)
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    interrupt = exc
+                    # The signal came before the batch was staged. Later batches move the checkpoints past this one,
+                    # so without it the next run would resume beyond a gap.
+                    if len(self.staging.batches) == staged:
+                        self.add(phase, batch)
         if interrupt is not None:
             raise interrupt
 
