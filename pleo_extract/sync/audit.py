@@ -24,6 +24,7 @@ from pleo_extract.core.rows import keep_latest
 from pleo_extract.core.walk import NEWEST_FIRST, PAGE_SIZE, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused
 from pleo_extract.fetch.segments import narrow
+from pleo_extract.sync.task import build_key_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,12 +131,11 @@ def _count_newer_and_same(
     """Return, for each instant, how many jobs were created after it and how many at it, vanished ones left out."""
     created = pl.col("created_at")
     keys = sorted(set(instants))
-    vanished = pl.DataFrame(sorted(gone), schema=dict.fromkeys(KEY, pl.String), orient="row")
     staged = keep_latest(task.staging.frame()).select(*KEY, "created_at")
     near = task.read_lake_near(staged)
     fresh = staged.join(near, on=[*KEY, "created_at"], how="anti")
     # A fresh row that the lake has at another instant has moved: it counts where it is listed now.
-    excluded = pl.concat([vanished, fresh.select(KEY)])
+    excluded = pl.concat([build_key_frame(gone), fresh.select(KEY)])
     lake = task.lake.select(*KEY, "created_at").join(excluded.lazy(), on=KEY, how="anti")
     counts = [
         expression.sum().alias(f"{name}{n}")

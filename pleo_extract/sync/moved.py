@@ -14,6 +14,7 @@ import polars as pl
 from pleo_extract.contract import KEY
 from pleo_extract.core.rows import created_month, keep_latest
 from pleo_extract.errors import ContractError
+from pleo_extract.sync.task import build_key_frame
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -71,7 +72,7 @@ def find_staged(task: Task, jobs: Collection[JobKey]) -> set[JobKey]:
     """Return those of the jobs that are staged, in any month."""
     if not jobs:
         return set()
-    wanted = pl.DataFrame(sorted(jobs), schema=dict.fromkeys(KEY, pl.String), orient="row")
+    wanted = build_key_frame(jobs)
     frames = (frame.select(KEY) for month in task.staging.months() for frame in task.staging.read(month))
     return {(c, name) for frame in frames for c, name in frame.join(wanted, on=KEY, how="semi").iter_rows()}
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.staging import Staging
     from pleo_extract.sync.receipt import Evidence
 
-__all__ = ["Task", "Unsettled", "drop_jobs"]
+__all__ = ["Task", "Unsettled", "build_key_frame", "drop_jobs"]
 
 MANY_REJECTED: Final = 100
 """Above this many rejected rows, and above 1 % of all rows, nothing is published."""
@@ -55,8 +55,7 @@ class Unsettled:
     def note(self, frame: pl.DataFrame, batch: int) -> None:
         """Record the unsettled jobs of one batch, and drop those that the batch shows as settled."""
         if self._seen:
-            known = pl.DataFrame(list(self._seen), schema=dict.fromkeys(KEY, pl.String), orient="row")
-            for key in frame.select(KEY).join(known, on=KEY, how="semi").iter_rows():
+            for key in frame.select(KEY).join(build_key_frame(self._seen), on=KEY, how="semi").iter_rows():
                 self._seen.pop(key, None)
         for company, name, status, created in (
             frame.filter(is_unsettled()).select(*KEY, "status", "created_at").iter_rows()
@@ -214,13 +213,11 @@ class Task:
 
     def list_rejected(self) -> set[JobKey]:
         """Return the jobs whose staged rows were rejected, if their ids are readable. The server does list these jobs."""
-        keys = (name.partition("/") for name in self.staging.names)
-        return {(company, name) for company, slash, name in keys if slash}
+        return _parse_names(self.staging.names)
 
     def known_rejected(self) -> set[JobKey]:
         """Return the jobs whose rows earlier runs rejected, if their ids are readable."""
-        keys = (name.partition("/") for name in self.before.rejected)
-        return {(company, name) for company, slash, name in keys if slash}
+        return _parse_names(self.before.rejected)
 
     def find_unmet_rejected(self) -> pl.DataFrame:
         """Return the jobs rejected by earlier runs and not met by this one, if their created_at is known.
@@ -228,7 +225,7 @@ class Task:
         A job has a readable created_at in its rejected row, or else the one that the lake holds.
         """
         keys = sorted(self.known_rejected() - self.list_rejected())
-        wanted = pl.DataFrame(keys, schema=dict.fromkeys(KEY, pl.String), orient="row")
+        wanted = build_key_frame(keys)
         if wanted.is_empty():
             return wanted.with_columns(created_at=pl.lit(None, pl.Datetime("us", "UTC")))
         had = (
@@ -291,9 +288,20 @@ class Task:
         return {(company, name) for company, name in self.before.vanished}
 
 
+def build_key_frame(keys: Iterable[JobKey]) -> pl.DataFrame:
+    """Return a frame of company_id and id, one row per job, to join with."""
+    return pl.DataFrame(list(keys), schema=dict.fromkeys(KEY, pl.String), orient="row")
+
+
 def drop_jobs(rows: pl.DataFrame, keys: Collection[JobKey]) -> pl.DataFrame:
     """Return the rows without those of the given jobs."""
     return rows.filter([key not in keys for key in rows.select(KEY).iter_rows()]) if keys else rows
+
+
+def _parse_names(names: Iterable[str]) -> set[JobKey]:
+    """Return the jobs that names of rejected rows stand for; a row without a readable id has a name of another form."""
+    keys = (name.partition("/") for name in names)
+    return {(company, name) for company, slash, name in keys if slash}
 
 
 def _is_within(start: object, end: object) -> pl.Expr:
