@@ -20,11 +20,12 @@ full sync, which is slower but assumes nothing:
 
 An *unsettled* job that is gone is no mismatch. It has vanished: its row stays in the lake, marked.
 
-`total` is compared as the first page of the head told it. A newest-first walk shows no job that came after its first
-page, so a later `total` would let a deleted job hide behind an arrival. For the same reason jobs that only the later
-reads met are not counted (`_find_late`).
+`total` is taken from the first page of the head. A newest-first walk shows no job that came after its first page, so a
+later `total` would let a deleted job hide behind an arrival. For the same reason jobs that only later reads have met are
+not counted (`_find_late`).
 
-An incremental sync that resumes nothing consists of its closing reads alone, so it needs no second pass.
+No second round of closing reads is needed: what an interrupted run left staged is older than this run's head walk, and
+all unsettled jobs of it are looked up again.
 """
 
 from __future__ import annotations
@@ -143,8 +144,8 @@ def _look_up_settled(task: Task, head: Head) -> tuple[set[JobKey], set[JobKey]]:
 def _find_late(task: Task, head: Head, first_late: int) -> set[JobKey]:
     """Return the jobs that appeared after the head was read: as new as its newest, first met from this batch on.
 
-    The total that the head told does not count them. If they counted here, one of them could make up for a job that was
-    inserted into the past, and the run would be called complete without that job.
+    The `total` on the head's first page does not count them. If they counted here, one of them could make up for a job
+    that was inserted into the past, and the run would be called complete without that job.
     """
     assert head.newest is not None
     nothing = task.lake.head(0).select(KEY).collect()
