@@ -215,7 +215,7 @@ class TestUnknownStatuses:
         lake: Path,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Rows re-read unchanged three times count as settled: later syncs are quiet, and the lake warns once, not per run."""
+        """Rows re-read unchanged three times count as settled: later syncs are quiet; the lake warns once, not per run."""
         sandbox = make_sandbox(jobs=5_000)
         jobs = sandbox.world.visible()
         for n in chosen:
@@ -253,7 +253,7 @@ class TestUnknownStatuses:
     def test_f61_a_settled_row_that_changes_is_noticed_like_a_terminal_one(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A settled row of an unknown status that changes is noticed by audit and full sync; an unsettled one by the next sync."""
+        """A settled row of an unknown status that changes is noticed by audit and full sync, as a terminal one is."""
         sandbox = make_sandbox(jobs=250)
         jobs = sandbox.world.visible()[:240]
         for job in jobs:
