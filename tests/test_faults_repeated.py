@@ -62,7 +62,7 @@ def in_page(edit: Callable[[dict[str, Any], str], object], said: str) -> Callabl
 
 
 def in_row(name: str) -> Callable[[dict[str, Any], str], object]:
-    """Put the credential into one field of the first row of each page."""
+    """Put the credential into the first row of each page, as this field."""
     return lambda page, said: page["data"] and page["data"][0].update({name: said})
 
 
@@ -100,14 +100,14 @@ def crossed(places: Iterable[str], first: str) -> list[tuple[str, str]]:
 
 
 UNSEEN: Final = {"total"}
-"""Places whose content is never shown or kept."""
+"""Where nothing of it is shown or kept in any case."""
 
 
 @pytest.fixture
 def talk(
     pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[[Callable[[Sandbox], Any]], str]:
-    """Dump twice, the second time from where the first ended, and return everything that was shown and kept."""
+    """Dumps twice, the second time from where the first ended; returns all that was said and kept."""
 
     def run(make: Callable[[Sandbox], Any]) -> str:
         lake = tmp_path / "lake"
@@ -132,11 +132,11 @@ def talk(
 
 
 class TestCommandLine:
-    """The credential is masked from the answer to stderr, records, receipts, manifests and rejected rows."""
+    """From an answer to stderr, records, receipts, manifests and rejected rows."""
 
     @pytest.mark.parametrize(("place", "form"), crossed(HEADERS, "type"))
     def test_f69_headers(self, place: str, form: str, talk: Callable[..., str]) -> None:
-        """A header that a message or a warning shows is masked."""
+        """In a header that a message or a warning shows."""
         name, status, template = HEADERS[place]
         text = talk(in_header(name, template.format(FORMS[form]), status))
         if place in ("type", "encoding"):
@@ -144,7 +144,7 @@ class TestCommandLine:
 
     @pytest.mark.parametrize(("place", "form"), crossed(PLACES, "id"))
     def test_f69_pages(self, place: str, form: str, talk: Callable[..., str]) -> None:
-        """A row, a cursor, a total or an echo is masked, whether or not the page is accepted."""
+        """In a row, a cursor, the total or the echo of a page, whether the page is taken or not."""
         text = talk(in_page(PLACES[place], FORMS[form]))
         assert "the server repeats the credential in its pages" in text
         assert ("***" in text) is (place not in UNSEEN)
@@ -170,7 +170,7 @@ class TestCommandLine:
 
 
 class TestClient:
-    """Bytes that are no HTTP answer are masked, in the message and in the attributes of the error."""
+    """In bytes that are no answer, and what an error carries beside its message."""
 
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ class TestClient:
         ids=["chunk", "header", "status line", "length", "transfer", "no HTTP"],
     )
     def test_f69_protocol(self, before: bytes, after: bytes, form: str) -> None:
-        """What the HTTP parser complains of is masked in its quoted message."""
+        """What the parser of HTTP complains of is quoted in its message."""
         answer = before + FORMS[form].encode() + after
         with listen(lambda stream, _: stream.sendall(answer)) as server, client_of(url=server.url) as client:
             error, _ = fail(client)
@@ -208,7 +208,7 @@ class TestClient:
             seen = seen.__cause__ or seen.__context__
 
     def test_f69_a_token_that_was_renewed(self) -> None:
-        """The previous token is masked too."""
+        """The token before is known again, too."""
         given = iter([CANARY, "second-token-0123456789"])
         answers = iter(
             [
@@ -227,7 +227,7 @@ class TestClient:
         assert not found(str(error))
 
     def test_f69_data_that_does_not_repeat_it_stays(self) -> None:
-        """A page without the credential stays the same bytes, escapes included; a key as short as a word spoils no page."""
+        """A page without it is the very same bytes, escapes included; and a key as short as a word spoils no page."""
         page = PAGE + b' "\\u0070lp \\/ Basic cGxw"'
         assert Mask(CANARY).clean(page) is page
         assert Mask(CANARY).is_long

@@ -1,4 +1,4 @@
-"""F27, F61 and F64: rows that are rejected for a while, unknown statuses, jobs that move to another month."""
+"""F27, F61 and F64: rows that are rejected for a while, statuses that nobody knows, jobs that move to another month."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ FORMATS = ["parquet", "delta"]
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    """Return where the lake is to be."""
+    """Where the lake is to be."""
     return tmp_path / "lake"
 
 
 @pytest.fixture
 def dump(open_client: OpenClient, lake: Path) -> Callable[..., Receipt]:
-    """Return a function that dumps a sandbox to the test's lake and counts requests from zero."""
+    """Dumps a sandbox to the test's lake, counting requests from nought."""
 
     def run(sandbox: Sandbox, **options: Any) -> Receipt:
         sandbox.requests.clear()
@@ -50,7 +50,7 @@ def dump(open_client: OpenClient, lake: Path) -> Callable[..., Receipt]:
 
 
 def is_true(lake: Path, sandbox: Sandbox) -> bool:
-    """Return whether the lake has every job of the server once, as it is now, each row in its month."""
+    """Whether the lake has every job of the server once, as it is now, each row where it belongs."""
     rows = scan_lake(lake).collect().drop("extra").to_dicts()
     assert sandbox.truth(rows, sandbox.world.now) == []
     found = verify_lake(lake)
@@ -59,12 +59,12 @@ def is_true(lake: Path, sandbox: Sandbox) -> bool:
 
 
 def rows_of(lake: Path, name: str) -> list[dict[str, Any]]:
-    """Return the lake's rows of this job."""
+    """The lake's rows of this job."""
     return scan_lake(lake).filter(pl.col("id") == name).collect().to_dicts()
 
 
 def read_manifest(lake: Path) -> Manifest:
-    """Return the manifest of the lake's current snapshot."""
+    """The manifest of the lake's current snapshot."""
     layout = Layout(lake)
     number = layout.number()
     assert number is not None
@@ -72,13 +72,13 @@ def read_manifest(lake: Path) -> Manifest:
 
 
 class TestMovedJobs:
-    """F64: a createdAt changes, although the contract says that it never does."""
+    """F64: createdAt never changes, the contract says; it did."""
 
     @pytest.mark.parametrize("kind", FORMATS)
     def test_f64_a_refresh_moves_a_job(
         self, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job that moved among the newest is found by an incremental sync: one row, in the new month, a few requests."""
+        """A job that is listed among the newest since: its row stands there and nowhere else, for a refresh's few requests."""
         sandbox = make_sandbox(jobs=2_000)
         dump(sandbox, format=kind)
         job = sandbox.world.visible()[400]
@@ -114,7 +114,7 @@ class TestMovedJobs:
     def test_f64_a_job_that_moves_within_its_month_is_merged(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job that moves within its month is no moved job: its row is replaced by key, and the counts fit."""
+        """Within one month a row is replaced by its key; that is no move, and the counts fit."""
         sandbox = make_sandbox(jobs=1_000)
         dump(sandbox)
         job = sandbox.world.visible()[-2]
@@ -141,7 +141,7 @@ class TestMovedJobs:
     def test_f64_a_job_that_was_said_to_have_vanished_is_found_again(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A vanished job that is listed again in another month stays one job."""
+        """A job that the server listed no more, and lists elsewhere later, is one job all the same."""
         sandbox = make_sandbox(jobs=1_000)
         dump(sandbox)
         job = sandbox.world.visible()[300]
@@ -164,7 +164,7 @@ class TestMovedJobs:
         make_sandbox: MakeSandbox,
         tmp_path: Path,
     ) -> None:
-        """The row of the lake that was read later stays, once, whichever way the lakes are merged."""
+        """The row of the lake that was read later stays, and the job is there once, whichever way they are merged."""
         sandbox = make_sandbox(jobs=600)
         older, newer = tmp_path / "older", tmp_path / "newer"
         dump_export_jobs(older, client=open_client(sandbox), format=kind)
@@ -179,7 +179,7 @@ class TestMovedJobs:
     def test_f64_many_moved_jobs_are_not_believed(
         self, options: dict[str, Any], dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """Up to 100 jobs are moved; more than 100 and 1 % end the run with 76, and the lake is unchanged."""
+        """Up to 100 jobs are moved; of more than these and 1 %, nothing: 76, and the lake as it was."""
         sandbox = make_sandbox(jobs=1_500)
         dump(sandbox)
         jobs = sandbox.world.visible()
@@ -201,7 +201,7 @@ class TestMovedJobs:
 
 
 class TestUnknownStatuses:
-    """F61: many old rows have a status that the contract does not know."""
+    """F61: a status that the contract does not know, on many old rows."""
 
     @pytest.mark.parametrize(
         ("chosen", "most"), [(range(0, 5_000, 100), 60), (range(2_000, 2_300), 12)], ids=["50", "300"]
@@ -215,7 +215,7 @@ class TestUnknownStatuses:
         lake: Path,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Rows re-read unchanged three times count as settled: later syncs are quiet; the lake warns once, not per run."""
+        """Re-read unchanged three times they are as good as settled: a quiet refresh; one warning a lake, not one a run."""
         sandbox = make_sandbox(jobs=5_000)
         jobs = sandbox.world.visible()
         for n in chosen:
@@ -236,7 +236,7 @@ class TestUnknownStatuses:
     def test_f61_a_late_row_is_counted_for_itself(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job that ends in a terminal status of its own is read three times more; the others stay settled."""
+        """A job that ends in a settled status of its own kind is read three times more; the others stay settled."""
         sandbox = make_sandbox(jobs=3_000)
         jobs = sandbox.world.visible()
         hanging = sandbox.world.insert(sandbox.world.now - timedelta(days=150), status="in_progress")["id"]
@@ -253,7 +253,7 @@ class TestUnknownStatuses:
     def test_f61_a_settled_row_that_changes_is_noticed_like_a_terminal_one(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A settled row of an unknown status that changes is noticed by audit and full sync, as a terminal one is."""
+        """Where the audit or a full sync reads it; until it is settled, at once."""
         sandbox = make_sandbox(jobs=250)
         jobs = sandbox.world.visible()[:240]
         for job in jobs:
@@ -273,12 +273,12 @@ class TestUnknownStatuses:
 
 
 class Spoiling(Sandbox):
-    """A sandbox that spoils the rows of some jobs, wherever they are listed."""
+    """A sandbox whose rows of some jobs do not fit the contract, wherever they are listed."""
 
     spoiled: dict[str, dict[str, Any]]
 
     def __call__(self, request: RequestLike) -> Response:
-        """Answer with these rows spoiled."""
+        """The answer, these rows spoiled."""
         answer = super().__call__(request)
         body = json.loads(answer.body)
         for row in body.get("data", []):
@@ -287,10 +287,10 @@ class Spoiling(Sandbox):
 
 
 class TestRejectedRows:
-    """F27: a rejected row is looked up until a valid one is read."""
+    """F27: a row that does not fit is looked for until it is read right."""
 
     def spoil(self, sandbox: Sandbox, number: int, **fields: Any) -> Spoiling:
-        """Return the same server, but with these values in the row of one job."""
+        """The same server, but the row of one job has these values."""
         spoiling = Spoiling(sandbox.world)
         spoiling.spoiled = {sandbox.world.visible()[number]["id"]: fields}
         return spoiling
@@ -299,7 +299,7 @@ class TestRejectedRows:
     def test_f27_a_row_that_is_healthy_since_is_taken_at_once(
         self, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """The next incremental sync reads the row at its rank: 0, the row in the lake, a handful of requests."""
+        """The next refresh reads it where it must stand: 0, the row in the lake, for a handful of requests."""
         sandbox = make_sandbox(jobs=5_000)
         with pytest.raises(RejectedRows):
             dump(self.spoil(sandbox, 1_234, numberOfItems=1.5), format=kind)
@@ -312,7 +312,7 @@ class TestRejectedRows:
     def test_f27_a_row_of_the_lake_that_was_spoiled_for_a_while(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job of the lake keeps its old row while the new one is rejected, and then gets the new one."""
+        """A job that the lake has keeps its row meanwhile, and is given the new one."""
         sandbox = make_sandbox(jobs=3_000)
         dump(sandbox)
         spoiling = self.spoil(sandbox, 700, numberOfItems=1.5)
@@ -328,7 +328,7 @@ class TestRejectedRows:
     def test_f27_a_row_that_stays_bad_makes_one_file(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A row that stays bad ends each run with 65 and makes no second file; a row that changes replaces its file."""
+        """65 each time, for few requests, and no other file; one that says something else makes one in its place."""
         sandbox = make_sandbox(jobs=5_000)
         spoiling = self.spoil(sandbox, 1_234, numberOfItems=1.5)
         files = set()
@@ -353,7 +353,7 @@ class TestRejectedRows:
     def test_f27_a_rejected_job_that_is_deleted_is_waited_for_no_longer(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A rejected row whose job is gone is not waited for any longer."""
+        """Where it must stand there is no such job: nothing is left to be read right."""
         sandbox = make_sandbox(jobs=2_000)
         spoiling = self.spoil(sandbox, 500, isInteractive=1)
         with pytest.raises(RejectedRows):
@@ -367,7 +367,7 @@ class TestRejectedRows:
     def test_f27_files_that_nobody_names_go_after_a_month(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """Files of runs that published nothing stay for 30 days; files that are not ours stay."""
+        """Files of runs that published nothing stay for 30 days, and what is no file of ours stays."""
         sandbox = make_sandbox(jobs=300)
         dump(sandbox)
         folder = lake / "_lake/rejected"
@@ -384,7 +384,7 @@ class TestRejectedRows:
 
 
 def rejected_files(lake: Path) -> list[Path]:
-    """Return the files of rejected rows that a lake of either kind keeps."""
+    """The files of rejected rows that a lake of either kind keeps."""
     return sorted(lake.rglob("_lake/rejected/*.jsonl"))
 
 
@@ -395,7 +395,7 @@ class Moving(Sandbox):
     to: datetime
 
     def __call__(self, request: RequestLike) -> Response:
-        """Answer, then move the job."""
+        """The answer, and then the move."""
         answer = super().__call__(request)
         if self.job.encode() in answer.body and self.world.interventions[-1].kind != "change":
             self.world.move(self.job, self.to)
@@ -403,7 +403,7 @@ class Moving(Sandbox):
 
 
 class TestShownTwice:
-    """F64: the server shows a job twice in one walk, under two months."""
+    """A job that the server shows twice in one walk, under two months."""
 
     @pytest.mark.parametrize("kind", FORMATS)
     @pytest.mark.parametrize("mode", ["first", "full", "refresh"])
@@ -429,14 +429,14 @@ class TestShownTwice:
 
 
 class TestStamps:
-    """F22: `lastUpdatedAt` comes from clocks that differ, or is null."""
+    """F22: `lastUpdatedAt` is stamped by clocks that differ, or is null."""
 
     @pytest.mark.parametrize("kind", FORMATS)
     @pytest.mark.parametrize("stamp", ["earlier", "null"])
     def test_f22_a_job_that_ends_with_an_earlier_stamp(
         self, stamp: str, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """The row that was read last is the lake's: after an incremental sync, and for a settled row after a full sync."""
+        """The row that was read last is the lake's: after a refresh, and a settled row's after a full sync."""
         sandbox = make_sandbox(jobs=600)
         job = next(each for each in reversed(sandbox.world.visible()) if each["status"] == "completed")
         name, stamps = job["id"], {"earlier": "2020-01-01T00:00:00Z", "null": None}

@@ -1,4 +1,4 @@
-"""F36 wherever a dump can wait: after SIGTERM it ends within seconds, whatever it was waiting for."""
+"""F36 wherever a dump can wait: told to end by SIGTERM, it ends within seconds, whatever it was waiting for."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 PROGRAM = [sys.executable, "-m", "pleo_extract"]
 PEM = Path(__file__).parent / "tls/loopback.pem"
 SOON = 15.0
-"""Seconds within which it must end; each of the waits lasts longer. On an idle machine it takes two."""
+"""Seconds in which it must have ended; none of the waits is over by then. On an idle machine it takes two."""
 LONG = 60.0
-"""Seconds that a test waits until the dump has reached the point where the signal is sent."""
+"""Seconds that a test waits for the dump to be where it is to be struck."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Stalling:
     stalls: Callable[[Stalling, socket.socket], None]
     context: ssl.SSLContext | None = None
     latency: float = 0.05
-    """Seconds that each answer takes; a list whose pages take a while is read in segments, by several threads."""
+    """Of each answer; a list whose pages take a while is read in segments, by several threads."""
     requests: int = 0
     stalled: int = 0
     over: threading.Event = field(default_factory=threading.Event)
@@ -52,16 +52,16 @@ class Stalling:
 
     @property
     def port(self) -> int:
-        """Listen on a free port."""
+        """Where it listens."""
         return int(self.listening.getsockname()[1])
 
     @property
     def url(self) -> str:
-        """Return the server's address."""
+        """Its address."""
         return f"http{'s' if self.context else ''}://127.0.0.1:{self.port}"
 
     def accept(self) -> None:
-        """Accept connections, each in a thread of its own."""
+        """Take connections, in a thread each."""
         threads: list[threading.Thread] = []
         crammed: list[socket.socket] = []
         while not self.over.is_set():
@@ -80,7 +80,7 @@ class Stalling:
             each.close()
 
     def is_reached(self, times: int) -> bool:
-        """Return whether the dump now waits for an answer that does not come."""
+        """Return whether the dump waits now for what does not come."""
         if self.stalled < times or self.stalls is not refuse_more:
             return self.stalled >= times
         # As /proc has it: a port that a connection is sought to, and no answer (02).
@@ -115,7 +115,7 @@ class Stalling:
                     self.stalls(self, stream)
 
     def answer(self, head: bytes) -> bytes:
-        """Return the sandbox's answer."""
+        """Return what the sandbox says."""
         first, *lines = head.decode().split("\r\n")
         method, target, _ = first.split(" ")
         path, _, query = target.partition("?")
@@ -128,7 +128,7 @@ class Stalling:
         )
 
     def note(self) -> None:
-        """Count one more stalled request."""
+        """One more has stalled."""
         with self.lock:
             self.stalled += 1
 
@@ -155,17 +155,17 @@ def write_head(status: int, *lines: str, length: int = 0) -> bytes:
 
 
 def refuse_more(server: Stalling, _: socket.socket) -> None:
-    """Let connections hang: nobody accepts, and the kernel's queue is full."""
+    """Connections hang: nobody accepts, and the kernel's queue is full."""
 
 
 def say_nothing(server: Stalling, _: socket.socket) -> None:
-    """Let an open connection stay silent, at the handshake or instead of headers."""
+    """The connection is there, and silent: as the handshake begins, or instead of a head."""
     server.note()
     server.over.wait(LONG)
 
 
 def drip_head(server: Stalling, stream: socket.socket) -> None:
-    """Send headers without end."""
+    """Headers without end."""
     stream.sendall(b"HTTP/1.1 200 OK\r\n")
     server.note()
     while not server.over.wait(0.1):
@@ -173,7 +173,7 @@ def drip_head(server: Stalling, stream: socket.socket) -> None:
 
 
 def drip_body(server: Stalling, stream: socket.socket) -> None:
-    """Send a body byte by byte."""
+    """A body that comes byte by byte."""
     stream.sendall(write_head(200, "Content-Type: application/json", length=100_000) + b"{")
     server.note()
     while not server.over.wait(0.1):
@@ -181,19 +181,19 @@ def drip_body(server: Stalling, stream: socket.socket) -> None:
 
 
 def ask_to_wait(server: Stalling, stream: socket.socket) -> None:
-    """Send 429 with a Retry-After of two minutes."""
+    """429, come back in two minutes."""
     stream.sendall(write_head(429, "Retry-After: 120"))
     server.note()
 
 
 def fail(server: Stalling, stream: socket.socket) -> None:
-    """Send 503 each time, so that the client waits longer and longer."""
+    """503, each time: the client waits longer and longer."""
     stream.sendall(write_head(503))
     server.note()
 
 
 def crowd(server: Stalling, stream: socket.socket) -> None:
-    """Send 429 once, so that fewer requests may be in flight; those get no answer, and the others wait for them."""
+    """429 once, so that fewer may be under way at once; those that may get no answer, and the others wait for them."""
     with server.lock:
         first = server.requests == server.answered + 1
     if first:
@@ -213,12 +213,12 @@ PHASES: dict[str, tuple[Callable[[Stalling, socket.socket], None], bool, int]] =
     "backoff": (fail, False, 3),
     "gate": (crowd, False, 1),
 }
-"""What stalls, whether over TLS, and how often it has stalled when the signal is sent."""
+"""What happens, whether over TLS, and how many times it has happened when the signal is sent."""
 
 
 @contextmanager
 def stall(phase: str, answered: int) -> Iterator[Stalling]:
-    """Serve a list whose pages come up to a point."""
+    """Serve a list of which some pages come."""
     stalls, tls, _ = PHASES[phase]
     context = None
     if tls:
@@ -240,7 +240,7 @@ def stall(phase: str, answered: int) -> Iterator[Stalling]:
 
 @dataclass
 class Told:
-    """The result of a dump that was told to end."""
+    """A dump that was told to end."""
 
     code: int
     said: str
@@ -248,7 +248,7 @@ class Told:
 
 
 def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> Told:
-    """Start a dump, wait until it waits, send a signal, and return the result."""
+    """Start a dump, wait until it waits, tell it to end, and see."""
     environment = os.environ | {
         "PLEO_API_KEY": CANARY,
         "PYTHONPATH": str(Path(pleo_extract.__file__).parents[1]),
@@ -275,7 +275,7 @@ def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> To
 
 
 def check(told: Told, lake: Path) -> None:
-    """Check that a dump ended as it should, and recorded it."""
+    """Check that a dump ended as it should, and said so in its record."""
     assert told.code == 143, told
     said = "pleo-extract: terminated; what was fetched is kept, run again to go on"
     assert told.said.splitlines()[-1] == said
@@ -286,7 +286,7 @@ def check(told: Told, lake: Path) -> None:
 @pytest.mark.parametrize("answered", [0, 2, 12])
 @pytest.mark.parametrize("phase", PHASES)
 def test_f36_in_every_phase(phase: str, answered: int, tmp_path: Path) -> None:
-    """The same holds for one thread at its first answer and for several at probes or pages of their segments."""
+    """Whether one thread waits for the first answer, or several for probes or for the pages of their segments."""
     lake = tmp_path / "lake"
     with stall(phase, answered) as server:
         command = [*PROGRAM, "dump", str(lake), "--base-url", server.url, "--in-flight", "4", "--quiet"]
@@ -297,7 +297,7 @@ def test_f36_in_every_phase(phase: str, answered: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_f36_in_every_phase_of_many_accounts(phase: str, tmp_path: Path) -> None:
-    """The thread that receives the signal is none of those that wait."""
+    """The thread that hears the signal is none of those that wait."""
     lake = tmp_path / "lake"
     with stall(phase, 0 if PHASES[phase][1] else 7) as server:
         accounts = write_accounts(tmp_path, server)
@@ -307,7 +307,7 @@ def test_f36_in_every_phase_of_many_accounts(phase: str, tmp_path: Path) -> None
 
 
 def write_accounts(folder: Path, server: Stalling, rate: int = 500) -> Path:
-    """Return an accounts file of all companies of a server."""
+    """An accounts file of all companies of a server."""
     lines = [f'base_url = "{server.url}"']
     lines += [
         f'[[account]]\ncompany_id = "{company}"\nrate = {rate}\napi_key_env = "PLEO_API_KEY"'
@@ -320,7 +320,7 @@ def write_accounts(folder: Path, server: Stalling, rate: int = 500) -> Path:
 
 @pytest.mark.parametrize("accounts", ["one", "many"])
 def test_f36_as_it_waits_for_the_pace(accounts: str, tmp_path: Path) -> None:
-    """At the rate limit a dump waits for the minute to pass, and ends while it waits."""
+    """With as many requests a minute as it has sent, a dump waits for the minute to pass."""
     lake, rate = tmp_path / "lake", 6
     with stall("head", 1_000) as server:
         where = (
@@ -346,11 +346,11 @@ socket.getaddrinfo = look_up
 from pleo_extract.cli import start
 start()
 """
-"""The command line on a machine whose name servers do not answer: like the real call, this one ignores signals."""
+"""The command line on a machine whose name servers do not answer: like the real call, this one heeds no signal."""
 
 
 def test_f36_as_it_looks_up_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name lookup of the C library waits for each name server in turn and ignores signals; the dump ends all the same."""
+    """Looking up a name is the C library's, which waits for each name server in turn, and for no signal."""
     lake, begun = tmp_path / "lake", tmp_path / "begun"
     monkeypatch.setenv("BEGUN", str(begun))
     command = [
