@@ -40,6 +40,7 @@ from pleo_extract.fetch.segments import narrow, read_list, totals_of
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
 from pleo_extract.sync.moved import OTHER_DATA, choose_months, find_staged, move_jobs
 from pleo_extract.sync.readings import count_rereads
+from pleo_extract.sync.task import is_many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +54,6 @@ __all__ = ["sync_fully"]
 
 _log = logging.getLogger(__name__)
 
-MANY_VANISHED: Final = 100
-"""Above this many vanished jobs, and above 1 % of all, the loss must be confirmed with --accept-vanished."""
 CONFIRM: Final = "If it is the same and these jobs are gone for good, run again with --accept-vanished"
 
 
@@ -242,8 +241,7 @@ def _is_drop(task: Task, walked: _Pass, *, accept_vanished: bool) -> bool:
         or any(total is not None for total in expect_total(task.before, walked.totals))
     ):
         return False
-    known = task.before.full_jobs
-    return walked.jobs < known - max(MANY_VANISHED, known // 100)
+    return is_many(task.before.full_jobs - walked.jobs, task.before.full_jobs)
 
 
 def _read_closing(task: Task, walked: _Pass, *, resumed: bool) -> _Closing:
@@ -388,7 +386,7 @@ def _find_vanished(task: Task, unmet: set[JobKey], *, accept_vanished: bool) -> 
     _walk_list(task, "confirm")
     unmet = _move_unmet(task)
     drop = len(unmet - known)
-    if drop > max(MANY_VANISHED, task.before.full_jobs // 100) and not accept_vanished:
+    if is_many(drop, task.before.full_jobs) and not accept_vanished:
         task.staging.clear()
         raise ContractError(
             f"{drop} jobs of the lake are no longer listed by the server, of {task.before.full_jobs} at the last "

@@ -14,7 +14,7 @@ import polars as pl
 from pleo_extract.contract import KEY
 from pleo_extract.core.rows import created_month, keep_latest
 from pleo_extract.errors import ContractError
-from pleo_extract.sync.task import build_key_frame
+from pleo_extract.sync.task import build_key_frame, is_many
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OTHER_DATA", "choose_months", "find_staged", "move_jobs", "move_listed"]
 
-MANY_MOVED: Final = 100
-"""Above this many moved jobs, and above 1 % of all, a sync ends in an error and publishes nothing."""
 OTHER_DATA: Final = (
     "If the server holds other data now (another account, a new sandbox), dump that to a folder of its own"
 )
@@ -83,7 +81,7 @@ def move_jobs(task: Task, jobs: Mapping[JobKey, list[str]]) -> None:
     Raises:
         ContractError: more than 100 jobs, and more than 1 % of the account's, have moved.
     """
-    if len(jobs) > max(MANY_MOVED, task.before.full_jobs // 100):
+    if is_many(len(jobs), task.before.full_jobs):
         task.staging.clear()
         raise ContractError(
             f"{len(jobs)} job(s) of the lake are listed with another created_at, {min(jobs)[1]} among them, although "

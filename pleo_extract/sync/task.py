@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from pleo_extract.lake.staging import Staging
     from pleo_extract.sync.receipt import Evidence
 
-__all__ = ["Task", "Unsettled", "build_key_frame", "drop_jobs"]
+__all__ = ["Task", "Unsettled", "build_key_frame", "drop_jobs", "is_many"]
 
-MANY_REJECTED: Final = 100
-"""Above this many rejected rows, and above 1 % of all rows, nothing is published."""
+MANY: Final = 100
+"""Up to this many rows or jobs, or up to 1 % of all, may be rejected, moved or vanished in one sync (`is_many`)."""
 MANY_INSTANTS: Final = 1_000
 """With at most this many different instants, the lake is asked for exactly these; with more, for a time span per month.
 
@@ -203,7 +203,7 @@ class Task:
             DataError: more than 100 rows, and more than 1 % of those read, were rejected.
         """
         count = len(set(self.staging.names))
-        if count > MANY_REJECTED and count > self.evidence.rows / 100:
+        if is_many(count, self.evidence.rows):
             self.staging.keep_rejected(self.rejected)
             self.staging.clear()
             raise DataError(
@@ -286,6 +286,11 @@ class Task:
     def known_vanished(self) -> set[JobKey]:
         """Return the jobs of the lake that the server had stopped listing before this run."""
         return {(company, name) for company, name in self.before.vanished}
+
+
+def is_many(count: int, total: int) -> bool:
+    """Return whether a count is above 100 and above 1 % of `total`: then the server or the contract is another one."""
+    return count > max(MANY, total // 100)
 
 
 def build_key_frame(keys: Iterable[JobKey]) -> pl.DataFrame:
