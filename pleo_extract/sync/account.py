@@ -319,6 +319,6 @@ class AccountDump:
 
 def _is_short(staging: Staging) -> bool:
     """Return whether staging holds a whole list of a page or two."""
-    checkpoints = staging.marks("full").values()
+    checkpoints = staging.checkpoints("full").values()
     is_whole = bool(checkpoints) and all(each.at_end for each in checkpoints)
     return is_whole and sum(each.pages for each in checkpoints) <= SHORT

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import COLUMNS, KEY, instant_key
+from pleo_extract.core.order import weakest
 from pleo_extract.core.ranks import group_ranks
 from pleo_extract.core.rows import OPEN, is_beyond
 from pleo_extract.core.state import stop_line
@@ -87,22 +88,23 @@ def read_head(task: Task, phase: str, until: Key | None) -> Head:
     walks = _continue_segments(task, phase, until)
     as_of, batch = task.clock(), len(task.staging.batches)
     _read_open(task)
-    ends = [stop_line(walk.first) for walk in walks if walk.first is not None]
+    ends = [stop_line(first) for walk in walks if (first := walk.checkpoint.first) is not None]
     ends += [] if until is None else [until]
-    segment = max(task.staging.marks(phase), default=-1) + 1
+    segment = max(task.staging.checkpoints(phase), default=-1) + 1
     query = narrow(NEWEST_FIRST, company_id=task.company_id)
     head = task.walk(phase, Walk(query, until=max(ends, default=None)), segment)
     walks.append(head)
-    keys = [key for walk in walks for key in (walk.edge, walk.newest) if key is not None]
+    seen = [walk.checkpoint for walk in walks]
+    keys = [key for each in seen for key in (each.furthest, each.newest) if key is not None]
     return Head(
         as_of=as_of,
         batch=batch,
-        order=min((walk.order for walk in walks), key=("none", "created", "strict").index),
+        order=weakest(walk.order for walk in walks),
         oldest=min(keys, default=None),
         newest=max(keys, default=None),
         ended=any(walk.ended == "end" for walk in walks),
-        rows=head.rows,
-        totals=(head.first_total, head.last_total),
+        rows=head.checkpoint.rows,
+        totals=head.checkpoint.totals,
     )
 
 
@@ -110,9 +112,9 @@ def _continue_segments(task: Task, phase: str, until: Key | None) -> list[Walk]:
     """Continue each staged segment to the next older one, or to `until`, and return their walks, oldest first."""
     query, walks = narrow(NEWEST_FIRST, company_id=task.company_id), list[Walk]()
     end = until
-    for segment, checkpoint in _sort_segments(task.staging.marks(phase)):
-        walk = Walk(query, until=end, mark=checkpoint)
-        if not walk.is_over:
+    for segment, checkpoint in _sort_segments(task.staging.checkpoints(phase)):
+        walk = Walk(query, until=end, checkpoint=checkpoint)
+        if not walk.ended:
             task.walk(phase, walk, segment)
         walks.append(walk)
         assert checkpoint.first is not None
@@ -174,7 +176,7 @@ def read_from_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | 
             task.add("start", batch)
     finally:
         task.evidence.count_walk(walk)
-    return as_of, first_batch, (walk.first_total, walk.last_total)
+    return as_of, first_batch, walk.checkpoint.totals
 
 
 def _is_staged(task: Task, rows: pl.DataFrame) -> bool:

@@ -31,6 +31,7 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.core.order import weakest
 from pleo_extract.core.rows import OPEN, created_month, find_unknown, is_same_list, months_of
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, learn_total
@@ -189,7 +190,7 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
         ContractError: an unordered list without a usable `total` has lost too many jobs, twice.
     """
     previous: int | None = None
-    resumed = bool(task.staging.marks("full"))
+    resumed = bool(task.staging.checkpoints("full"))
     if (
         task.staging.resumed and not resumed
     ):  # rows of an earlier incremental sync: their jobs may be gone by now
@@ -341,28 +342,32 @@ def _walk_list(task: Task, phase: str) -> _Pass:
     """
     query = narrow(BY_CREATION, company_id=task.company_id)
     walks, batches = read_list(
-        task.session, query, segments=task.in_flight, marks=task.staging.marks(phase), on_page=task.on_page
+        task.session,
+        query,
+        segments=task.in_flight,
+        marks=task.staging.checkpoints(phase),
+        on_page=task.on_page,
     )
     try:
         task.stage(phase, batches)
     finally:
         for walk in walks:
             task.evidence.count_walk(walk)
-    unkeyed = sum(walk.unkeyed for walk in walks) - choose_months(task)
+    unkeyed = sum(walk.checkpoint.unkeyed for walk in walks) - choose_months(task)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
-    is_staged = task.staging.count_rows(phase) >= sum(walk.rows for walk in walks)
+    is_staged = task.staging.count_rows(phase) >= sum(walk.checkpoint.rows for walk in walks)
     jobs = sum(proven)
     if len(proven) < len(walks) or phase != "full" or not is_staged:
         jobs = len(task.staging.met_forgotten())
         for month in task.staging.months():  # a month at a time, to bound memory
             jobs += pl.concat([frame.select(KEY) for frame in task.staging.read(month)]).unique().height
-    newest = [walk.newest for walk in walks if walk.newest is not None]
+    newest = [newest for walk in walks if (newest := walk.checkpoint.newest) is not None]
     return _Pass(
-        order=min((walk.order for walk in walks), key=("none", "created", "strict").index),
+        order=weakest(walk.order for walk in walks),
         jobs=jobs + unkeyed,
         newest=max(newest, default=None),
         totals=totals_of(walks),
-        pages=sum(walk.pages for walk in walks),
+        pages=sum(walk.checkpoint.pages for walk in walks),
     )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import PleoExtractError, worst_code
+from pleo_extract.signals import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from pleo_extract.lake.table import Change
 
 __all__ = ["CurrentSnapshot", "Evidence", "Receipt"]
-
-SIGNALS: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
-"""The exit codes of a run that a signal ended, in words."""
 
 
 class Evidence(msgspec.Struct, kw_only=True):
@@ -112,11 +110,12 @@ class Evidence(msgspec.Struct, kw_only=True):
     def count_walk(self, walk: Walk) -> None:
         """Add the counts of a walk."""
         keys, orders, limit = walk.understood
-        self.pages += walk.pages
-        self.rows += walk.rows
+        first_total, last_total = walk.checkpoint.totals
+        self.pages += walk.checkpoint.pages
+        self.rows += walk.checkpoint.rows
         self.restarts += walk.restarts + walk.anchors
-        self.total_first = walk.first_total if self.total_first is None else self.total_first
-        self.total_last = walk.last_total if walk.last_total is not None else self.total_last
+        self.total_first = first_total if self.total_first is None else self.total_first
+        self.total_last = last_total if last_total is not None else self.total_last
         self.order = walk.order
         self.understood = {"sorting_keys": keys, "sorting_order": orders, "limit": limit}
 
@@ -150,7 +149,7 @@ class CurrentSnapshot:
     @classmethod
     def after(cls, change: Change) -> CurrentSnapshot:
         """Return the snapshot that is current once this change is committed."""
-        return cls(change.number, change.rows, change.is_news, tuple(change.months))
+        return cls(change.number, change.rows, change.makes_snapshot, tuple(change.months))
 
 
 class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a dataclass it could not be frozen
@@ -258,6 +257,6 @@ def _exit_code(error: BaseException) -> int:
 
 def _describe_error(error: BaseException, code: int) -> str:
     """Return the message of an error that is not ours: the signal's name, its text, or else the name of its type."""
-    if isinstance(error, SystemExit | KeyboardInterrupt) and code in SIGNALS:
-        return SIGNALS[code]
+    if isinstance(error, SystemExit | KeyboardInterrupt) and code in WORDS:
+        return WORDS[code]
     return str(error) or type(error).__name__
