@@ -287,7 +287,7 @@ def test_f47_five_races_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     undone = Version.commit
     with monkeypatch.context() as patch:
         _before(patch, other, times=5)
-        with pytest.raises(LakeLocked, match="5 times running") as caught:
+        with pytest.raises(LakeLocked, match="5 times in a row") as caught:
             home.dump()
     assert caught.value.code == 69
     assert caught.value.receipt is None or not caught.value.receipt["published"]

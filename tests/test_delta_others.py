@@ -172,7 +172,7 @@ def test_f73_others_always_commit_first(home: Home, monkeypatch: pytest.MonkeyPa
     """Five conflicts end with 69, whatever they are; nothing of the run stays in the table or beside it."""
     before = home.lake()
     _before_commit(monkeypatch, lambda: _set_property(home), times=5)
-    with pytest.raises(LakeLocked, match="5 times running") as caught:
+    with pytest.raises(LakeLocked, match="5 times in a row") as caught:
         home.dump()
     assert caught.value.code == 69
     assert home.lake().equals(before)
