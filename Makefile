@@ -18,6 +18,7 @@ test: .venv/test.stamp
 # The slower checks, and those that need other tools than Python, which they install. CI runs this after `make test`.
 check: .venv/test.stamp
 	.ci/pyright
+	$(BIN)/pytest -n auto -m slow
 	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 	$(BIN)/python tests/benchmarks/guard.py
 	$(BIN)/python tests/benchmarks/accounts.py --guard

@@ -89,6 +89,7 @@ def ground(tmp_path: Path) -> Ground:
     return Ground(tmp_path)
 
 
+@pytest.mark.slow
 def test_connections_and_runs_are_of_those_at_work_only(ground: Ground) -> None:
     """Any number of companies uses at most eight connections, and the run of a finished one is released."""
     connections, runs = set(), set()

@@ -88,6 +88,7 @@ class Companies:
         return number
 
 
+@pytest.mark.slow
 def test_an_open_session_equals_a_fresh_one_over_a_years_end(tmp_path: Path) -> None:
     """After every publish over a year's end an open session gives the same answers as a new one."""
     world = World(jobs=150, companies=3, days=40, now=datetime(2026, 10, 28, tzinfo=UTC))
@@ -169,6 +170,7 @@ def test_a_lake_without_jobs_has_typed_empty_views(tmp_path: Path, open_client: 
         assert answers_of(fresh) == answers_of(ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["[ab]", "a*", "{c,d}", "it's [!x] #%20"])
 def test_a_folder_with_glob_characters(name: str, tmp_path: Path, open_client: OpenClient) -> None:
     """A path with glob characters means only itself, not a lake beside it."""

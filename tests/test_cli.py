@@ -679,6 +679,7 @@ def test_sql_reads_only_the_lake(pleo: Callable[..., Said], served: Served, tmp_
     assert not target.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tmp_path: Path) -> None:
     """SIGTERM and Ctrl-C end a dump with their code; fetched pages are kept, and the next run continues with them."""

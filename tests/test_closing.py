@@ -283,6 +283,7 @@ def test_f57_status_and_record_say_as_of_when(later: Later, tmp_path: Path) -> N
     assert datetime.fromisoformat(last["receipt"]["data_as_of"]) == quiet.data_as_of
 
 
+@pytest.mark.slow
 def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
     """The audit finds a delete and a backdated insert that cancel in `total` about as often as the receipt says."""
     met, chances, tries = 0, [], 24
@@ -326,6 +327,7 @@ def test_f23_the_chance_is_what_is_computed() -> None:
     assert spread_ranks(100, 150, page=100, count=3, phase=0.5) == []
 
 
+@pytest.mark.slow
 def test_f23_jobs_that_come_while_ranks_are_read_are_no_shift(tmp_path: Path) -> None:
     """New jobs that shift every rank during the audit are explained by a second read of the head."""
     for total in (True, False):
@@ -395,6 +397,7 @@ class Counting(Sandbox):
         return replace(said, body=json.dumps(page).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["high", "low", "capped", "page", "estimate"])
 def test_f60_kinds_of_total(
     kind: str, later: Later, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -116,6 +116,7 @@ def _has_each_job_once(home: Home) -> bool:
     return not rows.select(KEY).is_duplicated().any() and rows.height == home.truth().height
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True], ids=["incremental", "full"])
 @pytest.mark.parametrize("what", OTHERS)
 def test_f73_another_commits_between_merge_and_commit(
@@ -138,6 +139,7 @@ def test_f73_another_commits_between_merge_and_commit(
     assert home.is_right()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 3])
 @pytest.mark.parametrize("what", ["compact", "append", "delete", "vacuum"])
 def test_f73_another_commits_while_the_list_is_read(home: Home, what: str, at: int) -> None:
@@ -265,6 +267,7 @@ def _refuse(home: Home, what: str) -> None:
         log.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before the run", "between merge and commit"])
 @pytest.mark.parametrize("what", REFUSALS)
 def test_f47_a_refusal_is_no_conflict(

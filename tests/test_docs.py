@@ -35,6 +35,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 blocks = runpy.run_path(str(ROOT / "docs" / "blocks.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_block_runs_and_prints_what_it_says(path: Path) -> None:
     """Commands and snippets run in order, as for a reader, see docs/blocks.py. `make docs` updates the outputs."""
@@ -108,6 +109,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", [line for name in group.commands if name != "sandbox" for line in _examples(name)]
 )

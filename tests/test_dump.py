@@ -99,6 +99,7 @@ def test_a_refresh_brings_what_is_new_and_what_changed(
     assert verify_lake(tmp_path).ok
 
 
+@pytest.mark.slow
 def test_a_lake_of_100_000_jobs_is_refreshed_in_a_handful_of_requests(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
@@ -266,6 +267,7 @@ def test_full_when_asked_and_when_due(
     assert refresh(sandbox).mode == "refresh"
 
 
+@pytest.mark.slow
 def test_f21_many_jobs_gone_need_confirmation(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
@@ -324,6 +326,7 @@ class Spoiling(Sandbox):
         return dataclasses.replace(answer, body=json.dumps(body).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["newest", "old", "open", "settled since"])
 def test_a_rejected_row_is_a_job_that_is_listed(place: str, refresh: Callable[..., Receipt]) -> None:
     """A job whose row becomes invalid is not missing: the refresh gives 65 and stays incremental."""
@@ -373,6 +376,7 @@ def test_a_run_that_is_cut_short_is_gone_on_with(
     assert list((tmp_path / "_lake/staging").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 2, 3])
 @pytest.mark.parametrize(
     "place",
@@ -522,6 +526,7 @@ def test_f43_a_missing_or_short_file_is_found_before_anything_is_asked(
     assert sandbox.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"jobs": 3_000}, {"jobs": 5_000, "seed": 9}, {"jobs": 900, "seed": 3}])
 def test_f21_a_lake_of_another_world(
     other: dict[str, int], refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path

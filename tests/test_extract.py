@@ -215,6 +215,7 @@ def test_f24_foreign_row_is_an_error(
     assert not (tmp_path / "_lake/current").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("faults", "error"),
     [

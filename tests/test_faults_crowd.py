@@ -51,6 +51,7 @@ class Narrow:
                 self._inside -= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allowed", [1, 2, 5])
 def test_f63_a_first_dump_finds_how_many(allowed: int, tmp_path: Path) -> None:
     """With the default in-flight a first dump of 5,000 jobs succeeds, and few of its requests are refused."""

@@ -119,6 +119,7 @@ def test_f71_no_home_for_a_table(machine: Machine) -> None:
     assert machine.sandbox.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_f71_closed_streams(closed: str, machine: Machine) -> None:
     """A dump with closed streams works and ends with its own code: 0, or 77 with a wrong key."""
@@ -129,6 +130,7 @@ def test_f71_closed_streams(closed: str, machine: Machine) -> None:
     assert machine.run("dump", str(machine.lake), program=shell, PLEO_API_KEY="plp_wrong").returncode == 77
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_f71_closed_streams_of_every_command(closed: str, machine: Machine) -> None:
     """Every command without output streams ends with 0."""

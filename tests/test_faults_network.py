@@ -531,6 +531,7 @@ class TestCursors:
 class TestCounts:
     """F20 and F21: lists that are shorter or longer than they claim."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("total", "verdicts", "why"),
         [

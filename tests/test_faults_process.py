@@ -67,6 +67,7 @@ class TestLock:
 class TestDisk:
     """F39: a disk that fails."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("calls", [0, 2])
     @pytest.mark.parametrize("name", ["write", "fsync", "open"])
     def test_f39_refused(self, name: str, calls: int, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +246,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_f45_little_memory(tmp_path: Path) -> None:
     """Ten times the jobs need at most half as much memory again; `torture` and benchmarks test larger sizes."""
     peaks = []

@@ -135,6 +135,7 @@ def talk(
 class TestCommandLine:
     """From a response to stderr, records, receipts, manifests and rejected rows."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("place", "form"), crossed(HEADERS, "type"))
     def test_f69_headers(self, place: str, form: str, talk: Callable[..., str]) -> None:
         """A repeated credential in a header that a message shows is masked."""
@@ -143,6 +144,7 @@ class TestCommandLine:
         if place in ("type", "encoding"):
             assert "***" in text
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("place", "form"), crossed(PLACES, "id"))
     def test_f69_pages(self, place: str, form: str, talk: Callable[..., str]) -> None:
         """A repeated credential in a row, cursor, total or echo is masked, in valid and invalid pages."""

@@ -90,6 +90,7 @@ class TestMovedJobs:
         assert is_true(lake, sandbox)
         assert (dump(sandbox).mode, dump(sandbox, full=True).moved) == ("refresh", 0)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", FORMATS)
     @pytest.mark.parametrize("sorting", [("createdAt", "id"), ()])
     def test_f64_a_full_sync_moves_a_job(
@@ -154,6 +155,7 @@ class TestMovedJobs:
         assert is_true(lake, sandbox)
         assert dump(sandbox).mode == "refresh"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("newest_into_older", [True, False], ids=["newer into older", "older into newer"])
     @pytest.mark.parametrize("kind", FORMATS)
     def test_f64_lakes_that_have_a_job_in_two_months_are_merged(
@@ -203,6 +205,7 @@ class TestMovedJobs:
 class TestUnknownStatuses:
     """F61: an unknown status on many old rows."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("chosen", "most"), [(range(0, 5_000, 100), 60), (range(2_000, 2_300), 12)], ids=["50", "300"]
     )
@@ -233,6 +236,7 @@ class TestUnknownStatuses:
         (account,) = read_manifest(lake).accounts.values()
         assert account.unknown["canceled"].rows == {}
 
+    @pytest.mark.slow
     def test_f61_a_late_row_is_counted_for_itself(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
@@ -405,6 +409,7 @@ class Moving(Sandbox):
 class TestShownTwice:
     """F64: a job that one walk lists twice, under two months."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", FORMATS)
     @pytest.mark.parametrize("mode", ["first", "full", "refresh"])
     def test_f64_a_job_shown_under_two_months_is_one_row(

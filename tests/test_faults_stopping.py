@@ -283,6 +283,7 @@ def check(told: Told, lake: Path) -> None:
     assert (last["code"], last["error"]) == (143, "terminated")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answered", [0, 2, 12])
 @pytest.mark.parametrize("phase", PHASES)
 def test_f36_in_every_phase(phase: str, answered: int, tmp_path: Path) -> None:
@@ -295,6 +296,7 @@ def test_f36_in_every_phase(phase: str, answered: int, tmp_path: Path) -> None:
     check(told, lake)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_f36_in_every_phase_of_many_accounts(phase: str, tmp_path: Path) -> None:
     """SIGTERM ends a dump of many accounts, whose signal thread does not wait itself."""

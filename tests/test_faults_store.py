@@ -170,6 +170,7 @@ def sample_bits(path: Path, count: int, seed: int) -> list[int]:
 class TestFlippedBits:
     """F67: what is read from disk is parsed strictly."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("name", "count"), [(MANIFEST, 14), (RECORD, 4)])
     def test_f67_a_flipped_bit(self, name: str, count: int, kept: Path) -> None:
         """In a manifest or a record it gives 65 or is repaired, and a full dump makes the lake true again."""
@@ -180,6 +181,7 @@ class TestFlippedBits:
             if not any(each.code == 78 or "Upgrade" in str(each) for each in failures):
                 assert is_true(lake, make_sandbox()), (bit, failures)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("name", "count"), [("journal.jsonl", 10), ("run.json", 4)])
     def test_f67_a_flipped_bit_in_staging(self, name: str, count: int, cut: Path) -> None:
         """In a journal or its header it ends what is resumed, and the dump ends with the truth."""
@@ -192,6 +194,7 @@ class TestFlippedBits:
             assert dump(lake, sandbox).code == 0
             assert is_true(lake, sandbox), bit
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "change",
         [
@@ -333,6 +336,7 @@ SECRET = "nobody else's business"
 class TestCrafted:
     """F68: no call reads or writes outside the lake, and none blocks."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "what", ["run", "run with a slash", "mode", "month", "file", "phase", "rejected"]
     )
@@ -393,6 +397,7 @@ class TestCrafted:
         assert dump(lake, sandbox).code == 0
         assert is_true(lake, sandbox)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
     @pytest.mark.parametrize(
         "name",

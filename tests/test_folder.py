@@ -207,6 +207,7 @@ class TestCarriedOver:
         """Return the golden lake of format 1, with two snapshots."""
         return Path(shutil.copytree(GOLDEN, tmp_path / "old", symlinks=True))
 
+    @pytest.mark.slow
     def test_killed_anywhere_it_is_one_or_the_other(self, old: Path, tmp_path: Path) -> None:
         """A conversion killed at any storage call leaves a readable lake, and the next run completes it."""
         want = ids(old)
@@ -271,6 +272,7 @@ def copy_with(tool: str, source: Path, target: Path) -> None:
         subprocess.run(["cp", flags[tool], source, target], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["cp -r", "cp -rL", "cp -a", "zip", "tar", "git"])
 def test_a_copy_is_a_lake(tool: str, lake: Path, sandbox: Sandbox, tmp_path: Path) -> None:
     """A copy by any tool verifies, has the history, and continues at the cost of what is new."""

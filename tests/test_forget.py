@@ -243,6 +243,7 @@ class TestLaterDumps:
             assert len(sandbox.requests) <= 12
             self.judge(lake, receipt, sandbox, chosen)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("full", [False, True])
     def test_time_goes_on(self, *, full: bool, begun: tuple[Path, Sandbox, Chosen]) -> None:
         """While jobs are created and end, the forgotten open one too, refreshes agree and full syncs prove complete."""
@@ -266,6 +267,7 @@ class TestLaterDumps:
             assert receipt.vanished == []
         assert modes == ["full", "refresh", "refresh"]
 
+    @pytest.mark.slow
     def test_forgotten_before_it_was_dumped(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
         """A forgotten job that only the server has is never staged."""
         lake, sandbox, chosen = begun
@@ -366,6 +368,7 @@ def test_rejected_rows(tmp_path: Path) -> None:
     assert traces(lake, [person, *sandbox.spoiled]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["forget", "repair", "dump"])
 def test_killed_anywhere_it_is_finished(
     then: str, made: tuple[Path, Sandbox, Chosen], tmp_path: Path

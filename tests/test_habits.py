@@ -106,6 +106,7 @@ def live(server: Heard) -> None:
 class TestEcho:
     """F59: the optional part of the echo is absent, but the list is sorted as requested."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("echo", ["absent", "keys"])
     def test_f59_first_dump_in_segments_then_refreshes(self, echo: str, dump: Callable[..., Receipt]) -> None:
         """The rows prove the order: a first dump uses segments, and a refresh takes the usual requests."""
@@ -144,6 +145,7 @@ class TestEcho:
 class TestOffsets:
     """F62: offsets, or deep ones, are refused, while cursors work."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("deepest", [0, 600])
     @pytest.mark.parametrize("refusal", ["400", "422", "500", "empty"])
     def test_f62_dumps_come_to_their_end(
@@ -167,6 +169,7 @@ class TestOffsets:
         assert max(server.offsets, default=0) < known
         assert dump(server, full=True).code == 0
 
+    @pytest.mark.slow
     def test_f62_segments_of_what_offsets_reach(self, dump: Callable[..., Receipt]) -> None:
         """If deep offsets are refused, the reachable part is cut into segments, and the rest is one."""
         server = Heard(Habits(page=20, offsets="422", deepest=800), 4_000)
@@ -219,6 +222,7 @@ class TestOffsets:
 class TestStatuses:
     """F59: `statuses` is ignored."""
 
+    @pytest.mark.slow
     def test_f59_the_filter_is_tried_once(self, dump: Callable[..., Receipt]) -> None:
         """One page shows that the filter is ignored; only a full sync tries it again."""
         server = Heard(Habits(page=100, statuses=False), MANY)
@@ -237,6 +241,7 @@ class TestStatuses:
 class TestOrder:
     """F59: lists ordered by more than is shown, and ids ordered as in Java."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("ids", ["text", "signed"])
     @pytest.mark.parametrize("nanoseconds", [False, True])
     def test_f59_ties(self, ids: str, nanoseconds: bool, dump: Callable[..., Receipt], clock: Clock) -> None:  # noqa: FBT001 - a case

@@ -748,6 +748,7 @@ def test_f41_foreign_files_are_reported_and_left(lake: Path) -> None:
 # Repair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HARMS)
 def test_f43_repair_makes_it_whole(how: str, lake: Path) -> None:
     """The lake can be read again with all that is left of it, and a second repair finds nothing to do."""
@@ -831,6 +832,7 @@ def test_f43_repair_waits_for_nobody(lake: Path) -> None:
         repair_lake(lake)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["file", "damage", "manifest", "pointer"])
 def test_f43_after_a_repair_the_next_dump_brings_all_back(how: str, tmp_path: Path) -> None:
     """The next dump is full if data was missing, and vanished jobs stay vanished."""
@@ -1159,6 +1161,7 @@ def dump_twice(lake: Path, sandbox: Sandbox) -> None:
         dump_export_jobs(lake, client=client, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [3, 150])
 def test_a_month_in_pieces_is_the_month(piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory holds one piece; the rows and their order are those of a month that is merged as a whole."""

@@ -185,6 +185,7 @@ def test_a_lake_of_format_1_is_carried_over(old: Path) -> None:
         assert (old / entry.path).samefile(old / "_lake/objects" / entry.object)
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_carried_over_it_is_one_or_the_other(
     old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

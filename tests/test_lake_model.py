@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from conftest import FakeClock
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import polars as pl
+
+pytestmark = pytest.mark.slow
 
 DAY = 86_400.0
 PASSING = ("2:503", "1:429", "3:reset", "2:cut,3:cut", "4:html", "1-3:500")

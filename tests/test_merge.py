@@ -118,6 +118,7 @@ def bytes_of(lake: Path) -> dict[str, str]:
 # The union
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["parquet", "delta"])
 @pytest.mark.parametrize("target", ["parquet", "delta"])
 @pytest.mark.parametrize("small", [False, True])
@@ -488,6 +489,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return make_pair(tmp_path_factory.mktemp("small"), jobs=60, days=40)
 
 
+@pytest.mark.slow
 def test_killed_at_any_storage_call_it_can_be_run_again(
     small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -587,6 +589,7 @@ def make_large(place: Path, jobs: range, every: float) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_f45_little_memory_to_merge(tmp_path: Path) -> None:
     """Ten times the jobs need at most half as much memory again, all new or half of them known."""
     peaks = []

@@ -27,6 +27,7 @@ def texts(notebook: Any) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "default::DeprecationWarning")
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook_runs_and_shows_the_same(path: Path) -> None:

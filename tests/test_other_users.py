@@ -81,6 +81,7 @@ def lake(ground: Path) -> Path:
     return ground / "lake"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_reads_everything(lake: Path, ground: Path) -> None:
     """Every reading function works for another user, who may not write to the lake."""

@@ -343,6 +343,7 @@ def test_a_run_that_failed_for_one_company(tmp_path: Path, *, published: bool) -
 # What it survives
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [

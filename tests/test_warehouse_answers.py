@@ -155,6 +155,7 @@ def test_an_empty_lake_answers_with_no_rows(macro: str) -> None:
     assert nothing.schema == something.schema
 
 
+@pytest.mark.slow
 @given(rows=histories())
 @settings(max_examples=5, deadline=None)  # each asks nearly every macro
 def test_company_id_chooses_a_company(rows: list[Row]) -> None:

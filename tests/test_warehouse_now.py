@@ -242,6 +242,7 @@ def connected(rows: list[Row], facts: SnapshotFacts) -> Iterator[duckdb.DuckDBPy
 # What a question may be given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [[], [job(1), job(2, "failed")]], ids=["empty", "some"])
 @pytest.mark.parametrize(
     ("parameter", "value", "said"),
@@ -306,6 +307,7 @@ def test_every_parameter_is_looked_at() -> None:
                     ask(f"FROM {statement.name}({given})", [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["Europe/Copenhagen", "America/New_York", "Asia/Kathmandu", "UTC"])
 @pytest.mark.parametrize("session", ["UTC", "Asia/Tokyo"])
 def test_a_bare_date_is_midnight_in_the_zone(tmp_path: Path, zone: str, session: str) -> None:

@@ -213,6 +213,7 @@ def test_a_lost_answer(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shared.problems() == ()
 
 
+@pytest.mark.slow
 def test_killed_at_every_step(ground: Ground) -> None:
     """A run killed at any step leaves the old or the new snapshot, complete, and the next run succeeds."""
     publish_rows(ground, rows(1), rows(2, month=11, status="pending"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grounds import GROUNDS, MemoryGround, publish_rows
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,6 +19,8 @@ from pleo_extract.lake.table import Keep
 
 if TYPE_CHECKING:
     import polars as pl
+
+pytestmark = pytest.mark.slow
 
 Jobs = dict[int, int]
 """The hour of each job's last change, by its number."""

@@ -27,7 +27,7 @@ def test_any_sequence(tally: Callable[[str], Tally]) -> None:
             super().teardown()
 
     profile = settings(
-        max_examples=600 if FULL else 12,
+        max_examples=600 if FULL else 6,
         stateful_step_count=40 if FULL else 16,
         deadline=None,
         suppress_health_check=list(HealthCheck),

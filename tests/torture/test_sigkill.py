@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tally import Tally
 
-KILLS = 1_000 if FULL else 40
+KILLS = 1_000 if FULL else 20
 ROUNDS = max(2, KILLS // 50)
 """The number of lakes."""
 

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from tally import Tally
 
-SEQUENCES = 240 if FULL else 12
+SEQUENCES = 240 if FULL else 8
 STEPS = 40 if FULL else 18
-PAIRS = 600 if FULL else 30
+PAIRS = 600 if FULL else 20
 """How many times a deleted and a backdated job cancel in `total`."""
 PARTS = 4
 """The number of tests that share the sequences, so that they run in parallel."""
