@@ -184,7 +184,9 @@ def _macro(statement: Statement, views: Mapping[str, str]) -> str:
     }
     first: dict[str, str] = {}
     for name, value in values.items():
-        if name != "q" and (check := check_value(statement, name, value, "VARCHAR")):  # limits.sql looks at q
+        if name != "q" and (
+            check := check_value(statement, name, value, "VARCHAR")
+        ):  # company_quantiles.sql checks q
             first[name] = _refuse_unless(*check, value)
     for since, until in SPANS:
         if since in values:

@@ -43,7 +43,7 @@ Engine = Literal["duckdb", "spark"]
 
 GIVEN: Final = ("companies", "export_jobs", "snapshot")
 """The views that are not in `sql/`: each engine's door makes them of what it was told."""
-PRIVATE: Final = "gone"
+PRIVATE: Final = "vanished_keys"
 """The keys of vanished jobs, which each engine's door puts into what reads them: a relation without a view."""
 SPANS: Final = (("since", "until"), ("since_a", "until_a"), ("since_b", "until_b"))
 """Parameters that are the two ends of a span: each door sees to it that the second is later."""
