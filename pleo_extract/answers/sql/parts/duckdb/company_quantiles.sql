@@ -2,7 +2,7 @@
 -- Each company's exact quantile of the chosen duration, and the number of jobs from which it is computed.
 --
 -- q is checked here, and not where it is used, because percentile_cont accepts only a constant. The check is a
--- date_trunc, for the reason that `_refuse_unless` in definition.py gives.
+-- date_trunc, for the reason that `_require` in definition.py gives.
 SELECT
     j.company,
     count(j.known_seconds) AS n,
@@ -12,7 +12,7 @@ WHERE
     date_trunc(
         CASE
             WHEN :q BETWEEN 0 AND 1 THEN 'day'
-            ELSE concat('q ', coalesce(CAST(:q AS VARCHAR), 'null'), ': take a quantile from 0 to 1')
+            ELSE concat('invalid q ', coalesce(CAST(:q AS VARCHAR), 'null'), ': use a quantile from 0 to 1')
         END,
         TIMESTAMP '2000-01-01'
     ) IS NOT NULL
