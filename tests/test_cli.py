@@ -919,7 +919,10 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample"
         ("from failure_rates('week', tz := 'Mars/X')", 'Candidate time zones: "'),
         ("from failure_rates('fortnight')", "pleo-extract: invalid grain fortnight: use hour, day, week,"),
         ("drop table export_jobs", "only SELECT is answered, this is DROP\n"),
-        ("pivot export_jobs on status using count(*)", "the values of the PIVOT are missing: name them with ON x IN (…)"),
+        (
+            "pivot export_jobs on status using count(*)",
+            "the values of the PIVOT are missing: name them with ON x IN (…)",
+        ),
     ],
 )
 def test_sql_says_what_may_have_been_meant(query: str, says: str, pleo: Callable[..., Said]) -> None:
