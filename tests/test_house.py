@@ -1,4 +1,4 @@
-"""The house: who may import what, what is public, what stays where."""
+"""The architecture: which room may import which, what is public, and what only some rooms may do."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def name_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """The modules that a file imports, with those that only type checkers read."""
+    """Return the modules that a file imports, including those that only type checkers read."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -113,14 +113,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def test_every_room_has_a_floor() -> None:
-    """A new room is given its floor and its libraries here, or this fails."""
+    """Every room has a floor and a list of libraries: this fails for a new room without them."""
     rooms = {room_of(name_of(path)) for path in FILES}
     assert rooms == FLOORS.keys() == LIBRARIES.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_go_down(path: Path) -> None:
-    """A room imports only rooms on lower floors, and only the libraries it may touch."""
+    """A room imports only rooms on lower floors, and only its own libraries."""
     room = room_of(name_of(path))
     for name in imports_of(path):
         top, _, rest = name.partition(".")
@@ -145,7 +145,7 @@ def test_wings_meet_in_the_hall_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_the_sandbox_stands_apart(path: Path) -> None:
-    """The sandbox imports nothing of the rest, and only `demo` and `sandbox` of the command line import it."""
+    """The sandbox imports no other room, and only the commands `demo` and `sandbox` import it."""
     name = name_of(path)
     ours = {found for found in imports_of(path) if found.startswith("pleo_extract.")}
     if room_of(name) == "sandbox":
@@ -156,7 +156,7 @@ def test_the_sandbox_stands_apart(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
-    """`os.environ` is read by the client, the command line, and where a store is reached; only the command line prints."""
+    """Only the client, the command line and the reading of a store use `os.environ`; only the command line prints."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
             assert room_of(name_of(path)) in ("client", "cli", "lake/delta"), f"{path}:{node.lineno}"
@@ -165,7 +165,7 @@ def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
 
 
 def test_what_is_public() -> None:
-    """The public names are these; each can be imported, and each says what it is."""
+    """The public names are these; each can be imported and has a docstring."""
     assert pleo_extract.__all__ == [
         "COLUMNS",
         "POLARS_SCHEMA",
@@ -194,7 +194,7 @@ def test_what_is_public() -> None:
 
 
 def test_every_file_says_what_it_shows() -> None:
-    """Each file has an `__all__`, sorted as ruff sorts it, or is one that nobody imports from."""
+    """Each file has an `__all__`, or is one that nobody imports from."""
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]

@@ -1,4 +1,4 @@
-"""Clusters of this machine: a standalone master with its workers, and programs that run on one."""
+"""Clusters on this machine: a standalone master with its workers, and programs that run on one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _WAIT: Final = 60.0
 
 
 def start_program(folder: Path, master: str, **facts: Any) -> subprocess.Popen[str]:
-    """Start `program.py` on a cluster; what it is told is in its docstring."""
+    """Start `program.py` on a cluster; its docstring describes its input."""
     (folder / "told.json").write_text(json.dumps({"master": master, "settings": SETTINGS, **facts}))
     with (folder / "program.log").open("w") as log:
         return subprocess.Popen(
@@ -48,12 +48,12 @@ def start_program(folder: Path, master: str, **facts: Any) -> subprocess.Popen[s
 
 
 def run_program(folder: Path, master: str, **facts: Any) -> dict[str, Any]:
-    """Run `program.py` to its end; what it says."""
+    """Run `program.py` to its end, and return its output."""
     return finish(start_program(folder, master, **facts), folder)
 
 
 def finish(program: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
-    """Wait for a program; what it says."""
+    """Wait for a program, and return its output."""
     out, _ = program.communicate(timeout=240)
     assert program.returncode == 0, (folder / "program.log").read_text()[-3000:]
     said: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -62,7 +62,7 @@ def finish(program: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def start_standalone(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A standalone master and its workers, of one core each; their environment is the executors'."""
+    """Start a standalone master and its workers, of one core each; executors inherit the environment."""
     # What listens without a host in its configuration listens here.
     env = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_JAVA_OPTS": _JAVA}
     started: list[subprocess.Popen[bytes]] = []
@@ -93,7 +93,7 @@ def start_standalone(folder: Path, workers: int) -> Iterator[tuple[str, list[sub
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """Return the processes that a process has started."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += map(int, (task / "children").read_text().split())

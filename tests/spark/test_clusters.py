@@ -1,4 +1,4 @@
-"""The data source on clusters: every row once, whatever becomes of the executors."""
+"""The data source on clusters: every row once, whatever happens to the executors."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 
 
 def sandbox(jobs: int, companies: int, **rules: Any) -> Sandbox:
-    """A world that stands still, whose only key is the canary."""
+    """A world in which time stands still, whose only key is the canary."""
     return Sandbox(World(jobs=jobs, companies=companies), rules=Rules(**rules), api_keys={CANARY: None})
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """What the program read."""
+    """Return what the program read."""
     frame = pl.read_parquet(folder / "rows.parquet")
     assert dict(frame.schema) == dict(POLARS_SCHEMA)
     return frame.to_dicts()
 
 
 def processor_seconds() -> float:
-    """What this process and all that it has started and seen end have taken."""
+    """Return the processor time of this process and of all ended processes that it started."""
     return sum(used.ru_utime + used.ru_stime for used in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
 
 
 @pytest.fixture(autouse=True)
 def executors_have_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key is in the environment of whatever is started from here, and the pace is nobody else's."""
+    """Processes started from here have the key in their environment, and a rate limit of their own."""
     monkeypatch.setenv("PLEO_API_KEY", CANARY)
 
 
 def test_a_local_cluster_reads_every_job_once(tmp_path: Path) -> None:
-    """Two executors in processes of their own read 40 companies: each job once, in Arrow's types."""
+    """Two executors in their own processes read 40 companies: each job once, in Arrow's types."""
     api = sandbox(2_000, 40)
     with serve(api) as server:
         options = {"base_url": server.url, "company_id": ",".join(api.world.companies), "tasks": "4"}
@@ -54,7 +54,7 @@ def test_a_local_cluster_reads_every_job_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_executor_costs_no_row(tmp_path: Path) -> None:
-    """An executor is killed while its tasks read: they are read again elsewhere, and no job is there twice."""
+    """If an executor is killed while its tasks read, others read them again, and each job is there once."""
     api = sandbox(600, 60, latency=0.15)
     with start_standalone(tmp_path, workers=2) as (master, workers), serve(api) as server:
         options = {"base_url": server.url, "company_id": ",".join(api.world.companies), "tasks": "6"}

@@ -1,4 +1,4 @@
-"""The data source in one process: what may be said to it, what it asks the server for, what it gives."""
+"""The data source in one process: its options, its requests to the server, its rows."""
 
 from __future__ import annotations
 
@@ -35,37 +35,37 @@ A, B = COMPANIES[:2]
 
 @pytest.fixture(scope="module")
 def api() -> Sandbox:
-    """A world that stands still, whose only key is the canary."""
+    """A world in which time stands still, whose only key is the canary."""
     return Sandbox(World(jobs=900, companies=6), api_keys={CANARY: None})
 
 
 @pytest.fixture
 def server(api: Sandbox) -> Iterator[Served]:
-    """The same on a port, with nothing asked yet."""
+    """The same world on a port, before any request."""
     api.requests.clear()
     with serve(api) as running:
         yield running
 
 
 def read(spark: SparkSession, server: Served, **options: Any) -> DataFrame:
-    """The data source's frame."""
+    """Return the data source's frame."""
     register(spark)
     return spark.read.format("pleo_export_jobs").options(base_url=server.url, rate=100_000, **options).load()
 
 
 def frame_of(jobs: DataFrame) -> pl.DataFrame:
-    """A Spark frame's rows."""
+    """Return the rows of a Spark frame."""
     frame = pl.DataFrame(pl.from_arrow(jobs.toArrow()))
     return frame.with_columns(pl.col(pl.Datetime).dt.convert_time_zone("UTC"))
 
 
 def asked(api: Sandbox, name: str) -> set[tuple[str, ...]]:
-    """What the server was asked for under this name."""
+    """Return the values of a query parameter in all requests to the server."""
     return {tuple(ask.parameters.get(name, ())) for ask in api.requests}
 
 
 def test_all_companies_of_a_credential(spark: SparkSession, api: Sandbox, server: Served) -> None:
-    """Without a company one task reads what the credential sees: every job once, in the contract's types."""
+    """Without a company, one task reads all that the credential sees: every job once, in the contract's types."""
     jobs = read(spark, server)
     frame = frame_of(jobs)
     assert frame.schema == POLARS_SCHEMA
@@ -74,7 +74,7 @@ def test_all_companies_of_a_credential(spark: SparkSession, api: Sandbox, server
 
 
 def test_companies_from_a_file(spark: SparkSession, api: Sandbox, server: Served, tmp_path: Path) -> None:
-    """One company a line, in either case, twice or not, is read once; blank lines and comments are none."""
+    """A file has one company per line, in upper or lower case; duplicates, blank lines and comments are ignored."""
     one, two = api.world.companies[:2]
     (tmp_path / "list.txt").write_text(f"# ours\n{one.upper()}\n\n{two}\n{one}\n")
     frame = frame_of(read(spark, server, companies=str(tmp_path / "list.txt")))
@@ -102,7 +102,7 @@ def test_companies_of_an_accounts_file(
 
 
 def test_companies_of_a_dataframe(spark: SparkSession) -> None:
-    """Each once, in order, nulls aside; what is no UUID is refused."""
+    """Companies are sorted, without duplicates and nulls; a value that is not a UUID is an error."""
     frame = spark.createDataFrame([(B,), (A.upper(),), (A,), (None,)], "company_id STRING")
     assert list_companies(frame) == f"{A},{B}"
     with pytest.raises(UsageError):
@@ -110,12 +110,12 @@ def test_companies_of_a_dataframe(spark: SparkSession) -> None:
 
 
 def test_ten_thousand_companies_fit_into_an_option(spark: SparkSession, server: Served) -> None:
-    """As one text with commas, which is what `list_companies` makes."""
+    """`list_companies` returns them as one text with commas, which an option can hold."""
     assert read(spark, server, company_id=",".join(COMPANIES)).rdd.getNumPartitions() == 100
 
 
 def test_filters_travel_to_the_server(spark: SparkSession, api: Sandbox, server: Served) -> None:
-    """A company and known statuses are asked for; an unknown status and another spelling are not, and find nothing."""
+    """Companies and known statuses are pushed down; unknown statuses and other spellings are not, and match no row."""
     company = api.world.companies[0]
     jobs = read(spark, server)
     col = functions.col
@@ -147,7 +147,7 @@ def test_filters_travel_to_the_server(spark: SparkSession, api: Sandbox, server:
 
 
 def test_a_session_that_pushes_nothing(spark: SparkSession, api: Sandbox, server: Served) -> None:
-    """Where Spark pushes no filters, which is its default, queries are answered all the same."""
+    """Without filter pushdown, Spark's default, queries give the same answers."""
     spark.conf.set("spark.sql.python.filterPushdown.enabled", "false")
     try:
         jobs = read(spark, server)
@@ -159,7 +159,7 @@ def test_a_session_that_pushes_nothing(spark: SparkSession, api: Sandbox, server
 
 
 def test_the_server_is_asked_with_the_executors_key(spark: SparkSession, server: Served) -> None:
-    """A server that does not know the key: an error that says so, and that it may be set for the executors."""
+    """If the server does not know the key, the error says so, and how to set it for the executors."""
     stranger = Sandbox(World(jobs=3), api_keys={"plp_other": None})
     with serve(stranger) as other, pytest.raises(PySparkException, match="CredentialsError"):
         read(spark, other).count()
@@ -167,7 +167,7 @@ def test_the_server_is_asked_with_the_executors_key(spark: SparkSession, server:
 
 @pytest.mark.parametrize("name", ["api_key", "apiKey", "PLEO_API_KEY", "access_token", "password", "secret"])
 def test_a_credential_is_no_option(spark: SparkSession, server: Served, name: str) -> None:
-    """An option that would hold a credential is refused, in words that do not show it."""
+    """An option that would hold a credential is refused, with a message that does not show it."""
     with pytest.raises(PySparkException, match=r"set PLEO_API_KEY for each executor") as caught:
         read(spark, server, **{name: CANARY})
     assert CANARY not in str(caught.value)
@@ -201,13 +201,13 @@ def test_a_schema_of_ones_own_is_refused(spark: SparkSession, server: Served) ->
     ],
 )
 def test_what_cannot_be_used_is_refused(given: dict[str, str], said: str) -> None:
-    """Before anything is read, with what is wrong."""
+    """Invalid options are refused before anything is read, with what is wrong."""
     with pytest.raises((UsageError, ConfigurationError), match=said):
         read_options(given, machines=1)
 
 
 def test_the_rate_is_divided_by_the_machines() -> None:
-    """What all machines may ask together is what was said; where none is known, one; never less than one a minute."""
+    """The machines share the rate of the job; an unknown number counts as one; the minimum is one request a minute."""
     assert read_options({}, machines=1).rate == RATE
     assert read_options({"RATE": "90"}, machines=4).rate == 22
     assert read_options({"rate": "90", "machines": "2"}, machines=4).rate == 45
@@ -219,7 +219,7 @@ def test_the_rate_is_divided_by_the_machines() -> None:
     [(10_000, None, {100}), (50, None, {1}), (101, None, {1, 2}), (10, "3", {3, 4}), (1, "5", {1})],
 )
 def test_companies_are_dealt_out_evenly(count: int, tasks: str | None, sizes: set[int]) -> None:
-    """At most 100 tasks unless told otherwise, equal in companies but for one; each company in one of them."""
+    """There are at most 100 tasks by default, their sizes differ by one at most, and each company is in one of them."""
     given = {"company_id": ",".join(COMPANIES[:count])} | ({"tasks": tasks} if tasks else {})
     parts = Reader(read_options(given, machines=1)).partitions()
     assert len(parts) == min(count, int(tasks or 100))
@@ -229,7 +229,7 @@ def test_companies_are_dealt_out_evenly(count: int, tasks: str | None, sizes: se
 
 
 def test_tasks_can_travel(tmp_path: Path) -> None:
-    """A task of an accounts file goes to another process and holds no secret."""
+    """A task of an accounts file can be sent to another process and contains no secret."""
     (tmp_path / "key-of-a").write_text(CANARY)
     (tmp_path / "key-of-a").chmod(0o600)
     (tmp_path / "accounts.toml").write_text(f'[[account]]\ncompany_id = "{A}"\napi_key_file = "key-of-a"\n')
@@ -242,7 +242,7 @@ def test_tasks_can_travel(tmp_path: Path) -> None:
 
 
 def test_which_filters_are_understood() -> None:
-    """Equality and lists of them, joined by AND; what is not understood leaves the question open."""
+    """Equality and IN, joined by AND, are pushed down; other filters do not restrict the request."""
     company, status = ("company_id",), ("status",)
     assert companies_in([]) is None
     assert companies_in([In(company, (A, B)), EqualTo(company, A)]) == frozenset({A})
