@@ -40,10 +40,10 @@ FLOORS = {
     "cli": 11,
     "__main__": 12,
 }
-"""The floor of each room; an import goes to the same room or to a lower floor.
+"""The floor of each room. A room imports only itself and rooms on lower floors.
 
-A file belongs to the deepest room whose name its path begins with. `lake/delta` stands on `lake/folder`, whose
-staging and records it uses; `lake/store` is the door to both."""
+A file belongs to the deepest room whose name its path begins with. `lake/delta` is above `lake/folder` because it uses
+the staging and the records of that room; `lake/store` opens both."""
 
 LIBRARIES: dict[str, set[str]] = {
     "version": set(),
@@ -73,10 +73,10 @@ LIBRARIES: dict[str, set[str]] = {
     "cli": {"click", "duckdb", "msgspec"},
     "__main__": set(),
 }
-"""What a room may import besides the standard library. `report` and `cli` name types of duckdb, nothing more."""
+"""The libraries that a room may import besides the standard library. `report` and `cli` use duckdb only for types."""
 
 WINGS = {"client": "west", "fetch": "west", "lake": "east", "answers": "east"}
-"""The API in the west and the store in the east. They meet in `sync`, and in no file of their own."""
+"""The API is in the west wing, the store in the east wing. No file of a wing imports the other wing; `sync` uses both."""
 
 NOT_IN_THE_CORE = {"os", "time", "random", "threading", "socket", "pathlib", "io", "subprocess", "secrets"}
 

@@ -1,4 +1,4 @@
-"""What the lake knows beside its rows (now and vanished jobs), and the arguments that a macro accepts."""
+"""What the lake knows besides its rows (now and vanished jobs), and the arguments that a macro accepts."""
 
 from __future__ import annotations
 

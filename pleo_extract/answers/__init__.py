@@ -4,7 +4,7 @@ Only `doors` knows lakes. The other files get the Parquet files as an argument a
 counts as now is an argument too, never the clock: the same files and instants give the same answers.
 
     statement     the files of `sql/`: names, parameters, manual, query
-    facts         what a lake knows about a snapshot beside its rows: instants, names, vanished jobs
+    facts         what a lake knows about a snapshot besides its rows: instants, names, vanished jobs
     definition    a statement as DuckDB's CREATE VIEW or CREATE MACRO
     connection    open_warehouse: a connection with all of them; answer: the result of one read-only query
     catalogue     the same definitions in a DuckDB file, for other clients

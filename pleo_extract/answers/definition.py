@@ -62,7 +62,7 @@ class Source:
 
     Attributes:
         files: paths of Parquet files; empty for an empty lake.
-        facts: what the lake knows about the snapshot beside its rows.
+        facts: what the lake knows about the snapshot besides its rows.
         root: the folder of the lake, for definitions that stay right when the lake changes: they find its months by a
             glob pattern, and read `INSTANTS` and `VANISHED` instead of `facts`. Empty for definitions with fixed content.
         has_months: for definitions with a `root`, whether the lake has months; a pattern without a match is an error.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     import duckdb
 
@@ -66,8 +66,7 @@ def connect(
     opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
     if opened is None:
         return open_warehouse([], locked=locked, allow=allow)
-    manifest, asked = opened.manifest, as_of if isinstance(as_of, datetime) else None
-    facts = read_facts(manifest.accounts, manifest.made_at, asked=asked)
+    facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of)
     return open_warehouse(opened.files, facts=facts, locked=locked, allow=allow)
 
 

@@ -1,15 +1,15 @@
-"""What a lake knows about a snapshot beside its rows: as of when it is true, names of companies, vanished jobs."""
+"""What a lake knows about a snapshot besides its rows: as of when it is true, names of companies, vanished jobs."""
 
 from __future__ import annotations
 
 import csv
 import io
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from pleo_extract.core.state import AccountKey, JobKey, SyncState
 
@@ -59,7 +59,7 @@ class SnapshotFacts:
 
 
 def read_facts(
-    accounts: Mapping[AccountKey, SyncState], made_at: datetime, *, asked: datetime | None = None
+    accounts: Mapping[AccountKey, SyncState], made_at: datetime, *, as_of: datetime | int | None = None
 ) -> SnapshotFacts:
     """Return what a manifest says about its snapshot.
 
@@ -71,11 +71,11 @@ def read_facts(
     Args:
         accounts: the states in the manifest, by account (``server company``, or ``server *`` for all companies).
         made_at: when the snapshot was published; the default for states of older versions, which have no `data_as_of`.
-        asked: the instant for which the caller selected the snapshot; no now is later than this.
+        as_of: how the caller selected the snapshot. If it is an instant, no now is later than that.
     """
 
     def limit(instant: datetime) -> datetime:
-        return instant if asked is None else min(instant, asked)
+        return min(instant, as_of) if isinstance(as_of, datetime) else instant
 
     states = {key: limit(state.data_as_of or state.updated_at or made_at) for key, state in accounts.items()}
     nows: dict[str, datetime] = {}

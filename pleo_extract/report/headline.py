@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pleo_extract.report.words import count, day, duration, interval, percent, plural
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["name_recent", "summary", "tiles"]
 
-Row = dict[str, Any]
+Tile = tuple[str, str, list[str]]
+"""The name of a figure, its value, and notes on it."""
 
 
 def name_recent(window: ReportPeriod) -> str:
@@ -55,9 +56,6 @@ def _tile(name: str, value: str, notes: Sequence[str]) -> str:
     return f'<div><dt>{name}</dt><dd class="figure">{value}</dd>{shown}</div>'
 
 
-Tile = tuple[str, str, list[str]]
-
-
 def _jobs(figures: Headline) -> Tile:
     now = figures.rates["jobs"] if figures.rates else 0
     before = figures.rates_before
@@ -71,7 +69,7 @@ def _jobs(figures: Headline) -> Tile:
 def _failure(figures: Headline) -> Tile:
     rates = figures.rates or {"rate": None, "low": None, "high": None, "finished": 0, "still_open": 0}
     return (
-        "Failure rate of the finished",
+        "Failure rate",
         percent(rates["rate"]),
         [
             f"95 % interval {interval(rates['low'], rates['high'])}" if rates["finished"] else "",
@@ -132,7 +130,7 @@ def _compare_rate(figures: Headline) -> str:
     verdict = {True: "the difference is more than chance", False: "the difference may be chance"}.get(
         row["differs"], "too few jobs to compare"
     )
-    return f"; in the time before it was {percent(row['value_a'])} ({verdict})"
+    return f"; in the time before, it was {percent(row['value_a'])} ({verdict})"
 
 
 def _relative(now: int, before: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pleo_extract.report.axis import Axis, share_axis
 from pleo_extract.report.drawing import bar_cell, interval_cell
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from pleo_extract.report.figures import Figures
+    from pleo_extract.report.figures import Figures, Row
 
 __all__ = ["LISTS", "draw_companies", "draw_list"]
 
 MOST_REASONS: Final = 12
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

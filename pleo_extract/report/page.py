@@ -79,7 +79,7 @@ def _freshness(figures: Figures) -> str:
     if not late:
         return text
     first = min(late, key=lambda company: (late[company], company))
-    more = f", {plural(len(late) - 1, 'other')} later" if len(late) > 1 else ""
+    more = f" ({plural(len(late) - 1, 'more company', 'more companies')} behind)" if len(late) > 1 else ""
     return f"{text}; {name_company(first, figures.names)} was last read {moment(late[first])}{more}"
 
 

@@ -117,9 +117,7 @@ def _read_snapshot(
     opened = store.open(as_of)
     if opened is None:
         return spark.createDataFrame([], SCHEMA), SnapshotFacts()
-    manifest = opened.manifest
-    asked = as_of if isinstance(as_of, datetime) else None
-    facts = read_facts(manifest.accounts, manifest.made_at, asked=asked)
+    facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of)
     files = [_escape_path(file) for file in opened.files]
     if not files:
         return spark.createDataFrame([], SCHEMA), facts
