@@ -7,21 +7,14 @@ and a client that has the catalogue open sees the change.
 
 from __future__ import annotations
 
+import glob
 import tempfile
 from pathlib import Path
 from typing import Final
 
 import duckdb
 
-from pleo_extract.answers.definition import (
-    INSTANTS,
-    ROOT,
-    VANISHED,
-    Source,
-    definitions,
-    escape_glob,
-    literal,
-)
+from pleo_extract.answers.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import StorageError
 
@@ -71,7 +64,7 @@ def write_catalogue(
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:
             new = Path(folder, target.name)
             with duckdb.connect(":memory:", config={"threads": 1}) as con:
-                con.execute(f"SET VARIABLE {ROOT} = {literal(escape_glob(here))}")
+                con.execute(f"SET VARIABLE {ROOT} = {literal(glob.escape(here))}")
                 con.execute(f"ATTACH {literal(str(new))} AS catalogue (STORAGE_VERSION '{_STORAGE_VERSION}')")
                 con.execute("USE catalogue")
                 con.begin()  # one transaction: otherwise DuckDB writes and syncs the file once per definition

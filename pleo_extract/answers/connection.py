@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import re
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from pleo_extract.answers.definition import Source, definitions, escape_glob, literal
+from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
 
@@ -138,7 +139,7 @@ def _restrict(con: duckdb.DuckDBPyConnection, files: Sequence[str], allow: Seque
     folders = [path for path in allow if path.is_dir()]
     # Both spellings of a path with glob characters: DuckDB finds a file by its pattern and opens it by its name.
     names = [*files, *(str(path) for path in allow if path not in folders)]
-    paths = list(dict.fromkeys([*names, *map(escape_glob, names)]))
+    paths = list(dict.fromkeys([*names, *map(glob.escape, names)]))
     for setting, values in (
         ("allowed_directories", [f"{folder}/" for folder in folders]),
         ("allowed_paths", paths),

@@ -15,7 +15,7 @@ raises our own message; see `_create_macro` and `_require`.
 
 from __future__ import annotations
 
-import re
+import glob
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Final
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.answers.statement import Statement
 
-__all__ = ["INSTANTS", "ROOT", "VANISHED", "Source", "definitions", "escape_glob", "literal"]
+__all__ = ["INSTANTS", "ROOT", "VANISHED", "Source", "definitions", "literal"]
 
 ROOT: Final = "pleo_root"
 """The DuckDB variable with which a client says where the lake of a catalogue is now, if it was moved or mounted elsewhere."""
@@ -51,7 +51,6 @@ INSTANTS: Final = "/_lake/now.csv"
 VANISHED: Final = "/_lake/vanished.csv"
 """The files from which a catalogue reads the `SnapshotFacts`; see `Source.root`."""
 
-_GLOB = re.compile(r"[\[*?]")
 _NAIVE_INSTANT: Final = r"^\s*[0-9]+[-/][0-9]+[-/][0-9]+([ T]+[0-9]+(:[0-9]+)*([.][0-9]*)?)?\s*$"
 """A date, or a date and a time, without a time zone."""
 
@@ -97,11 +96,6 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def escape_glob(path: str) -> str:
-    """Return the glob pattern that matches this path and nothing else."""
-    return _GLOB.sub(r"[\g<0>]", path)
-
-
 def _view_queries(source: Source) -> dict[str, str]:
     from_files = {
         s.name: s.query for s in statements().values() if s.kind == "view" and s.name not in ENGINE_VIEWS
@@ -118,7 +112,7 @@ def _export_jobs(source: Source) -> str:
         columns = ", ".join(f"CAST(NULL AS {kind}) AS {column}" for column, kind in DUCKDB_SCHEMA.items())
         return f"SELECT {columns} WHERE FALSE"
     columns = ", ".join(f"CAST(f.{column} AS {kind}) AS {column}" for column, kind in DUCKDB_SCHEMA.items())
-    paths = ", ".join(literal(escape_glob(path)) for path in source.files)
+    paths = ", ".join(literal(glob.escape(path)) for path in source.files)
     found = _lake_path(source.root, MONTHS) if source.root else f"[{paths}]"
     return f"SELECT {columns} FROM read_parquet({found}, hive_partitioning = FALSE) AS f"  # noqa: S608 -- paths are escaped
 
@@ -170,7 +164,7 @@ def _vanished_keys(source: Source) -> str:
 
 def _lake_path(root: str, path: str) -> str:
     """Return a path below the lake as SQL; the variable `ROOT` of the session has precedence over `root`."""
-    return f"concat(coalesce(getvariable({literal(ROOT)}), {literal(escape_glob(root))}), {literal(path)})"
+    return f"concat(coalesce(getvariable({literal(ROOT)}), {literal(glob.escape(root))}), {literal(path)})"
 
 
 def _instants_table(root: str) -> str:

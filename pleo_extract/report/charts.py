@@ -190,14 +190,14 @@ def draw_durations(durations: pl.DataFrame, window: ReportPeriod) -> Chart:
     ).row(0)
     y = duration_axis(*known)
     paths = [line(_points(durations, column, window, x, y), column) for column in reversed(PERCENTILES)]
-    words = (
+    texts = (
         f"{name_period(row['period'], window)}: half within {duration(row['p50'])}, 90 % within "
         f"{duration(row['p90'])}, 95 % within {duration(row['p95'])}; {count(row['n'])} jobs"
         for row in durations.iter_rows(named=True)
     )
     last = durations.row(-1, named=True)
     description = f"In the last complete {window.grain}, half took up to {duration(last['p50'])}, 95 % up to {duration(last['p95'])}."
-    over = _tooltips(_period_edges(durations, window, x), words)
+    over = _tooltips(_period_edges(durations, window, x), texts)
     return Chart(
         "durations",
         f"Durations by {window.grain}: median, 90th and 95th percentile",
@@ -319,7 +319,7 @@ def _highest_rate(rates: pl.DataFrame, limits: pl.DataFrame) -> float:
 
 
 def _downsample(survival: pl.DataFrame, x: Axis) -> pl.DataFrame:
-    """Return at most `MOST_POINTS` rows, evenly distributed over the axis; the rows themselves do not change."""
+    """Return at most `MOST_POINTS` rows, evenly distributed over the axis; no value is averaged."""
     place = survival["seconds"].map_elements(x.place, return_dtype=pl.Float64)
     kept = survival.group_by((place * MOST_POINTS).floor().alias("bin"), maintain_order=True).last()
     return kept.drop("bin").with_columns(pl.col("low", "high").fill_null(0.0))

@@ -101,9 +101,13 @@ def answers(
             store = open_lake(lake, storage_options=storage_options, workspace=workspace)
             jobs, facts = _read_snapshot(spark, store, as_of)
         else:
-            _refuse_options(storage_options, workspace)
+            if storage_options or workspace:
+                raise UsageError(
+                    "storage_options and workspace belong to a lake: Spark itself reads a DataFrame"
+                )
             jobs, facts = lake, SnapshotFacts(_check_instant(as_of))
-        _check_columns(jobs)
+        if missing := [name for name in SCHEMA.names if name not in jobs.columns]:
+            raise LakeError(f"the DataFrame is not a table of export jobs: it has no column {missing[0]!r}")
         columns = [functions.col(field.name).cast(field.dataType) for field in SCHEMA]
         jobs.select(*columns).createOrReplaceTempView("export_jobs")
         _create_companies(spark, facts)
@@ -135,16 +139,6 @@ def _check_instant(as_of: datetime | int | None) -> datetime | None:
     if as_of is None or (isinstance(as_of, datetime) and as_of.tzinfo is not None):
         return as_of
     raise UsageError("for a DataFrame, as_of must be an instant with a time zone")
-
-
-def _refuse_options(storage_options: Mapping[str, str] | None, workspace: str | Path | None) -> None:
-    if storage_options or workspace:
-        raise UsageError("storage_options and workspace belong to a lake: Spark itself reads a DataFrame")
-
-
-def _check_columns(jobs: DataFrame) -> None:
-    if missing := [name for name in SCHEMA.names if name not in jobs.columns]:
-        raise LakeError(f"the DataFrame is not a table of export jobs: it has no column {missing[0]!r}")
 
 
 def _create_companies(spark: SparkSession, facts: SnapshotFacts) -> None:
