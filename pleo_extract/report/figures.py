@@ -175,7 +175,7 @@ def ask_lake(
     con = connect(lake, status.snapshot or None, **store)
     try:
         ask = _Query(con, {"company_id": company_id, "since": since, "until": until})
-        if company_id is not None and not ask(HAS_JOBS).item():
+        if company_id is not None and not ask(HAS_JOBS).item():  # a mistyped id would give an empty page
             raise UsageError(
                 f"there is no job of company {company_id} in {lake}; list its companies with: "
                 f"pleo-extract sql --lake {lake} \"from failure_rates('all')\""

@@ -91,6 +91,7 @@ def _warnings(status: LakeStatus) -> Iterator[str]:
             f"ended with code {last.code}{error}",
             "" if last.published else " The data below is older than this run.",
         )
+        # A run of many accounts can fail for one of them and still read the others: their data is not old.
         if last.failed and any((each.name or each.account) not in last.failed for each in status.accounts):
             names = [untrusted(name, 80) for name in list(last.failed)[:3]]
             if more := len(last.failed) - len(names):

@@ -1,4 +1,4 @@
-"""A program for Spark: reads the API into a Parquet file, and says how it went.
+"""A program for Spark: it reads the API into a Parquet file, and reports how that went.
 
 `FOLDER/told.json` tells it the `master`, the `settings` of the session and the `options` of the read;
 `FOLDER/rows.parquet` is what it read. The last line it prints is JSON: seconds (of the read alone), tasks, and the
@@ -20,7 +20,7 @@ from pleo_extract.spark.source import count_machines
 
 
 def main(folder: Path) -> None:
-    """Do it."""
+    """Run the program."""
     facts = json.loads((folder / "told.json").read_text())
     builder = SparkSession.builder.master(facts["master"])
     for name, value in facts["settings"].items():
