@@ -1,4 +1,4 @@
-"""The architecture: which room may import which, what is public, and what only some rooms may do."""
+"""Tests of the architecture: who may import what, what is public, and what each room may do."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ FLOORS = {
 }
 """The floor of each room. A room imports only itself and rooms on lower floors.
 
-A file belongs to the deepest room whose name its path begins with. `lake/delta` is above `lake/folder` because it uses
-the staging and the records of that room; `lake/store` opens both."""
+A file belongs to the deepest room whose name begins its path. `lake/delta` is above `lake/folder` because it uses
+its staging and records; `lake/store` opens both."""
 
 LIBRARIES: dict[str, set[str]] = {
     "version": set(),
@@ -73,10 +73,10 @@ LIBRARIES: dict[str, set[str]] = {
     "cli": {"click", "duckdb", "msgspec"},
     "__main__": set(),
 }
-"""The libraries that a room may import besides the standard library. `report` and `cli` use duckdb only for types."""
+"""The libraries that a room may import. `report` and `cli` use only types of duckdb."""
 
 WINGS = {"client": "west", "fetch": "west", "lake": "east", "answers": "east"}
-"""The API is in the west wing, the store in the east wing. No file of a wing imports the other wing; `sync` uses both."""
+"""The west wing is the API, the east wing the store. Only `sync` and the rooms above it import both."""
 
 NOT_IN_THE_CORE = {"os", "time", "random", "threading", "socket", "pathlib", "io", "subprocess", "secrets"}
 
@@ -94,7 +94,7 @@ def name_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the modules that a file imports, including those that only type checkers read."""
+    """Return the modules that a file imports, also those under TYPE_CHECKING."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -113,14 +113,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def test_every_room_has_a_floor() -> None:
-    """Every room has a floor and a list of libraries: this fails for a new room without them."""
+    """Every room has a floor and a list of libraries."""
     rooms = {room_of(name_of(path)) for path in FILES}
     assert rooms == FLOORS.keys() == LIBRARIES.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_go_down(path: Path) -> None:
-    """A room imports only rooms on lower floors, and only its own libraries."""
+    """A room imports only rooms on lower floors, and only the libraries on its list."""
     room = room_of(name_of(path))
     for name in imports_of(path):
         top, _, rest = name.partition(".")
@@ -135,7 +135,7 @@ def test_imports_go_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_wings_meet_in_the_hall_only(path: Path) -> None:
-    """The wing of the API and the wing of the store never import each other."""
+    """The API wing and the store wing never import each other."""
     own = WINGS.get(name_of(path).partition("/")[0])
     for name in imports_of(path):
         top, _, rest = name.partition(".")
@@ -156,7 +156,7 @@ def test_the_sandbox_stands_apart(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
-    """Only the client, the command line and the reading of a store use `os.environ`; only the command line prints."""
+    """Only the client, the command line and the Delta store read `os.environ`, and nothing calls `print`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
             assert room_of(name_of(path)) in ("client", "cli", "lake/delta"), f"{path}:{node.lineno}"
@@ -165,7 +165,7 @@ def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
 
 
 def test_what_is_public() -> None:
-    """The public names are these; each can be imported and has a docstring."""
+    """The public names are exactly these, and each has a docstring."""
     assert pleo_extract.__all__ == [
         "COLUMNS",
         "POLARS_SCHEMA",
@@ -194,7 +194,7 @@ def test_what_is_public() -> None:
 
 
 def test_every_file_says_what_it_shows() -> None:
-    """Each file has an `__all__`, or is one that nobody imports from."""
+    """Every file that others import from has an `__all__`."""
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]

@@ -17,6 +17,7 @@ import duckdb
 from pleo_extract.answers.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import StorageError
+from pleo_extract.lake import disk
 
 __all__ = ["write_catalogue", "write_facts"]
 
@@ -61,6 +62,7 @@ def write_catalogue(
         )
     source = Source((), facts or SnapshotFacts(), root or here, has_months)
     try:
+        # A folder, because DuckDB keeps a log next to the file that it writes; the next run removes both if this one dies.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:
             new = Path(folder, target.name)
             with duckdb.connect(":memory:", config={"threads": 1}) as con:
@@ -94,16 +96,8 @@ def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
             if not content:
                 file.unlink(missing_ok=True)
             elif not file.is_file() or file.read_bytes() != content:
-                _replace_file(file, content)
+                disk.write_output(file, content)
         except OSError as exc:
             raise StorageError(
                 f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"
             ) from exc
-
-
-def _replace_file(file: Path, content: bytes) -> None:
-    """Replace a file atomically. Everybody whom the umask allows can read it: clients run as other users."""
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".catalogue-") as folder:
-        new = Path(folder, file.name)
-        new.write_bytes(content)
-        new.replace(file)

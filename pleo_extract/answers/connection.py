@@ -13,6 +13,7 @@ import duckdb
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
+from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,8 +49,9 @@ def open_warehouse(
         LakeError: a file is missing, is not Parquet, or lacks a column.
     """
     facts = facts or SnapshotFacts()
-    if any(each is not None and each.tzinfo is None for each in (*facts.instants(), *facts.nows.values())):
-        raise UsageError("as_of has no time zone: give an instant in UTC")
+    for instant in (*facts.instants(), *facts.nows.values()):
+        if instant is not None:
+            to_utc(instant, "as_of")
     source = Source(tuple(str(file) for file in files), facts)
     con = duckdb.connect(":memory:")
     try:
@@ -73,7 +75,7 @@ def answer(
     """Return the answer to one question, a read-only query.
 
     `.pl()` makes a Polars frame of it, `.to_arrow_table()` an Arrow table. Reading the rows can raise errors of DuckDB;
-    wrap it in `translate_errors`, as `table` and `write` do.
+    wrap it in `translate_errors`, as `read_table` and `write` do.
 
     Args:
         con: a connection of `open_warehouse`.
@@ -92,9 +94,7 @@ def answer(
             raise UsageError(f"give one statement, not {len(found)}")
         if found[0].type != duckdb.StatementType.SELECT:
             kind = found[0].type.name
-            if (
-                kind == "MULTI"
-            ):  # a PIVOT without values: DuckDB splits it into a query for them and the PIVOT itself
+            if kind == "MULTI":  # a PIVOT without values: DuckDB makes two queries of it
                 raise UsageError("the values of the PIVOT are missing: name them with ON x IN (…)")
             raise UsageError(f"only SELECT is answered, this is {kind}")
         # As a subquery: DuckDB accepts a COPY … TO in a WITH at the top level, but not below it.

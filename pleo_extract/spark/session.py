@@ -10,7 +10,6 @@ ANSI errors for what cannot be computed, so the session itself may use any setti
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import datetime
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,9 +33,11 @@ from pleo_extract.answers.statement import (
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lake.store import open_lake
 from pleo_extract.spark.schema import SCHEMA
+from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -136,9 +137,11 @@ def _escape_path(file: Path) -> str:
 
 
 def _check_instant(as_of: datetime | int | None) -> datetime | None:
-    if as_of is None or (isinstance(as_of, datetime) and as_of.tzinfo is not None):
-        return as_of
-    raise UsageError("for a DataFrame, as_of must be an instant with a time zone")
+    if isinstance(as_of, int):
+        raise UsageError(
+            "as_of is the number of a snapshot, but a DataFrame has none: give an instant with a time zone"
+        )
+    return None if as_of is None else to_utc(as_of, "as_of")
 
 
 def _create_companies(spark: SparkSession, facts: SnapshotFacts) -> None:

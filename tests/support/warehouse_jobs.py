@@ -1,4 +1,4 @@
-"""Jobs for the tests of the warehouse, in Parquet files with the columns of the contract."""
+"""Jobs for the tests of the answers, as the lake stores them: Parquet with the contract's columns."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TERMINAL = STATUSES[3:]
 
 
 def job(number: int, status: str = "completed", **fields: Any) -> Row:
-    """Return a job created `number` hours after START, with one minute in the queue and two minutes of run time."""
+    """Return a job created `number` hours after START that waits one minute and runs two."""
     created = START + timedelta(hours=number)
     ended = created + timedelta(minutes=3)
     done = status in {"completed", "completed_with_errors"}
@@ -77,13 +77,13 @@ def frame(rows: Iterable[Row]) -> pl.DataFrame:
 
 
 def parquet(path: Path, rows: Iterable[Row]) -> Path:
-    """Write rows to a Parquet file."""
+    """Write rows as a file of a lake."""
     frame(rows).write_parquet(path)
     return path
 
 
 def make_catalogue(folder: Path, jobs: Iterable[Row], facts: SnapshotFacts | None = None) -> Path:
-    """Write a catalogue into a folder that has these jobs in one month, as a lake has."""
+    """Write a lake of these jobs, in one month, and its catalogue; return the path of the catalogue."""
     facts, rows = facts or SnapshotFacts(), list(jobs)
     if rows:
         (folder / "created_month=2026-01").mkdir(exist_ok=True)
@@ -106,7 +106,7 @@ def ask(
 def warehouse(
     jobs: Sequence[Row] | pl.DataFrame, as_of: datetime | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a warehouse of these jobs; without jobs, that of a lake without files."""
+    """Yield a warehouse of these jobs; without jobs, of a lake without files."""
     table = jobs if isinstance(jobs, pl.DataFrame) else frame(jobs)
     kind = (as_of, table.height > 0, tuple(table.schema.items()))
     lent = _free[kind].pop() if _free[kind] else _open(table, as_of)
@@ -118,11 +118,11 @@ def warehouse(
 
 
 def _open(table: pl.DataFrame, as_of: datetime | None) -> Open:
-    """Open another warehouse. It costs as much as ten queries, so tests reuse it with other jobs in its file."""
+    """Open a warehouse. It costs as much as ten queries, so `warehouse` uses it again with another file content."""
     file = Path(mkdtemp(dir=_folder()), "jobs.parquet")
     table.write_parquet(file)
     con = open_warehouse([file] if table.height else [], facts=SnapshotFacts(as_of))
-    con.execute("SET enable_external_file_cache = FALSE")  # the file changes
+    con.execute("SET enable_external_file_cache = FALSE")  # `warehouse` overwrites the file
     return Open(file, con)
 
 
@@ -141,7 +141,7 @@ def rows_of(con: duckdb.DuckDBPyConnection, sql: str, **params: object) -> pl.Da
 
 
 def recorded(records: Iterable[Row]) -> pl.DataFrame:
-    """Return records of the API as a frame with the columns of `export_jobs`."""
+    """Return records of the API as a frame with the columns and types of `export_jobs`."""
     texts = {
         field.column: pl.String() if field.kind == "instant" else POLARS_SCHEMA[field.column]
         for field in FIELDS
@@ -157,7 +157,7 @@ def recorded(records: Iterable[Row]) -> pl.DataFrame:
 
 @st.composite
 def histories(draw: st.DrawFn, *, most: int = 40) -> list[Row]:
-    """Draw up to `most` jobs of two companies, of all statuses or only some, with ties and missing instants."""
+    """Draw zero to `most` jobs of two companies, of all statuses or a few, with ties and missing instants."""
     statuses = draw(st.sampled_from((STATUSES, TERMINAL, ("failed",), ("pending",), ("completed",))))
     offset = st.integers(0, 12).map(lambda days: days * 7200 + 10)
     seconds = st.sampled_from((0, 1, 1.5, 2, 2.25, 30, 30.000001, 600))

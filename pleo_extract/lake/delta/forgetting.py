@@ -27,7 +27,7 @@ from pleo_extract.lake.delta.copies import path_of, place_files
 from pleo_extract.lake.delta.repair import repair_table
 from pleo_extract.lake.delta.version import Version
 from pleo_extract.lake.folder.forgetting import Erasure, strip_accounts, strip_beside
-from pleo_extract.lake.forgotten import decode_forgotten, forget_more, spell_forgotten
+from pleo_extract.lake.forgotten import decode_forgotten, encode_forgotten, forget_more
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.table import Base, Change, Info
@@ -85,7 +85,7 @@ def forget_in_table(address: Address, jobs: Sequence[str], people: Sequence[str]
         table.require_writable()
         accounts = table.manifest.accounts.values()
         more = forget_more(read_memory(table), accounts, address.uri, jobs=jobs, people=people)
-        table.write_own(MEMORY, spell_forgotten(more))
+        table.write_own(MEMORY, encode_forgotten(more))
         return _erase(address, held)
 
 
@@ -121,7 +121,7 @@ def _erase(address: Address, held: Layout) -> Erasure:
     _remove_copies(newest)
     for layout in _list_runs(address):
         _clear_run(layout, forgotten)
-    newest.write_own(MEMORY, spell_forgotten(forgotten.settle()))
+    newest.write_own(MEMORY, encode_forgotten(forgotten.settle()))
     number = Version(address).version
     return Erasure(number, len(erased.lost), erased.blanked, rewritten=1, gone=True)
 

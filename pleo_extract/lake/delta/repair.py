@@ -52,7 +52,7 @@ def repair_table(address: Address, scratch: Path, overlay: Callable[[Version], M
         change = Change(base, dropped=broken)
         try:
             merge_staged(files, change, search=True)
-            if not change.is_news:
+            if not change.makes_snapshot:
                 return Repair(version.version, (), _check(version, manifest.files))
             accounts = reset_walks(manifest.accounts) if broken else {}
             info = Info(manifest.server, manifest.receipt, accounts)

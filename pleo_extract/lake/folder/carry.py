@@ -119,10 +119,10 @@ def _carry_file(layout: Layout, snapshot: int, entry: FileEntry) -> FileEntry:
         if (
             not target.exists()
             and disk.size_of(source) == entry.bytes
-            and disk.sum_of(source) == entry.sha256
+            and disk.hash_file(source) == entry.sha256
         ):
             disk.link_file(source, target)
-            disk.fix_file(target)
+            disk.protect_file(target)
     except LakeError:  # it is missing; whoever needs it says so
         pass
     return msgspec.structs.replace(entry, object=name)

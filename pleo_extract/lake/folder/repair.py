@@ -274,7 +274,7 @@ def _mend_files(layout: Layout, number: int, still_held: Callable[[], None]) -> 
     entries = [entry for entry in manifest.files if entry not in broken]
     older = [found for entry in broken if (found := _find_older(layout, manifest, entry)) is not None]
     files = sorted([*entries, *older], key=lambda entry: entry.path)
-    known = layout.overlaid(manifest)
+    known = layout.apply_state(manifest)
     mended = msgspec.structs.replace(
         known,
         snapshot=number + 1,

@@ -73,11 +73,11 @@ class FolderTable:
         """See `Table`. Nobody else publishes while the folder is held: it is as this run found or left it."""
         base = self._base
         if base is None:
-            return Base(0, None, is_news=True)
+            return Base(0, None, must_commit=True)
         is_older = base.format < FORMAT
         files = Counter(entry.month for entry in base.files)
-        anew = frozenset(month for month, count in files.items() if is_older or count > 1)
-        return Base(base.snapshot, base, base.files, anew=anew, is_news=is_older)
+        rewrite = frozenset(month for month, count in files.items() if is_older or count > 1)
+        return Base(base.snapshot, base, base.files, rewrite=rewrite, must_commit=is_older)
 
     def read(self, entry: FileEntry) -> bytes:
         """See `Table`."""
@@ -101,7 +101,7 @@ class FolderTable:
         self._still_held()
         base = change.base.manifest
         accounts = {**(base.accounts if base else {}), **info.accounts}
-        if base is not None and not change.is_news:
+        if base is not None and not change.makes_snapshot:
             manifest = base
         else:
             manifest = self._describe(change)
@@ -210,6 +210,6 @@ def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> Fil
     data = buffer.getbuffer()
     sha256 = hashlib.sha256(data).hexdigest()
     name = name_object(month, sha256)
-    disk.write_file(build / name, data, fixed=True)
+    disk.write_file(build / name, data, read_only=True)
     path = f"created_month={month}/part-0.parquet"
     return FileEntry(path=path, rows=rows, bytes=len(data), sha256=sha256, object=name)

@@ -86,7 +86,7 @@ def verify_lake(lake: str | Path) -> Verification:
         manifest = layout.manifest(number)
     except LakeError as exc:
         return Verification(0, 0, 0, (str(exc),), foreign)
-    with disk.name_lake(layout.root):
+    with disk.name_lake_in_errors(layout.root):
         problems = (
             check_snapshot(layout, manifest)
             + _check_visible(layout, manifest)
@@ -111,7 +111,7 @@ def check_file(layout: Layout, manifest: Manifest, entry: FileEntry) -> list[str
     """One line if this file of a snapshot is not as it was written."""
     path = layout.path_of(manifest.snapshot, entry)
     try:
-        size, sha256 = disk.size_of(path), disk.sum_of(path)
+        size, sha256 = disk.size_of(path), disk.hash_file(path)
     except (LakeError, StorageError) as exc:
         return [f"{entry.path}: cannot be read ({getattr(exc.__cause__, 'strerror', None) or exc})"]
     if size != entry.bytes:
@@ -136,7 +136,7 @@ def _check_visible(layout: Layout, manifest: Manifest) -> list[str]:
         if is_shown(layout, entry) or visible.is_dir():  # a folder is among the strays
             continue
         try:
-            if disk.sum_of(visible) != entry.sha256:
+            if disk.hash_file(visible) != entry.sha256:
                 problems.append(
                     f"{entry.path}: is not what the snapshot has; the next dump puts that in its place"
                 )
@@ -149,7 +149,7 @@ def _check_forgotten(layout: Layout, manifest: Manifest) -> list[str]:
     """One line where what was forgotten is not known, or is not all gone; only the lake's owner may look."""
     try:
         forgotten = read_forgotten(layout)
-        require_forgotten(forgotten, layout.overlaid(manifest).accounts.values(), layout.root)
+        require_forgotten(forgotten, layout.apply_state(manifest).accounts.values(), layout.root)
         pending = forgotten.pending
     except LakeError as exc:
         return [str(exc)]
