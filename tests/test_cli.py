@@ -875,7 +875,7 @@ def test_what_an_answer_cannot_be_asked_is_said(pleo: Callable[..., Said]) -> No
             "from failure_rates('month', since := '2026-09-01', until := '2026-03-01')",
             "is not before until 2026-03-01",
         ),
-        ("from slow_jobs(99)", "q 99.0: take a quantile from 0 to 1"),
+        ("from slow_jobs(99)", "invalid q 99.0: use a quantile from 0 to 1"),
     ):
         said = pleo("sql", "--lake", SAMPLE, query)
         assert (said.code, said.out, words in said.err) == (2, "", True), said.err
@@ -918,9 +918,12 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample"
         ("from failure_rate('week')", 'Did you mean "failure_rates"?'),
         ("from failure_rates('week', compny := 'x')", "failure_rates(grain := 'month', company_id := NULL"),
         ("from failure_rates('week', tz := 'Mars/X')", 'Candidate time zones: "'),
-        ("from failure_rates('fortnight')", "pleo-extract: grain fortnight: take hour, day, week,"),
+        ("from failure_rates('fortnight')", "pleo-extract: invalid grain fortnight: use hour, day, week,"),
         ("drop table export_jobs", "only SELECT is answered, this is DROP\n"),
-        ("pivot export_jobs on status using count(*)", "name the values of a PIVOT: ON x IN (…)"),
+        (
+            "pivot export_jobs on status using count(*)",
+            "the values of the PIVOT are missing: name them with ON x IN (…)",
+        ),
     ],
 )
 def test_sql_says_what_may_have_been_meant(query: str, says: str, pleo: Callable[..., Said]) -> None:

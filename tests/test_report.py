@@ -162,11 +162,11 @@ def test_the_sample(sample: Page) -> None:
     for said in (
         "29 September 2025 to 30 September 2026",
         "data as of 30 Sep 2026, 15:00 UTC",
-        "3 jobs are stuck and need somebody to look",
+        "3 jobs are stuck and need attention",
         "1, published 30 Sep 2026, 15:00 UTC",
         "by 7 Oct 2026, 15:00 UTC",
         "32 pages, 3,105 rows, 3,000 distinct, 0 duplicates; the server counted 3,000",
-        "Pale: the week of 28 September 2026, not whole",
+        "Pale: week of 28 September 2026, incomplete",
     ):
         assert said in sample.text
 
@@ -310,7 +310,7 @@ def test_a_period_that_is_not_whole(report: Callable[..., Page]) -> None:
     """Charts of counts show the partial day pale; charts of rates and durations leave it out."""
     rows = [job(n, created_at=START + timedelta(hours=n)) for n in range(20 * 24 + 6)]
     page = report(rows, made_at=START + timedelta(days=20, hours=6))
-    assert "Pale: the 21 March 2026, not whole" in page.text
+    assert "Pale: 21 March 2026, incomplete" in page.text
     days = [row for row in page.rows if row[0] == "21 March 2026"]
     assert [len(row) for row in days] == [3, 5], "jobs and entries only"
 
@@ -322,7 +322,7 @@ def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
     write_last_run(Layout(lake), receipt=receipt, error="<i>503</i>\x1b[31m", complete=False, failed={})
     page = Page(write_report(lake, tmp_path / "report.html"))
     check_page(page)
-    assert r"ended with code 75: <i>503</i>\x1b[31m. What follows is older than that." in page.text
+    assert r"ended with code 75: <i>503</i>\x1b[31m. The data below is older than this run." in page.text
 
 
 @pytest.mark.parametrize("published", [True, False], ids=["published", "nothing new"])
@@ -336,7 +336,7 @@ def test_a_run_that_failed_for_one_company(tmp_path: Path, *, published: bool) -
     check_page(page)
     assert r"could not read <b>Acme</b>\u202e (code 77: no key)." in page.text
     assert "the others were read" in page.text
-    assert "older than that" not in page.text
+    assert "older than this run" not in page.text
     assert r"complete for 1 of 2 companies: <b>Acme</b>\u202e failed with 77" in page.text
 
 
@@ -406,7 +406,7 @@ def test_a_company_without_jobs(tmp_path: Path) -> None:
     assert not page.exists()
     known = connect(SAMPLE).sql("select min(company_id) from export_jobs").fetchall()[0][0]
     write_report(SAMPLE, page, company_id=known, until=date(2020, 1, 1))
-    assert "holds no export job of this company in this time" in Page(page).text
+    assert "has no export job of this company in this time" in Page(page).text
 
 
 HOSTILE = "</bdi></td><script>alert(1)</script>\"'&lt;\x1b[31m\r\n\u202e\u2028\0 =1+1 \N{FIRE}"
@@ -442,7 +442,7 @@ def test_a_year_of_twenty_companies(report: Callable[..., Page]) -> None:
     page = report(rows, made_at=START + timedelta(days=365))
     check_page(page)
     assert len(page.html) < 300_000
-    assert "The 25 of 30 that most certainly fail most." in page.text
+    assert "The 25 of 30 companies whose rate is most certainly high." in page.text
 
 
 def test_the_same_snapshot_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -49,4 +49,4 @@ def test_each_engine_has_the_same_parts() -> None:
         {part.name: part.parameters for part in parts(engine).values()} for engine in ("duckdb", "spark")
     )
     assert duckdb == spark
-    assert {"dated", "limits", "measured"} < duckdb.keys()
+    assert {"company_quantiles", "duration_summary", "jobs_with_period"} < duckdb.keys()

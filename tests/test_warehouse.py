@@ -29,7 +29,7 @@ from pleo_extract.answers import (
     write_catalogue,
 )
 from pleo_extract.answers.definition import Source, definitions, literal
-from pleo_extract.answers.statement import GIVEN, find_statement, parts
+from pleo_extract.answers.statement import ENGINE_VIEWS, find_statement, parts
 from pleo_extract.cli.answer import format_answer
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError
@@ -290,7 +290,7 @@ def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | N
     assert len(dated) >= 2
     for statement in dated:
         last = "quarter or year" if statement.name == "incidents" else "quarter, year or all"
-        with pytest.raises(UsageError, match=f"^grain .*: take hour, day, week, month, {last}$"):
+        with pytest.raises(UsageError, match=f"^invalid grain .*: use hour, day, week, month, {last}$"):
             ask(f"FROM {statement.name}($g)", jobs, g=grain)
 
 
@@ -327,7 +327,7 @@ def test_a_bound_still_skips_files() -> None:
 @pytest.mark.parametrize("q", ["99", "-0.1", "1.01", "'nan'", "NULL"])
 def test_what_is_no_quantile_is_an_error(jobs: list[dict[str, Any]], q: str) -> None:
     """An invalid quantile is refused with the range."""
-    with pytest.raises(UsageError, match=r"^q .*: take a quantile from 0 to 1$"):
+    with pytest.raises(UsageError, match=r"^invalid q .*: use a quantile from 0 to 1$"):
         ask(f"FROM slow_jobs({q})", jobs)
 
 
@@ -366,7 +366,7 @@ def test_the_sql_is_in_the_package() -> None:
     """Each statement is one file with its name in the installed package."""
     folder = resources.files("pleo_extract.answers") / "sql"
     files = {file.name.removesuffix(".sql") for file in folder.iterdir() if file.name.endswith(".sql")}
-    assert {*files, *GIVEN} == set(statements())
+    assert {*files, *ENGINE_VIEWS} == set(statements())
 
 
 def test_a_name_that_does_not_exist() -> None:

@@ -492,8 +492,8 @@ def test_slow_jobs_are_above_their_companys_quantile(rows: list[Row], which: str
 def test_slow_jobs_refuse_what_they_do_not_know() -> None:
     """An unknown duration or quantile is an error."""
     for arguments, said in (
-        ("duration := 'sleep'", "take total, queue or run"),
-        ("1.5", "take a quantile from 0 to 1"),
+        ("duration := 'sleep'", "use total, queue or run"),
+        ("1.5", "use a quantile from 0 to 1"),
     ):
         with pytest.raises(UsageError, match=said):
             ask(f"FROM slow_jobs({arguments})", [job(0)])

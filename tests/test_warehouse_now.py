@@ -247,20 +247,20 @@ def connected(rows: list[Row], facts: SnapshotFacts) -> Iterator[duckdb.DuckDBPy
 @pytest.mark.parametrize(
     ("parameter", "value", "said"),
     [
-        ("tz", "NULL", "tz null: take a time zone by its name, such as Europe/Copenhagen"),
-        ("per_company", "NULL", "per_company null: take true or false"),
-        ("every_period", "NULL", "every_period null: take true or false"),
-        ("at_least", "NULL", "at_least null: take a number of jobs from 1"),
-        ("at_least", "0", "at_least 0: take a number of jobs from 1"),
-        ("at_least", "-3", "at_least -3: take a number of jobs from 1"),
-        ("step", "NULL", "step null: take seconds from 0"),
-        ("step", "-5", "step -5.0: take seconds from 0"),
-        ("step", "'nan'", "step nan: take seconds from 0"),
-        ("step", "'inf'", "step inf: take seconds from 0"),
-        ("duration", "NULL", "duration null: take total, queue or run"),
-        ("duration", "'nap'", "duration nap: take total, queue or run"),
-        ("grain", "NULL", "grain null: take hour"),
-        ("q", "2", "q 2.0: take a quantile from 0 to 1"),
+        ("tz", "NULL", "invalid tz null: use the name of a time zone, such as Europe/Copenhagen"),
+        ("per_company", "NULL", "invalid per_company null: use true or false"),
+        ("every_period", "NULL", "invalid every_period null: use true or false"),
+        ("at_least", "NULL", "invalid at_least null: use a number of jobs, at least 1"),
+        ("at_least", "0", "invalid at_least 0: use a number of jobs, at least 1"),
+        ("at_least", "-3", "invalid at_least -3: use a number of jobs, at least 1"),
+        ("step", "NULL", "invalid step null: use seconds, at least 0"),
+        ("step", "-5", "invalid step -5.0: use seconds, at least 0"),
+        ("step", "'nan'", "invalid step nan: use seconds, at least 0"),
+        ("step", "'inf'", "invalid step inf: use seconds, at least 0"),
+        ("duration", "NULL", "invalid duration null: use total, queue or run"),
+        ("duration", "'nap'", "invalid duration nap: use total, queue or run"),
+        ("grain", "NULL", "invalid grain null: use hour"),
+        ("q", "2", "invalid q 2.0: use a quantile from 0 to 1"),
     ],
 )
 def test_an_argument_that_is_none_is_an_error(
@@ -292,7 +292,7 @@ def test_an_unknown_zone_is_an_error() -> None:
 
 def test_incidents_need_periods() -> None:
     """`incidents` refuses the grain `all`, which has no past."""
-    with pytest.raises(UsageError, match="grain all: take hour, day, week, month, quarter or year"):
+    with pytest.raises(UsageError, match="invalid grain all: use hour, day, week, month, quarter or year"):
         ask("FROM incidents('all')", [job(1)])
 
 
@@ -303,7 +303,7 @@ def test_every_parameter_is_looked_at() -> None:
             if parameter.default not in (None, "NULL"):
                 needed = {p.name: "NULL" for p in statement.parameters if p.default is None}
                 given = ", ".join(f"{n} := {v}" for n, v in {**needed, parameter.name: "NULL"}.items())
-                with pytest.raises(UsageError, match=f"^{parameter.name} null: take "):
+                with pytest.raises(UsageError, match=f"^invalid {parameter.name} null: use "):
                     ask(f"FROM {statement.name}({given})", [])
 
 

@@ -1,14 +1,15 @@
-"""Answers: DuckDB over the Parquet files of a lake, with the statements of `sql/` as its views and macros.
+"""Answers: DuckDB over the Parquet files of a lake, with the statements of `sql/` as views and macros.
 
-The only room with duckdb. It is told which files to read and never looks for them, and "now" is the instant
-it is told, never a clock: the same files and the same instants give the same answers.
+Only `doors` knows lakes. The other files get the Parquet files as an argument and never search for them. The instant that
+counts as now is an argument too, never the clock: the same files and instants give the same answers.
 
-    statement     what is in `sql/`: names, parameters, documentation, text
-    facts         what a lake says of a snapshot beside its rows: instants, names, vanished jobs
+    statement     the files of `sql/`: names, parameters, manual, query
+    facts         what a lake knows about a snapshot besides its rows: instants, names, vanished jobs
     definition    a statement as DuckDB's CREATE VIEW or CREATE MACRO
-    connection    open_warehouse: a connection that holds them all; answer: one question, read only
+    connection    open_warehouse: a connection with all of them; answer: the result of one read-only query
     catalogue     the same definitions in a DuckDB file, for other clients
-    output        an answer as a table for people, CSV, JSON or Parquet
+    output        an answer as a table for people, or as CSV, JSON or Parquet
+    doors         connect, list_answers and write_catalogue: from a lake to all of these
 """
 
 from __future__ import annotations

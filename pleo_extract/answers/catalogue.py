@@ -1,29 +1,30 @@
 """The catalogue: a DuckDB file without data, whose views and macros read a lake, for any DuckDB client.
 
-It finds the months by a pattern. What changes more often, such as the instant that "now" means, lies in small CSV
-files, which the views read: a run that finds nothing new writes these, at a hundredth of the cost of the catalogue, and
-a client that has the catalogue open sees it.
+Its views find the months by a glob pattern. What changes more often, such as the instant that counts as now, is in small
+CSV files that the views read. A run that finds nothing new writes only these, at a hundredth of the cost of a catalogue,
+and a client that has the catalogue open sees the change.
 """
 
 from __future__ import annotations
 
+import glob
 import tempfile
 from pathlib import Path
 from typing import Final
 
 import duckdb
 
-from pleo_extract.answers.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal, pattern
+from pleo_extract.answers.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import StorageError
 from pleo_extract.lake import disk
 
 __all__ = ["write_catalogue", "write_facts"]
 
-_STORAGE: Final = "v1.0.0"
-"""A file of DuckDB 2.0's own storage version cannot be opened by 1.x."""
-_MARKED: Final = ("export_jobs", "job_durations", "snapshot")
-"""More than one: the end of a block may part the bytes of a comment."""
+_STORAGE_VERSION: Final = "v1.0.0"
+"""DuckDB 1 cannot open files of the storage version that DuckDB 2 writes by default."""
+_MARKED_VIEWS: Final = ("export_jobs", "job_durations", "snapshot")
+"""Several views, because the end of a storage block can split the bytes of one comment."""
 
 
 def write_catalogue(
@@ -35,60 +36,59 @@ def write_catalogue(
     has_months: bool = True,
     mark: str = "",
 ) -> None:
-    """Write or replace, atomically, a DuckDB file with all views and macros over the visible months of a lake.
+    """Write a DuckDB file with all views and macros over the months of a lake; replace an existing file atomically.
 
-    Each of them carries all that it reads, with absolute paths: it works in a client that opens the file, and,
-    as `name.failure_rates('month')`, in one that attaches it. A client whose zone is not UTC sees instants in its own.
-    Months that are added later are found; what is told beside the rows is read from files in the lake, see `write_facts`.
-    Where the lake lies elsewhere, a client says so: ``SET VARIABLE pleo_root = '/mnt/export_jobs'``.
+    Each definition is self-contained and has absolute paths, so that it works in a client that opens the file, and, as
+    `name.failure_rates('month')`, in one that attaches it. Instants appear in the time zone of the client's session.
+    Months that are added later are found without a new catalogue; facts change with `write_facts`. A client that
+    reaches the lake by another path runs ``SET VARIABLE pleo_root = '/mnt/export_jobs'``.
 
     Args:
         target: the file, such as `LAKE/_jobs.duckdb`.
-        lake: the folder.
-        root: by which path clients reach it; by default by the same.
-        facts: what the lake says of the snapshot; by default the latest instant in the files is "now".
-        has_months: whether it has any.
-        mark: a short text to know the file by: it stands in its bytes as it is.
+        lake: the folder of the lake.
+        root: the path by which clients reach the lake; by default the same path.
+        facts: what the lake knows about the snapshot; by default "now" is the latest instant in the files.
+        has_months: whether the lake has any month.
+        mark: a short text that identifies the content; it is in the bytes of the file, unencoded.
 
     Raises:
         StorageError: the file cannot be written.
     """
     target, here = Path(target).absolute(), str(Path(lake).absolute())
-    if "?" in str(
-        target
-    ):  # DuckDB takes what follows for no part of the name, and looks for its log elsewhere
+    if "?" in str(target):
+        # DuckDB cuts a path at a question mark, but looks for the log of the file by the whole path.
         raise StorageError(
             f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
         )
     source = Source((), facts or SnapshotFacts(), root or here, has_months)
     try:
-        # A folder and not a file: DuckDB keeps a log beside the file that it writes, and the next run sweeps up both.
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as beside:
-            fresh = Path(beside, target.name)
+        # A folder, because DuckDB keeps a log next to the file that it writes; the next run removes both if this one dies.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:
+            new = Path(folder, target.name)
             with duckdb.connect(":memory:", config={"threads": 1}) as con:
-                con.execute(f"SET VARIABLE {ROOT} = {literal(pattern(here))}")
-                con.execute(f"ATTACH {literal(str(fresh))} AS fresh (STORAGE_VERSION '{_STORAGE}')")
-                con.execute("USE fresh")
-                con.begin()  # each definition on its own would be written and synced on its own
+                con.execute(f"SET VARIABLE {ROOT} = {literal(glob.escape(here))}")
+                con.execute(f"ATTACH {literal(str(new))} AS catalogue (STORAGE_VERSION '{_STORAGE_VERSION}')")
+                con.execute("USE catalogue")
+                con.begin()  # otherwise DuckDB writes and syncs the file once per definition: 0.20 s, not 0.16 s
                 for definition in definitions(source, self_contained=True):
                     con.execute(definition)
-                for view in _MARKED if mark else ():
+                for view in _MARKED_VIEWS if mark else ():
                     con.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
                 con.commit()
-            fresh.replace(target)
+            new.replace(target)
     except (OSError, duckdb.Error) as exc:
         raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
 
 
 def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
-    """Write what a catalogue of this lake reads beside the rows, where it has changed; what is not told is removed.
+    """Write the files from which a catalogue reads the facts, if they differ; without facts, remove them.
 
     Raises:
         StorageError: a file cannot be written.
     """
     contents = {
-        INSTANTS: b"" if facts.as_of is None else facts.spell_instants(),
-        VANISHED: b"" if facts.as_of is None else facts.spell_vanished(),
+        INSTANTS: b"" if facts.as_of is None else facts.encode_instants(),
+        VANISHED: b"" if facts.as_of is None else facts.encode_vanished(),
     }
     for name, content in contents.items():
         file = Path(f"{lake}{name}")

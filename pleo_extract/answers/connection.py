@@ -1,7 +1,8 @@
-"""The way in: a connection with everything defined, and one question at a time."""
+"""Connections with all views and macros, and the query of one question."""
 
 from __future__ import annotations
 
+import glob
 import itertools
 import re
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from pleo_extract.answers.definition import Source, definitions, literal, pattern
+from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
 from pleo_extract.zones import to_utc
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-_REFUSED = re.compile(
-    r'extract specifier "([a-z_]+ .*: take .*|since\w* .* is not before .*)" not recognized'
+_ARGUMENT_ERROR = re.compile(
+    r'extract specifier "(invalid .*: use .*|since\w* .* is not before .*)" not recognized'
 )
-"""How DuckDB says what `definition` says of an argument that is none of its parameter's, or of an empty span."""
+"""DuckDB's message around one of ours; see `_require` in `definition`."""
 
 __all__ = ["answer", "open_warehouse", "translate_errors"]
 
@@ -33,19 +34,19 @@ def open_warehouse(
     locked: bool = False,
     allow: Sequence[Path] = (),
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in memory, in UTC, with the views and table macros of `statements()` over Parquet files.
+    """Open a DuckDB connection in memory, in UTC, with the views and table macros of `statements()` over Parquet files.
 
     Args:
-        files: the Parquet files of one snapshot, columns as in `contract.COLUMNS`; none means no jobs.
-        facts: what the lake says of the snapshot: instants, names, vanished jobs; by default the latest instant in the
-            files is "now".
-        locked: read nothing but `files` and `allow`, load no extension, change no setting. What `answer` runs
-            reads only; DuckDB itself has no lock against COPY … TO a path that may be read.
+        files: the Parquet files of one snapshot, with the columns of `contract.COLUMNS`; empty for a lake without jobs.
+        facts: what the lake knows about the snapshot: instants, names, vanished jobs; by default "now" is the latest
+            instant in the files.
+        locked: read only `files` and `allow`, load no extension, change no setting. This does not prevent COPY … TO a
+            file that may be read, because DuckDB cannot; use `answer`, which runs nothing but a SELECT.
         allow: further files and folders that a locked connection may read.
 
     Raises:
-        UsageError: an instant without a time zone.
-        LakeError: a file that is missing, is no Parquet, or lacks a column.
+        UsageError: an instant has no time zone.
+        LakeError: a file is missing, is not Parquet, or lacks a column.
     """
     facts = facts or SnapshotFacts()
     for instant in (*facts.instants(), *facts.nows.values()):
@@ -57,7 +58,7 @@ def open_warehouse(
         con.execute("SET TimeZone = 'UTC'")
         if locked:
             _restrict(con, source.files, allow)
-        with _reading_the_lake():
+        with _blame_files():
             for definition in definitions(source):
                 con.execute(definition)
         if locked:
@@ -71,44 +72,45 @@ def open_warehouse(
 def answer(
     con: duckdb.DuckDBPyConnection, sql: str, params: Mapping[str, object] | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """The answer to one question, read only: `.pl()` makes it a Polars frame, `.to_arrow_table()` an Arrow table.
+    """Return the answer to one question, a read-only query.
 
-    An error that shows only while its rows are read is DuckDB's; `translate_errors` around that makes it ours, as
-    `read_table` and `write` do.
+    `.pl()` makes a Polars frame of it, `.to_arrow_table()` an Arrow table. Reading the rows can raise errors of DuckDB;
+    wrap it in `translate_errors`, as `read_table` and `write` do.
 
     Args:
-        con: from `open_warehouse`.
+        con: a connection of `open_warehouse`.
         sql: one SELECT (or FROM, VALUES, DESCRIBE, SUMMARIZE, SHOW), with values as ``$name``.
-        params: the values; bound, never pasted.
+        params: the values, by name. They are bound, never inserted into the text.
 
     Raises:
-        UsageError: no single SELECT, wrong SQL, an unknown name, a missing value, or a file that is locked away.
+        UsageError: the text is not one single SELECT, is wrong SQL, names something unknown, lacks a value, or reads a
+            file that the connection may not read.
         LakeError: a file of the lake cannot be read.
-        StorageError: no memory or disk left.
+        StorageError: there is not enough memory or disk.
     """
     with translate_errors():
-        asked = con.extract_statements(sql)
-        if len(asked) != 1:
-            raise UsageError(f"give one statement, not {len(asked)}")
-        if asked[0].type != duckdb.StatementType.SELECT:
-            kind = asked[0].type.name
-            if kind == "MULTI":  # a PIVOT that looks for its values first
-                raise UsageError("name the values of a PIVOT: ON x IN (…)")
+        found = con.extract_statements(sql)
+        if len(found) != 1:
+            raise UsageError(f"give one statement, not {len(found)}")
+        if found[0].type != duckdb.StatementType.SELECT:
+            kind = found[0].type.name
+            if kind == "MULTI":  # a PIVOT without values: DuckDB makes two queries of it
+                raise UsageError("the values of the PIVOT are missing: name them with ON x IN (…)")
             raise UsageError(f"only SELECT is answered, this is {kind}")
-        # As a subquery, because DuckDB lets a WITH at the top hold a COPY … TO, but none below.
-        inner = f"SELECT * FROM (\n{_without_end(asked[0].query)}\n)"  # noqa: S608 -- one SELECT, as parsed
+        # As a subquery: DuckDB accepts a COPY … TO in a WITH at the top level, but not below it.
+        inner = f"SELECT * FROM (\n{_strip_semicolon(found[0].query)}\n)"  # noqa: S608 -- one SELECT, as parsed
         return con.sql(inner, params=dict(params)) if params else con.sql(inner)
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """DuckDB's errors as ours, for whoever reads the rows of an answer himself.
+    """Raise errors of this library in place of DuckDB's; for code that reads the rows of an answer itself.
 
     Raises:
-        UsageError: the question is at fault.
-        LakeError: the files are.
-        StorageError: the machine is.
-        KeyboardInterrupt: DuckDB was interrupted, which it reports as a RuntimeError.
+        UsageError: the query is wrong.
+        LakeError: the files cannot be read.
+        StorageError: memory or disk is not sufficient.
+        KeyboardInterrupt: the query was interrupted, which DuckDB reports as a RuntimeError.
     """
     try:
         yield
@@ -125,19 +127,19 @@ def translate_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _reading_the_lake() -> Iterator[None]:
-    """While the definitions are made, whatever goes wrong is the files' fault: missing, no Parquet, other columns."""
+def _blame_files() -> Iterator[None]:
+    """Raise LakeError for any error while the views are created: a file is missing, not Parquet, or lacks columns."""
     try:
         yield
     except duckdb.Error as exc:
-        raise LakeError(f"the files are no snapshot of export jobs: {_first_line(exc)}") from exc
+        raise LakeError(f"the files are not a snapshot of export jobs: {_first_line(exc)}") from exc
 
 
 def _restrict(con: duckdb.DuckDBPyConnection, files: Sequence[str], allow: Sequence[Path]) -> None:
     folders = [path for path in allow if path.is_dir()]
-    # A path with glob characters is looked up by its pattern, opened by its name.
-    named = [*files, *(str(path) for path in allow if path not in folders)]
-    paths = list(dict.fromkeys([*named, *map(pattern, named)]))
+    # Both spellings of a path with glob characters: DuckDB finds a file by its pattern and opens it by its name.
+    names = [*files, *(str(path) for path in allow if path not in folders)]
+    paths = list(dict.fromkeys([*names, *map(glob.escape, names)]))
     for setting, values in (
         ("allowed_directories", [f"{folder}/" for folder in folders]),
         ("allowed_paths", paths),
@@ -146,14 +148,14 @@ def _restrict(con: duckdb.DuckDBPyConnection, files: Sequence[str], allow: Seque
     for setting in (
         "autoinstall_known_extensions",
         "autoload_known_extensions",
-        "python_enable_replacements",  # or `FROM name` would read variables of the calling program
-        "enable_external_access",  # last: the ones above are settled by then
+        "python_enable_replacements",  # otherwise `FROM name` reads variables of the calling program
+        "enable_external_access",  # last, because it makes the other settings read-only
     ):
         con.execute(f"SET {setting} = FALSE")
 
 
-def _without_end(query: str) -> str:
-    """The query without its semicolon, and without a comment after that."""
+def _strip_semicolon(query: str) -> str:
+    """Return the query without semicolons and comments at its end, so that it can become a subquery."""
     text = query.encode()
     for offset, kind in reversed(duckdb.tokenize(query)):
         if kind != duckdb.token_type.comment and not text.startswith(b";", offset):
@@ -163,11 +165,14 @@ def _without_end(query: str) -> str:
 
 
 def _first_line(exc: Exception) -> str:
-    """DuckDB's message with the names it proposes, without its kind and its picture of the query, safe to show."""
-    said, *more = str(exc).split("\n")
-    said = said.partition(": ")[2] or said
-    if refused := _REFUSED.fullmatch(said):
-        said = refused[1]
-    proposed = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
-    words = [line.strip() for line in itertools.takewhile(str.strip, proposed)]
-    return escape(" ".join([said, *words]), 600)
+    """Return DuckDB's message in one line, escaped.
+
+    The names that DuckDB suggests stay. The class of the error and the excerpt of the query are removed.
+    """
+    message, *more = str(exc).split("\n")
+    message = message.partition(": ")[2] or message
+    if found := _ARGUMENT_ERROR.fullmatch(message):
+        message = found[1]
+    rest = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
+    suggestions = [line.strip() for line in itertools.takewhile(str.strip, rest)]
+    return escape(" ".join([message, *suggestions]), 600)

@@ -1,26 +1,37 @@
 """Statements as DuckDB's CREATE VIEW and CREATE MACRO.
 
-`files`, the Parquet, is substituted in one place: in the view `export_jobs`. A definition is either *linked*,
-reading the views beside it, or *self-contained*, carrying all that it reads as WITH: a macro in a database file
-that somebody attaches does not find the views of that file.
+Theory of operation. Only one view, `export_jobs`, names the Parquet files; everything else reads it by name, so that the
+text in `sql/` never contains a path. There are two kinds of definitions:
+
+- Linked definitions read the views of the same connection. `connect` uses them.
+- Self-contained definitions carry all that they read as a WITH clause. The catalogue, a DuckDB file, needs them: a client
+  that attaches the file calls `lake.failure_rates('month')`, and a macro called that way does not find the views of its
+  own file.
+
+A macro is untyped text that DuckDB expands where it is called, so a wrong argument would silently give no rows or an
+error from deep inside the query. Therefore each parameter is replaced by an expression that converts the argument and
+raises our own message; see `_create_macro` and `_require`.
 """
 
 from __future__ import annotations
 
-import re
+import glob
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Final
 
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.answers.statement import (
-    GIVEN,
-    PRIVATE,
-    SPANS,
-    bind,
+    ENGINE_VIEWS,
+    TIME_RANGES,
+    VANISHED_KEYS,
+    bind_parameters,
     check_value,
     parts,
+    range_error,
+    snapshot_query,
     statements,
+    vanished_keys_query,
     with_relations,
 )
 from pleo_extract.contract import DUCKDB_SCHEMA
@@ -30,19 +41,18 @@ if TYPE_CHECKING:
 
     from pleo_extract.answers.statement import Statement
 
-__all__ = ["INSTANTS", "ROOT", "VANISHED", "Source", "definitions", "literal", "pattern"]
+__all__ = ["INSTANTS", "ROOT", "VANISHED", "Source", "definitions", "literal"]
 
 ROOT: Final = "pleo_root"
-"""The variable of DuckDB that says where a catalogue's lake is, where that is elsewhere than when it was written."""
+"""The DuckDB variable with which a client says where the lake of a catalogue is now, if it was moved or mounted elsewhere."""
 MONTHS: Final = "/created_month=*/part-*.parquet"
-"""The visible months of a lake, whichever there are."""
+"""The months of a lake, as a glob pattern below its folder."""
 INSTANTS: Final = "/_lake/now.csv"
 VANISHED: Final = "/_lake/vanished.csv"
-"""The files that a catalogue reads what `SnapshotFacts` says from; see `Source.root`."""
+"""The files from which a catalogue reads the `SnapshotFacts`; see `Source.root`."""
 
-_GLOB = re.compile(r"[\[*?]")
-_BARE: Final = r"^\s*[0-9]+[-/][0-9]+[-/][0-9]+([ T]+[0-9]+(:[0-9]+)*([.][0-9]*)?)?\s*$"
-"""A date, or a date and a time, that does not say in which zone."""
+_NAIVE_INSTANT: Final = r"^\s*[0-9]+[-/][0-9]+[-/][0-9]+([ T]+[0-9]+(:[0-9]+)*([.][0-9]*)?)?\s*$"
+"""A date, or a date and a time, without a time zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +60,11 @@ class Source:
     """What the statements read.
 
     Attributes:
-        files: paths of Parquet files; none for an empty lake.
-        facts: what is known beside the rows.
-        root: the lake, for definitions that stay right when it changes: they find its months by a pattern, where there are
-            any, and read `INSTANTS` and `VANISHED` in place of `facts`. Empty for definitions that carry it all.
-        has_months: whether there are any.
+        files: paths of Parquet files; empty for an empty lake.
+        facts: what the lake knows about the snapshot besides its rows.
+        root: the folder of the lake, for definitions that stay right when the lake changes: they find its months by a
+            glob pattern, and read `INSTANTS` and `VANISHED` instead of `facts`. Empty for definitions with fixed content.
+        has_months: for definitions with a `root`, whether the lake has months; a pattern without a match is an error.
     """
 
     files: Sequence[str]
@@ -62,38 +72,39 @@ class Source:
     root: str = ""
     has_months: bool = False
 
+    @property
+    def reads_facts(self) -> bool:
+        """True if definitions read the facts from the files of the lake."""
+        return bool(self.root) and self.facts.as_of is not None
+
 
 def definitions(source: Source, *, self_contained: bool = False) -> Iterator[str]:
-    """CREATE statements for all views and macros, in an order that works.
+    """Yield CREATE statements for all views and macros, each after those that it reads.
 
-    Beside those of `sql/`: `snapshot` (one row) and `companies` (`id`, `name`, `now`). There is no table, so a
-    question finds nothing that it could change.
+    They create no table, so that no query finds anything that it could change.
     """
-    views, private = _views(source), {PRIVATE: _gone(source)}
+    views, private = _view_queries(source), {VANISHED_KEYS: _vanished_keys(source)}
     for name, query in views.items():
         yield f"CREATE VIEW {name} AS {with_relations(query, private | (views if self_contained else {}))}"
     for statement in statements().values():
         if statement.kind == "macro":
-            yield _macro(statement, views | private if self_contained else {})
+            yield _create_macro(statement, views | private if self_contained else {})
 
 
 def literal(text: str) -> str:
-    """A text as an SQL literal."""
+    """Return the text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def pattern(path: str) -> str:
-    """A path as the glob pattern that means it and nothing else."""
-    return _GLOB.sub(r"[\g<0>]", path)
-
-
-def _views(source: Source) -> dict[str, str]:
-    written = {s.name: s.query for s in statements().values() if s.kind == "view" and s.name not in GIVEN}
+def _view_queries(source: Source) -> dict[str, str]:
+    from_files = {
+        s.name: s.query for s in statements().values() if s.kind == "view" and s.name not in ENGINE_VIEWS
+    }
     return {
         "export_jobs": _export_jobs(source),
         "snapshot": _snapshot(source),
         "companies": _companies(source),
-    } | written
+    } | from_files
 
 
 def _export_jobs(source: Source) -> str:
@@ -101,111 +112,115 @@ def _export_jobs(source: Source) -> str:
         columns = ", ".join(f"CAST(NULL AS {kind}) AS {column}" for column, kind in DUCKDB_SCHEMA.items())
         return f"SELECT {columns} WHERE FALSE"
     columns = ", ".join(f"CAST(f.{column} AS {kind}) AS {column}" for column, kind in DUCKDB_SCHEMA.items())
-    paths = ", ".join(literal(pattern(path)) for path in source.files)
-    found = _below(source.root, MONTHS) if source.root else f"[{paths}]"
+    paths = ", ".join(literal(glob.escape(path)) for path in source.files)
+    found = _lake_path(source.root, MONTHS) if source.root else f"[{paths}]"
     return f"SELECT {columns} FROM read_parquet({found}, hive_partitioning = FALSE) AS f"  # noqa: S608 -- paths are escaped
 
 
 def _snapshot(source: Source) -> str:
-    names = ("as_of", "data_as_of", "now")
-    instants = [
-        f"TIMESTAMPTZ {literal(each.isoformat())}" for each in source.facts.instants() if each is not None
-    ]
-    if not instants:
-        latest = [f"max(j.{name})" for name, kind in DUCKDB_SCHEMA.items() if kind.startswith("TIMESTAMP")]
-        found = ", ".join(f"greatest({', '.join(latest)}) AS {name}" for name in names)
-        return f"SELECT {found} FROM export_jobs AS j"  # noqa: S608 -- columns of the contract
-    if source.root:
-        return f"SELECT t.as_of, t.data_as_of, t.now FROM {_facts(source.root)} WHERE t.company_id IS NULL"  # noqa: S608 -- the path is escaped
-    return f"SELECT {', '.join(f'{each} AS {name}' for each, name in zip(instants, names, strict=True))}"
+    if not source.reads_facts:
+        return snapshot_query(source.facts, "TIMESTAMPTZ")
+    return (
+        f"SELECT t.as_of, t.data_as_of, t.now FROM {_instants_table(source.root)} WHERE t.company_id IS NULL"  # noqa: S608 -- the path is escaped
+    )
 
 
 def _companies(source: Source) -> str:
-    """Ids, names and instants in one text: as VALUES, each of thousands would be three nodes of the statement, at 6 kB a company."""
-    if source.root and source.facts.as_of is not None:
+    """Return the query of the view `companies`.
+
+    Its ids, names and instants are one text. As VALUES, each company would add three nodes to the statement: 6 kB of memory
+    per company, and there can be thousands.
+    """
+    if source.reads_facts:
         where = "WHERE t.company_id IS NOT NULL"
-        return f"SELECT t.company_id AS id, t.name, t.now FROM {_facts(source.root)} {where}"  # noqa: S608 -- the path is escaped
+        return f"SELECT t.company_id AS id, t.name, t.now FROM {_instants_table(source.root)} {where}"  # noqa: S608 -- the path is escaped
     rows = [(company, name or "", now) for company, name, now in source.facts.companies()]
     if not rows:
         return (
             "SELECT CAST(NULL AS VARCHAR) AS id, CAST(NULL AS VARCHAR) AS name, "
             "CAST(NULL AS TIMESTAMPTZ) AS now WHERE FALSE"
         )
-    used = set("".join("".join(row) for row in rows))
-    between, within = islice((mark for mark in map(chr, count(1)) if mark not in used and mark != "'"), 2)
-    packed = literal(between.join(within.join(row) for row in rows))
-    each = f"SELECT unnest(string_split({packed}, chr({ord(between)}))) AS entry"
-    company, name, now = (f"split_part(c.entry, chr({ord(within)}), {part})" for part in (1, 2, 3))
+    used = set("".join("".join(row) for row in rows))  # a name can contain any character, also a separator
+    between_rows, between_fields = islice((c for c in map(chr, count(1)) if c not in used and c != "'"), 2)
+    packed = literal(between_rows.join(between_fields.join(row) for row in rows))
+    entries = f"SELECT unnest(string_split({packed}, chr({ord(between_rows)}))) AS entry"
+    company, name, now = (f"split_part(c.entry, chr({ord(between_fields)}), {part})" for part in (1, 2, 3))
     return (
         f"SELECT {company} AS id, nullif({name}, '') AS name, "  # noqa: S608 -- the text is escaped
-        f"CAST(nullif({now}, '') AS TIMESTAMPTZ) AS now FROM ({each}) AS c"
+        f"CAST(nullif({now}, '') AS TIMESTAMPTZ) AS now FROM ({entries}) AS c"
     )
 
 
-def _gone(source: Source) -> str:
-    """The keys of vanished jobs. A definition that is to stay right looks them up, since the first may vanish any day."""
-    if source.root and source.facts.as_of is not None:
-        read = _read_csv(_below(source.root, VANISHED), {"company_id": "VARCHAR", "id": "VARCHAR"})
-        return f"SELECT v.company_id, v.id FROM {read} AS v"  # noqa: S608 -- the path is escaped
-    if not source.facts.vanished:  # no id is read to look for them
-        return "SELECT CAST(NULL AS VARCHAR) AS company_id, CAST(NULL AS VARCHAR) AS id WHERE FALSE"
-    packed = literal(",".join(f"{company} {job}" for company, job in source.facts.vanished))
-    each = f"SELECT unnest(string_split({packed}, ',')) AS entry"
-    return f"SELECT split_part(v.entry, ' ', 1) AS company_id, split_part(v.entry, ' ', 2) AS id FROM ({each}) AS v"  # noqa: S608 -- as above
+def _vanished_keys(source: Source) -> str:
+    """Return the query of the vanished jobs' keys.
+
+    With a `root` it always reads the file, even if no job has vanished yet: the first one can vanish any day.
+    """
+    if source.reads_facts:
+        table = _read_csv(_lake_path(source.root, VANISHED), {"company_id": "VARCHAR", "id": "VARCHAR"})
+        return f"SELECT v.company_id, v.id FROM {table} AS v"  # noqa: S608 -- the path is escaped
+    return vanished_keys_query(source.facts, lambda text: f"unnest(string_split({literal(text)}, ','))")
 
 
-def _below(root: str, path: str) -> str:
-    """A path below the lake as SQL, wherever the lake is by then."""
-    return f"concat(coalesce(getvariable({literal(ROOT)}), {literal(pattern(root))}), {literal(path)})"
+def _lake_path(root: str, path: str) -> str:
+    """Return a path below the lake as SQL; the variable `ROOT` of the session has precedence over `root`."""
+    return f"concat(coalesce(getvariable({literal(ROOT)}), {literal(glob.escape(root))}), {literal(path)})"
 
 
-def _facts(root: str) -> str:
+def _instants_table(root: str) -> str:
     instants = dict.fromkeys(("now", "as_of", "data_as_of"), "TIMESTAMPTZ")
-    return (
-        f"{_read_csv(_below(root, INSTANTS), {'company_id': 'VARCHAR', 'name': 'VARCHAR'} | instants)} AS t"
-    )
+    columns = {"company_id": "VARCHAR", "name": "VARCHAR"} | instants
+    return f"{_read_csv(_lake_path(root, INSTANTS), columns)} AS t"
 
 
 def _read_csv(path: str, columns: Mapping[str, str]) -> str:
-    stated = ", ".join(f"{name}: {literal(kind)}" for name, kind in columns.items())
+    types = ", ".join(f"{name}: {literal(kind)}" for name, kind in columns.items())
     return (
-        f"read_csv({path}, columns = {{{stated}}}, header = TRUE, auto_detect = FALSE, "
+        f"read_csv({path}, columns = {{{types}}}, header = TRUE, auto_detect = FALSE, "
         "delim = ',', quote = '\"', escape = '\"', nullstr = '')"
     )
 
 
-def _macro(statement: Statement, views: Mapping[str, str]) -> str:
-    declared = (p.name if p.default is None else f"{p.name} := {p.default}" for p in statement.parameters)
+def _create_macro(statement: Statement, views: Mapping[str, str]) -> str:
     zone = "CAST(tz AS VARCHAR)" if any(p.name == "tz" for p in statement.parameters) else "'UTC'"
-    # Cast where they are used: a typed parameter would refuse since := '2026-01-01', and 1.x files have none.
+    # Arguments are cast where they are used: a typed parameter would refuse since := '2026-01-01', and database files
+    # of DuckDB 1 cannot store typed parameters.
     values = {
-        p.name: _instant(p.name, zone) if p.type == "TIMESTAMPTZ" else f"CAST({p.name} AS {p.type})"
+        p.name: _parse_instant(p.name, zone) if p.type == "TIMESTAMPTZ" else f"CAST({p.name} AS {p.type})"
         for p in statement.parameters
     }
-    first: dict[str, str] = {}
+    checked: dict[str, str] = {}
     for name, value in values.items():
-        if name != "q" and (check := check_value(statement, name, value, "VARCHAR")):  # limits.sql looks at q
-            first[name] = _refuse_unless(*check, value)
-    for since, until in SPANS:
+        if name != "q" and (check := check_value(statement, name, value, "VARCHAR")):
+            checked[name] = _require(*check, value)  # company_quantiles.sql checks q itself, and says why
+    for since, until in TIME_RANGES:
         if since in values:
-            said = f"concat('{since} ', {values[since]}, ' is not before {until} ', {values[until]})"
             is_empty = f"{values[since]} >= {values[until]}"
-            first[since] = _refuse_unless(f"coalesce(NOT {is_empty}, TRUE)", said, values[since])
+            message = range_error(since, until, values)
+            checked[since] = _require(f"coalesce(NOT {is_empty}, TRUE)", message, values[since])
     body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
-    return f"CREATE MACRO {statement.name}({', '.join(declared)}) AS TABLE {bind(body, values, first)}"
+    declared = ", ".join(statement.declarations())
+    return f"CREATE MACRO {statement.name}({declared}) AS TABLE {bind_parameters(body, values, checked)}"
 
 
-def _instant(name: str, zone: str) -> str:
-    """What was given as an instant: without a zone of its own it is on the clocks of `zone`, whatever the session's is."""
-    text = f"CAST({name} AS VARCHAR)"
-    there = f"timezone({zone}, CAST({text} AS TIMESTAMP))"
-    return f"(CASE WHEN regexp_matches({text}, {literal(_BARE)}) THEN {there} ELSE CAST({text} AS TIMESTAMPTZ) END)"
+def _parse_instant(name: str, zone: str) -> str:
+    """Return SQL for an argument as an instant.
 
-
-def _refuse_unless(condition: str, said: str, value: str) -> str:
-    """`value`, if the condition holds: else date_trunc refuses the message while the query is bound.
-
-    So also where there is no job. Otherwise it is a constant by then, and files are skipped by it as before.
+    A date or time without a zone is in `zone`, not in the time zone of the session: the same call gives the same
+    answer in every client.
     """
-    checked = f"date_trunc(CASE WHEN {condition} THEN 'day' ELSE {said} END, TIMESTAMP '2000-01-01')"
+    text = f"CAST({name} AS VARCHAR)"
+    local = f"timezone({zone}, CAST({text} AS TIMESTAMP))"
+    return f"(CASE WHEN regexp_matches({text}, {literal(_NAIVE_INSTANT)}) THEN {local} ELSE CAST({text} AS TIMESTAMPTZ) END)"
+
+
+def _require(condition: str, message: str, value: str) -> str:
+    """Return SQL for `value`, which raises `message` unless the condition holds.
+
+    The message is given to date_trunc as its unit. DuckDB evaluates that while it binds the query and refuses it with
+    'extract specifier "…" not recognized', from which `connection` takes the message. Its error() would run per row:
+    an empty lake would accept any argument. If the condition holds, the value is a constant for the optimizer, which
+    still skips files and row groups by it.
+    """
+    checked = f"date_trunc(CASE WHEN {condition} THEN 'day' ELSE {message} END, TIMESTAMP '2000-01-01')"
     return f"(CASE WHEN {checked} IS NOT NULL THEN {value} END)"

@@ -1,11 +1,10 @@
-"""A lake opened for questions: one whole snapshot, as DuckDB sees it."""
+"""From a lake to DuckDB: a connection over one snapshot, and the catalogue file."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     import duckdb
 
@@ -42,40 +42,40 @@ def connect(
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection over one whole snapshot of a lake, in UTC, with its views and macros.
+    """Open a DuckDB connection over one snapshot of a lake, in UTC, with its views and macros.
 
     Views: `export_jobs`, `job_durations`, `vanished`, `companies`, `snapshot`. Macros: ``FROM failure_rates('month')``,
     ``FROM duration_stats('week')`` and the others that `pleo-extract sql --list` names. For open jobs, "now" is the
-    instant as of which the last complete run read their company, also if it found nothing new; see `companies`. A lake
-    without a snapshot answers with no rows.
+    instant at which the last complete run read their company, even if it found nothing new; see the view `companies`.
+    A lake without a snapshot has no rows.
 
     Args:
-        lake: the lake's folder, or the URL or folder of a Delta table; see `scan_lake`.
-        as_of: the snapshot that was current at this instant, or the snapshot of this number; the current one by default.
-        locked: no access to any file but the lake's. Left open by default, so that you can join files of your own.
+        lake: the folder of the lake, or the URL or folder of a Delta table; see `scan_lake`.
+        as_of: the snapshot that was current at this instant, or the number of a snapshot; by default the current one.
+        locked: refuse access to any file outside the lake. False by default, so that you can join files of your own.
         allow: further files and folders that a locked connection may read.
-        storage_options: how an object store is reached; see `scan_lake`.
-        workspace: where its files are copied to.
+        storage_options: how to reach an object store; see `scan_lake`.
+        workspace: the folder to which files of an object store are copied.
 
     Raises:
-        LakeError: there is no such folder, or it is not a lake. UsageError: no such snapshot is kept.
+        LakeError: there is no such folder, or it is not a lake.
+        UsageError: the lake does not keep this snapshot.
     """
-    from pleo_extract.answers import open_warehouse, read_facts  # noqa: PLC0415 - duckdb only where there is a question
+    from pleo_extract.answers import open_warehouse, read_facts  # noqa: PLC0415 - imports duckdb only where it is needed
 
     opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
     if opened is None:
         return open_warehouse([], locked=locked, allow=allow)
-    manifest, asked = opened.manifest, as_of if isinstance(as_of, datetime) else None
-    facts = read_facts(manifest.accounts, manifest.made_at, asked=asked)
+    facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of)
     return open_warehouse(opened.files, facts=facts, locked=locked, allow=allow)
 
 
 @check_keywords
 def list_answers() -> pl.DataFrame:
-    """The views and macros of `connect`: one row each, columns `name`, `kind`, `call`, `summary`, `definition`.
+    """Return the views and macros of `connect` as a frame, one row each. No lake is needed.
 
-    `kind` is ``view`` or ``macro``; `call` how it is called, with its parameters and their defaults; `definition` what
-    counts, what is left out, the units, column by column. No lake is needed.
+    Columns: `name`; `kind`, which is ``view`` or ``macro``; `call`, the name with its parameters and their defaults;
+    `summary`, one sentence; `definition`, the meaning and units of each column, what counts and what is left out.
     """
     from pleo_extract.answers import statements  # noqa: PLC0415 - as above
 
@@ -87,12 +87,13 @@ def list_answers() -> pl.DataFrame:
 
 
 def renew_catalogue(lake: str | Path, *, run: str) -> None:
-    """Bring ``LAKE/_jobs.duckdb`` up to date: the files it reads beside the rows, and seldom itself.
+    """Update the catalogue of a lake, ``LAKE/_jobs.duckdb``: the facts that it reads, and the file itself if necessary.
 
-    It has the views and macros of `connect`, for any DuckDB client to open or attach. It holds no data and reads the
-    visible months by a glob, so that a session that has it open sees new months; "now", names and vanished jobs stand in
-    small files in `_lake`. A lake without one is whole all the same: whatever keeps it from being written, a warning says
-    so and the run has not failed.
+    The catalogue has the views and macros of `connect`, for any DuckDB client that opens or attaches it. It contains no
+    data: it finds the months by a glob pattern and reads the facts from small files in `_lake`, so that a session that
+    has it open sees new data. Only a new path, a new version of this library, or the first data changes the file.
+
+    The lake is complete without a catalogue. If it cannot be written, this logs a warning and the run does not fail.
     """
     layout = Layout(lake)
     target = layout.catalogue
@@ -110,7 +111,7 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
         answers.write_catalogue(target, layout.root, facts=facts, has_months=has_months, mark=mark)
     except (PleoExtractError, ImportError, OSError, RuntimeError, ValueError) as exc:
         _log.warning(
-            "%s. The data is published; only other DuckDB clients miss the catalogue",
+            "%s. The data is published; only the catalogue for other DuckDB clients is not up to date",
             escape(str(exc), 500),
             extra={"run": run},
         )
@@ -118,30 +119,30 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
 
 @check_keywords
 def write_catalogue(lake: str | Path, path: str | Path, *, root: str = "") -> Path:
-    """Write a catalogue of a lake for DuckDB clients that reach it by another path, such as another mount.
+    """Write a catalogue of a lake for DuckDB clients that reach the lake by another path, such as another mount.
 
-    It is what every dump keeps in the lake as `_jobs.duckdb`, and follows the lake as that does.
+    Every dump keeps the same catalogue in the lake as `_jobs.duckdb`. Both show new data without being written again.
 
     Args:
-        lake: the lake's folder; Delta tables have none.
-        path: the DuckDB file to write; one that is there is replaced.
-        root: the lake's folder as the clients see it; by default as it is here.
+        lake: the folder of the lake. There are no catalogues of Delta tables.
+        path: the DuckDB file to write; an existing file is replaced.
+        root: the folder of the lake as the clients see it; by default as it is here.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
-        LakeError: there is no such lake, nothing was published to it, or it is of an older format. StorageError: the file
-        cannot be written.
+        LakeError: there is no such lake, nothing has been published to it, or its format is older.
+        StorageError: the file cannot be written.
     """
     from pleo_extract import answers  # noqa: PLC0415 - as above
 
     check_path(path, "the catalogue's file")
     layout, opened = Layout(lake), open_snapshot(lake)
     if opened is None or layout.is_old:
-        raise LakeError(f"{lake} has nothing that a catalogue could read yet; run: pleo-extract dump {lake}")
+        raise LakeError(f"{lake} has no snapshot for a catalogue yet; run: pleo-extract dump {lake}")
     facts = _read_facts(opened)
-    if not (layout.own / "now.csv").exists():  # no dump has kept a catalogue here
+    if not (layout.own / "now.csv").exists():  # no dump has written a catalogue here
         answers.write_facts(layout.root, facts)
     answers.write_catalogue(
         path, layout.root, root=root.rstrip("/"), facts=facts, has_months=bool(opened.files)
@@ -156,6 +157,6 @@ def _read_facts(opened: Opened | None) -> SnapshotFacts:
 
 
 def _make_mark(target: Path, opened: Opened | None, facts: SnapshotFacts) -> str:
-    """What the catalogue is known by: all that stands in it, and not in the files that it reads."""
+    """Return a text that changes whenever the content of the catalogue has to change, apart from the files it reads."""
     content = f"{target} {bool(opened and opened.files)} {facts.as_of is None}"
     return f"pleo_extract {__version__} {hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -1,15 +1,15 @@
-"""What a lake says of a snapshot beside its rows: when it is true for whom, names, and jobs that are no longer listed."""
+"""What a lake knows about a snapshot besides its rows: as of when it is true, names of companies, vanished jobs."""
 
 from __future__ import annotations
 
 import csv
 import io
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from pleo_extract.core.state import AccountKey, JobKey, SyncState
 
@@ -18,15 +18,15 @@ __all__ = ["SnapshotFacts", "read_facts"]
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFacts:
-    """Instants, names and vanished jobs of one snapshot; without any, all of it follows from the rows.
+    """The instants, names and vanished jobs of one snapshot; without any, "now" is the latest instant in the rows.
 
     Attributes:
         as_of: when the snapshot was published, with a time zone; None for the latest instant in the rows.
-        data_as_of: the earliest of the instants as of which each account's rows are true; None for `as_of`.
-        now: what "now" means for companies that are not in `nows`; None for `as_of`.
-        nows: what it means for the others, by company.
+        data_as_of: the instant as of which all rows are true: the earliest of all accounts; None for `as_of`.
+        now: the instant that counts as now for companies that are not in `nows`; None for `as_of`.
+        nows: the instant that counts as now, by company.
         names: names of companies, by id.
-        vanished: (company_id, id) of jobs that the server no longer lists; each once.
+        vanished: (company_id, id) of each job that the server no longer lists.
     """
 
     as_of: datetime | None = None
@@ -41,42 +41,43 @@ class SnapshotFacts:
         return self.as_of, self.data_as_of or self.as_of, self.now or self.as_of
 
     def companies(self) -> Iterator[tuple[str, str | None, str]]:
-        """Yield the rows of the view `companies`: id, name, and now as text, empty where it is not known."""
+        """Yield the rows of the view `companies`: id, name, and now as text, empty if it is not known."""
         for company in dict.fromkeys([*self.names, *self.nows]):
             now = self.nows.get(company)
             yield company, self.names.get(company), "" if now is None else now.isoformat()
 
-    def spell_instants(self) -> bytes:
-        """Return the rows of `snapshot` and `companies` as CSV; the one without a company is the snapshot's."""
+    def encode_instants(self) -> bytes:
+        """Return the rows of `snapshot` and `companies` as CSV. The row without a company is that of `snapshot`."""
         as_of, data_as_of, now = (each.isoformat() if each else "" for each in self.instants())
         rows = [("", "", now, as_of, data_as_of)]
-        rows += [(company, name or "", its, "", "") for company, name, its in self.companies()]
-        return _spell(("company_id", "name", "now", "as_of", "data_as_of"), rows)
+        rows += [(company, name or "", its_now, "", "") for company, name, its_now in self.companies()]
+        return _encode_csv(("company_id", "name", "now", "as_of", "data_as_of"), rows)
 
-    def spell_vanished(self) -> bytes:
+    def encode_vanished(self) -> bytes:
         """Return the keys of vanished jobs as CSV."""
-        return _spell(("company_id", "id"), self.vanished)
+        return _encode_csv(("company_id", "id"), self.vanished)
 
 
 def read_facts(
-    accounts: Mapping[AccountKey, SyncState], made_at: datetime, *, asked: datetime | None = None
+    accounts: Mapping[AccountKey, SyncState], made_at: datetime, *, as_of: datetime | int | None = None
 ) -> SnapshotFacts:
-    """Return what a manifest says of its snapshot.
+    """Return what a manifest says about its snapshot.
 
-    "Now" is when the last complete run began its closing reads of the company, whoever published since: a job that
-    hangs grows older by it although nothing is new, and a job of a company that cannot be read does not. A state for
-    any company speaks for those that have none of their own; of two the later counts.
+    A company's "now" is when the last complete run began its closing reads of the company, even if that run published
+    nothing: a job that hangs must become overdue although nothing is new. While a company cannot be read its now stands
+    still, because nothing is known about its jobs since. The state of an account for all companies applies to companies
+    without a state of their own. If a company has two instants, the later one counts.
 
     Args:
-        accounts: the states of the manifest, by account (``server company``, or ``server *`` for any company).
-        made_at: when it was published. Lakes of older versions say no more than this, and when a run last published.
-        asked: the instant for which the snapshot was chosen: no "now" is later.
+        accounts: the states in the manifest, by account (``server company``, or ``server *`` for all companies).
+        made_at: when the snapshot was published; the default for states of older versions, which have no `data_as_of`.
+        as_of: how the caller selected the snapshot. If it is an instant, no now is later than that.
     """
 
-    def cut(instant: datetime) -> datetime:
-        return instant if asked is None else min(instant, asked)
+    def limit(instant: datetime) -> datetime:
+        return min(instant, as_of) if isinstance(as_of, datetime) else instant
 
-    states = {key: cut(state.data_as_of or state.updated_at or made_at) for key, state in accounts.items()}
+    states = {key: limit(state.data_as_of or state.updated_at or made_at) for key, state in accounts.items()}
     nows: dict[str, datetime] = {}
     for key, instant in states.items():
         company = key.company
@@ -86,15 +87,15 @@ def read_facts(
         nows = {company: max(instant, shared) for company, instant in nows.items()}
     return SnapshotFacts(
         as_of=made_at,
-        data_as_of=min(states.values(), default=cut(made_at)),
-        now=shared or cut(made_at),
+        data_as_of=min(states.values(), default=limit(made_at)),
+        now=shared or limit(made_at),
         nows=nows,
         names={key.company: state.name for key, state in accounts.items() if state.name},
         vanished=sorted({key for state in accounts.values() for key in state.vanished}),
     )
 
 
-def _spell(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+def _encode_csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue().encode()

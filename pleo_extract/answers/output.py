@@ -1,4 +1,4 @@
-"""An answer on its way out: a table for people, CSV for spreadsheets, JSON and Parquet for programs."""
+"""Answers as text or files: a table for people, CSV for spreadsheets, JSON and Parquet for programs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ FORMATS: Final = {
     "json": "FORMAT json, ARRAY TRUE",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
-"""Formats that `write` knows, each with DuckDB's options for it."""
+"""The formats of `write`, each with DuckDB's options."""
 
 LONGEST_CELL: Final = 60
-"""Characters of a cell of a table; what is beyond is cut."""
+"""Characters of a table cell; longer texts are cut."""
 
 _FORMULA: Final = ", ".join(f"chr({ord(first)})" for first in "=+-@\t\r\n\0")
-"""What makes a spreadsheet take a cell for a formula, or hides that it is one."""
+"""First characters with which a spreadsheet reads a cell as a formula, or which hide that it is one."""
 
 _TEXTS: Final = ("VARCHAR", "JSON", "ENUM", "BLOB", "UNION", "VARIANT")
-"""Types whose values can be such a cell; that of a list begins with a bracket."""
+"""Types whose text can begin with such a character; the text of a list begins with a bracket."""
 _NUMBERS: Final = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "UINT", "BIGINT", "HUGEINT", "SMALLINT", "TINYINT")
 
 
@@ -46,9 +46,9 @@ class AnswerTable:
     """The first rows of an answer as text.
 
     Attributes:
-        names: the columns.
-        rows: the cells of each row; a null is empty.
-        is_number: whether each column holds numbers.
+        names: the names of the columns.
+        rows: the cells of each row; a null is an empty text.
+        is_number: for each column, whether it contains numbers.
         note: how many rows the answer has, and how to get what is left out.
     """
 
@@ -63,53 +63,53 @@ def write(
 ) -> None:
     """Write an answer to a path or an open binary file.
 
-    Instants are RFC 3339 in UTC with six decimals in CSV and JSON. JSON is one array of objects, a number that
-    is none (NaN, infinite) is null there.
+    In CSV and JSON, instants are RFC 3339 in UTC with six decimals. JSON is one array of objects, in which NaN and
+    infinite numbers are null.
 
     Args:
-        relation: from `answer`.
-        target: where to; a path is replaced when all is written, not before.
+        relation: the result of `answer`.
+        target: the path, which is replaced when everything is written, or the open file.
         kind: ``csv``, ``json`` or ``parquet``.
-        formula_safe: in CSV, an apostrophe goes before a text that begins with one of ``= + - @``, tab, line
-            break or NUL, so that no spreadsheet runs it. Turn it off for programs that need the exact text.
+        formula_safe: in CSV, put an apostrophe before a text that begins with one of ``= + - @``, tab, line break or
+            NUL, so that no spreadsheet runs it. Use False for programs that need the exact text.
 
     Raises:
-        UsageError: an unknown kind, or the question fails while its rows are read.
+        UsageError: the format is unknown, or the query fails while its rows are read.
         StorageError: the target cannot be written.
     """
     if kind not in FORMATS:
-        raise UsageError(f"unknown format {kind!r}: take {', '.join(FORMATS)}")
+        raise UsageError(f"unknown format {kind!r}: use {', '.join(FORMATS)}")
     if isinstance(target, str | Path):
         with disk.open_output(Path(target)) as file:
-            _copy(relation, file, kind, formula_safe=formula_safe)
+            _write_file(relation, file, kind, formula_safe=formula_safe)
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "answer")
-        _copy(relation, file, kind, formula_safe=formula_safe)
-        with file.open("rb") as written:
-            shutil.copyfileobj(written, target)
+        _write_file(relation, file, kind, formula_safe=formula_safe)
+        with file.open("rb") as source:
+            shutil.copyfileobj(source, target)
 
 
 def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str = "") -> AnswerTable:
-    """Return the first rows of an answer as text for a terminal, without control characters, long texts cut.
+    """Return the first rows of an answer as text for a terminal: control characters escaped, long texts cut.
 
     Args:
-        relation: from `answer`.
-        rows: how many rows to return at most.
+        relation: the result of `answer`.
+        rows: the largest number of rows to return.
         hint: how to get the rest. The note ends with it if rows or parts of texts are left out.
 
     Raises:
-        UsageError: the question fails while its rows are read.
+        UsageError: the query fails while its rows are read.
     """
-    with _received(relation.limit(rows + 1)) as (con, run):
+    with _stream(relation.limit(rows + 1)) as (con, run):
         columns = con.table("answer").columns
         kinds = [str(kind) for kind in con.table("answer").types]
-        shown_as = con.table("answer").select(", ".join(map(_shown, columns, kinds)))
-        cells = run(shown_as.fetchall)
+        texts = con.table("answer").select(", ".join(map(_format_for_table, columns, kinds)))
+        cells = run(texts.fetchall)
     count = len(cells)
     if count > rows:
-        asked = relation._con  # noqa: SLF001 -- as in `_received`
-        count = _run(lambda: relation.count("*").fetchall()[0][0], [asked])
+        connections = [relation._con]  # noqa: SLF001 -- as in `_stream`
+        count = _run_interruptibly(lambda: relation.count("*").fetchall()[0][0], connections)
     clipped = any(cell is not None and len(cell) > LONGEST_CELL for row in cells[:rows] for cell in row)
     note = f"the first {rows} of {count:,} rows" if count > rows else amount(count, "row")
     note += f"; texts are cut at {LONGEST_CELL} characters" if clipped else ""
@@ -124,9 +124,9 @@ def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str =
     )
 
 
-def _copy(relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool) -> None:
-    with _received(relation) as (con, run):
-        columns = ", ".join(_cells(con, kind, formula_safe=formula_safe))
+def _write_file(relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool) -> None:
+    with _stream(relation) as (con, run):
+        columns = ", ".join(_format_for_file(con, kind, formula_safe=formula_safe))
         selected = f"SELECT {columns} FROM answer"  # noqa: S608 -- identifiers are quoted
         try:
             run(partial(con.execute, f"COPY ({selected}) TO {literal(str(file))} ({FORMATS[kind]})"))
@@ -135,27 +135,27 @@ def _copy(relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_s
 
 
 @contextmanager
-def _received(
+def _stream(
     relation: duckdb.DuckDBPyRelation,
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Callable[[Callable[[], Any]], Any]]]:
-    """A connection of its own, the answer streaming into its view `answer`, and what runs queries on it.
+    """Stream an answer into the view `answer` of a new connection; yield that, and a function that runs queries on it.
 
-    The connection of the question may be locked and must not be able to write; and here each column has a name
-    of its own, whatever the question called it.
+    The query's own connection may be locked, and must not write files. The new connection also gives each column a
+    unique name, even if the query uses a name twice.
     """
     with duckdb.connect(":memory:") as con, translate_errors():
-        both = (relation._con, con)  # noqa: SLF001 -- a relation does not hand out its connection
+        both = (relation._con, con)  # noqa: SLF001 -- a relation has no public way to its connection
         con.execute("SET TimeZone = 'UTC'")
-        con.register("answer", _run(relation.to_arrow_reader, both))
-        yield con, partial(_run, connections=both)
+        con.register("answer", _run_interruptibly(relation.to_arrow_reader, both))
+        yield con, partial(_run_interruptibly, connections=both)
 
 
-def _run(work: Callable[[], Any], connections: Sequence[duckdb.DuckDBPyConnection]) -> Any:
-    """Do it in a thread, while this one listens for Ctrl-C: DuckDB may not, until the query is done."""
+def _run_interruptibly(work: Callable[[], Any], connections: Sequence[duckdb.DuckDBPyConnection]) -> Any:
+    """Run `work` in another thread, so that Ctrl-C is noticed: DuckDB may not react to it until the query is done."""
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(work)
         try:
-            # Waking up now and then, because a signal may have gone to another thread.
+            # A timeout, because the signal may arrive in another thread, which does not end a wait of this one.
             while not running.done():
                 wait([running], timeout=0.2)
             return running.result()
@@ -165,10 +165,10 @@ def _run(work: Callable[[], Any], connections: Sequence[duckdb.DuckDBPyConnectio
             raise
 
 
-def _cells(con: duckdb.DuckDBPyConnection, kind: str, *, formula_safe: bool) -> Iterator[str]:
+def _format_for_file(con: duckdb.DuckDBPyConnection, kind: str, *, formula_safe: bool) -> Iterator[str]:
     answer = con.table("answer")
     for column, duck in zip(answer.columns, map(str, answer.types), strict=True):
-        cell = _quoted(column)
+        cell = _quote(column)
         if kind == "csv" and formula_safe and duck.startswith(_TEXTS) and not duck.endswith("]"):
             text = f"CAST({cell} AS VARCHAR)"
             yield f"CASE WHEN left({text}, 1) IN ({_FORMULA}) THEN concat('''', {text}) ELSE {text} END AS {cell}"
@@ -180,13 +180,13 @@ def _cells(con: duckdb.DuckDBPyConnection, kind: str, *, formula_safe: bool) -> 
             yield cell
 
 
-def _shown(column: str, kind: str) -> str:
-    cell = _quoted(column)
-    if kind == "TIMESTAMP":  # a period; where all begin a day, the day says it
+def _format_for_table(column: str, kind: str) -> str:
+    cell = _quote(column)
+    if kind == "TIMESTAMP":  # a period: if all of them begin at midnight, the date is enough
         days = f"bool_and({cell} = date_trunc('day', {cell})) OVER ()"
         return f"CASE WHEN {days} THEN strftime({cell}, '%Y-%m-%d') ELSE CAST({cell} AS VARCHAR) END"
     return f"CAST({f'round({cell}, 4)' if kind in {'DOUBLE', 'FLOAT'} else cell} AS VARCHAR)"
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

@@ -1,10 +1,12 @@
-"""The statements of `sql/`: each file is one query under a comment that names it and says what it means.
+"""The statements of `sql/`: each file is one query, under a comment that is its manual.
 
-A file opens with its signature in DuckDB's words, `-- name(parameter TYPE := default, …)`, or `-- name` for a
-view; the first sentence after it is the summary, the rest the definition. In the query a parameter is `:name`,
-so that no engine can take it for a column, and the parts in `sql/parts/` are named like tables: what many
-statements begin with, and, in a folder an engine, all that DuckDB and Spark say differently. Nothing else is a
-template.
+The comment begins with the signature in DuckDB's syntax, `-- name(parameter TYPE := default, …)` for a macro or
+`-- name` for a view. The next sentence is the summary, the rest is the definition. In the query a parameter is written
+`:name`, so that no engine confuses it with a column.
+
+A query reads parts, the files of `sql/parts/`, as if they were tables; they become its WITH clause. Parts hold what
+several statements share. The folders `duckdb` and `spark` there hold the few parts that the two engines need in different
+SQL. All other text is the same for both engines, and there are no other templates.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from datetime import UTC
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final, Literal
@@ -20,58 +23,71 @@ from pleo_extract.contract import EXTRA, FIELDS
 from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from importlib.resources.abc import Traversable
+
+    from pleo_extract.answers.facts import SnapshotFacts
 
 __all__ = [
     "CHECKS",
-    "GIVEN",
-    "PRIVATE",
-    "SPANS",
+    "ENGINE_VIEWS",
+    "TIME_RANGES",
+    "VANISHED_KEYS",
     "Engine",
     "Parameter",
     "Statement",
-    "bind",
+    "bind_parameters",
     "check_value",
     "find_statement",
     "parts",
+    "range_error",
+    "snapshot_query",
     "statements",
+    "vanished_keys_query",
     "with_relations",
 ]
 
 Engine = Literal["duckdb", "spark"]
 
-GIVEN: Final = ("companies", "export_jobs", "snapshot")
-"""The views that are not in `sql/`: each engine's door makes them of what it was told."""
-PRIVATE: Final = "gone"
-"""The keys of vanished jobs, which each engine's door puts into what reads them: a relation without a view."""
-SPANS: Final = (("since", "until"), ("since_a", "until_a"), ("since_b", "until_b"))
-"""Parameters that are the two ends of a span: each door sees to it that the second is later."""
+ENGINE_VIEWS: Final = ("companies", "export_jobs", "snapshot")
+"""The views that are not in `sql/`: each engine creates them from the files and facts of the snapshot."""
+VANISHED_KEYS: Final = "vanished_keys"
+"""The relation with the keys of vanished jobs. It is not a view: each engine inlines its query where it is read."""
+TIME_RANGES: Final = (("since", "until"), ("since_a", "until_a"), ("since_b", "until_b"))
+"""Pairs of parameters that are the bounds of a time range: each engine checks that the first is before the second."""
 
 CHECKS: Final[Mapping[str, tuple[str, str]]] = {
     "grain": (
         "{0} IN ('hour', 'day', 'week', 'month', 'quarter', 'year', 'all')",
         "hour, day, week, month, quarter, year or all",
     ),
-    "tz": ("{0} IS NOT NULL", "a time zone by its name, such as Europe/Copenhagen"),
+    "tz": ("{0} IS NOT NULL", "the name of a time zone, such as Europe/Copenhagen"),
     "per_company": ("{0} IS NOT NULL", "true or false"),
     "every_period": ("{0} IS NOT NULL", "true or false"),
-    "at_least": ("{0} >= 1", "a number of jobs from 1"),
+    "at_least": ("{0} >= 1", "a number of jobs, at least 1"),
     "q": ("{0} >= 0 AND {0} <= 1", "a quantile from 0 to 1"),
     "duration": ("{0} IN ('total', 'queue', 'run')", "total, queue or run"),
-    "step": ("{0} >= 0 AND {0} < 1e15", "seconds from 0, which means at every duration that occurs"),
+    "step": ("{0} >= 0 AND {0} < 1e15", "seconds, at least 0; 0 means one row for each duration that occurs"),
 }
-"""What a parameter of this name must be, as SQL, and in words: all else, null included, is an error and no empty answer."""
+"""For each parameter name the condition on its value, as SQL, and in words.
+
+Any other value, null included, is an error. Without the check such a call would silently answer with no rows."""
 
 _SIGNATURE = re.compile(r"(?P<name>[a-z_]+)(?:\((?P<parameters>[^)]*)\))?\n(?P<text>.*)", re.DOTALL)
 _PARAMETER = re.compile(r"(?P<name>\w+) (?P<type>[A-Z]+)(?: := (?P<default>[^,]+))?")
-_READ = re.compile(r"\b(?:FROM|JOIN)\s+([a-z_]+)\b")
+_RELATION = re.compile(r"\b(?:FROM|JOIN)\s+([a-z_]+)\b")
 _PLACEHOLDER = re.compile(r"(?<![:\w]):([a-z_]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a macro may be told. `type` is DuckDB's; `default` is SQL text, None where a value must be given."""
+    """A parameter of a macro.
+
+    Attributes:
+        name: its name in SQL.
+        type: its type in DuckDB.
+        default: its default as SQL text; None if the caller must give a value.
+    """
 
     name: str
     type: str
@@ -80,14 +96,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One view or macro of `sql/`.
+    """A view or macro of `sql/`, or a part of one.
 
     Attributes:
-        name: what it is called in SQL.
+        name: its name in SQL.
         kind: ``view``, or ``macro`` (a table macro: ``FROM name(…)``).
-        parameters: in order; none for a view.
-        summary: what it answers, one sentence.
-        definition: what its columns mean, what counts and what is left out; lines as in the file.
+        parameters: its parameters in order; empty for a view.
+        summary: the question it answers, in one sentence.
+        definition: the meaning of its columns, what it counts and what it leaves out; line breaks as in the file.
         query: the SELECT, with parameters as ``:name``.
     """
 
@@ -100,79 +116,121 @@ class Statement:
 
     @property
     def signature(self) -> str:
-        """How it is called: ``failure_rates(grain := 'month', …)``, or the name of a view."""
-        if self.kind == "view":
-            return self.name
-        given = (p.name if p.default is None else f"{p.name} := {p.default}" for p in self.parameters)
-        return f"{self.name}({', '.join(given)})"
+        """Return how to call it: ``failure_rates(grain := 'month', …)``, or the name of a view."""
+        return self.name if self.kind == "view" else f"{self.name}({', '.join(self.declarations())})"
+
+    def declarations(self) -> Iterator[str]:
+        """Yield each parameter with its default, in DuckDB's syntax."""
+        for p in self.parameters:
+            yield p.name if p.default is None else f"{p.name} := {p.default}"
 
 
 @cache
 def statements() -> Mapping[str, Statement]:
-    """All views and macros by name: the views first, then the macros, each in alphabetical order."""
-    found = [*_given(), *_read(resources.files("pleo_extract.answers") / "sql")]
+    """Return all views and macros by name: first the views, then the macros, each in alphabetical order."""
+    found = [*_engine_views(), *_parse_files(resources.files("pleo_extract.answers") / "sql")]
     found.sort(key=lambda statement: (statement.kind == "macro", statement.name))
     return {statement.name: statement for statement in found}
 
 
 @cache
 def parts(engine: Engine = "duckdb") -> Mapping[str, Statement]:
-    """What statements are built from, by name: queries that a statement names as it would a table.
-
-    Those of `sql/parts/` are the same for all engines, those in its folder `engine` are that engine's.
-    """
+    """Return the parts of an engine by name: the shared ones of `sql/parts/`, and those in its own folder there."""
     folder = resources.files("pleo_extract.answers") / "sql" / "parts"
-    return {part.name: part for part in (*_read(folder), *_read(folder / engine))}
+    return {part.name: part for part in (*_parse_files(folder), *_parse_files(folder / engine))}
 
 
 def find_statement(name: str) -> Statement:
-    """The view or macro of this name.
+    """Return the view or macro with this name.
 
     Raises:
-        UsageError: there is none; the message names those that are spelt alike, and how to list all.
+        UsageError: there is none. The message suggests similar names, and says how to list all.
     """
     if (found := statements().get(name)) is not None:
         return found
-    alike = difflib.get_close_matches(name.partition("(")[0].strip().lower(), statements(), cutoff=0.5)
-    hint = f"did you mean {' or '.join(alike)}?" if alike else f"there are {', '.join(statements())}."
+    similar = difflib.get_close_matches(name.partition("(")[0].strip().lower(), statements(), cutoff=0.5)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"there are {', '.join(statements())}."
     raise UsageError(
-        f"there is no view or macro {escape(name)!r}; {hint} pleo-extract sql --list, or list_answers(), says what each answers"
+        f"there is no view or macro {escape(name)!r}; {hint} "
+        "List them with pleo-extract sql --list, or in Python with list_answers()"
     )
 
 
-def bind(query: str, values: Mapping[str, str], first: Mapping[str, str] | None = None) -> str:
-    """The query with each parameter ``:name`` replaced by what an engine calls it, SQL text from `values`.
+def bind_parameters(query: str, values: Mapping[str, str], checked: Mapping[str, str] | None = None) -> str:
+    """Return the query with each parameter ``:name`` replaced by its SQL text in `values`.
 
-    Where a parameter stands for the first time, `first` goes before: what looks at a value does so once.
+    The first occurrence of a parameter takes its text from `checked`, if that has one: a value is checked only once.
     """
-    once = dict(first or {})
+    once = dict(checked or {})
     return _PLACEHOLDER.sub(lambda found: once.pop(found[1], values[found[1]]), query)
 
 
 def check_value(statement: Statement, parameter: str, value: str, kind: str) -> tuple[str, str] | None:
-    """Return the condition that a value must fulfil, and the message if it does not, as SQL; None for any value.
+    """Return the condition on a parameter's value and the error message, both as SQL; None if any value is valid.
 
     Args:
-        statement: what is asked.
+        statement: the macro.
         parameter: the name of the parameter.
         value: the value, as SQL.
-        kind: how the engine calls its type of text.
+        kind: the engine's name of its text type.
     """
     if parameter not in CHECKS:
         return None
     condition, words = CHECKS[parameter]
-    if statement.name == "incidents" and parameter == "grain":  # all time is one period, which has no past
+    if (
+        statement.name == "incidents" and parameter == "grain"
+    ):  # one single period has no past to compare with
         condition, words = condition.replace(", 'all'", ""), words.replace(", year or all", " or year")
-    said = f"coalesce(CAST({value} AS {kind}), 'null')"
-    return condition.format(value), f"concat('{parameter} ', {said}, ': take {words}')"
+    text = f"coalesce(CAST({value} AS {kind}), 'null')"
+    return condition.format(value), f"concat('invalid {parameter} ', {text}, ': use {words}')"
+
+
+def range_error(since: str, until: str, values: Mapping[str, str]) -> str:
+    """Return the error message, as SQL, for a time range that does not begin before it ends."""
+    return f"concat('{since} ', {values[since]}, ' is not before {until} ', {values[until]})"
+
+
+def snapshot_query(facts: SnapshotFacts, kind: str) -> str:
+    """Return the query of the view `snapshot`. `kind` is the engine's type of an instant with a time zone."""
+    names = ("as_of", "data_as_of", "now")
+    instants = [
+        f"{kind} '{instant.astimezone(UTC).isoformat()}'"
+        for instant in facts.instants()
+        if instant is not None
+    ]
+    if instants:
+        return f"SELECT {', '.join(f'{each} AS {name}' for each, name in zip(instants, names, strict=True))}"
+    latest = ", ".join(f"max(j.{field.column})" for field in FIELDS if field.kind == "instant")
+    columns = ", ".join(f"greatest({latest}) AS {name}" for name in names)
+    return f"SELECT {columns} FROM export_jobs AS j"  # noqa: S608 -- columns of the contract
+
+
+def vanished_keys_query(facts: SnapshotFacts, explode: Callable[[str], str]) -> str:
+    """Return the query of `VANISHED_KEYS`: columns company_id and id.
+
+    All keys are in one text: as VALUES, each row would take several kB of memory when the statement is parsed.
+
+    Args:
+        facts: the facts of the snapshot.
+        explode: makes of a text the engine's SQL for one row per item between commas.
+    """
+    if (
+        not facts.vanished
+    ):  # without any key no id has to be read from the files to compare it; STRING is in both engines
+        return "SELECT CAST(NULL AS STRING) AS company_id, CAST(NULL AS STRING) AS id WHERE FALSE"
+    entries = explode(",".join(f"{company} {job}" for company, job in facts.vanished))
+    return (
+        "SELECT split_part(v.entry, ' ', 1) AS company_id, split_part(v.entry, ' ', 2) AS id "  # noqa: S608 -- quoted
+        f"FROM (SELECT {entries} AS entry) AS v"
+    )
 
 
 def with_relations(query: str, relations: Mapping[str, str]) -> str:
-    """The query with every relation it reads, directly or through another, put before it as WITH."""
+    """Return the query with a WITH clause for every relation that it reads, directly or through another one."""
     needed: dict[str, None] = {}
 
     def visit(text: str) -> None:
-        for name in _READ.findall(text):
+        for name in _RELATION.findall(text):
             if name in relations and name not in needed:
                 visit(relations[name])
                 needed[name] = None
@@ -180,12 +238,12 @@ def with_relations(query: str, relations: Mapping[str, str]) -> str:
     visit(query)
     if not needed:
         return query
-    before = ",\n".join(f"{name} AS (\n{relations[name]}\n)" for name in needed)
-    own = query.removeprefix("WITH ")
-    return f"WITH {before}{' ' if own == query else ', '}{own}"
+    clauses = ",\n".join(f"{name} AS (\n{relations[name]}\n)" for name in needed)
+    rest = query.removeprefix("WITH ")
+    return f"WITH {clauses}{' ' if rest == query else ', '}{rest}"
 
 
-def _read(folder: Traversable) -> list[Statement]:
+def _parse_files(folder: Traversable) -> list[Statement]:
     files = (file for file in folder.iterdir() if file.name.endswith(".sql"))
     return [_parse(file.read_text(encoding="utf-8")) for file in files]
 
@@ -210,14 +268,14 @@ def _parse(text: str) -> Statement:
     )
 
 
-def _given() -> Iterator[Statement]:
-    """The views of `GIVEN`; the columns of `export_jobs` are those of the contract."""
+def _engine_views() -> Iterator[Statement]:
+    """Yield the views of `ENGINE_VIEWS`. Their queries only show what they read: each engine has its own."""
     columns = [(field.column, field.note) for field in (*FIELDS, EXTRA)]
     yield Statement(
         name="export_jobs",
         kind="view",
         parameters=(),
-        summary="Every export job once, as last seen: one row a job.",
+        summary="Every export job once, as last seen: one row per job.",
         definition="\n".join(f"{column:<25} {note}" for column, note in columns),
         query=f"SELECT {', '.join(f'f.{column}' for column, _ in columns)} FROM files AS f",  # noqa: S608 -- columns of the contract
     )
@@ -225,13 +283,13 @@ def _given() -> Iterator[Statement]:
         name="companies",
         kind="view",
         parameters=(),
-        summary="What companies are called and when they were last read: one row a company that has an account.",
+        summary="The names of companies, and when each was last read: one row per company that has an account.",
         definition=(
             "id    the company, as company_id elsewhere\n"
-            "name  as in the accounts file of the dump; null where no file has named it\n"
-            "now   the instant that is now for its open jobs: when the last complete run began its closing reads of it,\n"
-            "      also if nothing was new; it stands still while a company cannot be read\n\n"
-            "A company without a row was read with a credential for any company: its now is that of snapshot."
+            "name  as in the accounts file of the dump; null if no file gives one\n"
+            "now   the instant that counts as now for its open jobs: when the last complete run began its closing reads\n"
+            "      of the company, even if it found nothing new. It does not advance while the company cannot be read\n\n"
+            "A company without a row was read with a credential for all companies: its now is the now of snapshot."
         ),
         query="SELECT c.id, c.name, c.now FROM accounts AS c",
     )
@@ -239,11 +297,11 @@ def _given() -> Iterator[Statement]:
         name="snapshot",
         kind="view",
         parameters=(),
-        summary="When the snapshot was published, as of when it is true, and which instant is now: one row.",
+        summary="When the snapshot was published, as of when its data is true, and which instant is now: one row.",
         definition=(
-            "as_of       when the snapshot was published; where that is not known, the latest instant in the jobs\n"
-            "data_as_of  the instant as of which all jobs are true; of several accounts, the earliest\n"
-            "now         the instant that is now for open jobs of companies that have none of their own in companies"
+            "as_of       when the snapshot was published; if that is not known, the latest instant in the jobs\n"
+            "data_as_of  the instant as of which all jobs are true; with several accounts, the earliest of theirs\n"
+            "now         the instant that counts as now for open jobs, if their company has no now in companies"
         ),
         query="SELECT s.as_of, s.data_as_of, s.now FROM published AS s",
     )

@@ -1,20 +1,22 @@
-"""The report: answers of one lake on one page that can be sent, printed and read on a phone.
+"""The report: the answers of one lake on one page, which can be mailed, printed and read on a phone.
 
-One HTML file with its style and its charts in it, no script, nothing to load. The same snapshot gives the same
-bytes. The charts are SVG drawn here, not by a drawing library: they follow the page's width and its light or dark
-colours, which a picture of a fixed size cannot, at a tenth of the bytes and without an installation.
+It is one HTML file that contains its style and charts, has no script and loads nothing. The same snapshot gives the same
+bytes.
 
-    window      which stretch of time, in which periods
-    figures     all numbers, asked of the macros of `sql/`
-    words       numbers, times and foreign texts as HTML
-    axis        where a value lies
+The charts are SVG that this package draws itself. They adapt to the width of the page and to its light or dark colours,
+which a chart of fixed size cannot, with a tenth of the bytes that a chart of altair has and without another dependency.
+
+    window      the time of the report, and the length of its periods
+    figures     all numbers, from the macros of `sql/`
+    words       numbers, times and texts of the data as HTML
+    axis        the place of a value on an axis
     drawing     SVG that fits any width
     charts      the five charts
-    markup      sections, figures, tables
+    markup      HTML of sections, figures and tables
     lists       the sections that are lists
-    headline    the first figures and their change
-    sections    the rest of the page
-    page        the page around them, and what is known of the data
+    headline    the most important figures, and their change
+    sections    the other sections, and the order of all
+    page        the page around them, and its information about the data
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ __all__ = ["write_report"]
 
 
 @check_keywords
-def write_report(  # noqa: PLR0913 - each is a choice of its own, and all have defaults
+def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     lake: str | Path,
     path: str | Path,
     *,
@@ -50,27 +52,28 @@ def write_report(  # noqa: PLR0913 - each is a choice of its own, and all have d
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
 ) -> Path:
-    """Write a report on a lake's export jobs: one HTML file, without script, that loads nothing.
+    """Write a report about the export jobs of a lake: one HTML file without script, which loads nothing.
 
-    Without `since` its charts show the last year and its headline figures the last 30 days beside the 30 before;
-    with it, both begin there. The file is put in place whole.
+    Without `since`, its charts show the last year, and its headline figures the last 30 days next to the 30 days before.
+    With `since`, both begin there. The file is replaced atomically.
 
     Args:
-        lake: the lake's folder, or the URL or folder of a Delta table.
-        path: the file to write; one that is there is replaced.
-        company_id: only this company's jobs; its UUID, as for `load_export_jobs`.
-        since: only jobs created from then on; a date begins at midnight, UTC.
-        until: only jobs created before then.
-        storage_options: how the object store of a Delta table is reached; see `scan_lake`.
-        workspace: where copies of a Delta table's files are kept.
+        lake: the folder of the lake, or the URL or folder of a Delta table.
+        path: the file to write; an existing file is replaced.
+        company_id: only jobs of this company; a UUID, as for `load_export_jobs`.
+        since: only jobs created at or after this; a date means its midnight in UTC.
+        until: only jobs created before this.
+        storage_options: how to reach the object store of a Delta table; see `scan_lake`.
+        workspace: the folder for copies of a Delta table's files.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
         LakeError: there is no such lake, or it is broken.
-        UsageError: no UUID, a company of which the lake has no job, an instant without a time zone, or a time that
-        ends before it begins. TryLater: nothing was published yet, or no job.
+        UsageError: the company is not a UUID, or the lake has no job of it; an instant has no time zone; or the time
+            does not begin before it ends.
+        TryLater: the lake has no snapshot, or no job.
         StorageError: the file cannot be written.
     """
     check_path(path, "the report's file")

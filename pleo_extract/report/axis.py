@@ -1,4 +1,4 @@
-"""Axes: where a value lies, from 0 to 1, and which values are named."""
+"""Axes: the place of a value, from 0 to 1, and the values that have a label."""
 
 from __future__ import annotations
 
@@ -41,7 +41,14 @@ MOST_TICKS: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From `low` to `high`, with the values to name; `scale` bends it (the logarithm, for durations)."""
+    """An axis from `low` to `high`.
+
+    Attributes:
+        low: the value at its beginning.
+        high: the value at its end.
+        ticks: the values that have a label, each with its label.
+        scale: what its places are proportional to: the value, or its logarithm.
+    """
 
     low: float
     high: float
@@ -49,28 +56,28 @@ class Axis:
     scale: Callable[[float], float] = float
 
     def place(self, value: float) -> float:
-        """Where a value lies, from 0 to 1; one that is beyond an end lies on it."""
+        """Return the place of a value, from 0 to 1; a value outside the axis is at its end."""
         low, high = self.scale(self.low), self.scale(self.high)
         return (self.scale(min(max(value, self.low), self.high)) - low) / (high - low)
 
 
 def share_axis(highest: float) -> Axis:
-    """Shares from 0 to a round one above `highest`, at most 1."""
+    """Return an axis of shares from 0 to a round value that is at least `highest`, but at most 1."""
     step, ticks = _round_steps(min(max(highest, 0.02), 1.0))
     digits = 0 if round(100 * step, 6).is_integer() else 1
     return Axis(0.0, min(ticks[-1], 1.0), [(tick, percent(tick, digits)) for tick in ticks if tick <= 1])
 
 
 def count_axis(highest: float) -> Axis:
-    """Counts from 0 to a round one above `highest`."""
+    """Return an axis of counts from 0 to a round value that is at least `highest`."""
     _, ticks = _round_steps(max(highest, 1.0))
     return Axis(0.0, ticks[-1], [(tick, f"{tick:,g}") for tick in ticks])
 
 
 def duration_axis(lowest: float, highest: float, *, snug: bool = False) -> Axis:
-    """Durations on a logarithmic scale, between two of those that people name; what is below lies on the first.
+    """Return a logarithmic axis of durations in seconds, which begins and ends at a duration of `_DURATIONS`.
 
-    A `snug` axis ends at `highest` itself.
+    A shorter duration is at its beginning. A `snug` axis ends at `highest` instead.
     """
     above = (n for n, each in enumerate(_DURATIONS) if n and each >= highest)
     last = next(above, len(_DURATIONS) - 1)
@@ -83,22 +90,24 @@ def duration_axis(lowest: float, highest: float, *, snug: bool = False) -> Axis:
 
 
 def time_axis(since: datetime, until: datetime) -> Axis:
-    """Instants, as seconds since 1970, with at most seven that begin an hour, day, week, month or year."""
+    """Return an axis of instants, in seconds since 1970, with at most `MOST_TICKS` starts of hours, days, weeks, months or years."""
     span = pl.Series([since, until]).dt.replace_time_zone(None)
-    step = next(step for step in _STEPS if len(_instants(span, step)) <= MOST_TICKS or step == _STEPS[-1])
-    ticks = _instants(span, step)
+    step = next(
+        step for step in _STEPS if len(_period_starts(span, step)) <= MOST_TICKS or step == _STEPS[-1]
+    )
+    ticks = _period_starts(span, step)
     low, high = span.dt.epoch("us") / 1e6
-    names = _names(ticks, step)
-    return Axis(low, max(high, low + 1), list(zip(ticks.dt.epoch("us") / 1e6, names, strict=True)))
+    labels = _label_starts(ticks, step)
+    return Axis(low, max(high, low + 1), list(zip(ticks.dt.epoch("us") / 1e6, labels, strict=True)))
 
 
-def _instants(span: pl.Series, step: str) -> pl.Series:
+def _period_starts(span: pl.Series, step: str) -> pl.Series:
     found = pl.datetime_range(span.dt.truncate(step)[0], span[1], step, time_unit="us", eager=True)
     return found.filter(found >= span[0])
 
 
-def _names(ticks: pl.Series, step: str) -> list[str]:
-    """Hours with the date at the first and at midnight, months with the year at the first and in January."""
+def _label_starts(ticks: pl.Series, step: str) -> list[str]:
+    """Return the labels of instants: hours with a date at the first and at midnight, months with a year at the first and in January."""
     kind = step.lstrip("0123456789")
     short, long, starts = {
         "h": ("%H:%M", "%-d %b", ticks.dt.hour() == 0),
@@ -110,7 +119,7 @@ def _names(ticks: pl.Series, step: str) -> list[str]:
 
 
 def _round_steps(highest: float) -> tuple[float, list[float]]:
-    """Steps of 1, 2 or 5 times a power of ten, four or five of them, from 0 to at least `highest`."""
+    """Return a round step, and its multiples from 0 to at least `highest`: four or five steps."""
     power = 10 ** math.floor(math.log10(highest / 4))
     step = next(each * power for each in (1, 2, 2.5, 5, 10) if each * power * 5 >= highest)
     return step, [round(n * step, 10) for n in range(math.ceil(highest / step - 1e-9) + 1)]

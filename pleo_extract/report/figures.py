@@ -1,4 +1,4 @@
-"""All that a report shows, asked of the lake: each number is an answer of one of the macros of `sql/`."""
+"""The queries of a report. Each number comes from one of the macros of `sql/`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Figures", "Headline", "ask_lake"]
 MOST_ROWS: Final = 10
 MOST_COMPANIES: Final = 25
 
-FIRST = """
+OVERVIEW = """
 select min(created_at), count(*) filter (where created_at >= coalesce($since, timestamptz '-infinity')),
     coalesce(
         (select max(now) from companies where id = $company_id or $company_id is null),
@@ -39,7 +39,7 @@ RATES = "from failure_rates($grain, company_id := $company_id, since := $since, 
 DURATIONS = """
 from duration_stats($grain, company_id := $company_id, since := $since, until := $until, per_company := false)
 where duration = 'total'"""
-# The past is what an incident is judged by: `since` chooses rows of the answer, not jobs.
+# `since` selects rows of the answer, not jobs: an incident is judged by the periods before it, also by older ones.
 LIMITS = """
 from incidents($grain, company_id := $company_id, until := $until, per_company := false, every_period := true)
 where period >= $since at time zone 'UTC'"""
@@ -100,11 +100,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The figures of the recent stretch and of the one before it.
+    """The figures of the recent time range, and of the range before it.
 
-    `rates` and `durations` are rows of `failure_rates` and `duration_stats`, the `_before` ones None where the lake
-    does not reach so far back; `changes` are rows of `compare` by figure; `open_now` jobs are open, of them `stuck`
-    should have expired, and `open_before` were open when the stretch began, as far as is known.
+    Attributes:
+        rates: the row of `failure_rates`; None if there is no job.
+        rates_before: the same for the range before; None if the lake does not reach back that far.
+        durations: the row of `duration_stats`; None if there is no job.
+        durations_before: the same for the range before.
+        changes: rows of `compare`, by figure.
+        open_now: open jobs.
+        open_before: jobs that were open when the recent range began; None if the lake does not reach back that far.
+        stuck: open jobs that should have expired.
     """
 
     rates: Row | None
@@ -119,10 +125,17 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a report shows. The frames are answers of the macros they are named after, for the window.
+    """The content of a report.
 
-    `now` is as of when the data is true, for the company read last; `reads` when each company was read, as far as that
-    is known of it. `window` is None where there is no job in the time asked for; then the frames are empty and `headline` is None.
+    Attributes:
+        status: the status of the lake.
+        company_id: the only company of the report, or None.
+        names: names of companies, by id.
+        reads: when each company was last read, if that is known.
+        now: as of when the data is true, for the company that was read last.
+        window: the time of the report; None if there is no job in it. Then `headline` and `frames` are None too.
+        headline: the most important figures.
+        frames: answers of the macros they are named after, by name.
     """
 
     status: LakeStatus
@@ -135,7 +148,7 @@ class Figures:
     frames: dict[str, pl.DataFrame] | None = None
 
     def frame(self, name: str) -> pl.DataFrame:
-        """The frame of this name, as `ask_lake` names them."""
+        """Return one of the frames."""
         assert self.frames is not None
         return self.frames[name]
 
@@ -148,29 +161,29 @@ def ask_lake(
     until: datetime | None,
     store: StoreOptions,
 ) -> Figures:
-    """Ask one snapshot of a lake for all that a report shows.
+    """Query one snapshot of a lake for everything that a report shows.
 
     Raises:
-        LakeError: there is no such lake, or it is broken. TryLater: it holds no job yet. UsageError: none of the company.
+        LakeError: there is no such lake, or it is broken.
+        TryLater: the lake has no job yet.
+        UsageError: the lake has no job of this company.
     """
     status = read_status(lake, **store)
     if not status.rows:
-        what = "there is no job in" if status.snapshot else "nothing was published yet in"
-        raise TryLater(
-            f"{what} {lake}, so there is nothing to report; a dump fills it: pleo-extract dump {lake}"
-        )
+        cause = "there is no job in" if status.snapshot else "nothing was published yet in"
+        raise TryLater(f"{cause} {lake}, so there is nothing to report; run: pleo-extract dump {lake}")
     con = connect(lake, status.snapshot or None, **store)
     try:
-        ask = _Asker(con, {"company_id": company_id, "since": since, "until": until})
-        if company_id is not None and not ask(HAS_JOBS).item():
+        ask = _Query(con, {"company_id": company_id, "since": since, "until": until})
+        if company_id is not None and not ask(HAS_JOBS).item():  # a mistyped id would give an empty page
             raise UsageError(
-                f"there is no job of company {company_id} in {lake}; those that it has jobs of: "
+                f"there is no job of company {company_id} in {lake}; list its companies with: "
                 f"pleo-extract sql --lake {lake} \"from failure_rates('all')\""
             )
         companies = ask("select id, name, now from companies").rows()
         names = {company: name for company, name, _ in companies if name}
         reads = {company: now for company, _, now in companies if now and company_id in (None, company)}
-        first, jobs, now = ask(FIRST).row(0)
+        first, jobs, now = ask(OVERVIEW).row(0)
         if not jobs:
             return Figures(status, company_id, names, reads, now, None)
         window = choose_window(now, first, jobs, since=since, until=until)
@@ -194,8 +207,8 @@ def ask_lake(
         con.close()
 
 
-class _Asker:
-    """Asks a connection, with the values that a question names."""
+class _Query:
+    """A function that runs a query with those of the stored values that the query names."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, values: Row) -> None:
         self.con = con
@@ -203,24 +216,24 @@ class _Asker:
 
     def __call__(self, sql: str, **more: object) -> pl.DataFrame:
         values = self.values | more
-        named = {name: value for name, value in values.items() if f"${name}" in sql}
+        used = {name: value for name, value in values.items() if f"${name}" in sql}
         with translate_errors():
-            found: pl.DataFrame = answer(self.con, sql, named).pl()
-            return found
+            rows: pl.DataFrame = answer(self.con, sql, used).pl()
+            return rows
 
 
-def _ask_headline(ask: _Asker, window: ReportPeriod, stuck: pl.DataFrame) -> Headline:
-    def one(sql: str, since: datetime | None, until: datetime | None) -> Row | None:
+def _ask_headline(ask: _Query, window: ReportPeriod, stuck: pl.DataFrame) -> Headline:
+    def first_row(sql: str, since: datetime | None, until: datetime | None) -> Row | None:
         rows = ask(sql, grain="all", since=since, until=until).rows(named=True)
         return rows[0] if rows else None
 
     recent, before = window.recent, window.before
     compared = ask(COMPARED, before=before, recent=recent).rows(named=True) if before else []
     return Headline(
-        rates=one(RATES, recent, window.until),
-        rates_before=one(RATES, before, recent) if before else None,
-        durations=one(DURATIONS, recent, window.until),
-        durations_before=one(DURATIONS, before, recent) if before else None,
+        rates=first_row(RATES, recent, window.until),
+        rates_before=first_row(RATES, before, recent) if before else None,
+        durations=first_row(DURATIONS, recent, window.until),
+        durations_before=first_row(DURATIONS, before, recent) if before else None,
         changes={row["figure"]: row for row in compared},
         open_now=ask(OPEN_AT, instant=window.end).item(),
         open_before=ask(OPEN_AT, instant=recent).item() if before else None,

@@ -1,9 +1,9 @@
-"""The figures a reader takes away, each beside what it was before, and the same in two sentences."""
+"""The most important figures, each next to its value before, and a summary in two or three sentences."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pleo_extract.report.words import count, day, duration, interval, percent, plural
 
@@ -13,50 +13,47 @@ if TYPE_CHECKING:
     from pleo_extract.report.figures import Headline
     from pleo_extract.report.window import ReportPeriod
 
-__all__ = ["lead", "name_recent", "tiles"]
+__all__ = ["name_recent", "summary", "tiles"]
 
-Row = dict[str, Any]
+Tile = tuple[str, str, list[str]]
+"""The name of a figure, its value, and notes on it."""
 
 
 def name_recent(window: ReportPeriod) -> str:
-    """The stretch of the headline figures in words: the 30 days to 30 September 2026."""
+    """Return the time of the headline figures in words: 30 days to 30 September 2026."""
     days = (window.end - window.recent) / timedelta(days=1)
     last = window.end - timedelta(microseconds=1)
     return f"{plural(round(days), 'day') if days >= 0.5 else plural(max(1, round(24 * days)), 'hour')} to {day(last)}"
 
 
-def lead(figures: Headline, window: ReportPeriod) -> str:
-    """What happened, in two or three sentences."""
+def summary(figures: Headline, window: ReportPeriod) -> str:
+    """Return what happened, in two or three sentences."""
     rates, durations = figures.rates, figures.durations
     if rates is None:
         return f"In the {name_recent(window)} no export was started."
-    said = [
-        f"In the {name_recent(window)}, {plural(rates['jobs'], 'export')} {_were(rates['jobs'])} started."
-    ]
+    were = "was" if rates["jobs"] == 1 else "were"
+    sentences = [f"In the {name_recent(window)}, {plural(rates['jobs'], 'export')} {were} started."]
     if rates["finished"]:
-        said.append(f"{percent(rates['rate'])} of the finished ones failed{_against(figures)}.")
+        sentences.append(f"{percent(rates['rate'])} of the finished ones failed{_compare_rate(figures)}.")
     if durations and durations["n"]:
-        said.append(
+        sentences.append(
             f"Half were done within {duration(durations['p50'])}, 95 % within {duration(durations['p95'])}."
         )
     if figures.stuck:
-        are = "is stuck and needs" if figures.stuck == 1 else "are stuck and need"
-        said.append(f"{plural(figures.stuck, 'job')} {are} somebody to look.")
-    return " ".join(said)
+        need = "is stuck and needs" if figures.stuck == 1 else "are stuck and need"
+        sentences.append(f"{plural(figures.stuck, 'job')} {need} attention.")
+    return " ".join(sentences)
 
 
 def tiles(figures: Headline, window: ReportPeriod) -> str:
-    """Five figures with what is known of their change."""
+    """Return five figures, each with notes about its change."""
     shown = [_jobs(figures), _failure(figures), _median(figures), _slowest(figures), _open(figures, window)]
     return f'<dl class="tiles">{"".join(_tile(name, value, notes) for name, value, notes in shown)}</dl>'
 
 
 def _tile(name: str, value: str, notes: Sequence[str]) -> str:
-    said = "".join(f"<dd>{note}</dd>" for note in notes if note)
-    return f'<div><dt>{name}</dt><dd class="figure">{value}</dd>{said}</div>'
-
-
-Tile = tuple[str, str, list[str]]
+    shown = "".join(f"<dd>{note}</dd>" for note in notes if note)
+    return f'<div><dt>{name}</dt><dd class="figure">{value}</dd>{shown}</div>'
 
 
 def _jobs(figures: Headline) -> Tile:
@@ -71,14 +68,13 @@ def _jobs(figures: Headline) -> Tile:
 
 def _failure(figures: Headline) -> Tile:
     rates = figures.rates or {"rate": None, "low": None, "high": None, "finished": 0, "still_open": 0}
-    reach = f"95 % interval {interval(rates['low'], rates['high'])}" if rates["finished"] else ""
     return (
-        "Failed, of the finished",
+        "Failure rate",
         percent(rates["rate"]),
         [
-            reach,
+            f"95 % interval {interval(rates['low'], rates['high'])}" if rates["finished"] else "",
             _change(figures, "failure_rate"),
-            f"{count(rates['still_open'])} may still fail" if rates["still_open"] else "",
+            f"{count(rates['still_open'])} can still fail" if rates["still_open"] else "",
         ],
     )
 
@@ -95,7 +91,7 @@ def _slowest(figures: Headline) -> Tile:
         duration(now.get("p95")),
         [
             f"{duration(before['p95'])} before" if before.get("p95") is not None else "",
-            f"without {count(now['still_running'])} still running" if now.get("still_running") else "",
+            f"not counting {count(now['still_running'])} still running" if now.get("still_running") else "",
         ],
     )
 
@@ -107,7 +103,7 @@ def _open(figures: Headline, window: ReportPeriod) -> Tile:
         "Open now",
         count(figures.open_now),
         [
-            stuck if figures.stuck else "none of them stuck" if figures.open_now else "",
+            stuck if figures.stuck else "none of them is stuck" if figures.open_now else "",
             f"{count(before)} on {day(window.recent)}" if before is not None else "",
         ],
     )
@@ -127,20 +123,16 @@ def _change(figures: Headline, figure: str) -> str:
     return f'{before}; <span class="{"worse" if worse else "better"}">{"up" if worse else "down"} by more than chance</span>'
 
 
-def _against(figures: Headline) -> str:
+def _compare_rate(figures: Headline) -> str:
     row = figures.changes.get("failure_rate")
     if row is None or row["change"] is None:
         return ""
-    kind = {True: "more than chance", False: "a difference that may be chance"}.get(
-        row["differs"], "too few to compare"
+    verdict = {True: "the difference is more than chance", False: "the difference may be chance"}.get(
+        row["differs"], "too few jobs to compare"
     )
-    return f"; in the time before it was {percent(row['value_a'])}, {kind}"
+    return f"; in the time before, it was {percent(row['value_a'])} ({verdict})"
 
 
 def _relative(now: int, before: int) -> str:
     change = now / before - 1
     return "unchanged" if not change else f"{'up' if change > 0 else 'down'} {percent(abs(change), 0)}"
-
-
-def _were(number: int) -> str:
-    return "was" if number == 1 else "were"

@@ -1,222 +1,221 @@
-"""The sections that are lists: why exports fail, whose, and which jobs need somebody to look."""
+"""The sections that are lists: why exports fail, in which companies, and which jobs need attention."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from pleo_extract.report.axis import Axis, share_axis
 from pleo_extract.report.drawing import bar_cell, interval_cell
 from pleo_extract.report.figures import MOST_COMPANIES
-from pleo_extract.report.markup import Column, name_company, note, say, section, table
-from pleo_extract.report.words import (
-    count,
-    duration,
-    foreign,
-    interval,
-    moment,
-    percent,
-    plural,
-    quote,
-)
+from pleo_extract.report.markup import Column, detail, name_company, note, number, section, table
+from pleo_extract.report.words import attribute, count, duration, interval, moment, percent, plural, untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     import polars as pl
 
-    from pleo_extract.report.figures import Figures
+    from pleo_extract.report.figures import Figures, Row
 
-__all__ = ["list_companies", "list_reasons", "list_recoveries", "list_slow", "list_stuck"]
+__all__ = ["LISTS", "draw_companies", "draw_list"]
 
 MOST_REASONS: Final = 12
 
-REASONS: Final = (
-    Column("Reason and latest message"),
-    Column("Beside each other", "plot less"),
-    Column("Jobs", "n"),
-    Column("Share", "n"),
-    Column("95 % interval", "n less"),
-)
-RECOVERIES: Final = (
-    Column("Reason"),
-    Column("Times", "n"),
-    Column("Half within", "n"),
-    Column("Longest", "n less"),
-)
-STUCK: Final = (
-    Column("Job"),
-    Column("Status", "less"),
-    Column("Created", "less"),
-    Column("Overdue", "n"),
-    Column("Jobs waiting behind", "n"),
-)
-SLOW: Final = (
-    Column("Job"),
-    Column("Outcome", "less"),
-    Column("Created", "less"),
-    Column("Items", "n less"),
-    Column("Took", "n"),
-    Column("Times its company's 95 %", "n"),
-)
-APART: Final = {
-    "worse": "fails more often than all together",
-    "better": "fails less often than all together",
-    "": "",
-}
 
-Row = dict[str, Any]
+@dataclass(frozen=True, slots=True)
+class ListSection:
+    """A section that shows the first rows of one frame as a table.
+
+    Attributes:
+        head: its heading.
+        empty: the text if the frame has no row.
+        caption: the caption of the table, with fields of its first row in braces.
+        columns: returns the columns.
+        rest: returns a text about the rows that the table leaves out, empty if it shows all.
+    """
+
+    head: str
+    empty: str
+    caption: str
+    columns: Callable[[Figures], tuple[Column, ...]]
+    rest: Callable[[pl.DataFrame], str]
 
 
-def list_reasons(figures: Figures) -> str:
-    """Why exports fail, each reason with its share and its latest message."""
-    reasons = figures.frame("reasons")
-    if reasons.is_empty():
-        return section("reasons", "Why exports fail", "<p>No export failed.</p>")
-    most = reasons["jobs"][0]
-    rows = (
-        (
-            foreign(row["reason"]) + say(foreign(row["example"], 160) if row["example"] else ""),
-            bar_cell(row["jobs"] / most),
-            count(row["jobs"]),
-            percent(row["share"], 0),
-            interval(row["share_low"], row["share_high"], 0),
-        )
-        for row in reasons.head(MOST_REASONS).iter_rows(named=True)
-    )
-    rest = reasons.slice(MOST_REASONS)
-    more = f"And {plural(rest.height, 'rarer reason')}, {plural(sum(rest['jobs']), 'job')} together."
-    caption = f"Reasons of the {plural(reasons['failed'][0], 'failed export')}, the most frequent first"
-    return section(
-        "reasons", "Why exports fail", table(caption, REASONS, rows), note(more) if rest.height else ""
-    )
+def draw_list(name: str, figures: Figures) -> str:
+    """Return one of the sections of `LISTS`, with the frame of the same name."""
+    shape, rows = LISTS[name], figures.frame(name)
+    if rows.is_empty():
+        return section(name, shape.head, f"<p>{shape.empty}</p>")
+    caption = shape.caption.format_map(rows.row(0, named=True))
+    listed = table(caption, shape.columns(figures), rows.head(MOST_REASONS).iter_rows(named=True))
+    return section(name, shape.head, listed, note(shape.rest(rows)))
 
 
-def list_recoveries(figures: Figures) -> str:
-    """How long until exports work again, by the reason of the first failure."""
-    recoveries = figures.frame("recoveries")
-    head = "How long until exports work again"
-    if recoveries.is_empty():
-        return section("recoveries", head, "<p>No export failed.</p>")
-    rows = (
-        (
-            foreign(row["reason"] or "not given"),
-            count(row["times"]),
-            duration(row["half"]),
-            duration(row["longest"]) + say(f"{count(row['not_yet'])} not over yet" if row["not_yet"] else ""),
-        )
-        for row in recoveries.head(MOST_REASONS).iter_rows(named=True)
-    )
-    rest = recoveries.slice(MOST_REASONS)
-    more = f"And {plural(rest.height, 'rarer reason')}, {plural(sum(rest['times']), 'time')} together."
-    caption = (
-        "From a company's first failure to its next export that was completed, by the reason of the first failure; "
-        "what is not over yet counts with its time so far"
-    )
-    return section("recoveries", head, table(caption, RECOVERIES, rows), note(more) if rest.height else "")
-
-
-def list_companies(figures: Figures) -> str:
-    """The companies by failure rate, with their intervals beside the rate of all together."""
-    companies, all_of_them = figures.frame("companies"), figures.frame("rates")
-    finished, failed = sum(all_of_them["finished"]), sum(all_of_them["failed"])
+def draw_companies(figures: Figures) -> str:
+    """Return the companies by failure rate, each with its interval next to the rate of all companies together."""
+    companies, together = figures.frame("companies"), figures.frame("rates")
+    finished, failed = sum(together["finished"]), sum(together["failed"])
     if not finished:
         return section("companies", "Companies", "<p>No export has finished yet.</p>")
     overall = failed / finished
+    # A few very wide intervals of companies with few jobs may exceed the axis.
     widest = companies["high"].drop_nulls().quantile(0.9) or 0.0
     axis = share_axis(max(widest, *companies["rate"].drop_nulls(), overall))
     ranked = companies.sort("rate", "finished", descending=True, nulls_last=True)
     columns = (
-        Column("Company"),
-        Column(f"0 to {percent(axis.high, 0)}, with its 95 % interval", "plot"),
-        Column("Failed", "n"),
-        Column("Jobs", "n less"),
-        Column("Half within", "n less"),
-        Column("95 % within", "n less"),
-    )
-    left_out = companies["all_of_them"][0] - companies.height
-    return section(
-        "companies",
-        "Companies",
-        table(
-            f"Companies by failure rate. Dashed: all together, {percent(overall)}. "
-            "Coloured: apart from it by more than chance",
-            columns,
-            (tuple(_company(row, axis, overall, figures)) for row in ranked.iter_rows(named=True)),
+        Column("Company", partial(_company, overall=overall, figures=figures)),
+        Column(
+            f"0 to {percent(axis.high, 0)}, with its 95 % interval",
+            partial(_company_interval, axis=axis, overall=overall),
+            "plot",
         ),
-        note(f"The {MOST_COMPANIES} of {count(companies['all_of_them'][0])} that most certainly fail most.")
-        if left_out
-        else "",
+        number("Failed", "rate", percent),
+        Column("Jobs", lambda row: f"{count(row['failed'])} of {count(row['finished'])}", "n less"),
+        number("Half within", "p50", duration, "n less"),
+        number("95 % within", "p95", duration, "n less"),
     )
-
-
-def list_stuck(figures: Figures) -> str:
-    """Open jobs that should have expired."""
-    stuck = figures.frame("stuck")
-    if stuck.is_empty():
-        return section("stuck", "Stuck jobs", "<p>No open job is past its time.</p>")
-    rows = (
-        (
-            _job(row, figures),
-            foreign(row["status"]),
-            moment(row["created_at"]),
-            duration(row["overdue_seconds"]),
-            count(row["waiting"]),
-        )
-        for row in stuck.iter_rows(named=True)
+    caption = (
+        f"Companies by failure rate. Dashed line: all companies together, {percent(overall)}. "
+        "Coloured: different from it by more than chance"
     )
-    caption = "Open jobs that should have expired, the longest overdue first"
-    return section("stuck", "Stuck jobs", table(caption, STUCK, rows), _rest(stuck, "stuck_jobs()"))
+    total = companies["all_of_them"][0]
+    rest = f"The {MOST_COMPANIES} of {count(total)} companies whose rate is most certainly high."
+    listed = table(caption, columns, ranked.iter_rows(named=True))
+    return section("companies", "Companies", listed, note(rest if total > companies.height else ""))
 
 
-def list_slow(figures: Figures) -> str:
-    """Jobs slower than 95 % of their company's."""
-    slow = figures.frame("slow")
-    if slow.is_empty():
-        return section("slow", "Slowest jobs", "<p>No job is much slower than the others.</p>")
-    rows = (
-        (
-            _job(row, figures),
-            _how_it_went(row),
-            moment(row["created_at"]),
-            count(row["number_of_items"]),
-            duration(row["seconds"]) + say("so far" if row["is_censored"] else ""),
-            "" if row["times"] is None else f"{row['times']:.1f}",
-        )
-        for row in slow.iter_rows(named=True)
-    )
-    caption = "Jobs that took longer than 95 % of their company's, the slowest in proportion first; stuck ones are above"
-    return section("slow", "Slowest jobs", table(caption, SLOW, rows), _rest(slow, "slow_jobs(0.95)"))
+def _rarer_reasons(rows: pl.DataFrame, field: str, noun: str) -> str:
+    rest = rows.slice(MOST_REASONS)
+    together = f"{plural(sum(rest[field]), noun)} together"
+    return f"And {plural(rest.height, 'rarer reason')}, {together}." if rest.height else ""
 
 
-def _company(row: Row, axis: Axis, overall: float, figures: Figures) -> Iterator[str]:
-    known = row["rate"] is not None
-    apart = (
-        "" if not known else "worse" if row["low"] > overall else "better" if row["high"] < overall else ""
-    )
-    yield name_company(row["company_id"], figures.names) + say(
-        APART[apart] if known else "nothing finished yet"
-    )
-    places = [axis.place(row[column]) for column in ("low", "rate", "high")] if known else []
-    yield interval_cell(places, axis.place(overall), apart)
-    yield percent(row["rate"])
-    yield f"{count(row['failed'])} of {count(row['finished'])}"
-    yield duration(row["p50"])
-    yield duration(row["p95"])
-
-
-def _job(row: Row, figures: Figures) -> str:
-    whose = "" if figures.company_id else say(name_company(row["company_id"], figures.names))
-    return f'<span class="id">{quote(row["id"])}</span>{whose}'
-
-
-def _how_it_went(row: Row) -> str:
-    outcome = {"completed_with_errors": "with errors", "open": row["status"]}.get(
-        row["outcome"], row["outcome"]
-    )
-    why = row["failure_reason_type"] if row["outcome"] == "failed" else None
-    return foreign(outcome) + say(foreign(why) if why else "")
-
-
-def _rest(rows: pl.DataFrame, macro: str) -> str:
+def _other_jobs(rows: pl.DataFrame, macro: str) -> str:
     rest = rows["all_of_them"][0] - rows.height
-    return note(f"And {plural(rest, 'other')}: <code>from {macro}</code> names them all.") if rest else ""
+    return f"And {plural(rest, 'other')}: <code>from {macro}</code> lists them all." if rest else ""
+
+
+def _job_column(figures: Figures) -> Column:
+    def cell(row: Row) -> str:
+        company = "" if figures.company_id else detail(name_company(row["company_id"], figures.names))
+        return f'<span class="id">{attribute(row["id"])}</span>{company}'
+
+    return Column("Job", cell)
+
+
+def _created(row: Row) -> str:
+    return moment(row["created_at"])
+
+
+def _outcome(row: Row) -> str:
+    shown = {"completed_with_errors": "with errors", "open": row["status"]}
+    reason = row["failure_reason_type"] if row["outcome"] == "failed" else None
+    return untrusted(shown.get(row["outcome"], row["outcome"])) + detail(untrusted(reason) if reason else "")
+
+
+def _difference(row: Row, overall: float) -> str:
+    """Return `worse` or `better` if the interval of the company excludes the rate of all together, else nothing."""
+    if row["rate"] is None:
+        return ""
+    return "worse" if row["low"] > overall else "better" if row["high"] < overall else ""
+
+
+def _company(row: Row, overall: float, figures: Figures) -> str:
+    difference = {
+        "worse": "fails more often than all together",
+        "better": "fails less often than all together",
+        "": "",
+    }[_difference(row, overall)]
+    known = "nothing finished yet" if row["rate"] is None else difference
+    return name_company(row["company_id"], figures.names) + detail(known)
+
+
+def _company_interval(row: Row, axis: Axis, overall: float) -> str:
+    places = [axis.place(row[name]) for name in ("low", "rate", "high") if row["rate"] is not None]
+    return interval_cell(places, axis.place(overall), _difference(row, overall))
+
+
+LISTS: Final = {
+    "reasons": ListSection(
+        head="Why exports fail",
+        empty="No export failed.",
+        caption="Failed exports by reason, {failed:,} in all, the most frequent reason first",
+        columns=lambda figures: (
+            Column(
+                "Reason and latest message",
+                lambda row: (
+                    untrusted(row["reason"])
+                    + detail(untrusted(row["example"], 160) if row["example"] else "")
+                ),
+            ),
+            Column(
+                "Compared",
+                lambda row: bar_cell(row["jobs"] / figures.frame("reasons")["jobs"][0]),
+                "plot less",
+            ),
+            number("Jobs", "jobs"),
+            number("Share", "share", partial(percent, digits=0)),
+            Column("95 % interval", lambda row: interval(row["share_low"], row["share_high"], 0), "n less"),
+        ),
+        rest=lambda rows: _rarer_reasons(rows, "jobs", "job"),
+    ),
+    "recoveries": ListSection(
+        head="How long until exports work again",
+        empty="No export failed.",
+        caption=(
+            "From a company's first failure to its next completed export, by the reason of the first failure. "
+            "An outage that is not over counts with its time so far"
+        ),
+        columns=lambda _: (
+            Column("Reason", lambda row: untrusted(row["reason"] or "not given")),
+            number("Times", "times"),
+            number("Half within", "half", duration),
+            Column(
+                "Longest",
+                lambda row: (
+                    duration(row["longest"])
+                    + detail(f"{count(row['not_yet'])} not over yet" if row["not_yet"] else "")
+                ),
+                "n less",
+            ),
+        ),
+        rest=lambda rows: _rarer_reasons(rows, "times", "time"),
+    ),
+    "stuck": ListSection(
+        head="Stuck jobs",
+        empty="No open job is overdue.",
+        caption="Open jobs that should have expired, the longest overdue first",
+        columns=lambda figures: (
+            _job_column(figures),
+            Column("Status", lambda row: untrusted(row["status"]), "less"),
+            Column("Created", _created, "less"),
+            number("Overdue", "overdue_seconds", duration),
+            number("Jobs waiting behind", "waiting"),
+        ),
+        rest=lambda rows: _other_jobs(rows, "stuck_jobs()"),
+    ),
+    "slow": ListSection(
+        head="Slowest jobs",
+        empty="No job is much slower than the others.",
+        caption=(
+            "Jobs that took longer than 95 % of their company's jobs, the slowest in proportion first; "
+            "stuck jobs are listed above"
+        ),
+        columns=lambda figures: (
+            _job_column(figures),
+            Column("Outcome", _outcome, "less"),
+            Column("Created", _created, "less"),
+            number("Items", "number_of_items", kind="n less"),
+            Column(
+                "Took",
+                lambda row: duration(row["seconds"]) + detail("so far" if row["is_censored"] else ""),
+                "n",
+            ),
+            number("Times its company's 95 %", "times", lambda x: "" if x is None else f"{x:.1f}"),
+        ),
+        rest=lambda rows: _other_jobs(rows, "slow_jobs(0.95)"),
+    ),
+}
+"""The list sections, by the name of their frame."""

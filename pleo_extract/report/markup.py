@@ -1,52 +1,75 @@
-"""The parts a page is made of: sections, figures with their keys, tables with captions and scopes."""
+"""The HTML elements of a page: sections, figures with their legends, tables with captions and scopes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pleo_extract.report.words import foreign, quote
+from pleo_extract.report.words import attribute, count, untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["Column", "figure", "key", "name_company", "note", "numbers", "say", "section", "table"]
+__all__ = [
+    "Column",
+    "detail",
+    "figure",
+    "folded",
+    "legend",
+    "name_company",
+    "note",
+    "number",
+    "section",
+    "table",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its head, and its classes: `n` for numbers, `plot` for drawings, `less` for what a phone leaves out."""
+    """A column of a table.
+
+    Attributes:
+        head: its heading.
+        cell: returns the HTML of its cell for a row.
+        kind: its CSS classes: `n` for numbers, `plot` for drawings, `less` for what a phone leaves out.
+    """
 
     head: str
+    cell: Callable[[Any], str]
     kind: str = ""
 
 
+def number(head: str, field: str, show: Callable[[Any], str] = count, kind: str = "n") -> Column:
+    """Return a column of numbers: `field` of each row, formatted by `show`."""
+    return Column(head, lambda row: show(row[field]), kind)
+
+
 def section(name: str, head: str, *parts: str) -> str:
-    """A section with its heading. One without a figure may be parted between two sheets of paper."""
+    """Return a section with its heading. On paper a section without a figure may break across two pages."""
     content = "".join(parts)
     kind = "" if "<figure" in content else ' class="long"'
     return f'<section aria-labelledby="{name}-head"{kind}><h2 id="{name}-head">{head}</h2>{content}</section>'
 
 
-def figure(svg: str, named: str, said: str) -> str:
-    """A chart with its key above and what to know about it below."""
-    return f"<figure>{named}{svg}<figcaption>{said}</figcaption></figure>"
+def figure(svg: str, above: str, below: str) -> str:
+    """Return a chart with its legend above and a caption below."""
+    return f"<figure>{above}{svg}<figcaption>{below}</figcaption></figure>"
 
 
-def key(entries: Iterable[tuple[str, str]]) -> str:
-    """What the colours and lines of a chart mean: pairs of class and words."""
-    return f'<ul class="key">{"".join(f"<li>{_swatch(kind)}{said}</li>" for kind, said in entries)}</ul>'
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """Return the legend of a chart, from pairs of a CSS class and its meaning."""
+    return f'<ul class="key">{"".join(f"<li>{_swatch(kind)}{text}</li>" for kind, text in entries)}</ul>'
 
 
-def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column names the rows. Cells are HTML already."""
+def table(caption: str, columns: Sequence[Column], rows: Iterable[Any]) -> str:
+    """Return a table. The cells of its first column are the headings of the rows."""
     head = "".join(f'<th scope="col"{_class(column)}>{column.head}</th>' for column in columns)
     body = "".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def numbers(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> str:
-    """The numbers of a chart, folded away; wide ones can be moved sideways, by keyboard, too."""
+def folded(caption: str, columns: Sequence[Column], rows: Iterable[Any]) -> str:
+    """Return the numbers of a chart as a folded table. A wide one scrolls sideways, also with the keyboard."""
     inner = table(caption, columns, rows)
     return (
         "<details><summary>The numbers</summary>"
@@ -54,29 +77,29 @@ def numbers(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str
     )
 
 
-def say(text: str) -> str:
-    """A second, smaller line in a cell."""
-    return f'<span class="say">{text}</span>' if text else ""
+def detail(text: str) -> str:
+    """Return a second, smaller line of a cell; nothing for an empty text."""
+    return f'<span class="detail">{text}</span>' if text else ""
 
 
 def note(text: str) -> str:
-    """A small paragraph."""
-    return f'<p class="note">{text}</p>'
+    """Return a small paragraph; nothing for an empty text."""
+    return f'<p class="note">{text}</p>' if text else ""
 
 
 def name_company(company_id: str | None, names: Mapping[str, str]) -> str:
-    """A company's name, else the first digits of its id."""
+    """Return a company's name, or the first digits of its id if it has no name."""
     if company_id is None:
         return "all"
     if name := names.get(company_id):
-        return foreign(name, 80)
-    return f'<span class="id" title="{quote(company_id)}">{quote(company_id[:8])}</span>'
+        return untrusted(name, 80)
+    return f'<span class="id" title="{attribute(company_id)}">{attribute(company_id[:8])}</span>'
 
 
-def _row(columns: Sequence[Column], cells: Sequence[str]) -> str:
-    first, *others = zip(columns, cells, strict=True)
-    named = f'<th scope="row"{_class(first[0])}>{first[1]}</th>'
-    return named + "".join(f"<td{_class(column)}>{cell}</td>" for column, cell in others)
+def _row(columns: Sequence[Column], row: Any) -> str:
+    first, *others = columns
+    cells = "".join(f"<td{_class(column)}>{column.cell(row)}</td>" for column in others)
+    return f'<th scope="row"{_class(first)}>{first.cell(row)}</th>{cells}'
 
 
 def _class(column: Column) -> str:

@@ -1,4 +1,4 @@
-"""The page: one HTML file without script, and what it says of the data it was made from."""
+"""The page: one HTML file without script, with warnings about the data and a section that describes the data."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from datetime import timedelta
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-from pleo_extract.report.headline import lead, name_recent, tiles
-from pleo_extract.report.markup import Column, name_company, table
+from pleo_extract.report.headline import name_recent, summary, tiles
+from pleo_extract.report.markup import Column, name_company, note, table
 from pleo_extract.report.sections import sections
-from pleo_extract.report.words import count, foreign, moment, plural, quote, stretch
+from pleo_extract.report.words import attribute, count, date_range, moment, plural, untrusted
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ POLICY: Final = (
 )
 MOST_ACCOUNTS: Final = 50
 LATE: Final = timedelta(hours=1)
-"""By how much a company's data is older than that of the others before the head of the page says so."""
+"""The page names a company in its header if its data is older than that of the others by more than this."""
 
 
 def render(figures: Figures) -> str:
-    """The report as HTML."""
+    """Return the report as HTML."""
     style = (resources.files("pleo_extract.report") / "page.css").read_text(encoding="utf-8")
-    title = "Export jobs" + (f" of {quote(_who(figures), 80)}" if figures.company_id else "")
+    title = "Export jobs" + (f" of {attribute(_company_name(figures), 80)}" if figures.company_id else "")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -43,7 +43,7 @@ def render(figures: Figures) -> str:
     )
 
 
-def _who(figures: Figures) -> str:
+def _company_name(figures: Figures) -> str:
     company = figures.company_id or ""
     return figures.names.get(company, company)
 
@@ -54,12 +54,12 @@ def _content(figures: Figures) -> Iterator[str]:
     window, headline = figures.window, figures.headline
     if window is None or headline is None:
         whose = " of this company" if figures.company_id else ""
-        yield f'<p class="lead">The lake holds no export job{whose} in this time.</p>'
+        yield f'<p class="lead">The lake has no export job{whose} in this time.</p>'
     else:
-        yield f'<p class="lead">{lead(headline, window)}</p>'
+        yield f'<p class="lead">{summary(headline, window)}</p>'
         yield f"<h2>The {name_recent(window)}</h2>"
         if window.before is None:
-            yield '<p class="note">The data do not reach back far enough to compare this with the time before.</p>'
+            yield note("The data does not reach back far enough to compare this with the time before.")
         yield tiles(headline, window)
         yield from sections(figures, window)
     yield _about(figures)
@@ -67,53 +67,54 @@ def _content(figures: Figures) -> Iterator[str]:
 
 def _head(figures: Figures) -> str:
     window = figures.window
-    whose = f" of {foreign(_who(figures), 80)}" if figures.company_id else ""
-    when = f"{stretch(window.since, window.end - timedelta(microseconds=1))} · " if window else ""
-    return f'<header><h1>Export jobs{whose}</h1><p class="soft">{when}{_fresh(figures)}</p></header>'
+    whose = f" of {untrusted(_company_name(figures), 80)}" if figures.company_id else ""
+    when = f"{date_range(window.since, window.end - timedelta(microseconds=1))} · " if window else ""
+    return f'<header><h1>Export jobs{whose}</h1><p class="soft">{when}{_freshness(figures)}</p></header>'
 
 
-def _fresh(figures: Figures) -> str:
-    """As of when the data is true, and for whom it is older: a company that could not be read stands still."""
+def _freshness(figures: Figures) -> str:
+    """Return as of when the data is true, and which companies have older data because they could not be read since."""
     late = {company: read for company, read in figures.reads.items() if figures.now - read > LATE}
-    said = f"data as of {moment(figures.now)}"
+    text = f"data as of {moment(figures.now)}"
     if not late:
-        return said
+        return text
     first = min(late, key=lambda company: (late[company], company))
-    more = f", {plural(len(late) - 1, 'other')} later" if len(late) > 1 else ""
-    return f"{said}; {name_company(first, figures.names)} was last read {moment(late[first])}{more}"
+    more = f" ({plural(len(late) - 1, 'more company', 'more companies')} behind)" if len(late) > 1 else ""
+    return f"{text}; {name_company(first, figures.names)} was last read {moment(late[first])}{more}"
 
 
 def _warnings(status: LakeStatus) -> Iterator[str]:
     last = status.last_run
     if last is not None and last.code:
-        said = f": {foreign(last.error, 300)}" if last.error else ""
+        error = f": {untrusted(last.error, 300)}" if last.error else ""
         how, older = (
-            f"ended with code {last.code}{said}",
-            "" if last.published else " What follows is older than that.",
+            f"ended with code {last.code}{error}",
+            "" if last.published else " The data below is older than this run.",
         )
+        # A run of many accounts can fail for one of them and still read the others: their data is not old.
         if last.failed and any((each.name or each.account) not in last.failed for each in status.accounts):
-            names = [foreign(name, 80) for name in list(last.failed)[:3]]
+            names = [untrusted(name, 80) for name in list(last.failed)[:3]]
             if more := len(last.failed) - len(names):
                 names.append(plural(more, "other"))
-            how = f"could not read {', '.join(names)} (code {last.code}{said})"
-            older = " What follows of them is from before it; the others were read."
+            how = f"could not read {', '.join(names)} (code {last.code}{error})"
+            older = " Their data below is from an earlier run; the others were read."
         yield f'<p class="warn">The last run, {moment(last.ended_at)}, {how}.{older}</p>'
     incomplete = sum(account.verdict == "incomplete" for account in status.accounts)
     if incomplete:
-        yield f'<p class="warn">{plural(incomplete, "account")} could not be read in full: numbers may be too low.</p>'
+        yield f'<p class="warn">{plural(incomplete, "account")} could not be read completely: numbers may be too low.</p>'
 
 
 def _about(figures: Figures) -> str:
     status = figures.status
-    known = [("Data as of", _fresh(figures).removeprefix("data as of ")), *_facts(status)]
-    facts = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in known if said)
+    known = [("Data as of", _freshness(figures).removeprefix("data as of ")), *_facts(status)]
+    facts = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in known if text)
     return (
         '<section aria-labelledby="about-head" class="long"><h2 id="about-head">About the data</h2>'
         f'<dl class="facts">{facts}</dl>{_accounts(figures)}'
-        '<p class="note">All times are UTC. A job counts in the period in which it was created. Failed are jobs with status '
-        "failed, expired ones included; those completed with errors are not among them. Jobs that are still open count "
-        "neither as success nor as failure. Intervals of rates are Wilson's; a difference is called more than chance where "
-        "its own 95 % interval leaves out zero, which happens by chance once in twenty times. "
+        '<p class="note">All times are UTC. A job belongs to the period in which it was created. Failed jobs are those with status '
+        "failed, expired ones included; jobs completed with errors are not failed. Open jobs count neither as success nor "
+        "as failure. Intervals of rates are Wilson intervals. A difference is called more than chance if its 95 % interval "
+        "excludes zero; without any real difference, that happens once in twenty comparisons. "
         f"Made by pleo-extract {__version__}.</p></section>"
     )
 
@@ -126,14 +127,14 @@ def _facts(status: LakeStatus) -> Iterator[tuple[str, str]]:
     )
     yield "Jobs in the lake", f"{count(status.rows)}, {count(status.open)} of them open"
     yield "Newest job", moment(status.newest)
-    yield "Server", foreign(status.server.partition("//")[2] or status.server, 100) if status.server else ""
+    yield "Server", untrusted(status.server.partition("//")[2] or status.server, 100) if status.server else ""
     if status.last_run is not None:
         yield "Last run", f"{moment(status.last_run.ended_at)}, code {status.last_run.code}"
         yield "Last complete run", moment(status.last_run.last_complete_at)
-    yield "How it was read", foreign(receipt["mode"], 40) if receipt.get("mode") else ""
-    yield "Verdict", foreign(_verdict(status, receipt), 500)
+    yield "Mode", untrusted(receipt["mode"], 40) if receipt.get("mode") else ""
+    yield "Verdict", untrusted(_verdict(status, receipt), 500)
     due = [account.next_full_at for account in status.accounts if account.next_full_at]
-    yield "Next full walk", f"by {moment(min(due))}" if due else "with the next run"
+    yield "Next full sync", f"by {moment(min(due))}" if due else "with the next run"
     if receipt.get("pages"):
         yield (
             "Receipt",
@@ -143,9 +144,9 @@ def _facts(status: LakeStatus) -> Iterator[tuple[str, str]]:
             ),
         )
     yield (
-        "Set aside",
+        "Rejected",
         plural(sum(account.rejected for account in status.accounts), "row")
-        + " that did not fit the contract",
+        + " that did not match the contract",
     )
     yield (
         "Vanished",
@@ -170,26 +171,24 @@ def _accounts(figures: Figures) -> str:
     accounts = figures.status.accounts
     if len(accounts) < 2:
         return ""
-    rows = (
-        (
-            foreign(account.name, 80)
-            if account.name
-            else name_company(account.account.company, figures.names),
-            foreign(account.verdict.replace("_", " "), 40),
-            moment(figures.reads.get(account.account.company, figures.now)),
-            moment(account.full_at),
-            moment(account.next_full_at) if account.next_full_at else "with the next run",
-        )
-        for account in accounts[:MOST_ACCOUNTS]
-    )
     columns = [
-        Column("SyncState"),
-        Column("Verdict"),
-        Column("Last read"),
-        Column("Read in full", "less"),
-        Column("Next full walk", "less"),
+        Column(
+            "Account",
+            lambda account: (
+                untrusted(account.name, 80)
+                if account.name
+                else name_company(account.account.company, figures.names)
+            ),
+        ),
+        Column("Verdict", lambda account: untrusted(account.verdict.replace("_", " "), 40)),
+        Column("Last read", lambda account: moment(figures.reads.get(account.account.company, figures.now))),
+        Column("Last full sync", lambda account: moment(account.full_at), "less"),
+        Column(
+            "Next full sync",
+            lambda account: moment(account.next_full_at) if account.next_full_at else "with the next run",
+            "less",
+        ),
     ]
     more = len(accounts) - MOST_ACCOUNTS
-    return table("Accounts of this lake", columns, rows) + (
-        f'<p class="note">And {plural(more, "other")}.</p>' if more > 0 else ""
-    )
+    listed = table("Accounts of this lake", columns, accounts[:MOST_ACCOUNTS])
+    return listed + note(f"And {plural(more, 'other')}." if more > 0 else "")

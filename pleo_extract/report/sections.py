@@ -1,4 +1,4 @@
-"""The sections of the page: those with charts here, the lists in `lists`."""
+"""The sections of the page: those with charts are here, the lists are in `lists`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from pleo_extract.report.charts import (
     draw_outcomes,
     draw_rates,
     name_period,
+    unit_of,
     with_days,
 )
-from pleo_extract.report.lists import (
-    list_companies,
-    list_reasons,
-    list_recoveries,
-    list_slow,
-    list_stuck,
+from pleo_extract.report.lists import draw_companies, draw_list
+from pleo_extract.report.markup import (
+    Column,
+    detail,
+    figure,
+    folded,
+    legend,
+    name_company,
+    number,
+    section,
+    table,
 )
-from pleo_extract.report.markup import Column, figure, key, name_company, numbers, say, section, table
-from pleo_extract.report.words import count, duration, foreign, interval, percent, plural
+from pleo_extract.report.words import count, duration, interval, percent, plural, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,49 +45,62 @@ __all__ = ["number_incidents", "sections"]
 
 MOST_INCIDENTS: Final = 20
 FEWEST: Final = 2
-"""One period alone is no course of time."""
+"""A single period shows no development over time."""
+
+RATES: Final = (
+    number("Finished", "finished"),
+    number("Failed", "failed"),
+    number("Rate", "rate", percent),
+    Column("95 % interval", lambda row: interval(row["low"], row["high"]), "n"),
+    number("Still open", "still_open"),
+)
+DURATIONS: Final = (
+    number("Ended", "n"),
+    number("Half", "p50", duration),
+    number("90 %", "p90", duration),
+    number("95 %", "p95", duration),
+    number("Longest", "max", duration),
+    number("Still running", "still_running"),
+)
+THROUGHPUT: Final = (
+    number("Exported jobs", "exported_jobs"),
+    number("Entries", "exported_items"),
+    number(
+        "Entries per second of run time", "items_per_run_second", lambda x: "" if x is None else f"{x:.2f}"
+    ),
+    number("Still open", "still_open"),
+)
 
 
 def sections(figures: Figures, window: ReportPeriod) -> Iterator[str]:
-    """All sections on the jobs, in the order of the page."""
+    """Yield all sections about jobs, in the order of the page."""
     yield _jobs(figures, window)
     yield _rates(figures, window)
     yield _durations(figures, window)
     yield _done(figures)
-    yield list_reasons(figures)
-    yield list_recoveries(figures)
+    yield draw_list("reasons", figures)
+    yield draw_list("recoveries", figures)
     yield _throughput(figures, window)
     if figures.company_id is None:
-        yield list_companies(figures)
-    yield list_stuck(figures)
-    yield list_slow(figures)
+        yield draw_companies(figures)
+    yield draw_list("stuck", figures)
+    yield draw_list("slow", figures)
 
 
 def _jobs(figures: Figures, window: ReportPeriod) -> str:
-    outcomes = by_outcome(figures.frame("rates"), window)
-    unit = "hour" if window.grain == "hour" else "day"
+    outcomes, unit = by_outcome(figures.frame("rates"), window), unit_of(window)
     mean = "" if window.grain in ("hour", "day") else f", on average over each {window.grain}"
-    there = [name for name in OUTCOMES if any(outcomes[name])]
-    parts = " and the ".join(
-        name_period(each, window) for each in outcomes.filter(~pl.col("whole"))["period"]
-    )
-    rows = (
-        (name_period(row["period"], window), count(row["jobs"]), *(count(row[name]) for name in there))
-        for row in outcomes.iter_rows(named=True)
-    )
+    found = {name: text for name, text in OUTCOMES.items() if any(outcomes[name])}
+    columns = [number("All", "jobs"), *(number(text.capitalize(), name) for name, text in found.items())]
     return section(
         "jobs",
-        f"Exports a {unit}, by outcome",
+        f"Exports per {unit}, by outcome",
         figure(
             draw_outcomes(outcomes, window).svg(),
-            key((name, OUTCOMES[name]) for name in there),
-            f"By the {unit} they were started{mean}." + (f" Pale: the {parts}, not whole." if parts else ""),
+            legend(found.items()),
+            f"By the {unit} they were started{mean}.{_incomplete(outcomes, window)}",
         ),
-        numbers(
-            f"Exports by {window.grain} and outcome",
-            _heads(window, "All", *(OUTCOMES[name].capitalize() for name in there)),
-            rows,
-        ),
+        _numbers(f"Exports by {window.grain} and outcome", columns, outcomes, window),
     )
 
 
@@ -91,188 +109,153 @@ def _rates(figures: Figures, window: ReportPeriod) -> str:
     incidents = figures.frame("incidents")
     listed = _incidents(incidents, figures, window)
     if rates.height < FEWEST:
-        said = f"<p>There are not yet two whole {window.grain}s with finished exports.</p>"
-        return section("rates", "Failure rate", said, listed)
+        few = f"<p>There are not yet two complete {window.grain}s with finished exports.</p>"
+        return section("rates", "Failure rate", few, listed)
     marks = number_incidents(incidents.filter(window.is_whole()))
     limits = figures.frame("limits").filter(window.is_whole())
-    entries = [("rate", "share that failed"), ("band", "its 95 % interval")]
-    entries += [("limit", "limit of what the past explains")] if limits.height else []
     kinds = {kind for _, kind in marks.values()}
-    entries += [("mark", "incident")] if "mark" in kinds else []
-    entries += [("mark some", "incident of single companies")] if "mark some" in kinds else []
-    rows = (
-        (
-            name_period(row["period"], window),
-            count(row["finished"]),
-            count(row["failed"]),
-            percent(row["rate"]),
-            interval(row["low"], row["high"]),
-            count(row["still_open"]),
-        )
-        for row in rates.iter_rows(named=True)
-    )
+    entries = {
+        "rate": "share that failed",
+        "band": "its 95 % interval",
+        "limit": "highest rate that the past explains" if limits.height else "",
+        "mark": "incident" if "mark" in kinds else "",
+        "mark some": "incident of single companies" if "mark some" in kinds else "",
+    }
+    head = f"Failure rate by {window.grain}"
     return section(
         "rates",
-        f"Failure rate by {window.grain}",
+        head,
         figure(
             draw_rates(rates, limits, marks, window).svg(),
-            key(entries),
-            f"Failed and expired exports, of those that finished. Only whole {window.grain}s: "
-            "one that is not over looks like an event.",
+            legend((kind, text) for kind, text in entries.items() if text),
+            f"Failed and expired exports, as a share of the finished ones. Only complete {window.grain}s: "
+            "an incomplete one can look like an incident.",
         ),
         listed,
-        numbers(
-            f"Failure rate by {window.grain}",
-            _heads(window, "Finished", "Failed", "Rate", "95 % interval", "Still open"),
-            rows,
-        ),
+        _numbers(head, RATES, rates, window),
     )
 
 
 def number_incidents(incidents: pl.DataFrame) -> dict[datetime, tuple[int, str]]:
-    """What to mark in the chart of all: their own incidents, and paler those of single companies."""
+    """Return the marks of incidents in the chart, by period: a number, and a CSS class.
+
+    The class is `mark` if all companies together have an incident, and the paler `mark some` if only single ones do.
+    """
     by_period = incidents.group_by("period", "number", maintain_order=True).agg(
         pl.col("company_id").is_null().any()
     )
-    return {
-        period: (number, "mark" if all_of_them else "mark some")
-        for period, number, all_of_them in by_period.iter_rows()
-    }
+    return {period: (n, "mark" if together else "mark some") for period, n, together in by_period.iter_rows()}
 
 
 def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) -> str:
-    head = "<h3>Incidents</h3>"
+    head, grain = "<h3>Incidents</h3>", window.grain
     if incidents.is_empty():
-        needs = f" It takes eight {window.grain}s with ten finished exports each to judge the next."
-        why = "" if figures.frame("limits").height else needs
-        return f"{head}<p>No {window.grain} had more failures than its past explains.{why}</p>"
-    everyone = figures.company_id is None
-    rows = (
-        (
-            f"{row['number']}",
-            name_period(row["period"], window) + say("" if row["whole"] else "not over"),
-            name_company(row["company_id"], figures.names) if everyone else percent(row["limit_rate"]),
-            percent(row["rate"]) + say(f"{count(row['failed'])} of {count(row['finished'])}"),
-            percent(row["usual_rate"]),
-            foreign(row["reasons"] or "", 300),
+        needs = (
+            f" The next {grain} can be judged after eight {grain}s with at least ten finished exports each."
         )
-        for row in incidents.tail(MOST_INCIDENTS).with_columns(whole=window.is_whole()).iter_rows(named=True)
+        more = "" if figures.frame("limits").height else needs
+        return f"{head}<p>No {grain} had more failures than its past explains.{more}</p>"
+    if figures.company_id is None:
+        who = Column("Company", lambda row: name_company(row["company_id"], figures.names))
+    else:
+        who = Column("Limit", lambda row: percent(row["limit_rate"]))
+    columns = (
+        Column("No.", lambda row: f"{row['number']}", "n"),
+        Column(
+            "When",
+            lambda row: name_period(row["period"], window) + detail("" if row["whole"] else "incomplete"),
+        ),
+        who,
+        Column(
+            "Failed",
+            lambda row: percent(row["rate"]) + detail(f"{count(row['failed'])} of {count(row['finished'])}"),
+            "n",
+        ),
+        number("Usual", "usual_rate", percent, "n less"),
+        Column("Main reasons", lambda row: untrusted(row["reasons"] or "", 300), "less"),
     )
-    columns = [
-        Column("No.", "n"),
-        Column("When"),
-        Column("Who" if everyone else "Limit"),
-        Column("Failed", "n"),
-        Column("Usually", "n less"),
-        Column("Mostly", "less"),
-    ]
-    return head + table(
-        f"{window.grain.capitalize()}s with more failures than their past explains, by three standard deviations"
-        + (f"; the last {MOST_INCIDENTS} of {incidents.height}" if incidents.height > MOST_INCIDENTS else ""),
-        columns,
-        rows,
+    left_out = (
+        f"; the last {MOST_INCIDENTS} of {incidents.height}" if incidents.height > MOST_INCIDENTS else ""
     )
+    caption = f"{grain.capitalize()}s with more failures than their past explains, by three standard deviations{left_out}"
+    rows = incidents.tail(MOST_INCIDENTS).with_columns(whole=window.is_whole())
+    return head + table(caption, columns, rows.iter_rows(named=True))
 
 
 def _durations(figures: Figures, window: ReportPeriod) -> str:
     durations = figures.frame("durations").filter(window.is_whole(), pl.col("n") > 0)
     if durations.height < FEWEST:
-        said = f"<p>There are not yet two whole {window.grain}s with exports that ended.</p>"
-        return section("durations", "How long exports take", said)
+        few = f"<p>There are not yet two complete {window.grain}s with exports that ended.</p>"
+        return section("durations", "How long exports take", few)
     running = sum(durations["still_running"])
-    rows = (
-        (
-            name_period(row["period"], window),
-            count(row["n"]),
-            *(duration(row[each]) for each in (*PERCENTILES, "max")),
-            count(row["still_running"]),
-        )
-        for row in durations.iter_rows(named=True)
+    open_jobs = (
+        f" Without {count(running)} that are still running: the next chart includes them." if running else ""
     )
     return section(
         "durations",
         f"How long exports take, by {window.grain}",
         figure(
             draw_durations(durations, window).svg(),
-            key((name, f"{share} were done within") for name, share in PERCENTILES.items()),
-            "From the start of an export to its end, on a logarithmic scale."
-            + (f" Without {count(running)} still running: the next chart has them." if running else ""),
+            legend((name, f"{share} were done within") for name, share in PERCENTILES.items()),
+            f"From the start of an export to its end, on a logarithmic scale.{open_jobs}",
         ),
-        numbers(
-            f"Durations by {window.grain}",
-            _heads(window, "Ended", "Half", "90 %", "95 %", "Longest", "Still running"),
-            rows,
-        ),
+        _numbers(f"Durations by {window.grain}", DURATIONS, durations, window),
     )
 
 
 def _done(figures: Figures) -> str:
-    survival = figures.frame("survival")
-    head = "How long until an export is done"
+    survival, head = figures.frame("survival"), "How long until an export is done"
     if not any(survival["ended"]):
         return section("done", head, "<p>No export has ended yet.</p>")
     known = ((share, done_after(survival, share)) for share in (0.5, 0.9, 0.95, 0.99))
-    said = "; ".join(
+    times = "; ".join(
         f"{percent(share, 0)} within <strong>{duration(seconds)}</strong>"
         for share, seconds in known
         if seconds is not None
     )
-    censored = sum(survival["censored"])
-    are = "job still open counts" if censored == 1 else "jobs still open count"
+    censored = plural(sum(survival["censored"]), "open job")
     return section(
         "done",
         head,
-        f"<p>{said}.</p>" if said else "",
+        f"<p>{times}.</p>" if times else "",
         figure(
             draw_done(survival).svg(),
-            key([("rate", "share that is done"), ("band", "its 95 % interval")]),
-            f"After Kaplan and Meier: {count(censored)} {are} as “at least so long”. "
+            legend([("rate", "share that is done"), ("band", "its 95 % interval")]),
+            f"Kaplan-Meier estimate, with {censored} counted as “at least this long”. "
             "Done means ended, failures included.",
         ),
     )
 
 
 def _throughput(figures: Figures, window: ReportPeriod) -> str:
-    throughput = figures.frame("throughput")
-    head = "How much is exported"
+    throughput, head = figures.frame("throughput"), "How much is exported"
     jobs, items = sum(throughput["exported_jobs"]), sum(throughput["exported_items"])
     if not items:
         return section("throughput", head, "<p>Nothing has been exported yet.</p>")
-    unit = "hour" if window.grain == "hour" else "day"
     shown = with_days(throughput, window)
-    parts = " and the ".join(name_period(each, window) for each in shown.filter(~pl.col("whole"))["period"])
-    rows = (
-        (
-            name_period(row["period"], window),
-            count(row["exported_jobs"]),
-            count(row["exported_items"]),
-            _speed(row["items_per_run_second"]),
-            count(row["still_open"]),
-        )
-        for row in throughput.iter_rows(named=True)
-    )
     return section(
         "throughput",
         f"{head}, by {window.grain}",
         f"<p><strong>{plural(items, 'accounting entry', 'accounting entries')}</strong> in "
-        f"{plural(jobs, 'export')} that were completed, {items / jobs:.1f} in each on average.</p>",
+        f"{plural(jobs, 'completed export')}, {items / jobs:.1f} in each on average.</p>",
         figure(
             draw_items(shown, window).svg(),
-            key([("completed", f"entries a {unit}")]),
-            "Entries chosen for exports that were completed, with errors or without: of those with errors some did "
-            "not arrive." + (f" Pale: the {parts}, not whole." if parts else ""),
+            legend([("completed", f"entries per {unit_of(window)}")]),
+            "Entries selected for exports that completed, with errors or without. Of those with errors, some entries "
+            f"did not arrive.{_incomplete(shown, window)}",
         ),
-        numbers(
-            f"Entries exported by {window.grain}",
-            _heads(window, "Exported jobs", "Entries", "Entries a running second", "Still open"),
-            rows,
-        ),
+        _numbers(f"Entries exported by {window.grain}", THROUGHPUT, throughput, window),
     )
 
 
-def _speed(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _incomplete(rows: pl.DataFrame, window: ReportPeriod) -> str:
+    """Return a sentence about the periods that are pale in a chart."""
+    names = " and ".join(name_period(each, window) for each in rows.filter(~pl.col("whole"))["period"])
+    return f" Pale: {names}, incomplete." if names else ""
 
 
-def _heads(window: ReportPeriod, *heads: str) -> list[Column]:
-    return [Column(window.grain.capitalize()), *(Column(head, "n") for head in heads)]
+def _numbers(
+    caption: str, columns: list[Column] | tuple[Column, ...], rows: pl.DataFrame, window: ReportPeriod
+) -> str:
+    period = Column(window.grain.capitalize(), lambda row: name_period(row["period"], window))
+    return folded(caption, [period, *columns], rows.iter_rows(named=True))

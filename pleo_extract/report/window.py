@@ -1,4 +1,4 @@
-"""Which stretch of time a report is about, and in which periods it shows it."""
+"""The time that a report is about, and the length of the periods in its charts."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ _PERIODS: Final = {
 MOST_PERIODS: Final = 110
 FEWEST_PERIODS: Final = 5
 ENOUGH_JOBS: Final = 10
-"""A period with fewer jobs has a rate that says next to nothing, and no control limit."""
+"""The rate of a period with fewer jobs means almost nothing, and has no control limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportPeriod:
-    """The time a report is about (UTC).
+    """The time that a report is about. All instants are in UTC.
 
     Attributes:
-        since: when it begins. until: its end as it was asked for, None for all there is.
-        end: when it ends: `until`, or as of when the data is true.
-        grain: the length of the periods that charts show.
-        recent: when the stretch of the headline figures begins; it ends with the window.
-        before: when the stretch they are compared with begins, as long and just before; None where the lake
-            does not reach so far back.
+        since: when it begins.
+        until: its end as the caller gave it; None for no bound.
+        end: when it ends: `until`, or the instant as of which the data is true.
+        grain: the length of the periods in charts: hour, day, week, month or year.
+        recent: when the time range of the headline figures begins; it ends at `end`.
+        before: when the time range begins with which these are compared. It is as long, and ends at `recent`. None if
+            the lake does not reach back that far.
     """
 
     since: datetime
@@ -49,21 +50,21 @@ class ReportPeriod:
 
     @property
     def every(self) -> str:
-        """A period's length in Polars' words."""
+        """Return the length of a period in Polars' notation, such as 1d."""
         return _PERIODS[self.grain][0]
 
     @property
     def days(self) -> float:
-        """Days in a period that charts count jobs in: 1 for hours, whose jobs are counted by the hour."""
+        """Return the days in a period; 1 for hours, because charts then count jobs per hour."""
         return 1.0 if self.grain == "hour" else _PERIODS[self.grain][1] / timedelta(days=1)
 
     @property
     def last(self) -> datetime:
-        """When the last period ends, whole or not."""
+        """Return when the last period ends, complete or not."""
         return _align(self.end, self.grain, up=True)
 
     def is_whole(self) -> pl.Expr:
-        """Whether a row's `period` lies wholly in the window: a part of one looks like an event."""
+        """Return whether the report contains the whole `period` of a row: an incomplete one can look like an incident."""
         start = pl.col("period")
         return (start >= self.since.replace(tzinfo=None)) & (
             start.dt.offset_by(self.every) <= self.end.replace(tzinfo=None)
@@ -73,17 +74,17 @@ class ReportPeriod:
 def choose_window(
     now: datetime, first: datetime, jobs: int, *, since: datetime | None, until: datetime | None
 ) -> ReportPeriod:
-    """The window of a report.
+    """Choose the time of a report, and the length of its periods.
 
-    Without `since` the charts show a year, or what there is of it, and the headline figures are those of the last
-    30 days. With it, both show all from there on.
+    Without `since`, charts show the last year, or less if there is less data, and the headline figures are those of the
+    last 30 days. With `since`, both begin there.
 
     Args:
-        now: as of when the data is true.
-        first: the first job's created_at.
-        jobs: how many there are.
-        since: where to begin, None for a year ago.
-        until: where to end, None for now.
+        now: the instant as of which the data is true.
+        first: the created_at of the first job.
+        jobs: the number of jobs.
+        since: where to begin; None for a year before the end.
+        until: where to end; None for now.
     """
     end = now if until is None else min(until, now)
     start = since or max(first, end - YEAR)
@@ -97,10 +98,10 @@ def choose_window(
 
 
 def read_bound(value: date | datetime | None, name: str) -> datetime | None:
-    """A bound as an instant: a date is its midnight, UTC.
+    """Return a bound as an instant in UTC. A date means its midnight in UTC.
 
     Raises:
-        UsageError: an instant without a time zone.
+        UsageError: the instant has no time zone.
     """
     if value is None:
         return None
@@ -110,10 +111,15 @@ def read_bound(value: date | datetime | None, name: str) -> datetime | None:
 
 
 def _choose_grain(span: timedelta, jobs: int) -> str:
-    """The shortest period of which there are not too many, and in which there are enough jobs if that leaves a few."""
-    few = {grain: span / length for grain, (_, length) in _PERIODS.items() if span / length <= MOST_PERIODS}
-    several = [grain for grain, number in few.items() if number >= FEWEST_PERIODS] or [*few, "year"][:1]
-    return next((grain for grain in several if jobs / few.get(grain, 1) >= ENOUGH_JOBS), several[-1])
+    """Return the shortest grain with at most `MOST_PERIODS` periods that have `ENOUGH_JOBS` jobs on average.
+
+    If none has enough jobs, return the longest that still gives `FEWEST_PERIODS`: one period alone is no chart.
+    """
+    periods = {
+        grain: span / length for grain, (_, length) in _PERIODS.items() if span / length <= MOST_PERIODS
+    }
+    several = [grain for grain, n in periods.items() if n >= FEWEST_PERIODS] or [*periods, "year"][:1]
+    return next((grain for grain in several if jobs / periods.get(grain, 1) >= ENOUGH_JOBS), several[-1])
 
 
 def _align(instant: datetime, grain: str, *, up: bool) -> datetime:

@@ -8,14 +8,14 @@
     answers(spark, "data/export_jobs")
     spark.sql("SELECT * FROM failure_rates('month', per_company => FALSE)")
 
-It needs the extra `spark` (pyspark 4.3 or newer), and `pleo-extract` on the workers too. Nothing else in this library
+It needs the extra `spark` (pyspark 4.3 or newer), and `pleo-extract` on the workers too. No other part of this library
 imports it.
 
     schema      the columns as Spark types
-    options     what may be said to the data source
-    pushing     filters that travel to the server
-    source      the data source: companies to tasks, tasks to Arrow batches
-    session     answers: the statements of `sql/` over a lake, as Spark's views and functions
+    options     the options of the data source
+    pushing     filter pushdown: the filters of a query that the server can apply
+    source      the data source: from companies to tasks, from tasks to Arrow batches
+    session     answers: the statements of `sql/` over a lake, as views and functions of Spark
 """
 
 from __future__ import annotations

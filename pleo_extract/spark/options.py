@@ -1,4 +1,4 @@
-"""What may be said to the data source, checked before anything is read. Never a credential: Spark shows options."""
+"""The options of the data source, checked before anything is read. No option is a credential: Spark shows options."""
 
 from __future__ import annotations
 
@@ -21,34 +21,36 @@ if TYPE_CHECKING:
 __all__ = ["OPTIONS", "Options", "read_companies", "read_options"]
 
 OPTIONS: Final = {
-    "base_url": "production, staging or a URL; else PLEO_BASE_URL of each executor",
-    "company_id": "one company, or several with commas between; else all that the credential sees, in one task",
-    "companies": "a file of companies, one a line, or an accounts.toml, which names a credential for each",
-    "statuses": "known statuses with commas between; else all",
-    "since": "a date, or an instant with its zone: only jobs created from then on",
-    "until": "the same: only jobs created before then",
-    "tasks": "into how many tasks the companies are divided; as many as there are companies, 100 at most",
-    "rate": "requests in any minute for the whole job, 500 by default; an accounts.toml says it for each company",
-    "machines": "how many machines share the rate; those with an executor when `register` was called",
+    "base_url": "production, staging or a URL; default: PLEO_BASE_URL of each executor",
+    "company_id": "one company, or several separated by commas; default: all that the credential sees, in one task",
+    "companies": "a file of companies, one per line, or an accounts.toml, which names a credential for each",
+    "statuses": "known statuses separated by commas; default: all",
+    "since": "a date, or an instant with a time zone: only jobs created at or after it",
+    "until": "a date, or an instant with a time zone: only jobs created before it",
+    "tasks": "the largest number of tasks for the companies; default: 100",
+    "rate": "requests in any minute for the whole job; default: 500. An accounts.toml has a rate for each company",
+    "machines": "the number of machines that share the rate; default: those with an executor when `register` was called",
 }
-"""Each option and what it says."""
+"""The options, each with its meaning."""
 
 TASKS: Final = 100
-"""A task costs Spark about 50 ms, so a task a company would take longer than reading what is small."""
+"""The default limit. A task costs Spark about 50 ms: with one task for each small company that would dominate."""
 
 _CREDENTIAL: Final = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What one read was told.
+    """The checked options of one read.
 
     Attributes:
-        base_url: None for the executor's own.
-        companies: canonical, each once; None for all that the credential sees.
-        accounts: companies with credentials of their own; then `companies` is None.
-        statuses, since, until: as `iter_export_jobs` takes them.
-        tasks: how many at most.
+        base_url: the server; None for that of the executor's environment.
+        companies: canonical UUIDs without duplicates; None for all companies that the credential sees.
+        accounts: companies that have credentials of their own; if there are any, `companies` is None.
+        statuses: as for `iter_export_jobs`.
+        since: as for `iter_export_jobs`.
+        until: as for `iter_export_jobs`.
+        tasks: the largest number of tasks.
         rate: requests in any minute on one machine.
     """
 
@@ -63,70 +65,70 @@ class Options:
 
 
 def read_options(given: Mapping[str, str], *, machines: int) -> Options:
-    """The options of a read, checked.
+    """Return the options of a read, checked.
 
     Raises:
-        UsageError: an unknown option, a credential, or a value that cannot be used.
-        ConfigurationError: a server or a file of companies that cannot be used.
+        UsageError: an option is unknown, holds a credential, or has an invalid value.
+        ConfigurationError: the server or the file of companies cannot be used.
     """
     for name in given:
         if name.lower() not in OPTIONS:
-            raise UsageError(_refuse(name))
-    said = {name.lower(): text.strip() for name, text in given.items()}
-    if "companies" in said and "company_id" in said:
-        raise UsageError("there are company_id and companies; give one of them")
-    accounts = _read_accounts(said)
-    wanted = check_wanted(None, _split(said.get("statuses", "")), said.get("since"), said.get("until"))
-    shared = _whole(said, "rate", RATE) // _whole(said, "machines", machines)
+            raise UsageError(_explain_unknown(name))
+    values = {name.lower(): text.strip() for name, text in given.items()}
+    if "companies" in values and "company_id" in values:
+        raise UsageError("there are both company_id and companies; give one of them")
+    accounts = _read_accounts(values)
+    wanted = check_wanted(None, _split(values.get("statuses", "")), values.get("since"), values.get("until"))
+    shared = _positive_integer(values, "rate", RATE) // _positive_integer(values, "machines", machines)
     return Options(
-        base_url=str(resolve_server(said["base_url"])) if "base_url" in said else None,
-        companies=None if accounts else _read_list(said),
+        base_url=str(resolve_server(values["base_url"])) if "base_url" in values else None,
+        companies=None if accounts else _read_company_list(values),
         accounts=accounts,
         statuses=wanted.statuses,
-        since=said.get("since"),
-        until=said.get("until"),
-        tasks=_whole(said, "tasks", TASKS),
+        since=values.get("since"),
+        until=values.get("until"),
+        tasks=_positive_integer(values, "tasks", TASKS),
         rate=max(1, shared),
     )
 
 
 def read_companies(texts: list[str]) -> tuple[str, ...]:
-    """Companies in canonical form, each once, in the order given.
+    """Return the companies in canonical form, in the same order, without duplicates.
 
     Raises:
-        UsageError: a text that is no UUID.
+        UsageError: a text is not a UUID.
     """
     return tuple(dict.fromkeys(canonical_uuid(text) for text in texts))
 
 
-def _refuse(name: str) -> str:
+def _explain_unknown(name: str) -> str:
     if _CREDENTIAL.search(name):
         return (
-            f"credentials are no options, because Spark shows options in its plans and its UI ({escape(name)}); "
-            "set PLEO_API_KEY for each executor, for example in spark.executorEnv.PLEO_API_KEY"
+            f"a credential cannot be an option ({escape(name)}), because Spark shows options in its plans and its UI; "
+            "set PLEO_API_KEY for each executor, for example with spark.executorEnv.PLEO_API_KEY"
         )
-    return f"unknown option {escape(name)!r}; there are {', '.join(OPTIONS)}"
+    return f"unknown option {escape(name)!r}; the options are {', '.join(OPTIONS)}"
 
 
-def _read_accounts(said: Mapping[str, str]) -> tuple[AccountEntry, ...]:
-    path = said.get("companies", "")
+def _read_accounts(values: Mapping[str, str]) -> tuple[AccountEntry, ...]:
+    path = values.get("companies", "")
     if not path.endswith(".toml"):
         return ()
-    if clash := sorted({"base_url", "rate", "machines"} & said.keys()):
-        raise UsageError(f"{path} says {clash[0]} for each company; leave the option out")
+    if clash := sorted({"base_url", "rate", "machines"} & values.keys()):
+        raise UsageError(f"{path} has a {clash[0]} for each company; leave out the option {clash[0]}")
     return tuple(read_accounts(path))
 
 
-def _read_list(said: Mapping[str, str]) -> tuple[str, ...] | None:
-    if "companies" not in said:
-        return read_companies(_split(said["company_id"])) if "company_id" in said else None
-    path = Path(said["companies"])
+def _read_company_list(values: Mapping[str, str]) -> tuple[str, ...] | None:
+    if "companies" not in values:
+        return read_companies(_split(values["company_id"])) if "company_id" in values else None
+    path = Path(values["companies"])
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as exc:
         raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{path} is no text: {exc.reason}") from exc
+        raise ConfigurationError(f"{path} is not UTF-8 text: {exc.reason}") from exc
     return read_companies([line.strip() for line in lines if line.strip() and not line.startswith("#")])
 
 
@@ -134,8 +136,8 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _whole(said: Mapping[str, str], name: str, usual: int) -> int:
-    text = said.get(name, str(usual))
+def _positive_integer(values: Mapping[str, str], name: str, default: int) -> int:
+    text = values.get(name, str(default))
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise UsageError(f"{name} is a whole number from 1, not {escape(text)!r}")
+        raise UsageError(f"{name} must be a whole number from 1, not {escape(text)!r}")
     return int(text)

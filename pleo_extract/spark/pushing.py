@@ -1,4 +1,4 @@
-"""Filters of a query that the server can be asked for: companies, and statuses that it knows."""
+"""Filter pushdown: the filters of a query that the server can apply, on companies and on known statuses."""
 
 from __future__ import annotations
 
@@ -17,29 +17,25 @@ __all__ = ["companies_in", "statuses_in"]
 
 
 def companies_in(filters: Iterable[Filter]) -> frozenset[str] | None:
-    """The companies that a row must have to pass all filters; None where they leave it open.
+    """Return the companies that can pass all filters; None if the filters do not restrict the company.
 
-    A text that is no canonical UUID is no row's company: it is left out, and Spark finds nothing for it.
+    Texts that are not canonical UUIDs are left out: no row has such a company, so Spark finds nothing for them anyway.
     """
-    found = _values(filters, "company_id")
-    return None if found is None else frozenset(filter(_is_canonical, found))
+    found = list(_accepted_values(filters, "company_id"))
+    return frozenset(filter(_is_canonical, frozenset.intersection(*found))) if found else None
 
 
 def statuses_in(filters: Iterable[Filter]) -> frozenset[str] | None:
-    """The statuses that a row must have to pass all filters; None where they leave it open.
+    """Return the statuses that can pass all filters; None if the filters do not restrict the status.
 
-    The server's filter knows fewer statuses than its rows may have: a test for another one is left to Spark.
+    Rows can have statuses that the server's filter does not know; a filter with such a status is left to Spark.
     """
-    known = [each for each in _each(filters, "status") if all(value in STATUSES for value in each)]
+    known = [each for each in _accepted_values(filters, "status") if all(value in STATUSES for value in each)]
     return frozenset.intersection(*known) if known else None
 
 
-def _values(filters: Iterable[Filter], column: str) -> frozenset[Any] | None:
-    found = list(_each(filters, column))
-    return frozenset.intersection(*found) if found else None
-
-
-def _each(filters: Iterable[Filter], column: str) -> Iterable[frozenset[Any]]:
+def _accepted_values(filters: Iterable[Filter], column: str) -> Iterable[frozenset[Any]]:
+    """Yield the values that each filter on the column accepts."""
     for one in filters:
         if isinstance(one, EqualTo | EqualNullSafe | In) and one.attribute == (column,):
             values: Sequence[Any] = one.value if isinstance(one, In) else (one.value,)

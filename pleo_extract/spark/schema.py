@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA"]
 
-_SPARK: Final[dict[Kind, types.DataType]] = {
+_SPARK_TYPES: Final[dict[Kind, types.DataType]] = {
     "uuid": types.StringType(),
     "text": types.StringType(),
     "json": types.StringType(),
@@ -24,6 +24,9 @@ _SPARK: Final[dict[Kind, types.DataType]] = {
 }
 
 SCHEMA: Final = types.StructType(
-    [types.StructField(field.column, _SPARK[field.kind], not field.required) for field in (*FIELDS, EXTRA)]
+    [
+        types.StructField(field.column, _SPARK_TYPES[field.kind], not field.required)
+        for field in (*FIELDS, EXTRA)
+    ]
 )
-"""One row a job, columns as in `pleo_extract.COLUMNS`; instants are TIMESTAMP, to the microsecond."""
+"""One row per job, with the columns of `pleo_extract.COLUMNS`; instants are TIMESTAMP, to the microsecond."""

@@ -1,11 +1,13 @@
-"""The data source `pleo_export_jobs`: many companies a task, Arrow batches out, read as `iter_export_jobs` reads.
+"""The data source `pleo_export_jobs`: each task reads several companies with `iter_export_jobs` into Arrow batches.
 
-Options are read where Spark plans, in a Python process beside the driver; a task's companies travel to an executor,
-which has the credential in its environment. A task that fails or loses its executor is read again from its start,
-and Spark takes the rows of one attempt only.
+Theory of operation. Spark plans the read in a Python process next to the driver; that process checks the options and
+divides the companies into tasks. A task travels to an executor, which has the credential in its environment: a task
+never contains one. If a task fails or loses its executor, Spark runs it again from its start and uses the rows of one
+attempt only.
 
-The pace: all tasks of a machine share one window, which outlasts each of them, so the rate of the whole job is
-divided by the machines. A share for each task would be forgotten at its end, and short tasks would go beyond it.
+All tasks on one machine share one rate limit, kept in a file that outlives them. So the rate of the whole job is divided
+by the number of machines, not by the number of tasks: a limit for each task would be forgotten when the task ends, and
+many short tasks together would exceed the rate.
 """
 
 from __future__ import annotations
@@ -44,55 +46,55 @@ Item = TypeVar("Item")
 
 
 def register(spark: SparkSession) -> None:
-    """Make ``spark.read.format("pleo_export_jobs")`` read the live API in this session.
+    """Register the data source, so that ``spark.read.format("pleo_export_jobs")`` reads the live API in this session.
 
-    One row a job, columns as in `pleo_extract.COLUMNS`, each company's jobs once. Options: ``base_url``,
-    ``company_id``, ``companies``, ``statuses``, ``since``, ``until``, ``tasks``, ``rate`` and ``machines``; see
-    ``pleo_extract.spark.options.OPTIONS``. Credentials are those of each executor's environment (PLEO_API_KEY,
-    PLEO_ACCESS_TOKEN or PLEO_TOKEN_COMMAND), or those that an accounts.toml names; an option that holds one is
-    refused.
+    It has one row per job, with the columns of `pleo_extract.COLUMNS`. Its options are ``base_url``, ``company_id``,
+    ``companies``, ``statuses``, ``since``, ``until``, ``tasks``, ``rate`` and ``machines``; see
+    ``pleo_extract.spark.options.OPTIONS``. Each executor takes the credential from its environment (PLEO_API_KEY,
+    PLEO_ACCESS_TOKEN or PLEO_TOKEN_COMMAND) or from an accounts.toml. An option that holds a credential is an error.
 
-    Two facts are taken from the session now: whether filters may be pushed (``spark.sql.python.filterPushdown.enabled``,
-    off by default), and how many machines have an executor, among which the rate is divided.
+    This reads two settings of the session when it is called: whether filter pushdown is on
+    (``spark.sql.python.filterPushdown.enabled``, off by default), and how many machines have an executor, because the
+    rate is divided among them.
 
-    Every action reads the API again: write what you read, and ask that.
+    Every action reads the API again. Write the rows to a table first if you need them more than once.
 
     Raises:
-        When the query runs, as `iter_export_jobs`, inside Spark's own error.
+        PleoExtractError: when the query runs, the errors of `iter_export_jobs`, inside an error of Spark.
     """
     pushes = str(spark.conf.get(_PUSHDOWN, "false")).lower() == "true"
-    facts = {"pushes": pushes, "machines": count_machines(spark)}
-    spark.dataSource.register(type("PleoExportJobs", (ExportJobs,), facts))
+    settings = {"pushes": pushes, "machines": count_machines(spark)}
+    spark.dataSource.register(type("PleoExportJobs", (ExportJobs,), settings))
 
 
 def list_companies(frame: DataFrame, column: str = "company_id") -> str:
-    """The companies of a DataFrame as the option `company_id` takes them: each once, in order.
+    """Return the companies of a DataFrame as a value for the option `company_id`: sorted, without duplicates.
 
     Raises:
-        UsageError: a value that is no UUID.
+        UsageError: a value is not a UUID.
     """
     rows = frame.select(column).distinct().collect()
     return ",".join(sorted(read_companies([str(row[0]) for row in rows if row[0] is not None])))
 
 
 class ExportJobs(DataSource):
-    """The data source as `register` completes it for one session."""
+    """The data source. `register` makes a subclass with the settings of one session."""
 
     pushes: ClassVar[bool] = False
     machines: ClassVar[int] = 1
 
     @classmethod
     def name(cls) -> str:
-        """What `format` takes."""
+        """Return the name for `spark.read.format`."""
         return "pleo_export_jobs"
 
     def schema(self) -> StructType:
-        """The columns; options that cannot be used are refused here already."""
+        """Return the columns. Invalid options raise here already, before anything is read."""
         read_options(self.options, machines=self.machines)
         return SCHEMA
 
     def reader(self, schema: StructType) -> DataSourceReader:
-        """The reader: Spark refuses one that could push filters in a session that does not."""
+        """Return the reader. Spark refuses one with `pushFilters` if the session has pushdown off, so there are two."""
         if schema != SCHEMA:
             raise UsageError("the columns of pleo_export_jobs are fixed; leave out .schema(…)")
         options = read_options(self.options, machines=self.machines)
@@ -101,14 +103,14 @@ class ExportJobs(DataSource):
 
 @dataclass(frozen=True, slots=True)
 class Companies(InputPartition):
-    """One task: these companies one after the other; None among them stands for all that the credential sees."""
+    """One task: the companies that it reads, one after the other. A None means all that the credential sees."""
 
     ids: tuple[str | None, ...] = ()
     accounts: tuple[AccountEntry, ...] = ()
 
 
 class Reader(DataSourceReader):
-    """Divides companies into tasks, and reads those of a task."""
+    """The reader without filter pushdown: it divides companies into tasks, and reads the companies of a task."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -116,20 +118,20 @@ class Reader(DataSourceReader):
         self.statuses = frozenset(options.statuses) if options.statuses else None
 
     def partitions(self) -> Sequence[InputPartition]:
-        """One for each task, equal in companies but for one."""
+        """Return the tasks; their numbers of companies differ by one at most."""
         if self.statuses == frozenset():
             return [Companies()]
         if self.options.accounts:
             accounts = [each for each in self.options.accounts if self._is_wanted(each.company_id)]
-            return [Companies(accounts=part) for part in _deal(accounts, self.options.tasks)]
-        return [Companies(ids=part) for part in _deal(self._list(), self.options.tasks)]
+            return [Companies(accounts=part) for part in _split_evenly(accounts, self.options.tasks)]
+        return [Companies(ids=part) for part in _split_evenly(self._selected_companies(), self.options.tasks)]
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        """The jobs of one task's companies."""
+        """Return the jobs of one task's companies."""
         assert isinstance(partition, Companies)
         return _to_batches(self._frames(partition))
 
-    def _list(self) -> list[str | None]:
+    def _selected_companies(self) -> list[str | None]:
         if self.options.companies is not None:
             return [company for company in self.options.companies if self._is_wanted(company)]
         return [None] if self.companies is None else [*sorted(self.companies)]
@@ -160,10 +162,10 @@ class Reader(DataSourceReader):
 
 
 class PushingReader(Reader):
-    """The same, for a session that pushes filters."""
+    """The reader for a session with filter pushdown."""
 
     def pushFilters(self, filters: list[Filter]) -> Iterable[Filter]:  # noqa: N802 - Spark's name
-        """Ask the server for less where it can; Spark applies all filters all the same."""
+        """Restrict companies and statuses to what the filters accept. All filters are returned: Spark applies them again."""
         self.companies = companies_in(filters)
         pushed = statuses_in(filters)
         if pushed is not None:
@@ -171,27 +173,27 @@ class PushingReader(Reader):
         return filters
 
 
-def _deal(items: Sequence[Item], hands: int) -> list[tuple[Item, ...]]:
-    """Items dealt out like cards, into one hand at least."""
-    count = max(1, min(hands, len(items)))
-    return [tuple(items[place::count]) for place in range(count)]
+def _split_evenly(items: Sequence[Item], most: int) -> list[tuple[Item, ...]]:
+    """Distribute the items round-robin over at most `most` groups, and at least one."""
+    count = max(1, min(most, len(items)))
+    return [tuple(items[start::count]) for start in range(count)]
 
 
 def _to_batches(frames: Iterator[pl.DataFrame]) -> Iterator[pa.RecordBatch]:
-    """Frames as Arrow batches of Spark's own types; small ones are put together, since each batch has its price."""
+    """Yield the frames as Arrow batches with Spark's types. Small frames are joined, because each batch has a fixed cost."""
     schema = to_arrow_schema(SCHEMA, timezone="UTC")
-    waiting: list[pl.DataFrame] = []
+    pending: list[pl.DataFrame] = []
     for frame in frames:
-        waiting.append(frame)
-        if sum(each.height for each in waiting) >= _BATCH_ROWS:
-            yield from pl.concat(waiting).to_arrow().cast(schema).to_batches()
-            waiting = []
-    if waiting:
-        yield from pl.concat(waiting).to_arrow().cast(schema).to_batches()
+        pending.append(frame)
+        if sum(each.height for each in pending) >= _BATCH_ROWS:
+            yield from pl.concat(pending).to_arrow().cast(schema).to_batches()
+            pending = []
+    if pending:
+        yield from pl.concat(pending).to_arrow().cast(schema).to_batches()
 
 
 def count_machines(spark: SparkSession) -> int:
-    """How many hosts have an executor; where none has come up yet, a job of nothing waits for the first."""
+    """Return the number of hosts that have an executor. If there is none yet, run an empty job, which waits for one."""
     context = spark.sparkContext
     if context.master.startswith("local"):
         return 1
@@ -204,7 +206,7 @@ def count_machines(spark: SparkSession) -> int:
 
 
 def _hosts(context: Any) -> list[str]:
-    """The host of each executor, the driver's own among them."""
-    status = context._jsc.sc().getExecutorMemoryStatus()  # noqa: SLF001 - pyspark has no word for it
+    """Return the host of each executor, and that of the driver."""
+    status = context._jsc.sc().getExecutorMemoryStatus()  # noqa: SLF001 - pyspark has no public way
     keys = context._jvm.scala.jdk.javaapi.CollectionConverters.asJava(status.keys().toSeq())  # noqa: SLF001 - as above
     return [key.rpartition(":")[0] for key in keys]

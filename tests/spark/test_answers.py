@@ -206,15 +206,15 @@ def test_a_wrong_argument_is_an_error(spark: SparkSession) -> None:
     """An unknown grain, duration, zone or quantile is an error that names the valid ones."""
     answers(spark, SAMPLE)
     for question, said in (
-        ("failure_rates('fortnight')", "take hour, day, week, month, quarter, year or all"),
-        ("slow_jobs(duration => 'nap')", "take total, queue or run"),
-        ("slow_jobs(q => 1.5)", "q 1.5: take a quantile from 0 to 1"),
+        ("failure_rates('fortnight')", "use hour, day, week, month, quarter, year or all"),
+        ("slow_jobs(duration => 'nap')", "use total, queue or run"),
+        ("slow_jobs(q => 1.5)", "invalid q 1.5: use a quantile from 0 to 1"),
         ("failure_rates(since => '2026-03-02', until => '2026-03-01')", "is not before until 2026-03-01"),
         ("failure_rates(tz => 'Mars/Base')", "Mars/Base"),
-        ("failure_rates(tz => NULL)", "tz null: take a time zone"),
-        ("incidents('all')", "grain all: take hour, day, week, month, quarter or year"),
-        ("incidents(at_least => NULL)", "at_least null: take a number of jobs from 1"),
-        ("survival(step => -5)", r"step -5.0: take seconds from 0"),
+        ("failure_rates(tz => NULL)", "invalid tz null: use the name of a time zone"),
+        ("incidents('all')", "invalid grain all: use hour, day, week, month, quarter or year"),
+        ("incidents(at_least => NULL)", "invalid at_least null: use a number of jobs, at least 1"),
+        ("survival(step => -5)", r"invalid step -5.0: use seconds, at least 0"),
     ):
         with pytest.raises((PySparkException, Py4JJavaError), match=said):
             spark.sql(f"SELECT * FROM {question}").collect()

@@ -1,25 +1,24 @@
 -- compare(since_a TIMESTAMPTZ, until_a TIMESTAMPTZ, since_b TIMESTAMPTZ, until_b TIMESTAMPTZ,
 --     company_id VARCHAR := NULL, per_company BOOLEAN := TRUE)
--- What changed between two stretches of time: four rows a company, b against a, with intervals.
+-- What changed between two time ranges, a and b: four rows per company, each with a confidence interval.
 --
--- A job belongs to a stretch by its created_at, from since up to, but not at, until; null is unbounded.
+-- A job belongs to a range if its created_at is at or after since and before until. Null means no bound.
 --
--- company_id  the company; null where per_company is false and all companies are one
--- figure      failure_rate (failed of finished), or median_queue_seconds, median_run_seconds or
---             median_total_seconds
--- n_a, n_b    finished jobs for the rate; for a median the jobs whose duration is known
--- value_a, value_b  the figure in a and in b; null where n is 0
+-- company_id  the company; null if per_company is false, because the row is about all companies
+-- figure      failure_rate (failed / finished), median_queue_seconds, median_run_seconds or median_total_seconds
+-- n_a, n_b    sample sizes: finished jobs for the rate, jobs with a known duration for a median
+-- value_a, value_b  the figure in a and in b; null if n is 0
 -- change      value_b - value_a
--- low, high   95 % interval of the change. Rates: Newcombe's hybrid score interval (1998, Statistics in
---             Medicine 17:873, method 10). Medians: the two medians' own intervals, from order statistics
---             (of at least 95 % whatever the distribution), joined in the same way (Zou and Donner 2008,
---             27:1693); null where an n is below 6
--- differs     whether the interval leaves out 0. Of twenty comparisons without any change, one differs
--- still_open_a, still_open_b  jobs that have not ended: neither failed nor not, and not in the medians
--- vanished_a, vanished_b  of all jobs of the stretch, those that the server no longer lists; counted as last seen
-WITH sided AS (
+-- low, high   95 % confidence interval of the change. Rates: Newcombe's hybrid score interval (1998, Statistics
+--             in Medicine 17:873, method 10). Medians: the intervals of the two medians, from order statistics
+--             (at least 95 % for any distribution), combined the same way (Zou and Donner 2008, 27:1693); null if
+--             an n is below 6
+-- differs     true if the interval excludes 0. If nothing has changed, one comparison in twenty differs by chance
+-- still_open_a, still_open_b  open jobs: they count neither as failed nor as successful, and are not in the medians
+-- vanished_a, vanished_b  of all jobs in the range, those that the server no longer lists; they count as last seen
+WITH jobs_by_range AS (
     SELECT
-        'a' AS side,
+        'a' AS time_range,
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
         j.status,
         j.is_censored,
@@ -34,7 +33,7 @@ WITH sided AS (
         AND (:until_a IS NULL OR j.created_at < :until_a)
     UNION ALL
     SELECT
-        'b' AS side,
+        'b' AS time_range,
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
         j.status,
         j.is_censored,
@@ -49,113 +48,126 @@ WITH sided AS (
         AND (:until_b IS NULL OR j.created_at < :until_b)
 ),
 
-counted AS (
+counts AS (
     SELECT
-        s.company,
-        s.side,
-        CAST(count(*) FILTER (WHERE NOT s.is_censored) AS DOUBLE) AS n,
-        CAST(count(*) FILTER (WHERE s.status = 'failed') AS DOUBLE) AS k,
-        count(*) FILTER (WHERE s.is_censored) AS still_open,
-        count(*) FILTER (WHERE s.is_vanished) AS vanished
-    FROM sided AS s
-    GROUP BY s.company, s.side
+        j.company,
+        j.time_range,
+        CAST(count(*) FILTER (WHERE NOT j.is_censored) AS DOUBLE) AS n,
+        CAST(count(*) FILTER (WHERE j.status = 'failed') AS DOUBLE) AS k,
+        count(*) FILTER (WHERE j.is_censored) AS still_open,
+        count(*) FILTER (WHERE j.is_vanished) AS vanished
+    FROM jobs_by_range AS j
+    GROUP BY j.company, j.time_range
 ),
 
-timed AS (
-    SELECT s.company, s.side, 2 AS place, s.queue_seconds AS seconds FROM sided AS s WHERE s.queue_seconds IS NOT NULL
+durations AS (
+    SELECT j.company, j.time_range, 2 AS figure_no, j.queue_seconds AS seconds
+    FROM jobs_by_range AS j
+    WHERE j.queue_seconds IS NOT NULL
     UNION ALL
-    SELECT s.company, s.side, 3 AS place, s.run_seconds AS seconds FROM sided AS s WHERE s.run_seconds IS NOT NULL
+    SELECT j.company, j.time_range, 3 AS figure_no, j.run_seconds AS seconds
+    FROM jobs_by_range AS j
+    WHERE j.run_seconds IS NOT NULL
     UNION ALL
-    SELECT s.company, s.side, 4 AS place, s.total_seconds AS seconds FROM sided AS s WHERE s.total_seconds IS NOT NULL
+    SELECT j.company, j.time_range, 4 AS figure_no, j.total_seconds AS seconds
+    FROM jobs_by_range AS j
+    WHERE j.total_seconds IS NOT NULL
 ),
 
-ordered AS (
+ranked_durations AS (
     SELECT
-        t.*,
-        row_number() OVER (PARTITION BY t.company, t.side, t.place ORDER BY t.seconds) AS nth,
-        count(*) OVER (PARTITION BY t.company, t.side, t.place) AS n
-    FROM timed AS t
+        d.*,
+        row_number() OVER (PARTITION BY d.company, d.time_range, d.figure_no ORDER BY d.seconds) AS nth,
+        count(*) OVER (PARTITION BY d.company, d.time_range, d.figure_no) AS n
+    FROM durations AS d
 ),
 
-ranked AS (
+-- The interval of a median reaches from the low_nth to the low_nth last of the sorted durations.
+duration_bounds AS (
     SELECT
-        o.*,
-        floor((o.n + 1 - 1.959963984540054e0 * sqrt(o.n)) / 2) AS low_nth
-    FROM ordered AS o
+        r.*,
+        floor((r.n + 1 - 1.959963984540054e0 * sqrt(r.n)) / 2) AS low_nth
+    FROM ranked_durations AS r
 ),
 
-figures AS (
+-- The rate with its Wilson interval, and the medians. 1.959963984540054 is z, the 97.5 % quantile of the normal
+-- distribution; 1.92 is z²/2, 3.84 is z² and 0.96 is z²/4.
+estimates AS (
     SELECT
         c.company,
-        c.side,
-        1 AS place,
+        c.time_range,
+        1 AS figure_no,
         c.n,
-        c.k / nullif(c.n, 0) AS middle,
-        (c.k + 1.920729410347062e0 - 1.959963984540054e0 * sqrt(c.k * (c.n - c.k) / nullif(c.n, 0) + 0.960364705173531e0))
+        c.k / nullif(c.n, 0) AS estimate,
+        (c.k + 1.920729410347062e0
+            - 1.959963984540054e0 * sqrt(c.k * (c.n - c.k) / nullif(c.n, 0) + 0.960364705173531e0))
         / (c.n + 3.841458820694124e0) AS low,
-        (c.k + 1.920729410347062e0 + 1.959963984540054e0 * sqrt(c.k * (c.n - c.k) / nullif(c.n, 0) + 0.960364705173531e0))
+        (c.k + 1.920729410347062e0
+            + 1.959963984540054e0 * sqrt(c.k * (c.n - c.k) / nullif(c.n, 0) + 0.960364705173531e0))
         / (c.n + 3.841458820694124e0) AS high
-    FROM counted AS c
+    FROM counts AS c
     UNION ALL
     SELECT
-        r.company,
-        r.side,
-        r.place,
-        CAST(max(r.n) AS DOUBLE) AS n,
-        avg(CASE WHEN r.nth = floor((r.n + 1) / 2) OR r.nth = ceil((r.n + 1) / 2) THEN r.seconds END) AS middle,
-        max(CASE WHEN r.nth = r.low_nth THEN r.seconds END) AS low,
-        max(CASE WHEN r.nth = r.n + 1 - r.low_nth THEN r.seconds END) AS high
-    FROM ranked AS r
-    GROUP BY r.company, r.side, r.place
+        d.company,
+        d.time_range,
+        d.figure_no,
+        CAST(max(d.n) AS DOUBLE) AS n,
+        avg(CASE WHEN d.nth = floor((d.n + 1) / 2) OR d.nth = ceil((d.n + 1) / 2) THEN d.seconds END) AS estimate,
+        max(CASE WHEN d.nth = d.low_nth THEN d.seconds END) AS low,
+        max(CASE WHEN d.nth = d.n + 1 - d.low_nth THEN d.seconds END) AS high
+    FROM duration_bounds AS d
+    GROUP BY d.company, d.time_range, d.figure_no
 ),
 
-wanted AS (
+figure_rows AS (
     SELECT
         c.company,
-        p.place,
-        max(CASE WHEN c.side = 'a' THEN c.still_open ELSE 0 END) AS still_open_a,
-        max(CASE WHEN c.side = 'b' THEN c.still_open ELSE 0 END) AS still_open_b,
-        max(CASE WHEN c.side = 'a' THEN c.vanished ELSE 0 END) AS vanished_a,
-        max(CASE WHEN c.side = 'b' THEN c.vanished ELSE 0 END) AS vanished_b
-    FROM counted AS c
-    CROSS JOIN (VALUES (1), (2), (3), (4)) AS p (place)
-    GROUP BY c.company, p.place
+        p.figure_no,
+        max(CASE WHEN c.time_range = 'a' THEN c.still_open ELSE 0 END) AS still_open_a,
+        max(CASE WHEN c.time_range = 'b' THEN c.still_open ELSE 0 END) AS still_open_b,
+        max(CASE WHEN c.time_range = 'a' THEN c.vanished ELSE 0 END) AS vanished_a,
+        max(CASE WHEN c.time_range = 'b' THEN c.vanished ELSE 0 END) AS vanished_b
+    FROM counts AS c
+    CROSS JOIN (VALUES (1), (2), (3), (4)) AS p (figure_no)
+    GROUP BY c.company, p.figure_no
 ),
 
-paired AS (
+comparisons AS (
     SELECT
-        w.*,
+        f.*,
         coalesce(a.n, 0) AS n_a,
         coalesce(b.n, 0) AS n_b,
-        a.middle AS value_a,
-        b.middle AS value_b,
-        b.middle - a.middle AS change,
-        sqrt((b.middle - b.low) * (b.middle - b.low) + (a.high - a.middle) * (a.high - a.middle)) AS below,
-        sqrt((b.high - b.middle) * (b.high - b.middle) + (a.middle - a.low) * (a.middle - a.low)) AS above
-    FROM wanted AS w
-    LEFT JOIN figures AS a ON w.company = a.company AND w.place = a.place AND a.side = 'a'
-    LEFT JOIN figures AS b ON w.company = b.company AND w.place = b.place AND b.side = 'b'
+        a.estimate AS value_a,
+        b.estimate AS value_b,
+        b.estimate - a.estimate AS change,
+        sqrt((b.estimate - b.low) * (b.estimate - b.low) + (a.high - a.estimate) * (a.high - a.estimate))
+            AS margin_below,
+        sqrt((b.high - b.estimate) * (b.high - b.estimate) + (a.estimate - a.low) * (a.estimate - a.low))
+            AS margin_above
+    FROM figure_rows AS f
+    LEFT JOIN estimates AS a ON f.company = a.company AND f.figure_no = a.figure_no AND a.time_range = 'a'
+    LEFT JOIN estimates AS b ON f.company = b.company AND f.figure_no = b.figure_no AND b.time_range = 'b'
 )
 
 SELECT
-    nullif(p.company, '') AS company_id,
-    CASE p.place
+    nullif(c.company, '') AS company_id,
+    CASE c.figure_no
         WHEN 1 THEN 'failure_rate'
         WHEN 2 THEN 'median_queue_seconds'
         WHEN 3 THEN 'median_run_seconds'
         ELSE 'median_total_seconds'
     END AS figure,
-    CAST(p.n_a AS BIGINT) AS n_a,
-    CAST(p.n_b AS BIGINT) AS n_b,
-    p.value_a,
-    p.value_b,
-    p.change,
-    p.change - p.below AS low,
-    p.change + p.above AS high,
-    p.change - p.below > 0 OR p.change + p.above < 0 AS differs,
-    p.still_open_a,
-    p.still_open_b,
-    p.vanished_a,
-    p.vanished_b
-FROM paired AS p
-ORDER BY p.company, p.place
+    CAST(c.n_a AS BIGINT) AS n_a,
+    CAST(c.n_b AS BIGINT) AS n_b,
+    c.value_a,
+    c.value_b,
+    c.change,
+    c.change - c.margin_below AS low,
+    c.change + c.margin_above AS high,
+    c.change - c.margin_below > 0 OR c.change + c.margin_above < 0 AS differs,
+    c.still_open_a,
+    c.still_open_b,
+    c.vanished_a,
+    c.vanished_b
+FROM comparisons AS c
+ORDER BY c.company, c.figure_no

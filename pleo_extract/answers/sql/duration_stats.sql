@@ -1,85 +1,85 @@
 -- duration_stats(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
 --     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
--- How long exports take: three rows a period and company, one a duration.
+-- How long exports take: three rows per period and company, one per duration.
 --
--- period         when the period began, on the clocks of tz; a job counts in the period of its created_at;
---                null where the grain is 'all': all periods are one
--- company_id     the company; null where per_company is false and all companies are one
+-- period         start of the period, in time zone tz. A job belongs to the period of its created_at.
+--                null where the grain is 'all': one period holds all jobs
+-- company_id     the company; null if per_company is false, because the row is about all companies
 -- duration       queue (created to started), run (started to ended) or total (created to ended)
--- n              jobs whose duration is known; all figures are of these
--- mean           in seconds, like all that follow
--- p50, p90, p95, p99  exact percentiles, a straight line between two values (numpy's `linear`)
+-- n              jobs with a known duration: all figures describe these jobs
+-- mean           in seconds, like all columns up to max
+-- p50, p90, p95, p99  exact percentiles, with linear interpolation (numpy's `linear`)
 -- max            the longest
--- still_running  jobs left out because they are still open and this duration has not ended: the longest are
---                among them, so recent figures are too low until it is 0; see survival() for an answer with them
--- vanished       of the n jobs, those that the server no longer lists; counted as last seen
--- unknown        jobs left out although it has ended: one of its two instants was not sent
-WITH long AS (
+-- still_running  jobs left out because they are open and this duration has not ended. They are often the longest,
+--                so figures of recent periods are too low until this is 0; survival() takes them into account
+-- vanished       of the n jobs, those that the server no longer lists; they count as last seen
+-- unknown        jobs left out although this duration has ended, because the server did not send both of its instants
+WITH stats_by_duration AS (
     SELECT
-        m.period,
-        m.company,
-        1 AS place,
+        d.period,
+        d.company,
+        1 AS duration_no,
         'queue' AS duration,
-        m.queue_n AS n,
-        m.queue_mean AS mean,
-        m.queue_p50 AS p50,
-        m.queue_p90 AS p90,
-        m.queue_p95 AS p95,
-        m.queue_p99 AS p99,
-        m.queue_max AS highest,
-        m.queue_vanished AS vanished,
-        m.not_started AS still_running,
-        m.jobs
-    FROM measured AS m
+        d.queue_n AS n,
+        d.queue_mean AS mean,
+        d.queue_p50 AS p50,
+        d.queue_p90 AS p90,
+        d.queue_p95 AS p95,
+        d.queue_p99 AS p99,
+        d.queue_max AS longest,
+        d.queue_vanished AS vanished,
+        d.not_started AS still_running,
+        d.jobs
+    FROM duration_summary AS d
     UNION ALL
     SELECT
-        m.period,
-        m.company,
-        2 AS place,
+        d.period,
+        d.company,
+        2 AS duration_no,
         'run' AS duration,
-        m.run_n AS n,
-        m.run_mean AS mean,
-        m.run_p50 AS p50,
-        m.run_p90 AS p90,
-        m.run_p95 AS p95,
-        m.run_p99 AS p99,
-        m.run_max AS highest,
-        m.run_vanished AS vanished,
-        m.still_open AS still_running,
-        m.jobs
-    FROM measured AS m
+        d.run_n AS n,
+        d.run_mean AS mean,
+        d.run_p50 AS p50,
+        d.run_p90 AS p90,
+        d.run_p95 AS p95,
+        d.run_p99 AS p99,
+        d.run_max AS longest,
+        d.run_vanished AS vanished,
+        d.still_open AS still_running,
+        d.jobs
+    FROM duration_summary AS d
     UNION ALL
     SELECT
-        m.period,
-        m.company,
-        3 AS place,
+        d.period,
+        d.company,
+        3 AS duration_no,
         'total' AS duration,
-        m.total_n AS n,
-        m.total_mean AS mean,
-        m.total_p50 AS p50,
-        m.total_p90 AS p90,
-        m.total_p95 AS p95,
-        m.total_p99 AS p99,
-        m.total_max AS highest,
-        m.total_vanished AS vanished,
-        m.still_open AS still_running,
-        m.jobs
-    FROM measured AS m
+        d.total_n AS n,
+        d.total_mean AS mean,
+        d.total_p50 AS p50,
+        d.total_p90 AS p90,
+        d.total_p95 AS p95,
+        d.total_p99 AS p99,
+        d.total_max AS longest,
+        d.total_vanished AS vanished,
+        d.still_open AS still_running,
+        d.jobs
+    FROM duration_summary AS d
 )
 
 SELECT
-    l.period,
-    l.company AS company_id,
-    l.duration,
-    l.n,
-    l.mean,
-    l.p50,
-    l.p90,
-    l.p95,
-    l.p99,
-    l.highest AS max,
-    l.still_running,
-    l.jobs - l.n - l.still_running AS unknown,
-    l.vanished
-FROM long AS l
-ORDER BY l.period, l.company NULLS FIRST, l.place
+    s.period,
+    s.company AS company_id,
+    s.duration,
+    s.n,
+    s.mean,
+    s.p50,
+    s.p90,
+    s.p95,
+    s.p99,
+    s.longest AS max,
+    s.still_running,
+    s.jobs - s.n - s.still_running AS unknown,
+    s.vanished
+FROM stats_by_duration AS s
+ORDER BY s.period, s.company NULLS FIRST, s.duration_no

@@ -1,65 +1,66 @@
 -- failure_rates(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
 --     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
--- How often exports fail: one row a period and company.
+-- How often exports fail: one row per period and company.
 --
--- period        when the period began, on the clocks of tz; a job counts in the period of its created_at;
---               null where the grain is 'all': all periods are one
--- company_id    the company; null where per_company is false and all companies are one
+-- period        start of the period, in time zone tz. A job belongs to the period of its created_at.
+--               null where the grain is 'all': one period holds all jobs
+-- company_id    the company; null if per_company is false, because the row is about all companies
 -- jobs          all jobs, open ones included
--- finished      jobs with status failed, completed or completed_with_errors: the denominator
--- failed        of these, status failed, expired ones included: the numerator
--- expired       of these, the ones that failed by expiring
--- with_errors   finished as completed_with_errors: some items failed, the job did not; not counted as failed
--- rate          failed / finished, from 0 to 1; null where nothing has finished
--- low, high     95 % interval of the rate after Wilson (1927, JASA 22:209)
--- still_open    jobs in any other status: neither failed nor not, so the rate may still move
--- vanished      of all jobs, those that the server no longer lists; counted as last seen
-WITH counted AS (
+-- finished      jobs with status failed, completed or completed_with_errors: the denominator of rate
+-- failed        of these, jobs with status failed, expired ones included: the numerator of rate
+-- expired       of these, jobs that failed because they expired
+-- with_errors   jobs with status completed_with_errors: some items failed, the job did not, so it is not in failed
+-- rate          failed / finished, from 0 to 1; null if no job has finished
+-- low, high     95 % confidence interval of the rate, after Wilson (1927, JASA 22:209)
+-- still_open    jobs with any other status: they have not failed and not succeeded, so the rate can still change
+-- vanished      of all jobs, those that the server no longer lists; they count as last seen
+WITH counts AS (
     SELECT
-        d.period,
-        CASE WHEN :per_company THEN d.company_id END AS company,
+        j.period,
+        CASE WHEN :per_company THEN j.company_id END AS company,
         count(*) AS jobs,
-        count(*) FILTER (WHERE NOT d.is_censored) AS finished,
-        count(*) FILTER (WHERE d.status = 'failed') AS failed,
-        count(*) FILTER (WHERE d.outcome = 'expired') AS expired,
-        count(*) FILTER (WHERE d.status = 'completed_with_errors') AS with_errors,
-        count(*) FILTER (WHERE d.is_vanished) AS vanished
-    FROM dated AS d
+        count(*) FILTER (WHERE NOT j.is_censored) AS finished,
+        count(*) FILTER (WHERE j.status = 'failed') AS failed,
+        count(*) FILTER (WHERE j.outcome = 'expired') AS expired,
+        count(*) FILTER (WHERE j.status = 'completed_with_errors') AS with_errors,
+        count(*) FILTER (WHERE j.is_vanished) AS vanished
+    FROM jobs_with_period AS j
     GROUP BY period, company
 ),
 
-bounded AS (
+-- 1.959963984540054 is z, the 97.5 % quantile of the normal distribution; 1.92 is z²/2, 3.84 is z² and 0.96 is z²/4.
+wilson AS (
     SELECT
         c.*,
-        c.failed + 1.920729410347062e0 AS middle,
+        c.failed + 1.920729410347062e0 AS center,
         1.959963984540054e0
         * sqrt(
             CAST(c.failed AS DOUBLE) * (c.finished - c.failed) / nullif(c.finished, 0) + 0.960364705173531e0
-        ) AS reach,
-        c.finished + 3.841458820694124e0 AS width
-    FROM counted AS c
+        ) AS half_width,
+        c.finished + 3.841458820694124e0 AS denominator
+    FROM counts AS c
 )
 
 SELECT
-    b.period,
-    b.company AS company_id,
-    b.jobs,
-    b.finished,
-    b.failed,
-    b.expired,
-    b.with_errors,
-    CAST(b.failed AS DOUBLE) / nullif(b.finished, 0) AS rate,
+    w.period,
+    w.company AS company_id,
+    w.jobs,
+    w.finished,
+    w.failed,
+    w.expired,
+    w.with_errors,
+    CAST(w.failed AS DOUBLE) / nullif(w.finished, 0) AS rate,
     CASE
-        WHEN b.finished = 0 THEN NULL
-        WHEN b.failed = 0 THEN 0e0 -- exactly, not but for rounding
-        ELSE (b.middle - b.reach) / b.width
+        WHEN w.finished = 0 THEN NULL
+        WHEN w.failed = 0 THEN 0e0 -- exactly 0, without a rounding error
+        ELSE (w.center - w.half_width) / w.denominator
     END AS low,
     CASE
-        WHEN b.finished = 0 THEN NULL
-        WHEN b.failed = b.finished THEN 1e0
-        ELSE (b.middle + b.reach) / b.width
+        WHEN w.finished = 0 THEN NULL
+        WHEN w.failed = w.finished THEN 1e0
+        ELSE (w.center + w.half_width) / w.denominator
     END AS high,
-    b.jobs - b.finished AS still_open,
-    b.vanished
-FROM bounded AS b
-ORDER BY b.period, b.company NULLS FIRST
+    w.jobs - w.finished AS still_open,
+    w.vanished
+FROM wilson AS w
+ORDER BY w.period, w.company NULLS FIRST

@@ -1,181 +1,187 @@
 -- incidents(grain VARCHAR := 'day', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
 --     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, at_least BIGINT := 10,
 --     every_period BOOLEAN := FALSE)
--- Periods in which more exports failed than a company's own past explains: one row a period and company.
+-- Periods in which more exports failed than a company's own past explains: one row per period and company.
 --
--- A p-chart: a period is judged against the failure rate of the 60 periods before it, if at least 8 of them and
--- the period itself have at_least finished jobs each; fewer are passed over. It is an incident when the rate is
--- more than three standard deviations above, counting the uncertainty of the past itself. By chance alone, with
--- jobs that fail independently, that happens to at most one judged period in 740. Where failures come in
--- clusters, periods differ more than that; how much is estimated from the past and widens the limit (Laney 2002,
--- Quality Engineering 14:531), but a past that was quiet cannot warn of the first cluster. Falls are not reported.
+-- This is a p-chart, a control chart of proportions. It compares the failure rate of each period with the rate of the
+-- 60 periods before it, the baseline. Periods with fewer than at_least finished jobs are skipped, and a baseline needs
+-- at least 8 periods. A period is an incident if its rate is more than three standard deviations above the baseline;
+-- the uncertainty of the baseline itself is included. If jobs fail independently of each other, chance alone makes
+-- an incident of at most one period in 740.
 --
--- An incident is no past to judge by. So there are two passes: the first judges each period by all before it; what
--- is beyond the limit, and of the 29 periods that follow what is beyond the same limit, is left out of the past in
--- the second, which is the answer. An incident that lasts longer than these 30 periods becomes what is usual.
+-- Real failures often come in clusters, so that rates differ more between periods than independent failures would.
+-- The spread of the past periods widens the limit accordingly (Laney 2002, Quality Engineering 14:531). A quiet past
+-- gives no hint of a first cluster. Unusually low rates are not reported.
 --
--- period        when the period began, on the clocks of tz; a job counts in the period of its created_at
--- company_id    the company; null where per_company is false and all companies are one
+-- Incidents must not become part of the baseline, so there are two passes. The first pass compares each period with
+-- all periods before it. If a period is above its limit, it is excluded from the baseline, and so is each of the
+-- following 29 periods that is above the same limit. The second pass uses the remaining periods and gives the answer.
+-- An incident that lasts more than 30 periods therefore becomes the new normal.
+--
+-- period        start of the period, in time zone tz. A job belongs to the period of its created_at
+-- company_id    the company; null if per_company is false, because the row is about all companies
 -- finished      jobs with status failed, completed or completed_with_errors
--- failed        of these, status failed, expired ones included
+-- failed        of these, jobs with status failed, expired ones included
 -- rate          failed / finished
--- usual_rate    the same for the periods before, without incidents
--- limit_rate    the upper control limit: an incident's rate is above it
--- sigmas        how many standard deviations rate is above usual_rate (Anscombe's arcsine scale, Biometrika
---               1948, 35:246; less for few periods, as Student's t asks)
--- is_incident   sigmas is above 3. With every_period, periods that are none have a row too: the chart
--- reasons       the three there was most more of than usual: reason (jobs, usually so many)
--- past          judged periods that the limit is made of
--- still_open    the period's jobs that may still fail
--- vanished      of the finished ones, those that the server no longer lists; counted as last seen
+-- usual_rate    failed / finished in the baseline
+-- limit_rate    the upper control limit: an incident has a rate above it
+-- sigmas        by how many standard deviations rate is above usual_rate, on Anscombe's arcsine scale (Biometrika
+--               1948, 35:246); reduced for short baselines, as Student's t requires
+-- is_incident   true if sigmas is above 3. Rows without an incident appear only with every_period, for a chart
+-- reasons       the three reasons with the largest increase: reason (jobs, usually expected number)
+-- past          periods in the baseline
+-- still_open    open jobs of the period, which can still fail
+-- vanished      of the finished jobs, those that the server no longer lists; they count as last seen
 --
--- since and until cut the past off, too: give them room.
-WITH tallied AS (
+-- since and until also limit the baseline, so choose a range that begins well before the periods of interest.
+WITH counts_by_reason AS (
     SELECT
-        d.period,
-        CASE WHEN :per_company THEN d.company_id ELSE '' END AS company,
+        j.period,
+        CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
         CASE
-            WHEN d.outcome = 'expired' THEN 'job_expired'
-            WHEN d.outcome = 'failed' THEN coalesce(d.failure_reason_type, 'not_given')
+            WHEN j.outcome = 'expired' THEN 'job_expired'
+            WHEN j.outcome = 'failed' THEN coalesce(j.failure_reason_type, 'not_given')
         END AS reason,
-        count(*) FILTER (WHERE NOT d.is_censored) AS finished,
-        count(*) FILTER (WHERE d.is_censored) AS still_open,
-        count(*) FILTER (WHERE d.is_vanished AND NOT d.is_censored) AS vanished
-    FROM dated AS d
+        count(*) FILTER (WHERE NOT j.is_censored) AS finished,
+        count(*) FILTER (WHERE j.is_censored) AS still_open,
+        count(*) FILTER (WHERE j.is_vanished AND NOT j.is_censored) AS vanished
+    FROM jobs_with_period AS j
     GROUP BY period, company, reason
 ),
 
-summed AS (
+counts_by_period AS (
     SELECT
-        t.period,
-        t.company,
-        CAST(sum(t.finished) AS DOUBLE) AS n,
-        CAST(sum(CASE WHEN t.reason IS NULL THEN 0 ELSE t.finished END) AS DOUBLE) AS k,
-        CAST(sum(t.still_open) AS BIGINT) AS still_open,
-        CAST(sum(t.vanished) AS BIGINT) AS vanished
-    FROM tallied AS t
-    GROUP BY t.period, t.company
+        c.period,
+        c.company,
+        CAST(sum(c.finished) AS DOUBLE) AS n,
+        CAST(sum(CASE WHEN c.reason IS NULL THEN 0 ELSE c.finished END) AS DOUBLE) AS k,
+        CAST(sum(c.still_open) AS BIGINT) AS still_open,
+        CAST(sum(c.vanished) AS BIGINT) AS vanished
+    FROM counts_by_reason AS c
+    GROUP BY c.period, c.company
 ),
 
-counted AS (
-    SELECT
-        u.*,
-        asin(sqrt((u.k + 0.375e0) / (u.n + 0.75e0))) AS angle,
-        row_number() OVER (PARTITION BY u.company ORDER BY u.period) AS place
-    FROM summed AS u
-    WHERE u.n >= :at_least
-),
-
--- The first pass, by all periods before.
-seen AS (
+points AS (
     SELECT
         c.*,
+        asin(sqrt((c.k + 0.375e0) / (c.n + 0.75e0))) AS angle,
+        row_number() OVER (PARTITION BY c.company ORDER BY c.period) AS row_no
+    FROM counts_by_period AS c
+    WHERE c.n >= :at_least
+),
+
+-- First pass: the baseline is all periods before.
+first_pass_baselines AS (
+    SELECT
+        p.*,
         count(*) OVER before AS past,
-        sum(c.n) OVER before AS past_n,
-        sum(c.k) OVER before AS past_k
-    FROM counted AS c
+        sum(p.n) OVER before AS past_n,
+        sum(p.k) OVER before AS past_k
+    FROM points AS p
     WINDOW before AS (
-        PARTITION BY c.company
-        ORDER BY c.period
+        PARTITION BY p.company
+        ORDER BY p.period
         ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
     )
 ),
 
-weighed AS (
+first_pass_scores AS (
     SELECT
-        s.*,
-        asin(sqrt((s.past_k + 0.375e0) / (s.past_n + 0.75e0))) AS usual_angle,
-        (s.angle - asin(sqrt((s.past_k + 0.375e0) / (s.past_n + 0.75e0))))
-        / sqrt(1 / (4 * s.n + 2) + 1 / (4 * s.past_n + 2)) AS score
-    FROM seen AS s
+        f.*,
+        asin(sqrt((f.past_k + 0.375e0) / (f.past_n + 0.75e0))) AS usual_angle,
+        (f.angle - asin(sqrt((f.past_k + 0.375e0) / (f.past_n + 0.75e0))))
+        / sqrt(1 / (4 * f.n + 2) + 1 / (4 * f.past_n + 2)) AS score
+    FROM first_pass_baselines AS f
 ),
 
-swung AS (
+first_pass_ranges AS (
     SELECT
-        w.*,
-        abs(w.score - lag(w.score) OVER (PARTITION BY w.company ORDER BY w.period)) AS moving_range
-    FROM weighed AS w
+        f.*,
+        abs(f.score - lag(f.score) OVER (PARTITION BY f.company ORDER BY f.period)) AS moving_range
+    FROM first_pass_scores AS f
 ),
 
-bounded AS (
+-- 1.1283791670955126 is 2/√π, the mean moving range of a standard normal distribution. Sigma is at least 1: a past
+-- that varies less than independent failures would is luck.
+first_pass_spreads AS (
     SELECT
-        s.*,
-        greatest(1e0, coalesce(avg(s.moving_range) OVER before, 1e0) / 1.1283791670955126e0) AS sigma,
-        CAST(greatest(1, count(s.moving_range) OVER before) AS DOUBLE) AS moves
-    FROM swung AS s
+        f.*,
+        greatest(1e0, coalesce(avg(f.moving_range) OVER before, 1e0) / 1.1283791670955126e0) AS sigma,
+        CAST(greatest(1, count(f.moving_range) OVER before) AS DOUBLE) AS range_count
+    FROM first_pass_ranges AS f
     WINDOW before AS (
-        PARTITION BY s.company
-        ORDER BY s.period
+        PARTITION BY f.company
+        ORDER BY f.period
         ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
     )
 ),
 
-begun AS (
+first_pass_signals AS (
     SELECT
-        b.company,
-        b.place,
-        b.past_n,
-        b.usual_angle,
-        3 * b.sigma * (1 + 2.5e0 / b.moves + 5.75e0 / (b.moves * b.moves)) AS bound
-    FROM bounded AS b
-    WHERE b.past >= 8 AND b.score > 3 * b.sigma * (1 + 2.5e0 / b.moves + 5.75e0 / (b.moves * b.moves))
+        f.company,
+        f.row_no,
+        f.past_n,
+        f.usual_angle,
+        3 * f.sigma * (1 + 2.5e0 / f.range_count + 5.75e0 / (f.range_count * f.range_count)) AS score_limit
+    FROM first_pass_spreads AS f
+    WHERE f.past >= 8 AND f.score > 3 * f.sigma * (1 + 2.5e0 / f.range_count + 5.75e0 / (f.range_count * f.range_count))
 ),
 
-apart AS (
-    SELECT DISTINCT c.company, c.period
-    FROM counted AS c
-    INNER JOIN begun AS b ON c.company = b.company AND c.place >= b.place AND c.place < b.place + 30
-    WHERE (c.angle - b.usual_angle) / sqrt(1 / (4 * c.n + 2) + 1 / (4 * b.past_n + 2)) > b.bound
+excluded_periods AS (
+    SELECT DISTINCT p.company, p.period
+    FROM points AS p
+    INNER JOIN first_pass_signals AS f ON p.company = f.company AND p.row_no >= f.row_no AND p.row_no < f.row_no + 30
+    WHERE (p.angle - f.usual_angle) / sqrt(1 / (4 * p.n + 2) + 1 / (4 * f.past_n + 2)) > f.score_limit
 ),
 
--- The second pass, by the periods before that are not apart.
-sorted AS (
-    SELECT c.*, a.period IS NOT NULL AS is_apart
-    FROM counted AS c
-    LEFT JOIN apart AS a ON c.company = a.company AND c.period = a.period
+-- Second pass: the baseline is the periods before that are not excluded.
+flagged_points AS (
+    SELECT p.*, e.period IS NOT NULL AS is_excluded
+    FROM points AS p
+    LEFT JOIN excluded_periods AS e ON p.company = e.company AND p.period = e.period
 ),
 
-compared AS (
+baselines AS (
     SELECT
-        s.*,
-        sum(CASE WHEN s.is_apart THEN 0 ELSE 1 END) OVER before AS past,
-        first_value(s.period) OVER before AS past_from,
-        sum(CASE WHEN s.is_apart THEN 0e0 ELSE s.n END) OVER before AS past_n,
-        sum(CASE WHEN s.is_apart THEN 0e0 ELSE s.k END) OVER before AS past_k
-    FROM sorted AS s
+        f.*,
+        sum(CASE WHEN f.is_excluded THEN 0 ELSE 1 END) OVER before AS past,
+        first_value(f.period) OVER before AS first_period,
+        sum(CASE WHEN f.is_excluded THEN 0e0 ELSE f.n END) OVER before AS past_n,
+        sum(CASE WHEN f.is_excluded THEN 0e0 ELSE f.k END) OVER before AS past_k
+    FROM flagged_points AS f
     WINDOW before AS (
-        PARTITION BY s.company
-        ORDER BY s.period
+        PARTITION BY f.company
+        ORDER BY f.period
         ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
     )
 ),
 
-scored AS (
+scores AS (
     SELECT
-        c.*,
-        asin(sqrt((c.past_k + 0.375e0) / (c.past_n + 0.75e0))) AS usual_angle,
-        sqrt(1 / (4 * c.n + 2) + 1 / (4 * c.past_n + 2)) AS deviation,
-        (c.angle - asin(sqrt((c.past_k + 0.375e0) / (c.past_n + 0.75e0))))
-        / sqrt(1 / (4 * c.n + 2) + 1 / (4 * c.past_n + 2)) AS score
-    FROM compared AS c
+        b.*,
+        asin(sqrt((b.past_k + 0.375e0) / (b.past_n + 0.75e0))) AS usual_angle,
+        sqrt(1 / (4 * b.n + 2) + 1 / (4 * b.past_n + 2)) AS deviation,
+        (b.angle - asin(sqrt((b.past_k + 0.375e0) / (b.past_n + 0.75e0))))
+        / sqrt(1 / (4 * b.n + 2) + 1 / (4 * b.past_n + 2)) AS score
+    FROM baselines AS b
 ),
 
-moved AS (
+moving_ranges AS (
     SELECT
         s.*,
         CASE
-            WHEN NOT s.is_apart
-                THEN abs(s.score - lag(s.score) OVER (PARTITION BY s.company, s.is_apart ORDER BY s.period))
+            WHEN NOT s.is_excluded
+                THEN abs(s.score - lag(s.score) OVER (PARTITION BY s.company, s.is_excluded ORDER BY s.period))
         END AS moving_range
-    FROM scored AS s
+    FROM scores AS s
 ),
 
-spread AS (
+spreads AS (
     SELECT
         m.*,
         greatest(1e0, coalesce(avg(m.moving_range) OVER before, 1e0) / 1.1283791670955126e0) AS sigma,
-        CAST(greatest(1, count(m.moving_range) OVER before) AS DOUBLE) AS moves
-    FROM moved AS m
+        CAST(greatest(1, count(m.moving_range) OVER before) AS DOUBLE) AS range_count
+    FROM moving_ranges AS m
     WINDOW before AS (
         PARTITION BY m.company
         ORDER BY m.period
@@ -183,73 +189,75 @@ spread AS (
     )
 ),
 
--- Three deviations of Student's t, by the first terms of Cornish and Fisher, as a multiple of the normal's three.
-judged AS (
+-- The factor 1 + 2.5/m + 5.75/m² widens three standard deviations of the normal distribution to those of Student's t
+-- with m moving ranges: the first terms of the expansion of Cornish and Fisher.
+chart AS (
     SELECT
         s.*,
-        s.score / (s.sigma * (1 + 2.5e0 / s.moves + 5.75e0 / (s.moves * s.moves))) AS sigmas,
+        s.score / (s.sigma * (1 + 2.5e0 / s.range_count + 5.75e0 / (s.range_count * s.range_count))) AS sigmas,
         least(
             1.5707963267948966e0,
-            s.usual_angle + 3 * s.deviation * s.sigma * (1 + 2.5e0 / s.moves + 5.75e0 / (s.moves * s.moves))
+            s.usual_angle
+            + 3 * s.deviation * s.sigma * (1 + 2.5e0 / s.range_count + 5.75e0 / (s.range_count * s.range_count))
         ) AS limit_angle
-    FROM spread AS s
+    FROM spreads AS s
     WHERE s.past >= 8
 ),
 
-explained AS (
+reason_counts AS (
     SELECT
-        j.company,
-        j.period,
-        t.reason,
-        sum(CASE WHEN t.period = j.period THEN t.finished ELSE 0 END) AS jobs,
-        sum(CASE WHEN t.period < j.period THEN t.finished ELSE 0 END) * j.n / j.past_n AS usual
-    FROM judged AS j
-    INNER JOIN tallied AS t
-        ON j.company = t.company AND t.period >= j.past_from AND t.period <= j.period AND t.reason IS NOT NULL
-    INNER JOIN sorted AS s ON t.company = s.company AND t.period = s.period
-    WHERE j.sigmas > 3 AND (t.period = j.period OR NOT s.is_apart)
-    GROUP BY j.company, j.period, t.reason, j.n, j.past_n
+        c.company,
+        c.period,
+        r.reason,
+        sum(CASE WHEN r.period = c.period THEN r.finished ELSE 0 END) AS jobs,
+        sum(CASE WHEN r.period < c.period THEN r.finished ELSE 0 END) * c.n / c.past_n AS usual
+    FROM chart AS c
+    INNER JOIN counts_by_reason AS r
+        ON c.company = r.company AND r.period >= c.first_period AND r.period <= c.period AND r.reason IS NOT NULL
+    INNER JOIN flagged_points AS f ON r.company = f.company AND r.period = f.period
+    WHERE c.sigmas > 3 AND (r.period = c.period OR NOT f.is_excluded)
+    GROUP BY c.company, c.period, r.reason, c.n, c.past_n
 ),
 
-ranked AS (
+ranked_reasons AS (
     SELECT
-        e.company,
-        e.period,
-        concat(e.reason, ' (', e.jobs, ', usually ', round(e.usual, 1), ')') AS words,
-        row_number() OVER (PARTITION BY e.company, e.period ORDER BY e.jobs - e.usual DESC, e.reason) AS place
-    FROM explained AS e
-    WHERE e.jobs > e.usual
+        r.company,
+        r.period,
+        concat(r.reason, ' (', r.jobs, ', usually ', round(r.usual, 1), ')') AS text,
+        row_number() OVER (PARTITION BY r.company, r.period ORDER BY r.jobs - r.usual DESC, r.reason) AS row_no
+    FROM reason_counts AS r
+    WHERE r.jobs > r.usual
 ),
 
-worded AS (
+reason_texts AS (
     SELECT
         r.company,
         r.period,
         concat_ws(
             ', ',
-            max(CASE WHEN r.place = 1 THEN r.words END),
-            max(CASE WHEN r.place = 2 THEN r.words END),
-            max(CASE WHEN r.place = 3 THEN r.words END)
+            max(CASE WHEN r.row_no = 1 THEN r.text END),
+            max(CASE WHEN r.row_no = 2 THEN r.text END),
+            max(CASE WHEN r.row_no = 3 THEN r.text END)
         ) AS reasons
-    FROM ranked AS r
+    FROM ranked_reasons AS r
     GROUP BY r.company, r.period
 )
 
 SELECT
-    j.period,
-    nullif(j.company, '') AS company_id,
-    CAST(j.n AS BIGINT) AS finished,
-    CAST(j.k AS BIGINT) AS failed,
-    j.k / j.n AS rate,
-    j.past_k / j.past_n AS usual_rate,
-    least(1e0, ((j.n + 0.75e0) * sin(j.limit_angle) * sin(j.limit_angle) - 0.375e0) / j.n) AS limit_rate,
-    j.sigmas,
-    j.sigmas > 3 AS is_incident,
-    w.reasons,
-    CAST(j.past AS BIGINT) AS past,
-    j.still_open,
-    j.vanished
-FROM judged AS j
-LEFT JOIN worded AS w ON j.company = w.company AND j.period = w.period
-WHERE :every_period OR j.sigmas > 3
-ORDER BY j.period, j.company
+    c.period,
+    nullif(c.company, '') AS company_id,
+    CAST(c.n AS BIGINT) AS finished,
+    CAST(c.k AS BIGINT) AS failed,
+    c.k / c.n AS rate,
+    c.past_k / c.past_n AS usual_rate,
+    least(1e0, ((c.n + 0.75e0) * sin(c.limit_angle) * sin(c.limit_angle) - 0.375e0) / c.n) AS limit_rate,
+    c.sigmas,
+    c.sigmas > 3 AS is_incident,
+    r.reasons,
+    CAST(c.past AS BIGINT) AS past,
+    c.still_open,
+    c.vanished
+FROM chart AS c
+LEFT JOIN reason_texts AS r ON c.company = r.company AND c.period = r.period
+WHERE :every_period OR c.sigmas > 3
+ORDER BY c.period, c.company

@@ -1,20 +1,20 @@
 -- recoveries(company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL, until TIMESTAMPTZ := NULL)
--- How long until a company's exports work again after a failure: one row a failed job, latest first.
+-- How long it takes until a company's exports work again after a failure: one row per failed job, the latest first.
 --
--- The next success is the company's next job, in the order in which jobs ended, then in
--- which they were created, that was completed, with errors or without. since and until choose the failed jobs; the success may come later.
+-- A failed job recovers with the company's next job that completes, with errors or without. Jobs are in the order of
+-- ended_at, then of created_at. since and until select the failed jobs; the recovery can be later than until.
 --
 -- company_id     the company
--- failed_id      the failed job, expired ones included; one of which no instant of the end was sent has no row
+-- failed_id      the failed job, expired ones included; a failed job without a known end has no row
 -- failed_at      when it ended
 -- reason         its failure_reason_type, as sent
--- is_first       whether the job that ended before it did not fail: each such row is the start of one outage
--- recovered_id   the next success; null where there is none yet
--- recovered_at   when that ended
--- attempts       jobs that ended after the failed one, up to and with the success, or so far
--- seconds        failed_at to recovered_at; where is_censored, to the company's now (`companies`, `snapshot`)
--- is_censored    there is no success yet: it takes at least these seconds
-WITH finished AS (
+-- is_first       true if the company's previous job did not fail: such a row is the start of an outage
+-- recovered_id   the next job that completed; null if there is none yet
+-- recovered_at   when that job ended
+-- attempts       jobs that ended after the failed one, up to and including the recovery, or all of them so far
+-- seconds        failed_at to recovered_at; if is_censored, to the company's now (see `companies`, `snapshot`)
+-- is_censored    true if there is no recovery yet: it takes at least this many seconds
+WITH finished_jobs AS (
     SELECT
         j.company_id AS company,
         j.id,
@@ -22,8 +22,8 @@ WITH finished AS (
         j.created_at,
         j.ended_at,
         j.failure_reason_type,
-        row_number() OVER so_far AS place,
-        count(*) OVER (PARTITION BY j.company_id) AS places,
+        row_number() OVER so_far AS row_no,
+        count(*) OVER (PARTITION BY j.company_id) AS job_count,
         coalesce(lag(j.status) OVER so_far, '') = 'failed' AS follows_failure,
         sum(CASE WHEN j.status = 'failed' THEN 0 ELSE 1 END) OVER (
             PARTITION BY j.company_id
@@ -35,9 +35,9 @@ WITH finished AS (
     WINDOW so_far AS (PARTITION BY j.company_id ORDER BY j.ended_at, j.created_at, j.id)
 ),
 
-concerned AS (
+failures_and_recoveries AS (
     SELECT f.*
-    FROM finished AS f
+    FROM finished_jobs AS f
     WHERE f.status = 'failed' OR f.follows_failure
 )
 
@@ -49,13 +49,13 @@ SELECT
     NOT f.follows_failure AS is_first,
     r.id AS recovered_id,
     r.ended_at AS recovered_at,
-    coalesce(r.place, f.places) - f.place AS attempts,
+    coalesce(r.row_no, f.job_count) - f.row_no AS attempts,
     (epoch_us(coalesce(r.ended_at, c.now, s.now)) - epoch_us(f.ended_at)) / 1e6 AS seconds,
     r.id IS NULL AS is_censored
-FROM concerned AS f
+FROM failures_and_recoveries AS f
 CROSS JOIN snapshot AS s
 LEFT JOIN companies AS c ON f.company = c.id
-LEFT JOIN concerned AS r
+LEFT JOIN failures_and_recoveries AS r
     ON f.company = r.company AND r.successes = f.successes + 1 AND r.status <> 'failed'
 WHERE
     f.status = 'failed'

@@ -1,105 +1,106 @@
 -- survival(company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL, until TIMESTAMPTZ := NULL,
 --     per_company BOOLEAN := TRUE, step DOUBLE := 1)
--- How long until an export has ended, open ones counted as "at least so long": one row a company and second.
+-- How long until an export has ended, open ones counted as "at least this long": one row per company and second.
 --
--- The estimator of Kaplan and Meier (1958, JASA 53:457). A job ends when it is completed, completed with errors,
--- failed or expired; an open one is known to have lasted from its created_at until now (`companies`, `snapshot`), one
--- that has vanished until the last action on it.
--- `SELECT min(seconds) FROM survival(per_company := FALSE) WHERE survival <= 0.05` is the time in which 95 % of
+-- This is the estimator of Kaplan and Meier (1958, JASA 53:457). The event is the end of a job: completed, completed
+-- with errors, failed or expired. An open job is censored: it is known to have lasted from its created_at until now
+-- (see `companies`, `snapshot`), or, if it has vanished, until the last action on it.
+-- `SELECT min(seconds) FROM survival(per_company := FALSE) WHERE survival <= 0.05` is the time after which 95 % of
 -- the exports are done.
 --
--- Rows are at multiples of step (seconds; 0: at every duration that occurs) with durations rounded up, except
--- around open jobs. Every row is exact: between two open jobs' ages the estimator depends on counts alone.
+-- Rows are at multiples of step seconds, with durations rounded up. With step 0 there is a row at each duration that
+-- occurs. Steps that contain the age of an open job are not rounded, so every row is exact: between the ages of two
+-- open jobs the estimate depends on counts alone.
 --
--- company_id  the company; null where per_company is false and all companies are one
--- seconds     since created_at; a duration below 0 counts as 0. The first row of a company is at 0
--- at_risk     jobs that lasted longer than the row before
--- ended       jobs that ended since the row before, up to and at these seconds
--- censored    open jobs that are now so old; they were at risk and are not from here on
--- survival    estimated share of jobs that have not ended after so long; 0 is reached only if the longest ended
--- low, high   95 % interval of it, on the log-log scale with Greenwood's variance (Kalbfleisch and Prentice
---             2002, section 1.4); 1 before the first end, null where survival is 0
--- left_out    the company's ended jobs of which no instant of the end was sent; they count nowhere
-WITH observed AS (
+-- company_id  the company; null if per_company is false, because the row is about all companies
+-- seconds     since created_at; negative durations count as 0. The first row of a company is at 0
+-- at_risk     jobs that lasted longer than the previous row's seconds
+-- ended       jobs that ended after the previous row's seconds, up to and including these
+-- censored    open jobs that are this old; they are at risk here and in no later row
+-- survival    estimated share of jobs that have not ended after this time; it reaches 0 only if the longest job ended
+-- low, high   95 % confidence interval of survival, on the log-log scale with Greenwood's variance (Kalbfleisch and
+--             Prentice 2002, section 1.4); 1 before the first end, null where survival is 0
+-- left_out    the company's ended jobs without a known end; they are in none of these numbers
+WITH lifetimes AS (
     SELECT
-        CASE WHEN :per_company THEN a.company_id ELSE '' END AS company,
-        a.is_censored,
-        CASE
-            WHEN a.is_censored AND a.known_until > a.created_at
-                THEN (epoch_us(a.known_until) - epoch_us(a.created_at)) / 1e6
-            WHEN a.is_censored OR a.total_seconds < 0 THEN 0e0
-            ELSE a.total_seconds
-        END AS seconds
-    FROM aged AS a
-),
-
-stepped AS (
-    SELECT
-        o.company,
+        CASE WHEN :per_company THEN o.company_id ELSE '' END AS company,
         o.is_censored,
-        o.seconds,
-        CASE WHEN :step > 0 THEN ceil(o.seconds / :step) * :step ELSE o.seconds END AS step_end
-    FROM observed AS o
+        CASE
+            WHEN o.is_censored AND o.observed_until > o.created_at
+                THEN (epoch_us(o.observed_until) - epoch_us(o.created_at)) / 1e6
+            WHEN o.is_censored OR o.total_seconds < 0 THEN 0e0
+            ELSE o.total_seconds
+        END AS seconds
+    FROM observed_jobs AS o
 ),
 
-mixed AS (
+rounded_lifetimes AS (
     SELECT
-        t.company,
-        t.step_end
-    FROM stepped AS t
-    WHERE t.is_censored
-    GROUP BY t.company, t.step_end
+        l.company,
+        l.is_censored,
+        l.seconds,
+        CASE WHEN :step > 0 THEN ceil(l.seconds / :step) * :step ELSE l.seconds END AS step_end
+    FROM lifetimes AS l
 ),
 
-counted AS (
+steps_with_open_jobs AS (
     SELECT
-        t.company,
-        CASE WHEN x.company IS NULL THEN t.step_end ELSE t.seconds END AS seconds,
+        r.company,
+        r.step_end
+    FROM rounded_lifetimes AS r
+    WHERE r.is_censored
+    GROUP BY r.company, r.step_end
+),
+
+counts AS (
+    SELECT
+        r.company,
+        CASE WHEN s.company IS NULL THEN r.step_end ELSE r.seconds END AS seconds,
         count(*) AS jobs,
-        count(*) FILTER (WHERE NOT t.is_censored) AS ended
-    FROM stepped AS t
-    LEFT JOIN mixed AS x ON t.company = x.company AND t.step_end = x.step_end
-    GROUP BY t.company, CASE WHEN x.company IS NULL THEN t.step_end ELSE t.seconds END
+        count(*) FILTER (WHERE NOT r.is_censored) AS ended
+    FROM rounded_lifetimes AS r
+    LEFT JOIN steps_with_open_jobs AS s ON r.company = s.company AND r.step_end = s.step_end
+    GROUP BY r.company, CASE WHEN s.company IS NULL THEN r.step_end ELSE r.seconds END
 ),
 
-started AS (
+counts_from_zero AS (
     SELECT
         c.company,
         c.seconds,
         c.jobs,
         c.ended
-    FROM counted AS c
+    FROM counts AS c
     UNION ALL
     SELECT
         c.company,
         0e0 AS seconds,
         0 AS jobs,
         0 AS ended
-    FROM counted AS c
+    FROM counts AS c
     GROUP BY c.company
     HAVING min(c.seconds) > 0
 ),
 
-ranked AS (
+risk_sets AS (
     SELECT
-        b.*,
-        sum(CASE WHEN b.seconds IS NULL THEN b.jobs ELSE 0 END) OVER (PARTITION BY b.company) AS left_out,
-        sum(CASE WHEN b.seconds IS NULL THEN 0 ELSE b.jobs END) OVER (
-            PARTITION BY b.company
-            ORDER BY b.seconds DESC NULLS FIRST
+        c.*,
+        sum(CASE WHEN c.seconds IS NULL THEN c.jobs ELSE 0 END) OVER (PARTITION BY c.company) AS left_out,
+        sum(CASE WHEN c.seconds IS NULL THEN 0 ELSE c.jobs END) OVER (
+            PARTITION BY c.company
+            ORDER BY c.seconds DESC NULLS FIRST
             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
         ) AS at_risk
-    FROM started AS b
+    FROM counts_from_zero AS c
 ),
 
-multiplied AS (
+cumulative_sums AS (
     SELECT
         r.*,
         sum(CASE WHEN r.ended < r.at_risk THEN ln(CAST(r.at_risk - r.ended AS DOUBLE) / r.at_risk) END)
             OVER so_far AS log_survival,
         sum(CASE WHEN r.ended < r.at_risk THEN r.ended / (CAST(r.at_risk AS DOUBLE) * (r.at_risk - r.ended)) END)
             OVER so_far AS variance
-    FROM ranked AS r
+    FROM risk_sets AS r
     WHERE r.seconds IS NOT NULL
     WINDOW so_far AS (
         PARTITION BY r.company
@@ -109,22 +110,22 @@ multiplied AS (
 )
 
 SELECT
-    nullif(m.company, '') AS company_id,
-    m.seconds,
-    CAST(m.at_risk AS BIGINT) AS at_risk,
-    m.ended,
-    m.jobs - m.ended AS censored,
-    CASE WHEN m.ended = m.at_risk THEN 0e0 ELSE exp(m.log_survival) END AS survival,
+    nullif(c.company, '') AS company_id,
+    c.seconds,
+    CAST(c.at_risk AS BIGINT) AS at_risk,
+    c.ended,
+    c.jobs - c.ended AS censored,
+    CASE WHEN c.ended = c.at_risk THEN 0e0 ELSE exp(c.log_survival) END AS survival,
     CASE
-        WHEN m.ended = m.at_risk THEN NULL
-        WHEN m.log_survival = 0 THEN 1e0
-        ELSE exp(m.log_survival * exp(-1.959963984540054e0 * sqrt(m.variance) / m.log_survival))
+        WHEN c.ended = c.at_risk THEN NULL
+        WHEN c.log_survival = 0 THEN 1e0
+        ELSE exp(c.log_survival * exp(-1.959963984540054e0 * sqrt(c.variance) / c.log_survival))
     END AS low,
     CASE
-        WHEN m.ended = m.at_risk THEN NULL
-        WHEN m.log_survival = 0 THEN 1e0
-        ELSE exp(m.log_survival * exp(1.959963984540054e0 * sqrt(m.variance) / m.log_survival))
+        WHEN c.ended = c.at_risk THEN NULL
+        WHEN c.log_survival = 0 THEN 1e0
+        ELSE exp(c.log_survival * exp(1.959963984540054e0 * sqrt(c.variance) / c.log_survival))
     END AS high,
-    CAST(m.left_out AS BIGINT) AS left_out
-FROM multiplied AS m
-ORDER BY m.company, m.seconds
+    CAST(c.left_out AS BIGINT) AS left_out
+FROM cumulative_sums AS c
+ORDER BY c.company, c.seconds

@@ -1,0 +1,21 @@
+-- jobs_with_period(grain VARCHAR, company_id VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ, tz VARCHAR)
+-- The filtered jobs, each with the period in which it was created: the start of the period, as a wall clock in `tz`.
+--
+-- UTC has its own branch because a conversion between time zones costs twice as much. The outer cast is needed because
+-- date_trunc of DuckDB 1 returns a DATE for a day or more.
+SELECT
+    f.*,
+    CASE
+        WHEN :grain = 'all' THEN NULL
+        ELSE
+            CAST(
+                date_trunc(
+                    CASE WHEN :grain = 'all' THEN 'hour' ELSE :grain END,
+                    CASE
+                        WHEN :tz = 'UTC' THEN make_timestamp(epoch_us(f.created_at))
+                        ELSE timezone(:tz, f.created_at)
+                    END
+                ) AS TIMESTAMP
+            )
+    END AS period
+FROM filtered_jobs AS f
