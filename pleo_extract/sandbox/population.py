@@ -76,7 +76,7 @@ class Company:
         share: its share of all jobs.
         failure_rate: the chance that a job fails.
         items: the median number of items of a job.
-        median_seconds: the median time that a job of this size runs.
+        median_seconds: the seconds that a job with `items` items runs, at median.
         system_share: the share of the jobs that no user starts.
         vendor_based: whether its bookkeeping is vendor-based.
         users: the ids of its users.

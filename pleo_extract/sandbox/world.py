@@ -214,7 +214,7 @@ class World:
             return []
         rng = self._rng
         times = sorted(draw_times(rng, start, self._t, count))
-        # Some jobs hang for ever. None of the last tenth does: those are still running.
+        # Some jobs hang for ever. None of the last tenth does: those may still be running.
         hanging = set(rng.sample(range(count * 9 // 10), count // 3000 + (count >= 100) * 2))
         owners = rng.choices(self._queues, self._shares, k=count)
         for number, (created, queue) in enumerate(zip(times, owners, strict=True)):
