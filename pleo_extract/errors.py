@@ -113,11 +113,10 @@ class RejectedRows(DataError):
     def __init__(
         self, reasons: Sequence[str], fate: str = "A dump sets such rows aside and keeps the rest"
     ) -> None:
-        self.reasons: tuple[str, ...] = tuple(reasons)
-        more = f"; and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
-        super().__init__(
-            f"{len(self.reasons)} row(s) do not fit the contract: {self.reasons[0]}{more}. {fate}"
-        )
+        self.reasons = tuple(reasons)
+        first, *others = self.reasons
+        more = f"; and {len(others)} more" if others else ""
+        super().__init__(f"{len(self.reasons)} row(s) do not fit the contract: {first}{more}. {fate}")
 
     def __reduce__(self) -> tuple[type[RejectedRows], tuple[tuple[str, ...]], dict[str, Any]]:
         # By default, pickle would pass the message for `reasons`.

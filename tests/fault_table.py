@@ -195,7 +195,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         names = " or ".join(f"test_f{digit}" for digit in range(1, 10))
-        command = [sys.executable, "-m", "pytest", "-m", "", "-k", names, f"--junitxml={report}", "--tb=short"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-m",
+            "",
+            "-k",
+            names,
+            f"--junitxml={report}",
+            "--tb=short",
+        ]
         with_torture = [
             "-p",
             "tally",

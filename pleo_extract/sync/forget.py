@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pleo_extract.answers.doors import renew_catalogue
@@ -68,6 +69,6 @@ def forget(
 
 def _check_ids(given: object, name: str, what: str) -> list[str]:
     """Return the ids in canonical form."""
-    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise UsageError(f"{name} must be a list of ids, not {type(given).__name__}")
     return [canonical_uuid(each, what=what) for each in given]

@@ -46,6 +46,7 @@ class Publication(Protocol):
 
     def build_info(self, change: Change) -> Info:
         """Return the receipt and the account states to commit with a change; called once per attempt."""
+        ...
 
     def note_committed(self, change: Change) -> None:
         """Remember that this change is current now, even if an error follows."""

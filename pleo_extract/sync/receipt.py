@@ -224,7 +224,7 @@ class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a
         codes = [each.code for each in receipts]
         first, read = receipts[0], [each for each in receipts if each.pages]
         instants = [each.data_as_of for each in receipts if each.data_as_of is not None]
-        return cls(
+        whole = cls(
             run=first.run,
             lake=first.lake,
             account=f"{len(receipts)} accounts",
@@ -240,8 +240,9 @@ class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a
             months_written=max((each.months_written for each in receipts), key=len),
             code=worst_code(codes),
             error=f"{worst.name or worst.account}: {worst.error}" if worst else None,
-            **{name: sum(getattr(each, name) for each in receipts) for name in counts},
         )
+        sums = {name: sum(getattr(each, name) for each in receipts) for name in counts}
+        return msgspec.structs.replace(whole, **sums)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the receipt as plain data, ready for JSON."""

@@ -6,7 +6,7 @@ The two syncs, the closing reads and the audit all take a `Task`. Whatever they 
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -179,11 +179,10 @@ class Task:
             steps = walk.steps()
             try:
                 page = ask_offset(self.session, next(steps))
-                steps.send(page.info)
             except RequestRefused:
                 return None
-            except StopIteration:
-                pass
+            with suppress(StopIteration):
+                steps.send(page.info)
             self.evidence.pages += 1
             self.evidence.rows += page.info.rows
             if walk.checkpoint.candidate == "none" or not self.session.habits.reaches(offset):
