@@ -377,7 +377,7 @@ def test_a_run_that_is_cut_short_is_gone_on_with(
 @pytest.mark.parametrize(
     "place",
     [
-        "pleo_extract.fetch.workers.build_frame",
+        "pleo_extract.fetch.workers.build_batch",
         "pleo_extract.sync.task.hold_signals",
         "pleo_extract.lake.staging.months_of",
     ],
