@@ -170,7 +170,7 @@ class AccountDump:
                     name=origin.run,
                     waits=origin.waits,
                 )
-                self.session.known = origin.known
+                self.session.log.known_statuses = origin.known
                 state, staging = self._sync(self.session, client.in_flight, origin, before, preload)
             error = self._find_complaint(origin.lake.layout, state, staging, before)
         except PleoExtractError as exc:

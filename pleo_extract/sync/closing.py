@@ -144,10 +144,10 @@ def _read_open(task: Task) -> None:
         goes_on = True
         while goes_on:
             goes_on = driver.step()
-            if driver.held and not driver.held[-1].info.statuses.issubset(OPEN):
+            if driver.pages and not driver.pages[-1].info.statuses.issubset(OPEN):
                 goes_on = task.session.habits.filters = False
             if driver.is_full() or not goes_on:
-                task.add("open", driver.take())
+                task.add("open", driver.take_batch())
     except (CursorRefused, RequestRefused) as exc:
         _log.info("%s: the open list could not be read: %s", task.evidence.account, exc)
     finally:
@@ -169,9 +169,9 @@ def read_from_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | 
         goes_on = True
         while goes_on:
             goes_on = driver.step()
-            if not driver.held:  # the sorting was refused; the next request asks for a simpler one
+            if not driver.pages:  # the sorting was refused; the next request asks for a simpler one
                 continue
-            batch = driver.take()
+            batch = driver.take_batch()
             goes_on = goes_on and not (batch.frame.height and _is_staged(task, batch.frame))
             task.add("start", batch)
     finally:

@@ -123,7 +123,11 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
         verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
     if verdict.why:
         _log.warning(
-            "%s, %s: %s", task.evidence.account, verdict.name, verdict.why, extra={"run": task.session.name}
+            "%s, %s: %s",
+            task.evidence.account,
+            verdict.name,
+            verdict.why,
+            extra={"run": task.session.log.run},
         )
     task.evidence.conclude(verdict, distinct=closing.jobs, reread=closing.reread)
     task.evidence.order, task.evidence.vanished = walked.order, newly_vanished
@@ -345,7 +349,7 @@ def _walk_list(task: Task, phase: str) -> _Pass:
         task.session,
         query,
         segments=task.in_flight,
-        marks=task.staging.checkpoints(phase),
+        checkpoints=task.staging.checkpoints(phase),
         on_page=task.on_page,
     )
     try:

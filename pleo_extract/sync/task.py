@@ -142,7 +142,7 @@ class Task:
     def add(self, phase: str, batch: Batch) -> None:
         """Stage one batch and record its unsettled jobs."""
         with hold_signals():
-            frame = self.staging.add(batch.frame, batch.rejected, phase=phase, checkpoints=batch.marks)
+            frame = self.staging.add(batch.frame, batch.rejected, phase=phase, checkpoints=batch.checkpoints)
         self.unsettled.note(frame, len(self.staging.batches) - 1)
 
     def walk(self, phase: str, walk: Walk, segment: int = 0) -> Walk:

@@ -5,13 +5,13 @@ Nothing asks an instance's metadata service for credentials unless the option ``
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from pleo_extract.cache import cache_path
 from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path
 
 if TYPE_CHECKING:
@@ -101,9 +101,7 @@ def read_address(
     if not asks:
         _require_credentials(scheme, given)
         given |= _without_metadata(scheme, given)
-    home = (
-        Path(workspace).absolute() if workspace else _cache() / hashlib.sha256(uri.encode()).hexdigest()[:16]
-    )
+    home = Path(workspace).absolute() if workspace else _cache(uri)
     return Address(uri=uri, local=None, home=home, options={**DEFAULTS, **given})
 
 
@@ -168,11 +166,10 @@ def _switch_off(*, asks: bool) -> None:
         os.environ.setdefault(SWITCH, OURS)
 
 
-def _cache() -> Path:
+def _cache(uri: str) -> Path:
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # no HOME, and a user that the machine does not know
+        return cache_path(uri, "lakes")
+    except RuntimeError:
         raise ConfigurationError(
             "there is no home folder for the copies of a Delta table; set XDG_CACHE_HOME, or name one with --workspace"
         ) from None
-    return cache / "pleo_extract" / "lakes"
