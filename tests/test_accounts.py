@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -298,3 +300,23 @@ def test_publish_every_is_a_span(every: Any, tmp_path: Path) -> None:
     """An invalid `publish_every` is refused before the accounts are read."""
     with pytest.raises(UsageError, match="publish_every must be a timedelta above 0"):
         dump_accounts(tmp_path / "lake", tmp_path / "none.toml", publish_every=every)
+
+
+def test_many_threads_decode_a_type_for_the_first_time() -> None:
+    """Threads that decode a type together, none having done so before, all get its values: msgspec alone crashes."""
+    script = """
+import sys, threading
+from pleo_extract.lake import strict
+from pleo_extract.lake.staging import StagedBatch
+sys.setswitchinterval(1e-6)
+start, phases = threading.Barrier(8), []
+def decode():
+    start.wait()
+    phases.append(strict.decode(b'{"phase": "full"}', StagedBatch).phase)
+threads = [threading.Thread(target=decode) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert phases == ["full"] * 8
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

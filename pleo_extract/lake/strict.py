@@ -12,6 +12,7 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+_DECODERS: Final[dict[type[Any], msgspec.json.Decoder[Any]]] = {}
+_BUILDING: Final = Lock()
 
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
@@ -81,9 +84,22 @@ def decode(data: bytes | str, kind: type[_T]) -> _T:
         Malformed: not JSON, not UTF-8, nested too deeply, another type, or a number that is too large.
     """
     try:
-        return msgspec.json.decode(data, type=kind, dec_hook=_make)
+        return _make_decoder(kind).decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as exc:
         raise Malformed(escape(str(exc), 200) or type(exc).__name__) from exc
+
+
+def _make_decoder(kind: type[_T]) -> msgspec.json.Decoder[_T]:
+    """Return the decoder of a type, built by one thread at a time.
+
+    msgspec 0.22 gathers what it knows of a type when it is first decoded. If two threads do that together, one may use
+    what the other has half built: many accounts that resumed staged pages together crashed the interpreter.
+    """
+    with _BUILDING:
+        if kind not in _DECODERS:
+            _DECODERS[kind] = msgspec.json.Decoder(kind, dec_hook=_make)
+        decoder: msgspec.json.Decoder[_T] = _DECODERS[kind]
+        return decoder
 
 
 def _make(kind: type[Any], value: Any) -> AccountKey:
