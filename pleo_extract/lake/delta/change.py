@@ -1,4 +1,4 @@
-"""What a change is made of in a Delta table: the files of a month, and the state that goes into the commit."""
+"""The parts of a change to a Delta table: the files of a month, and the state that goes into the commit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import polars as pl
 from pleo_extract.errors import PleoExtractError
 from pleo_extract.lake import disk
 from pleo_extract.lake.delta.copies import check_sum, keep_copy, path_of
-from pleo_extract.lake.delta.log import State
-from pleo_extract.lake.delta.version import sum_names
+from pleo_extract.lake.delta.log import CommitState
+from pleo_extract.lake.delta.version import hash_paths
 from pleo_extract.lake.layout import FORMAT, FileEntry
 from pleo_extract.version import __version__
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from pleo_extract.lake.delta.version import Version
     from pleo_extract.lake.table import Change, Info
 
-__all__ = ["VACUUM_EVERY", "VersionFiles", "make_state", "spell_file"]
+__all__ = ["VACUUM_EVERY", "VersionFiles", "encode_file", "make_state"]
 
 VACUUM_EVERY: Final = timedelta(days=1)
-"""How often files that no version needs are removed."""
+"""How often files that no kept version needs are removed."""
 
 FILE_ROWS: Final = 100_000
-"""Rows of a file at most: some megabytes. A month that grows at its end keeps the files before."""
+"""Most rows of a file, which makes some megabytes. A month that grows at its end keeps its earlier files."""
 ROW_GROUP: Final = 50_000
-"""Rows that a reader holds at once, at least."""
+"""Rows of a row group, which a reader holds in memory as a whole. One group a file cost a run 390 MB instead of 245."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionFiles:
-    """The files of a version, and those that are to be of the next; see `lake.table.Files`."""
+    """Reads files of a version and writes files for the next one; implements `lake.table.Files`."""
 
     version: Version
     scratch: Path
@@ -57,8 +57,8 @@ class VersionFiles:
         """See `Files`."""
         known = {entry.sha256: entry for entry in there if entry.sha256}
         files = []
-        for part in _slice(pieces):
-            entry, data = spell_file(month, part)
+        for part in _slice_files(pieces):
+            entry, data = encode_file(month, part)
             if entry.sha256 in known:
                 entry = known.pop(entry.sha256)
             else:
@@ -68,50 +68,50 @@ class VersionFiles:
         return files
 
     def discard(self, change: Change) -> None:
-        """See `Files`. What cannot be removed goes with the next vacuum."""
+        """See `Files`. Files that cannot be removed now are removed by the next vacuum."""
         with suppress(PleoExtractError):
             self.version.remove([entry.path for entry in change.new])
 
 
-def make_state(version: Version, run: str, change: Change, info: Info) -> State:
-    """Return what a run writes into its commit.
+def make_state(version: Version, run: str, change: Change, info: Info) -> CommitState:
+    """Return the state that a run writes into its commit.
 
     Args:
-        version: the version that it is committed on top of.
-        run: the run's own token.
-        change: what it adds and removes.
-        info: the run's receipt, and the state of its accounts.
+        version: the version that is committed on top of.
+        run: the random token of the run.
+        change: the files that the commit adds and removes.
+        info: the run's receipt, and the sync state of its accounts.
     """
     now, before = datetime.now(UTC), version.state
     last = before.vacuumed_at if before else now
     months: dict[str, list[FileEntry]] = {}
     for entry in change.files:
         months.setdefault(entry.month, []).append(entry)
-    proven = {month: sum_names(months[month]) for month in change.searched}
-    told = change.base.manifest.accounts if change.base.manifest else {}
-    return State(
+    proven = {month: hash_paths(months[month]) for month in change.searched}
+    known = change.base.manifest.accounts if change.base.manifest else {}
+    return CommitState(
         format=FORMAT,
         run=run,
         server=version.manifest.server,
         library=__version__,
         vacuumed_at=now if now - last >= VACUUM_EVERY else last,
         receipt=dict(info.receipt),
-        accounts={**told, **info.accounts},
+        accounts={**known, **info.accounts},
         proven=_keep_proven({**(before.proven if before else {}), **proven}, months),
     )
 
 
 def _keep_proven(proven: Mapping[str, str], months: Mapping[str, list[FileEntry]]) -> dict[str, str]:
-    """Return what is proven of months that have these very files, and need a proof since others wrote some of them."""
+    """Return the proofs that still hold: for months with files of other programs that have not changed since."""
     return {
         month: proven[month]
         for month, held in months.items()
-        if proven.get(month) == sum_names(held) and not all(entry.sha256 for entry in held)
+        if proven.get(month) == hash_paths(held) and not all(entry.sha256 for entry in held)
     }
 
 
-def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows, a file's at a time, however many there are in a piece."""
+def _slice_files(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield the same rows, as many as fit in a file at a time, whatever the size of the pieces."""
     held: list[pl.DataFrame] = []
     rows = 0
     for piece in pieces:
@@ -125,8 +125,8 @@ def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield pl.concat(held, rechunk=False)
 
 
-def spell_file(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
-    """Return a file of these rows, named after its sum and by chance: a name is never used again."""
+def encode_file(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
+    """Return the entry and the bytes of a file; its name has the sha256 and a random part, so that no name is used twice."""
     buffer = io.BytesIO()
     rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
     data = buffer.getvalue()

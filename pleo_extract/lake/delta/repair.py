@@ -1,4 +1,4 @@
-"""A table that holds jobs twice, or whose files are damaged or lost, made whole again by a commit of its own."""
+"""Repair a table that holds jobs twice, or whose files are damaged or lost, by one commit."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ _log = logging.getLogger(__name__)
 
 
 def repair_table(address: Address, scratch: Path, overlay: Callable[[Version], Manifest]) -> Repair:
-    """Rewrite months that hold a job more than once, and drop files that are damaged or missing.
+    """Rewrite months that hold a job more than once, and remove damaged or missing files from the table.
 
     Args:
-        address: the table's.
-        scratch: a folder of this machine, for what is sorted.
-        overlay: gives the manifest of a version with what this machine knows beside it.
+        address: the table.
+        scratch: a folder on this machine for temporary files.
+        overlay: returns the manifest of a version with the sync states that only this machine knows.
 
     Raises:
-        LakeLocked: others commit all the time. LakeError: there is no table, or it does not take the commit.
+        LakeLocked: other writers committed first every time.
+        LakeError: there is no table, or it does not accept the commit.
     """
     for _ in range(TRIES):
         version = Version(address)
@@ -64,19 +65,19 @@ def repair_table(address: Address, scratch: Path, overlay: Callable[[Version], M
         except PleoExtractError:
             files.discard(change)
             raise
-        done += _tell(change)
+        done += _describe(change)
         return Repair(change.number, tuple(done), _check(version, change.files))
     raise LakeLocked(f"others have committed to {address.uri} first, {TRIES} times running; run again later")
 
 
-def _tell(change: Change) -> list[str]:
+def _describe(change: Change) -> list[str]:
     rows = sum(e.rows for e in change.base.files if e not in change.dropped) - change.rows
-    said = [f"version {change.number} was made"]
+    parts = [f"version {change.number} was made"]
     if change.months:
-        said.append(f"{amount(rows, 'row')} that repeated a job left out, in {', '.join(change.months)}")
+        parts.append(f"{amount(rows, 'row')} that repeated a job removed from {', '.join(change.months)}")
     if change.dropped:
-        said.append(f"{amount(len(change.dropped), 'file')} left out; the next dump reads the whole list")
-    return ["; ".join(said)]
+        parts.append(f"{amount(len(change.dropped), 'file')} removed; the next dump reads the whole list")
+    return ["; ".join(parts)]
 
 
 def _check(version: Version, files: Sequence[FileEntry]) -> tuple[str, ...]:
