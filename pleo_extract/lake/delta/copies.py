@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.delta.version import Version
     from pleo_extract.lake.layout import FileEntry
 
-__all__ = ["check_file", "check_sum", "keep_copy", "path_of", "place_files", "remove_stale"]
+__all__ = ["check_file", "check_sum", "keep_copy", "path_of", "place_files", "remove_copies", "remove_stale"]
 
 THREADS: Final = 8
 """How many files are copied in parallel."""
@@ -90,16 +90,29 @@ def check_file(table: Version, entry: FileEntry) -> list[str]:
     return []
 
 
+def remove_copies(table: Version, wanted: Iterable[FileEntry]) -> None:
+    """Remove this machine's copies of all files but `wanted`; a program that has one open can read it to its end.
+
+    Raises:
+        StorageError: a copy cannot be removed.
+    """
+    for path in _list_unwanted(table, wanted):
+        disk.remove_file(path)
+
+
 def remove_stale(table: Version, wanted: Iterable[FileEntry]) -> None:
-    """Remove copies that no version in `wanted` needs and nobody used for a day; open ones can still be read to their end."""
-    folder = table.address.home / "files"
-    if table.address.local is not None or not folder.is_dir():
-        return
-    keep = {path_of(table, entry) for entry in wanted}
-    for path in folder.glob("*/*"):
+    """Remove the same copies as `remove_copies`, as far as possible, if nobody used them for a day."""
+    for path in _list_unwanted(table, wanted):
         with suppress(OSError):  # another process may remove it first
-            if path not in keep and time.time() - path.stat().st_mtime > STALE:
+            if time.time() - path.stat().st_mtime > STALE:
                 path.unlink()
+
+
+def _list_unwanted(table: Version, wanted: Iterable[FileEntry]) -> list[Path]:
+    if table.address.local is not None:
+        return []
+    keep = {path_of(table, entry) for entry in wanted}
+    return [path for path in (table.address.home / "files").glob("*/*") if path not in keep]
 
 
 def _has_copy(path: Path, entry: FileEntry) -> bool:

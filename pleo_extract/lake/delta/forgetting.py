@@ -32,7 +32,7 @@ import polars as pl
 from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError
 from pleo_extract.lake import disk
 from pleo_extract.lake.delta.change import VersionFiles, encode_file, make_state
-from pleo_extract.lake.delta.copies import path_of, place_files
+from pleo_extract.lake.delta.copies import place_files, remove_copies
 from pleo_extract.lake.delta.repair import repair_table
 from pleo_extract.lake.delta.version import Version
 from pleo_extract.lake.folder.forgetting import Erasure, strip_accounts, strip_other_files
@@ -128,7 +128,7 @@ def _erase_locked(address: Address, held: Layout) -> Erasure:
     Version(address).expire_log()
     newest = Version(address)  # a version that was opened before still lists the removed files
     newest.vacuum(0)
-    _remove_copies(newest)
+    remove_copies(newest, newest.manifest.files)
     for layout in _list_runs(address):
         _clear_run_folder(layout, forgotten)
     newest.write_own(PATH, spell_forgotten(forgotten.settle()))
@@ -142,7 +142,7 @@ def forget_on_this_machine(version: Version, forgotten: Forgotten, *, held: Layo
     applied, number = held.own / "forgotten", str(forgotten.number()).encode()
     if not forgotten or (disk.is_plain(applied) and disk.read_file(applied) == number):
         return
-    _remove_copies(version)
+    remove_copies(version, version.manifest.files)
     _clear_run_folder(held, forgotten)
     disk.make_folder(held.own)
     disk.replace_file(applied, number, private=True)
@@ -202,16 +202,6 @@ def _strip_files(files: VersionFiles, forgotten: Forgotten, erased: _Erased) -> 
                 )
             files.version.write(new.path, data)
             change.months[entry.month].append(new)
-
-
-def _remove_copies(table: Version) -> None:
-    """Remove this machine's copies of files that the table no longer has."""
-    folder = table.address.home / "files"
-    if table.address.local is None and folder.is_dir():
-        keep = {path_of(table, entry) for entry in table.manifest.files}
-        for path in folder.glob("*/*"):
-            if path not in keep:
-                disk.remove_file(path)
 
 
 def _clear_run_folder(layout: Layout, forgotten: Forgotten) -> None:
