@@ -4,38 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import secrets
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import polars as pl
 
-from pleo_extract.errors import PleoExtractError
+from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError
 from pleo_extract.lake import disk
 from pleo_extract.lake.delta.copies import check_sum, keep_copy, path_of
 from pleo_extract.lake.delta.log import CommitState
-from pleo_extract.lake.delta.version import hash_paths
+from pleo_extract.lake.delta.version import Version, hash_paths
 from pleo_extract.lake.layout import FORMAT, FileEntry
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pleo_extract.lake.delta.version import Version
+    from pleo_extract.lake.delta.address import Address
     from pleo_extract.lake.table import Change, Info
 
-__all__ = ["VACUUM_EVERY", "VersionFiles", "encode_file", "make_state"]
+__all__ = ["VACUUM_EVERY", "VersionFiles", "encode_file", "make_state", "retry_conflicts"]
+
+T = TypeVar("T")
 
 VACUUM_EVERY: Final = timedelta(days=1)
 """How often files that no kept version needs are removed."""
+
+TRIES: Final = 5
+"""How often a repair or an erasure starts again because another writer committed first."""
 
 FILE_ROWS: Final = 100_000
 """Most rows of a file, which makes some megabytes. A month that grows at its end keeps its earlier files."""
 ROW_GROUP: Final = 50_000
 """Rows of a row group, which a reader holds in memory as a whole. One group a file cost a run 390 MB instead of 245."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,43 @@ class VersionFiles:
         """See `Files`. Files that cannot be removed now are removed by the next vacuum."""
         with suppress(PleoExtractError):
             self.version.remove([entry.path for entry in change.new])
+
+    @contextmanager
+    def discarded_on_failure(self, change: Change) -> Iterator[None]:
+        """Discard a change where this block fails."""
+        try:
+            yield
+        except PleoExtractError:
+            self.discard(change)
+            raise
+
+    def commit(self, change: Change, info: Info) -> None:
+        """Commit a change that is not part of a run, with a random token of its own.
+
+        Raises:
+            LakeConflict, LakeError, ConfigurationError, TryLater: see `Version.commit`.
+        """
+        state = make_state(self.version, secrets.token_hex(16), change, info)
+        self.version.commit(change.new, change.old, state)
+
+
+def retry_conflicts(address: Address, attempt: Callable[[Version], T]) -> T:
+    """Call `attempt` with the latest version until no other writer commits first; return its result.
+
+    Raises:
+        LakeLocked: other writers committed first every time.
+        ConfigurationError: the table has a constraint.
+    """
+    for _ in range(TRIES):
+        version = Version(address)
+        version.require_writable()
+        try:
+            return attempt(version)
+        except LakeConflict as exc:
+            _log.info("%s; starting again from the latest version", exc)
+    raise LakeLocked(
+        f"other writers committed to {address.uri} first, {TRIES} times running; run again later"
+    )
 
 
 def make_state(version: Version, run: str, change: Change, info: Info) -> CommitState:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import secrets
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,9 +28,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError
 from pleo_extract.lake import disk
-from pleo_extract.lake.delta.change import VersionFiles, encode_file, make_state
+from pleo_extract.lake.delta.change import VersionFiles, encode_file, retry_conflicts
 from pleo_extract.lake.delta.copies import place_files, remove_copies
 from pleo_extract.lake.delta.repair import repair_table
 from pleo_extract.lake.delta.version import Version
@@ -52,10 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["finish_erasure", "forget_in_table", "forget_on_this_machine", "read_table_forgotten"]
 
 PATH: Final = "_pleo_extract/forgotten.json"
-TRIES: Final = 5
-"""How often an erasure is tried before it gives up because others commit first."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -124,7 +118,8 @@ def _erase_locked(address: Address, held: Layout) -> Erasure:
     forgotten = read_table_forgotten(table)
     if table.suspects:
         repair_table(address, held.staging, lambda table: table.manifest)
-    erased = _commit_erasure(address, forgotten, held.staging)
+    disk.make_folder(held.staging, private=True)
+    erased = retry_conflicts(address, lambda version: _commit_erasure(version, forgotten, held.staging))
     Version(address).expire_log()
     newest = Version(address)  # a version that was opened before still lists the removed files
     newest.vacuum(0)
@@ -148,34 +143,17 @@ def forget_on_this_machine(version: Version, forgotten: Forgotten, *, held: Layo
     disk.replace_file(applied, number, private=True)
 
 
-def _commit_erasure(address: Address, forgotten: Forgotten, scratch: Path) -> _Erased:
+def _commit_erasure(version: Version, forgotten: Forgotten, scratch: Path) -> _Erased:
     """Commit a version without what is forgotten, even if no row changes: the erasure then removes all older commits."""
-    disk.make_folder(scratch, private=True)
-    for _ in range(TRIES):
-        version = Version(address)
-        version.require_writable()
-        manifest, files = version.manifest, VersionFiles(version, scratch)
-        place_files(version, manifest.files)
-        erased = _Erased(Change(Base(version.version, manifest, manifest.files)))
-        try:
-            _strip_files(files, forgotten, erased)
-            receipt = forgotten.strip_json(manifest.receipt)
-            info = Info(
-                manifest.server,
-                receipt,
-                strip_accounts(forgotten, manifest.accounts, erased.lost, blanked=erased.blanked > 0),
-            )
-            state = make_state(version, secrets.token_hex(16), erased.change, info)
-            version.commit(erased.change.new, erased.change.old, state)
-        except LakeConflict as exc:
-            files.discard(erased.change)
-            _log.info("%s; beginning again", exc)
-            continue
-        except PleoExtractError:
-            files.discard(erased.change)
-            raise
-        return erased
-    raise LakeLocked(f"others have committed to {address.uri} first, {TRIES} times running; run again later")
+    manifest, files = version.manifest, VersionFiles(version, scratch)
+    place_files(version, manifest.files)
+    erased = _Erased(Change(Base(version.version, manifest, manifest.files)))
+    with files.discarded_on_failure(erased.change):
+        _strip_files(files, forgotten, erased)
+        receipt = forgotten.strip_json(manifest.receipt)
+        accounts = strip_accounts(forgotten, manifest.accounts, erased.lost, blanked=erased.blanked > 0)
+        files.commit(erased.change, Info(manifest.server, receipt, accounts))
+    return erased
 
 
 def _strip_files(files: VersionFiles, forgotten: Forgotten, erased: _Erased) -> None:
