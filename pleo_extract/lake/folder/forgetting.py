@@ -30,7 +30,7 @@ import polars as pl
 from pleo_extract.core.decode import Rejected
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
-from pleo_extract.lake.folder.objects import ROW_GROUP, begin_build, place_objects, sweep_objects
+from pleo_extract.lake.folder.objects import begin_build, encode_rows, place_objects, sweep_objects
 from pleo_extract.lake.folder.publish import write_manifest
 from pleo_extract.lake.folder.verify import UNREADABLE
 from pleo_extract.lake.folder.visible import show_months
@@ -201,10 +201,7 @@ class _Eraser:
         stripped = self._forgotten.strip_rows(pl.read_parquet(io.BytesIO(data)))
         if not stripped.lost and not stripped.blanked:
             return _StrippedFile(entry)
-        buffer = io.BytesIO()
-        stripped.rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
-        data = buffer.getvalue()
-        sha256 = hashlib.sha256(data).hexdigest()
+        data, sha256 = encode_rows(stripped.rows)
         name = name_object(entry.month, sha256)
         if not (self._build / name).exists():
             disk.write_file(self._build / name, data, fixed=True)

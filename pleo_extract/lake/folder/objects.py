@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -14,13 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import polars as pl
+
     from pleo_extract.lake.layout import FileEntry, Layout
 
-__all__ = ["ROW_GROUP", "begin_build", "place_objects", "restore_object", "sweep_objects"]
+__all__ = ["ROW_GROUP", "begin_build", "encode_rows", "place_objects", "restore_object", "sweep_objects"]
 
 
 ROW_GROUP: Final = 50_000
-"""Rows of a row group, which a reader holds in memory as a whole."""
+"""Rows of a row group, which a reader holds in memory as a whole. One group a file cost a run 390 MB instead of 245."""
 
 
 def begin_build(layout: Layout) -> Path:
@@ -32,6 +36,14 @@ def begin_build(layout: Layout) -> Path:
     build = layout.staging / f"build-{secrets.token_hex(4)}"
     disk.make_folder(build)
     return build
+
+
+def encode_rows(rows: pl.DataFrame) -> tuple[bytes, str]:
+    """Return the bytes of a Parquet file with these rows, and their sha256."""
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+    data = buffer.getvalue()
+    return data, hashlib.sha256(data).hexdigest()
 
 
 def place_objects(layout: Layout, build: Path) -> None:
