@@ -68,6 +68,11 @@ class Address:
     home: Path
     options: dict[str, str] = field(repr=False)
 
+    @property
+    def runs(self) -> list[Path]:
+        """The folders of runs on this machine, one for each set of accounts."""
+        return sorted((self.home / "runs").glob("*"))
+
 
 def read_address(
     lake: str | Path, options: Mapping[str, str] | None = None, workspace: str | Path | None = None

@@ -110,7 +110,7 @@ def _lock_other_runs(address: Address, held: Layout) -> Iterator[None]:
 
 
 def _list_runs(address: Address) -> list[Layout]:
-    return [Layout(path) for path in sorted((address.home / "runs").glob("*"))]
+    return [Layout(path) for path in address.runs]
 
 
 def _erase_locked(address: Address, held: Layout) -> Erasure:

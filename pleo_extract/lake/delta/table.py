@@ -96,7 +96,6 @@ class DeltaLake:
         self._is_raced = False  # another writer has changed rows since this run began
         self._lost: dict[str, FileEntry] = {}
         self._committed: Change | None = None
-        self._files: list[FileEntry] = []
         self._may_arrive = False  # a commit without an answer may still arrive: its files must stay
 
     def exists(self) -> bool:
@@ -128,7 +127,7 @@ class DeltaLake:
 
     def last_run(self) -> LastRun | None:
         """See `Store`."""
-        found = [read_last_run(Layout(path)) for path in sorted((self._address.home / "runs").glob("*"))]
+        found = [read_last_run(Layout(path)) for path in self._address.runs]
         return max((each for each in found if each), key=lambda each: each.ended_at, default=None)
 
     def verify(self) -> Verification:
@@ -240,13 +239,13 @@ class DeltaLake:
             made_at = datetime.now(UTC) if change.is_news else made_at
         else:
             self._save_state(number, info)
-        self._committed, self._files = change, change.files
+        self._committed = change
         return msgspec.structs.replace(
             base,
             snapshot=number,
             made_at=made_at,
             rows=change.rows,
-            files=self._files,
+            files=change.files,
             library=__version__,
             receipt=dict(info.receipt),
             accounts={**base.accounts, **info.accounts},
@@ -270,7 +269,7 @@ class DeltaLake:
             Version(self._address).vacuum(max(1, -(-max(keep.span, LEAST_KEEP) // timedelta(hours=1))))
         except PleoExtractError as exc:
             _log.warning("%s", exc)
-        remove_stale(version, self._files)
+        remove_stale(version, self._committed.files if self._committed else [])
 
     def _open_or_none(self, as_of: datetime | int | None = None) -> Version | None:
         """Return a version; None where a run on this machine began a table and has not published to it yet.
@@ -283,7 +282,7 @@ class DeltaLake:
         except NoLake:
             last = self.last_run()
             was_there = last is not None and last.receipt.get("snapshot")
-            if as_of is not None or was_there or not any((self._address.home / "runs").glob("*")):
+            if as_of is not None or was_there or not self._address.runs:
                 raise
             return None
 
