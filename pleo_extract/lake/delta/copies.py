@@ -57,7 +57,9 @@ def place_files(table: Version, entries: Sequence[FileEntry]) -> tuple[Path, ...
         with ThreadPoolExecutor(min(THREADS, len(missing))) as pool:
             for _ in pool.map(lambda pair: _copy_file(table, *pair), missing):
                 pass
-    _mark_used(paths)
+    for path in paths:
+        with suppress(OSError):
+            path.touch()  # the time of its last use, see STALE
     return paths
 
 
@@ -137,9 +139,3 @@ def _write_copy(path: Path, data: bytes) -> None:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path} ({len(data)} bytes): {exc.strerror or exc}") from exc
-
-
-def _mark_used(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with suppress(OSError):
-            path.touch()

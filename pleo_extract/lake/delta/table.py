@@ -92,7 +92,7 @@ class DeltaLake:
         self._run = secrets.token_hex(16)
         self._still_held: Callable[[], None] = refuse_unheld
         self._is_made = False  # this run made the table
-        self._is_overtaken = False  # there is a later version than `_version`
+        self._is_overtaken = False  # there may be a later version than `_version`
         self._is_raced = False  # another writer has changed rows since this run began
         self._lost: dict[str, FileEntry] = {}
         self._committed: Change | None = None
@@ -202,7 +202,9 @@ class DeltaLake:
     def latest(self, server: str) -> Base:
         """See `Table`. The table is read again if others, or this run, have committed since."""
         if self._version is None:
-            self._make_table(server)
+            create_table(self._address, server)  # if another run makes it first, this changes nothing
+            self._is_made = True
+            self._open_version(server)
         elif self._is_overtaken:
             self._catch_up(self._version)
         version = self._require_version()
@@ -324,12 +326,6 @@ class DeltaLake:
         overlay = _Overlay(number, dict(info.receipt), dict(info.accounts))
         disk.make_folder(self.layout.own)
         disk.replace_file(self.layout.state, msgspec.json.encode(overlay))
-
-    def _make_table(self, server: str) -> None:
-        """Make the table and open it; if another run makes it first, open that."""
-        create_table(self._address, server)
-        self._is_made = True
-        self._open_version(server)
 
     def _open_version(self, server: str = "") -> Version:
         version = self._version = Version(self._address)

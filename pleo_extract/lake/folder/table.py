@@ -106,7 +106,7 @@ class FolderTable:
         path = self._path_of(entry)
         data = disk.read_file(path)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise self._changed(path)
+            raise self._changed_error(path)
         return data
 
     def write(
@@ -167,8 +167,8 @@ class FolderTable:
         if change.number > MOST_SNAPSHOTS:
             raise LakeError(f"no snapshot number is left in {self.layout.root}; merge it into a new lake")
         for entry in change.files:
-            if entry.month not in change.months:
-                self._require_size(entry)
+            if entry.month not in change.months and disk.size_of(path := self._path_of(entry)) != entry.bytes:
+                raise self._changed_error(path)
         files = [entry for entry in change.files if entry.rows or _is_needed(self.layout, entry)]
         return Manifest(
             format=FORMAT,
@@ -181,20 +181,10 @@ class FolderTable:
             leaving=sorted(change.leaving),
         )
 
-    def _require_size(self, entry: FileEntry) -> None:
-        """Raise unless a file that the commit keeps has its size.
-
-        Raises:
-            LakeError: the file is missing or has another size.
-        """
-        path = self._path_of(entry)
-        if disk.size_of(path) != entry.bytes:
-            raise self._changed(path)
-
     def _path_of(self, entry: FileEntry) -> Path:
         return self.layout.path_of(self._base.snapshot if self._base else 0, entry)
 
-    def _changed(self, path: Path) -> LakeError:
+    def _changed_error(self, path: Path) -> LakeError:
         return LakeError(f"{path} changed since it was written; run: pleo-extract repair {self.layout.root}")
 
 
