@@ -24,7 +24,10 @@ __all__ = ["ROW_GROUP", "begin_build", "encode_rows", "place_objects", "restore_
 
 
 ROW_GROUP: Final = 50_000
-"""Rows of a row group, which a reader holds in memory as a whole. One group a file cost a run 390 MB instead of 245."""
+"""Rows of a row group, which a reader holds in memory as a whole.
+
+Measured: groups of this size brought a run that finds nothing new in a Delta table from 390 MB to 245 MB.
+"""
 
 
 def begin_build(layout: Layout) -> Path:

@@ -141,7 +141,7 @@ class FolderTable:
         return self.layout.number() == number
 
     def discard(self, change: Change) -> None:  # noqa: ARG002 - every object that no manifest names is removed
-        """See `Table`."""
+        """See `Table`. On a full disk, what is left over would be in the way of the next run."""
         if self._build is not None:
             with suppress(PleoExtractError):  # tidying up must not hide the error that led here
                 self._still_held()  # if not, unnamed objects may be those of the run that took over
