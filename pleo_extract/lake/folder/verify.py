@@ -142,9 +142,11 @@ def _check_visible(layout: Layout, manifest: Manifest) -> list[str]:
             continue
         try:
             if disk.sum_of(visible) != entry.sha256:
-                problems.append(f"{entry.path}: differs from the snapshot; the next dump replaces it")
+                problems.append(
+                    f"{entry.path}: the visible file differs from the snapshot; the next dump replaces it"
+                )
         except (LakeError, StorageError):
-            problems.append(f"{entry.path}: cannot be read; the next dump replaces it")
+            problems.append(f"{entry.path}: the visible file cannot be read; the next dump replaces it")
     return problems
 
 
