@@ -1,7 +1,7 @@
-# Everything a newcomer needs: `make demo` and `make test`. Both set up what they use in .venv.
+# A newcomer needs `make demo` and `make test`. Both install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# Where it is set, every start of Python compiles all anew: the tests, and each command line that they try.
+# With this variable set, every Python process compiles all modules again: the tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check faults torture bench scale format sample docs picture notebooks clean
@@ -15,7 +15,7 @@ test: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/pytest -n auto
 
-# What takes longer, or needs tools beyond Python, which it installs; CI runs it after `make test`.
+# The slower checks, and those that need other tools than Python, which they install. CI runs this after `make test`.
 check: .venv/test.stamp
 	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 	$(BIN)/python tests/benchmarks/guard.py
@@ -27,20 +27,22 @@ check: .venv/test.stamp
 	.ci/duckdb
 	.ci/stores
 
-# Every fault that is tried, and whether it is survived; see tests/fault_table.py.
+# Run the tests of every fault and print which are survived; see tests/fault_table.py.
 faults: .venv/test.stamp
 	$(BIN)/python tests/fault_table.py -n auto
 
-# Killed, cut off, starved and told to stop at every point, at full size: hours. Writes docs/torture.json and docs/torture.md.
+# The torture suite at full size: kills, power loss, disk errors and signals at every point. Takes hours. Writes
+# docs/torture.json and docs/torture.md.
 torture: .venv/test.stamp
 	TALLY=docs/torture.json TORTURE=full PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 	$(BIN)/python docs/generate.py
 
-# Beside its peers, each in an environment of its own, in .bench; about an hour. Writes docs/benchmarks.md.
+# Benchmarks against other tools, each in its own environment under .bench. Takes about an hour. Writes
+# docs/benchmarks.md.
 bench: .venv/test.stamp
 	$(BIN)/python tests/benchmarks/bench.py
 
-# Lakes of up to a hundred million jobs: a quarter of an hour and 10 GB of disk. Writes docs/scale.json and docs/scale.md.
+# Lakes of up to 100 million jobs. Takes 15 minutes and 10 GB of disk. Writes docs/scale.json and docs/scale.md.
 scale: .venv/test.stamp
 	$(BIN)/python tests/benchmarks/scale.py
 	$(BIN)/python docs/generate.py
@@ -49,19 +51,19 @@ format: .venv/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# data/sample: made by the sandbox, the same each time.
+# Make data/sample with the sandbox; every run gives the same bytes.
 sample: .venv/demo.stamp
 	$(BIN)/python data/make_sample.py
 
-# Tables, help texts and outputs in the documents, from the code.
+# Generate tables, help texts and outputs in the documents from the code.
 docs: .venv/test.stamp
 	$(BIN)/python docs/generate.py
 
-# The picture at the top of the README, from data/sample.
+# Draw the picture at the top of the README from data/sample.
 picture: .venv/test.stamp
 	$(BIN)/python docs/make_picture.py
 
-# The notebooks, run anew, with their outputs.
+# Run the notebooks and save their outputs.
 notebooks: .venv/test.stamp
 	$(BIN)/python notebooks/run_all.py
 

@@ -1,10 +1,10 @@
-"""Make `data/sample`: a lake of about 3,000 jobs from the sandbox, the same each time (`make sample`).
+"""Make `data/sample`, a lake of about 3,000 jobs from the sandbox; each run gives the same bytes (`make sample`).
 
-Five companies over a year, their incident, retries, expired jobs, jobs that hang and jobs that are still running.
-The world stands still while it is read. What would differ between two runs or two machines (when, how fast, where)
-is written over with what the world's own clock says, so that for the sample "now" is the moment it was taken.
+The lake shows five companies over a year, with an incident, retries, expired jobs, jobs that hang and jobs that are
+still running. The world's clock stands still during the dump. Values that differ between two runs or two machines
+(when, how fast, where) are replaced by constants, so that "now" in the sample is the instant `TAKEN`.
 """
-# ruff: noqa: INP001 - a script, no part of a package
+# ruff: noqa: INP001 - a script, not part of a package
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 SAMPLE = Path(__file__).parent / "sample"
 TAKEN = datetime(2026, 9, 30, 15, tzinfo=UTC)
-"""A Wednesday afternoon at the end of a month: exports are under way, and the week is not over."""
+"""A Wednesday afternoon at the end of a month: exports are running, and the last week is partial."""
 
 WHEN = TAKEN.strftime("%Y-%m-%dT%H:%M:%SZ")
 SETTLED = {
@@ -30,7 +30,7 @@ SETTLED = {
     "waited": 0.0,
     "seconds_since_complete": 0.0,
 }
-"""What a run says about itself, not about the jobs; and all that ends in `_at` or `_as_of` is `WHEN`."""
+"""Values that describe the run, not the jobs. Besides them, every name in `_at` or `_as_of` gets `WHEN`."""
 LEFT_OUT = (
     "_lake/lock",
     "_lake/staging",
@@ -40,14 +40,14 @@ LEFT_OUT = (
     "_lake/objects",
     "_jobs.duckdb",
 )
-"""What belongs to one machine; and the objects, whose bytes are those of the visible months."""
+"""What belongs to one machine, and the objects, whose bytes are the same as those of the visible months."""
 
 
 def make_sample(lake: Path) -> None:
-    """Make the lake anew at `lake`."""
+    """Replace the folder `lake` with a new lake."""
     shutil.rmtree(lake, ignore_errors=True)
     world = World(jobs=3_000, companies=5, seed=21, now=TAKEN, days=364)
-    # A host that cannot exist: nobody brings the sample up to date by mistake.
+    # The host cannot exist, so nobody can update the sample by mistake.
     sandbox = Sandbox(world)
     with Client(
         "https://sandbox.invalid", api_key=API_KEY, transport=sandbox, in_flight=1, rate=10_000
@@ -61,7 +61,7 @@ def make_sample(lake: Path) -> None:
 
 
 def settle(document: Any) -> Any:
-    """The same document, without what it says about one run on one machine."""
+    """Return the JSON document with the values that describe one run replaced by constants."""
     if isinstance(document, dict):
         return {name: _settle_value(name, value) for name, value in document.items()}
     return [settle(item) for item in document] if isinstance(document, list) else document

@@ -1,11 +1,11 @@
-"""Run what a document shows: each block in order, as a reader would, and see what it prints.
+"""Run the code blocks of a document in order, as a reader would, and capture what they print.
 
-`python` blocks share one namespace, `sh` blocks run in bash, both in one new folder that holds `data/sample` and
-nothing else. The environment names a sandbox as the server, and `…` stands for its key. A `text` block right below
-is what the block prints. A `cron` block is run from `pleo-extract` on. Blocks of other languages are not run, nor
-are `sh` blocks that install something: those are compared with the Makefile.
+`python` blocks share one namespace, `sh` blocks run in bash. Both run in a new folder that holds only
+`data/sample`. The environment names a sandbox as the server, and `…` stands for its key. A `text` block directly
+below a block is its output. A `cron` block runs from `pleo-extract` on. Blocks of other languages do not run, nor
+do `sh` blocks that install something: tests/test_docs.py compares those with the Makefile.
 """
-# ruff: noqa: INP001 - a script, no part of a package
+# ruff: noqa: INP001 - a script, not part of a package
 
 from __future__ import annotations
 
@@ -34,7 +34,15 @@ INSTALLS = re.compile(r"^make |pip install", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of a document: its language, its text, its line, what it is said to print and where that stands."""
+    """One code block of a document.
+
+    Attributes:
+        language: the language of the fence.
+        text: the code.
+        line: the line of the fence in the document.
+        output: the documented output; None if there is none.
+        span: where the output is in the document.
+    """
 
     language: str
     text: str
@@ -44,12 +52,12 @@ class Block:
 
     @property
     def installs(self) -> bool:
-        """Whether it is about installing, and so not to be run in a test."""
+        """Return whether the block installs something, so that a test must not run it."""
         return self.language == "sh" and INSTALLS.search(self.text) is not None
 
 
 def read_blocks(document: str) -> list[Block]:
-    """The blocks of a document, in order."""
+    """Return the blocks of a document, in order."""
     return [
         Block(found[1], found[2], document.count("\n", 0, found.start()) + 1, found[3], found.span(3))
         for found in FENCED.finditer(document)
@@ -58,7 +66,7 @@ def read_blocks(document: str) -> list[Block]:
 
 
 def run_blocks(document: str) -> Iterator[tuple[Block, str]]:
-    """Run the blocks that can be run; gives each with what it printed.
+    """Run the blocks that can run, and yield each with what it printed.
 
     Raises:
         AssertionError: a block failed.
@@ -81,7 +89,7 @@ def run_blocks(document: str) -> Iterator[tuple[Block, str]]:
 
 
 def _environment(url: str, folder: Path) -> dict[str, str]:
-    """The sandbox as the server, and a `pleo-extract` that is this interpreter's."""
+    """Return the environment: the sandbox as the server, and a `pleo-extract` that runs this interpreter."""
     command = folder / "bin" / "pleo-extract"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pleo_extract "$@"\n', encoding="utf-8")
@@ -98,7 +106,7 @@ def _environment(url: str, folder: Path) -> dict[str, str]:
 
 def _run_python(block: Block, names: dict[str, Any]) -> str:
     printed = io.StringIO()
-    # Line numbers in a traceback are those of the document.
+    # The blank lines make line numbers in a traceback those of the document.
     code = compile("\n" * block.line + block.text, "document", "exec")
     with contextlib.redirect_stdout(printed):
         exec(code, names)  # noqa: S102 - the project's own documents
@@ -113,7 +121,7 @@ def _run_shell(text: str, line: int) -> str:
 
 
 def fill(document: str) -> str:
-    """The document with what its blocks print now in place of what they are said to print."""
+    """Return the document with each documented output replaced by what its block prints now."""
     pieces, at = [], 0
     for block, printed in run_blocks(document):
         if block.output is not None:

@@ -1,10 +1,10 @@
-"""Write what the documents say from what the code says (`make docs`); with `--check`, say where they differ.
+"""Write the generated parts of the documents from the code (`make docs`); with `--check`, show where they differ.
 
-Between `<!-- generated: NAME -->` and `<!-- end -->` in a document stands what the function NAME below returns.
-`tests/help/` holds the `--help` of every command, as a terminal of 80 columns shows it. Written (but not compared,
-tests/test_docs.py does that) is also what the documents' blocks print, see `blocks`.
+The text between `<!-- generated: NAME -->` and `<!-- end -->` in a document comes from the function NAME below.
+`tests/help/` holds the `--help` of every command, for a terminal of 80 columns. The script also writes what the
+documents' code blocks print, see `blocks`; `--check` does not compare that, tests/test_docs.py does.
 """
-# ruff: noqa: INP001, T201 - a script, no part of a package; it prints
+# ruff: noqa: INP001, T201 - a script, not part of a package; it prints
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ TABLE = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 WHAT_TO_DO = {
     0: ("done", "nothing"),
-    1: ("a defect of pleo-extract, with a traceback", "report it"),
-    2: ("usage", "correct the command; nothing was sent or written"),
-    65: ("bad data, or a lake that is not as it was written", "look: the message names rows or files"),
-    69: ("another run holds the lake", "nothing: that run is doing the work"),
-    74: ("disk", "make room or set permissions, run again"),
-    75: ("try again later", "nothing: the next run goes on"),
-    76: ("the server broke its contract", "run again; if it stays, report it with the message"),
-    77: ("credentials", "renew the key or token"),
-    78: ("configuration", "correct the URL, file or setting"),
-    129: ("hung up (SIGHUP: the terminal or session is gone)", "run again"),
+    1: ("a bug in pleo-extract, with a traceback", "report it"),
+    2: ("wrong usage", "correct the command; nothing was sent or written"),
+    65: ("bad data, or a damaged lake", "read the message: it names the rows or files"),
+    69: ("another run holds the lake", "nothing: the other run does the work"),
+    74: ("disk full or not writable", "free space or correct permissions, then run again"),
+    75: ("temporary failure", "nothing: the next run continues"),
+    76: ("the server broke its contract", "run again; if it fails again, report the message"),
+    77: ("credential refused", "renew the key or token"),
+    78: ("wrong configuration", "correct the URL, file or setting"),
+    129: ("hung up (SIGHUP: the terminal or session has closed)", "run again"),
     130: ("interrupted (Ctrl-C)", "run again"),
     143: ("terminated (SIGTERM)", "run again"),
 }
@@ -66,7 +66,7 @@ _CONSTANTS = {
 
 
 def columns() -> Iterator[str]:
-    """The columns of an export job, from `contract.FIELDS`."""
+    """Return the columns of an export job, from `contract.FIELDS`."""
     rows = (
         (
             f"`{field.column}`",
@@ -77,11 +77,11 @@ def columns() -> Iterator[str]:
         )
         for field in (*FIELDS, EXTRA)
     )
-    return _table(("column", "field of the API", "type", "null?", "what it says"), rows)
+    return _table(("column", "field of the API", "type", "null?", "meaning"), rows)
 
 
 def exit_codes() -> Iterator[str]:
-    """The exit codes and the errors behind them, from the tree of errors."""
+    """Return the exit codes and their errors, from the tree of errors."""
     classes = [found for found in vars(errors).values() if inspect.isclass(found)]
     found = {
         code: [
@@ -101,7 +101,7 @@ def exit_codes() -> Iterator[str]:
 
 
 def commands() -> Iterator[str]:
-    """The commands, from the command line."""
+    """Return the commands of the command line."""
     rows = (
         (f"[`pleo-extract {name}`](tests/help/{name}.txt)", command.get_short_help_str(limit=200))
         for name, command in group.commands.items()
@@ -110,13 +110,13 @@ def commands() -> Iterator[str]:
 
 
 def names() -> Iterator[str]:
-    """What `pleo_extract` exports, from its docstrings."""
+    """Return what `pleo_extract` exports, from the docstrings."""
     rows = ((f"`{name}`", _first_sentence(name)) for name in pleo_extract.__all__ if name != "__version__")
     return _table(("name", "what it is"), rows)
 
 
 def answers() -> Iterator[str]:
-    """The views and macros, from `sql/`."""
+    """Return the views and macros, from `sql/`."""
     rows = (
         (f"`{found.name}{'(…)' if found.kind == 'macro' else ''}`", found.summary)
         for found in statements().values()
@@ -125,13 +125,13 @@ def answers() -> Iterator[str]:
 
 
 def options() -> Iterator[str]:
-    """The options of Spark's data source, from a file that can be read without Spark."""
-    said = runpy.run_path(str(ROOT / "pleo_extract" / "spark" / "options.py"))["OPTIONS"]
-    return _table(("option", "what it says"), ((f"`{name}`", text) for name, text in said.items()))
+    """Return the options of Spark's data source, from a file that imports without Spark."""
+    described = runpy.run_path(str(ROOT / "pleo_extract" / "spark" / "options.py"))["OPTIONS"]
+    return _table(("option", "meaning"), ((f"`{name}`", text) for name, text in described.items()))
 
 
 def athena() -> Iterator[str]:
-    """A table for Athena over a copy of a snapshot, from `contract.FIELDS`."""
+    """Return the DDL of an Athena table over a copy of a snapshot, from `contract.FIELDS`."""
     declared = [f"    {field.column} {_ATHENA[field.kind]}" for field in (*FIELDS, EXTRA)]
     yield "```sql"
     yield "CREATE EXTERNAL TABLE export_jobs ("
@@ -144,24 +144,24 @@ def athena() -> Iterator[str]:
 
 
 def first_dump() -> Iterator[str]:
-    """A first dump beside its peers, from what `make bench` measured last."""
+    """Return the first dump compared with its peers, from the last `make bench`."""
     return _measured("A first dump")
 
 
 def refreshes() -> Iterator[str]:
-    """What a refresh costs, from what `make bench` measured last."""
+    """Return what a refresh costs, from the last `make bench`."""
     return _measured("A refresh")
 
 
 def torture() -> Iterator[str]:
-    """What the torture came to when it last ran, by scenario, from torture.json."""
-    told = json.loads((ROOT / "docs" / "torture.json").read_text(encoding="utf-8"))
+    """Return the results of the last torture run by scenario, from torture.json."""
+    results = json.loads((ROOT / "docs" / "torture.json").read_text(encoding="utf-8"))
     counts = ("tries", "lost", "double", "wrong", "unreadable")
     rows = [
         (each["scenario"], *(f"{each[name]:,}" for name in counts), each["form"], each["when"])
-        for each in told.values()
+        for each in results.values()
     ]
-    sums = ("together", *(f"{sum(each[name] for each in told.values()):,}" for name in counts), "", "")
+    sums = ("total", *(f"{sum(each[name] for each in results.values()):,}" for name in counts), "", "")
     return _table(("scenario", *counts, "form", "run on"), [*rows, sums])
 
 
@@ -201,7 +201,7 @@ TABLES = {
 
 
 def helps() -> Iterator[tuple[Path, str]]:
-    """Every command's help, and the file it is compared with."""
+    """Yield every command's help, and the file that must contain it."""
     for name in ("pleo-extract", *group.commands):
         asked = ["--help"] if name == "pleo-extract" else [name, "--help"]
         shown = CliRunner().invoke(group, asked, prog_name="pleo-extract", terminal_width=80)
@@ -209,7 +209,7 @@ def helps() -> Iterator[tuple[Path, str]]:
 
 
 def documents(*, run: bool) -> Iterator[tuple[Path, str]]:
-    """Every document, with its tables as they should be, and with `run` what its blocks print."""
+    """Yield every document with its tables generated and, with `run`, the outputs of its blocks."""
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         text = blocks.fill(text) if run else text
@@ -217,7 +217,7 @@ def documents(*, run: bool) -> Iterator[tuple[Path, str]]:
 
 
 def main(*, check: bool) -> int:
-    """Write, or with `check` compare; 1 where something differs."""
+    """Write the files, or with `check` compare them; return 1 if `check` finds a difference."""
     wanted = [*helps(), *documents(run=not check)]
     stray = sorted({*(ROOT / "tests" / "help").glob("*.txt")} - {path for path, _ in wanted})
     differ = False

@@ -1,9 +1,9 @@
-"""Make `docs/failure-rates.svg` from the sample lake: the picture that the README opens with (`make picture`).
+"""Make `docs/failure-rates.svg`, the picture at the top of the README, from the sample lake (`make picture`).
 
-Drawn by the code of the report, with its style, in light and dark. The same lake gives the same bytes, which a test
-compares with the file, so that the picture cannot grow old unnoticed.
+The report's own code and style draw it, for light and dark screens. The same lake gives the same bytes. A test
+compares them with the file, so that the picture cannot become stale unnoticed.
 """
-# ruff: noqa: INP001 - a script, no part of a package
+# ruff: noqa: INP001 - a script, not part of a package
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue
 
 
 def draw(figures: Figures) -> str:
-    """Two panels: the rate over time with its interval and incidents, and the companies beside each other."""
+    """Draw two panels: the rate over time with its interval and incidents, and the rate of each company."""
     assert figures.window is not None
     window = figures.window
     rates, limits, incidents = (
@@ -63,7 +63,7 @@ def draw(figures: Figures) -> str:
 
 
 def _companies(figures: Figures) -> Iterator[str]:
-    """A line each, the worst first, as the report lists them."""
+    """Yield a line for each company, worst first, as in the report."""
     companies = figures.frame("companies").sort("rate", descending=True)
     overall = sum(figures.frame("rates")["failed"]) / sum(figures.frame("rates")["finished"])
     axis = share_axis(max(companies["high"]))
@@ -85,7 +85,7 @@ def _write(x: int, y: int, kind: str, text: str) -> str:
 
 
 def make_picture(path: Path) -> None:
-    """Write the picture."""
+    """Draw the picture and write it to `path`."""
     figures = ask_lake(ROOT / "data" / "sample", company_id=None, since=None, until=None, store={})
     path.write_text(draw(figures), encoding="utf-8")
 

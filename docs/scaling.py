@@ -1,9 +1,9 @@
 """The tables of docs/scale.md: what `tests/benchmarks/scale.py` measured, and what follows from it.
 
-Requests and time are arithmetic with the library's own constants. What is measured is carried on in a straight line
-through the two largest sizes.
+Requests and time are computed from the library's own constants. CPU, memory and disk are measured and extrapolated
+linearly from the two largest sizes.
 """
-# ruff: noqa: INP001 - a script, no part of a package
+# ruff: noqa: INP001 - a script, not part of a package
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ MODEL: Final = (10_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 BILLION: Final = MODEL[-1]
 A_DAY: Final = (1_000, 100_000, 1_000_000, 10_000_000, 30_000_000)
 OPEN: Final = 100
-"""Open jobs of a refresh of the model."""
+"""The number of open jobs at a refresh in the model."""
 MEMORY: Final = 16_384
-"""Megabytes of a machine of the model."""
+"""The memory of the machine in the model, megabytes."""
 DISK: Final = 10**12
-"""Bytes of its disk."""
+"""The disk of the machine in the model, bytes."""
 MINUTE: Final = timedelta(minutes=1)
 MEASURES: Final = (
     ("publish a first dump", "publish"),
@@ -47,13 +47,13 @@ MEASURES: Final = (
 
 
 def scale_origin() -> Iterator[str]:
-    """When and where it was measured."""
-    told = _read()
-    yield f"`python tests/benchmarks/scale.py`, {told['when']}, {told['where']}."
+    """Return when and where the figures were measured."""
+    measured = _read()
+    yield f"`python tests/benchmarks/scale.py`, {measured['when']}, {measured['where']}."
 
 
 def scale_model() -> Iterator[str]:
-    """Requests, time and disk of a first dump."""
+    """Return the requests, time and disk that a first dump needs."""
     lake, staged = _bytes("bytes"), _bytes("staged")
     rows = [
         [
@@ -65,29 +65,35 @@ def scale_model() -> Iterator[str]:
         ]
         for jobs in MODEL
     ]
-    head = ["jobs", "requests", f"at {RATE} a minute", "staged until it is published", "the lake"]
+    head = ["jobs", "requests", f"at {RATE} a minute", "staged before it is published", "the lake"]
     return _table(head, rows)
 
 
 def scale_refresh() -> Iterator[str]:
-    """What an hourly refresh asks for, by how much is new."""
+    """Return the requests of an hourly refresh, by the number of new jobs."""
     rows = []
     for a_day in A_DAY:
         an_hour = a_day / 24
         requests = count_requests(new=an_hour, an_hour=an_hour, is_open=OPEN)
         share = requests / RATE * MINUTE / timedelta(hours=1)
         rows.append([_count(a_day), _count(requests), _time(requests / RATE * MINUTE), f"{share:.0%}"])
-    return _table(["new jobs a day", "requests an hour", f"at {RATE} a minute", "of the hour"], rows)
+    return _table(["new jobs a day", "requests an hour", f"at {RATE} a minute", "share of the hour"], rows)
 
 
 def count_requests(*, new: float, an_hour: float, is_open: int) -> int:
-    """Of a refresh, where so many jobs are new, so many come in an hour, and so many are open."""
+    """Return the number of requests of a refresh.
+
+    Args:
+        new: jobs created since the last refresh.
+        an_hour: jobs created per hour.
+        is_open: open jobs.
+    """
     overlap = an_hour * (OVERLAP / timedelta(hours=1))
     return ceil(is_open / PAGE_SIZE) + ceil((new + overlap) / PAGE_SIZE) + AUDIT_PAGES
 
 
 def scale_measured() -> Iterator[str]:
-    """CPU seconds and peak memory at each size, and in a straight line at a billion."""
+    """Return CPU seconds and peak memory at each size, and extrapolated to a billion jobs."""
     sizes = _read()["sizes"]
     head = ["CPU s, peak MB", *(_count(each["jobs"]) for each in sizes), f"{_count(BILLION)}, by the model"]
     rows = []
@@ -95,77 +101,81 @@ def scale_measured() -> Iterator[str]:
         cells = [_cell(each[name]["cpu"], each[name]["peak"]) for each in sizes]
         rows.append([title, *cells, _cell(_line(name, "cpu", BILLION), _line(name, "peak", BILLION))])
     each_job = [f"{each['bytes'] / each['jobs']:.0f}" for each in sizes]
-    rows.append(["bytes of Parquet a job", *each_job, f"{_bytes('bytes'):.0f}"])
+    rows.append(["bytes of Parquet per job", *each_job, f"{_bytes('bytes'):.0f}"])
     return _table(head, rows)
 
 
 def scale_limits() -> Iterator[str]:
-    """Where each part stops, and what takes over."""
+    """Return the limit of each part, and what to use beyond it."""
     an_hour = RATE * 60 * PAGE_SIZE
     week = an_hour * (FULL_EVERY / timedelta(hours=1))
     newest = an_hour * 24 / (1 + OVERLAP / timedelta(hours=1))
     rows = [
         [
-            "one key's pace",
+            "the rate limit of one key",
             f"{_count(an_hour)} jobs an hour; a billion in {_time(_pages(BILLION) / RATE * MINUTE)}",
-            "more keys: one for each company in an accounts file, `--shard` over machines",
+            "more keys: one for each company in an accounts file; `--shard` over several machines",
         ],
         [
             "resuming a first dump",
-            f"none: it may be cut short as often as need be; what no run resumes for {KEEP_STAGED.days} days is removed",
-            "an accounts file: each company is staged and resumed by itself",
+            f"no limit: it may be interrupted any number of times; staged pages that no run resumes for {KEEP_STAGED.days} days are removed",
+            "an accounts file: each company is staged and resumed separately",
         ],
         [
-            f"the full walk every {FULL_EVERY.days} days",
-            f"takes as long as a first dump: the whole week at {_count(week)} jobs of a key",
+            f"the full sync every {FULL_EVERY.days} days",
+            f"takes as long as a first dump: a whole week for {_count(week)} jobs of one key",
             "`--full-every 30d` or more; more keys",
         ],
         [
             "an hourly refresh",
-            f"{_count(newest)} new jobs of a key a day: then it takes the hour",
-            "more keys; less often, since the hour before is read each time",
+            f"{_count(newest)} new jobs of one key a day: then it takes a whole hour",
+            "more keys; fewer refreshes, since each reads the hour before again",
         ],
         [
             "a refresh",
             _memory("refresh"),
-            "an accounts file over several lakes; a machine with more",
+            "an accounts file over several lakes; a machine with more memory",
         ],
-        ["publishing a first dump", _memory("publish"), "a Delta table, whose files are small; shards"],
-        ["publishing it as a Delta table", _memory("delta"), "one table that many shards write"],
+        ["publishing a first dump", _memory("publish"), "a Delta table, whose files are small; `--shard`"],
+        [
+            "publishing it as a Delta table",
+            _memory("delta"),
+            "`--shard` over several machines that write one table",
+        ],
         [
             "the disk, 1 TB",
             f"{_round(DISK / (_bytes('bytes') + _bytes('staged')))} jobs staged and published at once",
-            "an accounts file in parts; a Delta table in an object store",
+            "an accounts file split in parts; a Delta table in an object store",
         ],
         [
             "`duration_stats` in DuckDB",
             _memory("duration_stats"),
-            "`since` and `until`; Spark over the same Parquet",
+            "`since` and `until`; Spark on the same Parquet files",
         ],
         ["`failure_rates` in DuckDB", _memory("failure_rates"), "the same"],
-        ["`verify`", _memory("verify"), "a machine with more"],
+        ["`verify`", _memory("verify"), "a machine with more memory"],
         [
             "`_jobs.duckdb`, the catalogue",
-            "it holds a pattern and the questions, whatever the number of jobs: it does not grow",
+            "no limit: it holds views and macros, not jobs",
             "",
         ],
     ]
-    return _table(["part", "where it stops", "what takes over"], rows)
+    return _table(["part", "its limit", "beyond it"], rows)
 
 
 def _memory(name: str) -> str:
-    """Where the peak of this reaches a machine's memory, in a straight line."""
+    """Describe the peak memory of a step, and how many jobs fill the machine's memory."""
     jobs = _ends()[1]["jobs"]
     peak = _line(name, "peak", jobs)
     measured = f"{peak:,.0f} MB at {_count(jobs)} jobs"
     growth = (_line(name, "peak", BILLION) - peak) / (BILLION - jobs)
     if growth * BILLION < MEMORY / 100:
-        return f"{measured}, and hardly more beyond"
-    return f"{measured}; 16 GB at {_round(jobs + (MEMORY - peak) / growth)}"
+        return f"{measured}, and hardly more with more jobs"
+    return f"{measured}; 16 GB at {_round(jobs + (MEMORY - peak) / growth)} jobs"
 
 
 def _line(name: str, figure: str, jobs: int) -> float:
-    """Through the two largest sizes; what falls from one to the other stays."""
+    """Extrapolate linearly from the two largest sizes; a figure that falls is taken as constant."""
     low, high = _ends()
     slope = max(0.0, (high[name][figure] - low[name][figure]) / (high["jobs"] - low["jobs"]))
     return float(high[name][figure] + slope * (jobs - high["jobs"]))
@@ -177,14 +187,14 @@ def _ends() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _bytes(name: str) -> float:
-    """Bytes a job, at the largest size."""
+    """Return the bytes per job at the largest size."""
     high = _ends()[1]
     return float(high[name] / high["jobs"])
 
 
 def _read() -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
-    return told
+    measured: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return measured
 
 
 def _pages(jobs: int) -> int:
@@ -200,7 +210,7 @@ def _count(number: float) -> str:
 
 
 def _round(number: float) -> str:
-    """Two digits that count."""
+    """Format a number rounded down to two significant digits."""
     digits = 10 ** max(0, len(str(int(number))) - 2)
     return _count(int(number) // digits * digits)
 
@@ -213,7 +223,7 @@ def _size(number: float) -> str:
 
 
 def _time(span: timedelta) -> str:
-    """In the largest unit that fits."""
+    """Format a duration in the largest unit that fits."""
     seconds = span.total_seconds()
     for unit, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= unit:

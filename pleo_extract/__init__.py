@@ -1,13 +1,13 @@
-"""Pleo's export jobs as a typed Polars DataFrame, as Parquet that stays up to date, and as answers in DuckDB.
+"""Pleo's export jobs: as a typed Polars DataFrame, as Parquet that stays up to date, and as answers in DuckDB.
 
     from pleo_extract import load_export_jobs
-    df = load_export_jobs()                       # every job once, typed, or an error that says why not
+    df = load_export_jobs()                       # every job once, typed; or an error that says why not
 
     from pleo_extract import connect, dump_export_jobs
-    dump_export_jobs("data/export_jobs")          # the same as Parquet, published whole
+    dump_export_jobs("data/export_jobs")          # the same as Parquet
     connect("data/export_jobs").sql("from failure_rates('month')").pl()
 
-Names are imported where they are first used, so that importing this costs next to nothing.
+Names are imported when they are first used, so that importing the package costs next to nothing.
 """
 
 from __future__ import annotations

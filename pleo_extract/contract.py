@@ -1,16 +1,16 @@
-"""The contract of GET /v3/export-jobs as declarations: what may be asked, what a job is, what a page says.
+"""The contract of GET /v3/export-jobs as declarations: what a request may ask, what a job is, what a page says.
 
-`FIELDS` is the one declaration from which the Polars, Arrow and DuckDB schemas, the decoder and the
-documentation are computed. Source: Pleo's OpenAPI document, Export API 32.4.0, operation getExportJobsListV3.
+`FIELDS` is the one declaration of a job: the Polars, Arrow and DuckDB schemas, the decoder and the documentation are
+computed from it. Source: Pleo's OpenAPI document, Export API 32.4.0, operation getExportJobsListV3.
 
-Rules of this room: facts only. Nothing is sent, read or waited for here.
+Rules of this room: facts only. Nothing here sends, reads or waits.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -20,7 +20,6 @@ from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
 __all__ = [
     "COLUMNS",
@@ -42,6 +41,7 @@ __all__ = [
     "canonical_uuid",
     "instant_key",
     "is_cursor",
+    "parse_instant_key",
     "uuid_problem",
 ]
 
@@ -52,7 +52,7 @@ SERVERS: Final = {
 }
 STATUSES: Final = ("pending", "in_progress", "failed", "completed", "completed_with_errors")
 TERMINAL: Final = ("failed", "completed", "completed_with_errors")
-"""Statuses in which a job is settled. Every other one, unknown ones included, may still change."""
+"""Statuses in which a job is settled. In every other status, unknown ones included, it may still change."""
 
 UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", re.ASCII)
 _CURSOR: Final = re.compile(r"[A-Z2-7=~]+", re.ASCII)
@@ -81,9 +81,14 @@ _DUCKDB: Final[dict[Kind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of ExportJobV3 and the column it becomes.
+    """One field of ExportJobV3, and the column that it becomes.
 
-    `name` is the contract's, `column` ours; `required` means present and not null. `note` is the documentation.
+    Attributes:
+        name: the field's name in the API.
+        column: the column's name in our frames.
+        kind: its type, from which the types of all schemas follow.
+        required: whether it must be present and not null.
+        note: what it means, for the documentation.
     """
 
     name: str
@@ -94,7 +99,7 @@ class Field:
 
 
 FIELDS: Final = (
-    Field("id", "id", "uuid", required=True, note="The job; one job is one attempt, a retry is a new job"),
+    Field("id", "id", "uuid", required=True, note="The job. One job is one attempt; a retry is a new job"),
     Field("companyId", "company_id", "uuid", required=True, note="The company the job belongs to"),
     Field(
         "status",
@@ -108,7 +113,7 @@ FIELDS: Final = (
         "created_at",
         "instant",
         required=True,
-        note="When the export was asked for; never changes",
+        note="When the export was requested; never changes",
     ),
     Field("startedAt", "started_at", "instant", required=False, note="When it became in_progress"),
     Field("completedAt", "completed_at", "instant", required=False, note="When it was completed"),
@@ -126,55 +131,55 @@ FIELDS: Final = (
         "created_by",
         "uuid",
         required=False,
-        note="The user who asked for it; null for the system",
+        note="The user who requested it; null for the system",
     ),
     Field(
         "isInteractive",
         "is_interactive",
         "bool",
         required=True,
-        note="Asked for by a user (true) or by the system (false)",
+        note="Requested by a user (true) or by the system (false)",
     ),
     Field(
         "numberOfItems",
         "number_of_items",
         "int64",
         required=True,
-        note="Accounting entries chosen for the export",
+        note="Accounting entries in the export",
     ),
     Field(
         "vendorBasedBookkeeping",
         "vendor_based_bookkeeping",
         "bool",
         required=True,
-        note="Items carry vendor and bookkeeping data",
+        note="Whether items carry vendor and bookkeeping data",
     ),
     Field(
         "failureReasonType",
         "failure_reason_type",
         "text",
         required=False,
-        note="The kind of failure, an open set",
+        note="The kind of failure; new kinds may appear",
     ),
-    Field("failureReason", "failure_reason", "text", required=False, note="The failure in words"),
+    Field("failureReason", "failure_reason", "text", required=False, note="What failed, in words"),
 )
 EXTRA: Final = Field(
     "",
     "extra",
     "json",
     required=False,
-    note="Fields the contract does not know, as JSON text; null when there is none",
+    note="Fields that the contract does not know, as JSON text; null if there are none",
 )
 
 COLUMNS: Final = tuple(field.column for field in (*FIELDS, EXTRA))
 KEY: Final = ("company_id", "id")
-"""What makes a row one row."""
+"""The columns that identify a job."""
 POLARS_SCHEMA: Final = pl.Schema({field.column: _POLARS[field.kind] for field in (*FIELDS, EXTRA)})
 DUCKDB_SCHEMA: Final = {field.column: _DUCKDB[field.kind] for field in (*FIELDS, EXTRA)}
 
 
 class PageOrder(StrEnum):
-    """The contract's PageOrder: one for each sorting key."""
+    """A sorting order of the API; a request gives one for each sorting key."""
 
     ASC = "ASC"
     ASC_NULLS_FIRST = "ASC_NULLS_FIRST"
@@ -188,12 +193,12 @@ _ORDERS: Final = frozenset(PageOrder)
 
 
 def is_cursor(text: object) -> bool:
-    """Whether this is a cursor by the contract's pattern, ``^[A-Z2-7=~]+$``."""
+    """Return whether this is a cursor by the contract's pattern, ``^[A-Z2-7=~]+$``."""
     return isinstance(text, str) and _CURSOR.fullmatch(text) is not None
 
 
 def uuid_problem(text: object) -> str | None:
-    """Why this is no UUID (8-4-4-4-12 hexadecimal digits, either case), or None if it is one."""
+    """Return why this is not a UUID (8-4-4-4-12 hexadecimal digits in either case), or None if it is one."""
     if isinstance(text, str) and UUID.fullmatch(text):
         return None
     return (
@@ -202,10 +207,10 @@ def uuid_problem(text: object) -> str | None:
 
 
 def canonical_uuid(text: object, *, what: str = "company_id") -> str:
-    """The UUID in lower case.
+    """Return the UUID in lower case; `what` is the parameter that an error names.
 
     Raises:
-        UsageError: it is missing (None), or not 8-4-4-4-12 hexadecimal digits.
+        UsageError: it is missing (None), or is not 8-4-4-4-12 hexadecimal digits.
     """
     if text is None:
         raise UsageError(f"{what} is missing. Give it as 8-4-4-4-12 hexadecimal digits")
@@ -216,20 +221,22 @@ def canonical_uuid(text: object, *, what: str = "company_id") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request of the list, with every parameter the endpoint has, checked before anything is sent.
+    """One request for a page of the list, with every parameter of the endpoint.
+
+    It is checked when it is made, before anything is sent. Of `before`, `after` and `offset` only one may be given.
 
     Attributes:
-        company_id: UUID; the company whose jobs are wanted (canonical lower case once made).
-        statuses: known statuses; none means all. Lists become tuples.
-        before: cursor; rows preceding it.
-        after: cursor; rows following it. `before`, `after` and `offset` exclude each other.
+        company_id: UUID of the company whose jobs to return, in lower case; None for all the credential may see.
+        statuses: return only jobs in these states; empty for all.
+        before: cursor; return the rows that precede it.
+        after: cursor; return the rows that follow it.
         offset: rows to skip, 0 to 2^63-1.
-        limit: rows wanted, 0 to 2^31-1; the server may give fewer.
+        limit: rows on the page, 0 to 2^31-1; the server may return fewer.
         sorting_keys: fields to sort by, as the API names them (``createdAt``, ``id``).
         sorting_order: one PageOrder for each key.
 
     Raises:
-        UsageError: anything the contract does not allow.
+        UsageError: a parameter that the contract does not allow.
     """
 
     company_id: str | None = None
@@ -245,7 +252,7 @@ class Query:
         if self.company_id is not None:
             object.__setattr__(self, "company_id", canonical_uuid(self.company_id))
         for name in ("statuses", "sorting_keys", "sorting_order"):
-            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+            object.__setattr__(self, name, _check_texts(name, getattr(self, name)))
         _check_statuses(self.statuses)
         _check_position(self.before, self.after, self.offset)
         _check_range("offset", self.offset, 2**63 - 1)
@@ -253,7 +260,10 @@ class Query:
         _check_sorting(self.sorting_keys, self.sorting_order)
 
     def params(self) -> list[tuple[str, str]]:
-        """The query string's pairs, repeated for lists (``style: form, explode: true``), in the contract's order."""
+        """Return the pairs of the query string in the order of the contract; lists are repeated pairs.
+
+        That is what ``style: form, explode: true`` means in OpenAPI.
+        """
         single = (
             ("before", self.before),
             ("after", self.after),
@@ -269,41 +279,59 @@ class Query:
         ]
 
     def at(self, *, after: str | None = None, before: str | None = None, offset: int | None = None) -> Query:
-        """The same query at another place; without any, at the start."""
+        """Return the same query for another place of the list; for its start if none is given."""
         return replace(self, after=after, before=before, offset=offset)
 
     @property
     def descending(self) -> bool:
-        """Whether the first sorting key runs downwards."""
+        """Whether the first sorting key is in descending order."""
         return bool(self.sorting_order) and str(self.sorting_order[0]).startswith("DESC")
 
 
 Key = tuple[str, str]
-"""(created_at as UTC text, as fine as it is known, id in lower case): sorts as the jobs do.
+"""A job's place in the list: (created_at as UTC text, id in lower case). Keys sort as the jobs do.
 
-A page's keys have all digits that were sent, nanoseconds too; those made of rows of a lake end at microseconds, so of
-two that are equal that far nothing is known."""
+The keys of a page keep all digits that were sent, nanoseconds included. Keys made from rows of a lake end at
+microseconds, so the order of two that are equal that far is not known."""
 
 
 def instant_key(instant: datetime) -> str:
-    """An instant as text that sorts as instants do: UTC, no zone, no trailing zeros in the fraction."""
+    """Return an instant as text that sorts as instants do: UTC without a zone, no trailing zeros in the fraction."""
     text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
     return text.rstrip("0") if "." in text else text
 
 
+def parse_instant_key(text: str) -> datetime:
+    """Return the instant (UTC) of the first part of a key; digits beyond microseconds are cut.
+
+    Raises:
+        ValueError: `instant_key` does not write such a text.
+    """
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True, slots=True)
 class PageInfo:
-    """What one page says about itself and about the walk: all that flows back from `decode` to `paging`.
+    """What one page says about itself: all that a walk learns from it.
+
+    `limit` to `offset` are the echo of the request; each is None if the server does not echo it.
 
     Attributes:
         rows: rows on the page, unusable ones included.
-        keys: (created_at, id) of the usable rows, in the page's order.
-        has_next: `hasNextPage`. has_previous: `hasPreviousPage`, None when absent.
-        start_cursor, end_cursor: as sent; None when absent or null. Not yet checked.
-        total: `total`, or None when absent.
-        limit, sorting_keys, sorting_order: what the server understood; None when it did not say.
-        after, before, offset: the place that the answer says it is for; None when it did not say.
-        companies, statuses: the company_ids (as sent) and the statuses on the page.
+        has_next: `hasNextPage`.
+        has_previous: `hasPreviousPage`; None if absent.
+        keys: (created_at, id) of the usable rows, in the order of the page.
+        start_cursor: `startCursor` as sent, not yet checked; None if absent or null.
+        end_cursor: `endCursor`, likewise.
+        total: `total`; None if absent.
+        limit: the page size that the server understood.
+        sorting_keys: the fields that it sorted by.
+        sorting_order: the order of each of these fields.
+        after: the cursor that the page follows.
+        before: the cursor that the page precedes.
+        offset: the rows that the server skipped.
+        companies: the company ids on the page, as sent.
+        statuses: the statuses on the page.
     """
 
     rows: int
@@ -323,14 +351,15 @@ class PageInfo:
     statuses: frozenset[str] = frozenset()
 
 
-def _texts(name: str, value: object) -> tuple[str, ...]:
+def _check_texts(name: str, value: object) -> tuple[str, ...]:
     if value is None:
         return ()
-    kinds = tuple | list | frozenset | set if name == "statuses" else tuple | list  # sorting has an order
+    # A set has no order, and sorting keys do.
+    kinds = tuple | list | frozenset | set if name == "statuses" else tuple | list
     if not isinstance(value, kinds):
-        raise UsageError(f"{name} takes a list of texts, not {value!r}")
+        raise UsageError(f"{name} must be a list of strings, not {value!r}")
     if not all(isinstance(item, str) for item in value):
-        raise UsageError(f"{name} takes texts only, not {value!r}")
+        raise UsageError(f"{name} must be a list of strings only, not {value!r}")
     return tuple(sorted(value) if isinstance(value, set | frozenset) else value)
 
 
@@ -365,6 +394,6 @@ def _check_sorting(keys: Sequence[str], orders: Sequence[str]) -> None:
             f"sorting_keys has {len(keys)} entries and sorting_order {len(orders)}; give one order a key"
         )
     if not all(key and key.isprintable() for key in keys):
-        raise UsageError("a sorting key is empty or holds characters that no field's name has")
+        raise UsageError("a sorting key is empty or holds a character that cannot be printed")
     if wrong := [order for order in orders if order not in _ORDERS]:
         raise UsageError(f"unknown sorting order {wrong[0]!r}; the API takes {', '.join(PageOrder)}")

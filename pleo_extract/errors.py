@@ -1,29 +1,29 @@
-"""The tree of errors. One cause, one class, one exit code, so that a scheduler can tell them apart.
+"""The tree of errors: one class and one exit code for each cause, so that a scheduler can tell them apart.
 
     PleoExtractError
      ├─ UsageError             2   an argument that cannot be used (also a ValueError)
-     ├─ DataError             65   rows or a lake that are not as they must be
+     ├─ DataError             65   rows or a lake that cannot be used
      │   ├─ RejectedRows           rows that do not fit the contract, each with path and reason
-     │   └─ LakeError              a lake that is not as it was written
-     │       └─ NoLake                 no Delta table where one was to be read
+     │   └─ LakeError              a lake that is damaged, or not there
+     │       └─ NoLake                 no Delta table at the address
      ├─ LakeLocked            69   another run holds the lake
      │   └─ LakeConflict           another writer committed to a Delta table first
      ├─ StorageError          74   disk full, no permission, read-only
-     ├─ TryLater              75   the network, the server or the time did not suffice: come back later
-     │   ├─ DeadlineExceeded       the time given for this run is used up
-     │   ├─ RequestsExceeded       the requests given for this run are used up
-     │   └─ Stopped                the run was told to stop
+     ├─ TryLater              75   the network or the server failed, or a limit was reached: try again later
+     │   ├─ DeadlineExceeded       the time limit of the run was reached
+     │   ├─ RequestsExceeded       the request limit of the run was reached
+     │   └─ Stopped                the run was asked to stop
      ├─ ContractError         76   the server broke its contract
-     │   ├─ PageError              a page that is no page
+     │   ├─ PageError              an answer that is not a page
      │   │   └─ EchoMismatch       an answer to another request than the one sent
      │   ├─ WalkError              pages that do not make a list: a loop, a lost cursor, a foreign row
-     │   │   └─ CursorRefused      a cursor the server gave and no longer takes
-     │   ├─ RequestRefused         a request that is right by the contract, answered with 400 or 422
-     │   └─ IncompleteWalk         fewer jobs than the server says there are
+     │   │   └─ CursorRefused      a cursor that the server gave out and then refused
+     │   ├─ RequestRefused         a request that keeps the contract, answered with 400 or 422
+     │   └─ IncompleteWalk         fewer jobs than the server's `total`
      ├─ CredentialsError      77   missing, wrong, expired or not allowed
      └─ ConfigurationError    78   a URL, file or setting that cannot be used
 
-The codes follow sysexits.h. A message says what happened, where, and what to do; never a credential.
+The codes follow sysexits.h. A message says what happened, then what to do, then where. It never holds a credential.
 """
 
 from __future__ import annotations
@@ -67,10 +67,13 @@ __all__ = [
 
 
 class PleoExtractError(Exception):
-    """Root of all errors of this library; `code` is the exit code of the command line.
+    """The root of all errors of this library.
 
-    `receipt` is what a dump can say about the run that ended so, as plain data; `page` the page of the list that was
-    asked for, from 1. None where there is no such thing.
+    Attributes:
+        code: the exit code of the command line.
+        advice: what to do, for errors whose message does not say it.
+        receipt: the receipt of the dump that failed, as plain data; None for any other error.
+        page: the page of the list that was asked for, from 1; None if no page was.
     """
 
     code: ClassVar[int] = 1
@@ -79,9 +82,9 @@ class PleoExtractError(Exception):
     page: int | None = None
 
     def tell(self) -> str:
-        """The message in one line: which run, account and page, where these are known; what happened; what to do."""
-        said = self.receipt or {}
-        where = [f"{name} {said[name]}" for name in ("run", "account") if said.get(name)]
+        """Return the message in one line, with run, account and page if they are known, and what to do."""
+        receipt = self.receipt or {}
+        where = [f"{name} {receipt[name]}" for name in ("run", "account") if receipt.get(name)]
         if self.page is not None and f"page {self.page}" not in str(self):
             where.append(f"page {self.page}")
         advice = f". {self.advice}" if self.advice and "again" not in str(self) else ""
@@ -89,19 +92,23 @@ class PleoExtractError(Exception):
 
 
 class UsageError(PleoExtractError, ValueError):
-    """An argument that cannot be used. Nothing was sent, nothing was written."""
+    """An argument that cannot be used. Nothing was sent and nothing was written."""
 
     code = 2
 
 
 class DataError(PleoExtractError):
-    """Rows or a lake that are not as they must be."""
+    """Rows or a lake that cannot be used."""
 
     code = 65
 
 
 class RejectedRows(DataError):
-    """Rows that do not fit the contract. `reasons` holds one line a row: page, path, what is wrong."""
+    """Rows that do not fit the contract.
+
+    Attributes:
+        reasons: one line a row: page, path, what is wrong.
+    """
 
     def __init__(
         self, reasons: Sequence[str], fate: str = "A dump sets such rows aside and keeps the rest"
@@ -113,11 +120,12 @@ class RejectedRows(DataError):
         )
 
     def __reduce__(self) -> tuple[type[RejectedRows], tuple[tuple[str, ...]], dict[str, Any]]:
-        return type(self), (self.reasons,), vars(self)  # by default it would be made anew from its message
+        # By default, pickle would pass the message for `reasons`.
+        return type(self), (self.reasons,), vars(self)
 
 
 class LakeError(DataError):
-    """A lake that is not as it was written: a file is missing, changed, or from a newer version."""
+    """A lake that cannot be read: a file is missing, damaged, or written by a newer version."""
 
 
 class NoLake(LakeError):
@@ -131,50 +139,50 @@ class LakeLocked(PleoExtractError):
 
 
 class LakeConflict(LakeLocked):
-    """Another writer has committed to a Delta table first."""
+    """Another writer committed to the Delta table first."""
 
 
 class StorageError(PleoExtractError):
-    """The disk refused: full, no permission, read-only, too many open files."""
+    """The disk is full or read-only, a permission is missing, or too many files are open."""
 
     code = 74
 
 
 class TryLater(PleoExtractError):
-    """The network or the server did not answer properly for as long as was allowed; later it may."""
+    """The network or the server gave no proper answer within the retries and time allowed; try again later."""
 
     code = 75
 
 
 class DeadlineExceeded(TryLater):
-    """The time given for this run is used up, or the wait that is due would outlast it."""
+    """The time limit of the run was reached, or the next wait would exceed it."""
 
 
 class RequestsExceeded(TryLater):
-    """The requests given for this run are used up; what was fetched is kept for the next."""
+    """The request limit of the run was reached; fetched pages are kept for the next run."""
 
 
 class Stopped(TryLater):
-    """The run was told to stop."""
+    """The run was asked to stop."""
 
 
 class ContractError(PleoExtractError):
-    """The server broke its contract; trying again by itself will hardly help."""
+    """The server broke its contract; the same request will hardly do better, so it is not retried further."""
 
     code = 76
-    advice = "Run again; if it stays, report it with this message"
+    advice = "Run again; if it fails again, report it with this message"
 
 
 class PageError(ContractError):
-    """An answer that is no page: not JSON, no `data`, no `pagination`, too large."""
+    """An answer that is not a page: not JSON, without `data` or `pagination`, or too large."""
 
 
 class EchoMismatch(PageError):
-    """An answer that says it is for another place of the list than was asked for: one that nobody asked for."""
+    """An answer that says it is for another place of the list than the one asked for."""
 
 
 class WalkError(ContractError):
-    """Pages that do not make a list: a loop, a cursor missing or malformed, a foreign company's row."""
+    """Pages that do not make a list: a loop, a missing or malformed cursor, a row of another company."""
 
 
 class CursorRefused(WalkError):
@@ -182,9 +190,13 @@ class CursorRefused(WalkError):
 
 
 class RequestRefused(ContractError):
-    """A request that keeps the contract, answered with 400 or 422. `params` is what was asked.
+    """A request that keeps the contract, answered with 400 or 422.
 
-    Also an offset that is answered with a 5xx or not at all, time after time, where other requests are answered.
+    Also a request for an offset that fails again and again while other requests are answered: search engines answer
+    deep offsets with a 5xx or not at all.
+
+    Attributes:
+        params: the pairs of the query string that was refused.
     """
 
     def __init__(self, message: str, *, params: Sequence[tuple[str, str]] = ()) -> None:
@@ -193,7 +205,7 @@ class RequestRefused(ContractError):
 
 
 class IncompleteWalk(ContractError):
-    """The list ended with fewer jobs than the server says there are, twice."""
+    """The list ended twice with fewer jobs than the server's `total`."""
 
 
 class CredentialsError(PleoExtractError):
@@ -212,39 +224,44 @@ _WORST_FIRST = (78, 77, 76, 65, 75)
 
 
 def worst_code(codes: Sequence[int]) -> int:
-    """Exit code for several companies: 78, 77, 76, 65, 75, the first that occurs; else the highest; 0 for none."""
+    """Return the exit code for several companies: the first of 78, 77, 76, 65, 75 that occurs, else the highest.
+
+    No codes at all give 0.
+    """
     return next((code for code in _WORST_FIRST if code in codes), max(codes, default=0))
 
 
 def escape(text: str, limit: int = 80) -> str:
-    """Text of a server as it may be shown: control characters, line breaks and odd spaces escaped, clipped."""
+    """Return untrusted text in a form that is safe to show: clipped, and without control characters and line breaks."""
     clipped = text[:limit]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clipped)
     return shown + ("…" if len(text) > limit else "")
 
 
 def check_path(path: str | os.PathLike[str], what: str) -> None:
-    """Refuse a path that can be opened, perhaps, but not be written into a record: at the door, before anything is sent.
+    """Refuse a path that cannot be written into a record, before anything is sent.
+
+    The file system may well open such a path, so the run would fail at its end only.
 
     Raises:
-        ConfigurationError: it is not UTF-8, is bytes, or holds a NUL.
+        ConfigurationError: the path is not UTF-8, is bytes, or holds a NUL.
     """
     text = os.fspath(path)
     try:
         is_text = isinstance(text, str) and bool(text.encode()) and "\0" not in text
-    except UnicodeEncodeError:  # the bytes that are not UTF-8 stand in it as halves of surrogate pairs
+    except UnicodeEncodeError:  # os.fsdecode turns bytes that are not UTF-8 into lone surrogates
         is_text = False
     if not is_text:
         raise ConfigurationError(
-            f"{what} is {escape(str(text), 200)!r}, and that is no text in UTF-8; give it another name, or a link of one"
+            f"{what} is not valid UTF-8: {escape(str(text), 200)!r}; rename it, or use a symbolic link"
         )
 
 
 def amount(number: float, noun: str, plural: str = "") -> str:
-    """A number with its noun: 1 request, 2,000 requests."""
+    """Return a number with its noun: 1 request, 2,000 requests."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def span(seconds: float) -> str:
-    """A time to wait, in whole seconds and never none: 1 s, 90 s."""
+    """Return a time to wait in whole seconds, at least 1: 1 s, 90 s."""
     return f"{max(1, math.ceil(seconds))} s"

@@ -1,4 +1,4 @@
-"""Unknown keywords at the public doors: refused before any work, with the name that was probably meant."""
+"""Keywords of public functions: an unknown one is refused before any work, with the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ T = TypeVar("T")
 
 
 def check_keywords(function: Callable[P, T]) -> Callable[P, T]:
-    """Return the function with a better TypeError for a keyword that it does not have.
+    """Return the function with a TypeError for unknown keywords that names the nearest known one.
 
-    Python's own error names the wrong keyword only. This one also names the nearest that exists, since a misspelt
-    option must neither be ignored nor cost a look at the documentation.
+    Python's own error names the wrong keyword only.
 
     Raises:
         TypeError: when called with an unknown keyword.
@@ -39,9 +38,7 @@ def check_keywords(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **given)
         finally:
-            del (
-                args,
-                given,
-            )  # a traceback may show the locals of this frame, and among them may be a credential
+            # Tracebacks with locals, as some log handlers write them, would show a credential among these.
+            del args, given
 
     return call

@@ -1,4 +1,4 @@
-"""Names of a package that are imported where they are first used, so that importing the package costs little."""
+"""Lazy imports: a package imports a name when it is first used, so that importing the package itself costs little."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["attach"]
 
 
 def attach(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package, which has `homes` by name: the module below it where each is found."""
+    """Return the `__getattr__` of a package; `homes` maps each name to the module below the package that defines it."""
 
     def look_up(name: str) -> Any:
         if name not in homes:

@@ -1,4 +1,4 @@
-"""A progress bar for a person: on a terminal or in a notebook, silent everywhere else. The only room with tqdm."""
+"""The progress bar: shown on a terminal or in a notebook, silent everywhere else. Only this file imports tqdm."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["show_progress"]
 def show_progress(
     what: str, *, show: bool | None = None
 ) -> Iterator[Callable[[int, int | None, float], None]]:
-    """A bar of jobs read, with total, rate and time left.
+    """Show a bar of the jobs read, with total, rate and time left.
 
     Args:
-        what: the words before it.
-        show: True or False; by default where a person looks on, a terminal or a notebook.
+        what: the words before the bar.
+        show: whether to show it; by default on a terminal and in a notebook.
 
     Yields:
-        A function to call with the jobs read so far, the total if known, and the seconds spent waiting.
+        A function that takes the jobs read so far, the total if known, and the seconds spent waiting.
     """
-    if not (_is_watched() if show is None else show and _is_open()):
+    if not (_is_interactive() if show is None else show and _is_open()):
         yield lambda _rows, _total, _waited: None
         return
     from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
@@ -43,11 +43,11 @@ def show_progress(
         yield update
 
 
-def _is_watched() -> bool:
+def _is_interactive() -> bool:
     return _is_open() and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
 def _is_open() -> bool:
-    """Return whether there is a stream to draw on: under pythonw and some services there is none, or a closed one."""
+    """Return whether there is a stream to draw on: under pythonw and some services it is missing or closed."""
     stream: TextIO | None = sys.stderr
     return stream is not None and not stream.closed

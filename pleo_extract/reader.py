@@ -1,4 +1,4 @@
-"""`Lake`: a lake opened once, with all that its readers ask of it."""
+"""`Lake`: the door for readers of a lake."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = ["Lake"]
 
 
 class Lake:
-    """A lake for its readers: a folder of Parquet, or a Delta table.
+    """A lake opened for reading: a folder of Parquet, or a Delta table.
 
-    Each question is answered from one whole snapshot, the one that is current when it is asked unless another is named,
-    however often a dump publishes meanwhile.
+    Every method answers from one whole snapshot, however often a dump publishes meanwhile: the one that is current when
+    it is called, or the one that the caller names.
 
         lake = Lake("data/export_jobs")
         lake.scan().filter(pl.col("status") == "failed").collect()
@@ -37,7 +37,7 @@ class Lake:
         lake.changes(lake.snapshots()["snapshot"][0])
 
     Attributes:
-        name: the lake as it was given.
+        name: the path or URL of the lake, as given.
     """
 
     @check_keywords
@@ -48,65 +48,67 @@ class Lake:
         storage_options: Mapping[str, str] | None = None,
         workspace: str | Path | None = None,
     ) -> None:
-        """Find out of which kind the lake is; nothing of it is read yet.
+        """Find out what kind of lake it is; nothing of it is read yet.
 
         Args:
-            lake: the lake's folder, or the URL or folder of a Delta table.
-            storage_options: how the object store is reached, as for delta-rs; credentials are also found in the environment.
-            workspace: where copies of a Delta table's files are kept; by default in the user's cache.
+            lake: the folder of a lake, or the URL or folder of a Delta table.
+            storage_options: how to reach the object store, as for delta-rs; credentials are also taken from the
+                environment.
+            workspace: the folder for copies of a Delta table's files; by default the user's cache.
 
         Raises:
-            ConfigurationError: it is a file, or the extra `delta` is not installed.
+            ConfigurationError: the path is a file, or the extra `delta` is not installed.
         """
         self.name = str(lake)
         self._lake = lake
         self._store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
-        self._kept = open_lake(lake, **self._store)
+        self._reader = open_lake(lake, **self._store)
 
     def __repr__(self) -> str:
-        """Return its name; storage options may hold a credential."""
+        """Return the name only, since storage options may hold a credential."""
         return f"Lake({self.name!r})"
 
     def scan(self, as_of: datetime | int | None = None) -> pl.LazyFrame:
-        """One whole snapshot as a LazyFrame; see `scan_lake`."""
+        """Return one whole snapshot as a LazyFrame; see `scan_lake`."""
         return scan_lake(self._lake, as_of, **self._store)
 
     @check_keywords
     def connect(
         self, as_of: datetime | int | None = None, *, locked: bool = False, allow: Sequence[Path] = ()
     ) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection over one whole snapshot, with all views and macros; see `connect`."""
+        """Return a DuckDB connection to one whole snapshot, with all views and macros; see `connect`."""
         from pleo_extract.answers.doors import connect  # noqa: PLC0415 - duckdb only where there is a question
 
         return connect(self._lake, as_of, locked=locked, allow=allow, **self._store)
 
     def verify(self) -> Verification:
-        """Read the current snapshot in full and compare it with what was written; see `verify_lake`."""
+        """Read the current snapshot in full and compare it with its manifest; see `verify_lake`."""
         return verify_lake(self._lake, **self._store)
 
     @check_keywords
     def status(self, *, full_every: timedelta = FULL_EVERY) -> LakeStatus:
-        """How the lake is doing: how fresh it is, what it holds, how the last run ended, one account after the other.
+        """Return how fresh the lake is, what it holds, and how the last run of each account ended.
 
         Args:
-            full_every: how often runs read the whole list, 7 days by default: when the next will is told by it.
+            full_every: how often runs make a full sync, 7 days by default; the date of the next one follows from it.
 
         Raises:
-            LakeError: there is no such lake, or it is broken.
+            LakeError: there is no such lake, or it is damaged.
         """
         from pleo_extract.lake.status import read_status  # noqa: PLC0415 - as above
 
         return read_status(self._lake, full_every=full_every, **self._store)
 
     def snapshots(self) -> pl.DataFrame:
-        """The snapshots that are kept, oldest first.
+        """Return the snapshots that are kept, oldest first.
 
         Returns:
-            One row a snapshot: `snapshot` (its number, for `as_of`), `made_at` (UTC), `rows`, `files`, `bytes` of its files,
-            and `new_bytes`, of the files that the one before does not have: what keeping it costs.
+            One row a snapshot: `snapshot` (its number, for `as_of`), `made_at` (UTC), `rows`, `files`, `bytes` (size of
+            its files) and `new_bytes` (size of those files that the snapshot before does not have: what keeping this one
+            costs).
 
         Raises:
-            LakeError: there is no such lake, or its pointer is broken.
+            LakeError: there is no such lake, or it is damaged.
         """
         schema: dict[str, pl.DataType | type[pl.DataType]] = {
             "snapshot": pl.Int64,
@@ -117,7 +119,7 @@ class Lake:
             "new_bytes": pl.Int64,
         }
         rows, before = [], set[str]()
-        for manifest in self._kept.history():
+        for manifest in self._reader.history():
             names = {entry.path + entry.sha256: entry.bytes for entry in manifest.files}
             new = sum(size for name, size in names.items() if name not in before)
             total = sum(names.values())
@@ -126,23 +128,25 @@ class Lake:
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     def changes(self, since: datetime | int, until: datetime | int | None = None) -> pl.DataFrame:
-        """What is different between two snapshots: jobs that are new, have ended, changed otherwise or vanished.
+        """Return the jobs that differ between two snapshots.
 
         Args:
             since: the earlier snapshot: its number, or an instant at which it was current.
-            until: the later one; the current one by default.
+            until: the later snapshot; the current one by default.
 
         Returns:
-            One row a job that differs: `change` (``new``, ``ended``, ``changed``, ``vanished`` or ``removed``), `status_before`,
-            and the columns of `COLUMNS` as the later snapshot has them; ordered by created_at and id.
+            One row a job that differs: `change` (``new``, ``ended``, ``changed``, ``vanished`` or ``removed``),
+            `status_before`, and the columns of `COLUMNS` with the values of the later snapshot; ordered by created_at
+            and id.
 
         Raises:
-            UsageError: no such snapshot is kept, or `since` is the later one. LakeError: there is no such lake.
+            UsageError: no such snapshot is kept, or `since` is the later one.
+            LakeError: there is no such lake.
         """
         from pleo_extract.errors import UsageError  # noqa: PLC0415 - as above
         from pleo_extract.lake.changes import find_changes  # noqa: PLC0415 - as above
 
-        before, after = self._kept.open(since), self._kept.open(until)
+        before, after = self._reader.open(since), self._reader.open(until)
         if before is not None and after is not None and before.manifest.snapshot > after.manifest.snapshot:
             raise UsageError(
                 f"snapshot {before.manifest.snapshot} is later than {after.manifest.snapshot}; name the earlier one first"
@@ -151,7 +155,7 @@ class Lake:
 
     @check_keywords
     def forget(self, *, jobs: Collection[str] = (), people: Collection[str] = ()) -> Erasure:
-        """Erase jobs and people from every snapshot, for good; see `forget`."""
+        """Erase jobs and people from all snapshots for good; see `forget`."""
         from pleo_extract.sync.forget import forget  # noqa: PLC0415 - as above
 
         return forget(self._lake, jobs=jobs, people=people, **self._store)
@@ -165,7 +169,7 @@ class Lake:
         since: date | datetime | None = None,
         until: date | datetime | None = None,
     ) -> Path:
-        """Write a report: one HTML file, without script, that loads nothing; see `report.write_report`."""
+        """Write a report as one HTML file without scripts and outside resources; see `report.write_report`."""
         from pleo_extract.report import write_report  # noqa: PLC0415 - as above
 
         return write_report(self._lake, path, company_id=company_id, since=since, until=until, **self._store)

@@ -1,4 +1,4 @@
-"""Signals held back for a while: a snapshot is published whole or not at all, and no page is lost on its way."""
+"""Signals held back for a while, so that a commit is not cut in two and no fetched page is lost."""
 
 from __future__ import annotations
 
@@ -12,19 +12,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["hold_signals"]
+__all__ = ["CODES", "HUNG_UP", "INTERRUPTED", "TERMINATED", "WORDS", "hold_signals"]
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+HUNG_UP: Final = 129
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+CODES: Final[dict[int, int]] = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: TERMINATED,
+    **({signal.SIGHUP: HUNG_UP} if hasattr(signal, "SIGHUP") else {}),  # Windows has no SIGHUP
+}
+"""The signals that end a run, each with the exit code of that run."""
+WORDS: Final = {HUNG_UP: "hung up", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
+"""What each of these exit codes means."""
 
 
 @contextmanager
-def hold_signals(told: threading.Event | None = None) -> Iterator[None]:
-    """Let signals that end a run act when this is over; a second one acts at once.
+def hold_signals(received: threading.Event | None = None) -> Iterator[None]:
+    """Hold back SIGINT, SIGTERM and SIGHUP until the block ends; a second signal acts immediately.
 
-    One that is ignored, as SIGHUP is under nohup, stays ignored. Does nothing outside the main thread.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored. Outside the main thread this does nothing, since
+    Python delivers signals to the main thread only.
 
     Args:
-        told: is set by the first signal, so that what goes on meanwhile can come to its end.
+        received: an event that the first signal sets, so that the block can end early.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -32,15 +43,15 @@ def hold_signals(told: threading.Event | None = None) -> Iterator[None]:
     held: list[int] = []
 
     def hold(number: int, _frame: FrameType | None) -> None:
-        if held:  # told twice
+        if held:  # the second signal: the user does not want to wait
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         held.append(number)
-        if told is not None:
-            told.set()
+        if received is not None:
+            received.set()
 
-    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, hold) for number in heeded}
+    active = [number for number in CODES if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, hold) for number in active}
     try:
         yield
     finally:

@@ -1,19 +1,27 @@
-"""The time zone database, which slim containers do not have: missed before anything is asked or opened."""
+"""Time zones: every instant is brought to UTC here, and a machine without a time zone database is noticed early."""
 
 from __future__ import annotations
 
+from datetime import UTC
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pleo_extract.errors import ConfigurationError
+from pleo_extract.errors import ConfigurationError, UsageError
 
-__all__ = ["check_zones"]
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["assume_utc", "check_zones", "has_zone", "to_utc"]
 
 
 def check_zones() -> None:
-    """Make sure that polars can name UTC: it asks Python's zoneinfo for it whenever an instant leaves a frame.
+    """Raise an error if this machine has no time zone database, as in slim containers.
+
+    Polars asks Python's zoneinfo for UTC whenever an instant leaves a frame. Without this check, a run would read the
+    whole list before it fails.
 
     Raises:
-        ConfigurationError: there is no database; found out later, a whole list would have been read for nothing.
+        ConfigurationError: there is no database.
     """
     try:
         ZoneInfo("UTC")
@@ -21,3 +29,27 @@ def check_zones() -> None:
         raise ConfigurationError(
             "this machine has no time zone database, which instants in UTC need: pip install tzdata"
         ) from None
+
+
+def has_zone(instant: datetime) -> bool:
+    """Return whether an instant says which time zone it is in."""
+    return instant.tzinfo is not None
+
+
+def to_utc(instant: datetime, name: str) -> datetime:
+    """Return an instant in UTC; `name` is the parameter that the error message names.
+
+    Raises:
+        UsageError: it has no time zone, or lies outside the years 1 to 9999 in UTC.
+    """
+    if not has_zone(instant):
+        raise UsageError(f"{name} has no time zone; give it one, for example datetime.now(UTC)")
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise UsageError(f"{name} is not in the years 1 to 9999 in UTC: {instant}") from None
+
+
+def assume_utc(instant: datetime) -> datetime:
+    """Return an instant in UTC; one without a time zone is taken as UTC."""
+    return instant.astimezone(UTC) if has_zone(instant) else instant.replace(tzinfo=UTC)

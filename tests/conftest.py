@@ -1,4 +1,4 @@
-"""What many tests share: a small world, and a client that speaks to its sandbox in process."""
+"""Fixtures that many tests share: a small world, and a client of its sandbox in process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from canary import (
 )
 
 from pleo_extract import Client
-from pleo_extract.cli import CODES, main
+from pleo_extract.cli import main
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
+from pleo_extract.signals import CODES
 
 pytest.register_assert_rewrite("trial")
-from trial import Trial  # noqa: E402 - its assertions are to say what they compared
+from trial import Trial  # noqa: E402 - after the registration, so that its assertions show what they compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,18 +40,18 @@ __all__ = [
 
 
 class FakeClock:
-    """Time that passes only by waiting."""
+    """A clock that advances only when a caller waits."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self._lock = threading.Lock()
 
     def monotonic(self) -> float:
-        """The seconds waited so far."""
+        """Return the seconds waited so far."""
         return self.now
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Let the time pass at once."""
+        """Advance the clock immediately."""
         with self._lock:
             self.now += seconds
 
@@ -59,7 +60,7 @@ class FakeClock:
 def own_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """No credential of the developer's, no window or log shared with other tests or programs."""
+    """Remove the developer's credentials, and give each test its own cache folder and log handlers."""
     for name in [name for name in os.environ if name.startswith("PLEO_")]:
         monkeypatch.delenv(name)
     cache = tmp_path_factory.mktemp("cache")
@@ -74,20 +75,20 @@ def own_environment(
 
 @pytest.fixture(autouse=True)
 def segments_whatever_the_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sandbox in process answers at once; long lists are cut into segments all the same."""
+    """Make long lists of the sandbox in process worth segments, although it answers immediately."""
     monkeypatch.setattr("pleo_extract.fetch.segments.QUICK_SECONDS", 0)
     monkeypatch.setattr("pleo_extract.fetch.segments.WORTH_SECONDS", 1e-9)
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Time that passes only by waiting."""
+    """Return a clock that advances only when a caller waits."""
     return FakeClock()
 
 
 @pytest.fixture
 def open_client(clock: FakeClock) -> Iterator[Callable[[Sandbox], Client]]:
-    """Opens clients of sandboxes, in process and with a fake clock; closes them at the end."""
+    """Return a function that opens clients of sandboxes in process, with a fake clock; close them at the end."""
     opened: list[Client] = []
 
     def open_one(sandbox: Sandbox) -> Client:
@@ -103,7 +104,7 @@ def open_client(clock: FakeClock) -> Iterator[Callable[[Sandbox], Client]]:
 
 @pytest.fixture
 def make_sandbox() -> Callable[..., Sandbox]:
-    """Makes sandboxes: `jobs`, `faults` and any of the rules by name."""
+    """Return a function that makes sandboxes from `jobs`, `faults`, `seed` and any of the rules by name."""
 
     def make(jobs: int = 300, faults: str = "", seed: int = 7, **rules: object) -> Sandbox:
         return Sandbox(
@@ -118,18 +119,18 @@ def make_sandbox() -> Callable[..., Sandbox]:
 
 @pytest.fixture(scope="session")
 def dumped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake of the trials' world, to copy."""
+    """Dump the trials' world once; trials copy that lake."""
     return Trial("refresh", tmp_path_factory.mktemp("dumped") / "lake", FakeClock()).lake
 
 
 @pytest.fixture(params=["first", "refresh"])
 def trial(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, dumped: Path) -> Trial:
-    """A dump to be tried by faults: the first of a lake, and a refresh of one."""
+    """Return a trial of a first dump, and one of a refresh."""
     return Trial(request.param, tmp_path / "lake", clock, dumped=dumped)
 
 
 class Said(NamedTuple):
-    """What a command said and how it ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -138,7 +139,7 @@ class Said(NamedTuple):
 
 @pytest.fixture
 def pleo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
-    """Runs `pleo-extract` with these words."""
+    """Return a function that runs `pleo-extract` with these arguments in process."""
 
     def run(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["pleo-extract", *map(str, words)])

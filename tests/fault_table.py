@@ -1,7 +1,7 @@
-"""The fault table: `python tests/fault_table.py` tries every fault and prints which were survived.
+"""The fault table: `python tests/fault_table.py` runs the tests of every fault and prints which are survived.
 
-The tests of a fault are those whose names begin with its number, `test_f17_repeated_cursor`; several faults may share
-one, `test_f5_f6_...`. It ends with 1 when a test failed or a fault has none.
+The name of a test begins with the numbers of its faults: `test_f17_repeated_cursor`, `test_f5_f6_...`. The exit
+code is 1 if a test fails or a fault has no test.
 """
 
 from __future__ import annotations
@@ -25,108 +25,115 @@ __all__ = ["FAULTS", "NOT_TRIED", "Row", "faults_of", "make_table", "missing", "
 FAULTS: Final = {
     1: "429 with seconds",
     2: "429 with a date",
-    3: "429 with nothing usable",
+    3: "429, no usable Retry-After",
     4: "server errors",
     5: "connection reset",
     6: "body cut short",
-    7: "body that drips",
+    7: "body byte by byte",
     8: "silence",
-    9: "200 that is no page",
-    10: "bytes that are no JSON",
+    9: "200 that is not a page",
+    10: "bytes that are not JSON",
     11: "small body, huge page",
     12: "redirects",
     13: "no host, bad certificate",
     14: "token refused or expired",
     15: "one company refused",
-    16: "cursor no longer taken",
-    17: "cursors in a circle",
-    18: "more, but no cursor",
+    16: "cursor refused",
+    17: "cursors in a loop",
+    18: "next page, but no cursor",
     19: "empty pages",
-    20: "total that lies",
+    20: "wrong total",
     21: "list that ends early",
     22: "row on two pages",
-    23: "list that moves",
+    23: "list that changes",
     24: "parameters ignored",
-    25: "our own load",
+    25: "load on the server",
     26: "unknown values",
-    27: "rows that do not fit",
-    28: "numbers that do not fit",
-    29: "odd instants",
+    27: "rows that break the types",
+    28: "numbers out of range",
+    29: "unusual timestamps",
     30: "unknown fields",
-    31: "texts that harm",
+    31: "hostile texts",
     32: "same id, two companies",
-    33: "odd UUIDs",
+    33: "unusual UUIDs",
     34: "killed at any moment",
     35: "power loss",
-    36: "told to stop",
+    36: "stopped by a signal",
     37: "two writers",
     38: "stale lock, fork",
     39: "disk full or failing",
-    40: "clocks that jump",
-    41: "strangers in the lake",
+    40: "clock jumps",
+    41: "foreign files in the lake",
     42: "lake of another version",
     43: "damaged lake",
     44: "reader during publish",
     45: "little memory",
     46: "object store fails",
     47: "object store conflicts",
-    48: "secret shown",
+    48: "secret leaked",
     49: "other hosts",
     50: "paths from the server",
     51: "SQL from outside",
     52: "HTML from the server",
     53: "formulas in CSV",
     54: "control characters",
-    55: "other users' eyes",
+    55: "other users of the machine",
     56: "supply chain",
     57: "run resumed hours later",
     58: "now that stands still",
-    59: "echo absent",
+    59: "no echo",
     60: "total of another kind",
     61: "new terminal status",
     62: "deep offsets refused",
-    63: "limit on requests at once",
+    63: "concurrency limit",
     64: "job moved to another month",
-    65: "answer without end",
-    66: "answer nobody asked for",
+    65: "endless response",
+    66: "response to other request",
     67: "flipped bits on disk",
-    68: "crafted lake folder",
-    69: "server repeats the credential",
-    70: "planted links outside",
-    71: "odd machine",
+    68: "malicious lake folder",
+    69: "credential echoed back",
+    70: "symlinks out of the lake",
+    71: "unusual machine",
     73: "another engine commits",
 }
-"""The faults by number, in few words."""
+"""A short name of each fault, by number; at most 26 characters, the width of the column."""
 NOT_TRIED: Final = {
-    25: "an aim: measured, not tested",
-    56: "an aim: looked at with each release",
+    25: "a goal: measured, not tested",
+    56: "a goal: checked at each release",
 }
-"""Why a fault has no test."""
+"""The faults without a test, and why."""
 
 HERE: Final = Path(__file__).parent
 _DEFINED: Final = re.compile(r"^ *(?:async )?def (test_f\d\w*)\(", re.MULTILINE)
 
 
 def faults_of(test: str) -> list[int]:
-    """The numbers that a test's name begins with."""
+    """Return the numbers of the faults that a test's name begins with."""
     found = re.match(r"test((?:_f\d+)+)_", test)
     return [int(number) for number in re.findall(r"\d+", found[1])] if found else []
 
 
 def names_of_tests() -> Iterator[str]:
-    """The names of all tests that are named after faults, from the files."""
+    """Yield the names of all tests that are named after faults."""
     for path in sorted(HERE.rglob("test_*.py")):
         yield from _DEFINED.findall(path.read_text(encoding="utf-8"))
 
 
 def missing() -> list[int]:
-    """The faults that have no test and should."""
+    """Return the faults that need a test and have none."""
     tested = {number for name in names_of_tests() for number in faults_of(name)}
     return sorted(FAULTS.keys() - tested - NOT_TRIED.keys())
 
 
 class Row:
-    """One fault: how many cases were tried and survived, what failed, what could not be tried and why."""
+    """The results of one fault.
+
+    Attributes:
+        tried: the number of cases that ran.
+        survived: the number of cases that passed.
+        lost: the cases that failed.
+        skipped: the number of skipped cases by reason.
+    """
 
     def __init__(self) -> None:
         self.tried = 0
@@ -142,7 +149,7 @@ class Row:
             self.skipped[skipped.get("message", "")] += 1
             return
         self.tried += 1
-        if skipped is not None:  # known not to be survived
+        if skipped is not None:  # an expected failure
             self.lost.append(f"{name}: {skipped.get('message', '')}")
         elif any(each is not None for each in bad):
             self.lost.append(name)
@@ -151,7 +158,7 @@ class Row:
 
 
 def read_report(path: Path) -> Mapping[int, Row]:
-    """The rows of a JUnit report. A case with a failure and an error is there twice, and counts once."""
+    """Read the rows from a JUnit report. A case with a failure and an error is listed twice, and counts once."""
     rows: defaultdict[int, Row] = defaultdict(Row)
     cases: dict[tuple[str | None, str | None], ET.Element] = {}
     for case in ET.parse(path).iter("testcase"):
@@ -165,7 +172,7 @@ def read_report(path: Path) -> Mapping[int, Row]:
 
 
 def make_table(rows: Mapping[int, Row]) -> tuple[str, bool]:
-    """The table as text, and whether all was survived."""
+    """Return the table as text, and whether every fault is survived."""
     lines = ["fault                           tried  survived"]
     good = True
     for number, name in FAULTS.items():
@@ -184,7 +191,7 @@ def make_table(rows: Mapping[int, Row]) -> tuple[str, bool]:
 
 
 def main() -> int:
-    """Run the tests that are named after faults and print the table; further arguments go to pytest."""
+    """Run the tests named after faults and print the table; pass the command line's arguments to pytest."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         names = " or ".join(f"test_f{digit}" for digit in range(1, 10))

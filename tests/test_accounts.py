@@ -1,4 +1,4 @@
-"""Many companies in one process: what they share, what is let go, who comes first. At full size: tests/benchmarks/accounts.py."""
+"""Many companies in one process: sharing, release and order. tests/benchmarks/accounts.py tests the full size."""
 
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ COMPANIES = 48
 
 
 class Ground:
-    """A world of many companies, its server, and what is seen at each request.
+    """A world of many companies and its server.
 
     Attributes:
-        refused: companies that are refused. asked: companies in the order in which they were first asked for.
-        look: what is called at each request, with how many companies were asked for by then.
+        refused: the companies that the server refuses.
+        asked: the companies in the order of their first request.
+        look: called at each request with the number of companies requested so far.
+
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +57,7 @@ class Ground:
         self._lock = threading.Lock()
 
     def __call__(self, request: RequestLike) -> Response:
-        """Answer."""
+        """Answer the request."""
         (company,) = parse_qs(request.query)["company_id"]
         with self._lock:
             self.asked[company] = None
@@ -64,7 +66,7 @@ class Ground:
         return replace(said, status=403, body=b"{}") if company in self.refused else said
 
     def read(self, url: str, companies: tuple[str, ...] | list[str]) -> list[AccountEntry]:
-        """The accounts of these companies."""
+        """Return the accounts of these companies."""
         key = self.folder / "key"
         key.write_text(CANARY)
         key.chmod(0o600)
@@ -75,7 +77,7 @@ class Ground:
         return read_accounts(self.folder / "accounts.toml")
 
     def wrong(self) -> list[object]:
-        """What the server, which knows the truth, finds wrong with the lake."""
+        """Return what is wrong with the lake, by the sandbox's oracle."""
         rows = scan_lake(self.lake).collect().drop("extra").to_dicts()
         companies = frozenset(self.world.companies) - self.refused
         return list(self.sandbox.truth(rows, self.world.now, companies=companies))
@@ -83,12 +85,12 @@ class Ground:
 
 @pytest.fixture
 def ground(tmp_path: Path) -> Ground:
-    """A world of many companies."""
+    """Return a world of many companies."""
     return Ground(tmp_path)
 
 
 def test_connections_and_runs_are_of_those_at_work_only(ground: Ground) -> None:
-    """However many companies there are: eight connections at most, and nothing of the run of one that is done, failed or not."""
+    """Any number of companies uses at most eight connections, and the run of a finished one is released."""
     connections, runs = set(), set()
     ground.refused = set(ground.world.companies[::20])
     with serve(ground) as running:  # type: ignore[arg-type]
@@ -114,14 +116,14 @@ def test_connections_and_runs_are_of_those_at_work_only(ground: Ground) -> None:
 
 @pytest.mark.parametrize("shard", ["1/2", 1, (1,), (1, 2, 3), ("1", "2"), (True, 2)])
 def test_a_shard_is_two_numbers(shard: Any, tmp_path: Path) -> None:
-    """What is none is told so before the accounts are read."""
+    """An invalid shard is refused before the accounts are read."""
     with pytest.raises(UsageError, match=r"^shard must be two whole numbers, as \(1, 4\), not "):
         dump_accounts(tmp_path / "lake", tmp_path / "none.toml", shard=shard)
     assert not (tmp_path / "lake").exists()
 
 
 def test_accounts_are_of_the_file(ground: Ground, tmp_path: Path) -> None:
-    """Tables of one's own, or one account that is in no list, are told so; what they hold is not shown."""
+    """Accounts that are not from `read_accounts` are refused, and their content is not shown."""
     (entry,) = ground.read("http://127.0.0.1:1", ground.world.companies[:1])
     for accounts, says in (
         ([{"name": "x", "api_key": CANARY}], "there is a dict among them"),
@@ -137,7 +139,7 @@ def test_accounts_are_of_the_file(ground: Ground, tmp_path: Path) -> None:
 
 
 def test_those_read_longest_ago_come_first(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Companies that were never read, then those read longest ago, whatever their order in the file."""
+    """Companies never read come first, then the stalest, whatever their order in the file."""
     monkeypatch.setattr(many, "THREADS", 1)
     first, second, never = (tuple(ground.world.companies[n : n + 4]) for n in (8, 0, 4))
     with serve(ground) as running:  # type: ignore[arg-type]
@@ -150,7 +152,7 @@ def test_those_read_longest_ago_come_first(ground: Ground, monkeypatch: pytest.M
 
 
 def test_the_lake_is_looked_through_for_many_at_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refresh reads the lake's rows of small companies together, and each is refreshed as it would be alone."""
+    """A refresh reads the lake's rows of small companies together, and each result is the same as alone."""
     monkeypatch.setattr(many, "THREADS", 2)
     scanned: list[object] = []
     scan = FolderLake.scan
@@ -168,14 +170,14 @@ def test_the_lake_is_looked_through_for_many_at_once(ground: Ground, monkeypatch
     assert {each.why_full for each in receipts} <= {
         "",
         "the last walk was not complete",
-    }  # of those without a job
+    }  # companies without a job
     assert sum(each.mode == "refresh" for each in receipts) > COMPANIES // 2
     assert len(scanned) == COMPANIES // (COMPANIES // 2 // 4)
     assert ground.wrong() == []
 
 
 def test_the_staging_folder_is_looked_through_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not once a company: the time of a dump would grow with their square."""
+    """A dump lists the staging folder once, not once per company: otherwise its time grows quadratically."""
     looked: list[Path] = []
     find = staging.find_resumable
 
@@ -193,7 +195,7 @@ def test_the_staging_folder_is_looked_through_once(ground: Ground, monkeypatch: 
 def test_a_dump_that_is_told_to_stop_begins_no_other_company(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is at work stops; those that wait are not begun. Lists of one page are read again, not closed at twice the cost."""
+    """A stopped dump starts no further company."""
     monkeypatch.setattr(many, "THREADS", 2)
     with serve(ground) as running:  # type: ignore[arg-type]
         accounts = ground.read(running.url, ground.world.companies)
@@ -218,14 +220,14 @@ def test_a_dump_that_is_told_to_stop_begins_no_other_company(
 
 
 def _published(ground: Ground) -> set[str]:
-    """The companies whose jobs readers see."""
+    """Return the companies whose jobs readers see."""
     if not (ground.lake / "_lake/current").exists():
         return set()
     return set(scan_lake(ground.lake).collect()["company_id"])
 
 
 def test_f58_one_slow_company_holds_nobody_back(ground: Ground) -> None:
-    """While one company's answer does not come, the others are published; the last publish has the whole run's receipt."""
+    """A slow company does not delay the publish of others; the last publish has the receipt of the whole run."""
     slow = ground.world.companies[5]
     others = {job["companyId"] for job in ground.world.visible()} - {slow}
     seen: list[set[str]] = []
@@ -256,7 +258,7 @@ def test_f58_one_slow_company_holds_nobody_back(ground: Ground) -> None:
 
 
 def test_f58_cut_after_a_publish_on_the_way(ground: Ground) -> None:
-    """What was published on the way stays, what was staged by the others is used, and the next run ends with the truth."""
+    """An interrupted run keeps what it published and staged, and the next run completes it."""
     slow = ground.world.companies[5]
     others = {job["companyId"] for job in ground.world.visible()} - {slow}
     limits = iter([True])
@@ -279,7 +281,7 @@ def test_f58_cut_after_a_publish_on_the_way(ground: Ground) -> None:
 
 
 def test_f58_those_that_failed_come_last(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Companies that failed last time wait until all others are read, although they are the stalest."""
+    """Companies that failed last time are read last, although they are the stalest."""
     monkeypatch.setattr(many, "THREADS", 1)
     ground.refused = set(ground.world.companies[:4])
     with serve(ground) as running:  # type: ignore[arg-type]
@@ -292,6 +294,6 @@ def test_f58_those_that_failed_come_last(ground: Ground, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("every", [timedelta(0), 5, None])
 def test_publish_every_is_a_span(every: Any, tmp_path: Path) -> None:
-    """What is none is refused before the accounts are read."""
+    """An invalid `publish_every` is refused before the accounts are read."""
     with pytest.raises(UsageError, match="publish_every must be a timedelta above 0"):
         dump_accounts(tmp_path / "lake", tmp_path / "none.toml", publish_every=every)

@@ -1,4 +1,4 @@
-"""The accounts file and the key files it names: whatever is in them, 78 that says where, never a traceback."""
+"""The accounts file and its key files: bad content gives 78 with its place, never a traceback."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TWO = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b22"
 
 
 def entry(company: str = ONE, **more: str) -> str:
-    """Return one account as TOML; values are TOML too."""
+    """Return one account as TOML; the values are TOML, too."""
     said = {"company_id": f'"{company}"', "api_key_env": '"K"', **more}
     return "[[account]]\n" + "".join(f"{name} = {value}\n" for name, value in said.items())
 
 
 def refuse(tmp_path: Path, content: str | bytes) -> str:
-    """Return why this file is refused; the message names it and is one line."""
+    """Return why this file is refused; check that the message names it and is one line."""
     path = tmp_path / "accounts.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigurationError) as caught:
@@ -70,23 +70,23 @@ def refuse(tmp_path: Path, content: str | bytes) -> str:
     ],
 )
 def test_f48_what_cannot_be_used_is_said_in_words(content: str, says: str, tmp_path: Path) -> None:
-    """F48: a number beyond reason, nesting, unseen characters, one name twice: the file, the line, what is wrong."""
+    """F48: a huge number, deep nesting, invisible characters or a duplicate name gives file, line and reason."""
     assert says in refuse(tmp_path, content)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_f10_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
-    """F10: what an editor saved as UTF-16 is said to be that."""
+    """F10: a file in UTF-16 is refused with the name of that encoding."""
     assert "is UTF-16 or UTF-32" in refuse(tmp_path, entry().encode(encoding))
 
 
 def test_f10_bytes_that_are_no_utf8_have_a_line(tmp_path: Path) -> None:
-    """F10: a byte that is no UTF-8 is found by its line."""
+    """F10: a byte that is not UTF-8 is reported with its line."""
     assert ", line 3: byte 0xe9 is not UTF-8" in refuse(tmp_path, "# 1\n# 2\n# \u00e9".encode("latin-1"))
 
 
 def test_a_mark_of_utf8_is_no_part_of_the_file(tmp_path: Path) -> None:
-    """Some editors begin a file with a mark of UTF-8: accounts and keys are read all the same."""
+    """A byte order mark at the beginning of accounts and key files is ignored."""
     path, key = tmp_path / "accounts.toml", tmp_path / "key"
     path.write_bytes(
         codecs.BOM_UTF8 + entry(api_key_env="1").replace("api_key_env = 1", 'api_key_file = "key"').encode()
@@ -96,12 +96,12 @@ def test_a_mark_of_utf8_is_no_part_of_the_file(tmp_path: Path) -> None:
     (account,) = read_accounts(path)
     with account.open() as client:
         assert client.company_id == ONE
-    key.write_text(CANARY)  # where the canary may be
+    key.write_text(CANARY)  # the canary plugin exempts key files
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
 def test_f10_a_key_file_in_another_encoding(encoding: str, tmp_path: Path) -> None:
-    """F10: a key file in UTF-16 is 78, named, and nothing of it is shown: in no message, cause or frame."""
+    """F10: a key file in UTF-16 gives 78 with its name, and its content appears nowhere."""
     path, key = tmp_path / "accounts.toml", tmp_path / "key"
     path.write_text(f'[[account]]\ncompany_id = "{ONE}"\napi_key_file = "key"\n')
     key.write_bytes(CANARY.encode(encoding))
@@ -130,23 +130,23 @@ def test_f10_a_key_file_in_another_encoding(encoding: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("rate", [10**30, 10_000_001])
 def test_f48_a_rate_beyond_reason(rate: int) -> None:
-    """F48: a rate that no window could remember is refused in words."""
+    """F48: an absurdly large rate is refused with a clear message."""
     with pytest.raises(UsageError, match="rate must be a whole number of requests a minute from 1"):
         RateWindow(rate)
 
 
 @pytest.mark.parametrize("source", ["api_key_env", "api_key_file", "access_token_env", "access_token_file"])
 def test_f48_a_credential_where_its_place_belongs(source: str, tmp_path: Path) -> None:
-    """A key pasted into the accounts file itself is refused, and not repeated."""
+    """F48: a key pasted into the accounts file is refused and not shown."""
     path = tmp_path / "accounts.toml"
     path.write_text(f'[[account]]\ncompany_id = "{ONE}"\n{source} = "{CANARY}"\n')
     with pytest.raises(ConfigurationError, match=rf"{source} is the name of .* is not shown"):
         read_accounts(path)
-    path.write_text("")  # where the canary may not stay
+    path.write_text("")  # the canary plugin checks this file
 
 
 def test_f1_a_key_file_that_is_missing(tmp_path: Path) -> None:
-    """The message has the file's whole name and the system's words."""
+    """The message about a missing key file has its full path and the system's reason."""
     path = tmp_path / "accounts.toml"
     path.write_text(f'[[account]]\ncompany_id = "{ONE}"\napi_key_file = "keys/acme"\n')
     (account,) = read_accounts(path)

@@ -1,4 +1,4 @@
-"""The canary itself: a test that leaks it fails, however it leaks; one that does not passes."""
+"""Tests of the canary: a test that leaks it fails, whatever the leak, and a test that does not passes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_sound(tmp_path, capsys):
 
 
 def test_a_leak_fails_its_test() -> None:
-    """Each way to leak the canary fails the test that does it, and only that: the next begins anew."""
+    """Every kind of leak fails the test that leaks, and no other test."""
     path = os.pathsep.join([str(Path(__file__).parent / "support"), *filter(None, sys.path)])
     environment = os.environ | {
         "PYTHONPATH": path,
@@ -67,7 +67,7 @@ def test_a_leak_fails_its_test() -> None:
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
     options = ["-p", "canary", "-p", "no:cacheprovider", "-rA", "--tb=no", "--basetemp=temp", "test_leaks.py"]
-    with tempfile.TemporaryDirectory() as folder:  # not under tmp_path, where it would be found
+    with tempfile.TemporaryDirectory() as folder:  # not under tmp_path, where the plugin would find it
         Path(folder, "test_leaks.py").write_text(LEAKS)
         Path(folder, "pytest.ini").write_text("[pytest]\n")
         done = subprocess.run(

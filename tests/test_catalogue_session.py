@@ -1,4 +1,4 @@
-"""A DuckDB session that stays open on `_jobs.duckdb`, as a BI tool's does: what it sees after every publish."""
+"""A DuckDB session that holds `_jobs.duckdb` open, as a BI tool does: what it sees after every publish."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ DAY = 86_400.0
 
 @contextmanager
 def session(lake: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The catalogue opened by a client that knows nothing of us."""
+    """Open the catalogue with plain DuckDB."""
     with duckdb.connect(str(lake / "_jobs.duckdb"), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
         yield con
 
 
 def answers_of(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """The rows of every view and of every macro, called with as little as it takes."""
+    """Return the rows of every view, and of every macro with its required arguments."""
     found = {}
     for name in {*statements(), "companies", "snapshot"}:
         given = statements().get(name)
@@ -55,19 +55,19 @@ def answers_of(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
 
 
 def now_of(con: duckdb.DuckDBPyConnection) -> Any:
-    """What "now" is: of the companies, the latest; None without any."""
+    """Return the latest now of the companies; None if there is none."""
     ((now,),) = con.sql("SELECT max(now) FROM companies").fetchall()
     return now
 
 
 def months_of(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """The months of which there are jobs."""
+    """Return the months that have jobs."""
     asked = "SELECT DISTINCT strftime(created_at, '%Y-%m') AS month FROM export_jobs ORDER BY month"
     return [month for (month,) in con.sql(asked).fetchall()]
 
 
 class Companies:
-    """A lake of companies by name, and a world whose months go by."""
+    """A lake of named companies, and a world whose months pass."""
 
     def __init__(self, folder: Path, url: str, world: World) -> None:
         self.folder, self.url, self.world = folder, url, world
@@ -76,7 +76,7 @@ class Companies:
         (folder / "key").chmod(0o600)
 
     def dump(self, *names: str, full: bool = True) -> int:
-        """Dump as many companies as there are names; returns the current snapshot."""
+        """Dump one company per name and return the current snapshot."""
         accounts = [
             f"[[account]]\nname = '{name}'\ncompany_id = '{company}'\napi_key_file = 'key'\nrate = 100000\n"
             for name, company in zip(names, self.world.companies, strict=False)
@@ -89,7 +89,7 @@ class Companies:
 
 
 def test_an_open_session_equals_a_fresh_one_over_a_years_end(tmp_path: Path) -> None:
-    """After every publish, month by month: new months, changed rows, companies by name, and the right now, for each answer."""
+    """After every publish over a year's end an open session gives the same answers as a new one."""
     world = World(jobs=150, companies=3, days=40, now=datetime(2026, 10, 28, tzinfo=UTC))
     with serve(Sandbox(world, api_keys={CANARY: None})) as running:
         companies = Companies(tmp_path, running.url, world)
@@ -108,7 +108,7 @@ def test_an_open_session_equals_a_fresh_one_over_a_years_end(tmp_path: Path) -> 
                     assert seen[-1] == answers_of(fresh) == answers_of(ours)
                 (most,) = opened.sql("SELECT max(number_of_items) FROM export_jobs").fetchall()
                 assert most == (10_000 + month,)
-                companies.dump("Acme", "Bé", "C", full=False)  # which finds nothing new, and moves now
+                companies.dump("Acme", "Bé", "C", full=False)  # finds nothing new, but advances now
                 nows.append(now_of(opened))
             months = months_of(opened)
             names = dict(opened.sql("SELECT name, id FROM companies").fetchall())
@@ -120,7 +120,7 @@ def test_an_open_session_equals_a_fresh_one_over_a_years_end(tmp_path: Path) -> 
 
 
 def test_an_open_session_sees_jobs_vanish_and_come_back(tmp_path: Path) -> None:
-    """The first job that the server no longer lists, and its return, show in a session that was open before; no error meanwhile."""
+    """An open session sees the first vanished job and its return, without an error."""
     lake = make_lake(tmp_path / "lake", [job(n) for n in range(3)], START)
     layout, gone = Layout(lake), (job(1)["company_id"], job(1)["id"])
 
@@ -145,7 +145,7 @@ def test_an_open_session_sees_jobs_vanish_and_come_back(tmp_path: Path) -> None:
 
 
 def test_a_lake_without_jobs_has_typed_empty_views(tmp_path: Path, open_client: OpenClient) -> None:
-    """They answer as an empty warehouse does, in the types of the contract; the first month makes the catalogue new."""
+    """Views of a lake without jobs are empty with the contract's types, and the first month renews the catalogue."""
     world = World(jobs=0)
     client = open_client(Sandbox(world))
     dump_export_jobs(tmp_path, client=client)
@@ -171,7 +171,7 @@ def test_a_lake_without_jobs_has_typed_empty_views(tmp_path: Path, open_client: 
 
 @pytest.mark.parametrize("name", ["[ab]", "a*", "{c,d}", "it's [!x] #%20"])
 def test_a_folder_with_glob_characters(name: str, tmp_path: Path, open_client: OpenClient) -> None:
-    """A path means itself: the lake next to it, which the pattern would mean, is not read; new months are."""
+    """A path with glob characters means only itself, not a lake beside it."""
     world = World(jobs=60, days=40)
     client = open_client(Sandbox(world))
     lake = tmp_path / name
@@ -194,7 +194,7 @@ def test_a_folder_with_glob_characters(name: str, tmp_path: Path, open_client: O
 def test_a_folder_that_duckdb_cannot_name(
     tmp_path: Path, open_client: OpenClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """DuckDB opens no file with a question mark in its path: the dump says so, and `connect` answers all the same."""
+    """DuckDB cannot open a path with a question mark: the dump says so, and `connect` still works."""
     lake = tmp_path / "b?"
     receipt = dump_export_jobs(lake, client=open_client(Sandbox(World(jobs=60, days=40))))
     assert (receipt.code, (lake / "_jobs.duckdb").exists()) == (0, False)

@@ -1,4 +1,4 @@
-"""The command line: what each command says, with which code it ends, and that it never says a secret."""
+"""Tests of the command line: what each command prints, the code it ends with, and that it never prints a secret."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.state import AccountKey, SyncState
-from pleo_extract.errors import UsageError
+from pleo_extract.errors import UsageError, amount
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.record import LastRun
@@ -43,7 +43,7 @@ SAMPLE = Path(__file__).parent.parent / "data/sample"
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """A sandbox on loopback, and an environment that names it."""
+    """Serve a sandbox on loopback, and point the environment to it."""
     sandbox = Sandbox(World(jobs=1_000), api_keys={CANARY: None, API_KEY: None})
     with serve(sandbox) as running:
         monkeypatch.setenv("PLEO_API_KEY", CANARY)
@@ -52,27 +52,27 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 def test_dump_status_plan_verify_sql(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """The day of a scheduler and of an analyst: dump, look, ask; each says what a person wants to know."""
+    """Dump, status, plan, verify and sql print what a scheduler and an analyst need to know."""
     lake = tmp_path / "lake"
     plan = pleo("plan", lake)
     assert plan.code == 0
-    assert "a full walk (first dump): 1,000 jobs at the server, 0 in the lake" in plan.out
+    assert "full sync (first dump): 1,000 jobs at the server, 0 in the lake" in plan.out
     assert "10 to 20 requests" in plan.out
     dump = pleo("dump", lake, "--rate", 100_000)
     assert dump.code == 0
     assert "1,000 jobs, snapshot 1" in dump.out
-    assert "complete, read in full (first dump)" in dump.out
+    assert "complete, full sync (first dump): 1,000 jobs" in dump.out
     again = pleo("dump", lake, "--rate", 100_000)
     assert "nothing new" in again.out
-    assert "by refresh" in again.out
-    assert "a refresh: 1,000 jobs at the server, 1,000 in the lake" in pleo("plan", lake).out
+    assert ", incremental sync: " in again.out
+    assert "incremental sync: 1,000 jobs at the server, 1,000 in the lake" in pleo("plan", lake).out
     status = pleo("status", lake)
     assert status.code == 0
-    for words in ("1,000, 2 of them open", "last run", "code 0", "next full walk", served.url):
+    for words in ("1,000, 2 of them open", "last run", "code 0", "next full sync", served.url):
         assert words in status.out, words
     told = json.loads(pleo("status", lake, "--json").out)
     assert (told["rows"], told["snapshot"], told["last_run"]["code"]) == (1_000, 1, 0)
-    assert "all as written" in pleo("verify", lake).out
+    assert "all intact" in pleo("verify", lake).out
     answer = pleo(
         "sql", "--lake", lake, "select count(*) as n from export_jobs where status = $s", "-p", "s=failed"
     )
@@ -82,7 +82,7 @@ def test_dump_status_plan_verify_sql(pleo: Callable[..., Said], served: Served, 
 
 @pytest.fixture
 def lake_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, pytest.MonkeyPatch]:
-    """Where to dump to, and the environment to do it in."""
+    """Return a folder for the lake, and the environment."""
     return tmp_path, monkeypatch
 
 
@@ -110,7 +110,7 @@ def test_one_cause_one_code_one_line(
     pleo: Callable[..., Said],
     lake_and_environment: tuple[Path, pytest.MonkeyPatch],
 ) -> None:
-    """What went wrong ends with its code and one line on stderr; the lake is published whole or not at all."""
+    """Each error has its code and one line on stderr; the lake is published completely or not at all."""
     tmp_path, monkeypatch = lake_and_environment
     sandbox = Sandbox(World(jobs=600), faults=faults, api_keys={CANARY: None})
     with serve(sandbox) as running:
@@ -128,14 +128,14 @@ def test_one_cause_one_code_one_line(
 
 @pytest.mark.parametrize("command", ["dump", "plan", "status", "verify", "repair", "report"])
 def test_a_lake_without_a_name_is_refused(command: str, pleo: Callable[..., Said]) -> None:
-    """`pleo-extract dump "$LAKE"` without LAKE does not make one where we happen to be: 2."""
+    """`pleo-extract dump "$LAKE"` with LAKE unset ends with 2, and does not create a lake in the current folder."""
     said = pleo(command, "")
     assert said.code == 2
     assert "empty; is a variable not set?" in said.err
 
 
 def test_a_lake_has_a_folder_of_its_own(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """Not the root, no file, no folder full of other things: refused before a request is sent or a file written."""
+    """The root, a file, or a folder with other files is refused before a request is sent or a file is written."""
     (tmp_path / "letter.txt").write_text("Dear")
     (tmp_path / "photo.jpg").write_text("")
     for place, code, says in (
@@ -150,14 +150,14 @@ def test_a_lake_has_a_folder_of_its_own(pleo: Callable[..., Said], served: Serve
     (tmp_path / "new").mkdir()
     (tmp_path / "new/.gitkeep").touch()
     assert pleo("dump", tmp_path / "new", "--rate", 100_000).code == 0
-    (tmp_path / "new/note.txt").touch()  # beside a lake they are left alone
+    (tmp_path / "new/note.txt").touch()  # other files beside a lake stay
     assert pleo("dump", tmp_path / "new", "--rate", 100_000).code == 0
 
 
 def test_one_is_one(
     pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, served: Served, tmp_path: Path
 ) -> None:
-    """Counts of one are spelt so, and nobody is told to come back in 0 s."""
+    """A count of one has a singular noun, and no message says to come back in 0 s."""
     said = pleo("dump", tmp_path / "lake", "--max-requests", 1)
     assert "may send 1 request, and has" in said.err
     with serve(Sandbox(World(jobs=1, companies=1))) as running:
@@ -181,7 +181,7 @@ def test_one_is_one(
 def test_files_and_addresses_are_checked_at_the_door(
     words: tuple[str, str], says: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:
-    """What cannot be used is 78 before a request is sent, also where this server would not have needed it."""
+    """A setting that cannot be used is 78 before a request is sent, even if this server does not need it."""
     said = pleo("dump", tmp_path / "lake", *words)
     assert said.code == 78
     assert says in said.err
@@ -191,7 +191,7 @@ def test_files_and_addresses_are_checked_at_the_door(
 
 
 def test_a_held_lake_is_69(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """A second run is told who holds the lake."""
+    """The second run ends with 69, and its message names the process that holds the lake."""
     with hold_lock(Layout(tmp_path)):
         said = pleo("dump", tmp_path)
     assert said.code == 69
@@ -199,7 +199,7 @@ def test_a_held_lake_is_69(pleo: Callable[..., Said], served: Served, tmp_path: 
 
 
 def test_a_broken_lake_is_65(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """Verify names what is not as it was written."""
+    """Verify names the damaged file."""
     pleo("dump", tmp_path, "--rate", 100_000)
     file = list_months(tmp_path)[-1]
     spoil_month(file, b"PAR1")
@@ -209,7 +209,7 @@ def test_a_broken_lake_is_65(pleo: Callable[..., Said], served: Served, tmp_path
 
 
 def test_there_is_no_lake(pleo: Callable[..., Said], tmp_path: Path) -> None:
-    """Asking a lake that is not there says how to make one."""
+    """A question to a lake that does not exist says so, and ends with 65."""
     for words in (["status"], ["verify"], ["sql", "from export_jobs", "--lake"]):
         said = pleo(*words, tmp_path / "nowhere")
         assert said.code == 65
@@ -217,7 +217,7 @@ def test_there_is_no_lake(pleo: Callable[..., Said], tmp_path: Path) -> None:
 
 
 def write_accounts(folder: Path, sandbox_url: str, companies: Sequence[str], broken: int) -> Path:
-    """An accounts file with one company whose key is not set."""
+    """Write an accounts file; the key of company `broken` is not set."""
     entries = [f'base_url = "{sandbox_url}"']
     for number, company in enumerate(companies):
         source = 'api_key_env = "NOT_SET"' if number == broken else f'api_key_file = "key-{number}"'
@@ -235,7 +235,7 @@ def write_accounts(folder: Path, sandbox_url: str, companies: Sequence[str], bro
 def test_an_accounts_file_without_a_server_means_that_of_the_environment(
     served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """PLEO_BASE_URL holds for all accounts that name no server; without it they are production's."""
+    """PLEO_BASE_URL is the server of all accounts that name none; without it, production is."""
     accounts = write_accounts(tmp_path, "", served.sandbox.world.companies[:1], broken=-1)
     accounts.write_text(accounts.read_text().replace('base_url = ""\n', ""))
     monkeypatch.setenv("PLEO_BASE_URL", served.url)
@@ -247,7 +247,7 @@ def test_an_accounts_file_without_a_server_means_that_of_the_environment(
 def test_shards_share_the_companies_and_a_table(
     pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:
-    """Every company is in one part and in no other; processes at once write them to one Delta table."""
+    """Every company is in exactly one shard; two processes write their shards to one Delta table at the same time."""
     companies = served.sandbox.world.companies
     accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
     entries = read_accounts(accounts)
@@ -279,7 +279,7 @@ def test_shards_share_the_companies_and_a_table(
 
 
 def test_parts_in_python_are_those_of_the_command_line(served: Served, tmp_path: Path) -> None:
-    """`dump_accounts` takes the accounts file and a part of it; one in which nobody is makes no lake."""
+    """`dump_accounts` takes the accounts file and a shard; a shard without companies creates no lake."""
     companies = served.sandbox.world.companies
     accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
     found = {}
@@ -303,7 +303,7 @@ def test_parts_in_python_are_those_of_the_command_line(served: Served, tmp_path:
 def test_a_shard_that_is_none_is_refused(
     shard: str, parts: int, pleo: Callable[..., Said], tmp_path: Path
 ) -> None:
-    """At the door; the parts that there are, are named."""
+    """The message of a shard that does not exist names the valid ones."""
     said = pleo("dump", tmp_path / "lake", "--accounts", tmp_path / "none.toml", "--shard", shard)
     assert said.code == 2
     assert f"write 1/{parts} to {parts}/{parts}" in said.err
@@ -313,7 +313,7 @@ def test_a_shard_that_is_none_is_refused(
 def test_f15_one_company_fails_the_others_are_published(
     pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:
-    """Many companies in one lake: the one without a key is named, the code is its own, the others are published."""
+    """If one of many companies has no key, the run names it and ends with its code; the others are published."""
     companies = served.sandbox.world.companies
     accounts = write_accounts(tmp_path, served.url, companies, broken=1)
     said = pleo("dump", tmp_path / "lake", "--accounts", accounts)
@@ -366,7 +366,7 @@ def test_f15_one_company_fails_the_others_are_published(
 def test_an_accounts_file_is_checked_first(
     content: str, says: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:
-    """An accounts file that cannot be used is 78, names the entry, and nothing was sent."""
+    """An accounts file that cannot be used is 78; the message names the entry, and no request is sent."""
     (tmp_path / "accounts.toml").write_text(content)
     said = pleo("dump", tmp_path / "lake", "--accounts", tmp_path / "accounts.toml")
     assert said.code == 78
@@ -379,7 +379,7 @@ def test_an_accounts_file_is_checked_first(
 def test_f55_a_key_file_open_to_others_is_refused(
     pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:
-    """A key that others can read is a configuration error, and the message says how to mend it."""
+    """A key file that others can read is a configuration error, and the message says how to correct it."""
     companies = served.sandbox.world.companies[:1]
     accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
     (tmp_path / "key-0").chmod(0o644)
@@ -391,7 +391,7 @@ def test_f55_a_key_file_open_to_others_is_refused(
 def test_logs_are_one_line_each_and_name_the_run(
     pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """JSON lines on stderr, each with time, level, run and message; a server's text cannot break a line."""
+    """The log is JSON lines with time, level, run and message; a text of the server cannot break a line."""
     sandbox = Sandbox(World(jobs=500), faults="3:503", api_keys={CANARY: None})
     monkeypatch.setenv("PLEO_API_KEY", CANARY)
     with serve(sandbox) as running:
@@ -417,7 +417,7 @@ def test_logs_are_one_line_each_and_name_the_run(
 def test_metrics_are_written_by_runs_that_fail_too(
     pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The Prometheus file says when a run last succeeded, and how the last one ended."""
+    """A failed run updates its own metrics and keeps those of the lake and of the last success."""
     file = tmp_path / "pleo.prom"
     pleo("dump", tmp_path / "lake", "--rate", 100_000, "--metrics", file)
     first = dict(line.rsplit(" ", 1) for line in file.read_text().splitlines() if not line.startswith("#"))
@@ -434,7 +434,7 @@ def test_metrics_are_written_by_runs_that_fail_too(
 
 
 def test_f58_freshness_of_each_company(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """One dead key of many stops `last_success`; each company's own freshness, and a count of the stale, go on."""
+    """One invalid key of many stops `last_success`, but not the freshness of the other companies, nor the count of stale ones."""
     lake, file = tmp_path / "lake", tmp_path / "pleo.prom"
     companies = served.sandbox.world.companies
     accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
@@ -468,7 +468,7 @@ def test_f58_freshness_of_each_company(pleo: Callable[..., Said], served: Served
 
 
 def test_f58_companies_that_are_stale(tmp_path: Path) -> None:
-    """Stale are those more than a day old, those that were never complete, and those that are not in the lake yet."""
+    """A company is stale if its data is more than a day old, was never complete, or is not in the lake yet."""
     ended = datetime(2026, 11, 3, tzinfo=UTC)
     run = LastRun(
         run="20261103T000000Z-x",
@@ -507,7 +507,7 @@ def test_f58_companies_that_are_stale(tmp_path: Path) -> None:
 
 
 def test_status_counts_from_now(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """`seconds_since_complete` is the lake's age when it is asked for, not when the last run ended."""
+    """`seconds_since_complete` counts until the question, not until the last run ended."""
     lake = tmp_path / "lake"
     assert pleo("dump", lake, "--rate", 100_000).code == 0
     record = lake / "_lake/last_run.json"
@@ -526,7 +526,7 @@ def test_a_run_that_fails_says_what_the_lake_has(
     served: Served,
     tmp_path: Path,
 ) -> None:
-    """Rows and snapshot of the lake are in its receipt, of one company or many; a lake that cannot be opened is not empty."""
+    """A failed run's receipt has the rows and the snapshot of the lake; if the lake cannot be opened, there is no number of rows."""
     lake, file = tmp_path / "lake", tmp_path / "pleo.prom"
     store = ("--workspace", tmp_path / "work") if kind == "delta" else ()
     companies = served.sandbox.world.companies
@@ -555,7 +555,7 @@ def test_a_run_that_fails_says_what_the_lake_has(
 def test_a_dump_of_a_broken_lake_is_no_success(
     pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:
-    """It ends with 65, as rows set aside do, but the alert on the last success must be able to fire."""
+    """It ends with 65, as rejected rows do, but does not count as a success, or no alert would notice it."""
     lake, file = tmp_path / "lake", tmp_path / "pleo.prom"
     pleo("dump", lake, "--rate", 100_000)
     lose_month(list_months(lake)[0])
@@ -581,7 +581,7 @@ def test_a_dump_of_a_broken_lake_is_no_success(
 def test_a_folder_of_other_files_is_no_empty_lake(
     command: list[str], pleo: Callable[..., Said], tmp_path: Path
 ) -> None:
-    """A slip in the path must not read as "no failures"."""
+    """A wrong path is an error, or it would look like a lake without failures."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
     said = pleo(*command, tmp_path / "other")
@@ -592,7 +592,7 @@ def test_a_folder_of_other_files_is_no_empty_lake(
 def test_status_tells_the_lakes_verdict_from_how_the_last_run_ended(
     pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A wrong key makes no lake incomplete, and a repair that lost a month does."""
+    """A wrong key does not make the lake incomplete; a repair that lost a month does."""
     lake = tmp_path / "lake"
     pleo("dump", lake, "--rate", 100_000)
     monkeypatch.setenv("PLEO_API_KEY", "plp_wrong")
@@ -611,7 +611,7 @@ def test_status_tells_the_lakes_verdict_from_how_the_last_run_ended(
 def test_f54_status_shows_no_control_character(
     place: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:
-    """F54: whoever can write a record or a manifest does not paint the terminal of who asks how the lake is doing."""
+    """F54: control characters in a record or a manifest do not reach the terminal."""
     lake, hostile = tmp_path / "lake", "\x1b[2J\x9b31m\r\nforged"
     pleo("dump", lake, "--rate", 100_000)
     record, manifest = lake / "_lake/last_run.json", Layout(lake).manifest_file(1)
@@ -639,14 +639,14 @@ def test_f54_status_shows_no_control_character(
 
 
 def test_repair_says_what_it_did(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """A lake that needs no repair is told so; one that does, what was done, a manifest that contradicts its files included."""
+    """Repair prints what it did, for a lost month and for a manifest that contradicts its files, or that it did nothing."""
     lake = tmp_path / "lake"
     lake.mkdir()
     assert pleo("repair", lake).out == f"{lake}: nothing needed repair, nothing was published yet\n"
     pleo("dump", lake, "--rate", 100_000)
     said = pleo("repair", lake)
     assert (said.code, said.err) == (0, "")
-    assert said.out == f"{lake}: nothing needed repair, snapshot 1 is as it was written\n"
+    assert said.out == f"{lake}: nothing needed repair, snapshot 1 is intact\n"
     lose_month(list_months(lake)[0])
     said = pleo("repair", lake)
     assert (said.code, "nothing needed repair" in said.out) == (0, False)
@@ -660,7 +660,7 @@ def test_repair_says_what_it_did(pleo: Callable[..., Said], served: Served, tmp_
 
 
 def test_a_lake_without_jobs_is_noted(pleo: Callable[..., Said], tmp_path: Path) -> None:
-    """An answer of nothing from a lake that has nothing is not left without a word."""
+    """A question to a lake without jobs prints a note, because the answer is empty."""
     (tmp_path / "lake").mkdir()
     said = pleo("sql", "from failure_rates('month')", "--lake", tmp_path / "lake")
     assert said.code == 0
@@ -668,7 +668,7 @@ def test_a_lake_without_jobs_is_noted(pleo: Callable[..., Said], tmp_path: Path)
 
 
 def test_sql_reads_only_the_lake(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """A query may read the lake and what --allow names; nothing else, and it writes nothing."""
+    """A query can read only the lake and the paths of --allow, and cannot write."""
     pleo("dump", tmp_path / "lake", "--rate", 100_000)
     (tmp_path / "own.csv").write_text("a\n1\n")
     query = f"select * from read_csv('{tmp_path / 'own.csv'}')"
@@ -681,7 +681,7 @@ def test_sql_reads_only_the_lake(pleo: Callable[..., Said], served: Served, tmp_
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    """SIGTERM and Ctrl-C end a dump with their code; what was fetched is kept, and the next run goes on with it."""
+    """SIGTERM and Ctrl-C end a dump with their code; fetched pages are kept, and the next run continues with them."""
     sandbox = Sandbox(World(jobs=5_000), rules=Rules(latency=0.1))
     with serve(sandbox) as running:
         environment = os.environ | {"PLEO_API_KEY": API_KEY, "PLEO_BASE_URL": running.url}
@@ -702,7 +702,7 @@ def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tm
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
         assert process.returncode == code
-        assert "what was fetched is kept" in err
+        assert "fetched pages are kept" in err
         assert not (tmp_path / "_lake/current").exists()
         last = json.loads((tmp_path / "_lake/last_run.json").read_text())
         word = "terminated" if number == signal.SIGTERM else "interrupted"
@@ -719,7 +719,7 @@ def test_f36_signals_keep_what_was_fetched(number: signal.Signals, code: int, tm
 def test_f36_a_signal_after_the_snapshot_says_that_it_was_published(
     number: signal.Signals, word: str, served: Served, tmp_path: Path
 ) -> None:
-    """There is nothing to go on with then."""
+    """A signal after the publish says that the snapshot was published: there are no pages to continue from."""
     program = (
         "import os, sys; from pleo_extract.cli import main; from pleo_extract.sync import dump; "
         f"dump.renew_catalogue = lambda *_, **__: os.kill(os.getpid(), {int(number)}); main()"
@@ -736,7 +736,7 @@ def test_f36_a_signal_after_the_snapshot_says_that_it_was_published(
 def test_a_wrong_key_of_an_account_is_named_by_its_place(
     pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What to check is the account's own variable; the line names the run and the company, once each."""
+    """The message names the account's own variable, the run and the company, each once."""
     companies = served.sandbox.world.companies[:2]
     accounts = write_accounts(tmp_path, served.url, companies, broken=1)
     for key, says in (
@@ -760,7 +760,7 @@ def test_a_wrong_key_of_an_account_is_named_by_its_place(
 def test_a_key_with_spaces_is_named(
     key: str, pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A line break that came along with the key is said to be one, and in which variable."""
+    """A space or line break in a key is named, with the variable that has it."""
     monkeypatch.setenv("PLEO_API_KEY", key)
     said = pleo("dump", tmp_path / "lake")
     assert said.code == 77
@@ -772,7 +772,7 @@ def test_a_key_with_spaces_is_named(
 def test_a_plan_counts_what_was_asked_just_before(
     pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:
-    """Right after a run that used up most of a minute's requests, the next waits for the rest of it, and plan says so."""
+    """After a run that used most of a minute's requests, the estimate includes the wait for the rest of that minute."""
 
     def soonest() -> int:
         line = pleo("plan", tmp_path / "lake", "--rate", 50).out.splitlines()[1]
@@ -788,7 +788,7 @@ def test_a_plan_counts_what_was_asked_just_before(
 
 @contextlib.contextmanager
 def sandbox_process(*words: str) -> Iterator[Callable[[], datetime]]:
-    """`pleo-extract sandbox` on a free port; asks it for its time, as its answers say it."""
+    """Run `pleo-extract sandbox` on a free port; yield a function that returns the creation time of its newest job."""
     command = [sys.executable, "-m", "pleo_extract", "sandbox", "--port", "0", "--jobs", "1000", *words]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -810,7 +810,7 @@ def sandbox_process(*words: str) -> Iterator[Callable[[], datetime]]:
 
 
 def test_the_sandboxs_clock_is_the_machines(tmp_path: Path, pleo: Callable[..., Said]) -> None:
-    """Its newest job is of these days, and of the instant's with --now; a demo's likewise, none of it in the future."""
+    """The newest job of a sandbox and of a demo is recent, or close to --now, and never in the future."""
     now = datetime.now(UTC)
     with sandbox_process() as newest:
         assert now - timedelta(days=14) < newest() <= datetime.now(UTC)
@@ -821,11 +821,11 @@ def test_the_sandboxs_clock_is_the_machines(tmp_path: Path, pleo: Callable[..., 
         jobs = scan_lake(tmp_path / f"demo{len(words)}").select(pl.col("created_at").max()).collect()
         assert latest - timedelta(days=7) < jobs.item() < latest + timedelta(hours=1)
     said = pleo("sandbox", "--now", "soon")
-    assert (said.code, "'soon' is no instant; write 2026-11-01" in said.err) == (2, True)
+    assert (said.code, "'soon' is not an instant; write 2026-11-01" in said.err) == (2, True)
 
 
 def test_a_port_that_is_taken_is_named(pleo: Callable[..., Said], served: Served) -> None:
-    """A sandbox on a used port: one line that says so and what to do, and the code of a setting that cannot be used."""
+    """A sandbox on a used port ends with 78 and one line that says what to do."""
     port = served.url.rpartition(":")[2]
     said = pleo("sandbox", "--port", port, "--jobs", 10)
     assert (said.code, said.out) == (78, "")
@@ -836,7 +836,7 @@ def test_a_port_that_is_taken_is_named(pleo: Callable[..., Said], served: Served
 
 
 def test_a_files_name_says_how_to_write_it(pleo: Callable[..., Said], tmp_path: Path) -> None:
-    """csv, json, parquet and txt by the end of the name; --format stands above it; another end names what there is."""
+    """The extension of the file sets the format, and --format overrides it; for an unknown one, the message lists the known ones."""
     ask = ("sql", "select 1 as n", "--lake", SAMPLE, "-o")
     for name, begins in (("x.csv", b"n\n1"), ("x.JSON", b"["), ("x.parquet", b"PAR1"), ("x.txt", b"n")):
         assert pleo(*ask, tmp_path / name).code == 0
@@ -856,7 +856,7 @@ def test_a_files_name_says_how_to_write_it(pleo: Callable[..., Said], tmp_path: 
 
 
 def test_a_misspelt_name_is_helped(pleo: Callable[..., Said]) -> None:
-    """`--describe` of a name that does not exist names those that are spelt alike, and how to list all; --list has all."""
+    """`--describe` of an unknown name suggests similar names and how to list all; `--list` has all of them."""
     said = pleo("sql", "--describe", "failure_rate")
     assert (said.code, said.out) == (2, "")
     assert "did you mean failure_rates" in said.err
@@ -868,7 +868,7 @@ def test_a_misspelt_name_is_helped(pleo: Callable[..., Said]) -> None:
 
 
 def test_what_an_answer_cannot_be_asked_is_said(pleo: Callable[..., Said]) -> None:
-    """A span that ends before it begins and a quantile that is none: one line, 2."""
+    """A span that ends before it begins and an invalid quantile are 2, with one line."""
     for query, words in (
         (
             "from failure_rates('month', since := '2026-09-01', until := '2026-03-01')",
@@ -881,7 +881,7 @@ def test_what_an_answer_cannot_be_asked_is_said(pleo: Callable[..., Said]) -> No
 
 
 def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
-    """One request a company, a line each and their sum; one that cannot be asked is named, the others are planned."""
+    """The plan sends one request for each company, prints a row each and a total, and names a company that it cannot ask."""
     companies = served.sandbox.world.companies
     accounts = write_accounts(tmp_path, served.url, companies, broken=-1)
     said = pleo("plan", tmp_path / "lake", "--accounts", accounts)
@@ -898,7 +898,7 @@ def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_p
     assert total.split() == [str(len(companies)), "together", "1,000", "0", *total.split()[-3:]]
     assert pleo("dump", tmp_path / "lake", "--accounts", accounts).code == 0
     again = pleo("plan", tmp_path / "lake", "--accounts", accounts)
-    assert again.out.count("refresh") == len(companies)
+    assert again.out.count("incremental") == len(companies)
     broken = write_accounts(tmp_path, served.url, companies, broken=2)
     said = pleo("plan", tmp_path / "lake", "--accounts", broken)
     assert said.code == 77
@@ -923,7 +923,7 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample"
     ],
 )
 def test_sql_says_what_may_have_been_meant(query: str, says: str, pleo: Callable[..., Said]) -> None:
-    """A name that is not there comes with those that are; a refusal says what was refused and no more."""
+    """The message of an unknown name suggests known ones; a refusal says in one line what was refused."""
     said = pleo("sql", "--lake", SAMPLE, query)
     assert said.code == 2
     assert says in said.err
@@ -942,14 +942,14 @@ def test_sql_says_what_may_have_been_meant(query: str, says: str, pleo: Callable
 def test_sql_notes_a_company_without_jobs(
     query: str, words: tuple[str, ...], noted: str, pleo: Callable[..., Said]
 ) -> None:
-    """A company that the lake has no job of answers with nothing or 0: stderr says so, the answer stays one."""
+    """If the lake has no job of a company that a query names, stderr says so, and the answer does not change."""
     said = pleo("sql", "--lake", SAMPLE, query, *words, "--format", "csv")
     assert said.code == 0
     assert said.err == (f"note: there is no job of company {noted} in {SAMPLE}\n" if noted else "")
 
 
 def test_sql_says_how_much_it_leaves_out(pleo: Callable[..., Said]) -> None:
-    """The last line of a table has the number of all rows, and how to get them."""
+    """The last line of a table says how many rows there are, and how to get them all."""
     said = pleo("sql", "--lake", SAMPLE, "from export_jobs")
     assert said.out.endswith(
         "(the first 40 of 3,000 rows; texts are cut at 60 characters; all of it with --format csv)\n"
@@ -958,7 +958,7 @@ def test_sql_says_how_much_it_leaves_out(pleo: Callable[..., Said]) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "json", "table"])
 def test_a_reader_that_has_seen_enough_is_no_failure(form: str) -> None:
-    """`pleo-extract sql … | head` ends with 0 and says nothing."""
+    """`pleo-extract sql … | head` ends with 0 and prints no error."""
     query = "select repeat('x', 50) as a from range(200000)" if form != "table" else "from export_jobs"
     command = [sys.executable, "-m", "pleo_extract", "sql", "--lake", str(SAMPLE), "--format", form, query]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -971,7 +971,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(form: str) -> None:
 
 
 def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
-    """Where stdout takes no more, the command ends with 74, though all is written at its very end."""
+    """If stdout cannot be written, the command ends with 74, even if that shows only in its last flush."""
     target = tmp_path / "out"
     command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "pleo_extract"]
     with target.open("wb") as out:
@@ -982,7 +982,7 @@ def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("own", ["", "dirty_decay_ms:7"])
 def test_freed_memory_is_given_back_soon_unless_told_otherwise(own: str) -> None:
-    """The command line says so to polars before it is imported; a setting of one's own stands."""
+    """The command line sets the variable before it imports polars; a value of the user stays."""
     code = (
         "import os, sys; import pleo_extract.cli as cli\n"
         "assert 'polars' not in sys.modules\n"
@@ -996,3 +996,24 @@ def test_freed_memory_is_given_back_soon_unless_told_otherwise(own: str) -> None
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == (own or "dirty_decay_ms:100,muzzy_decay_ms:0")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_changes_compares_the_last_two_snapshots(
+    kind: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """A lake with one snapshot is 2; with two, `changes` lists what differs, in any format and for both kinds of lake."""
+    lake = tmp_path / "lake"
+    dump = ("dump", lake, "--rate", 100_000, "--format", kind)
+    assert pleo(*dump).code == 0
+    said = pleo("changes", lake)
+    assert (said.code, said.out) == (2, "")
+    assert "keeps no snapshot before the current one" in said.err
+    served.sandbox.world.advance(86_400)
+    assert pleo(*dump).code == 0
+    shown, written = pleo("changes", lake), pleo("changes", lake, "--since", 1, "--format", "csv")
+    assert (shown.code, written.code) == (0, 0)
+    found = pl.read_csv(written.out.encode())
+    assert found.columns == ["change", "status_before", *COLUMNS]
+    assert f"({amount(found.height, 'row')}" in shown.out
+    assert pleo("changes", lake, "--since", "soon").code == 2

@@ -1,4 +1,4 @@
-"""The one door to the API: real sockets where the promise is about them, a simulated clock wherever there is waiting."""
+"""Tests of the client: real sockets for promises about them, a simulated clock for every wait."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ NOWHERE = "http://127.0.0.1:1"
 TLS = Path(__file__).parent / "tls"
 PAGE = b'{"data":[],"pagination":{"currentRequestPagination":{"parameters":{}},"hasNextPage":false,"hasPreviousPage":false,"total":7}}'
 GRACE = 20.0
-"""Seconds after which a test that hangs fails; none takes a hundredth of that."""
+"""Seconds after which a hanging test fails; no test takes a hundredth of that."""
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of the machine reaches a test."""
+    """Remove the settings of this machine from the environment."""
     for name in (
         "PLEO_API_KEY",
         "PLEO_ACCESS_TOKEN",
@@ -82,7 +82,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Clock:
-    """Time that passes only by waiting, at once."""
+    """A clock that advances only when a caller waits."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -90,18 +90,18 @@ class Clock:
         self._lock = threading.Lock()
 
     def monotonic(self) -> float:
-        """Seconds."""
+        """Return the seconds waited so far."""
         return self.now
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Let the time pass."""
+        """Advance the clock immediately."""
         with self._lock:
             self.now += seconds
         self.on_wait(seconds)
 
 
 class HeldClock:
-    """Time that stands still until it is moved: waiters wait for it, really."""
+    """A clock that stands still until a test moves it; waiting threads really wait."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -109,11 +109,11 @@ class HeldClock:
         self._changed = threading.Condition()
 
     def monotonic(self) -> float:
-        """Seconds."""
+        """Return the time, seconds."""
         return self.now
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Wait until the clock has been moved so far."""
+        """Wait until the clock has advanced by `seconds`."""
         with self._changed:
             due = self.now + seconds
             self.waiting += 1
@@ -122,12 +122,12 @@ class HeldClock:
             self.waiting -= 1
 
     def await_waiters(self, count: int) -> None:
-        """Return once so many are waiting."""
+        """Return once this many threads are waiting."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.waiting == count, GRACE), f"{self.waiting} wait"
 
     def move(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         with self._changed:
             self.now += seconds
             self._changed.notify_all()
@@ -135,7 +135,7 @@ class HeldClock:
 
 @dataclass
 class Listener:
-    """A raw server: what it has received, by connection."""
+    """A raw server and the bytes that it received, by connection."""
 
     url: str
     received: list[bytes] = field(default_factory=list, repr=False)
@@ -146,7 +146,7 @@ class Listener:
 def listen(
     answer: Callable[[socket.socket, int], None], *, tls: str | None = None, scheme: str | None = None
 ) -> Iterator[Listener]:
-    """A server that reads the head of one request a connection, then lets `answer` do what it likes to the socket."""
+    """Run a server that reads one request head per connection, then lets `answer` use the socket."""
     context = None
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -194,7 +194,7 @@ def listen(
 
 
 def http(body: bytes, *, status: str = "200 OK", framing: str = "length", **headers: str) -> bytes:
-    """An HTTP answer as bytes: framed by its length, in chunks, or by the connection's end."""
+    """Return an HTTP response as bytes, framed by length, in chunks, or by the end of the connection."""
     lines = [f"HTTP/1.1 {status}", "Content-Type: application/json"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if framing == "chunked":
@@ -208,46 +208,46 @@ def http(body: bytes, *, status: str = "200 OK", framing: str = "length", **head
 
 
 def says(status: int = 200, body: bytes = PAGE, **headers: str) -> App:
-    """A server in process that always gives the same answer."""
+    """Return a server in process that always gives the same response."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda _: Response(status, {"content-type": "application/json", **named}, body)
 
 
 class Script:
-    """A server in process that gives one answer after the other, the last one for ever, and keeps the requests."""
+    """A server in process that gives one response after another, repeats the last, and records the requests."""
 
     def __init__(self, *answers: App) -> None:
         self.answers = answers
         self.requests: list[RequestLike] = []
 
     def __call__(self, request: RequestLike) -> Response:
-        """The next answer."""
+        """Return the next response."""
         self.requests.append(request)
         return self.answers[min(len(self.requests), len(self.answers)) - 1](request)
 
 
 def client_of(app: App | None = None, url: str = NOWHERE, **options: Any) -> Client:
-    """A client with the canary as its key, and a clock that no test waits for."""
+    """Return a client with the canary as its key, and a clock that does not really wait."""
     if "access_token" not in options:
         options.setdefault("api_key", CANARY)
     return Client(url, transport=app, **{"clock": Clock(), "rate": 10_000, **options})
 
 
 def sandbox_of(faults: str = "", *, jobs: int = 40, **rules: Any) -> Sandbox:
-    """A sandbox that takes the canary."""
+    """Return a sandbox that accepts the canary."""
     return Sandbox(World(jobs=jobs), rules=Rules(**rules), faults=faults, api_keys={CANARY: None})
 
 
 def fetch(
     client: Client, query: Query | None = None, *, deadline: float | None = None
 ) -> tuple[Page, Session]:
-    """One page, and the run that fetched it."""
+    """Fetch one page; return it with the run."""
     run = client.start_session(deadline=deadline)
     return run.fetch(query or Query(limit=5), parse_page), run
 
 
 def fail(client: Client, *, deadline: float | None = None) -> tuple[PleoExtractError, Session]:
-    """The error that a fetch ends in, and its run."""
+    """Fetch one page, which must fail; return the error with the run."""
     run = client.start_session(deadline=deadline)
     with pytest.raises(PleoExtractError) as caught:
         run.fetch(Query(limit=5), parse_page)
@@ -255,7 +255,7 @@ def fail(client: Client, *, deadline: float | None = None) -> tuple[PleoExtractE
 
 
 def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
-    """What so many threads bring or raise."""
+    """Call a function in several threads; return their results or exceptions."""
     results: list[Any] = []
 
     def do() -> None:
@@ -274,10 +274,10 @@ def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
 
 
 class TestRequest:
-    """What is sent."""
+    """The requests that a client sends."""
 
     def test_what_a_request_says(self) -> None:
-        """A GET of the path with the query's pairs and the key as Basic user name; gzip and JSON are asked for."""
+        """A request is a GET of the path with the query, the key as Basic user name, and gzip and JSON accepted."""
         with (
             listen(lambda stream, _: stream.sendall(http(PAGE))) as server,
             client_of(url=server.url) as client,
@@ -295,20 +295,20 @@ class TestRequest:
         }
 
     def test_bearer(self) -> None:
-        """An access token is sent as Bearer."""
+        """An access token is sent as a Bearer token."""
         app = Script(says())
         fetch(client_of(app, access_token=CANARY))
         assert app.requests[0].headers["authorization"] == f"Bearer {CANARY}"
 
     @pytest.mark.parametrize("base", [f"{NOWHERE}/", f"{NOWHERE}/api", f"{NOWHERE}/api/"])
     def test_base_url_may_have_a_path(self, base: str) -> None:
-        """What stands before the path stays before it, with one slash between."""
+        """The path of the base URL is kept, with one slash after it."""
         app = Script(says())
         fetch(client_of(app, url=base))
         assert app.requests[0].path == httpx.URL(base).path.rstrip("/") + PATH
 
     def test_every_page_of_a_real_server(self) -> None:
-        """Over a real socket, compressed or not, the page is the one that the same server gives in process."""
+        """A page over a real socket, compressed or not, equals the page in process."""
         sandbox = sandbox_of(gzip=True)
         direct, _ = fetch(client_of(sandbox))
         with serve(sandbox) as served, client_of(url=served.url) as client:
@@ -317,7 +317,7 @@ class TestRequest:
         assert (run.requests, run.retries, run.waited, dict(run.faults)) == (1, 0, 0, {})
 
     def test_a_query_too_long_for_a_url(self) -> None:
-        """A query that no URL can hold is refused before anything is sent."""
+        """A query that is too long for a URL is refused before anything is sent."""
         app = Script(says())
         with pytest.raises(UsageError, match="longer than a URL"):
             fetch(client_of(app), Query(sorting_keys=["k" * 70_000], sorting_order=["ASC"]))
@@ -339,11 +339,11 @@ MEANS: list[tuple[int, type[PleoExtractError], str]] = [
 
 
 class TestStatus:
-    """What a status code means."""
+    """The meaning of status codes."""
 
     @pytest.mark.parametrize("status", TRANSIENT)
     def test_f4_what_may_pass_is_tried_again(self, status: int) -> None:
-        """F4: a status that may pass is asked again; the page that comes then is the result."""
+        """F4: a temporary status is retried, and the following page is the result."""
         app = Script(says(status), says(status), says())
         _, run = fetch(client_of(app))
         assert len(app.requests) == run.requests == 3
@@ -351,7 +351,7 @@ class TestStatus:
 
     @pytest.mark.parametrize("status", TRANSIENT)
     def test_f4_for_ever(self, status: int) -> None:
-        """F4: for ever, it ends after the tries that patience allows, in 75, and the message says which answer."""
+        """F4: a permanent 5xx ends after the allowed retries with 75 and names the last response."""
         app = Script(says(status, b'{"type":"busy","message":"come back"}'))
         error, run = fail(client_of(app, patience=Patience(attempts=4)))
         assert type(error) is TryLater
@@ -361,7 +361,7 @@ class TestStatus:
         assert len(app.requests) == run.requests == 4
 
     def test_long_trouble_is_said_at_growing_intervals(self, caplog: pytest.LogCaptureFixture) -> None:
-        """An outage is a line once it lasts five seconds, then after 10, 20, 40 … seconds: never a flood, never silence."""
+        """An outage is reported after 5 seconds, then after 10, 20, 40 … seconds."""
         clock = Clock()
         client = client_of(Script(says(503)), clock=clock, patience=Patience(attempts=200))
         told: list[float] = []
@@ -384,7 +384,7 @@ class TestStatus:
     def test_a_long_wait_is_said_at_once_and_a_short_one_is_not(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A server that asks for half a minute is a line before the wait; a fault that passes by itself is none."""
+        """A wait of half a minute is reported before it begins; a short fault is not reported."""
         with caplog.at_level("WARNING", "pleo_extract"):
             fetch(client_of(Script(says(503), says(503), says())))
             assert caplog.records == []
@@ -394,7 +394,7 @@ class TestStatus:
 
     @pytest.mark.parametrize(("status", "kind", "words"), MEANS)
     def test_what_will_not_pass(self, status: int, kind: type[PleoExtractError], words: str) -> None:
-        """What will not pass is said at once, as the error it is, without a second request."""
+        """A permanent error is raised after one request, with its own class."""
         app = Script(says(status, b'{"type":"no","message":"on purpose"}'))
         run = client_of(app).start_session()
         with pytest.raises(PleoExtractError) as caught:
@@ -404,7 +404,7 @@ class TestStatus:
         assert len(app.requests) == 1
 
     def test_refused_request_says_what_was_asked(self) -> None:
-        """A 400 carries the parameters and what the server said of them."""
+        """The error of a 400 names the parameters and quotes the server."""
         query = Query(limit=5, sorting_keys=["colour"], sorting_order=["ASC"])
         with pytest.raises(RequestRefused, match="sorting_keys must be of") as caught:
             fetch(client_of(sandbox_of()), query)
@@ -412,7 +412,7 @@ class TestStatus:
 
     @pytest.mark.parametrize("status", [201, 202, 203, 204, 205, 206, 226])
     def test_f9_success_without_a_page(self, status: int) -> None:
-        """F9: any other success is no page: three tries, then 76."""
+        """F9: any other 2xx is not a page: three tries, then 76."""
         app = Script(says(status, b""))
         error, _ = fail(client_of(app))
         assert type(error) is PageError
@@ -420,7 +420,7 @@ class TestStatus:
         assert len(app.requests) == 3
 
     def test_every_status_ends(self) -> None:
-        """Whatever the number, there is a page or an error of ours."""
+        """Every status number gives a page or one of our errors."""
         for status in [*range(100, 600), 600, 700, 999]:
             client = client_of(says(status), patience=Patience(attempts=2))
             if status == 200:
@@ -429,17 +429,17 @@ class TestStatus:
                 fail(client)
 
     def test_what_the_server_said_is_shown_on_one_line(self) -> None:
-        """F54: an error's body is shown escaped and clipped."""
+        """F54: the body of an error is shown escaped and clipped."""
         error, _ = fail(client_of(says(422, b"\x1b[2J\r\nlevel=error forged\xff" + b"x" * 10_000)))
         assert str(error).isprintable()
         assert len(str(error)) < 400
 
 
 class TestWaiting:
-    """429, Retry-After, backoff, budget, deadline: on a simulated clock."""
+    """429, Retry-After, back-off, retry budget and deadline, on a simulated clock."""
 
     def test_f1_429_pauses_all_threads(self) -> None:
-        """F1: after a 429 with Retry-After no thread sends anything until its end, whichever thread was told."""
+        """F1: after a 429 with Retry-After no thread sends anything until that time."""
         clock, app = HeldClock(), Script(says(429, retry_after="30"), says())
         client = client_of(app, clock=clock)
         run = client.start_session()
@@ -460,7 +460,7 @@ class TestWaiting:
         ("seconds", "least", "most"), [("0", 0, 1), ("7", 7, 8), ("120", 120, 120), ("999", 120, 120)]
     )
     def test_f1_seconds(self, seconds: str, least: float, most: float) -> None:
-        """F1: it waits as long as was asked, a little jitter more, 120 s at most at once; then it asks again."""
+        """F1: the client waits for Retry-After plus a little jitter, at most 120 s at a time, then asks again."""
         clock = Clock()
         _, run = fetch(client_of(Script(says(429, retry_after=seconds), says()), clock=clock))
         assert least <= clock.now - 1000 <= most
@@ -468,7 +468,7 @@ class TestWaiting:
         assert run.faults == {"429": 1}
 
     def test_f1_deadline_shorter_than_the_wait(self) -> None:
-        """F1: where the wait would outlast the deadline it ends at once, in 75, and says when to come back."""
+        """F1: a wait longer than the deadline ends the run immediately with 75 and says when to return."""
         clock, app = Clock(), Script(says(429, retry_after="30"))
         error, run = fail(client_of(app, clock=clock), deadline=10)
         assert type(error) is DeadlineExceeded
@@ -478,7 +478,7 @@ class TestWaiting:
         assert run.requests == 1
 
     def test_f1_a_pause_ends_other_runs_that_cannot_outlast_it(self) -> None:
-        """A run whose deadline falls into a pause that another run was asked for ends at once, and says when to return."""
+        """F1: a pause for one run also ends other runs whose deadline lies within it."""
         app = Script(says(429, retry_after="30"), says())
         clock = HeldClock()
         client = client_of(app, clock=clock)
@@ -493,7 +493,7 @@ class TestWaiting:
         thread.join(GRACE)
 
     def test_f2_date(self) -> None:
-        """F2: a date counts from the answer's own Date; the server's clock is nowhere near ours."""
+        """F2: a date in Retry-After counts from the response's own Date, whatever our clock says."""
         clock = Clock()
         fetch(client_of(sandbox_of("1:429date.40"), clock=clock))
         assert 40 <= clock.now - 1000 <= 41
@@ -502,20 +502,20 @@ class TestWaiting:
         "fault", ["429none", "429empty", "429junk", "429negative", "429nan", "429past", "429", "503", "reset"]
     )
     def test_f3_without_a_usable_wait(self, fault: str) -> None:
-        """F3: without a usable Retry-After it backs off by itself: between nothing and the first second."""
+        """F3: without a usable Retry-After the client backs off between 0 and 1 second."""
         clock = Clock()
         _, run = fetch(client_of(sandbox_of(f"1:{fault}"), clock=clock))
         assert 0 <= clock.now - 1000 <= 1
         assert run.retries == 1
 
     def test_f3_huge(self) -> None:
-        """F3: a wait beyond any deadline is not waited for."""
+        """F3: a wait beyond any deadline ends the run."""
         error, run = fail(client_of(sandbox_of("1:429huge")), deadline=3600)
         assert "Come back in 100000000" in str(error)
         assert run.requests == 1
 
     def test_f4_backoff_stays_within_its_bounds(self) -> None:
-        """Each wait of a long burst lies between nothing and the doubled one before, a minute at most."""
+        """F4: each back-off is between 0 and twice the previous bound, at most a minute."""
         clock, waits = Clock(), list[float]()
         clock.on_wait = waits.append
         fail(client_of(says(503), clock=clock))
@@ -524,7 +524,7 @@ class TestWaiting:
             assert 0 <= wait <= min(60, 2**attempt)
 
     def test_f4_one_budget_for_a_run(self) -> None:
-        """F4: a run's retries come from one budget: 100 without any success, then each failure is the last."""
+        """F4: all retries of a run share one budget: 100 without success, then the next failure is final."""
         run = client_of(Script(says(503))).start_session()
         for _ in range(40):
             with pytest.raises(TryLater):
@@ -534,7 +534,7 @@ class TestWaiting:
             run.fetch(Query(), parse_page)
 
     def test_f4_successes_earn_retries(self) -> None:
-        """One token a success: five pages pay one retry more."""
+        """F4: five successful pages pay for one more retry."""
         run = client_of(Script(*[says(503)] * 140, *[says()] * 5, says(503))).start_session()
         for _ in range(40):
             with pytest.raises(TryLater):
@@ -547,7 +547,7 @@ class TestWaiting:
         assert run.retries == 101
 
     def test_f4_deadline_bounds_it_all(self) -> None:
-        """F4: for ever, with a deadline: it ends within it, without waiting for a moment that lies beyond."""
+        """F4: retries end within the deadline and never wait beyond it."""
         for deadline in (0.5, 3, 20, 45):
             clock = Clock()
             error, _ = fail(client_of(says(503), clock=clock), deadline=deadline)
@@ -555,7 +555,7 @@ class TestWaiting:
             assert clock.now - 1000 <= deadline
 
     def test_pace_through_the_client(self) -> None:
-        """1,200 requests at 500 a minute: a server that counts them never has to refuse one."""
+        """1,200 requests at 500 a minute never exceed the limit of a server that counts them."""
         clock, sandbox = Clock(), sandbox_of(rate=500)
         sandbox.timer = clock.monotonic
         run = client_of(sandbox, clock=clock, rate=500).start_session()
@@ -566,7 +566,7 @@ class TestWaiting:
         assert run.waited == pytest.approx(clock.now - 1000)
 
     def test_deadline_counts_the_pace(self) -> None:
-        """A run that the pace alone would take beyond its deadline ends instead of waiting."""
+        """A run that the rate limit would delay beyond its deadline ends instead of waiting."""
         clock = Clock()
         run = client_of(says(), clock=clock, rate=2).start_session(deadline=30)
         run.fetch(Query(), parse_page)
@@ -577,7 +577,7 @@ class TestWaiting:
         assert run.requests == 2
 
     def test_in_flight(self) -> None:
-        """No more requests are under way at once than allowed, and that many are."""
+        """The client sends exactly as many requests at the same time as allowed."""
         together, lock = threading.Barrier(3), threading.Lock()
         now, peak = 0, 0
 
@@ -596,7 +596,7 @@ class TestWaiting:
         assert peak == 3
 
     def test_as_many_requests_as_were_given(self) -> None:
-        """A run that was given so many requests sends no more, retries included, and ends in 75."""
+        """A run with a request limit sends no more, retries included, and ends with 75."""
         app = Script(says(), says(503), says())
         run = client_of(app).start_session(max_requests=3)
         run.fetch(Query(), parse_page)
@@ -606,7 +606,7 @@ class TestWaiting:
         assert len(app.requests) == run.requests == 3
 
     def test_stop_ends_all_waits(self) -> None:
-        """Once a run is told to stop, waits end, nothing more is sent, and it says so."""
+        """Stopping a run ends all waits, sends nothing more, and raises Stopped."""
         app = Script(says(503))
         client = client_of(app)
         run = client.start_session()
@@ -620,7 +620,7 @@ class TestWaiting:
         assert len(app.requests) == 1
 
     def test_real_time(self) -> None:
-        """The machine's own clock waits as long as it is told, and not at all once it is told to stop."""
+        """The system clock waits the given time, and does not wait after a stop."""
         clock, stop = RealClock(), threading.Event()
         started = clock.monotonic()
         clock.wait(0.01, stop)
@@ -631,7 +631,7 @@ class TestWaiting:
         assert clock.monotonic() - started < GRACE
 
     def test_counts(self) -> None:
-        """A run counts what it sent, what it sent again and why, and what it waited; from all threads."""
+        """A run counts requests, retries by reason, and waits, over all threads."""
         client = client_of(sandbox_of(",".join(f"{n}:503" for n in range(1, 16, 2)), jobs=5))
         run = client.start_session()
         in_threads(8, lambda: run.fetch(Query(limit=1), parse_page))
@@ -641,7 +641,7 @@ class TestWaiting:
 
 
 class TestWire:
-    """What the network does to an answer, over real sockets."""
+    """Network faults over real sockets."""
 
     @pytest.mark.parametrize(
         ("fault", "counted"),
@@ -662,7 +662,7 @@ class TestWire:
         ],
     )
     def test_f5_f6_f7_f8_is_tried_again(self, fault: str, counted: str) -> None:
-        """F5 to F8: reset, cut, dripped or withheld, an answer is asked for again, and the page is whole."""
+        """F5 to F8: a response that is reset, cut, dripped or withheld is requested again, and the page is complete."""
         sandbox = sandbox_of(f"1:{fault}", gzip=True)
         whole, _ = fetch(client_of(sandbox_of()))
         slow = counted == "timeout"
@@ -675,7 +675,7 @@ class TestWire:
 
     @pytest.mark.parametrize("fault", ["reset", "reset_mid", "cut", "cut_chunked", "silence", "drip"])
     def test_in_process_wires_mean_the_same(self, fault: str) -> None:
-        """In process a fault of the wire is the same failure as over a socket."""
+        """A network fault in process causes the same failure as over a socket."""
         sandbox = sandbox_of(f"1:{fault.replace('cut_', 'cut.')}")
         page, run = fetch(client_of(sandbox))
         assert page.info.rows == 5
@@ -683,7 +683,7 @@ class TestWire:
 
     @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
     def test_f6_cut_at_every_byte(self, framing: str) -> None:
-        """F6: an answer cut after any of its bytes, however framed, is asked for again; never is a part the page."""
+        """F6: a response cut at any byte, in any framing, is requested again; a partial page is never accepted."""
         whole = http(PAGE, framing=framing)
 
         def answer(stream: socket.socket, number: int) -> None:
@@ -705,7 +705,7 @@ class TestWire:
 
     @pytest.mark.parametrize("part", ["status line", "head", "body", "chunk"])
     def test_f7_drip(self, part: str) -> None:
-        """F7: bytes that come one by one without end do not hang a request, wherever in the answer they do."""
+        """F7: endless single bytes in any part of a response do not block a request."""
         before, dripped = {
             "status line": (b"", b"HTTP/1.1 200 " + b"O" * 10_000),
             "head": (b"HTTP/1.1 200 OK\r\n", b"X-Slow: " + b"x" * 10_000),
@@ -732,7 +732,7 @@ class TestWire:
         assert set(run.faults) == {"timeout"}  # a busy machine may need a second try
 
     def test_f8_silence_ends_with_the_run(self) -> None:
-        """F8: silence does not outlast a run's deadline, however patient the reads are: 75."""
+        """F8: silence ends at the run's deadline with 75, whatever the read timeout."""
         with serve(sandbox_of("*:silence")) as served:
             client = Client(
                 served.url, api_key=CANARY, patience=Patience(request_seconds=60, read_seconds=60)
@@ -742,7 +742,7 @@ class TestWire:
         assert type(error) is DeadlineExceeded
 
     def test_f8_timeouts_cost_double(self) -> None:
-        """A timeout costs twice what another failure costs: 50 of them use up a run's budget."""
+        """F8: a timeout costs two retries of the budget: 50 of them use it up."""
         run = client_of(sandbox_of("*:silence")).start_session()
         for _ in range(30):
             with pytest.raises(TryLater):
@@ -750,7 +750,7 @@ class TestWire:
         assert run.retries == 50
 
     def test_f13_refused_and_unknown(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """F13: nobody listens, or the name is unknown: tried again, then 75, and the message names the host."""
+        """F13: a refused connection or an unknown host is retried, then ends with 75 and names the host."""
         with socket.create_server(("127.0.0.1", 0)) as closed:
             url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         with client_of(url=url, patience=Patience(attempts=3)) as client:
@@ -772,7 +772,7 @@ class TestWire:
     def test_f13_that_a_server_cannot_be_reached_is_said_at_once(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """F13: once a run, after the first refused connection, with for how long it is tried: the deadline, or all tries."""
+        """F13: the first refused connection of a run is reported once, with how long it is retried."""
         with socket.create_server(("127.0.0.1", 0)) as closed:
             url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         for deadline, longest in ((None, 1 + 2 + 4 + 8 + 16 + 32 + 60), (100, 100)):
@@ -788,7 +788,7 @@ class TestWire:
             assert caplog.records[0].levelname == "WARNING"
 
     def test_connections_are_kept(self) -> None:
-        """Pages come over one connection as long as nothing happens to it."""
+        """Pages share one connection as long as it works."""
         peers: set[object] = set()
         sandbox = sandbox_of()
 
@@ -802,7 +802,7 @@ class TestWire:
 
 
 class TestBodies:
-    """Bodies that are no page, and bodies that are too much."""
+    """Bodies that are not a page, and bodies that are too large."""
 
     @pytest.mark.parametrize(
         "fault",
@@ -821,7 +821,7 @@ class TestBodies:
         ],
     )
     def test_f9_f10_three_times_running(self, fault: str) -> None:
-        """F9, F10: the same kind of bad body three times running is 76; twice, and it goes on."""
+        """F9, F10: three bad bodies of the same kind in a row give 76; after two the run continues."""
         sandbox = sandbox_of(f"*:{fault}")
         error, run = fail(client_of(sandbox))
         assert type(error) is PageError
@@ -833,7 +833,7 @@ class TestBodies:
         assert len(sandbox.requests) == 3
 
     def test_f9_shows_what_came(self) -> None:
-        """F9: the message shows type, length and the first characters, escaped."""
+        """F9: the message shows type, length and the first characters of the body, escaped."""
         error, _ = fail(client_of(sandbox_of("*:html")))
         assert "49 bytes, starting '<!doctype html><title>Maintenance</title><p>Soon back.'"[-30:] in str(
             error
@@ -843,14 +843,14 @@ class TestBodies:
         assert "4 bytes, starting '\\x1b[2J', sent as no content type" in str(error)
 
     def test_not_running(self) -> None:
-        """Bad bodies with another failure between them are not three times running: the tries of a request decide."""
+        """F9: bad bodies with another failure between them do not count as three in a row."""
         sandbox = sandbox_of("1:html,2:503,3:html,4:503,5:html")
         page, run = fetch(client_of(sandbox))
         assert page.info.rows == 5
         assert run.faults == {"bad body": 3, "503": 2}
 
     def test_f9_another_content_type(self, caplog: pytest.LogCaptureFixture) -> None:
-        """F9: a page under another content type is a page; the first of a run is warned of."""
+        """F9: a page with another content type is accepted; the first of a run causes a warning."""
         run = client_of(sandbox_of("*:wrongtype")).start_session()
         for _ in range(3):
             assert run.fetch(Query(limit=5), parse_page).info.rows == 5
@@ -859,7 +859,7 @@ class TestBodies:
         assert warnings == ["a page came as 'text/plain', not as JSON; its rows are taken"]
 
     def test_f11_gzip_bomb(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """F11: more than 128 MiB after decoding is not read on, and not asked for again: 76."""
+        """F11: a body of more than 128 MiB after decoding is not read further and not retried: 76."""
         assert wire_module.LARGEST_PAGE == 128 * 2**20
         monkeypatch.setattr(wire_module, "LARGEST_PAGE", 2**20)
         sandbox = sandbox_of("*:bomb.3")
@@ -870,14 +870,14 @@ class TestBodies:
         assert run.requests == 1
 
     def test_f11_large_pages_pass(self) -> None:
-        """A hundred rows with a megabyte of text each are a page."""
+        """F11: a hundred rows with a megabyte of text each are a valid page."""
         body = PAGE.replace(b"[]", b'[{"status":"' + b"x" * 100 * 2**20 + b'"}]')
         page, _ = fetch(client_of(says(body=body)))
         assert page.info.rows == 1
 
     @pytest.mark.parametrize("encoding", ["gzip, gzip", "deflate", "br", "zstd", "x-new", "GZIP, identity"])
     def test_f11_only_what_was_asked_for_is_unpacked(self, encoding: str) -> None:
-        """F11: a packing that nobody asked for, or one within another, is not unpacked at all; three times: 76."""
+        """F11: an unrequested or nested content encoding is not decoded; three times give 76."""
         packed = gzip.compress(gzip.compress(PAGE)) if encoding == "gzip, gzip" else PAGE
         app = Script(says(body=packed, content_encoding=encoding))
         error, _ = fail(client_of(app))
@@ -886,13 +886,13 @@ class TestBodies:
         assert len(app.requests) == 3
 
     def test_packed_errors_keep_their_meaning(self) -> None:
-        """A 401 is a 401 however its body is packed, or if it cannot be unpacked."""
+        """A 401 stays a 401, however its body is encoded, and even if it cannot be decoded."""
         for encoding in ("zstd", "gzip, gzip"):
             error, _ = fail(client_of(says(401, b"\x28\xb5", content_encoding=encoding)))
             assert type(error) is CredentialsError
 
     def test_bad_gzip(self) -> None:
-        """A body that cannot be unpacked is a bad body."""
+        """A body that cannot be decompressed is a bad body."""
         app = Script(says(body=b"no gzip at all", content_encoding="gzip"))
         error, _ = fail(client_of(app))
         assert type(error) is PageError
@@ -900,7 +900,7 @@ class TestBodies:
         assert len(app.requests) == 3
 
     def test_endless_error(self) -> None:
-        """The body of an error is read as far as it is needed, be it endless."""
+        """Only the needed part of an error's body is read, even if the body is endless."""
 
         def answer(stream: socket.socket, _: int) -> None:
             stream.sendall(b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -914,12 +914,12 @@ class TestBodies:
 
 
 class TestRedirects:
-    """Nothing that a server names is ever asked."""
+    """No host that a server names is ever contacted."""
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @pytest.mark.parametrize("where", ["{}/v3/export-jobs", "//{host}/v3/export-jobs", "{}/", "{}"])
     def test_f12_other_host(self, status: int, where: str) -> None:
-        """F12, F49: a redirect ends in 76 that names its host; the host receives nothing, nor is it asked again."""
+        """F12, F49: a redirect ends with 76 and names the host, which receives nothing; no retry."""
         with (
             listen(lambda stream, _: stream.sendall(http(PAGE))) as other,
             listen(
@@ -940,14 +940,14 @@ class TestRedirects:
         assert (server.connections, run.requests) == (1, 1)
 
     def test_f12_same_host(self) -> None:
-        """F12: nor is a redirect to the same host followed; a loop cannot come of it."""
+        """F12: a redirect to the same host is not followed, so there can be no loop."""
         sandbox = sandbox_of("*:redirect.same")
         error, _ = fail(client_of(sandbox))
         assert "redirect to the same host" in str(error)
         assert len(sandbox.requests) == 1
 
     def test_f49_links_in_a_page(self) -> None:
-        """F49: links in bodies and headers are text; a cursor that looks like one is no cursor."""
+        """F49: links in bodies and headers are plain text; a link as a cursor is invalid."""
         with listen(lambda stream, _: stream.sendall(http(PAGE))) as other:
             body = PAGE.replace(
                 b'"total":7', json.dumps({"next": other.url, "endCursor": other.url})[1:-1].encode()
@@ -962,18 +962,18 @@ class TestRedirects:
     )
     @settings(deadline=None)
     def test_f12_any_location(self, location: str) -> None:
-        """F12: whatever the Location, it is 76, on one printable line."""
+        """F12: any Location gives 76 and one printable line."""
         error, _ = fail(client_of(says(302, b"", location=location.replace("\n", "").replace("\r", ""))))
         assert type(error) is ContractError
         assert str(error).isprintable()
 
 
 class TestServer:
-    """Which servers may be spoken to, and who may speak for them."""
+    """The servers that a client may contact, and how it verifies them."""
 
     @pytest.mark.parametrize("name", ["production", "staging"])
     def test_by_name(self, name: str) -> None:
-        """The contract's two servers go by their names; production is the default."""
+        """The contract's two servers have names; production is the default."""
         assert str(resolve_server(name)) == SERVERS[name]
         assert str(Client(api_key=CANARY).server) == SERVERS["production"]
 
@@ -992,7 +992,7 @@ class TestServer:
         ],
     )
     def test_f49_allowed(self, url: str) -> None:
-        """F49: https anywhere, http on this machine only."""
+        """F49: https is allowed everywhere, http only on this machine."""
         assert resolve_server(url).host
 
     @pytest.mark.parametrize(
@@ -1032,14 +1032,14 @@ class TestServer:
         ],
     )
     def test_f49_refused(self, url: str, words: str) -> None:
-        """F48, F49: anything else is 78 before anything is sent, in one line that repeats no secret."""
+        """F48, F49: any other URL gives 78 before anything is sent, in one line without secrets."""
         with pytest.raises(ConfigurationError, match=words) as caught:
             Client(url, api_key=CANARY)
         assert "secret" not in str(caught.value).replace("user or password; set", "")
         assert str(caught.value).isprintable()
 
     def test_a_key_in_the_place_of_the_url(self) -> None:
-        """F48: a key given where the URL belongs is not repeated."""
+        """F48: a key given instead of the URL is not shown."""
         with pytest.raises(ConfigurationError) as caught:
             Client(CANARY, api_key=CANARY)
         assert CANARY not in str(caught.value)
@@ -1047,7 +1047,7 @@ class TestServer:
     @given(st.text(max_size=40) | st.from_regex(r"https?://[\w.:@/?#\[\]%-]{0,30}"))
     @settings(deadline=None)
     def test_any_text_is_a_server_or_refused(self, text: str) -> None:
-        """Whatever the text, there is a server, or ConfigurationError."""
+        """Any text is a server or raises ConfigurationError."""
         try:
             url = resolve_server(text)
         except ConfigurationError:
@@ -1056,7 +1056,7 @@ class TestServer:
         assert not url.userinfo
 
     def test_f13_untrusted_certificate(self) -> None:
-        """F13: a certificate that nobody vouches for is 78 at once, with a hint on --ca-file; no request is sent."""
+        """F13: an untrusted certificate gives 78 with a hint on --ca-file, before any request."""
         with listen(lambda stream, _: stream.sendall(http(PAGE)), tls="loopback.pem") as server:
             with client_of(url=server.url) as client:
                 error, run = fail(client)
@@ -1065,7 +1065,7 @@ class TestServer:
             assert (server.connections, run.requests, server.received) == (1, 1, [])
 
     def test_f13_ca_file(self) -> None:
-        """With the authority's file the same server is trusted; the environment's files change nothing."""
+        """F13: the authority's file makes the server trusted; the environment's files change nothing."""
         with (
             listen(lambda stream, _: stream.sendall(http(PAGE)), tls="loopback.pem") as server,
             client_of(url=server.url, ca_file=TLS / "loopback.pem") as client,
@@ -1074,7 +1074,7 @@ class TestServer:
         assert page.info.total == 7
 
     def test_f49_the_environment_vouches_for_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """F49: SSL_CERT_FILE and its like are not asked whom to trust."""
+        """F49: SSL_CERT_FILE and similar variables are ignored."""
         monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "loopback.pem"))
         monkeypatch.setenv("SSL_CERT_DIR", str(TLS))
         with (
@@ -1089,7 +1089,7 @@ class TestServer:
         [("loopback.pem", "localhost", "[Hh]ostname"), ("expired.pem", "127.0.0.1", "expired")],
     )
     def test_f13_wrong_name_and_expired(self, pem: str, host: str, words: str) -> None:
-        """F13: a certificate for another name, or one that has expired: 78, and the message says which."""
+        """F13: a certificate for another name, or an expired one, gives 78 and the reason."""
         with listen(lambda stream, _: stream.sendall(http(PAGE)), tls=pem) as server:
             url = server.url.replace("127.0.0.1", host)
             with client_of(url=url, ca_file=TLS / pem) as client:
@@ -1099,7 +1099,7 @@ class TestServer:
             assert (run.requests, server.received) == (1, [])
 
     def test_ca_file_that_cannot_be_used(self, tmp_path: Path) -> None:
-        """A CA file that is missing, empty, junk or a folder is 78, and named."""
+        """A CA file that is missing, empty, invalid or a folder gives 78 and is named."""
         (tmp_path / "junk.pem").write_text("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
         (tmp_path / "empty.pem").touch()
         for path in (tmp_path / "missing.pem", tmp_path / "junk.pem", tmp_path / "empty.pem", tmp_path):
@@ -1107,7 +1107,7 @@ class TestServer:
                 Client("production", api_key=CANARY, ca_file=path)
 
     def test_plain_answer_to_tls(self) -> None:
-        """A server that does not speak TLS on an https port is no crash: 75."""
+        """A server that does not speak TLS on an https port gives 75."""
         with listen(lambda stream, _: stream.sendall(http(PAGE)), scheme="https") as server:
             with client_of(url=server.url, patience=Patience(attempts=2, connect_seconds=0.2)) as client:
                 error, _ = fail(client)
@@ -1115,7 +1115,7 @@ class TestServer:
             assert b"".join(server.received).find(CANARY.encode()) == -1
 
     def test_f49_proxies_of_the_environment(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """F49: proxies and .netrc of the environment are not used: what they point to receives nothing."""
+        """F49: proxies and .netrc of the environment are ignored."""
         netrc = tmp_path / ".netrc"
         netrc.write_text("machine 127.0.0.1 login someone password else\n")
         netrc.chmod(0o600)
@@ -1136,7 +1136,7 @@ class TestServer:
         assert base64.b64encode(f"{CANARY}:".encode()) in server.received[0]
 
     def test_proxy_that_was_named(self) -> None:
-        """A proxy that the user names is gone through."""
+        """A proxy that the user names is used."""
         with (
             listen(lambda stream, _: stream.sendall(http(PAGE))) as proxy,
             client_of(url="http://127.0.0.1:9", proxy=proxy.url) as client,
@@ -1149,12 +1149,12 @@ class TestServer:
         "proxy", ["no url", "ftp://proxy.example", "socks5://proxy.example", "http://p:x"]
     )
     def test_proxy_that_cannot_be_used(self, proxy: str) -> None:
-        """A proxy that is no URL, or of a kind that is not installed, is 78."""
+        """A proxy with an invalid URL or an unsupported scheme gives 78."""
         with pytest.raises(ConfigurationError, match="proxy"):
             Client("production", api_key=CANARY, proxy=proxy)
 
     def test_proxy_that_refuses(self) -> None:
-        """A proxy that refuses to connect is 78 and no retry: what is wrong is the setting."""
+        """A proxy that refuses to connect gives 78 without a retry: the setting is wrong."""
         refusal = http(b"", status="407 Proxy Authentication Required")
         with (
             listen(lambda stream, _: stream.sendall(refusal)) as proxy,
@@ -1168,26 +1168,26 @@ class TestServer:
 
 
 class Tokens:
-    """Gives t1, then t2, and so on."""
+    """A source of tokens: t1, then t2, and so on."""
 
     def __init__(self) -> None:
         self.given = 0
 
     def __call__(self) -> str:
-        """The next token."""
+        """Return the next token."""
         self.given += 1
         return f"t{self.given}"
 
 
 class TestCredentials:
-    """Who we are, and who we become."""
+    """Credentials, and how they are renewed."""
 
     @pytest.mark.parametrize(
         ("name", "scheme"),
         [("PLEO_API_KEY", "Basic"), ("PLEO_ACCESS_TOKEN", "Bearer"), ("PLEO_TOKEN_COMMAND", "Bearer")],
     )
     def test_from_the_environment(self, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str) -> None:
-        """Each of the three variables gives a credential, sent in its own way."""
+        """Each of the three variables gives a credential, which is sent in its own way."""
         command = f"{sys.executable} -c \"print('{CANARY}')\""
         monkeypatch.setenv(name, command if "COMMAND" in name else CANARY)
         app = Script(says())
@@ -1196,7 +1196,7 @@ class TestCredentials:
         assert app.requests[0].headers["authorization"] == f"{scheme} {sent}"
 
     def test_url_and_company_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """PLEO_BASE_URL and PLEO_COMPANY_ID are what is not said; what is said wins; empty is not said."""
+        """PLEO_BASE_URL and PLEO_COMPANY_ID are defaults; an argument overrides them, an empty value is ignored."""
         monkeypatch.setenv("PLEO_API_KEY", CANARY)
         monkeypatch.setenv("PLEO_BASE_URL", "staging")
         monkeypatch.setenv("PLEO_COMPANY_ID", COMPANY.upper())
@@ -1213,7 +1213,7 @@ class TestCredentials:
             Client()
 
     def test_what_is_given_wins_over_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A credential that is given makes the environment's not count, two of them included."""
+        """A given credential overrides the environment, even one with two credentials."""
         monkeypatch.setenv("PLEO_API_KEY", "other")
         monkeypatch.setenv("PLEO_ACCESS_TOKEN", "other")
         app = Script(says())
@@ -1221,7 +1221,7 @@ class TestCredentials:
         assert app.requests[0].headers["authorization"] == f"Bearer {CANARY}"
 
     def test_none_or_two(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No credential, or more than one, is 77 and says what to set or unset; an empty variable is none."""
+        """No credential, or more than one, gives 77 and says what to set or unset; an empty variable does not count."""
         monkeypatch.setenv("PLEO_API_KEY", "")
         with pytest.raises(CredentialsError, match="set PLEO_API_KEY"):
             Client()
@@ -1240,7 +1240,7 @@ class TestCredentials:
         "text", ["", " ", "a b", "a\n", "\na", "a\r\nX-Evil: 1", "ä", "a\0", "\x7f", 7, b"a", ["a"]]
     )
     def test_what_is_no_credential(self, text: Any) -> None:
-        """Blanks, line breaks, other alphabets, other types: 77 before anything is sent, for keys and for tokens."""
+        """Blanks, line breaks, non-ASCII and other types give 77 before anything is sent."""
         for name in ("api_key", "access_token"):
             with pytest.raises(
                 CredentialsError, match=r"is empty, or no text|space or a line break|holds characters"
@@ -1248,12 +1248,12 @@ class TestCredentials:
                 Client(NOWHERE, **{name: text})
 
     def test_a_key_with_a_password(self) -> None:
-        """A key with a colon would be split into user and password: 77."""
+        """A key with a colon gives 77: Basic would split it into user and password."""
         with pytest.raises(CredentialsError, match="colon"):
             Client(NOWHERE, api_key="plp_x:")
 
     def test_f14_wrong_at_the_start(self) -> None:
-        """F14: a key or token that is refused and cannot be renewed is 77 after one request."""
+        """F14: a refused credential that cannot be renewed gives 77 after one request."""
         for sandbox, options in (
             (sandbox_of(), {"api_key": "plp_other"}),
             (sandbox_of(), {"access_token": "other"}),
@@ -1264,7 +1264,7 @@ class TestCredentials:
             assert len(sandbox.requests) == 1
 
     def test_f14_renewed_on_the_way(self) -> None:
-        """F14: a token that expires is renewed, and the same page is asked for again."""
+        """F14: an expired token is renewed, and the same page is requested again."""
         sandbox = Sandbox(World(jobs=40), rules=Rules(token_uses=3))
         tokens = [TOKEN]
 
@@ -1298,21 +1298,21 @@ class TestCredentials:
         assert tokens.given == 2
 
     def test_f14_asked_for_once_by_all_threads(self) -> None:
-        """The first token is asked for once, however many threads need it."""
+        """F14: the first token is requested once, however many threads need it."""
         tokens = Tokens()
         client = client_of(says(), access_token=tokens)
         in_threads(8, lambda: fetch(client))
         assert tokens.given == 1
 
     def test_f14_second_refusal(self) -> None:
-        """F14: a renewed token that is refused too is 77: renewed once a request, not for ever."""
+        """F14: a renewed token that is also refused gives 77: a request renews once."""
         app, tokens = Script(says(401)), Tokens()
         error, _ = fail(client_of(app, access_token=tokens))
         assert type(error) is CredentialsError
         assert (tokens.given, len(app.requests)) == (2, 2)
 
     def test_f14_renewed_while_another_waited(self) -> None:
-        """A request that waited while another renewed the token is judged by the token it was sent with."""
+        """F14: a refusal counts for the token that the request was sent with, not for a newer one."""
         clock, tokens, dead = Clock(), Tokens(), {"Bearer t1"}
 
         def app(request: RequestLike) -> Response:
@@ -1322,16 +1322,16 @@ class TestCredentials:
 
         def another(_: float) -> None:
             clock.on_wait = lambda _: None
-            fetch(client)  # is refused with t1, renews it, and leaves t2 …
-            dead.add("Bearer t2")  # … which is dead when the first one's turn comes
+            fetch(client)  # t1 is refused and renewed to t2 …
+            dead.add("Bearer t2")  # … which is invalid when the first request continues
 
-        client._channel.window.reserve(clock.now)  # the minute's only place is taken: the next request waits
+        client._channel.window.reserve(clock.now)  # the only request of this minute: the next one waits
         clock.on_wait = another
         fetch(client)
         assert tokens.given == 3
 
     def test_token_command(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """PLEO_TOKEN_COMMAND is split as a shell splits and run without one; after a 401 it is run again."""
+        """PLEO_TOKEN_COMMAND is split like a shell command, runs without a shell, and runs again after a 401."""
         script, count, evil = tmp_path / "give token.py", tmp_path / "count", tmp_path / "evil"
         script.write_text(
             "import pathlib, sys\n"
@@ -1373,7 +1373,7 @@ class TestCredentials:
     def test_token_command_that_fails(
         self, monkeypatch: pytest.MonkeyPatch, command: str, words: str
     ) -> None:
-        """A command that cannot be run, fails or gives no token is 77; neither it nor what it wrote is shown."""
+        """A token command that fails or prints no token gives 77 and shows neither itself nor its output."""
         monkeypatch.setenv(
             "PLEO_TOKEN_COMMAND", command.replace("{python}", sys.executable).replace("{canary}", CANARY)
         )
@@ -1384,12 +1384,12 @@ class TestCredentials:
 
 
 def found(text: str) -> list[str]:
-    """The spellings of the canary in a text."""
+    """Return the forms of the canary in a text."""
     return [spelling for spelling in SPELLINGS if spelling in text]
 
 
 def leaks(error: BaseException) -> list[str]:
-    """The canary in all that can be seen of an error: message, arguments, causes, and the locals of every frame."""
+    """Return the canary's traces in an error: message, arguments, causes, and the locals of every frame."""
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
     seen, stack = (
         [shown, repr(error), str(error.args), str(vars(error))],
@@ -1411,7 +1411,7 @@ class Careless(httpx.BaseTransport):
         self.late = late
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Fail, before or after the head."""
+        """Fail before or after the head."""
         headers = list(request.headers.raw)
         if self.late:
             return httpx.Response(200, stream=Late(self.kind, headers))
@@ -1432,7 +1432,7 @@ class Late(httpx.SyncByteStream):
 
 
 def httpx_errors() -> list[type[Exception]]:
-    """Every class of exception that httpx has."""
+    """Return every exception class of httpx."""
     return sorted(
         (value for value in vars(httpx).values() if isinstance(value, type) and issubclass(value, Exception)),
         key=lambda kind: kind.__name__,
@@ -1440,7 +1440,7 @@ def httpx_errors() -> list[type[Exception]]:
 
 
 def make_error(kind: type[Exception]) -> Callable[[str], Exception]:
-    """A way to make an error of this class from a message alone."""
+    """Return a function that makes an error of this class from a message."""
     if issubclass(kind, httpx.HTTPStatusError):
         request = httpx.Request("GET", NOWHERE)
         return lambda text: kind(text, request=request, response=httpx.Response(500))
@@ -1450,12 +1450,12 @@ def make_error(kind: type[Exception]) -> Callable[[str], Exception]:
 
 
 class TestTranslation:
-    """No error of httpx leaves this room."""
+    """httpx errors never leave the client."""
 
     @pytest.mark.parametrize("late", [False, True], ids=["before the head", "in the body"])
     @pytest.mark.parametrize("kind", httpx_errors(), ids=lambda kind: kind.__name__)
     def test_none_is_forgotten(self, kind: type[Exception], late: bool) -> None:  # noqa: FBT001 - a case
-        """Every error that httpx can raise becomes one of ours, wherever it comes from, and carries no frame of others."""
+        """Every httpx error becomes one of ours, wherever it is raised, without frames of other libraries."""
         client = client_of(Careless(make_error(kind), late=late), patience=Patience(attempts=4))  # type: ignore[arg-type]
         error, run = fail(client)
         if issubclass(kind, httpx.DecodingError):
@@ -1471,11 +1471,11 @@ class TestTranslation:
             assert run.faults["timeout"] == 4
 
     def test_roots(self) -> None:
-        """What is caught are the roots of all that httpx has today; a new root would make this fail."""
+        """The client catches the root classes of all httpx errors; a new root fails this test."""
         assert {kind for kind in httpx_errors() if not issubclass(kind, FOREIGN)} == set()
 
     def test_what_read_raises_is_not_ours(self) -> None:
-        """An error of who reads the body is theirs, untouched."""
+        """An error raised by the reader of the body passes unchanged."""
 
         def read(_: bytes) -> None:
             raise KeyError("theirs")
@@ -1485,7 +1485,7 @@ class TestTranslation:
 
 
 def echo(status: int, form: Callable[[str], str]) -> App:
-    """A server that sends back what it was sent, in its body and its headers."""
+    """Return a server that sends the request back, in its body and its headers."""
 
     def app(request: RequestLike) -> Response:
         sent = form(request.headers["authorization"])
@@ -1496,17 +1496,17 @@ def echo(status: int, form: Callable[[str], str]) -> App:
 
 
 class TestSecrets:
-    """F48: the canary is nowhere."""
+    """F48: the canary appears nowhere."""
 
     @pytest.mark.parametrize("show", [repr, str, format, ascii, "{!s:>40}".format, "%s".__mod__])
     def test_f48_a_secret_does_not_show_itself(self, show: Callable[[object], str]) -> None:
-        """F48: printed, formatted, logged: three stars."""
+        """F48: a secret that is printed, formatted or logged shows three stars."""
         assert found(show(Secret(CANARY))) == []
         assert "***" in show(Secret(CANARY))
 
     @pytest.mark.parametrize("carry", [pickle.dumps, copy.copy, copy.deepcopy])
     def test_f48_a_secret_is_not_carried_off(self, carry: Callable[[object], object]) -> None:
-        """F48: nor is it pickled or copied, alone or with who holds it."""
+        """F48: a secret cannot be pickled or copied, alone or inside another object."""
         with pytest.raises(TypeError) as caught:
             carry(Secret(CANARY))
         assert found(str(caught.value)) == []
@@ -1516,12 +1516,12 @@ class TestSecrets:
                 pickle.dumps(holder)
 
     def test_f48_reveal(self) -> None:
-        """It is revealed to who asks for it by name."""
+        """F48: only `reveal` returns the secret."""
         assert Secret(CANARY).reveal() == CANARY
 
     @pytest.mark.parametrize("options", [{"api_key": CANARY}, {"access_token": CANARY}], ids=["key", "token"])
     def test_f48_a_client_does_not_show_it(self, options: dict[str, str]) -> None:
-        """F48: neither the client nor what it is made of shows the credential, after it was used either."""
+        """F48: neither the client nor its parts show the credential, before or after use."""
         client = Client(NOWHERE, transport=says(), clock=Clock(), **options)  # type: ignore[arg-type]
         _, run = fetch(client)
         line = client._channel
@@ -1529,7 +1529,7 @@ class TestSecrets:
             assert found(repr(part)) == []
 
     def test_f48_arguments_that_cannot_be_used(self) -> None:
-        """F48: where a client cannot be made, no frame of ours holds what it was given."""
+        """F48: if a client cannot be created, no frame of ours holds its arguments."""
         bad: list[dict[str, Any]] = [
             {"base_url": "http://pleo.example"},
             {"rate": 0},
@@ -1542,7 +1542,9 @@ class TestSecrets:
                 Client(**{"api_key": CANARY, **options})
             except PleoExtractError as exc:
                 error: PleoExtractError = exc
-            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # this frame knows it
+            error.__traceback__ = (
+                error.__traceback__ and error.__traceback__.tb_next
+            )  # the frame of the test holds the canary
             assert leaks(error) == [], options
 
     @pytest.mark.parametrize(
@@ -1556,7 +1558,7 @@ class TestSecrets:
         ids=str,
     )
     def test_f48_credentials_that_cannot_be_used(self, options: dict[str, str]) -> None:
-        """F48: a credential with a blank at its end is refused, and not shown by the refusal."""
+        """F48: refusing a credential with a trailing blank does not show it."""
         try:
             Client(NOWHERE, **options)  # type: ignore[arg-type]
         except CredentialsError as exc:
@@ -1588,7 +1590,7 @@ class TestSecrets:
     def test_f48_failures(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str, wire: str
     ) -> None:
-        """F48: whatever fails, the canary is in no message, no cause, no local of any frame, no log record."""
+        """F48: after any failure the canary is in no message, cause, frame or log record."""
         caplog.set_level(logging.DEBUG)
         monkeypatch.setattr(wire_module, "LARGEST_PAGE", 100_000)
         sandbox, patience = sandbox_of(f"*:{fault}"), Patience(attempts=3, read_seconds=0.5)
@@ -1608,7 +1610,7 @@ class TestSecrets:
     @pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 418, 500])
     @pytest.mark.parametrize("name", ["api_key", "access_token"])
     def test_f48_servers_that_repeat_it(self, status: int, form: Callable[[str], str], name: str) -> None:
-        """F48: a server that sends the credential back, as it is, in base64 or URL-encoded, does not make us show it."""
+        """F48: a server that sends the credential back, plain, in base64 or URL-encoded, does not make us show it."""
         client = client_of(echo(status, form), patience=Patience(attempts=3), **{name: CANARY})
         error, _ = fail(client)
         assert leaks(error) == []
@@ -1616,7 +1618,7 @@ class TestSecrets:
             assert "***" in str(error)
 
     def test_f48_long_tokens_are_masked_before_they_are_clipped(self) -> None:
-        """F48: no part of a long token stays where the message is clipped."""
+        """F48: a long token is masked before the message is clipped."""
         token = "eyJ" + "abcdefghij" * 200
         for status in (200, 401, 500):
             app = Script(says(status, b'{"message": "bad token ' + token.encode() + b'"}'))
@@ -1627,7 +1629,7 @@ class TestSecrets:
         "source", ["api_key_env", "api_key_file", "access_token_env", "access_token_file"]
     )
     def test_f48_accounts(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
-        """F48, F55: an account's credential is read from its place when it is opened, sent, and in no frame after it."""
+        """F48, F55: an account's credential is read when the account opens, is sent, and stays in no frame."""
         (tmp_path / "secret").write_text(f"{CANARY}\n")
         (tmp_path / "secret").chmod(0o600)
         monkeypatch.setenv("SECRET", CANARY)
@@ -1661,7 +1663,7 @@ class TestSecrets:
             pass
 
     def test_f48_never_in_the_url(self) -> None:
-        """F48: the credential is in one header and nowhere else of what is sent."""
+        """F48: the credential is in one header and nowhere else in a request."""
         with (
             listen(lambda stream, _: stream.sendall(http(PAGE))) as server,
             client_of(url=server.url) as client,
@@ -1681,7 +1683,7 @@ class TestSecrets:
     ],
 )
 def test_settings_are_checked(options: dict[str, Any], words: str) -> None:
-    """What cannot be used is refused when the client is made."""
+    """Invalid settings are refused when the client is created."""
     with pytest.raises(UsageError, match=words):
         Client(NOWHERE, api_key=API_KEY, **options)
 
@@ -1701,6 +1703,6 @@ def test_a_client_is_a_context() -> None:
 
 
 def test_what_a_client_shows() -> None:
-    """Server and company, nothing else."""
+    """The repr of a client shows server and company, nothing else."""
     shown = repr(Client(NOWHERE, api_key=CANARY, company_id=COMPANY))
     assert shown == f"Client('{NOWHERE}', company_id='{COMPANY}')"

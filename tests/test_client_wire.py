@@ -1,4 +1,4 @@
-"""What a server may do to the bytes of an answer: without end, after its end, beside it. Over raw sockets."""
+"""Tests of the wire over raw sockets: responses without end, bytes after a response, unrequested responses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STRAY = PAGE.replace(b'"total":7', b'"total":666')
 QUICK = Patience(request_seconds=0.3, read_seconds=5.0, attempts=1)
 LONG = 5.0
-"""Seconds after which a request of 0.3 s counts as endless, on a machine that is busy with other things."""
+"""Seconds after which a request of 0.3 s counts as endless, even on a busy machine."""
 
 
 def framed(body: bytes, framing: str) -> bytes:
@@ -49,16 +49,16 @@ def read_heads(stream: socket.socket) -> Iterator[None]:
 
 
 def total(run: Session) -> int | None:
-    """Fetch a page and return its total, which tells the pages of these tests apart."""
+    """Fetch a page and return its total, which identifies the pages of these tests."""
     return run.fetch(Query(limit=5), parse_page).info.total
 
 
 class TestNobodyAsked:
-    """F66: an answer that nobody asked for, on a connection that is kept."""
+    """F66: unrequested responses on a kept connection."""
 
     @pytest.mark.parametrize("framing", ["length", "chunked"])
     def test_f66_in_the_same_segment(self, framing: str) -> None:
-        """A second answer right behind the first closes the connection; the next request gets its own answer."""
+        """F66: a second response directly after the first closes the connection; the next request gets its own."""
         served = threading.Semaphore(0)
 
         def answer(stream: socket.socket, _: int) -> None:
@@ -74,7 +74,7 @@ class TestNobodyAsked:
 
     @pytest.mark.parametrize("stray", [framed(STRAY, "length"), b"HTTP/1.1 100 Continue\r\n\r\n", b"\r\n"])
     def test_f66_in_a_later_segment(self, stray: bytes) -> None:
-        """Bytes that come while a connection is idle close it before it is used again."""
+        """F66: bytes that arrive on an idle connection close it before its next use."""
         go_on, sent = threading.Event(), threading.Event()
 
         def answer(stream: socket.socket, number: int) -> None:
@@ -98,7 +98,7 @@ class TestNobodyAsked:
             assert run.retries == 0
 
     def test_f66_nothing_left_over_keeps_the_connection(self) -> None:
-        """Without anything behind it an answer leaves its connection open, packed or not."""
+        """F66: a response without surplus bytes keeps its connection, compressed or not."""
         packed = framed(gzip.compress(PAGE), "length").replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1)
 
         def answer(stream: socket.socket, _: int) -> None:
@@ -152,7 +152,7 @@ def flood(start: bytes, more: bytes) -> Callable[[socket.socket, int], None]:
 
 
 def drip(start: bytes, more: bytes) -> Callable[[socket.socket, int], None]:
-    """Return a server that never stops and takes its time."""
+    """Return a server that sends slowly and never stops."""
 
     def answer(stream: socket.socket, _: int) -> None:
         stream.sendall(start)
@@ -164,14 +164,14 @@ def drip(start: bytes, more: bytes) -> Callable[[socket.socket, int], None]:
 
 
 class TestWithoutEnd:
-    """F65: one limit of time and of bytes for an answer, in every phase of it."""
+    """F65: one limit of time and bytes for every phase of a response."""
 
     @pytest.mark.parametrize("pace", [flood, drip])
     @pytest.mark.parametrize("phase", ENDLESS)
     def test_f65_every_phase_ends(
         self, phase: str, pace: Callable[[bytes, bytes], Callable[[socket.socket, int], None]]
     ) -> None:
-        """However long a phase goes on, and however quickly its bytes come, the request is over in its time."""
+        """F65: a request ends in its time, whichever phase is endless and however fast its bytes come."""
         with listen(pace(*ENDLESS[phase])) as server, client_of(url=server.url, patience=QUICK) as client:
             started = time.monotonic()
             error, _ = fail(client)
@@ -179,7 +179,7 @@ class TestWithoutEnd:
         assert error.code in (75, 76)
 
     def test_f65_the_deadline_of_the_run_holds_too(self) -> None:
-        """A run of half a second does not wait a minute for an answer that begins for ever."""
+        """F65: a run of half a second does not wait a minute for an endless response."""
         with listen(flood(*ENDLESS["1xx"])) as server, client_of(url=server.url) as client:
             started = time.monotonic()
             error, _ = fail(client, deadline=0.3)
@@ -187,7 +187,7 @@ class TestWithoutEnd:
         assert type(error) is DeadlineExceeded
 
     def test_f65_looking_up_a_name_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Name servers that do not answer hold a request no longer than it may take; what comes too late is closed."""
+        """F65: a silent name server delays a request no longer than its timeout; a late connection is closed."""
         answered, looked_up = threading.Event(), threading.Event()
         real = socket.getaddrinfo
 
@@ -210,7 +210,7 @@ class TestWithoutEnd:
 
     @pytest.mark.parametrize("framing", ["chunked", "close"])
     def test_f65_what_follows_the_gzip_is_not_read(self, framing: str) -> None:
-        """A page is whole where its gzip ends; bytes without end behind it are neither kept nor waited for."""
+        """F65: a page ends with its gzip; endless bytes after it are neither kept nor awaited."""
         packed, more = gzip.compress(PAGE), b"x" * 4096
         start = PACKED + (CHUNKED + chunk(packed) if framing == "chunked" else b"\r\n" + packed)
         answer = flood(start, chunk(more) if framing == "chunked" else more)
@@ -221,7 +221,7 @@ class TestWithoutEnd:
 
     @pytest.mark.parametrize("size", [1, 7, 10**6])
     def test_f6_a_gzip_of_several_members(self, size: int) -> None:
-        """F6: a gzip may be several, one behind the other; the page is all of them, however it is cut on its way."""
+        """F6: a gzip body may have several members, and the page is all of them, however it is split."""
         packed = b"".join(gzip.compress(PAGE[at : at + 50]) for at in range(0, len(PAGE), 50))
         body = b"".join(chunk(packed[at : at + size]) for at in range(0, len(packed), size))
         answer = PACKED + CHUNKED + body + b"0\r\n\r\n"
@@ -229,7 +229,7 @@ class TestWithoutEnd:
             assert total(client.start_session()) == 7
 
     def test_f65_raw_bytes_are_capped(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Empty blocks unpack to nothing; that they are too many bytes of a page is seen all the same."""
+        """F65: the limit on raw bytes also counts empty blocks that decompress to nothing."""
         monkeypatch.setattr(wire, "LARGEST_PAGE", 2**18)
         with listen(flood(*ENDLESS["empty gzip blocks"])) as server, client_of(url=server.url) as client:
             error, run = fail(client)
@@ -238,7 +238,7 @@ class TestWithoutEnd:
         assert run.requests == 1
 
     def test_f11_a_bomb_is_known_by_its_ratio(self) -> None:
-        """F11: what unpacks to more than 1,000 times its size is no page, and is not unpacked to the end."""
+        """F11: a body that grows more than 1,000 times is not a page, and is not decompressed to the end."""
         packed = http(gzip.compress(bytes(32 * 2**20)), Content_Encoding="gzip")
         with listen(lambda stream, _: stream.sendall(packed)) as server, client_of(url=server.url) as client:
             error, _ = fail(client)
@@ -247,7 +247,7 @@ class TestWithoutEnd:
 
     @pytest.mark.parametrize("cut", [1, 8, 20])
     def test_f6_gzip_that_ends_early_is_no_page(self, cut: int) -> None:
-        """F6: a gzip without its end is asked for again, though what came may be unpacked."""
+        """F6: an incomplete gzip body is requested again, even if its part decompresses."""
         packed = http(gzip.compress(PAGE)[:-cut], Content_Encoding="gzip")
         with listen(lambda stream, _: stream.sendall(packed)) as server, client_of(url=server.url) as client:
             error, run = fail(client)
@@ -257,10 +257,10 @@ class TestWithoutEnd:
 
 
 class TestStop:
-    """F36: a run that is stopped takes the answers under way that come at once, and waits for no others."""
+    """F36: a stopped run takes responses that arrive at once, and waits for no others."""
 
     def test_f36_answers_under_way_are_taken(self) -> None:
-        """An answer that is on its way when the run is stopped is not asked for again: it is read to its end."""
+        """F36: a response that is arriving when the run stops is read to its end."""
         asked, stopped = threading.Event(), threading.Event()
         answer = framed(PAGE, "length")
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -287,7 +287,7 @@ class TestStop:
 
     @pytest.mark.parametrize("answer", [lambda *_: time.sleep(LONG), drip(HEAD, b"X-More: and more\r\n")])
     def test_f36_answers_under_way_are_left(self, answer: Callable[[socket.socket, int], None]) -> None:
-        """Whether nothing comes or a drip: once the run is stopped, who waits for an answer is free within seconds."""
+        """F36: a silent or dripping response does not delay a stopped run by more than seconds."""
         asked, caught = threading.Event(), list[PleoExtractError]()
 
         def serve(stream: socket.socket, number: int) -> None:

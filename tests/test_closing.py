@@ -1,4 +1,4 @@
-"""Never the past called complete: what a run resumes, what offsets show, and what `total` is worth."""
+"""The closing reads: no run calls an old state complete, whatever it resumes and whatever `total` says."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ DAY = 24 * HOUR
 
 
 def wrong(sandbox: Sandbox, lake: Path, since: datetime | None = None) -> list[Any]:
-    """What the server, which knows the truth, finds wrong with a lake."""
+    """Return what is wrong with a lake, by the sandbox's oracle."""
     rows = scan_lake(lake).collect().drop("extra").to_dicts()
     return sandbox.truth(rows, since or sandbox.world.now)
 
 
 def dump(lake: Path, sandbox: Callable[[RequestLike], Response], **options: Any) -> Receipt:
-    """Dump the sandbox to the lake, its requests counted from nought."""
+    """Dump the sandbox to the lake; count requests from zero."""
     if isinstance(sandbox, Sandbox):
         sandbox.requests.clear()
     with Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox, rate=10_000_000) as client:
@@ -63,13 +63,13 @@ def dump(lake: Path, sandbox: Callable[[RequestLike], Response], **options: Any)
 
 
 def copy_lake(dumped: Path, lake: Path) -> Path:
-    """A copy of a lake, which costs less than another dump; the catalogue names the lake it was made for."""
+    """Copy a lake, which is cheaper than a dump, without the catalogue, which names the old path."""
     shutil.copytree(dumped, lake, symlinks=True, ignore=shutil.ignore_patterns("jobs.duckdb"))
     return lake
 
 
 def tell(lake: Path, sandbox: Sandbox, **options: Any) -> dict[str, Any]:
-    """What the receipt of a dump says, also where it is out of requests."""
+    """Return the receipt of a dump, also of one that reached its request limit."""
     try:
         return dump(lake, sandbox, **options).to_dict()
     except RequestsExceeded as error:
@@ -77,14 +77,14 @@ def tell(lake: Path, sandbox: Sandbox, **options: Any) -> dict[str, Any]:
 
 
 def cut(lake: Path, sandbox: Sandbox, requests: int, **options: Any) -> None:
-    """A dump that is out of requests."""
+    """Dump to the request limit."""
     with pytest.raises(RequestsExceeded):
         dump(lake, sandbox, max_requests=requests, **options)
 
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Later:
-    """Moves the clocks of the world and of this machine on."""
+    """Return a function that advances the clocks of the world and of this machine."""
 
     class Moved(datetime):
         passed = timedelta(0)
@@ -104,12 +104,12 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
 
 
 def make_sandbox(jobs: int = 5_000, **rules: Any) -> Sandbox:
-    """A busy world: some hundred jobs a day, some of them open at any time."""
+    """Return a busy world with about a hundred jobs a day and some open at any time."""
     return Sandbox(World(jobs=jobs, days=30), rules=Rules(**rules), api_keys={CANARY: None})
 
 
 def fill(patch: pytest.MonkeyPatch) -> None:
-    """From here on the disk is full: it takes staged pages, and no month."""
+    """Fill the disk: it accepts staged pages, but no months."""
     real = disk.write_file
 
     def write(path: Path, *given: Any, **more: Any) -> None:
@@ -124,7 +124,7 @@ def fill(patch: pytest.MonkeyPatch) -> None:
 def test_f57_a_full_disk_at_publish_then_later(
     hours: float, later: Later, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All was staged when the disk was full: the next run reads what is new and what was open, and says as of when."""
+    """A run that resumes after a full disk also reads new and open jobs, and records its `data_as_of`."""
     sandbox = make_sandbox()
 
     with monkeypatch.context() as patch:
@@ -142,7 +142,7 @@ def test_f57_a_full_disk_at_publish_then_later(
 
 
 def test_f57_a_refresh_cut_by_requests_then_later(later: Later, tmp_path: Path) -> None:
-    """Cut time after time, with hours between: the head, the open list and the jobs staged as open are read anew."""
+    """A refresh interrupted several times, hours apart, reads the head, the open list and staged open jobs again."""
     sandbox = make_sandbox(jobs=4_000, max_limit=50)
     dump(tmp_path, sandbox)
     later(sandbox, 6 * DAY)
@@ -156,7 +156,7 @@ def test_f57_a_refresh_cut_by_requests_then_later(later: Later, tmp_path: Path) 
 
 
 def test_f57_the_same_on_delta(later: Later, tmp_path: Path) -> None:
-    """A Delta table whose first dump and whose refresh were cut, and resumed hours later."""
+    """A Delta table is correct after an interrupted first dump and refresh that are resumed hours later."""
     pytest.importorskip("deltalake")
     sandbox, table = make_sandbox(jobs=3_000), tmp_path / "table"
     options: dict[str, Any] = {"format": "delta", "workspace": tmp_path / "work"}
@@ -174,7 +174,7 @@ def test_f57_the_same_on_delta(later: Later, tmp_path: Path) -> None:
 
 
 def test_f57_a_server_that_refuses_sorting(later: Later, tmp_path: Path) -> None:
-    """Six dumps of a list in no order, each cut once and resumed: the counts tell that new jobs lie among the pages."""
+    """Without order, resumed dumps are correct: the totals show new jobs between the staged pages."""
     sandbox = make_sandbox(jobs=2_000, sorting=(), unsortable="refuse")
     for _ in range(6):
         cut(tmp_path, sandbox, 12)
@@ -188,7 +188,7 @@ def test_f57_a_server_that_refuses_sorting(later: Later, tmp_path: Path) -> None
 def test_f57_many_accounts_killed_half_way(
     later: Later, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Companies that were read before the kill are asked again, so that all are as of the run that publishes."""
+    """Companies read before a kill are read again, so that all are as of the run that publishes."""
     world = World(jobs=2_400, days=30, companies=24)
     sandbox = Sandbox(world, api_keys={CANARY: None})
 
@@ -205,7 +205,7 @@ def test_f57_many_accounts_killed_half_way(
 
     lake = tmp_path / "lake"
     with serve(sandbox) as server:
-        for account in entries()[:12]:  # as a killed run leaves them: read, staged and not published
+        for account in entries()[:12]:  # a killed run leaves them staged and not published
             with monkeypatch.context() as patch:
                 fill(patch)
                 with pytest.raises(StorageError):
@@ -217,7 +217,7 @@ def test_f57_many_accounts_killed_half_way(
 
 
 def test_f57_deleted_while_a_walk_was_cut(later: Later, tmp_path: Path) -> None:
-    """Jobs deleted and backdated between two parts of a walk do not fit the counts: it is walked again, by that run."""
+    """Deletes and backdated inserts during an interruption do not fit the totals, and the run walks again."""
     sandbox = make_sandbox(jobs=3_000)
     cut(tmp_path, sandbox, 20)
     for job in sandbox.world.visible()[100:104]:
@@ -231,7 +231,7 @@ def test_f57_deleted_while_a_walk_was_cut(later: Later, tmp_path: Path) -> None:
 
 
 def test_f57_a_first_dump_that_takes_days(later: Later, tmp_path: Path) -> None:
-    """Cut every eight hours for days, a first dump goes on to its end, and reads no page twice but the closing ones."""
+    """A first dump interrupted every eight hours for days completes and reads no page twice, except closing reads."""
     sandbox = make_sandbox(jobs=6_000, max_limit=50)
     cuts = 0
     while True:
@@ -245,13 +245,13 @@ def test_f57_a_first_dump_that_takes_days(later: Later, tmp_path: Path) -> None:
             break
     assert cuts >= 8
     assert (receipt.code, receipt.resumed) == (0, True)
-    assert receipt.shift_chance == 0  # of what was staged, the counts alone are checked
+    assert receipt.shift_chance == 0  # for staged pages only the totals are checked
     assert wrong(sandbox, tmp_path) == []
     assert verify_lake(tmp_path).ok
 
 
 def test_f57_another_company_that_publishes_costs_no_staged_page(tmp_path: Path) -> None:
-    """A company whose first dump is cut goes on with it, though others have published to the same lake meanwhile."""
+    """Publishes of other companies do not invalidate the staged pages of one that was interrupted."""
     sandbox = make_sandbox(jobs=4_000)
     large, small = sandbox.world.companies[0], sandbox.world.companies[-1]
     cut(tmp_path, sandbox, 8, company_id=large)
@@ -263,7 +263,7 @@ def test_f57_another_company_that_publishes_costs_no_staged_page(tmp_path: Path)
 
 
 def test_f57_status_and_record_say_as_of_when(later: Later, tmp_path: Path) -> None:
-    """`status`, the receipt and the record of the run say as of when the rows are true; a run that fails leaves it."""
+    """`status`, receipt and record show `data_as_of`; a failed run does not change it."""
     sandbox = make_sandbox(jobs=500)
     receipt = dump(tmp_path, sandbox)
     assert receipt.data_as_of is not None
@@ -284,7 +284,7 @@ def test_f57_status_and_record_say_as_of_when(later: Later, tmp_path: Path) -> N
 
 
 def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
-    """Both leave `total` as it was; pages at ranks show the shift between them, about as often as the receipt says."""
+    """The audit finds a delete and a backdated insert that cancel in `total` about as often as the receipt says."""
     met, chances, tries = 0, [], 24
 
     def make() -> Sandbox:
@@ -298,7 +298,7 @@ def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
         sandbox.world.remove(job["id"], job["companyId"])
         sandbox.world.insert(sandbox.world.now - timedelta(days=10 + 350 * luck.random()))
         random.seed(seed)
-        # Of those that read all again, one is enough to see how it ends.
+        # One of the cases that read everything again is enough.
         told = tell(lake, sandbox, max_requests=None if met == 0 else 6)
         if told["mode"] == "full":
             assert told["code"] == RequestsExceeded.code or len(told["vanished"]) == 1
@@ -311,7 +311,7 @@ def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
 
 
 def test_f23_the_chance_is_what_is_computed() -> None:
-    """Over many places of the two jobs, pages at ranks lie between them as often as `chance_of_shift` says."""
+    """The audit hits the range between two jobs as often as `chance_of_shift` computes."""
     luck = random.Random(7)
     start, jobs, tries, met, told = 100, 5_000, 20_000, 0, 0.0
     for _ in range(tries):
@@ -327,7 +327,7 @@ def test_f23_the_chance_is_what_is_computed() -> None:
 
 
 def test_f23_jobs_that_come_while_ranks_are_read_are_no_shift(tmp_path: Path) -> None:
-    """A list that grows at its head shifts every page; without `total`, a second look at the head explains it."""
+    """New jobs that shift every rank during the audit are explained by a second read of the head."""
     for total in (True, False):
         lake = tmp_path / f"{total}"
         sandbox = make_sandbox(jobs=2_000, total=total, tick=300.0)
@@ -341,7 +341,7 @@ def test_f23_jobs_that_come_while_ranks_are_read_are_no_shift(tmp_path: Path) ->
 
 
 def test_f23_the_oldest_job_of_a_list_that_is_read_to_its_end(tmp_path: Path) -> None:
-    """Where a refresh reads the whole list, what it does not show is gone, the oldest job too, whatever `total` says."""
+    """A refresh that reads the whole list notices that the oldest job is gone, whatever `total` says."""
     sandbox = make_sandbox(jobs=30, total=False)
     assert dump(tmp_path, sandbox).code == 0
     oldest = scan_lake(tmp_path).sort("created_at").first().collect().row(0, named=True)
@@ -351,7 +351,7 @@ def test_f23_the_oldest_job_of_a_list_that_is_read_to_its_end(tmp_path: Path) ->
 
 @pytest.mark.parametrize("offsets", ["refuse", "ignore"])
 def test_f23_where_offsets_do_not_work_nothing_is_concluded(offsets: Any, tmp_path: Path) -> None:
-    """No offsets, no probes: a refresh stays one, and the receipt states the smaller chance."""
+    """Without offsets a refresh makes no audit, and the receipt states the smaller chance."""
     sandbox = make_sandbox(jobs=5_000, offsets=offsets)
     dump(tmp_path, sandbox)
     receipt = dump(tmp_path, sandbox)
@@ -361,7 +361,7 @@ def test_f23_where_offsets_do_not_work_nothing_is_concluded(offsets: Any, tmp_pa
 
 @pytest.mark.parametrize("kind", ["high", "low", "capped", "page", "estimate", "falling"])
 def test_f60_reading_without_a_lake(kind: str, open_client: Any) -> None:
-    """Without a memory of the kind of total, the list is read twice at most: the same jobs again are all there are."""
+    """Without a remembered kind of total, a load reads the list at most twice."""
     sandbox = Counting(World(jobs=1_500), api_keys={CANARY: None})
     sandbox.kind = kind
     truth = {job["id"] for job in sandbox.world.visible()}
@@ -378,7 +378,7 @@ class Counting(Sandbox):
     kind = "exact"
 
     def __call__(self, request: RequestLike) -> Response:
-        """The answer, its total replaced."""
+        """Return the response with another total."""
         said = super().__call__(request)
         if said.status != 200:
             return said
@@ -399,10 +399,10 @@ class Counting(Sandbox):
 def test_f60_kinds_of_total(
     kind: str, later: Later, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Found in the first runs, remembered, and not fought: quiet refreshes are cheap, silent and end with 0."""
+    """Each kind of total is recognised in the first runs and remembered; later refreshes are cheap."""
     sandbox = Counting(World(jobs=2_000, days=365), api_keys={CANARY: None})
     sandbox.kind = kind
-    for _ in range(3):  # learning
+    for _ in range(3):  # until the kind of total is known
         assert dump(tmp_path, sandbox).code == 0
         later(sandbox, DAY)
     caplog.clear()
@@ -421,7 +421,7 @@ def test_f60_kinds_of_total(
 
 
 def test_f60_a_list_that_lost_many_jobs_is_not_believed_all_the_same(tmp_path: Path) -> None:
-    """F21 holds without a usable total: the jobs of the last full walk are what a drop is measured against."""
+    """Without a usable total a large loss is measured against the last full sync."""
     sandbox = Counting(World(jobs=3_000), api_keys={CANARY: None})
     sandbox.kind = "page"
     for _ in range(2):
@@ -434,7 +434,7 @@ def test_f60_a_list_that_lost_many_jobs_is_not_believed_all_the_same(tmp_path: P
 
 
 def test_f57_a_job_deleted_since_an_earlier_run_met_it(tmp_path: Path) -> None:
-    """What a refresh met, that another run then turns into a full sync, does not count as met by that sync."""
+    """Rows of an earlier refresh do not count as read by the full sync that resumes it."""
     sandbox = make_sandbox(jobs=600)
     dump(tmp_path, sandbox)
     newest, changed = sandbox.world.visible()[-2:]
@@ -449,7 +449,7 @@ def test_f57_a_job_deleted_since_an_earlier_run_met_it(tmp_path: Path) -> None:
 def test_f57_a_new_job_that_an_earlier_run_met_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that the head of an earlier run brought makes up for no job that was deleted since: the counts do not fit."""
+    """A new job that an earlier run staged does not compensate a deleted one in the totals."""
     sandbox = make_sandbox(jobs=600)
     dump(tmp_path, sandbox)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The contract as declarations: what may be asked, what a job is, and that both are what the API's document says."""
+"""The contract as declarations: the query, the fields of a job, and their agreement with the API's document."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BASIC = {"authorization": "Basic " + b64encode(f"{API_KEY}:".encode()).decode()}
 
 
 class Said(NamedTuple):
-    """What the API's document says of a field of ExportJobV3, and the column that design promises for it."""
+    """What the document says of a field of ExportJobV3, and its column."""
 
     type: str
     required: bool
@@ -82,17 +82,17 @@ KINDS = {
 
 
 class TestFields:
-    """FIELDS and everything computed from it."""
+    """FIELDS, and what is computed from it."""
 
     def test_fields_are_the_documents(self) -> None:
-        """FIELDS has each field of the document once, of its kind, required where the document requires it."""
+        """FIELDS has each field of the document once, with its kind and whether it is required."""
         assert {field.name: (field.kind, field.required, field.column) for field in FIELDS} == {
             name: (KINDS[said.type][0], said.required, said.column) for name, said in DOCUMENT.items()
         }
         assert len(FIELDS) == len(DOCUMENT)
 
     def test_columns_are_the_designs(self) -> None:
-        """The columns, in the order that every file and frame has them."""
+        """The columns have the order of every file and frame."""
         assert COLUMNS == (
             "id",
             "company_id",
@@ -113,13 +113,13 @@ class TestFields:
         )
 
     def test_polars_schema(self) -> None:
-        """The Polars schema has each column in order, of the type that the document's type becomes."""
+        """The Polars schema has each column in order, with the type of the document's type."""
         wanted = {said.column: KINDS[said.type][1] for said in DOCUMENT.values()} | {"extra": pl.String()}
         assert list(POLARS_SCHEMA) == list(COLUMNS)
         assert dict(POLARS_SCHEMA) == wanted
 
     def test_arrow_schema_follows(self) -> None:
-        """Arrow sees the same columns, of the same types."""
+        """Arrow has the same columns and types."""
         wanted = {said.column: KINDS[said.type][3] for said in DOCUMENT.values()} | {
             "extra": pa.large_string()
         }
@@ -127,7 +127,7 @@ class TestFields:
         assert {field.name: field.type for field in schema} == wanted
 
     def test_duckdb_schema_is_what_duckdb_makes_of_it(self) -> None:
-        """DUCKDB_SCHEMA is how DuckDB itself reads a frame of POLARS_SCHEMA, and a table of it can be made."""
+        """DUCKDB_SCHEMA equals DuckDB's own reading of POLARS_SCHEMA, and makes a table."""
         frame = pl.DataFrame(schema=POLARS_SCHEMA).to_arrow()
         with duckdb.connect() as connection:
             relation = connection.from_arrow(frame)
@@ -137,7 +137,7 @@ class TestFields:
         assert list(DUCKDB_SCHEMA) == list(COLUMNS)
 
     def test_names_and_notes(self) -> None:
-        """Columns are the fields' names in snake_case, each once; each field is explained."""
+        """Columns are the field names in snake_case, each once, and each field has a note."""
         for field in FIELDS:
             assert field.column == re.sub("[A-Z]", lambda capital: "_" + capital[0].lower(), field.name)
         assert len(set(COLUMNS)) == len(COLUMNS)
@@ -145,12 +145,12 @@ class TestFields:
         assert set(KEY) == {"company_id", "id"}
 
     def test_the_sandbox_speaks_these_fields(self) -> None:
-        """The sandbox, written from the document by another hand, knows the same names."""
+        """The sandbox, which has its own copy of the contract, knows the same names."""
         rows = World(jobs=200).visible()
         assert set().union(*rows) == set(DOCUMENT)
 
     def test_the_rest_of_the_document(self) -> None:
-        """Path, servers, statuses, orders and the echo's fields are the document's."""
+        """Path, servers, statuses, orders and the echo's fields are those of the document."""
         assert PATH == "/v3/export-jobs"
         assert SERVERS == {
             "production": "https://external.pleo.io",
@@ -238,7 +238,7 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
 
 
 def queries() -> st.SearchStrategy[Query]:
-    """Any query that the contract allows."""
+    """Draw any query that the contract allows."""
     cursors = st.text("ABCXYZ234567=~", min_size=1, max_size=20)
     positions = st.one_of(
         st.just({}),
@@ -271,34 +271,34 @@ def queries() -> st.SearchStrategy[Query]:
 
 
 class TestQuery:
-    """One request's parameters, checked before anything is sent."""
+    """The parameters of one request, checked before anything is sent."""
 
     @pytest.mark.parametrize("given_", FITS, ids=str)
     def test_what_fits_is_taken(self, given_: dict[str, Any]) -> None:
-        """Everything that the contract allows makes a query, the edges of the ranges included."""
+        """Everything that the contract allows makes a query, the limits of the ranges included."""
         Query(**given_)
 
     @pytest.mark.parametrize(("given_", "named"), MISFITS, ids=str)
     def test_what_does_not_fit_is_refused(self, given_: dict[str, Any], named: str) -> None:
-        """Everything else raises UsageError, which names the parameter; a bool is no number."""
+        """Anything else raises UsageError with the parameter's name; a bool is not a number."""
         with pytest.raises(UsageError, match=re.escape(named)):
             Query(**given_)
 
     def test_made_canonical(self) -> None:
-        """The company is in lower case, lists become tuples, statuses given as a set come in a fixed order."""
+        """The company becomes lower case, lists become tuples, and a set of statuses gets a fixed order."""
         query = Query(company_id=COMPANY.upper(), statuses={"pending", "completed", "failed"})  # type: ignore[arg-type]
         assert query.company_id == COMPANY
         assert query.statuses == ("completed", "failed", "pending")
         assert hash(Query(statuses=["failed"])) == hash(Query(statuses=("failed",)))
 
     def test_frozen(self) -> None:
-        """A query that was checked stays as it was checked."""
+        """A query cannot change after its check."""
         query = Query(limit=3)
         with pytest.raises(FrozenInstanceError):
             query.limit = -1  # type: ignore[misc]
 
     def test_params(self) -> None:
-        """Lists are repeated pairs, an order is its bare name, what is not asked for is not sent."""
+        """Lists are repeated pairs, an order is its bare name, and absent parameters are not sent."""
         query = Query(
             company_id=COMPANY,
             statuses=["failed", "completed"],
@@ -324,7 +324,7 @@ class TestQuery:
     @given(queries())
     @settings(deadline=None)
     def test_params_round_trip(self, query: Query) -> None:
-        """A query string read back is the same query: nothing is lost, doubled or changed by the encoding."""
+        """A query string parses back to the same query."""
         sent = str(httpx.URL("http://127.0.0.1/").copy_with(params=query.params()).query, "ascii")
         assert parse_qsl(sent) == query.params()
         assert sorted(parse_qsl(urlencode(query.params()))) == sorted(query.params())
@@ -337,7 +337,7 @@ class TestQuery:
     @given(queries())
     @settings(deadline=None)
     def test_what_is_valid_is_never_refused_for_its_form(self, query: Query) -> None:
-        """A server that keeps the contract reads every query: it may not know a cursor or a company, no more."""
+        """A server that keeps the contract accepts every query, except unknown cursors and companies."""
         sent = str(httpx.URL("http://127.0.0.1/").copy_with(params=query.params()).query, "ascii")
         answer = SANDBOX(Request("GET", PATH, sent, BASIC))
         if query.company_id is not None:
@@ -349,7 +349,7 @@ class TestQuery:
             assert answer.status == 200
 
     def test_at(self) -> None:
-        """The same query elsewhere: only the position changes; the result is checked as any query is."""
+        """`at` changes only the position of a query, and checks the result."""
         query = Query(company_id=COMPANY, statuses=["failed"], after="A", limit=3)
         assert query.at(before="B") == Query(company_id=COMPANY, statuses=["failed"], before="B", limit=3)
         assert query.at(offset=3) == Query(company_id=COMPANY, statuses=["failed"], offset=3, limit=3)
@@ -359,7 +359,7 @@ class TestQuery:
 
     @pytest.mark.parametrize("order", list(PageOrder))
     def test_descending(self, order: PageOrder) -> None:
-        """The first key decides the direction; without sorting it is not downwards."""
+        """The first key decides the direction; without sorting a query is not descending."""
         assert Query(sorting_keys=["id"], sorting_order=[order]).descending is order.startswith("DESC")
         assert Query().descending is False
 
@@ -368,24 +368,24 @@ SANDBOX = Sandbox(World(jobs=30))
 
 
 class TestSmallFacts:
-    """Cursors, UUIDs, PageInfo."""
+    """Cursors, UUIDs and PageInfo."""
 
     @given(st.text(max_size=12) | st.text("ABYZ27=~01a\n", max_size=6))
     @settings(deadline=None)
     def test_is_cursor(self, text: str) -> None:
-        """A cursor is one or more of A-Z, 2-7, = and ~; a line break at its end is none of them."""
+        """A cursor is one or more of A-Z, 2-7, = and ~, without a trailing line break."""
         letters = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567=~")
         assert is_cursor(text) is (bool(text) and set(text) <= letters)
 
     @pytest.mark.parametrize("value", [None, 7, b"A", ["A"]])
     def test_only_text_is_a_cursor(self, value: object) -> None:
-        """Whatever is no text is no cursor."""
+        """A value that is not a text is not a cursor."""
         assert is_cursor(value) is False
 
     @given(st.uuids(), st.booleans())
     @settings(deadline=None)
     def test_uuid_becomes_lower_case(self, value: uuid.UUID, upper: bool) -> None:  # noqa: FBT001 - drawn
-        """A UUID in either case is the same UUID, in lower case."""
+        """A UUID in upper case is the same UUID, in lower case."""
         text = str(value).upper() if upper else str(value)
         assert canonical_uuid(text) == str(value)
         assert uuid_problem(text) is None
@@ -395,20 +395,20 @@ class TestSmallFacts:
         ["", "x" * 36, COMPANY[:-1], COMPANY + "0", f" {COMPANY}", COMPANY.replace("5", "\uff15"), None, 7],
     )
     def test_f33_what_is_no_uuid(self, text: object) -> None:
-        """F33: braces, prefixes, other digits: refused, and the message clips what was given and names it."""
+        """F33: braces, prefixes and other digits are refused, with a clipped quotation."""
         assert uuid_problem(text)
         with pytest.raises(UsageError, match="job_id is missing" if text is None else "job_id is not a UUID"):
             canonical_uuid(text, what="job_id")
 
     def test_uuid_problem_does_not_repeat_the_unprintable(self) -> None:
-        """What is shown of a bad UUID is escaped and clipped."""
+        """The quotation of a bad UUID is escaped and clipped."""
         problem = uuid_problem("\x1b[2J" + "x" * 1_000_000)
         assert problem is not None
         assert problem.isprintable()
         assert len(problem) < 120
 
     def test_page_info_is_plain_and_frozen(self) -> None:
-        """PageInfo holds hashable values only, so that nobody changes it on its way."""
+        """PageInfo has only hashable values, so that nothing can change it."""
         info = PageInfo(rows=0, has_next=False)
         assert hash(info) == hash(PageInfo(rows=0, has_next=False))
         for field in fields(info):

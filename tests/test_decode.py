@@ -1,4 +1,4 @@
-"""Bytes to rows: one table of cases, read both ways; then whatever Hypothesis finds."""
+"""Bytes to rows: one table of cases, used in both directions, then property tests."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ ROW: Final[dict[str, Any]] = {
     "extra": None,
 }
 GONE: Final = object()
-"""Stands for a field that is absent."""
+"""A marker for an absent field."""
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """A job as the API sends it, with other fields."""
+    """Return a job as the API sends it, with other fields."""
     return {name: value for name, value in {**JOB, **changes}.items() if value is not GONE}
 
 
 def page_of(*rows: Any, **pagination: Any) -> bytes:
-    """A page as the API sends it: rows as values, or as the bytes of their JSON."""
+    """Return a page as the API sends it, of rows as values or as JSON bytes."""
     info = {
         "currentRequestPagination": {"parameters": {}},
         "hasNextPage": False,
@@ -79,12 +79,12 @@ def page_of(*rows: Any, **pagination: Any) -> bytes:
 
 
 def read(*rows: Any) -> tuple[pl.DataFrame, list[Rejected]]:
-    """The frame of one page, and what was set aside."""
+    """Return the frame of one page, and the rejected rows."""
     return build_frame([parse_page(page_of(*rows))])
 
 
 def at(*moment: int, **more: int) -> datetime:
-    """An instant in UTC."""
+    """Return an instant in UTC."""
     return datetime(*moment, tzinfo=UTC, **more)  # type: ignore[misc,arg-type]
 
 
@@ -168,7 +168,7 @@ FITS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"extra": '{"company_id":2,"extra":1}'},
     ),
 ]
-"""Name, what the API sends in place of the documented field, what the row has in place of the documented value."""
+"""The name, the fields that the API sends instead, and the values that the row has instead."""
 
 TEXT = "not an instant with an offset"
 MISFITS: list[tuple[str, dict[str, Any], str, str]] = [
@@ -229,15 +229,15 @@ MISFITS: list[tuple[str, dict[str, Any], str, str]] = [
     ("F33 a path", {"companyId": "../../etc/passwd"}, "companyId", "not a UUID"),
     ("F33 an optional UUID", {"createdBy": ""}, "createdBy", "not a UUID"),
 ]
-"""Name, what the API sends in place of the documented field, the field that is blamed, words of the reason."""
+"""The name, the fields that the API sends instead, the field in the message, and words of the reason."""
 
 
 class TestRows:
-    """Every case alone, then among rows that fit: a neighbour must not change how a row is read."""
+    """Each case alone and among valid rows: a neighbour must not change how a row is read."""
 
     @pytest.mark.parametrize(("sent", "read_as"), [case[1:] for case in FITS], ids=[case[0] for case in FITS])
     def test_fits(self, sent: dict[str, Any], read_as: dict[str, Any]) -> None:
-        """What fits becomes exactly this row, alone and between others."""
+        """A valid value gives exactly this row, alone and among others."""
         wanted = {**ROW, **read_as}
         for rows, place in (([job(**sent)], 0), ([job(), job(**sent), job()], 1)):
             frame, rejected = read(*rows)
@@ -251,7 +251,7 @@ class TestRows:
         ("sent", "field", "reason"), [case[1:] for case in MISFITS], ids=[case[0] for case in MISFITS]
     )
     def test_f27_does_not_fit(self, sent: dict[str, Any], field: str, reason: str) -> None:
-        """F27: what does not fit is set aside with page, path, reason and its own JSON; the others stay, in order."""
+        """F27: an invalid row is rejected with page, path, reason and JSON; the others stay in order."""
         first, bad, last = job(numberOfItems=1), job(**sent), job(numberOfItems=3)
         page = parse_page(page_of(first, bad, last), number=7)
         frame, rejected = build_frame([page])
@@ -266,7 +266,7 @@ class TestRows:
 
     @pytest.mark.parametrize(("sent", "field"), [case[1:3] for case in MISFITS], ids=[c[0] for c in MISFITS])
     def test_f27_does_not_fit_alone(self, sent: dict[str, Any], field: str) -> None:
-        """A page of nothing but a bad row is a page without rows; unknown fields beside the bad one change nothing."""
+        """F27: a page with only an invalid row has no rows; unknown fields change nothing."""
         frame, rejected = read(job(**sent))
         assert frame.height == 0
         assert frame.schema == POLARS_SCHEMA
@@ -278,18 +278,18 @@ class TestRows:
 
     @pytest.mark.parametrize("row", [b"null", b"[]", b"7", b'"job"', b"true"])
     def test_what_is_no_object_is_no_row(self, row: bytes) -> None:
-        """An entry of `data` that is no object is set aside as a whole."""
+        """An entry of `data` that is not an object is rejected as a whole."""
         frame, rejected = read(job(), row)
         assert frame.height == 1
         assert [(r.path, r.raw) for r in rejected] == [("$.data[1]", row)]
 
     def test_first_bad_field_is_named_once(self) -> None:
-        """A row with several bad fields is set aside once."""
+        """A row with several invalid fields is rejected once."""
         _, rejected = read(job(id="x", createdAt="y", createdBy="z"))
         assert [row.path for row in rejected] == ["$.data[0].id"]
 
     def test_bad_rows_of_both_kinds_on_several_pages(self) -> None:
-        """Rows that fail at parsing and rows that fail at typing are told with their own page, place and JSON."""
+        """Rows that fail at parsing or at typing are reported with their own page, place and JSON."""
         one = page_of(
             job(numberOfItems=1), job(status=None), job(numberOfItems=2), job(id="bad"), job(numberOfItems=3)
         )
@@ -312,38 +312,38 @@ class TestRows:
         assert frame.select("company_id", "id").rows() == [(COMPANY, ID), (other, ID)]
 
     def test_of_a_repeated_key_the_last_counts(self) -> None:
-        """JSON that says a field twice means the last, in known fields and in unknown ones."""
+        """Of a repeated field the last one counts, known or unknown."""
         row = json.dumps(job()).encode()[:-1] + b',"status":"failed","x":1,"x":2}'
         frame, _ = read(row)
         assert frame.select("status", "extra").row(0) == ("failed", '{"x":2}')
 
     def test_extra_has_no_blanks_and_is_null_where_there_is_none(self) -> None:
-        """How the server indents is no part of the data; rows without unknown fields have null."""
+        """`extra` has no whitespace of the server, and is null without unknown fields."""
         spaced = json.dumps(job(x={"a": [1, 2]}), indent=4).encode()
         frame, _ = read(job(), spaced, job())
         assert frame["extra"].to_list() == [None, '{"x":{"a":[1,2]}}', None]
 
     def test_numbers_in_extra_stay_as_they_are_written(self) -> None:
-        """No number of an unknown field loses a digit."""
+        """Numbers in unknown fields keep all digits."""
         row = json.dumps(job()).encode()[:-1] + b',"n":[1.10,1e400,123456789012345678901234567890,-0]}'
         frame, _ = read(row)
         assert frame["extra"].item() == '{"n":[1.10,1e400,123456789012345678901234567890,-0]}'
 
     @pytest.mark.parametrize("pages", [[], [page_of()], [page_of(), page_of()]], ids=["none", "one", "two"])
     def test_no_rows(self, pages: list[bytes]) -> None:
-        """No pages, or pages without rows: all columns with their types, no rows, nothing rejected."""
+        """Without rows a frame has all columns with their types."""
         frame, rejected = build_frame([parse_page(body) for body in pages])
         assert frame.schema == POLARS_SCHEMA
         assert frame.columns == list(COLUMNS)
         assert (frame.height, rejected) == (0, [])
 
     def test_all_null_columns_keep_their_types(self) -> None:
-        """A batch in which no job has started has instants of no value, not a column of another type."""
+        """A column with only nulls keeps its type."""
         frame, _ = read(job(startedAt=None, completedAt=None, lastUpdatedAt=None, createdBy=None))
         assert frame.schema == POLARS_SCHEMA
 
     def test_pages_follow_each_other(self) -> None:
-        """A frame has the rows of its pages in their order, also where only some pages have unknown fields."""
+        """Rows keep the order of their pages, even if only some pages have unknown fields."""
         bodies = [
             page_of(job(numberOfItems=1)),
             page_of(job(numberOfItems=2, x=1)),
@@ -354,7 +354,7 @@ class TestRows:
 
 
 class TestPages:
-    """What is no page at all, and what a page says of itself."""
+    """Bodies that are not a page, and the pagination of a page."""
 
     @pytest.mark.parametrize(
         ("body", "why"),
@@ -396,11 +396,11 @@ class TestPages:
         ],
     )
     def test_f10_what_is_no_page(self, body: bytes, why: str) -> None:
-        """F9, F10: a body that is no page raises PageError: which page, why, how long, how it starts; one line."""
+        """F9, F10: a body that is not a page raises PageError with page, reason, length and beginning, in one line."""
         with pytest.raises(PageError) as caught:
             parse_page(body, number=3)
         message = str(caught.value)
-        assert re.match(r"page 3 is no page of export jobs \(.+\): \d+ bytes, starting '", message)
+        assert re.match(r"page 3 is not a page of export jobs \(.+\): \d+ bytes, starting '", message)
         assert why in message
         assert message.isprintable()
         assert len(message) < 400
@@ -420,7 +420,7 @@ class TestPages:
     def test_f10_bytes_that_are_no_json_text_spoil_the_page(
         self, spoil: Any, neighbour: dict[str, Any]
     ) -> None:
-        """F10: what is no JSON text makes the page none, whatever else is on it and wherever it stands."""
+        """F10: bytes that are not JSON anywhere invalidate the whole page."""
         bad = spoil(json.dumps(job()).encode())
         extra = spoil(json.dumps(job(status="failed", x={"completed": 12})).encode())
         for rows in ([neighbour, bad], [bad, neighbour], [neighbour, extra], [extra, neighbour]):
@@ -428,14 +428,14 @@ class TestPages:
                 parse_page(page_of(*rows))
 
     def test_a_page_of_text_shows_its_start_escaped(self) -> None:
-        """F9: the message shows the first 80 characters, escaped: HTML with control characters stays one line."""
+        """F9: the message shows the first 80 characters, escaped, in one line."""
         with pytest.raises(
             PageError, match=re.escape("213 bytes, starting '<p>\\x1b[2J\\r\\n" + "x" * 71 + "…'")
         ):
             parse_page(b"<p>\x1b[2J\r\n" + b"x" * 200 + b"</p>")
 
     def test_f6_every_truncation_is_an_error(self) -> None:
-        """F6: a valid body cut after any of its bytes is no page, never a shorter one."""
+        """F6: a valid body cut after any byte is not a page, never a shorter one."""
         body = page_of(job(), job(x={"a": 1}), job(numberOfItems="x"), endCursor="ABC", total=3)
         parse_page(body)
         for end in range(len(body)):
@@ -443,7 +443,7 @@ class TestPages:
                 parse_page(body[:end])
 
     def test_what_a_page_says_of_itself(self) -> None:
-        """PageInfo has all that a walk needs: flags, cursors, total, echo, keys in order, companies and statuses."""
+        """PageInfo has what a walk needs: flags, cursors, total, echo, keys, companies and statuses."""
         other = COMPANY.upper().replace("5", "6")
         info = parse_page(
             page_of(
@@ -473,7 +473,7 @@ class TestPages:
         assert info.statuses == {"completed", "failed"}
 
     def test_f59_keys_have_every_digit(self) -> None:
-        """F59: keys keep nanoseconds and finer, whatever the zone and the spelling, and sort as the instants do."""
+        """F59: keys keep all digits of an instant in any zone and format, and sort like the instants."""
         texts = [
             "2026-10-31T08:00:00Z",
             "2026-10-31T08:00:00.1Z",
@@ -512,12 +512,12 @@ class TestPages:
         ids=str,
     )
     def test_f66_echoed_place(self, echo: dict[str, Any], place: tuple[Any, Any, Any]) -> None:
-        """F66: the place that an answer is for comes from its own fields or from the parameters it repeats; odd types say nothing."""
+        """F66: the echoed place comes from the echo's fields or its parameters; wrong types are ignored."""
         info = parse_page(page_of(job(), currentRequestPagination=echo)).info
         assert (info.after, info.before, info.offset) == place
 
     def test_what_a_page_does_not_say(self) -> None:
-        """What is absent or null is None: unsaid is told apart from false, zero and empty."""
+        """Absent and null fields are None, not false, zero or empty."""
         for body in (
             page_of(hasPreviousPage=GONE, currentRequestPagination=GONE),
             page_of(
@@ -535,7 +535,7 @@ class TestPages:
 
     @pytest.mark.parametrize("total", [-1, 0, 2**63 - 1])
     def test_f20_totals_are_told_as_they_are(self, total: int) -> None:
-        """F20: a strange total is the walk's to judge."""
+        """F20: a strange total is passed on unchanged."""
         assert parse_page(page_of(total=total)).info.total == total
 
     @pytest.mark.parametrize(
@@ -550,7 +550,7 @@ class TestPages:
         ids=str,
     )
     def test_rows_without_a_usable_key_have_none(self, bad: dict[str, Any]) -> None:
-        """A row without a real UUID or instant lends the walk no key, however its neighbours are written."""
+        """A row without a valid UUID or instant has no key, whatever its neighbours."""
         later = job(createdAt="2026-10-31T09:00:00Z")
         for neighbour in (later, {**later, "createdAt": "2026-10-31T09:00:00.0Z"}):
             info = parse_page(page_of(job(**bad), neighbour)).info
@@ -558,7 +558,7 @@ class TestPages:
             assert info.rows == 2
 
     def test_two_texts_that_only_together_look_right(self) -> None:
-        """Rows are looked at one by one: two halves of an instant are two bad rows, not one good."""
+        """Two halves of an instant in adjacent rows are two invalid rows."""
         page = parse_page(
             page_of(job(createdAt="2026-10-31T08:00:00Z2026"), job(createdAt="-10-31T08:00:00Z"))
         )
@@ -568,7 +568,7 @@ class TestPages:
 
 
 def instants() -> st.SearchStrategy[tuple[str, datetime]]:
-    """An instant as RFC 3339 allows it to be written, and what it is."""
+    """Draw an instant in a format of RFC 3339, and its value."""
     moments = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)).map(lambda t: t.replace(tzinfo=UTC))  # noqa: DTZ001
 
     def spell(moment: datetime, minutes: int | None, more: str, marks: str) -> tuple[str, datetime]:
@@ -589,7 +589,7 @@ def instants() -> st.SearchStrategy[tuple[str, datetime]]:
 
 
 def uuids() -> st.SearchStrategy[tuple[str, str]]:
-    """A UUID as it may be written, and what it is."""
+    """Draw a UUID in any case, and its value."""
     return st.tuples(st.uuids(), st.booleans()).map(
         lambda drawn: (str(drawn[0]).upper() if drawn[1] else str(drawn[0]), str(drawn[0]))
     )
@@ -600,7 +600,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 @st.composite
 def jobs(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A job as the API may send it, and the row it is."""
+    """Draw a job as the API may send it, and its row."""
     (created, created_at), (id_, canonical_id), (company, company_id) = (
         draw(instants()),
         draw(uuids()),
@@ -674,12 +674,12 @@ JSONISH: st.SearchStrategy[Any] = st.recursive(
 
 
 class TestAnything:
-    """Open inputs."""
+    """Any input."""
 
     @given(st.lists(jobs(), max_size=4), st.booleans())
     @settings(deadline=None, max_examples=60)
     def test_jobs_round_trip(self, drawn: list[tuple[dict[str, Any], dict[str, Any]]], ascii_: bool) -> None:  # noqa: FBT001 - drawn
-        """Every job that keeps the contract, in any spelling, any order of its fields, comes out as it was meant."""
+        """Every valid job, in any format and field order, gives the intended row."""
         rows = [json.dumps(sent, ensure_ascii=ascii_).encode() for sent, _ in drawn]
         page = parse_page(page_of(*rows))
         frame, rejected = build_frame([page])
@@ -700,7 +700,7 @@ class TestAnything:
     @example(b'{"data":[{}],"pagination":{"hasNextPage":true}}')
     @settings(deadline=None)
     def test_f10_only_two_outcomes(self, body: bytes) -> None:
-        """F10: whatever bytes come, there is a page or a PageError, and every row of a page is kept or set aside."""
+        """F10: any bytes give a page or a PageError, and every row of a page is kept or rejected."""
         check_outcome(body)
 
     @given(
@@ -713,7 +713,7 @@ class TestAnything:
     def test_f10_only_two_outcomes_near_a_page(
         self, rows: list[Any], total: Any, place: int, splice: bytes
     ) -> None:
-        """The same for bodies that are nearly pages: odd rows, an odd total, some bytes overwritten anywhere."""
+        """F10: the same holds for almost valid pages: odd rows, odd totals, overwritten bytes."""
         body = page_of(*rows, total=total)
         check_outcome(body)
         place %= len(body) + 1
@@ -722,7 +722,7 @@ class TestAnything:
     @given(st.lists(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)), min_size=2, max_size=6))  # noqa: DTZ001
     @settings(deadline=None)
     def test_instant_keys_sort_as_instants(self, moments: list[datetime]) -> None:
-        """Keys are texts that sort as the instants do, and equal ones are the same instant."""
+        """Keys sort like their instants, and equal keys are equal instants."""
         aware = sorted(moment.replace(tzinfo=UTC) for moment in moments)
         for early, late in pairwise(aware):
             assert (instant_key(early) < instant_key(late)) is (early < late)
@@ -730,7 +730,7 @@ class TestAnything:
 
 
 def check_outcome(body: bytes) -> Page | None:
-    """A page whose rows are all accounted for, or a PageError; anything else fails."""
+    """Check that the body is a page with every row accounted for, or a PageError."""
     try:
         page = parse_page(body)
     except PageError:
@@ -744,10 +744,10 @@ def check_outcome(body: bytes) -> Page | None:
 
 
 class TestOutsized:
-    """F65: what takes long to parse is known by its size before it is taken apart."""
+    """F65: pages that would take long to parse are recognised by their size."""
 
     def test_f65_a_row_of_endless_fields_is_set_aside(self) -> None:
-        """More unknown fields than any row has: that row is rejected, the others are read."""
+        """F65: a row with too many unknown fields is rejected, and the others are read."""
         wide = {f"field{n}": n for n in range(150_000)}
         page = parse_page(page_of(job(), job(**wide), job()))
         assert page.height == 2
@@ -755,24 +755,24 @@ class TestOutsized:
         assert page.rejected[0].reason == "a row of more than 100000 fields"
 
     def test_f65_many_unknown_fields_are_kept(self) -> None:
-        """A thousand unknown fields are odd, and kept."""
+        """F65: a thousand unknown fields are kept."""
         page = parse_page(page_of(job(**{f"field{n}": n for n in range(1_000)})))
         assert page.extras is not None
         assert len(json.loads(page.extras[0] or "")) == 1_000
 
     @pytest.mark.parametrize("row", [b"{}", b"1", b'{"id":7}'])
     def test_f65_a_page_of_misfits_is_no_page(self, row: bytes) -> None:
-        """Ten thousand rows that do not fit are no matter of rows, and not a million complaints."""
+        """F65: a page with ten thousand invalid rows is not a page."""
         with pytest.raises(PageError, match="more than 10000 rows do not fit"):
             parse_page(page_of(*[row] * 20_000))
 
     def test_f65_a_page_of_numbers_is_not_taken_apart(self) -> None:
-        """Millions of values that are no rows would be an object each: they are counted first."""
+        """F65: millions of values that are not rows are counted before they become objects."""
         with pytest.raises(PageError, match="more than 2000000 values"):
             parse_page(page_of(b"1," * 2_500_000 + b"1"))
 
     def test_f65_many_rows_of_a_page_that_do_not_fit(self) -> None:
-        """Thousands of ids that are none are each set aside with their own bytes."""
+        """F65: thousands of invalid ids are each rejected with their own bytes."""
         rows = [job(id=f"no-{n}") for n in range(5_000)]
         frame, rejected = build_frame([parse_page(page_of(*rows))])
         assert frame.height == 0
@@ -791,7 +791,7 @@ class TestOutsized:
     ],
 )
 def test_f10_bytes_that_are_no_utf8_are_seen_where_nobody_looks(old: bytes, new: bytes) -> None:
-    """F10: bad UTF-8 makes a page none, also in keys and values that are skipped."""
+    """F10: bad UTF-8 invalidates a page, even in skipped keys and values."""
     body = page_of(job())
     assert parse_page(body).height == 1
     with pytest.raises(PageError, match="utf-8"):

@@ -475,7 +475,7 @@ def test_nothing_new_in_anothers_files_writes_nothing(
 ) -> None:
     """Files that another program has put together, in whatever order, are compared by what they say."""
     monkeypatch.setattr(merging, "PIECE", piece)
-    monkeypatch.setattr(merging, "FEW", 0)
+    monkeypatch.setattr(merging, "LOOKUP", 0)
     home.dump()
     path = Path(home.table().file_uris()[0])
     rows = pl.read_parquet(path)

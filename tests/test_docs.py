@@ -1,4 +1,4 @@
-"""The documents: what they show runs and prints what it says, what they list is what there is."""
+"""Tests of the documents: what they show runs and prints what they say, and what they list exists."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ import click
 import pytest
 
 import pleo_extract
-from pleo_extract.cli import HUNG_UP, INTERRUPTED, TERMINATED, group
+from pleo_extract.cli import group
 from pleo_extract.errors import PleoExtractError
 from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 from pleo_extract.sandbox.kinds import KINDS
+from pleo_extract.signals import CODES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
@@ -36,18 +37,14 @@ blocks = runpy.run_path(str(ROOT / "docs" / "blocks.py"))
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_block_runs_and_prints_what_it_says(path: Path) -> None:
-    """Commands and snippets are run in order, as a reader would; see docs/blocks.py. `make docs` mends outputs."""
+    """Commands and snippets run in order, as for a reader, see docs/blocks.py. `make docs` updates the outputs."""
     for block, printed in blocks["run_blocks"](path.read_text(encoding="utf-8")):
         if block.output is not None:
             assert printed == block.output, f"{path.name}, line {block.line}"
 
 
 def test_every_block_has_a_language_that_is_known() -> None:
-    """No block escapes the test above by a misspelt language; blocks without one show no code.
-
-    What is in `ini`, `py` and `toml` is tried in tests/test_scheduling.py, tests/cluster and tests/spark; `sql` is for engines that
-    are not here.
-    """
+    """No block escapes the test above through a misspelt language; blocks without a language contain no code."""
     for path in DOCUMENTS:
         for block in blocks["read_blocks"](path.read_text(encoding="utf-8")):
             assert block.language in {"python", "sh", "cron", "toml", "ini", "py", "sql", ""}, (
@@ -57,7 +54,7 @@ def test_every_block_has_a_language_that_is_known() -> None:
 
 
 def test_tables_and_helps_are_those_of_the_code() -> None:
-    """Columns, exit codes, commands, names, answers and `--help` texts are generated; `make docs` writes them."""
+    """Generated tables and `--help` texts equal the code; `make docs` writes them."""
     asked = [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"]
     done = subprocess.run(
         asked, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
@@ -82,7 +79,7 @@ def _examples(name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Runs a line in bash where a sandbox is the server and there is a lake of three snapshots in data/export_jobs."""
+    """Return a function that runs a line in bash, with a sandbox as the server and a lake of three snapshots."""
     folder = tmp_path_factory.mktemp("examples")
     world = World(jobs=500)
     with serve(Sandbox(world)) as running:
@@ -115,14 +112,14 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
     "line", [line for name in group.commands if name != "sandbox" for line in _examples(name)]
 )
 def test_examples_in_help_run(shell: Any, line: str) -> None:
-    """Every example that `--help` shows ends with 0."""
+    """Every example in `--help` ends with 0."""
     done = shell(line)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("line", _examples("sandbox"))
 def test_examples_of_the_sandbox_serve(line: str) -> None:
-    """Each says where it listens and how to use it, and ends on Ctrl-C or SIGTERM."""
+    """Each example prints where the sandbox listens, and ends on SIGTERM."""
     words = [*shlex.split(line.replace("8080", "0").replace("100000", "1000"))[1:]]
     with subprocess.Popen(
         [sys.executable, "-m", "pleo_extract", *words],
@@ -139,7 +136,7 @@ def test_examples_of_the_sandbox_serve(line: str) -> None:
 
 
 def test_the_sandboxs_help_lists_its_faults() -> None:
-    """Every kind of fault that a script can name, with its variants, is in `pleo-extract sandbox --help`."""
+    """`pleo-extract sandbox --help` lists every kind of fault with its variants."""
     told = (ROOT / "tests/help/sandbox.txt").read_text(encoding="utf-8")
     listed = " ".join(told.partition("Faults, as")[2].split())
     for name, kind in KINDS.items():
@@ -148,7 +145,7 @@ def test_the_sandboxs_help_lists_its_faults() -> None:
 
 
 def test_installation_is_what_the_makefile_does() -> None:
-    """`make` targets that documents name exist, and the lines for those without make do the same."""
+    """Every `make` target of the documents exists, and the commands for users without make do the same."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     for path in DOCUMENTS:
@@ -161,7 +158,7 @@ def test_installation_is_what_the_makefile_does() -> None:
 
 
 def test_every_environment_variable_is_listed() -> None:
-    """The README's table, the first page of help and the code name the same variables."""
+    """The table of the README, `--help` and the code name the same variables."""
     used = {
         name
         for path in (ROOT / "pleo_extract").rglob("*.py")
@@ -173,17 +170,11 @@ def test_every_environment_variable_is_listed() -> None:
 
 
 def test_every_exit_code_is_listed() -> None:
-    """The README's table, the first page of help and the code have the same codes; the recipes name no other."""
+    """The table of the README, `--help` and the code have the same codes; the recipes name no others."""
     errors_of_ours = [PleoExtractError]
     for error in errors_of_ours:
         errors_of_ours += error.__subclasses__()
-    ends = {error.code for error in errors_of_ours} | {
-        0,
-        HUNG_UP,
-        INTERRUPTED,
-        TERMINATED,
-        click.UsageError.exit_code,
-    }
+    ends = {error.code for error in errors_of_ours} | {0, *CODES.values(), click.UsageError.exit_code}
     table = README.partition("<!-- generated: exit_codes -->")[2].partition("<!-- end -->")[0]
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == ends
     assert {
@@ -196,7 +187,7 @@ def test_every_exit_code_is_listed() -> None:
 
 
 def test_promises_name_tests_that_exist() -> None:
-    """Each promise of the README names the tests that try it, and they are there."""
+    """Each promise of the README names the tests that check it, and they exist."""
     table = README.partition("## What it promises")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (?!promise|---)(.+) \| (.+) \|$", table, re.MULTILINE)
     assert rows
@@ -209,7 +200,7 @@ def test_promises_name_tests_that_exist() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """Links within the repository and within a page lead to what is there."""
+    """Every link within the repository or a page leads to a file or heading that exists."""
     for path in (*DOCUMENTS, ROOT / "CHANGELOG.md"):
         text = path.read_text(encoding="utf-8")
         headings = {
@@ -225,7 +216,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_model_of_scale_is_what_was_measured() -> None:
-    """The requests of a refresh, by the formula of docs/scale.md, are those that the server counted at every size."""
+    """The formula of docs/scale.md gives the requests of an incremental sync that the server counted, at every size."""
     scaling = runpy.run_path(str(ROOT / "docs" / "scaling.py"))
     sizes = json.loads((ROOT / "docs" / "scale.json").read_text(encoding="utf-8"))["sizes"]
     assert [each["jobs"] for each in sizes] == [10_000, 1_000_000, 10_000_000, 100_000_000]
@@ -239,7 +230,7 @@ def test_the_model_of_scale_is_what_was_measured() -> None:
 
 
 def test_the_picture_shows_the_sample(tmp_path: Path) -> None:
-    """The committed picture is what the sample gives today, well-formed, and loads nothing; `make picture` draws it."""
+    """The committed picture shows the sample, is well-formed, and loads nothing; `make picture` draws it."""
     script = runpy.run_path(str(ROOT / "docs" / "make_picture.py"))
     script["make_picture"](tmp_path / "picture.svg")
     committed = (ROOT / "docs" / "failure-rates.svg").read_text(encoding="utf-8")
@@ -257,7 +248,7 @@ def _modules() -> list[str]:
 
 @pytest.mark.parametrize("name", ["pleo_extract", "pleo_extract.sandbox"])
 def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The example at the top of each door runs as it stands, against a sandbox."""
+    """The example in the docstring of each public module runs unchanged against a sandbox."""
     module = importlib.import_module(name)
     paragraphs = str(module.__doc__).split("\n\n")
     code = [
@@ -277,7 +268,7 @@ def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("name", _modules())
 def test_prompts_in_docstrings_answer_so(name: str) -> None:
-    """Wherever a docstring shows `>>>`, the answer is what it says."""
+    """Every `>>>` of a docstring gives the result that it shows."""
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as exc:

@@ -1,4 +1,4 @@
-"""A dump that costs what changed, and survives: refresh, misfits, resume, vanished jobs, many companies."""
+"""Dumps in the life of a lake: refresh, rejected rows, resume, vanished jobs, many companies."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ DAY = 86_400.0
 
 
 def wrong(sandbox: Sandbox, lake: Path, since: datetime | None = None) -> list[Any]:
-    """What the sandbox, which knows the truth, finds wrong with a lake."""
+    """Return what is wrong with a lake, by the sandbox's oracle."""
     rows = scan_lake(lake).collect().drop("extra").to_dicts()
     return sandbox.truth(rows, since or sandbox.world.now)
 
 
 @pytest.fixture
 def refresh(open_client: OpenClient, tmp_path: Path) -> Callable[..., Receipt]:
-    """Dumps a sandbox to the test's lake, counting requests from nought."""
+    """Return a function that dumps a sandbox to the lake and counts requests from zero."""
 
     def run(sandbox: Sandbox, **options: Any) -> Receipt:
         sandbox.requests.clear()
@@ -70,7 +70,7 @@ def refresh(open_client: OpenClient, tmp_path: Path) -> Callable[..., Receipt]:
 def test_nothing_new_costs_a_handful_of_requests(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A refresh with nothing new: at most 6 requests, no data file, no snapshot; the lake equal to the server."""
+    """A refresh without news takes at most 6 requests and writes no file and no snapshot."""
     sandbox = make_sandbox(jobs=5_000)
     first = refresh(sandbox)
     files = sorted(tmp_path.rglob("*.parquet"))
@@ -86,7 +86,7 @@ def test_nothing_new_costs_a_handful_of_requests(
 def test_a_refresh_brings_what_is_new_and_what_changed(
     days: float, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """After minutes or weeks, with jobs moving while the list is read, the lake is equal to the server again."""
+    """After minutes or weeks, with jobs changing during the read, the lake equals the server again."""
     sandbox = make_sandbox(jobs=1_500, tick=20.0)
     refresh(sandbox)
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_a_refresh_brings_what_is_new_and_what_changed(
 def test_a_lake_of_100_000_jobs_is_refreshed_in_a_handful_of_requests(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """Nothing new: at most 6 requests, no file. 150 new and 40 changed jobs: at most 10, and only their months written."""
+    """At 100,000 jobs a refresh takes at most 6 requests without news, and 10 with 150 new and 40 changed jobs."""
     sandbox = make_sandbox(jobs=100_000)
     world = sandbox.world
     running = [
@@ -113,7 +113,7 @@ def test_a_lake_of_100_000_jobs_is_refreshed_in_a_handful_of_requests(
     ]
     first = refresh(sandbox)
     assert first.pages - first.requests == 0
-    assert first.pages <= -(-first.distinct // 100) + 1 + 2  # no page twice, but for the closing reads
+    assert first.pages <= -(-first.distinct // 100) + 1 + 2  # no page twice, except closing reads
     again = refresh(sandbox)
     assert (again.mode, again.published, again.months_written) == ("refresh", False, [])
     assert len(sandbox.requests) <= 6
@@ -136,7 +136,7 @@ def test_a_lake_of_100_000_jobs_is_refreshed_in_a_handful_of_requests(
 def test_old_stuck_jobs_do_not_cost_history(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """Jobs that hang for months are in the open list; when one ends at last it is read at its rank, not by a walk."""
+    """A job that hangs for months stays in the open list; when it ends, it is read at its rank."""
     sandbox = make_sandbox(jobs=4_000)
     refresh(sandbox)
     stuck = [job for job in sandbox.world.visible() if job["status"] in ("pending", "in_progress")]
@@ -153,7 +153,7 @@ def test_old_stuck_jobs_do_not_cost_history(
 def test_a_stuck_job_that_vanishes_is_remembered(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """An open job that is listed nowhere any more has vanished: its row stays, it is named once, and costs nothing later."""
+    """An open job that is no longer listed is recorded as vanished once; its row stays."""
     sandbox = make_sandbox(jobs=4_000)
     refresh(sandbox)
     job = next(job for job in sandbox.world.visible() if job["status"] in ("pending", "in_progress"))
@@ -170,7 +170,7 @@ def test_a_stuck_job_that_vanishes_is_remembered(
 def test_a_deleted_job_is_noticed(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A settled job that is gone does not fit `total`: a full walk, twice, records it as vanished; its row stays."""
+    """A deleted settled job does not fit `total`: two full walks record it as vanished, and its row stays."""
     sandbox = make_sandbox(jobs=3_000)
     refresh(sandbox)
     job = sandbox.world.visible()[100]
@@ -188,7 +188,7 @@ def test_a_deleted_job_is_noticed(
 def test_a_job_inserted_in_the_past_is_noticed(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A job that appears with an old createdAt does not fit `total`: a full walk finds it."""
+    """A job inserted in the past does not fit `total`: a full walk finds it."""
     sandbox = make_sandbox(jobs=3_000)
     refresh(sandbox)
     inserted = sandbox.world.insert(sandbox.world.now - timedelta(days=100))
@@ -201,7 +201,7 @@ def test_a_job_inserted_in_the_past_is_noticed(
 def test_a_changed_terminal_row_is_noticed_when_read(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A settled job that changed is noticed for certain by a full walk, and by the audit when it falls on it."""
+    """A change of a settled job is found by a full walk, or by the audit if it reads the row."""
     sandbox = make_sandbox(jobs=300)
     refresh(sandbox)
     for job in sandbox.world.visible()[:250]:
@@ -219,7 +219,7 @@ def test_a_changed_terminal_row_is_noticed_when_read(
 def test_f60_a_total_that_lies_is_named_once(
     total: str, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """The first dump says drift where `total` is off; from then on its changes are compared, and a refresh is one."""
+    """A wrong total gives drift in the first dump; later refreshes compare only its changes."""
     sandbox = make_sandbox(jobs=1_000, total=total)
     assert refresh(sandbox).verdict == "complete_with_drift"
     receipt = refresh(sandbox)
@@ -232,7 +232,7 @@ def test_f60_a_total_that_lies_is_named_once(
 def test_without_proven_order_every_dump_is_full(
     unsortable: str, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A server that does not sort is read in full each time, and the receipt says why."""
+    """A server that does not sort is read completely each time, and the receipt says why."""
     sandbox = make_sandbox(jobs=500, sorting=(), unsortable=unsortable)
     refresh(sandbox)
     sandbox.world.advance(DAY)
@@ -245,7 +245,7 @@ def test_without_proven_order_every_dump_is_full(
 def test_a_server_that_ignores_statuses_is_found_out(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """If the open list holds settled jobs, the lake's open ones are looked for one by one: still a handful of requests."""
+    """If the open list has settled jobs, the lake's open jobs are read one by one, with few requests."""
     sandbox = make_sandbox(jobs=5_000, filter_statuses=False)
     refresh(sandbox)
     sandbox.world.advance(HOUR)
@@ -259,7 +259,7 @@ def test_a_server_that_ignores_statuses_is_found_out(
 def test_full_when_asked_and_when_due(
     options: dict[str, Any], refresh: Callable[..., Receipt], make_sandbox: MakeSandbox
 ) -> None:
-    """A full walk when asked for, and when the last one is older than `full_every`."""
+    """A dump is full on request, and when the last full one is older than `full_every`."""
     sandbox = make_sandbox(jobs=500)
     refresh(sandbox)
     assert refresh(sandbox, **options).mode == "full"
@@ -269,7 +269,7 @@ def test_full_when_asked_and_when_due(
 def test_f21_many_jobs_gone_need_confirmation(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A list that lost more than 100 jobs and 1 % is not believed: 76, the lake as it was, until --accept-vanished."""
+    """A loss of more than 100 jobs and 1 % gives 76 until --accept-vanished confirms it."""
     sandbox = make_sandbox(jobs=3_000)
     first = refresh(sandbox)
     for job in sandbox.world.visible()[:200]:
@@ -287,17 +287,17 @@ def test_f21_many_jobs_gone_need_confirmation(
 def test_rejected_rows_are_remembered_until_seen_right(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """65 until a rejected row is seen right; where its job cannot be placed in the list, a full sync decides."""
+    """Dumps give 65 until a rejected row is read as valid, at its rank or by a full sync."""
     sandbox = make_sandbox(jobs=1_000)
     with pytest.raises(RejectedRows):
         refresh(Sandbox(sandbox.world, faults="3:badrow.baddate"))
     assert scan_lake(tmp_path).collect().height == 999
-    random.seed(2)  # the audit looks elsewhere
+    random.seed(2)  # with this seed the audit reads other rows
     with pytest.raises(RejectedRows, match="earlier run") as caught:
         refresh(sandbox)
     assert caught.value.receipt is not None
     assert caught.value.receipt["mode"] == "refresh"
-    for seed in range(2, 100):  # until the audit falls on it: it is taken in, and forgiven
+    for seed in range(2, 100):  # until the audit reads the row and accepts the change
         random.seed(seed)
         try:
             receipt = refresh(sandbox)
@@ -310,12 +310,12 @@ def test_rejected_rows_are_remembered_until_seen_right(
 
 
 class Spoiling(Sandbox):
-    """A sandbox one of whose jobs has a fraction for a count, wherever it is listed."""
+    """A sandbox in which one job has a fraction as its count."""
 
     spoiled = ""
 
     def __call__(self, request: RequestLike) -> Response:
-        """The answer, that row spoiled."""
+        """Return the response with that row changed."""
         answer = super().__call__(request)
         body = json.loads(answer.body)
         for row in body.get("data", []):
@@ -326,7 +326,7 @@ class Spoiling(Sandbox):
 
 @pytest.mark.parametrize("place", ["newest", "old", "open", "settled since"])
 def test_a_rejected_row_is_a_job_that_is_listed(place: str, refresh: Callable[..., Receipt]) -> None:
-    """A job of the lake whose row no longer fits is not missing: a refresh stays one, and ends with 65."""
+    """A job whose row becomes invalid is not missing: the refresh gives 65 and stays incremental."""
     world = World(jobs=400)
     sandbox = Spoiling(world)
     created = datetime.fromisoformat(world.visible()[100]["createdAt"])
@@ -358,7 +358,7 @@ def test_a_rejected_row_is_a_job_that_is_listed(place: str, refresh: Callable[..
 def test_a_run_that_is_cut_short_is_gone_on_with(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A first dump out of requests publishes nothing, keeps its pages, and the next run goes on: no page twice."""
+    """A first dump at its request limit publishes nothing, and the next run resumes without reading a page twice."""
     sandbox = make_sandbox(jobs=9_000, tick=1.0)
     since = sandbox.world.now
     for _ in range(3):
@@ -390,7 +390,7 @@ def test_f36_ctrl_c_between_reading_and_staging_loses_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Told while a batch is made, or before it is staged, or while it is: what is staged after it has no gap before it."""
+    """Ctrl-C before, during or after the staging of a batch leaves no gap in the staged pages."""
     monkeypatch.setattr("pleo_extract.fetch.segments.QUICK_SECONDS", 0.0)
     monkeypatch.setattr("pleo_extract.fetch.segments.WORTH_SECONDS", 1e-9)
     sandbox = make_sandbox(jobs=3_600)
@@ -419,7 +419,7 @@ def test_rows_that_were_counted_but_not_staged_are_read_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What walks say they have read is believed only as far as it is staged."""
+    """A checkpoint counts only as far as its rows are staged."""
     sandbox = make_sandbox(jobs=3_000)
     real = Staging.add
     calls = itertools.count(1)
@@ -436,7 +436,7 @@ def test_rows_that_were_counted_but_not_staged_are_read_again(
 def test_a_refresh_that_is_cut_short_is_gone_on_with(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """The same for a long refresh."""
+    """An interrupted long refresh is resumed, too."""
     sandbox = make_sandbox(jobs=2_000, max_limit=20)
     refresh(sandbox)
     sandbox.world.advance(60 * DAY)
@@ -455,7 +455,7 @@ def test_a_refresh_that_is_cut_short_is_gone_on_with(
 def test_staging_of_another_query_is_not_resumed_and_has_no_age(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """Staged pages are bound to server, company and state of the lake; the closing reads make them true at any age."""
+    """Staged pages belong to server, company and snapshot; their age does not matter."""
     sandbox = make_sandbox(jobs=3_000)
     company = sandbox.world.companies[0]
     with pytest.raises(RequestsExceeded):
@@ -472,7 +472,7 @@ def test_staging_of_another_query_is_not_resumed_and_has_no_age(
 
 
 def test_f37_one_writer(refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path) -> None:
-    """A second run is told who holds the lake, sends nothing, and ends with its own code."""
+    """A second run sends nothing, names the holder of the lake, and gives its own code."""
     sandbox = make_sandbox()
     with (
         hold_lock(Layout(tmp_path)),
@@ -487,7 +487,7 @@ def test_f37_one_writer(refresh: Callable[..., Receipt], make_sandbox: MakeSandb
 def test_f43_a_changed_file_is_not_merged_over(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A bit that flipped in the lake is found before anything is built on it: 65, and verify names the file."""
+    """A flipped bit in the lake is found before a merge: 65, and verify names the file."""
     sandbox = make_sandbox(jobs=2_000)
     refresh(sandbox)
     file = list_months(tmp_path)[-1]
@@ -508,7 +508,7 @@ def test_f43_a_changed_file_is_not_merged_over(
 def test_f43_a_missing_or_short_file_is_found_before_anything_is_asked(
     how: str, mode: str, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A dump of a lake that lost a file, or the end of one, sends no request: 65, and says to repair."""
+    """A lake with a missing or truncated file gives 65 before a request, with advice to repair."""
     sandbox = make_sandbox(jobs=2_000)
     refresh(sandbox)
     file = list_months(tmp_path)[0]
@@ -526,9 +526,10 @@ def test_f43_a_missing_or_short_file_is_found_before_anything_is_asked(
 def test_f21_a_lake_of_another_world(
     other: dict[str, int], refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A server that holds other jobs than when the lake was made: 76, the lake as it was, and what to do is said.
+    """A server with other jobs than the lake gives 76, changes nothing, and says what to do.
 
-    A world of the same seed has jobs of the same ids at other times: to accept that would make them twice.
+    A world of the same seed has the same ids at other times: accepting it would double them.
+
     """
     refresh(make_sandbox(jobs=2_000))
     before = scan_lake(tmp_path).collect()
@@ -546,7 +547,7 @@ def test_f21_a_lake_of_another_world(
 def test_a_newer_lake_is_refused(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A lake that a newer version wrote is not touched: 65, and the message says which version."""
+    """A lake of a newer version is not changed: 65 with the version."""
     sandbox = make_sandbox()
     refresh(sandbox)
     path = tmp_path / "_lake/snapshots/000001.json"
@@ -556,7 +557,7 @@ def test_a_newer_lake_is_refused(
 
 
 def test_companies_share_a_lake(make_sandbox: MakeSandbox, tmp_path: Path) -> None:
-    """Companies dumped one by one into one lake keep a state each; a refresh of one leaves the others alone."""
+    """Companies dumped one by one into one lake keep separate states; a refresh of one does not touch others."""
     sandbox = make_sandbox(jobs=2_000)
     one, two = sandbox.world.companies[:2]
     with Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox, rate=100_000) as client:
@@ -572,7 +573,7 @@ def test_companies_share_a_lake(make_sandbox: MakeSandbox, tmp_path: Path) -> No
 def test_options_are_checked_before_anything_is_sent(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """Options that make no sense are refused at the door."""
+    """Invalid options are refused before anything is sent."""
     sandbox = make_sandbox()
     for name, value in (
         ("max_requests", 0),
@@ -595,7 +596,7 @@ def test_options_are_checked_before_anything_is_sent(
 def test_snapshots_are_pruned_by_age_and_count(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """Snapshots go when they were replaced long enough ago, or when there are too many; the current one stays."""
+    """Snapshots expire by the time of their replacement or by count; the current one stays."""
     sandbox = make_sandbox(jobs=500)
     for _ in range(4):
         refresh(sandbox)
@@ -615,7 +616,7 @@ def test_snapshots_are_pruned_by_age_and_count(
 def test_world_without_jobs_then_with(
     make_sandbox: MakeSandbox, open_client: OpenClient, tmp_path: Path
 ) -> None:
-    """A lake that began empty takes in the first jobs that come."""
+    """A lake that began empty accepts the first jobs."""
     world = World(jobs=0)
     sandbox = Sandbox(world)
     dump_export_jobs(tmp_path, client=open_client(sandbox))
@@ -627,7 +628,7 @@ def test_world_without_jobs_then_with(
 def test_the_catalogue_is_for_any_duckdb_client(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """Each publish brings _jobs.duckdb up to date: opened or attached, its views and macros answer as `connect` does."""
+    """After each publish _jobs.duckdb, opened or attached, answers like `connect`."""
     sandbox = make_sandbox(jobs=2_000)
     for _ in range(2):
         refresh(sandbox)
@@ -645,7 +646,7 @@ def test_the_catalogue_is_for_any_duckdb_client(
 def test_a_moved_lake_gets_its_catalogue_anew(
     make_sandbox: MakeSandbox, open_client: OpenClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The catalogue names the lake's path and is of one version: where another holds, the next run writes it anew."""
+    """A run rewrites the catalogue if the lake's path or the catalogue's version changed."""
     sandbox = make_sandbox()
     client = open_client(sandbox)
     dump_export_jobs(tmp_path / "old", client=client)
@@ -666,10 +667,10 @@ def test_a_moved_lake_gets_its_catalogue_anew(
 
 
 def test_a_client_that_is_closed_says_so(open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
-    """Closed twice it closes nothing else, and used again it says that it is closed."""
+    """Closing a client twice is harmless, and using it afterwards is an error that says so."""
     client = Client("http://127.0.0.1:1", api_key="plp_any")
     client.close()
-    with Path(os.devnull).open("rb") as other:  # takes the number that the client's window had
+    with Path(os.devnull).open("rb") as other:  # reuses the file descriptor of the client's window
         client.close()
         assert other.read() == b""
     with pytest.raises(UsageError, match="closed"):
@@ -680,7 +681,7 @@ def test_a_client_that_is_closed_says_so(open_client: OpenClient, make_sandbox: 
 def test_a_lake_that_lost_something_does_not_answer(
     lost: str, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A missing file or pointer is an error to every reader, and says to repair; never fewer jobs with 0."""
+    """A missing file or pointer is an error with advice to repair, never a smaller answer."""
     refresh(make_sandbox(jobs=1_000))
     if lost == "pointer":
         (tmp_path / "_lake/current").unlink()
@@ -695,7 +696,7 @@ def test_a_lake_that_lost_something_does_not_answer(
 def test_a_total_that_falls_to_nothing_is_not_drift(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, open_client: OpenClient, tmp_path: Path
 ) -> None:
-    """One empty answer in mid-walk costs a second pass; a list that stays so is incomplete, for dump and load."""
+    """One empty page during a walk costs a second pass; a list that stays short is incomplete."""
     receipt = refresh(make_sandbox(jobs=800, faults="5:emptied"))
     assert (receipt.verdict, receipt.lake_rows) == ("complete", 800)
     with pytest.raises(IncompleteWalk):

@@ -1,4 +1,4 @@
-"""The tree of errors: what is drawn is what is there, codes, messages that can be shown and carried."""
+"""The tree of errors: its drawing, exit codes, printable messages, and pickling."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ CODES: dict[type[PleoExtractError], int] = {
 
 
 def all_errors(root: type[PleoExtractError] = PleoExtractError) -> Iterator[type[PleoExtractError]]:
-    """Every class below the root."""
+    """Return every class below the root."""
     for child in root.__subclasses__():
         yield child
         yield from all_errors(child)
@@ -72,7 +72,7 @@ EVERY = sorted(set(all_errors()), key=lambda kind: kind.__name__)
 
 
 def make(kind: type[PleoExtractError]) -> PleoExtractError:
-    """One of each."""
+    """Make an error of this class."""
     if kind is RejectedRows:
         return RejectedRows(["page 2, $.data[3].id: not a UUID", "page 4, $.data[0].status: missing"])
     if kind is RequestRefused:
@@ -81,12 +81,12 @@ def make(kind: type[PleoExtractError]) -> PleoExtractError:
 
 
 def test_codes() -> None:
-    """One cause, one code, as the exit codes of the command line are promised."""
+    """Each cause has its own exit code."""
     assert {kind: kind.code for kind in CODES} == CODES
 
 
 def test_tree_is_as_drawn() -> None:
-    """The docstring draws every class once, under its parent, with its code where that differs from the parent's."""
+    """The docstring draws every class once, under its parent, with its code where it differs."""
     drawn: list[tuple[str, str, int | None]] = []
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -105,13 +105,13 @@ def test_tree_is_as_drawn() -> None:
 
 
 def test_every_error_is_public_and_says_what_it_is() -> None:
-    """Whoever catches errors finds each class in `__all__`, with a docstring."""
+    """Every error class is in `__all__` and has a docstring."""
     assert {kind.__name__ for kind in EVERY} < set(errors.__all__)
     assert all(kind.__doc__ for kind in EVERY)
 
 
 def test_usage_error_is_a_value_error() -> None:
-    """An argument that cannot be used is caught by who expects a ValueError."""
+    """An argument error can be caught as ValueError."""
     with pytest.raises(ValueError, match="limit"):
         raise UsageError("limit")
 
@@ -119,7 +119,7 @@ def test_usage_error_is_a_value_error() -> None:
 @pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("carry", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy])
 def test_errors_travel(kind: type[PleoExtractError], carry: object) -> None:
-    """An error that crosses to another process is the same error there: class, message, attributes, receipt."""
+    """A pickled error keeps class, message, attributes and receipt."""
     error = make(kind)
     error.receipt = {"run": "r", "code": error.code}
     assert callable(carry)
@@ -130,7 +130,7 @@ def test_errors_travel(kind: type[PleoExtractError], carry: object) -> None:
 
 
 def test_rejected_rows_names_the_first_and_counts_the_rest() -> None:
-    """The message holds the first row's reason, how many there are, and what to do."""
+    """The message has the first row's reason, the number of rows, and what to do."""
     one, three = RejectedRows(["page 1, a: b"]), RejectedRows(["page 1, a: b", "c", "d"])
     assert str(one).startswith("1 row(s) do not fit the contract: page 1, a: b. A dump ")
     assert str(three).startswith("3 row(s) do not fit the contract: page 1, a: b; and 2 more. A dump ")
@@ -153,7 +153,7 @@ def test_rejected_rows_names_the_first_and_counts_the_rest() -> None:
     ],
 )
 def test_worst_code(codes: list[int], worst: int) -> None:
-    """Over many companies the worst cause names the exit: 78, 77, 76, 65, 75, the first that occurs."""
+    """Over many companies the exit code is the first of 78, 77, 76, 65, 75 that occurs."""
     assert worst_code(codes) == worst
 
 
@@ -171,14 +171,14 @@ def test_worst_code(codes: list[int], worst: int) -> None:
     ],
 )
 def test_f54_escape(text: str, shown: str) -> None:
-    """F54, F31: what a server wrote is shown on one line, without control characters, clipped."""
+    """F54, F31: a server's text is shown on one line, without control characters, clipped."""
     assert escape(text) == shown
 
 
 @given(st.text(st.characters(codec=None), max_size=200), st.integers(1, 100))
 @settings(deadline=None)
 def test_escape_is_always_printable(text: str, limit: int) -> None:
-    """Whatever comes in, what comes out is one printable, encodable line of bounded length."""
+    """`escape` returns one printable, encodable line of bounded length for any input."""
     shown = escape(text, limit)
     assert shown.isprintable()
     assert len(shown) <= 10 * limit + 1

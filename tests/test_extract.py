@@ -6,9 +6,10 @@ import itertools
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import polars as pl
@@ -67,7 +68,7 @@ HOSPITABLE = [
 
 
 def wrong(sandbox: Sandbox, frame: pl.DataFrame, since: datetime, **asked: Any) -> list[Discrepancy]:
-    """What the sandbox, which knows the truth, finds wrong with a frame."""
+    """Return what is wrong with a frame, by the sandbox's oracle."""
     return sandbox.truth(frame.drop("extra").to_dicts(), since, **asked)
 
 
@@ -75,7 +76,7 @@ def wrong(sandbox: Sandbox, frame: pl.DataFrame, since: datetime, **asked: Any) 
 def test_load_brings_every_job_once(
     rules: dict[str, Any], open_client: OpenClient, make_sandbox: MakeSandbox
 ) -> None:
-    """Whatever a server that keeps the contract does, each job comes out once with every field right, while jobs move."""
+    """Any server that keeps the contract gives each job once with correct fields, while jobs change."""
     jobs = 60 if rules["max_limit"] == 1 else 450
     sandbox = make_sandbox(jobs=jobs, tick=600.0, **rules)
     since = sandbox.world.now
@@ -89,7 +90,7 @@ def test_load_brings_every_job_once(
 def test_iterate_brings_every_job_once(
     rules: dict[str, Any], open_client: OpenClient, make_sandbox: MakeSandbox
 ) -> None:
-    """The stream gives out each job once, too, in batches of up to 20 pages."""
+    """The stream yields each job once, in batches of up to 20 pages."""
     jobs = 60 if rules["max_limit"] == 1 else 450
     sandbox = make_sandbox(jobs=jobs, tick=600.0, **rules)
     since = sandbox.world.now
@@ -102,7 +103,7 @@ def test_iterate_brings_every_job_once(
 def test_dump_brings_every_job_once(
     rules: dict[str, Any], open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """The lake holds each job once with every field right, as plain polars, duckdb and pyarrow read it."""
+    """The lake has each job once with correct fields for Polars, DuckDB and pyarrow."""
     jobs = 60 if rules["max_limit"] == 1 else 450
     sandbox = make_sandbox(jobs=jobs, tick=600.0, **rules)
     since = sandbox.world.now
@@ -117,7 +118,7 @@ def test_dump_brings_every_job_once(
 def test_plain_readers_see_columns_and_types(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """`LAKE/*/*.parquet` has the columns and types of the design in polars, duckdb and pyarrow."""
+    """`LAKE/*/*.parquet` has the designed columns and types in Polars, DuckDB and pyarrow."""
     dump_export_jobs(tmp_path, client=open_client(make_sandbox()))
     glob = str(tmp_path / "*/*.parquet")
     assert pl.read_parquet(glob, hive_partitioning=False).schema == POLARS_SCHEMA
@@ -133,7 +134,7 @@ def test_plain_readers_see_columns_and_types(
 
 
 def test_no_jobs_is_no_error(open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path) -> None:
-    """An account without jobs gives a frame with all columns, a lake without rows, a stream that ends."""
+    """An account without jobs gives an empty frame with all columns, an empty lake and an empty stream."""
     client = open_client(make_sandbox(jobs=0))
     assert load_export_jobs(client=client).schema == POLARS_SCHEMA
     assert list(iter_export_jobs(client=client)) == []
@@ -144,7 +145,7 @@ def test_no_jobs_is_no_error(open_client: OpenClient, make_sandbox: MakeSandbox,
 
 
 def test_since_stops_early(open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
-    """With `since`, a newest-first walk reads no further than needed, and the rows are those of the span."""
+    """With `since` a newest-first walk stops early and returns exactly the rows of the span."""
     sandbox = make_sandbox(jobs=2_000)
     client = open_client(sandbox)
     everything = load_export_jobs(client=client)
@@ -163,7 +164,7 @@ def test_since_stops_early(open_client: OpenClient, make_sandbox: MakeSandbox) -
 def test_since_without_order_reads_to_the_end(
     unsortable: str, open_client: OpenClient, make_sandbox: MakeSandbox
 ) -> None:
-    """Where the order is refused, ignored, or echoed but not kept, `since` costs a full walk and is right all the same."""
+    """Without a usable order `since` costs a full walk and returns the right rows."""
     sandbox = make_sandbox(jobs=500, sorting=(), unsortable=unsortable)
     client = open_client(sandbox)
     since = datetime(2026, 9, 1, tzinfo=UTC)
@@ -177,7 +178,7 @@ def test_since_without_order_reads_to_the_end(
 def test_statuses_are_kept_to(
     *, filter_statuses: bool, open_client: OpenClient, make_sandbox: MakeSandbox
 ) -> None:
-    """Only jobs of the statuses asked for come out, also where the server ignores the parameter."""
+    """Only jobs of the requested statuses are returned, even if the server ignores the parameter."""
     sandbox = make_sandbox(jobs=500, filter_statuses=filter_statuses)
     frame = load_export_jobs(statuses=["failed", "completed_with_errors"], client=open_client(sandbox))
     since = sandbox.world.now
@@ -187,7 +188,7 @@ def test_statuses_are_kept_to(
 
 
 def test_company_id_from_argument_or_client(make_sandbox: MakeSandbox) -> None:
-    """One company's jobs, named in the call or at the client; upper case is the same UUID."""
+    """The company comes from the call or the client; upper case is the same UUID."""
     sandbox = make_sandbox(jobs=500)
     company = sandbox.world.visible()[0]["companyId"]
     with Client(
@@ -204,7 +205,7 @@ def test_company_id_from_argument_or_client(make_sandbox: MakeSandbox) -> None:
 def test_f24_foreign_row_is_an_error(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A server that ignores company_id is found out, and nothing of it is published."""
+    """A server that ignores company_id is detected, and nothing is published."""
     sandbox = make_sandbox(filter_company=False)
     company = sandbox.world.visible()[0]["companyId"]
     with pytest.raises(WalkError, match="company"):
@@ -236,7 +237,7 @@ def test_f24_foreign_row_is_an_error(
 def test_a_broken_server_leaves_the_lake_as_it_was(
     faults: str, error: type[Exception], open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A server that loops, cuts or refuses ends in an error with its code, and the published lake stays as it was."""
+    """A server that loops, cuts or refuses gives its error code and does not change the lake."""
     sandbox = make_sandbox(jobs=1_000)
     before = dump_export_jobs(tmp_path, client=open_client(sandbox))
     sandbox.world.advance(200_000)
@@ -264,7 +265,7 @@ def test_a_broken_server_leaves_the_lake_as_it_was(
 def test_passing_faults_are_survived(
     faults: str, open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """What passes is asked again: every job once, the retries counted by kind."""
+    """After temporary faults each job appears once, and retries are counted by kind."""
     sandbox = make_sandbox(jobs=1_000, faults=faults, tick=60.0)
     since = sandbox.world.now
     receipt = dump_export_jobs(tmp_path, client=open_client(sandbox))
@@ -286,7 +287,7 @@ def test_passing_faults_are_survived(
 def test_f20_total_is_a_cross_check(
     total: str, verdict: str, open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A `total` that lies costs a second pass at most; the same jobs twice are published, with the lie named."""
+    """A wrong `total` costs at most a second pass; the same jobs twice are published with that note."""
     sandbox = make_sandbox(jobs=450, total=total)
     receipt = dump_export_jobs(tmp_path, client=open_client(sandbox))
     assert receipt.verdict == verdict
@@ -301,7 +302,7 @@ def test_f20_total_is_a_cross_check(
 def test_f21_list_that_ends_early_once_is_read_again(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A hasNextPage that is false too soon: fewer jobs than `total`, so one more pass, which finds them all."""
+    """A hasNextPage that is false too early leads to one more pass, which finds all jobs."""
     sandbox = make_sandbox(jobs=900, faults="3:endsearly")
     since = sandbox.world.now
     receipt = dump_export_jobs(tmp_path, client=open_client(sandbox))
@@ -313,7 +314,7 @@ def test_f21_list_that_ends_early_once_is_read_again(
 def test_incomplete_is_never_called_complete(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """Two passes that both end early, at different places: an error for load; published as incomplete, 76, by dump."""
+    """Two passes that end early at different places are an error for load, and incomplete (76) for dump."""
     faults = "3:endsearly,7:endsearly"
     with pytest.raises(IncompleteWalk):
         load_export_jobs(client=open_client(make_sandbox(jobs=900, faults=faults)))
@@ -327,7 +328,7 @@ def test_incomplete_is_never_called_complete(
 
 
 def test_f27_rows_that_do_not_fit(open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path) -> None:
-    """A load names them and gives nothing; a dump sets their JSON aside, publishes the rest and ends with 65."""
+    """A load with invalid rows raises and names them; a dump rejects them, publishes the rest, and gives 65."""
     faults = "2:badrow.float,3:badrow.baddate"
     with pytest.raises(RejectedRows, match=r"page 2, \$\.data\[\d+\]"):
         load_export_jobs(client=open_client(make_sandbox(faults=faults)))
@@ -347,7 +348,7 @@ def test_f27_rows_that_do_not_fit(open_client: OpenClient, make_sandbox: MakeSan
 def test_f27_many_rows_that_do_not_fit(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """More than 100 rows and 1 % of them: 65, and nothing is published."""
+    """More than 100 invalid rows and 1 % give 65, and nothing is published."""
     sandbox = make_sandbox(jobs=3_000, max_limit=20, faults="*:badrow.missing")
     with pytest.raises(Exception, match="nothing was published") as caught:
         dump_export_jobs(tmp_path, client=open_client(sandbox))
@@ -358,7 +359,7 @@ def test_f27_many_rows_that_do_not_fit(
 def test_months_that_are_unchanged_are_not_written(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A dump after a day writes the months that changed; the others are the same files, visible and as objects."""
+    """A dump writes only months that changed; the others keep their files and objects."""
     sandbox = make_sandbox(jobs=2_000)
     client = open_client(sandbox)
     first = dump_export_jobs(tmp_path, client=client)
@@ -382,7 +383,7 @@ def test_months_that_are_unchanged_are_not_written(
 
 
 def test_one_lake_one_server(make_sandbox: MakeSandbox, tmp_path: Path) -> None:
-    """A lake belongs to the server it was dumped from; another server is a configuration error, not a mixture."""
+    """A lake belongs to one server; a dump from another is a configuration error."""
     sandbox = make_sandbox()
     with Client("http://127.0.0.1:1", api_key=CANARY, transport=sandbox) as client:
         dump_export_jobs(tmp_path, client=client)
@@ -395,7 +396,7 @@ def test_one_lake_one_server(make_sandbox: MakeSandbox, tmp_path: Path) -> None:
 
 
 def test_arrow_stream(open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
-    """The stream is a RecordBatchReader with the frame's types, and speaks the Arrow C stream protocol."""
+    """The stream is a RecordBatchReader with the frame's types and supports the Arrow C stream."""
     client = open_client(make_sandbox(jobs=450, max_limit=20))
     whole = load_export_jobs(client=client)
     reader = iter_export_jobs(client=client).to_arrow()
@@ -403,22 +404,51 @@ def test_arrow_stream(open_client: OpenClient, make_sandbox: MakeSandbox) -> Non
     assert pl.DataFrame(iter_export_jobs(client=client)).equals(whole)
 
 
+BY: Final = Query(sorting_keys=("createdAt", "id"), sorting_order=("ASC", "ASC"))
+
+
 def test_fetch_page_takes_every_parameter(open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
-    """One Query, one page: by offset, after and before a cursor, sorted, for a company and statuses."""
-    sandbox = make_sandbox(jobs=450)
-    client = open_client(sandbox)
-    by = {"sorting_keys": ("createdAt", "id"), "sorting_order": ("ASC", "ASC")}
-    first = fetch_page(Query(limit=10, **by), client=client)  # type: ignore[arg-type]
-    second = fetch_page(Query(limit=10, after=first.info.end_cursor, **by), client=client)  # type: ignore[arg-type]
-    back = fetch_page(Query(limit=10, before=second.info.start_cursor, **by), client=client)  # type: ignore[arg-type]
-    skipped = fetch_page(Query(limit=10, offset=10, **by), client=client)  # type: ignore[arg-type]
-    assert back.frame.equals(first.frame)
-    assert skipped.frame.equals(second.frame)
-    assert not set(first.frame["id"]) & set(second.frame["id"])
-    company = first.frame["company_id"][0]
+    """One Query, one page: for a company and statuses, sorted, with a limit."""
+    client = open_client(make_sandbox(jobs=450))
+    company = fetch_page(replace(BY, limit=10), client=client).frame["company_id"][0]
     some = fetch_page(Query(company_id=company, statuses=("failed",), limit=5), client=client)
     assert set(some.frame["company_id"]) == {company}
     assert set(some.frame["status"]) == {"failed"}
+
+
+@pytest.mark.parametrize("limit", [7, 100])
+class TestFetchPage:
+    """The contract's three ways of paging, taken by hand with `fetch_page`: each reads every job once."""
+
+    def test_by_after(self, limit: int, open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
+        """Following endCursor until hasNextPage is false."""
+        client = open_client(make_sandbox(jobs=150))
+        pages = [fetch_page(replace(BY, limit=limit), client=client)]
+        while pages[-1].info.has_next:
+            query = replace(BY, limit=limit, after=pages[-1].info.end_cursor)
+            pages.append(fetch_page(query, client=client))
+        assert pl.concat(page.frame for page in pages).equals(load_export_jobs(client=client))
+        assert len(pages) == -(-150 // limit)
+
+    def test_by_offset(self, limit: int, open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
+        """Counting by the rows that came, not by the rows asked for: the server gives fewer."""
+        client = open_client(make_sandbox(jobs=150, max_limit=limit))
+        pages = [fetch_page(replace(BY, limit=1_000), client=client)]
+        while pages[-1].info.has_next:
+            offset = sum(page.frame.height for page in pages)
+            pages.append(fetch_page(replace(BY, limit=1_000, offset=offset), client=client))
+        assert pl.concat(page.frame for page in pages).equals(load_export_jobs(client=client))
+
+    def test_by_before(self, limit: int, open_client: OpenClient, make_sandbox: MakeSandbox) -> None:
+        """Following startCursor backwards from a cursor reads all that precedes it, until hasPreviousPage is false."""
+        client = open_client(make_sandbox(jobs=150))
+        last = fetch_page(replace(BY, offset=149, limit=1), client=client).info.end_cursor
+        pages = [fetch_page(replace(BY, limit=limit, before=last), client=client)]
+        while pages[-1].info.has_previous:
+            query = replace(BY, limit=limit, before=pages[-1].info.start_cursor)
+            pages.append(fetch_page(query, client=client))
+        whole = load_export_jobs(client=client)
+        assert pl.concat(page.frame for page in reversed(pages)).equals(whole[:-1])
 
 
 @pytest.mark.parametrize(
@@ -435,7 +465,7 @@ def test_fetch_page_takes_every_parameter(open_client: OpenClient, make_sandbox:
 def test_bad_input_is_refused_at_the_door(
     wanted: dict[str, Any], says: str, open_client: OpenClient, make_sandbox: MakeSandbox
 ) -> None:
-    """An argument that cannot be used is a UsageError before anything is sent."""
+    """An invalid argument is a UsageError before anything is sent."""
     sandbox = make_sandbox()
     for verb in (load_export_jobs, iter_export_jobs):
         with pytest.raises(UsageError, match=says):
@@ -446,7 +476,7 @@ def test_bad_input_is_refused_at_the_door(
 def test_the_latest_version_of_a_job_stays(
     open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
-    """A job read twice is merged by company and id: the version updated later stays, in load and in the lake."""
+    """Of two versions of a job the one updated later stays, in load and in the lake."""
     sandbox = make_sandbox(jobs=900, sorting=(), unsortable="ignore", tick=3_600.0, faults="3:endsearly")
     since = sandbox.world.now
     frame = load_export_jobs(client=open_client(sandbox))
@@ -459,7 +489,7 @@ def test_the_latest_version_of_a_job_stays(
 
 
 def test_over_a_real_socket(tmp_path: Path) -> None:
-    """The same over HTTP on loopback, compressed, while the world moves with every request."""
+    """Over compressed HTTP on loopback, while the world changes, each job appears once."""
     sandbox = Sandbox(World(jobs=3_000, seed=3), rules=Rules(tick=30.0, gzip=True), api_keys={CANARY: None})
     since = sandbox.world.now
     with serve(sandbox) as running, Client(running.url, api_key=CANARY, rate=100_000) as client:
@@ -472,7 +502,7 @@ def test_over_a_real_socket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_processes_that_start_afresh_read_a_lake(method: str) -> None:
-    """What the README says of processes: whoever has used polars starts others by spawn or forkserver, and they work."""
+    """Processes started by spawn or forkserver can read a lake, as the README says."""
     sample = Path(__file__).parent.parent / "data" / "sample"
     assert scan_lake(sample).collect().height == 3_000
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:

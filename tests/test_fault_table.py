@@ -1,4 +1,4 @@
-"""The fault table itself: every fault has a test, and one that is not survived is not hidden."""
+"""Tests of the fault table: every fault has a test, and the table shows each that is not survived."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPORT = """<testsuites><testsuite>
 
 
 def test_every_fault_has_a_test() -> None:
-    """Each fault that can be tried has a test named after it, and no test is named after a fault that is none."""
+    """Every fault that can be tested has a test named after it, and no test names an unknown fault."""
     assert missing() == []
     assert FAULTS.keys() >= set(range(1, 57))
     assert {number for name in names_of_tests() for number in faults_of(name)} <= FAULTS.keys()
@@ -41,27 +41,27 @@ def test_every_fault_has_a_test() -> None:
     ],
 )
 def test_names(name: str, numbers: list[int]) -> None:
-    """A test's name begins with the faults that it tries."""
+    """The numbers at the start of a test's name are its faults."""
     assert faults_of(name) == numbers
 
 
 def test_what_is_not_survived_is_shown(tmp_path: Path) -> None:
-    """A failure, a leak and a known weakness are named; what was skipped says why; no test is no survival."""
+    """The table names failures, leaks and expected failures, gives the reason of a skip, and shows a missing test."""
     (tmp_path / "report.xml").write_text(REPORT)
     table, good = make_table(read_report(tmp_path / "report.xml"))
     lines = {line.split()[0]: " ".join(line.split()) for line in table.splitlines() if line.startswith("F")}
     assert not good
     assert lines["F1"] == "F1 429 with seconds 2 1 NOT SURVIVED test_f1_seconds[refresh]"
     assert lines["F2"] == "F2 429 with a date 1 1"
-    assert lines["F3"] == "F3 429 with nothing usable 2 1 NOT SURVIVED test_f3_leak"
+    assert lines["F3"] == "F3 429, no usable Retry-After 2 1 NOT SURVIVED test_f3_leak"
     assert lines["F4"] == "F4 server errors 0 0 NO TEST"
     assert lines["F39"] == "F39 disk full or failing 0 0 1 not tried: needs root"
-    assert lines["F25"] == "F25 our own load 0 0 an aim: measured, not tested"
+    assert lines["F25"] == "F25 load on the server 0 0 a goal: measured, not tested"
     assert lines["F51"] == "F51 SQL from outside 1 0 NOT SURVIVED test_f51_globs: known"
 
 
 def test_all_survived(tmp_path: Path) -> None:
-    """Where each fault was tried and survived, all is well."""
+    """The result is good when every fault is tried and survived."""
     cases = "".join(f'<testcase classname="a" name="test_f{number}_x"/>' for number in FAULTS)
     (tmp_path / "report.xml").write_text(f"<testsuite>{cases}</testsuite>")
     assert make_table(read_report(tmp_path / "report.xml"))[1]

@@ -1,4 +1,4 @@
-"""F63: a server that takes only so many requests at once, over real sockets and in real time."""
+"""F63: a server that limits the requests in flight, over real sockets and in real time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Narrow:
-    """A server that takes so many requests at once, and answers each further one with 429 and Retry-After: 1."""
+    """A server that accepts this many requests at the same time, and answers others with 429 and Retry-After: 1."""
 
     def __init__(self, app: Any, allowed: int, latency: float) -> None:
         self.app = app
@@ -35,7 +35,7 @@ class Narrow:
         self._lock = threading.Lock()
 
     def __call__(self, request: RequestLike) -> Response:
-        """Answer, or refuse."""
+        """Answer or refuse the request."""
         with self._lock:
             self.requests += 1
             if self._inside >= self.allowed:
@@ -53,7 +53,7 @@ class Narrow:
 
 @pytest.mark.parametrize("allowed", [1, 2, 5])
 def test_f63_a_first_dump_finds_how_many(allowed: int, tmp_path: Path) -> None:
-    """With the default in-flight a first dump of 5,000 jobs ends with 0, and few of its requests are refused."""
+    """With the default in-flight a first dump of 5,000 jobs succeeds, and few of its requests are refused."""
     sandbox = Sandbox(World(jobs=5_000), rules=Rules(max_limit=100), api_keys={CANARY: None})
     narrow = Narrow(sandbox, allowed, 0.12)
     with serve(narrow) as running, Client(running.url, api_key=CANARY, rate=10_000) as client:  # type: ignore[arg-type]
@@ -62,11 +62,11 @@ def test_f63_a_first_dump_finds_how_many(allowed: int, tmp_path: Path) -> None:
     assert receipt.verdict == "complete"
     assert scan_lake(tmp_path / "lake").collect().height == 5_000
     assert narrow.refused <= 20
-    assert receipt.waited <= 10  # seconds asked for by Retry-After, each once for all
+    assert receipt.waited <= 10  # the seconds of Retry-After, counted once for all requests
 
 
 def test_f63_accounts_of_one_credential_share_the_number(tmp_path: Path) -> None:
-    """Many companies of one key: what the server refuses to one it refuses to all, and all are read."""
+    """All companies of one key share the limit that the server shows to one of them, and all are read."""
     world = World(jobs=300, companies=24)
     narrow = Narrow(Sandbox(world, api_keys={CANARY: None}), 2, 0.02)
     (tmp_path / "key").write_text(CANARY)
@@ -84,7 +84,7 @@ def test_f63_accounts_of_one_credential_share_the_number(tmp_path: Path) -> None
 
 
 def test_f63_a_refusal_while_others_are_served_is_no_attempt() -> None:
-    """For a minute a request that is refused in company is only late; from then on each refusal is one of its eight attempts."""
+    """Refusals while others succeed count as attempts of a request only after a minute."""
     clock, begun, over = Clock(), threading.Event(), threading.Event()
     refused = 0
 
@@ -123,7 +123,7 @@ def test_f63_a_refusal_while_others_are_served_is_no_attempt() -> None:
 
 
 def test_f63_the_wait_for_a_place_ends_with_the_run() -> None:
-    """Who waits for a place among requests under way does not outlast the deadline of the run."""
+    """A request that waits for its turn in flight ends at the deadline of the run."""
     clock, begun, over = Clock(), threading.Event(), threading.Event()
 
     def app(request: RequestLike) -> Response:

@@ -1,4 +1,4 @@
-"""F26 to F33 as a dump meets them: rows that say something new, rows that do not fit, rows meant to do harm."""
+"""F26 to F33 in a dump: unknown values, rows that break the types, hostile texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY = 86_400.0
 
 
 def dump_rejected(trial: Trial, **options: Any) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
-    """A dump that sets rows aside, publishes the rest and ends with 65; its receipt, and what it set aside."""
+    """Dump a server with bad rows, which ends with 65; return the receipt and the rejected rows."""
     with pytest.raises(RejectedRows) as caught:
         trial.dump(**options)
     receipt = caught.value.receipt
@@ -42,7 +42,7 @@ def dump_rejected(trial: Trial, **options: Any) -> tuple[Mapping[str, Any], list
 
 
 def set_field(trial: Trial, number: int, **fields: Any) -> list[dict[str, Any]]:
-    """From now on one row of the page with this number has other values; gives the rows as they were."""
+    """Give one row of this page other values from now on; return the original rows."""
     honest: list[dict[str, Any]] = []
 
     def edit(page: dict[str, Any], asked: int) -> None:
@@ -56,7 +56,7 @@ def set_field(trial: Trial, number: int, **fields: Any) -> list[dict[str, Any]]:
 
 
 def is_set_aside(trial: Trial, count: int) -> None:
-    """So many rows are set aside, counted and named; they are missing until a server sends them right."""
+    """Check that this many rows are rejected, counted and named, and come back once the server sends them right."""
     receipt, kept = dump_rejected(trial)
     assert receipt["rejected"] == len(kept) == count
     assert all(row["path"].startswith("$.data[") and row["reason"] for row in kept)
@@ -70,22 +70,22 @@ def is_set_aside(trial: Trial, count: int) -> None:
         trial.dump()
     except RejectedRows as exc:
         said = str(exc)
-    # Where chance lets the audit fall on them, they are seen right and forgiven.
+    # If the random audit reads these rows, they are valid by then.
     assert "earlier run" in said or trial.wrong() == []
     trial.heals(full=True)
 
 
 def row_of(lake: Path, name: str) -> dict[str, Any]:
-    """The lake's row of this job."""
+    """Return the lake's row of this job."""
     (row,) = scan_lake(lake).filter(pl.col("id") == name).collect().to_dicts()
     return row
 
 
 class TestOpenSets:
-    """F26 and F30: values and fields that the contract does not know."""
+    """F26 and F30: values and fields outside the contract."""
 
     def test_f26_unknown_status(self, trial: Trial, caplog: pytest.LogCaptureFixture) -> None:
-        """An unknown status is kept as text, with one warning a run; a null reason is as good as none."""
+        """An unknown status is kept as text, with one warning per run; a null reason equals an absent one."""
         trial.strike(unknown_status=True, null_reason=True)
         trial.dump(full=True)
         assert trial.wrong() == []
@@ -98,14 +98,14 @@ class TestOpenSets:
         assert trial.wrong() == []
 
     def test_f26_unknown_reason(self, trial: Trial) -> None:
-        """An unknown kind of failure is kept as text."""
+        """An unknown failure reason is kept as text."""
         rows = set_field(trial, 3, failureReasonType="solar_flare")
         assert trial.dump().code == 0
         assert row_of(trial.lake, rows[0]["id"])["failure_reason_type"] == "solar_flare"
         trial.heals(full=True)
 
     def test_f30_unknown_fields(self, trial: Trial) -> None:
-        """Fields that nobody knows, nested ones too, are kept as JSON in one column; the schema stays."""
+        """Unknown fields, also nested ones, are kept as JSON in one column, and the schema does not change."""
         trial.strike(extra=True)
         trial.dump(full=True)
         frame = scan_lake(trial.lake).collect()
@@ -128,38 +128,38 @@ BAD_ROWS = {
 
 
 class TestRejected:
-    """F27 to F29 and F33: rows that do not fit are set aside, the rest is published, 65."""
+    """F27 to F29 and F33: bad rows are rejected, the others are published, 65."""
 
     def test_f27_rows_that_do_not_fit(self, trial: Trial) -> None:
-        """Rows without a required field, or with a null or another type there: aside with page, path and their JSON."""
+        """A row with a missing, null or mistyped required field is rejected with page, path and JSON."""
         self.are_set_aside("f27", trial)
 
     def test_f28_numbers_that_do_not_fit(self, trial: Trial) -> None:
-        """Integers too large for their column, 1.5, "7" and true are no counts: aside."""
+        """Integers that are too large, 1.5, "7" and true are rejected as counts."""
         self.are_set_aside("f28", trial)
 
     def test_f29_dates_that_do_not_exist(self, trial: Trial) -> None:
-        """30 February, a week date, no offset, 24:00, the year 10000: aside."""
+        """30 February, a week date, no offset, 24:00 and the year 10000 are rejected."""
         self.are_set_aside("f29", trial)
 
     def test_f33_what_is_no_uuid(self, trial: Trial) -> None:
-        """An id that is a path or stands in braces: aside."""
+        """An id that is a path or has braces is rejected."""
         self.are_set_aside("f33", trial)
 
     def test_f33_urn(self, trial: Trial) -> None:
-        """An id that is a URN: aside."""
+        """An id that is a URN is rejected."""
         set_field(trial, 3, id="urn:uuid:9b2f4f5e-8f5b-4a53-9f0a-0d3c6f0a7b11")
         is_set_aside(trial, 1)
 
     @staticmethod
     def are_set_aside(fault: str, trial: Trial) -> None:
-        """One row on each page is of these kinds."""
+        """Check that a bad row of each kind on each page is rejected."""
         kinds = BAD_ROWS[fault]
         trial.strike(",".join(f"{number}:badrow.{kind}" for number, kind in enumerate(kinds, start=2)))
         is_set_aside(trial, len(kinds))
 
     def test_f27_many(self, trial: Trial) -> None:
-        """More than 100 rows and 1 %: 65, nothing is published, and the next run does not build on it."""
+        """More than 100 bad rows and 1 % give 65, publish nothing, and the next run starts over."""
 
         def spoil(page: dict[str, Any], _: int) -> None:
             for row in page["data"]:
@@ -175,7 +175,7 @@ class TestRejected:
 
     @pytest.mark.parametrize("trial", ["refresh"], indirect=True)
     def test_f27_many_new_ones(self, trial: Trial) -> None:
-        """The same in a refresh that is one: every second of the newer rows does not fit."""
+        """The same limit holds in a refresh where half of the new rows are bad."""
         since = f"{trial.sandbox.world.now:%Y-%m-%dT%H:%M:%SZ}"
 
         def spoil(page: dict[str, Any], _: int) -> None:
@@ -194,14 +194,14 @@ class TestInstants:
     """F29: instants in the forms that RFC 3339 allows."""
 
     def test_f29_fractions_and_offsets(self, trial: Trial) -> None:
-        """Nanoseconds are cut to microseconds, other offsets are turned to UTC."""
+        """Nanoseconds are cut to microseconds, and offsets are converted to UTC."""
         trial.strike(zone=330, fraction=9)
         trial.dump(full=True)
         assert trial.wrong() == []
         assert scan_lake(trial.lake).collect().schema == POLARS_SCHEMA
 
     def test_f29_the_edges_of_time(self, trial: Trial) -> None:
-        """The first and the last instant that there is, and a leap second, are stored; what lies beyond is set aside."""
+        """The first and last representable instants and a leap second are stored; others are rejected."""
         known = {
             "0001-01-01T00:00:00Z": datetime(1, 1, 1, tzinfo=UTC),
             "9999-12-31T23:59:59.999999999Z": datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
@@ -216,7 +216,7 @@ class TestInstants:
             if number == 3:
                 names.extend(row["id"] for row in page["data"][: len(known) + len(beyond)])
                 started.update(zip(names, [*known, *beyond], strict=True))
-            for row in page["data"]:  # whenever it is read
+            for row in page["data"]:  # on every read
                 row["startedAt"] = started.get(row["id"], row["startedAt"])
 
         trial.transport = edit_pages(trial.sandbox, edit)
@@ -227,10 +227,10 @@ class TestInstants:
 
 
 class TestTexts:
-    """F31: texts meant to do harm are stored as they are."""
+    """F31: hostile texts are stored unchanged."""
 
     def test_f31_stored_exactly(self, trial: Trial) -> None:
-        """A megabyte, NUL, line breaks, escape sequences, right-to-left marks, markup: to the last character."""
+        """A megabyte, NUL, line breaks, escape sequences, right-to-left marks and markup are stored exactly."""
         trial.strike(",".join(f"{number}:hostile.{name}" for number, name in enumerate(HOSTILE, start=2)))
         assert trial.dump(full=True).code == 0
         kept = scan_lake(trial.lake).select("failure_reason").collect()["failure_reason"].to_list()
@@ -240,7 +240,7 @@ class TestTexts:
 
 
 class TestKeys:
-    """F32 and F33: what makes a job one job."""
+    """F32 and F33: the identity of a job."""
 
     def test_f32_same_id_in_two_companies(self, trial: Trial) -> None:
         """The same id in two companies is two jobs."""

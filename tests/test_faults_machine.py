@@ -1,4 +1,4 @@
-"""F71: machines that are not ours: no time zones, no home, closed streams, a terminal that hangs up, ASCII only."""
+"""F71: unusual machines: no time zones, no home, closed streams, a terminal that hangs up, ASCII only."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 JOBS = 120
 PROGRAM = [sys.executable, "-m", "pleo_extract"]
 NO_ZONES = "import sys; sys.modules['tzdata'] = None; from pleo_extract.cli import start; start()"
-"""The command line on a machine without the package `tzdata`; PYTHONTZPATH takes the system's zones away."""
+"""Run the command line without the package `tzdata`; PYTHONTZPATH hides the zones of the system."""
 NOBODY = "import pwd; pwd.getpwuid = lambda number: {}[number]; from pleo_extract.cli import start; start()"
-"""The command line as a user that the machine does not know, as containers run it under a number of their own."""
+"""Run the command line as a user without an entry in passwd, as containers do."""
 
 
 class Machine:
-    """A server on a real socket, and a place to run programs that speak to it."""
+    """A server on a real socket, and a folder to run programs in."""
 
     def __init__(self, folder: Path, url: str, sandbox: Sandbox) -> None:
         self.lake = folder / "lake"
@@ -45,7 +45,7 @@ class Machine:
     def run(
         self, *words: str, program: list[str] = PROGRAM, **environment: str | None
     ) -> subprocess.CompletedProcess[str]:
-        """Run to the end, with these variables changed; None removes one."""
+        """Run a program to its end with these variables changed; None removes one."""
         changed = self.environment | environment
         return subprocess.run(
             [*program, *words],
@@ -58,32 +58,32 @@ class Machine:
         )
 
     def rows(self) -> int:
-        """Jobs in the lake."""
+        """Return the number of jobs in the lake."""
         return scan_lake(self.lake).collect().height if self.lake.exists() else 0
 
     def last_run(self) -> dict[str, Any]:
-        """The record of the last run."""
+        """Return the record of the last run."""
         found: dict[str, Any] = json.loads((self.lake / "_lake/last_run.json").read_text())
         return found
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A machine whose server answers."""
+    """Return a machine and a running server."""
     sandbox = Sandbox(World(jobs=JOBS, days=30), rules=Rules(max_limit=20), api_keys={CANARY: None})
     with serve(sandbox) as running:
         yield Machine(tmp_path, running.url, sandbox)
 
 
 def test_f71_time_zones_of_the_package(machine: Machine) -> None:
-    """Where the system has no time zones, those of the package `tzdata` serve."""
+    """Without time zones in the system, those of the package `tzdata` are used."""
     done = machine.run("dump", str(machine.lake), PYTHONTZPATH="")
     assert (done.returncode, done.stderr) == (0, "")
     assert machine.rows() == JOBS
 
 
 def test_f71_no_time_zones(machine: Machine) -> None:
-    """Where there are none at all, that is said before anything is sent, and no lake is made."""
+    """Without any time zones a dump says so before it sends anything, and makes no lake."""
     done = machine.run("dump", str(machine.lake), program=[sys.executable, "-c", NO_ZONES], PYTHONTZPATH="")
     assert done.returncode == 78
     assert done.stderr.count("\n") == 1
@@ -94,7 +94,7 @@ def test_f71_no_time_zones(machine: Machine) -> None:
 
 
 def test_f71_unknown_user_without_home(machine: Machine) -> None:
-    """A user that the machine does not know, without HOME: the pace is not shared, and the dump is made."""
+    """An unknown user without HOME can dump; only the rate limit is not shared with other processes."""
     done = machine.run(
         "dump", str(machine.lake), program=[sys.executable, "-c", NOBODY], HOME=None, XDG_CACHE_HOME=None
     )
@@ -104,7 +104,7 @@ def test_f71_unknown_user_without_home(machine: Machine) -> None:
 
 
 def test_f71_no_home_for_a_table(machine: Machine) -> None:
-    """The copies of a Delta table need a folder: without any, that is a configuration error with the way out."""
+    """Without a folder for the copies of a Delta table, the configuration error says how to name one."""
     done = machine.run(
         "dump",
         "s3://bucket/table",
@@ -121,7 +121,7 @@ def test_f71_no_home_for_a_table(machine: Machine) -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_f71_closed_streams(closed: str, machine: Machine) -> None:
-    """A dump whose parent closed its streams is made, and ends with its own code: 0, and 77 with a wrong key."""
+    """A dump with closed streams works and ends with its own code: 0, or 77 with a wrong key."""
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM]
     done = machine.run("dump", str(machine.lake), program=shell)
     assert done.returncode == 0, done.stderr
@@ -131,7 +131,7 @@ def test_f71_closed_streams(closed: str, machine: Machine) -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_f71_closed_streams_of_every_command(closed: str, machine: Machine) -> None:
-    """What has nobody to tell ends with 0 all the same."""
+    """Every command without output streams ends with 0."""
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *PROGRAM]
     lake = str(machine.lake)
     assert machine.run("dump", lake).returncode == 0
@@ -157,7 +157,7 @@ def test_f71_closed_streams_of_every_command(closed: str, machine: Machine) -> N
 
 @pytest.mark.parametrize("progress", ["None", "True"])
 def test_f71_no_streams_at_all(progress: str, machine: Machine) -> None:
-    """Under pythonw there is neither stdout nor stderr: loading and dumping work all the same, bar or no bar."""
+    """Under pythonw, without stdout and stderr, loading and dumping work, with and without a progress bar."""
     code = (
         "import sys, os; sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = None\n"
         "from pleo_extract import dump_export_jobs, load_export_jobs\n"
@@ -170,7 +170,7 @@ def test_f71_no_streams_at_all(progress: str, machine: Machine) -> None:
 
 
 def test_f71_nobody_reads_stdout(machine: Machine) -> None:
-    """A dump that is piped into a program that has ended is made, and ends with 0."""
+    """A dump whose stdout is a closed pipe works and ends with 0."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -191,7 +191,7 @@ def test_f71_nobody_reads_stdout(machine: Machine) -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_f71_characters_that_the_terminal_lacks(encoding: str, machine: Machine, tmp_path: Path) -> None:
-    """Names that the terminal's encoding lacks end no command, be it on stdout or on stderr, or in the C locale."""
+    """Names outside the terminal's encoding do not fail a command, on stdout, on stderr or in the C locale."""
     (tmp_path / "key").write_text("plp_wrong")
     (tmp_path / "key").chmod(0o600)
     (tmp_path / "accounts.toml").write_text(
@@ -214,7 +214,7 @@ def test_f71_characters_that_the_terminal_lacks(encoding: str, machine: Machine,
 
 
 def start_slow(machine: Machine, *before: str) -> subprocess.Popen[str]:
-    """Start a dump whose answers take a while, and return it when some of them are there."""
+    """Start a dump with slow responses, and return it when some of them have arrived."""
     machine.sandbox.rules = replace(machine.sandbox.rules, latency=0.2)
     process = subprocess.Popen(
         [*before, *PROGRAM, "dump", str(machine.lake), "--in-flight", "1"],
@@ -231,7 +231,7 @@ def start_slow(machine: Machine, *before: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """Let processes that are started here hear SIGHUP, also where the tests were started with nohup."""
+    """Make child processes receive SIGHUP, even if nohup started the tests."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -239,12 +239,12 @@ def heard() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heard")
 def test_f71_hung_up(machine: Machine) -> None:
-    """SIGHUP ends a dump with 129 as SIGTERM does with 143: recorded, and the next run uses what was fetched."""
+    """SIGHUP ends a dump with 129 as SIGTERM does with 143; the next run resumes."""
     process = start_slow(machine)
     process.send_signal(signal.SIGHUP)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 129
-    assert said == "pleo-extract: hung up; what was fetched is kept, run again to go on\n"
+    assert said == "pleo-extract: hung up; fetched pages are kept, run again to continue\n"
     assert (machine.last_run()["code"], machine.last_run()["error"]) == (129, "hung up")
     machine.sandbox.rules = replace(machine.sandbox.rules, latency=0.0)
     assert machine.run("dump", str(machine.lake)).returncode == 0
@@ -253,7 +253,7 @@ def test_f71_hung_up(machine: Machine) -> None:
 
 
 def test_f71_hung_up_under_nohup(machine: Machine) -> None:
-    """A dump that was started to outlive its terminal does."""
+    """A dump started with nohup survives SIGHUP."""
     process = start_slow(machine, "sh", "-c", 'trap "" HUP; exec "$@"', "sh")
     process.send_signal(signal.SIGHUP)
     _, said = process.communicate(timeout=30)
@@ -263,7 +263,7 @@ def test_f71_hung_up_under_nohup(machine: Machine) -> None:
 
 @pytest.mark.parametrize("name", ["INT", "TERM"])
 def test_f71_told_to_end_in_the_background(name: str, machine: Machine) -> None:
-    """A dump that a script put into the background, where shells ignore SIGINT, still ends when told to."""
+    """A dump in the background of a script, where shells ignore SIGINT, still ends on SIGTERM."""
     process = start_slow(machine, "sh", "-c", f'trap "" {name}; exec "$@"', "sh")
     process.send_signal(signal.Signals[f"SIG{name}"])
     process.communicate(timeout=30)
@@ -271,7 +271,7 @@ def test_f71_told_to_end_in_the_background(name: str, machine: Machine) -> None:
 
 
 def test_f71_hung_up_as_it_publishes() -> None:
-    """Publishing is shielded from SIGHUP as it is from SIGTERM: it acts when the snapshot is whole."""
+    """SIGHUP during a publish takes effect after the snapshot is complete, like SIGTERM."""
     heard: list[int] = []
     before = signal.signal(signal.SIGHUP, lambda number, _frame: heard.append(number))
     try:

@@ -1,4 +1,4 @@
-"""F1 to F24 as a dump meets them, its first and a refresh: what passes is survived, what does not harms nothing."""
+"""F1 to F24 in a dump, first and refresh: temporary faults are survived, permanent ones do no harm."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 TLS = Path(__file__).parent / "tls"
 BRIEF = Patience(request_seconds=0.4, read_seconds=0.3, connect_seconds=1.0, attempts=3)
-"""For faults that take time on a real socket."""
+"""Options for faults that take time on a real socket."""
 SEVERAL = {"in_flight": 4}
 TRIES = Patience().attempts
 
@@ -61,19 +61,19 @@ class TestPauses:
     """F1 to F3: 429 in all its forms."""
 
     def test_f1_seconds_are_waited(self, trial: Trial) -> None:
-        """A Retry-After in seconds is waited for, each time, and the dump goes on: 0."""
+        """A dump waits for each Retry-After in seconds, then continues: 0."""
         trial.strike("2:429.30,4:429.7")
         receipt = trial.survives()
         assert receipt.waited >= 37
         assert receipt.faults == {"429": 2}
 
     def test_f1_at_most_two_minutes_at_once(self, trial: Trial) -> None:
-        """A server that asks for an hour is asked again after two minutes, as often as that takes."""
+        """A server that asks for an hour is asked again every two minutes."""
         trial.strike("2-3:429.3600")
         assert 240 <= trial.survives().waited <= 250
 
     def test_f1_all_workers_pause(self, trial: Trial, clock: FakeClock) -> None:
-        """While one worker was told to wait, no other asks."""
+        """While one worker waits for Retry-After, no other sends a request."""
         trial.sandbox.timer = clock.monotonic
         trial.strike("3:429.30", max_limit=10)
         trial.survives(client=SEVERAL)
@@ -81,7 +81,7 @@ class TestPauses:
         assert [asked for asked in trial.sandbox.requests if told < asked.time < told + 30] == []
 
     def test_f1_longer_than_the_deadline(self, trial: Trial, clock: FakeClock) -> None:
-        """A wait that the run's deadline does not allow ends it at once with 75, and when to come back."""
+        """A wait longer than the run's deadline ends the run immediately with 75 and says when to return."""
         trial.strike("3-:429.100")
         failure = trial.fails(DeadlineExceeded, at_most=3, deadline=60.0)
         assert "Come back in 10" in str(failure)
@@ -89,37 +89,37 @@ class TestPauses:
         trial.heals()
 
     def test_f1_for_ever(self, trial: Trial) -> None:
-        """A server that never stops saying 429 ends in 75 after as many tries as patience allows."""
+        """A server that always answers 429 gives 75 after the allowed attempts."""
         trial.strike("3-:429.5")
         failure = trial.fails(TryLater, at_most=2 + TRIES)
         assert "429" in str(failure)
         trial.heals()
 
     def test_f2_date_is_waited_for(self, trial: Trial) -> None:
-        """A Retry-After as a date is measured from the answer's own Date: the server's year is not ours."""
+        """A date in Retry-After counts from the response's own Date, even if the server's year is wrong."""
         trial.strike("2:429date.40")
         assert 40 <= trial.survives().waited <= 45
 
     def test_f2_past_date(self, trial: Trial) -> None:
-        """A date in the past is the shortest backoff, no more."""
+        """A past date in Retry-After gives the shortest back-off."""
         trial.strike("2:429past")
         assert trial.survives().waited <= 1
 
     def test_f2_date_beyond_the_deadline(self, trial: Trial) -> None:
-        """A date later than the deadline ends the run at once with 75."""
+        """A date after the deadline ends the run immediately with 75."""
         trial.strike("3-:429date.4000")
         trial.fails(DeadlineExceeded, at_most=3, deadline=60.0)
         trial.heals()
 
     def test_f3_unusable(self, trial: Trial) -> None:
-        """Without a usable Retry-After (none, empty, junk, negative, nan) it is backoff with jitter: at most 1 s each."""
+        """Without a usable Retry-After (none, empty, junk, negative, nan) each back-off is at most 1 s."""
         trial.strike("2:429none,4:429empty,6:429junk,8:429negative,10:429nan")
         receipt = trial.survives()
         assert receipt.faults == {"429": 5}
         assert receipt.waited <= 5
 
     def test_f3_huge(self, trial: Trial) -> None:
-        """A wait of 31 years: 75 at once where there is a deadline, and when to come back."""
+        """A wait of 31 years ends a run with a deadline immediately with 75."""
         trial.strike("3-:429huge")
         failure = trial.fails(DeadlineExceeded, at_most=3, deadline=3600.0)
         assert "Come back in 1000000" in str(failure)
@@ -130,35 +130,35 @@ class TestTrouble:
     """F4 to F8: servers and networks that fail."""
 
     def test_f4_burst(self, trial: Trial) -> None:
-        """A burst of server errors is survived."""
+        """A dump survives a burst of server errors."""
         trial.strike("2:500,3:502,4:503,5:504,8:503")
         assert trial.survives().faults == {"500": 1, "502": 1, "503": 2, "504": 1}
 
     def test_f4_burst_for_several_workers(self, trial: Trial) -> None:
-        """The same where several requests are under way; one for an offset may be given up, and its pages come by cursors."""
+        """Several workers survive a burst, too; a failed offset is replaced by cursors."""
         trial.strike("3-8:503", max_limit=10)
         receipt = trial.survives(client=SEVERAL)
         assert receipt.faults == {"503": 6}
         assert 3 <= receipt.retries <= 6
 
     def test_f4_for_ever(self, trial: Trial) -> None:
-        """For ever: 75, within the tries of the requests under way, and the pages before stay staged."""
+        """Permanent errors give 75 within the allowed attempts, and the pages before them stay staged."""
         trial.strike("3-:503")
         trial.fails(TryLater, at_most=2 + TRIES)
         assert trial.staged() > 0
         trial.heals()
 
     def test_f4_for_ever_within_the_deadline(self, trial: Trial, clock: FakeClock) -> None:
-        """With a deadline it ends before that."""
+        """A deadline ends permanent errors earlier."""
         trial.strike("3-:503")
         trial.fails(
             DeadlineExceeded, at_most=2 + TRIES, deadline=5.0
-        )  # seven drawn waits are shorter once in 100,000 runs
+        )  # seven random waits are shorter once in 100,000 runs
         assert clock.now <= 5
         trial.heals()
 
     def test_f4_one_budget(self, trial: Trial) -> None:
-        """A server of which half the answers are errors is survived or given up within one budget of retries."""
+        """A server that fails half of its requests stays within one retry budget."""
         trial.strike("*:500=0.5")
         try:
             trial.survives()
@@ -167,23 +167,23 @@ class TestTrouble:
         trial.heals()
 
     def test_f5_reset(self, trial: Trial) -> None:
-        """A connection reset before the answer or within it, on a real socket: asked again, never an empty page."""
+        """A connection that is reset before or within a response leads to a retry, never to an empty page."""
         with trial.on_the_wire():
             trial.strike("2-3:reset,5-6:reset_mid")
             assert trial.survives().retries == 4
 
     def test_f5_for_ever(self, trial: Trial) -> None:
-        """For ever: 75."""
+        """Permanent resets give 75."""
         trial.fails_of("3-:reset", "2-:reset_mid", error=TryLater, at_most=2 + TRIES)
 
     def test_f6_truncated(self, trial: Trial) -> None:
-        """A body that ends too soon, in each of five ways, on a real socket, is asked for again."""
+        """A truncated body, in each of five ways, is requested again."""
         with trial.on_the_wire():
             trial.strike("2:cut,4:cut.tail,6:cut.short,8:cut.close,10:cut.chunked")
             assert trial.survives().retries == 5
 
     def test_f6_for_ever(self, trial: Trial) -> None:
-        """For ever: 75 where the cut shows, 76 where the body says that it is whole and is not."""
+        """Permanent truncation gives 75, or 76 if the framing says that the body is complete."""
         for kind in ("cut.short", "cut.close"):
             trial.strike(f"2-:{kind}")
             trial.fails(PageError, at_most=1 + 3)
@@ -191,16 +191,16 @@ class TestTrouble:
 
     @pytest.mark.parametrize("fault", ["drip.30"])
     def test_f7_drip(self, fault: str, trial: Trial) -> None:
-        """A body that comes byte by byte outlasts its request's time: asked again, and for ever 75."""
+        """A body that arrives byte by byte exceeds the request's time and is requested again; permanently: 75."""
         self.is_given_up(fault, trial)
 
     def test_f8_silence(self, trial: Trial) -> None:
-        """A connection on which nothing comes is given up after the time for a read: asked again, and for ever 75."""
+        """A silent connection is abandoned after the read timeout and retried; permanently: 75."""
         self.is_given_up("silence", trial)
 
     @staticmethod
     def is_given_up(fault: str, trial: Trial) -> None:
-        """Once is survived as a timeout, for ever is 75."""
+        """Check that the fault once is survived as a timeout, and permanently gives 75."""
         with trial.on_the_wire():
             trial.strike(f"3-:{fault}")
             trial.fails(TryLater, at_most=2 + 3, client={"patience": BRIEF})
@@ -212,10 +212,10 @@ class TestTrouble:
 
 
 class TestBodies:
-    """F9 to F11: answers that are no page."""
+    """F9 to F11: responses that are not a page."""
 
     def test_f9_no_page(self, trial: Trial) -> None:
-        """Two bodies that are no page are survived; a third running is 76, and the message shows what came."""
+        """Two bad bodies are survived; a third in a row gives 76 with the beginning of the body."""
         for kind in ("html", "empty", "204", "error200", "nodata", "nopagination"):
             trial.strike(f"2-:{kind}")
             failure = trial.fails(PageError, at_most=1 + 3)
@@ -227,7 +227,7 @@ class TestBodies:
         assert trial.survives().resumed
 
     def test_f9_another_content_type(self, trial: Trial, caplog: pytest.LogCaptureFixture) -> None:
-        """Pages under another content type are taken, and one warning says so."""
+        """Pages with another content type are accepted, with one warning."""
         trial.strike("*:wrongtype")
         trial.survives()
         assert [r.getMessage() for r in caplog.records] == [
@@ -235,7 +235,7 @@ class TestBodies:
         ]
 
     def test_f10_bad_json(self, trial: Trial) -> None:
-        """Bytes that are no JSON text are no page: twice is survived, three times running is 76."""
+        """Bytes that are not JSON are survived twice; three times in a row give 76."""
         for kind in ("badjson", "badutf8", "bom", "deep", "nan", "surrogate"):
             trial.strike(f"2-:{kind}")
             trial.fails(PageError, at_most=1 + 3)
@@ -243,7 +243,7 @@ class TestBodies:
         assert trial.survives().resumed
 
     def test_f10_duplicate_key(self, trial: Trial) -> None:
-        """A page with `data` twice is taken as its last one says, empty: no rows are made up, and the count notices."""
+        """A page with `data` twice counts as its last, empty one; the total shows that rows are missing."""
         trial.strike("3:dupkey")
         receipt = trial.dump()
         assert receipt.verdict != "incomplete"
@@ -251,7 +251,7 @@ class TestBodies:
         trial.heals()
 
     def test_f11_bomb(self, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A small body that unpacks to more than the cap is read no further and not asked for again: 76."""
+        """A body that decompresses beyond the limit is neither read further nor retried: 76."""
         monkeypatch.setattr(wire_module, "LARGEST_PAGE", 2**20)
         trial.strike("3:bomb.3")
         failure = trial.fails(PageError, at_most=3)
@@ -259,7 +259,7 @@ class TestBodies:
         trial.heals()
 
     def test_f11_packings_that_nobody_asked_for(self, trial: Trial) -> None:
-        """Only gzip is asked for, and nothing else is unpacked: 76 after three tries."""
+        """Encodings other than gzip are not decoded: 76 after three tries."""
         for encoding in ("zstd", "br", "gzip, gzip"):
             trial.strike()
             trial.transport = partial(self.pack, trial.sandbox, encoding)
@@ -268,7 +268,7 @@ class TestBodies:
 
     @staticmethod
     def pack(honest: Sandbox, encoding: str, request: RequestLike) -> Response:
-        """The sandbox's answer, said to be packed so from the second request on."""
+        """Return the sandbox with this Content-Encoding from the second request on."""
         assert request.headers["accept-encoding"] == "gzip"
         said = honest(request)
         late = len(honest.requests) > 1
@@ -279,21 +279,21 @@ class TestElsewhere:
     """F12 and F13: other hosts, and no host."""
 
     def test_f12_redirect(self, trial: Trial) -> None:
-        """A redirect is not followed, wherever it leads: 76 after one request, and the other server receives nothing."""
+        """A redirect is never followed: 76 after one request, and the other server receives nothing."""
         other = Sandbox(World(jobs=10), api_keys={CANARY: None})
         with serve(other) as elsewhere, trial.on_the_wire():
             for target in (elsewhere.url, "http://pleo.invalid", "https://pleo.invalid"):
                 trial.strike("2-:redirect", elsewhere=target)
                 failure = trial.fails(ContractError, at_most=2)
                 assert f"a redirect to host '{target.split('/')[2].split(':')[0]}'" in str(failure)
-            trial.strike("2-:redirect.same")  # for ever, were it followed
+            trial.strike("2-:redirect.same")  # an endless loop if it were followed
             failure = trial.fails(ContractError, at_most=2)
             assert "a redirect to the same host" in str(failure)
             assert other.requests == []
             trial.heals()
 
     def test_f13_refused(self, trial: Trial) -> None:
-        """Where nobody listens it is tried again, then 75."""
+        """A refused connection is retried, then gives 75."""
         with trial.on_the_wire():
             pass
         failure = trial.fails(TryLater, at_most=0, client={"patience": Patience(attempts=3)})
@@ -304,7 +304,7 @@ class TestElsewhere:
         trial.heals()
 
     def test_f13_unknown_name(self, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A name that cannot be looked up is tried again, then 75."""
+        """An unknown host name is retried, then gives 75."""
 
         def unknown(*_: object, **__: object) -> None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -317,7 +317,7 @@ class TestElsewhere:
         trial.heals()
 
     def test_f13_tls(self, trial: Trial) -> None:
-        """A certificate that is not to be trusted is no matter of patience: 78 at once, and nothing was sent."""
+        """An untrusted certificate gives 78 without a retry, and nothing is sent."""
         for pem, host, trusted, words in (
             ("loopback.pem", "127.0.0.1", False, "self-signed"),
             ("expired.pem", "127.0.0.1", True, "expired"),
@@ -337,7 +337,7 @@ class TestElsewhere:
 
 @contextmanager
 def greet(pem: str) -> Iterator[tuple[int, list[bytes]]]:
-    """A server that shakes hands under this certificate and keeps what it receives then; its port."""
+    """Run a TLS server with this certificate that records what it receives; yield its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / pem)
     received: list[bytes] = []
@@ -363,14 +363,14 @@ class TestAccess:
     """F14 and F15: credentials that are refused."""
 
     def test_f14_refused_at_the_start(self, trial: Trial) -> None:
-        """A key that is refused: 77 after one request, with what to check."""
+        """A refused key gives 77 after one request and says what to check."""
         trial.strike("*:401")
         failure = trial.fails(CredentialsError, at_most=1)
         assert "Check the api_key" in str(failure)
         trial.heals()
 
     def test_f14_expires_on_the_way(self, trial: Trial) -> None:
-        """A token that expires every three requests is renewed each time, once, though the old one is dead at once."""
+        """A token that expires every three requests is renewed once each time."""
         tokens = [CANARY]
 
         def renew() -> str:
@@ -385,21 +385,21 @@ class TestAccess:
         assert receipt.faults == {}
 
     def test_f14_revoked(self, trial: Trial) -> None:
-        """A token that is revoked on the way and cannot be renewed: 77, and a later run goes on with what was read."""
+        """A revoked token that cannot be renewed gives 77, and a later run resumes."""
         trial.strike(token_uses=2)
         trial.fails(CredentialsError, at_most=3, client={"access_token": CANARY})
         assert trial.staged() > 0
         trial.heals()
 
     def test_f14_renewed_in_vain(self, trial: Trial) -> None:
-        """A renewed token that is refused, too: 77, no third try."""
+        """A renewed token that is refused, too, gives 77 without a third try."""
         trial.strike(token_uses=2)
         trial.fails(CredentialsError, at_most=4, client={"access_token": lambda: CANARY})
         trial.heals()
 
     @pytest.mark.parametrize(("mode", "status"), [("first", 403), ("refresh", 404)])
     def test_f15_one_company_of_many(self, mode: str, status: int, tmp_path: Path) -> None:
-        """Access to one company is gone: that one is named with 77, the others are published, and the next run heals it."""
+        """A company without access gives 77 and is named; the others are published, and a later run reads it."""
         sandbox = Sandbox(World(jobs=200, days=30), api_keys={CANARY: None})
         shut, *others = sandbox.world.companies
         closed: set[str] = set()
@@ -429,7 +429,7 @@ class TestAccess:
         assert sandbox.truth(rows, sandbox.world.now) == []
 
     def test_f1_companies_that_wait_side_by_side(self, tmp_path: Path) -> None:
-        """Companies told to wait at once: the receipt of the run counts that time once, never more than it took."""
+        """Waits of several companies at the same time count once in the receipt."""
         sandbox = Sandbox(World(jobs=200, days=30), api_keys={CANARY: None}, faults="1-5:429.1")
         numbers, all_there = itertools.count(1), threading.Barrier(5)
 
@@ -451,7 +451,7 @@ class TestAccess:
 
 
 def write_accounts(folder: Path, url: str, companies: tuple[str, ...]) -> Path:
-    """An accounts file of these companies, one key for all."""
+    """Write an accounts file of these companies with one key."""
     key = folder / "key"
     key.write_text(CANARY)
     key.chmod(0o600)
@@ -462,20 +462,20 @@ def write_accounts(folder: Path, url: str, companies: tuple[str, ...]) -> Path:
 
 
 class TestCursors:
-    """F16 to F19: cursors that are lost, repeat, or lead nowhere."""
+    """F16 to F19: cursors that are refused, repeat, or lead nowhere."""
 
     def test_f16_lost_once(self, trial: Trial) -> None:
-        """A cursor refused in the middle is got over, and every job is there once."""
+        """A cursor that is refused in the middle loses and doubles no job."""
         trial.strike("4:cursor400")
         assert trial.survives().restarts == 1
 
     def test_f16_every_one_lost(self, trial: Trial) -> None:
-        """Where offsets are taken and the order is proven, even a server that refuses every cursor is read."""
+        """With offsets and a proven order, a dump reads even a server that refuses every cursor."""
         trial.strike("3-:cursor400")
         trial.survives()
 
     def test_f16_lost_for_good(self, trial: Trial) -> None:
-        """Without offsets the walk starts over once; refused again, it is 76."""
+        """Without offsets the walk starts over once; a second refusal gives 76."""
         trial.strike("3-:cursor400", offsets="refuse")
         failure = trial.fails(CursorRefused, at_most=16)
         assert "again after starting over" in str(failure)
@@ -484,14 +484,14 @@ class TestCursors:
 
     @pytest.mark.parametrize("fault", ["3-:repeatcursor", "4-:loop2"])
     def test_f17_repeated_cursor(self, fault: str, trial: Trial) -> None:
-        """A cursor that was given before, at once or with another between: 76 and the page, nothing called complete."""
+        """A cursor that repeats, immediately or after another, gives 76 with the page; nothing is complete."""
         trial.strike(fault)
         failure = trial.fails(WalkError, at_most=5)
         assert "loop at page" in str(failure)
         trial.heals()
 
     def test_f17_back_to_the_start(self, trial: Trial) -> None:
-        """A cursor that leads back to the list's second page, later on: found by the set of all cursors seen."""
+        """A cursor that leads back to an early page is found, because all cursors are remembered."""
         first: list[str] = []
 
         def lead_back(page: dict[str, Any], number: int) -> None:
@@ -506,7 +506,7 @@ class TestCursors:
         trial.heals()
 
     def test_f18_no_usable_cursor(self, trial: Trial) -> None:
-        """More is promised, but no cursor leads there: 76, and the first page is not asked for again."""
+        """A next page without a cursor gives 76, and the first page is not requested again."""
         for kind in ("nocursor", "nocursor.null", "nocursor.blank", "badcursor"):
             trial.strike(f"2-:{kind}")
             failure = trial.fails(WalkError, at_most=2)
@@ -516,12 +516,12 @@ class TestCursors:
         trial.heals()
 
     def test_f19_an_empty_page(self, trial: Trial) -> None:
-        """Nine empty pages with more to come are walked over."""
+        """A dump continues through nine empty pages in a row."""
         trial.strike("3-11:emptypage")
         trial.survives()
 
     def test_f19_empty_pages_for_ever(self, trial: Trial) -> None:
-        """The tenth in a row is 76."""
+        """The tenth empty page in a row gives 76."""
         trial.strike("3-:emptypage")
         failure = trial.fails(WalkError, at_most=2 + 10)
         assert "10th empty page in a row" in str(failure)
@@ -529,7 +529,7 @@ class TestCursors:
 
 
 class TestCounts:
-    """F20 and F21: lists that are shorter or longer than they say."""
+    """F20 and F21: lists that are shorter or longer than they claim."""
 
     @pytest.mark.parametrize(
         ("total", "verdicts", "why"),
@@ -543,7 +543,7 @@ class TestCounts:
         ids=str,
     )
     def test_f20_total(self, total: object, verdicts: list[str], why: str, trial: Trial) -> None:
-        """A `total` that is absent does no harm; one that lies costs a walk or two and is named, the jobs are all there."""
+        """A missing `total` costs nothing; a wrong one costs a walk or two and is reported; no job is missing."""
         trial.strike(total=total)
         receipt = trial.dump()
         assert (receipt.code, receipt.verdict) == (0, verdicts[0])
@@ -553,7 +553,7 @@ class TestCounts:
         trial.heals()
 
     def test_f20_fewer_jobs_than_total_twice(self, trial: Trial) -> None:
-        """Two passes that bring fewer jobs than `total`, and not the same: published as incomplete, 76; the next run is full."""
+        """Two different passes with fewer jobs than `total` are published as incomplete: 76, then a full sync."""
         before = scan_lake(trial.lake).collect().height if trial.mode == "refresh" else 0
         trial.strike("3:endsearly,8:endsearly")
         with pytest.raises(IncompleteWalk) as caught:
@@ -566,7 +566,7 @@ class TestCounts:
         assert trial.heals().mode == "full"
 
     def test_f21_ends_early(self, trial: Trial) -> None:
-        """A list that ends too soon once is read again, and nothing is missing."""
+        """A list that ends too early once is read again, and no job is missing."""
         trial.strike("3:endsearly")
         receipt = trial.dump()
         assert receipt.verdict == "complete"
@@ -575,7 +575,7 @@ class TestCounts:
 
     @refresh_only
     def test_f21_suddenly_empty(self, trial: Trial) -> None:
-        """An account whose jobs are all gone from one run to the next is not believed: 76, with what to do if it is right."""
+        """A list that is suddenly empty gives 76 and says what to do if it is right."""
         trial.strike("*:emptied")
         failure = trial.fails(ContractError, at_most=6)
         assert "--accept-vanished" in str(failure)
@@ -583,14 +583,14 @@ class TestCounts:
 
     @first_only
     def test_f21_empty_at_first(self, trial: Trial) -> None:
-        """A list that is empty at first is a lake without rows; absence is never deletion, so the jobs come later."""
+        """A list that is empty at first gives an empty lake, and its jobs come later."""
         trial.strike("*:emptied")
         assert trial.dump().lake_rows == 0
         trial.heals()
 
 
 class TestRepeats:
-    """F22 and F23: a list that moves under the reader."""
+    """F22 and F23: a list that changes while it is read."""
 
     @pytest.mark.parametrize(
         ("seconds", "kept"),
@@ -598,7 +598,7 @@ class TestRepeats:
         ids=["later", "same", "earlier"],
     )
     def test_f22_same_row_twice(self, seconds: int, kept: str | None, trial: Trial) -> None:
-        """A row that comes again, changed, is there once: updated later it counts, of equals the one fetched later."""
+        """Of a job's rows the one updated last counts; of equal ones, the one fetched last."""
         last: dict[str, Any] = {}
         updated_at: list[str] = []
 
@@ -618,14 +618,14 @@ class TestRepeats:
         assert rows.select(KEY).is_unique().all()
         (found,) = rows.filter(pl.col("id") == last["id"])["failure_reason"].to_list()
         assert found == kept
-        if seconds > 0:  # it was no slip of the server's: this is how the job is from now on
+        if seconds > 0:  # a real change, so later pages show it, too
             trial.sandbox.world.change(
                 last["id"], last["companyId"], failureReason=kept, lastUpdatedAt=updated_at[0]
             )
         trial.heals(full=True)
 
     def test_f22_equal_rows(self, trial: Trial) -> None:
-        """Each page begins with the last row of the one before: every job is there once, and the repeats are counted."""
+        """If each page begins with the last row of the one before, every job appears once; repeats are counted."""
         last: list[Any] = []
 
         def repeat(page: dict[str, Any], _: int) -> None:
@@ -640,12 +640,12 @@ class TestRepeats:
             for each in trial.sandbox.requests
             if each.parameters["sorting_order"][0] == "ASC" and "statuses" not in each.parameters
         ]
-        assert receipt.duplicates == len(walked) - 1  # what the closing reads read again is no repeat
+        assert receipt.duplicates == len(walked) - 1  # rows of the closing reads do not count as duplicates
         assert trial.wrong() == []
         trial.heals()
 
     def test_f23_changes_between_pages(self, trial: Trial) -> None:
-        """Jobs that come, change and go while pages are read: each that was there throughout is there once, as it was."""
+        """While jobs come, change and go, each job that stays is in the lake once and correct."""
         world, honest, since = trial.sandbox.world, trial.sandbox, trial.sandbox.world.now
         removed: list[str] = []
 
@@ -672,11 +672,11 @@ class TestRepeats:
 
 
 class TestIgnored:
-    """F24: parameters that the server does not keep to."""
+    """F24: parameters that the server ignores."""
 
     @pytest.mark.parametrize("limit", [7, 150])
     def test_f24_limit(self, limit: int, trial: Trial) -> None:
-        """Smaller or larger pages than asked for: what comes is what counts."""
+        """Pages that are smaller or larger than requested are read completely."""
         honest = trial.sandbox
         trial.strike(max_limit=1_000)
         trial.transport = lambda request: honest(
@@ -686,21 +686,21 @@ class TestIgnored:
 
     @pytest.mark.parametrize("unsortable", ["refuse", "ignore", "lie"])
     def test_f24_sort(self, unsortable: str, trial: Trial) -> None:
-        """Sorting that is refused, ignored, or echoed and not kept: no early stop, everything is read."""
+        """If sorting is refused, ignored, or falsely echoed, the whole list is read."""
         trial.strike(sorting=(), unsortable=unsortable)
         receipt = trial.dump()
         assert (receipt.mode, receipt.code, receipt.order) == ("full", 0, "none")
         assert trial.wrong() == []
 
     def test_f24_statuses(self, trial: Trial) -> None:
-        """A server that ignores `statuses` is found out by the rows; the open jobs are then looked for by rank."""
+        """A server that ignores `statuses` is detected by its rows; open jobs are then read by rank."""
         trial.strike(filter_statuses=False)
         receipt = trial.dump()
         assert (receipt.mode, receipt.code) == ("full" if trial.mode == "first" else "refresh", 0)
         assert trial.wrong() == []
 
     def test_f24_company(self, trial: Trial) -> None:
-        """A server that ignores `company_id`: 76, and no row of another company is published or called this one's."""
+        """A server that ignores `company_id` gives 76, and no foreign row is published."""
         company = trial.sandbox.world.companies[0]
         before = trial.published()
         trial.strike(filter_company=False)

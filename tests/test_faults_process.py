@@ -1,4 +1,4 @@
-"""F38 to F45 as a dump meets them: locks, disks, clocks, strangers, versions, readers, memory. F34 to F37: torture/."""
+"""F38 to F45 in a dump: locks, disks, clocks, foreign files, versions, readers, memory. F34 to F37: torture/."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ refresh_only = pytest.mark.parametrize("trial", ["refresh"], indirect=True)
 
 
 class TestLock:
-    """F38: a lock dies with its holder, and with nobody else."""
+    """F38: a lock ends with its holder, and only then."""
 
     def test_f38_stale_lock(self, trial: Trial) -> None:
-        """A lock file that a dead run left, be its pid in use again, or that says nothing, holds nobody up."""
+        """A lock file of a dead run does not block, even if its pid is in use again or it is empty."""
         (trial.lake / "_lake").mkdir(parents=True, exist_ok=True)
         for left in (b'{"pid":%d,"host":"here","since":"2026-01-01T00:00:00Z"}' % os.getpid(), b"", b"\xff{"):
             (trial.lake / "_lake/lock").write_bytes(left)
@@ -45,7 +45,7 @@ class TestLock:
         assert trial.wrong() == []
 
     def test_f38_held_by_nobody_else(self, trial: Trial) -> None:
-        """A program started while the lake is held does not hold it on, and a fork of the holder is no holder."""
+        """Programs started during a run do not inherit its lock, and a fork of the holder does not hold it."""
         with hold_lock(Layout(trial.lake)) as still_held:
             child = subprocess.Popen(
                 [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False
@@ -65,12 +65,12 @@ class TestLock:
 
 
 class TestDisk:
-    """F39: a disk that refuses."""
+    """F39: a disk that fails."""
 
     @pytest.mark.parametrize("calls", [0, 2])
     @pytest.mark.parametrize("name", ["write", "fsync", "open"])
     def test_f39_refused(self, name: str, calls: int, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Full, over quota, failing, read-only, out of handles, sooner or later: 74, at once, with the path."""
+        """A disk that is full, over quota, failing, read-only or out of handles gives 74 with the path."""
         before = trial.published()
         for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE):
             trial.strike()
@@ -87,7 +87,7 @@ class TestDisk:
 
     @staticmethod
     def refuse(real: Callable[..., Any], lake: str, code: int, calls: int) -> Callable[..., Any]:
-        """A storage call that works so many times for the lake, and not again."""
+        """Make storage calls for the lake fail after this many."""
         counted = 0
 
         def call(what: Any, *args: Any, **more: Any) -> Any:
@@ -107,22 +107,22 @@ class TestDisk:
 
 
 class Skewed(datetime):
-    """The machine's clock, when somebody has set it."""
+    """The machine's clock after someone has changed it."""
 
     years = 0
 
     @classmethod
     def now(cls, tz: Any = None) -> Any:
-        """The time, some years off."""
+        """Return the time, some years off."""
         return datetime.now(tz) + timedelta(days=365 * cls.years)
 
 
 class TestClock:
-    """F40: the machine's clock is wrong, jumps, or stands in another zone."""
+    """F40: the machine's clock is wrong, jumps, or is in another zone."""
 
     @pytest.mark.parametrize("years", [-20, 20])
     def test_f40_wrong_clock(self, years: int, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A clock that is years off, then set right, then back: all jobs are there, and the frontier is the server's."""
+        """A clock that is years off, then right, then off again loses no job; the watermark is the server's time."""
         for module in (account_module, dump_module):
             monkeypatch.setattr(module, "datetime", Skewed)
         for set_to in (years, 0, years):
@@ -139,7 +139,7 @@ class TestClock:
 
     @pytest.mark.parametrize("zone", ["America/New_York", "Pacific/Kiritimati"])
     def test_f40_zones(self, zone: str, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The zone of the machine changes nothing: instants and months are UTC."""
+        """The machine's zone changes nothing: instants and months are UTC."""
         monkeypatch.setenv("TZ", zone)
         time.tzset()
         try:
@@ -152,10 +152,10 @@ class TestClock:
 
 
 class TestLake:
-    """F41, F42, F44: what else lies in a lake, who wrote it, who reads it."""
+    """F41, F42, F44: foreign files, other versions, readers."""
 
     def test_f41_strangers_and_leftovers(self, trial: Trial) -> None:
-        """What a killed run left is swept away; what is not ours is left alone, reported, and read by nobody."""
+        """Leftovers of a killed run are removed; foreign files stay, are reported, and nobody reads them."""
         trial.strike("3-:503")
         with pytest.raises(PleoExtractError):
             trial.dump()
@@ -176,7 +176,7 @@ class TestLake:
 
     @refresh_only
     def test_f41_parquet_of_others(self, trial: Trial) -> None:
-        """Parquet that a reader of the folder would take for part of the lake is a problem until its owner moves it."""
+        """A foreign Parquet file that a reader of the folder would read is a problem until it is moved."""
         theirs = trial.lake / "backup.parquet"
         theirs.parent.mkdir(exist_ok=True)
         theirs.write_bytes(b"not yours")
@@ -191,7 +191,7 @@ class TestLake:
 
     @refresh_only
     def test_f42_newer(self, trial: Trial) -> None:
-        """A lake of a newer version is left alone: 65, and which version it is."""
+        """A lake of a newer version is not changed: 65 with the version."""
         self.set_format(trial.lake, 99)
         before = trial.published()
         with pytest.raises(LakeError, match="99"):
@@ -205,7 +205,7 @@ class TestLake:
 
     @refresh_only
     def test_f42_older(self, trial: Trial) -> None:
-        """A lake of an older version is carried over as a new snapshot; the old one is kept."""
+        """A lake of an older version is converted in a new snapshot, and the old one is kept."""
         self.set_format(trial.lake, 0)
         old = scan_lake(trial.lake).collect()
         trial.heals()
@@ -214,7 +214,7 @@ class TestLake:
 
     @staticmethod
     def set_format(lake: Path, version: int) -> None:
-        """Let the manifest say that another version wrote it."""
+        """Change the format number in the manifest."""
         path = lake / "_lake/snapshots/000001.json"
         text = path.read_text()
         for said in (f'"format": {FORMAT}', '"format": 99', '"format": 0'):
@@ -223,7 +223,7 @@ class TestLake:
 
     @refresh_only
     def test_f44_reader_during_publish(self, trial: Trial) -> None:
-        """Who began to read before a publish reads on what there was: one snapshot, whole."""
+        """A reader that began before a publish reads the old snapshot to its end."""
         lazy, con = scan_lake(trial.lake), connect(trial.lake)
         before = lazy.collect()
         for _ in range(2):
@@ -246,7 +246,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def test_f45_little_memory(tmp_path: Path) -> None:
-    """Ten times the jobs take no more than half as much memory again; `torture` and the benchmarks go further."""
+    """Ten times the jobs need at most half as much memory again; `torture` and benchmarks test larger sizes."""
     peaks = []
     for jobs in (1_000, 10_000):
         with serve(Sandbox(World(jobs=jobs, days=1_000), api_keys={CANARY: None})) as running:

@@ -1,7 +1,8 @@
-"""F69: a server repeats the credential wherever an answer has room for it. It is shown and kept nowhere.
+"""F69: a server repeats the credential in any part of a response. It is shown and stored nowhere.
 
-Each test dumps over a socket with the command line at its most talkative, and the canary of every test looks at what
-was printed, logged and written. That the server did repeat it is seen by the stars that are there in its place.
+Each test dumps over a socket with the most verbose command line, and the canary plugin checks what was printed, logged
+and written. The stars in its place prove that the server did repeat it.
+
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ FORMS: Final = {
 def in_header(
     name: str, said: str, status: int = 200
 ) -> Callable[[Sandbox], Callable[[RequestLike], Response]]:
-    """Give a header that repeats the credential, to a page or to an error without a body."""
+    """Repeat the credential in a header, of a page or of an error without a body."""
 
     def make(sandbox: Sandbox) -> Callable[[RequestLike], Response]:
         def answer(request: RequestLike) -> Response:
@@ -62,7 +63,7 @@ def in_page(edit: Callable[[dict[str, Any], str], object], said: str) -> Callabl
 
 
 def in_row(name: str) -> Callable[[dict[str, Any], str], object]:
-    """Put the credential into the first row of each page, as this field."""
+    """Put the credential into this field of the first row of each page."""
     return lambda page, said: page["data"] and page["data"][0].update({name: said})
 
 
@@ -93,21 +94,21 @@ PLACES: Final[dict[str, Callable[[dict[str, Any], str], object]]] = {
 
 
 def crossed(places: Iterable[str], first: str) -> list[tuple[str, str]]:
-    """Return all forms in one place, and the two most likely ones in each of the others."""
+    """Return all forms of the credential in one place, and the two most likely ones in each other place."""
     return [
         (place, form) for place in places for form in FORMS if place == first or form in ("key", "header")
     ]
 
 
 UNSEEN: Final = {"total"}
-"""Where nothing of it is shown or kept in any case."""
+"""The places whose content is never shown or stored."""
 
 
 @pytest.fixture
 def talk(
     pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[[Callable[[Sandbox], Any]], str]:
-    """Dumps twice, the second time from where the first ended; returns all that was said and kept."""
+    """Dump twice, the second time incrementally; return everything that was printed and stored."""
 
     def run(make: Callable[[Sandbox], Any]) -> str:
         lake = tmp_path / "lake"
@@ -132,11 +133,11 @@ def talk(
 
 
 class TestCommandLine:
-    """From an answer to stderr, records, receipts, manifests and rejected rows."""
+    """From a response to stderr, records, receipts, manifests and rejected rows."""
 
     @pytest.mark.parametrize(("place", "form"), crossed(HEADERS, "type"))
     def test_f69_headers(self, place: str, form: str, talk: Callable[..., str]) -> None:
-        """In a header that a message or a warning shows."""
+        """A repeated credential in a header that a message shows is masked."""
         name, status, template = HEADERS[place]
         text = talk(in_header(name, template.format(FORMS[form]), status))
         if place in ("type", "encoding"):
@@ -144,14 +145,14 @@ class TestCommandLine:
 
     @pytest.mark.parametrize(("place", "form"), crossed(PLACES, "id"))
     def test_f69_pages(self, place: str, form: str, talk: Callable[..., str]) -> None:
-        """In a row, a cursor, the total or the echo of a page, whether the page is taken or not."""
+        """A repeated credential in a row, cursor, total or echo is masked, in valid and invalid pages."""
         text = talk(in_page(PLACES[place], FORMS[form]))
         assert "the server repeats the credential in its pages" in text
         assert ("***" in text) is (place not in UNSEEN)
 
     @pytest.mark.parametrize("place", ["id", "cursor"])
     def test_f69_escaped(self, place: str, talk: Callable[..., str]) -> None:
-        r"""As JSON may escape it: `\/`, and any character by its number."""
+        r"""A credential with JSON escapes, `\/` or `\u` and a number, is masked."""
         marks = {"\\/": CANARY.replace("/", "\\/"), "\\u": "".join(f"\\u{ord(c):04X}" for c in CANARY)}
         for spelled in marks.values():
 
@@ -170,7 +171,7 @@ class TestCommandLine:
 
 
 class TestClient:
-    """In bytes that are no answer, and what an error carries beside its message."""
+    """Bytes that are not a response, and the attributes of errors."""
 
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ class TestClient:
         ids=["chunk", "header", "status line", "length", "transfer", "no HTTP"],
     )
     def test_f69_protocol(self, before: bytes, after: bytes, form: str) -> None:
-        """What the parser of HTTP complains of is quoted in its message."""
+        """The quotation in an error of the HTTP parser is masked."""
         answer = before + FORMS[form].encode() + after
         with listen(lambda stream, _: stream.sendall(answer)) as server, client_of(url=server.url) as client:
             error, _ = fail(client)
@@ -197,7 +198,7 @@ class TestClient:
         assert isinstance(error, TryLater | ContractError)
 
     def test_f69_a_cursor(self) -> None:
-        """No error of a walk carries a cursor that repeats the credential, not as an attribute either."""
+        """No error of a walk holds a cursor that repeats the credential, not even as an attribute."""
         sandbox = Sandbox(World(jobs=60), rules=Rules(max_limit=10), api_keys={CANARY: None})
         edited = edit_pages(sandbox, lambda page, _: PLACES["cursor"](page, CANARY))
         with client_of(edited) as client, pytest.raises(PleoExtractError) as caught:
@@ -208,7 +209,7 @@ class TestClient:
             seen = seen.__cause__ or seen.__context__
 
     def test_f69_a_token_that_was_renewed(self) -> None:
-        """The token before is known again, too."""
+        """A token is still masked after it was renewed."""
         given = iter([CANARY, "second-token-0123456789"])
         answers = iter(
             [
@@ -227,7 +228,7 @@ class TestClient:
         assert not found(str(error))
 
     def test_f69_data_that_does_not_repeat_it_stays(self) -> None:
-        """A page without it is the very same bytes, escapes included; and a key as short as a word spoils no page."""
+        """A page without the credential keeps its bytes, escapes included, even if the key is a common word."""
         page = PAGE + b' "\\u0070lp \\/ Basic cGxw"'
         assert Mask(CANARY).clean(page) is page
         assert Mask(CANARY).is_long

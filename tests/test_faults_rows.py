@@ -1,4 +1,4 @@
-"""F27, F61 and F64: rows that are rejected for a while, statuses that nobody knows, jobs that move to another month."""
+"""F27, F61 and F64: rows that are rejected for a while, unknown statuses, jobs that move to another month."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ FORMATS = ["parquet", "delta"]
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    """Where the lake is to be."""
+    """Return the path of the lake."""
     return tmp_path / "lake"
 
 
 @pytest.fixture
 def dump(open_client: OpenClient, lake: Path) -> Callable[..., Receipt]:
-    """Dumps a sandbox to the test's lake, counting requests from nought."""
+    """Return a function that dumps a sandbox to the lake and counts requests from zero."""
 
     def run(sandbox: Sandbox, **options: Any) -> Receipt:
         sandbox.requests.clear()
@@ -50,7 +50,7 @@ def dump(open_client: OpenClient, lake: Path) -> Callable[..., Receipt]:
 
 
 def is_true(lake: Path, sandbox: Sandbox) -> bool:
-    """Whether the lake has every job of the server once, as it is now, each row where it belongs."""
+    """Check that the lake has every job of the server once, in its current version and month."""
     rows = scan_lake(lake).collect().drop("extra").to_dicts()
     assert sandbox.truth(rows, sandbox.world.now) == []
     found = verify_lake(lake)
@@ -59,26 +59,26 @@ def is_true(lake: Path, sandbox: Sandbox) -> bool:
 
 
 def rows_of(lake: Path, name: str) -> list[dict[str, Any]]:
-    """The lake's rows of this job."""
+    """Return the lake's rows of this job."""
     return scan_lake(lake).filter(pl.col("id") == name).collect().to_dicts()
 
 
 def read_manifest(lake: Path) -> Manifest:
-    """The manifest of the lake's current snapshot."""
+    """Return the manifest of the current snapshot."""
     layout = Layout(lake)
     number = layout.number()
     assert number is not None
-    return layout.overlaid(layout.manifest(number))
+    return layout.apply_state(layout.manifest(number))
 
 
 class TestMovedJobs:
-    """F64: createdAt never changes, the contract says; it did."""
+    """F64: a server changes createdAt, which the contract forbids."""
 
     @pytest.mark.parametrize("kind", FORMATS)
     def test_f64_a_refresh_moves_a_job(
         self, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job that is listed among the newest since: its row stands there and nowhere else, for a refresh's few requests."""
+        """A refresh with few requests moves a job that is now among the newest to its new month, once."""
         sandbox = make_sandbox(jobs=2_000)
         dump(sandbox, format=kind)
         job = sandbox.world.visible()[400]
@@ -100,7 +100,7 @@ class TestMovedJobs:
         make_sandbox: MakeSandbox,
         lake: Path,
     ) -> None:
-        """Jobs that moved between two old months are moved by a full sync, whether or not the server sorts."""
+        """A full sync moves jobs between old months, whether or not the server sorts."""
         sandbox = make_sandbox(jobs=1_500, sorting=sorting, unsortable="ignore")
         dump(sandbox, format=kind)
         jobs = sandbox.world.visible()
@@ -114,7 +114,7 @@ class TestMovedJobs:
     def test_f64_a_job_that_moves_within_its_month_is_merged(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """Within one month a row is replaced by its key; that is no move, and the counts fit."""
+        """A job that moves within its month is replaced by its key and does not count as moved."""
         sandbox = make_sandbox(jobs=1_000)
         dump(sandbox)
         job = sandbox.world.visible()[-2]
@@ -127,7 +127,7 @@ class TestMovedJobs:
     def test_f64_a_month_may_empty(
         self, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """When the only job of a month moves, the month is gone."""
+        """When the only job of a month moves, the month disappears."""
         sandbox = make_sandbox(jobs=300)
         lonely = sandbox.world.insert(sandbox.world.now - timedelta(days=900))
         dump(sandbox, format=kind)
@@ -141,13 +141,13 @@ class TestMovedJobs:
     def test_f64_a_job_that_was_said_to_have_vanished_is_found_again(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job that the server listed no more, and lists elsewhere later, is one job all the same."""
+        """A vanished job that appears again in another month is one job."""
         sandbox = make_sandbox(jobs=1_000)
         dump(sandbox)
         job = sandbox.world.visible()[300]
         sandbox.world.remove(job["id"])
         assert dump(sandbox).vanished == [(job["companyId"], job["id"])]
-        sandbox.world._find(job["id"], None).gone = 1 << 62
+        sandbox.world._find(job["id"], None).deleted_at = 1 << 62
         sandbox.world.move(job["id"], sandbox.world.now - timedelta(days=30))
         receipt = dump(sandbox, full=True)
         assert (receipt.code, receipt.moved, receipt.vanished) == (0, 1, [])
@@ -164,7 +164,7 @@ class TestMovedJobs:
         make_sandbox: MakeSandbox,
         tmp_path: Path,
     ) -> None:
-        """The row of the lake that was read later stays, and the job is there once, whichever way they are merged."""
+        """Merging two lakes that have a job in different months keeps the row that was read later, once."""
         sandbox = make_sandbox(jobs=600)
         older, newer = tmp_path / "older", tmp_path / "newer"
         dump_export_jobs(older, client=open_client(sandbox), format=kind)
@@ -179,7 +179,7 @@ class TestMovedJobs:
     def test_f64_many_moved_jobs_are_not_believed(
         self, options: dict[str, Any], dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """Up to 100 jobs are moved; of more than these and 1 %, nothing: 76, and the lake as it was."""
+        """More than 100 moved jobs and 1 % give 76, and the lake does not change."""
         sandbox = make_sandbox(jobs=1_500)
         dump(sandbox)
         jobs = sandbox.world.visible()
@@ -201,7 +201,7 @@ class TestMovedJobs:
 
 
 class TestUnknownStatuses:
-    """F61: a status that the contract does not know, on many old rows."""
+    """F61: an unknown status on many old rows."""
 
     @pytest.mark.parametrize(
         ("chosen", "most"), [(range(0, 5_000, 100), 60), (range(2_000, 2_300), 12)], ids=["50", "300"]
@@ -215,7 +215,7 @@ class TestUnknownStatuses:
         lake: Path,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Re-read unchanged three times they are as good as settled: a quiet refresh; one warning a lake, not one a run."""
+        """A row of an unknown status settles after three unchanged reads, with one warning per lake."""
         sandbox = make_sandbox(jobs=5_000)
         jobs = sandbox.world.visible()
         for n in chosen:
@@ -236,7 +236,7 @@ class TestUnknownStatuses:
     def test_f61_a_late_row_is_counted_for_itself(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job that ends in a settled status of its own kind is read three times more; the others stay settled."""
+        """A job that gets an unknown status later is read three more times; the others stay settled."""
         sandbox = make_sandbox(jobs=3_000)
         jobs = sandbox.world.visible()
         hanging = sandbox.world.insert(sandbox.world.now - timedelta(days=150), status="in_progress")["id"]
@@ -253,7 +253,7 @@ class TestUnknownStatuses:
     def test_f61_a_settled_row_that_changes_is_noticed_like_a_terminal_one(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """Where the audit or a full sync reads it; until it is settled, at once."""
+        """A change of a settled row is noticed by the audit or a full sync; before it settles, by the next run."""
         sandbox = make_sandbox(jobs=250)
         jobs = sandbox.world.visible()[:240]
         for job in jobs:
@@ -273,12 +273,12 @@ class TestUnknownStatuses:
 
 
 class Spoiling(Sandbox):
-    """A sandbox whose rows of some jobs do not fit the contract, wherever they are listed."""
+    """A sandbox whose rows of some jobs break the contract wherever they are listed."""
 
     spoiled: dict[str, dict[str, Any]]
 
     def __call__(self, request: RequestLike) -> Response:
-        """The answer, these rows spoiled."""
+        """Return the response with those rows changed."""
         answer = super().__call__(request)
         body = json.loads(answer.body)
         for row in body.get("data", []):
@@ -287,10 +287,10 @@ class Spoiling(Sandbox):
 
 
 class TestRejectedRows:
-    """F27: a row that does not fit is looked for until it is read right."""
+    """F27: a rejected row is read again until it is valid."""
 
     def spoil(self, sandbox: Sandbox, number: int, **fields: Any) -> Spoiling:
-        """The same server, but the row of one job has these values."""
+        """Return the same server with these values in the row of one job."""
         spoiling = Spoiling(sandbox.world)
         spoiling.spoiled = {sandbox.world.visible()[number]["id"]: fields}
         return spoiling
@@ -299,7 +299,7 @@ class TestRejectedRows:
     def test_f27_a_row_that_is_healthy_since_is_taken_at_once(
         self, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """The next refresh reads it where it must stand: 0, the row in the lake, for a handful of requests."""
+        """The next refresh reads a row that is now valid at its rank, with a few requests: 0."""
         sandbox = make_sandbox(jobs=5_000)
         with pytest.raises(RejectedRows):
             dump(self.spoil(sandbox, 1_234, numberOfItems=1.5), format=kind)
@@ -312,7 +312,7 @@ class TestRejectedRows:
     def test_f27_a_row_of_the_lake_that_was_spoiled_for_a_while(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job that the lake has keeps its row meanwhile, and is given the new one."""
+        """A job in the lake keeps its old row while the new one is invalid."""
         sandbox = make_sandbox(jobs=3_000)
         dump(sandbox)
         spoiling = self.spoil(sandbox, 700, numberOfItems=1.5)
@@ -328,13 +328,13 @@ class TestRejectedRows:
     def test_f27_a_row_that_stays_bad_makes_one_file(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """65 each time, for few requests, and no other file; one that says something else makes one in its place."""
+        """A row that stays invalid gives 65 each time but one file; a row with other content replaces it."""
         sandbox = make_sandbox(jobs=5_000)
         spoiling = self.spoil(sandbox, 1_234, numberOfItems=1.5)
         files = set()
         (name,) = spoiling.spoiled
         for count in range(4):
-            spoiling.spoiled[name]["expiresIn"] = 3600 - count  # it counts down, and that is no news
+            spoiling.spoiled[name]["expiresIn"] = 3600 - count  # a countdown is not a change
             with pytest.raises(RejectedRows, match=r"_lake/rejected/.+\.jsonl") as caught:
                 dump(spoiling)
             assert len(spoiling.requests) <= 51 + 2
@@ -353,7 +353,7 @@ class TestRejectedRows:
     def test_f27_a_rejected_job_that_is_deleted_is_waited_for_no_longer(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """Where it must stand there is no such job: nothing is left to be read right."""
+        """A rejected job that is deleted is no longer looked for."""
         sandbox = make_sandbox(jobs=2_000)
         spoiling = self.spoil(sandbox, 500, isInteractive=1)
         with pytest.raises(RejectedRows):
@@ -367,7 +367,7 @@ class TestRejectedRows:
     def test_f27_files_that_nobody_names_go_after_a_month(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """Files of runs that published nothing stay for 30 days, and what is no file of ours stays."""
+        """Files of unpublished runs are removed after 30 days; foreign files stay."""
         sandbox = make_sandbox(jobs=300)
         dump(sandbox)
         folder = lake / "_lake/rejected"
@@ -384,33 +384,33 @@ class TestRejectedRows:
 
 
 def rejected_files(lake: Path) -> list[Path]:
-    """The files of rejected rows that a lake of either kind keeps."""
+    """Return the files of rejected rows, of a folder or a Delta table."""
     return sorted(lake.rglob("_lake/rejected/*.jsonl"))
 
 
 class Moving(Sandbox):
-    """A sandbox that moves a job as soon as it has shown it."""
+    """A sandbox that moves a job after it has shown it."""
 
     job = "none"
     to: datetime
 
     def __call__(self, request: RequestLike) -> Response:
-        """The answer, and then the move."""
+        """Return the response, then move the job."""
         answer = super().__call__(request)
-        if self.job.encode() in answer.body and self.world.interventions[-1].kind != "change":
+        if self.job.encode() in answer.body and self.world.edits[-1].kind != "change":
             self.world.move(self.job, self.to)
         return answer
 
 
 class TestShownTwice:
-    """A job that the server shows twice in one walk, under two months."""
+    """F64: a job that one walk lists twice, under two months."""
 
     @pytest.mark.parametrize("kind", FORMATS)
     @pytest.mark.parametrize("mode", ["first", "full", "refresh"])
     def test_f64_a_job_shown_under_two_months_is_one_row(
         self, mode: str, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """A job that moves while the list is read is met before and after: the later row stays, in its month."""
+        """A job that moves during a walk is one row, the later one, in its month."""
         world = make_sandbox(jobs=1_000).world
         sandbox = Moving(world)
         opened = world.insert(
@@ -429,14 +429,14 @@ class TestShownTwice:
 
 
 class TestStamps:
-    """F22: `lastUpdatedAt` is stamped by clocks that differ, or is null."""
+    """F22: `lastUpdatedAt` comes from several clocks, or is null."""
 
     @pytest.mark.parametrize("kind", FORMATS)
     @pytest.mark.parametrize("stamp", ["earlier", "null"])
     def test_f22_a_job_that_ends_with_an_earlier_stamp(
         self, stamp: str, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
     ) -> None:
-        """The row that was read last is the lake's: after a refresh, and a settled row's after a full sync."""
+        """An end with an earlier `lastUpdatedAt` reaches the lake, for a settled row after a full sync."""
         sandbox = make_sandbox(jobs=600)
         job = next(each for each in reversed(sandbox.world.visible()) if each["status"] == "completed")
         name, stamps = job["id"], {"earlier": "2020-01-01T00:00:00Z", "null": None}
@@ -453,7 +453,7 @@ class TestStamps:
         assert rows_of(lake, name)[0]["number_of_items"] == 77
 
     def test_f22_within_one_run(self) -> None:
-        """Of two rows of one reading the ended one stays, then the later stamp, then the later row."""
+        """Of two rows of one run the ended one wins, then the later `lastUpdatedAt`, then the later row."""
         at = datetime(2026, 3, 1, tzinfo=UTC)
         for first, second, stays in (
             (("in_progress", at), ("completed", None), 1),

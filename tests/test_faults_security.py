@@ -1,4 +1,4 @@
-"""F48 to F55 as a dump, a load and the command line meet them: nothing leaks, nothing escapes, nothing runs."""
+"""F48 to F55 in a dump, a load and the command line: nothing leaks, escapes or runs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from pleo_extract.sandbox import RequestLike, Response
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
-"""What no terminal and no log should be sent; a tab and a line break are ours."""
+"""The characters that no terminal or log may receive; tabs and line breaks are our own."""
 COMPANY = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11"
 first_only = pytest.mark.parametrize("trial", ["first"], indirect=True)
 GLOB = "a [b] *?"
 
 
 def shown(error: BaseException) -> str:
-    """An error as a careless reporter would send it off: with the locals of all frames that are the library's."""
+    """Return an error with the locals of all frames of the library, as a careless reporter sends it."""
     parts = [repr(error), str(vars(error))]
     seen: BaseException | None = error
     while seen is not None:
@@ -49,10 +49,10 @@ def shown(error: BaseException) -> str:
 
 
 class TestSecrets:
-    """F48: the credential is nowhere; the canary of every test looks at output, records, errors and files."""
+    """F48: the credential appears nowhere; the canary plugin checks output, records, errors and files."""
 
     def test_f48_failures_of_a_dump(self, trial: Trial, caplog: pytest.LogCaptureFixture) -> None:
-        """However a dump or a load fails: not in its error, the locals of its frames, its receipt, or a debug record."""
+        """After any failure the credential is in no error, frame, receipt or debug record."""
         caplog.set_level(logging.DEBUG)
         for fault in ("401", "403", "400", "418", "503", "html", "badjson", "redirect", "reset", "nocursor"):
             for verb in (trial.dump, trial.load):
@@ -65,7 +65,7 @@ class TestSecrets:
         assert not found(caplog.text)
 
     def test_f48_servers_that_repeat_it(self, trial: Trial) -> None:
-        """A server that sends the header back as an error, or in a page, does not make us write it down."""
+        """A server that sends the header back, as an error or in a page, does not make us store it."""
 
         def echo(status: int, request: RequestLike) -> Response:
             said = trial.sandbox(request)
@@ -79,7 +79,7 @@ class TestSecrets:
             assert not found(shown(caught.value))
 
     def test_f48_a_run_that_succeeds(self, trial: Trial, caplog: pytest.LogCaptureFixture) -> None:
-        """Nor is it in what a good run leaves: receipt, manifest, state, record, file of the shared pace."""
+        """A successful run leaves no credential in receipt, manifest, state, record or pace file."""
         caplog.set_level(logging.DEBUG)
         with trial.on_the_wire():
             receipt = trial.dump(client={"rate": 600, "clock": None})
@@ -93,7 +93,7 @@ class TestSecrets:
     def test_f48_command_line(
         self, fault: str, pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Nor does the command line show it at its most talkative, whatever the server does."""
+        """The most verbose command line does not show the credential."""
         with serve(Sandbox(World(jobs=600), faults=fault, api_keys={CANARY: None})) as running:
             monkeypatch.setenv("PLEO_API_KEY", CANARY)
             monkeypatch.setenv("PLEO_BASE_URL", running.url)
@@ -107,12 +107,12 @@ class TestSecrets:
 
 
 class TestOneServer:
-    """F49: one host is spoken to, the one that was named."""
+    """F49: only the named host is contacted."""
 
     def test_f49_links_and_proxies(
         self, trial: Trial, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Links in a page, proxies and .netrc of the environment: what they lead to receives nothing."""
+        """Links in a page, and proxies and .netrc of the environment, are never used."""
         trap = Sandbox(World(jobs=10), api_keys={CANARY: None})
         with serve(trap) as elsewhere, trial.on_the_wire() as url:
             for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -140,7 +140,7 @@ class TestOneServer:
             assert trap.requests == []
 
     def test_f49_cursors_are_no_urls(self, trial: Trial) -> None:
-        """A cursor that is a link, a path or more parameters is no cursor: 76, never asked for."""
+        """A cursor that is a link, a path or parameters is invalid: 76, and it is never sent."""
 
         def set_cursor(cursor: str, page: dict[str, Any], number: int) -> None:
             if number == 2:
@@ -155,7 +155,7 @@ class TestOneServer:
     def test_f49_plain_http(
         self, tmp_path: Path, pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Http to another machine is refused before anything is sent: 78."""
+        """Plain http to another machine gives 78 before anything is sent."""
         monkeypatch.setenv("PLEO_API_KEY", CANARY)
         said = pleo("dump", tmp_path / "lake", "--base-url", "http://pleo.invalid")
         assert said.code == 78
@@ -163,10 +163,10 @@ class TestOneServer:
 
 
 class TestPaths:
-    """F50, F51, F55: what reaches a path, and who may read it."""
+    """F50, F51, F55: texts in paths, and file permissions."""
 
     def test_f50_path_traversal(self, trial: Trial) -> None:
-        """A server's text never becomes a path: rows whose ids are none are set aside, all files lie where they should."""
+        """A server's text never becomes a path: rows with bad ids are rejected, and all files are in place."""
         values = ("../../../../tmp/escaped", "/etc/passwd", "a/b", "..", "x=1/../../y", "\0")
 
         def spoil(page: dict[str, Any], number: int) -> None:
@@ -192,13 +192,13 @@ class TestPaths:
     @first_only
     @pytest.mark.parametrize("company", ["../../x", "*", "' or 1=1 --", f"{COMPANY}/.."])
     def test_f50_company_of_the_caller(self, company: str, trial: Trial) -> None:
-        """Nor does a caller's: a company_id that is no UUID is refused before anything is sent."""
+        """A company_id that is not a UUID is refused before anything is sent."""
         with pytest.raises(UsageError):
             trial.dump(company_id=company)
         assert trial.sandbox.requests == []
 
     def test_f55_links_in_place_of_folders(self, trial: Trial) -> None:
-        """A link where the lake keeps a folder is not written through: 65, and what it leads to stays untouched."""
+        """A link in place of a folder of the lake is not followed: 65, and its target does not change."""
         outside, kept = trial.lake.parent / "outside", trial.lake.parent / "kept"
         outside.mkdir()
         (trial.lake / "_lake").mkdir(parents=True, exist_ok=True)
@@ -216,9 +216,10 @@ class TestPaths:
         trial.heals()
 
     def test_f55_nobody_else_reads(self, trial: Trial) -> None:
-        """Under a umask of 0, on a host that others share: staging, rejected rows and the pace file are their owner's only.
+        """Under a umask of 0, staging, rejected rows and the pace file are private to their owner.
 
-        The rest is as open as that umask says, but for the data: nobody is to write to that.
+        Other files follow the umask, except that nobody may write to data files.
+
         """
         before = os.umask(0)
         try:
@@ -245,7 +246,7 @@ class TestPaths:
 
     @staticmethod
     def is_private(folder: Path, *names: str) -> None:
-        """Nobody but the owner can read these files and folders, or anything in them."""
+        """Check that only the owner can read these files and folders."""
         for name in names:
             top = folder / name
             if top.is_dir():
@@ -259,7 +260,7 @@ class TestPaths:
     def test_f51_names_of_folders(
         self, name: str, mode: str, tmp_path: Path, clock: FakeClock, dumped: Path
     ) -> None:
-        """A lake in a folder whose name is SQL or a glob is dumped and asked like any other."""
+        """A lake in a folder whose name is SQL or a glob works like any other."""
         trial = Trial(mode, tmp_path / name, clock, dumped=dumped)
         trial.survives()
         with connect(trial.lake, locked=True) as con:
@@ -268,7 +269,7 @@ class TestPaths:
         assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
     def test_f51_values_are_bound(self, trial: Trial, pleo: Callable[..., Said]) -> None:
-        """A value is a value, whatever it says; and a locked lake reads and writes no other file."""
+        """A parameter is only a value, and a locked lake reads and writes no other file."""
         trial.strike("2:hostile.template")
         trial.dump()
         value = HOSTILE["template"]
@@ -292,7 +293,7 @@ class TestShown:
     """F52 to F54: a server's text where people see it."""
 
     def test_f52_html_of_a_frame(self, trial: Trial) -> None:
-        """In a notebook a frame is HTML: the server's markup is text there."""
+        """The HTML of a frame in a notebook escapes the server's markup."""
         trial.strike("2:hostile.script")
         trial.dump()
         kept = (
@@ -307,7 +308,7 @@ class TestShown:
         assert "<img" not in html
 
     def test_f52_html_of_a_report(self, trial: Trial, pleo: Callable[..., Said]) -> None:
-        """On the page of a report there is no script, and no markup of the server's, wherever its text stands."""
+        """A report has no script and no markup of the server."""
         markup = HOSTILE["script"]
 
         def spoil(page: dict[str, Any], _: int) -> None:
@@ -318,7 +319,7 @@ class TestShown:
         trial.dump(full=True)
         file = trial.lake.parent / "report.html"
         assert pleo("report", trial.lake, "-o", file).code == 0
-        page = file.read_text().replace("<wbr>", "")  # long words may break there
+        page = file.read_text().replace("<wbr>", "")  # marks where a long word may break
         assert "&lt;script&gt;alert(1)" in page
         assert re.findall(r"<(?:script|img|iframe|object|embed|form)\b|\bon\w+=[\"']", page) == []
         policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
@@ -337,7 +338,7 @@ class TestShown:
         assert f"\n{HOSTILE['formula']}" in raw.out.replace('"', "")
 
     def test_f54_tables(self, trial: Trial, pleo: Callable[..., Said]) -> None:
-        """In a table a row stays a row, and no control character comes through."""
+        """Control characters and line breaks do not reach a printed table."""
         names = ("esc", "crlf", "nul", "rtl", "emoji")
         trial.strike(",".join(f"{number}:hostile.{name}" for number, name in enumerate(names, start=2)))
         trial.dump()
@@ -363,7 +364,7 @@ class TestShown:
         monkeypatch: pytest.MonkeyPatch,
         tmp_path: Path,
     ) -> None:
-        """A server's message cannot break out of its line on stderr, colour it, or forge a record."""
+        """A server's message cannot leave its line, colour it, or forge a record."""
         sandbox = Sandbox(World(jobs=200), rules=Rules(max_limit=20), api_keys={CANARY: None})
 
         def hostile(request: RequestLike) -> Response:
@@ -394,7 +395,7 @@ class TestShown:
 def test_f48_user_in_the_url(
     trial: Trial, pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key in the URL is refused with 78 and not repeated."""
+    """A key in the URL gives 78 and is not shown."""
     monkeypatch.setenv("PLEO_API_KEY", CANARY)
     quoted = CANARY.replace("/", "%2F").replace("+", "%2B").replace("=", "%3D")
     said = pleo("dump", trial.lake, "--base-url", f"https://{quoted}:x@external.pleo.io")

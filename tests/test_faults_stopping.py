@@ -1,4 +1,4 @@
-"""F36 wherever a dump can wait: told to end by SIGTERM, it ends within seconds, whatever it was waiting for."""
+"""F36 at every wait of a dump: after SIGTERM it ends within seconds."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 PROGRAM = [sys.executable, "-m", "pleo_extract"]
 PEM = Path(__file__).parent / "tls/loopback.pem"
 SOON = 15.0
-"""Seconds in which it must have ended; none of the waits is over by then. On an idle machine it takes two."""
+"""Seconds in which the dump must end, less than any of the waits. On an idle machine it takes two."""
 LONG = 60.0
-"""Seconds that a test waits for the dump to be where it is to be struck."""
+"""Seconds that a test waits until the dump reaches the stalled request."""
 
 
 @dataclass
 class Stalling:
-    """A server that answers some requests as the sandbox does, each on a connection of its own, and then stalls."""
+    """A server that answers some requests like the sandbox, each on its own connection, and then stalls."""
 
     sandbox: Sandbox
     answered: int
@@ -44,7 +44,7 @@ class Stalling:
     stalls: Callable[[Stalling, socket.socket], None]
     context: ssl.SSLContext | None = None
     latency: float = 0.05
-    """Of each answer; a list whose pages take a while is read in segments, by several threads."""
+    """Seconds per response; a slow list is read in segments, by several threads."""
     requests: int = 0
     stalled: int = 0
     over: threading.Event = field(default_factory=threading.Event)
@@ -52,16 +52,16 @@ class Stalling:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Return the port of the server."""
         return int(self.listening.getsockname()[1])
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Return the address of the server."""
         return f"http{'s' if self.context else ''}://127.0.0.1:{self.port}"
 
     def accept(self) -> None:
-        """Take connections, in a thread each."""
+        """Accept connections, each in its own thread."""
         threads: list[threading.Thread] = []
         crammed: list[socket.socket] = []
         while not self.over.is_set():
@@ -80,10 +80,10 @@ class Stalling:
             each.close()
 
     def is_reached(self, times: int) -> bool:
-        """Return whether the dump waits now for what does not come."""
+        """Return whether the dump is waiting for the stalled response."""
         if self.stalled < times or self.stalls is not refuse_more:
             return self.stalled >= times
-        # As /proc has it: a port that a connection is sought to, and no answer (02).
+        # The format of /proc: the port of a pending connection, in state SYN_SENT (02).
         sought = [line.split()[2:4] for line in Path("/proc/net/tcp").read_text().splitlines()]
         return [f"0100007F:{self.port:04X}", "02"] in sought
 
@@ -115,7 +115,7 @@ class Stalling:
                     self.stalls(self, stream)
 
     def answer(self, head: bytes) -> bytes:
-        """Return what the sandbox says."""
+        """Return the response of the sandbox."""
         first, *lines = head.decode().split("\r\n")
         method, target, _ = first.split(" ")
         path, _, query = target.partition("?")
@@ -128,7 +128,7 @@ class Stalling:
         )
 
     def note(self) -> None:
-        """One more has stalled."""
+        """Count one more stalled request."""
         with self.lock:
             self.stalled += 1
 
@@ -155,17 +155,17 @@ def write_head(status: int, *lines: str, length: int = 0) -> bytes:
 
 
 def refuse_more(server: Stalling, _: socket.socket) -> None:
-    """Connections hang: nobody accepts, and the kernel's queue is full."""
+    """Let connections hang: nobody accepts, and the kernel's queue is full."""
 
 
 def say_nothing(server: Stalling, _: socket.socket) -> None:
-    """The connection is there, and silent: as the handshake begins, or instead of a head."""
+    """Stay silent, during the TLS handshake or before the head."""
     server.note()
     server.over.wait(LONG)
 
 
 def drip_head(server: Stalling, stream: socket.socket) -> None:
-    """Headers without end."""
+    """Send endless headers."""
     stream.sendall(b"HTTP/1.1 200 OK\r\n")
     server.note()
     while not server.over.wait(0.1):
@@ -173,7 +173,7 @@ def drip_head(server: Stalling, stream: socket.socket) -> None:
 
 
 def drip_body(server: Stalling, stream: socket.socket) -> None:
-    """A body that comes byte by byte."""
+    """Send a body byte by byte."""
     stream.sendall(write_head(200, "Content-Type: application/json", length=100_000) + b"{")
     server.note()
     while not server.over.wait(0.1):
@@ -181,23 +181,23 @@ def drip_body(server: Stalling, stream: socket.socket) -> None:
 
 
 def ask_to_wait(server: Stalling, stream: socket.socket) -> None:
-    """429, come back in two minutes."""
+    """Answer 429 with Retry-After of two minutes."""
     stream.sendall(write_head(429, "Retry-After: 120"))
     server.note()
 
 
 def fail(server: Stalling, stream: socket.socket) -> None:
-    """503, each time: the client waits longer and longer."""
+    """Answer 503 each time, so that the back-off grows."""
     stream.sendall(write_head(503))
     server.note()
 
 
 def crowd(server: Stalling, stream: socket.socket) -> None:
-    """429 once, so that fewer may be under way at once; those that may get no answer, and the others wait for them."""
+    """Answer 429 once to lower the number in flight, then nothing, so that other requests wait for their turn."""
     with server.lock:
         first = server.requests == server.answered + 1
     if first:
-        time.sleep(0.2)  # others are under way by now
+        time.sleep(0.2)  # other requests are in flight by now
         stream.sendall(write_head(429, "Retry-After: 0"))
     else:
         say_nothing(server, stream)
@@ -213,12 +213,12 @@ PHASES: dict[str, tuple[Callable[[Stalling, socket.socket], None], bool, int]] =
     "backoff": (fail, False, 3),
     "gate": (crowd, False, 1),
 }
-"""What happens, whether over TLS, and how many times it has happened when the signal is sent."""
+"""The fault, whether the server uses TLS, and how often the fault has happened before the signal."""
 
 
 @contextmanager
 def stall(phase: str, answered: int) -> Iterator[Stalling]:
-    """Serve a list of which some pages come."""
+    """Serve a list that stalls after some pages."""
     stalls, tls, _ = PHASES[phase]
     context = None
     if tls:
@@ -240,7 +240,7 @@ def stall(phase: str, answered: int) -> Iterator[Stalling]:
 
 @dataclass
 class Told:
-    """A dump that was told to end."""
+    """A dump that got SIGTERM, and how it ended."""
 
     code: int
     said: str
@@ -248,7 +248,7 @@ class Told:
 
 
 def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> Told:
-    """Start a dump, wait until it waits, tell it to end, and see."""
+    """Start a dump, wait until it is waiting, send SIGTERM, and return how it ended."""
     environment = os.environ | {
         "PLEO_API_KEY": CANARY,
         "PYTHONPATH": str(Path(pleo_extract.__file__).parents[1]),
@@ -275,9 +275,9 @@ def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> To
 
 
 def check(told: Told, lake: Path) -> None:
-    """Check that a dump ended as it should, and said so in its record."""
+    """Check that the dump ended in time, with its code, and recorded it."""
     assert told.code == 143, told
-    said = "pleo-extract: terminated; what was fetched is kept, run again to go on"
+    said = "pleo-extract: terminated; fetched pages are kept, run again to continue"
     assert told.said.splitlines()[-1] == said
     last = json.loads((lake / "_lake/last_run.json").read_text())
     assert (last["code"], last["error"]) == (143, "terminated")
@@ -286,7 +286,7 @@ def check(told: Told, lake: Path) -> None:
 @pytest.mark.parametrize("answered", [0, 2, 12])
 @pytest.mark.parametrize("phase", PHASES)
 def test_f36_in_every_phase(phase: str, answered: int, tmp_path: Path) -> None:
-    """Whether one thread waits for the first answer, or several for probes or for the pages of their segments."""
+    """SIGTERM ends a dump in every phase, with one thread or with several in segments."""
     lake = tmp_path / "lake"
     with stall(phase, answered) as server:
         command = [*PROGRAM, "dump", str(lake), "--base-url", server.url, "--in-flight", "4", "--quiet"]
@@ -297,7 +297,7 @@ def test_f36_in_every_phase(phase: str, answered: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_f36_in_every_phase_of_many_accounts(phase: str, tmp_path: Path) -> None:
-    """The thread that hears the signal is none of those that wait."""
+    """SIGTERM ends a dump of many accounts, whose signal thread does not wait itself."""
     lake = tmp_path / "lake"
     with stall(phase, 0 if PHASES[phase][1] else 7) as server:
         accounts = write_accounts(tmp_path, server)
@@ -307,7 +307,7 @@ def test_f36_in_every_phase_of_many_accounts(phase: str, tmp_path: Path) -> None
 
 
 def write_accounts(folder: Path, server: Stalling, rate: int = 500) -> Path:
-    """An accounts file of all companies of a server."""
+    """Write an accounts file of all companies of a server."""
     lines = [f'base_url = "{server.url}"']
     lines += [
         f'[[account]]\ncompany_id = "{company}"\nrate = {rate}\napi_key_env = "PLEO_API_KEY"'
@@ -320,7 +320,7 @@ def write_accounts(folder: Path, server: Stalling, rate: int = 500) -> Path:
 
 @pytest.mark.parametrize("accounts", ["one", "many"])
 def test_f36_as_it_waits_for_the_pace(accounts: str, tmp_path: Path) -> None:
-    """With as many requests a minute as it has sent, a dump waits for the minute to pass."""
+    """SIGTERM ends a dump that waits for the rate limit."""
     lake, rate = tmp_path / "lake", 6
     with stall("head", 1_000) as server:
         where = (
@@ -346,11 +346,11 @@ socket.getaddrinfo = look_up
 from pleo_extract.cli import start
 start()
 """
-"""The command line on a machine whose name servers do not answer: like the real call, this one heeds no signal."""
+"""Run the command line with a name lookup that hangs and, like the real call, ignores signals."""
 
 
 def test_f36_as_it_looks_up_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking up a name is the C library's, which waits for each name server in turn, and for no signal."""
+    """SIGTERM ends a dump during a name lookup, which the C library does not interrupt."""
     lake, begun = tmp_path / "lake", tmp_path / "begun"
     monkeypatch.setenv("BEGUN", str(begun))
     command = [

@@ -1,4 +1,4 @@
-"""F67, F68, F70, F71 as a lake meets them: flipped bits, crafted files, planted links, odd disks, clocks and paths."""
+"""F67, F68, F70, F71 for a lake: flipped bits, crafted files, planted links, odd disks, clocks and paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import polars as pl
 import pytest
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
-from pleo_extract.cli.status import _ago
+from pleo_extract.cli.status import _format_age
 from pleo_extract.errors import (
     ConfigurationError,
     LakeError,
@@ -49,17 +49,17 @@ SERVER = "http://127.0.0.1:1"
 WORLD: dict[str, Any] = {"jobs": 60, "days": 40, "seed": 5}
 MANIFEST, RECORD = "_lake/snapshots/000001.json", "_lake/last_run.json"
 HANGS = 60
-"""Seconds after which a call that should not block is taken for one that does; nothing waits for it otherwise."""
+"""Seconds after which a call that must not block is taken for one that does; no test waits that long otherwise."""
 
 
 def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Any:
-    """A dump in this process."""
+    """Dump in this process."""
     with Client(SERVER, api_key=API_KEY, transport=sandbox, rate=10_000_000, in_flight=1) as client:
         return dump_export_jobs(lake, client=client, progress=False, **options)
 
 
 def is_true(lake: Path, sandbox: Sandbox) -> bool:
-    """Whether the lake holds what the server has, and its visible months show it."""
+    """Return whether the lake holds what the server has, and its visible months show it."""
     rows = scan_lake(lake).collect().drop("extra")
     files = sorted(lake.glob("*/*.parquet"))
     plain = scan_files(files).collect().drop("extra")
@@ -67,13 +67,13 @@ def is_true(lake: Path, sandbox: Sandbox) -> bool:
 
 
 def make_sandbox() -> Sandbox:
-    """A small server with small pages."""
+    """Make a small server with small pages."""
     return Sandbox(World(**WORLD), rules=Rules(max_limit=10))
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with one snapshot, and a copy of it, to go back to."""
+    """Make a lake with one snapshot, and a copy of it to restore."""
     root = tmp_path_factory.mktemp("kept")
     dump(root / "lake", make_sandbox())
     shutil.copytree(root / "lake", root / "copy", symlinks=True)
@@ -82,12 +82,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def lake(kept: Path) -> Path:
-    """A lake of one snapshot, as it was dumped; always at the same place, so that its catalogue stays good."""
+    """Return a lake of one snapshot, always at the same path, so that its catalogue stays valid."""
     return restore(kept, "copy")
 
 
 def restore(root: Path, name: str) -> Path:
-    """The lake as this copy has it."""
+    """Restore the lake from this copy."""
     if (root / "lake").exists():
         disk.remove_tree(root / "lake")
     shutil.copytree(root / name, root / "lake", symlinks=True)
@@ -96,7 +96,7 @@ def restore(root: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A first dump that was cut after three requests, and a copy of what it left."""
+    """Cut a first dump after three requests, and copy what it left."""
     root = tmp_path_factory.mktemp("cut")
     with pytest.raises(RequestsExceeded):
         dump(root / "lake", make_sandbox(), max_requests=4)
@@ -107,14 +107,14 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def staged(cut: Path) -> Path:
-    """The staging folder of a first dump that was cut."""
+    """Return the staging folder of a first dump that was cut."""
     (folder,) = restore(cut, "copy").glob("_lake/staging/*")
     return folder
 
 
 @contextmanager
 def not_blocking() -> Iterator[None]:
-    """What is called within comes back."""
+    """Fail if the block does not end in time."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError("it blocks")
@@ -129,7 +129,7 @@ def not_blocking() -> Iterator[None]:
 
 
 def try_doors(lake: Path, *, codes: tuple[int, ...] = (65, 76, 78)) -> list[PleoExtractError]:
-    """Open each public door of a lake; what they raise is ours, with a message that can be shown, or the test fails."""
+    """Open each public door of a lake; fail if one raises an error that is not ours or cannot be shown."""
     doors: list[Callable[[], object]] = [
         lambda: read_status(lake),
         lambda: scan_lake(lake).collect(),
@@ -145,7 +145,7 @@ def try_doors(lake: Path, *, codes: tuple[int, ...] = (65, 76, 78)) -> list[Pleo
 
 
 def attempt(door: Callable[[], object]) -> PleoExtractError | None:
-    """What a door says if it does not open."""
+    """Return the error that a door raises; None if it opens."""
     try:
         door()
     except PleoExtractError as exc:
@@ -154,7 +154,7 @@ def attempt(door: Callable[[], object]) -> PleoExtractError | None:
 
 
 def flip(path: Path, bit: int) -> None:
-    """Turn one bit of a file around."""
+    """Flip one bit of a file."""
     data = bytearray(path.read_bytes())
     data[bit // 8] ^= 1 << bit % 8
     path.unlink()  # it may be a hard link of the copy
@@ -162,17 +162,17 @@ def flip(path: Path, bit: int) -> None:
 
 
 def sample_bits(path: Path, count: int, seed: int) -> list[int]:
-    """Some of its bits, always the same."""
+    """Return some of its bits, the same each time."""
     bits = path.stat().st_size * 8
     return sorted(random.Random(seed).sample(range(bits), min(count, bits)))
 
 
 class TestFlippedBits:
-    """F67: what is read from disk is read strictly."""
+    """F67: what is read from disk is parsed strictly."""
 
     @pytest.mark.parametrize(("name", "count"), [(MANIFEST, 14), (RECORD, 4)])
     def test_f67_a_flipped_bit(self, name: str, count: int, kept: Path) -> None:
-        """In a manifest or a record: 65 or mended, never anything else, and a full dump makes the lake true again."""
+        """In a manifest or a record it gives 65 or is repaired, and a full dump makes the lake true again."""
         for bit in sample_bits(restore(kept, "copy") / name, count, 67):
             lake = restore(kept, "copy")
             flip(lake / name, bit)
@@ -182,7 +182,7 @@ class TestFlippedBits:
 
     @pytest.mark.parametrize(("name", "count"), [("journal.jsonl", 10), ("run.json", 4)])
     def test_f67_a_flipped_bit_in_staging(self, name: str, count: int, cut: Path) -> None:
-        """In a journal or its header: it counts up to there, and the dump ends with the truth."""
+        """In a journal or its header it ends what is resumed, and the dump ends with the truth."""
         (original,) = restore(cut, "copy").glob(f"_lake/staging/*/{name}")
         for bit in sample_bits(original, count, 68):
             lake = restore(cut, "copy")
@@ -222,7 +222,7 @@ class TestFlippedBits:
         ids=str,
     )
     def test_f67_values_that_no_run_writes(self, change: dict[str, Any], lake: Path) -> None:
-        """In a manifest: each reader says 65 and what to do; repair mends it; the next dump is right."""
+        """Every reader of the manifest ends with 65 and says what to do; repair mends it; the next dump succeeds."""
         manifest = json.loads((lake / MANIFEST).read_bytes())
         (lake / MANIFEST).write_text(json.dumps(manifest | change))
         for door in (read_status, scan_lake, lambda lake: dump(lake, make_sandbox())):
@@ -238,7 +238,7 @@ class TestFlippedBits:
         "data", [b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"", b'{"format":1,"made_at":"\xc3"}', b"1e999"]
     )
     def test_f67_bytes_that_are_no_json(self, data: bytes, lake: Path) -> None:
-        """Bad UTF-8, nesting without end, nothing: a manifest is 65 and mended, a record counts as none."""
+        """Bad UTF-8, deep nesting or nothing: a manifest is 65 and is repaired, a record counts as none."""
         (lake / RECORD).write_bytes(data)
         assert read_last_run(Layout(lake)) is None
         assert read_status(lake).last_run is None
@@ -264,7 +264,7 @@ class TestFlippedBits:
     def test_f67_records_that_no_run_writes(
         self, change: dict[str, Any], lake: Path, pleo: Callable[..., Said]
     ) -> None:
-        """Such a record counts as none, and `status` says the rest."""
+        """Such a record counts as none, and `status` shows the rest."""
         record = json.loads((lake / RECORD).read_bytes())
         (lake / RECORD).write_text(json.dumps(record | change))
         assert read_last_run(Layout(lake)) is None
@@ -274,7 +274,7 @@ class TestFlippedBits:
         "data", [b"", b"\0", b"1\n\n", b"../1", b"01", b"1.0", b"\xd9\xa1", b"7" * 10, b"1" * 10**6]
     )
     def test_f67_a_pointer_that_leads_nowhere(self, data: bytes, lake: Path) -> None:
-        """No number, one spelled otherwise, one that cannot be: 65, and repair sets it right."""
+        """A pointer that is not a number, or not one in our spelling, is 65, and repair corrects it."""
         (lake / "_lake/current").write_bytes(data)
         for door in (read_status, scan_lake, lambda lake: dump(lake, make_sandbox())):
             with pytest.raises(LakeError, match="repair"):
@@ -285,13 +285,13 @@ class TestFlippedBits:
 
     @pytest.mark.parametrize("bit", range(8))
     def test_f67_a_flipped_bit_in_the_pointer(self, bit: int, lake: Path) -> None:
-        """Whatever it says then: 65, and repair makes it whole; or it is the same number."""
+        """A flipped bit in the pointer gives 65 or the same number, and repair corrects it."""
         flip(lake / "_lake/current", bit)
         try_doors(lake)
         assert is_true(lake, make_sandbox())
 
     def test_f67_a_flipped_bit_in_the_state(self, lake: Path) -> None:
-        """What runs learned since the snapshot: it costs requests to lose it, never rows."""
+        """To lose what runs learned since the snapshot costs requests, never rows."""
         sandbox = make_sandbox()
         assert not dump(lake, sandbox).published
         state = (lake / "_lake/state.json").read_bytes()
@@ -303,7 +303,7 @@ class TestFlippedBits:
             assert is_true(lake, make_sandbox())
 
     def test_f67_two_files_of_a_month(self, lake: Path) -> None:
-        """A stranger is not taken into the manifest that repair writes anew: it is moved where no reader sees it."""
+        """Repair does not take a foreign file into the new manifest, but moves it where no reader sees it."""
         part = next(lake.glob("*/part-0.parquet"))
         shutil.copy(part, part.with_name("copy.parquet"))
         (lake / MANIFEST).unlink()
@@ -314,7 +314,7 @@ class TestFlippedBits:
         assert is_true(lake, sandbox)
 
     def test_f67_a_file_whose_rows_cannot_be_read(self, lake: Path) -> None:
-        """Its bytes changed and its manifest was lost: it is not taken into the new one."""
+        """Repair does not take a file with changed bytes into the new manifest."""
         part = next(lake.glob("*/part-0.parquet"))
         data = bytearray(part.read_bytes())
         data[4:200] = bytes(196)
@@ -331,13 +331,13 @@ SECRET = "nobody else's business"
 
 
 class TestCrafted:
-    """F68: nothing is read or written outside a lake, and nothing blocks."""
+    """F68: no call reads or writes outside the lake, and none blocks."""
 
     @pytest.mark.parametrize(
         "what", ["run", "run with a slash", "mode", "month", "file", "phase", "rejected"]
     )
     def test_f68_a_crafted_staging_folder(self, what: str, staged: Path) -> None:
-        """Names that lead out of the lake, a link in place of a file: not followed, and the dump ends with the truth."""
+        """Names that lead out of the lake and links are not followed, and the dump ends with the truth."""
         lake = staged.parent.parent.parent
         root = lake.parent
         (root / "secret.jsonl").write_text(SECRET)
@@ -371,7 +371,7 @@ class TestCrafted:
 
     @pytest.mark.parametrize("spoil", ["no columns", "other columns", "no keys", "no frame"])
     def test_f68_a_staged_file_that_is_none_of_ours(self, spoil: str, staged: Path) -> None:
-        """Its sum agrees with the journal, its rows are no jobs: it is not published."""
+        """A batch whose hash agrees with the journal but whose rows are no jobs is not published."""
         lake = staged.parent.parent.parent
         batches = [json.loads(line) for line in (staged / "journal.jsonl").read_bytes().splitlines()]
         path = staged / f"{batches[0]['file']}.arrow"
@@ -408,7 +408,7 @@ class TestCrafted:
         ],
     )
     def test_f68_something_else_in_place_of_a_file(self, name: str, kind: str, lake: Path) -> None:
-        """A pipe, a link or a folder: nothing blocks, what a link leads to stays, and the error is one of ours."""
+        """With a pipe, a link or a folder nothing blocks, what a link leads to stays, and the error is one of ours."""
         places = {"object": "_lake/objects/*", "visible": "*/*.parquet"}
         path = next(lake.glob(places[name])) if name in places else lake / name
         victim = lake.parent / "victim"
@@ -427,7 +427,7 @@ class TestCrafted:
 
     @pytest.mark.parametrize("name", ["run.json", "journal.jsonl"])
     def test_f68_a_pipe_in_staging(self, name: str, staged: Path) -> None:
-        """It is nothing to go on from: the dump begins anew."""
+        """Such staging is not resumed: the dump starts from the beginning."""
         (staged / name).unlink()
         os.mkfifo(staged / name)
         sandbox = make_sandbox()
@@ -436,7 +436,7 @@ class TestCrafted:
         assert is_true(staged.parent.parent.parent, sandbox)
 
     def test_f68_a_lock_with_a_second_name(self, lake: Path) -> None:
-        """A backup made of hard links, or somebody's file: not truncated, not written to; the lake gets a lock of its own."""
+        """A lock file with a second name, as in a backup of hard links, is not written to; the lake gets a new one."""
         other = lake.parent / "other"
         other.unlink(missing_ok=True)
         (lake / "_lake/lock").unlink(missing_ok=True)
@@ -453,7 +453,7 @@ class TestCrafted:
         "name", ["0000013", "000013x", "9" * 40, "000000", "٠٠٠٠٠٩", "0000001", "000009 ", "12345"]
     )
     def test_f68_odd_names_of_snapshots(self, name: str, lake: Path) -> None:
-        """A manifest or an object that is named like one of ours, almost: left alone, in nobody's way."""
+        """A manifest or an object whose name is almost one of ours stays, and disturbs nothing."""
         odd = f"_lake/snapshots/{name}.json", f"_lake/objects/2026-10-{name}"
         for each in odd:
             (lake / each).write_text("{}")
@@ -469,7 +469,7 @@ class TestCrafted:
             assert (lake / each).read_text() == "{}"
 
     def test_f68_a_file_in_place_of_what_is_swept(self, lake: Path) -> None:
-        """A file in staging, a manifest beyond the pointer that is none, an object that nothing names: swept, no error."""
+        """A file in staging, a false manifest beyond the pointer and an unnamed object are removed without an error."""
         layout = Layout(lake)
         layout.manifest_file(7).write_text("x")
         (layout.staging / "build-x").write_text("x")
@@ -482,13 +482,13 @@ class TestCrafted:
 
 
 class TestPlanted:
-    """F70: files outside a lake are written as those inside are."""
+    """F70: files outside a lake are written as safely as those inside."""
 
     @pytest.mark.parametrize("planted", ["beside", "in place"])
     def test_f70_links_at_predictable_names(
         self, planted: str, lake: Path, tmp_path: Path, pleo: Callable[..., Said]
     ) -> None:
-        """Metrics, report and answers: what a planted link leads to stays as it is, and the file is written."""
+        """Metrics, report and answers are written, and what a planted link leads to stays as it is."""
         victim = tmp_path / "victim"
         victim.write_text(SECRET)
         names = ("lake.prom", "report.html", "rows.txt", "rows.csv")
@@ -511,20 +511,20 @@ class TestPlanted:
             assert path.stat().st_size
 
     def test_f70_the_file_follows_the_umask_and_pipes_are_written_to(self, tmp_path: Path) -> None:
-        """Others may read a report if the umask lets them; a device is not replaced by a file."""
+        """Others can read a report if the umask lets them; a device is not replaced by a file."""
         before = os.umask(0o027)
         try:
-            disk.put_file(tmp_path / "report.html", b"1")
+            disk.write_output(tmp_path / "report.html", b"1")
         finally:
             os.umask(before)
         assert stat.S_IMODE((tmp_path / "report.html").stat().st_mode) == 0o640
-        disk.put_file(Path(os.devnull), b"1")
+        disk.write_output(Path(os.devnull), b"1")
         assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
         assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def failing(name: str, code: int, applies: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a call of the system fail where the path is such a one."""
+    """Let a system call fail for some paths."""
     real = getattr(os, name)
 
     def call(what: Any, *args: Any, **more: Any) -> Any:
@@ -537,13 +537,13 @@ def failing(name: str, code: int, applies: Callable[[str], bool], monkeypatch: p
 
 
 class TestOddDisks:
-    """F71: file systems, paths and clocks that are not ours."""
+    """F71: odd file systems, paths and clocks."""
 
     @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.ENOSYS])
     def test_f71_folders_that_cannot_be_synced(
         self, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """SMB and FUSE say so: there is a lake all the same."""
+        """SMB and FUSE cannot sync folders: there is a lake all the same."""
         failing("fsync", code, lambda path: Path(path).is_dir(), monkeypatch)
         sandbox = make_sandbox()
         assert dump(tmp_path / "lake", sandbox).code == 0
@@ -553,7 +553,7 @@ class TestOddDisks:
     def test_f71_the_folder_above_fails(
         self, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A real error of the disk is one for folders too: 74, with the folder and the lake."""
+        """A real disk error when a folder is synced is 74, with the folder and the lake."""
         failing("fsync", code, lambda path: Path(path) == tmp_path, monkeypatch)
         with pytest.raises(StorageError, match=f"{tmp_path}/lake") as caught:
             dump(tmp_path / "lake", make_sandbox())
@@ -580,7 +580,7 @@ class TestOddDisks:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """No '=' in names, no renaming over a file: 78 with the reason before a request is sent; a full disk is 74."""
+        """No '=' in names or no renaming over a file is 78 before a request is sent; a full disk is 74."""
         sandbox = make_sandbox()
         with monkeypatch.context() as patch:
             failing(call, code, applies, patch)
@@ -597,7 +597,7 @@ class TestOddDisks:
     def test_f71_hard_links_are_not_needed(
         self, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where they are refused files are copied: such a lake is verified, gone on with and read as any other."""
+        """Where hard links are refused files are copied: such a lake is verified, resumed and read as any other."""
         lake, sandbox = tmp_path / "lake", make_sandbox()
         failing("link", code, lambda _: True, monkeypatch)
         for _ in range(2):
@@ -611,7 +611,7 @@ class TestOddDisks:
     def test_f71_paths_that_are_no_text(
         self, name: bytes, lake: Path, tmp_path: Path, pleo: Callable[..., Said]
     ) -> None:
-        """Of a lake, metrics, a report, accounts, a workspace: 78 at the door, nothing sent, nothing made."""
+        """Such a path of a lake, metrics, report, accounts or workspace is 78 before anything is sent or made."""
         odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         sandbox = make_sandbox()
         for call in (
@@ -645,7 +645,7 @@ class TestOddDisks:
     def test_f71_a_catalogue_that_cannot_be_written(
         self, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The data is published: a warning, and 0; a pipe is replaced, and odd names work."""
+        """The data is published with a warning and 0; a pipe is replaced, and odd names work."""
         names = {"name": "a'b [c] *\"#\n=é", "name that DuckDB cannot open": "a?b"}
         lake = tmp_path / names.get(how, "lake")
         lake.mkdir()
@@ -665,7 +665,7 @@ class TestOddDisks:
         assert (lake / "_jobs.duckdb").is_file() == is_written
 
     def test_f71_a_refused_dump_leaves_no_trace(self, lake: Path, tmp_path: Path) -> None:
-        """A lake of another server, of another kind or of a newer version: not a byte of it, nor a time, is another."""
+        """In a lake of another server, kind or newer version no byte and no time changes."""
 
         def look() -> dict[str, Any]:
             found = sorted([lake, *lake.rglob("*")])
@@ -697,7 +697,7 @@ class TestOddDisks:
         assert sandbox.requests == []
 
     def test_f71_a_clock_that_ran_ahead(self, lake: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """It removes no snapshot, neither while it is wrong nor when it is right again; that is said."""
+        """It removes no snapshot, neither while it is wrong nor when it is right again, and warns."""
         sandbox, layout = make_sandbox(), Layout(lake)
         for _ in range(3):
             sandbox.world.advance(86_400)
@@ -715,10 +715,10 @@ class TestOddDisks:
         assert prune(layout, 4, Keep(count=2), now=now) == [1, 2]
 
     def test_f71_instants_in_the_future_are_not_just_now(self, lake: Path, pleo: Callable[..., Said]) -> None:
-        """A last run or a newest job of tomorrow: `status` says so."""
+        """A last run or a newest job of tomorrow shows in `status`."""
         now = datetime(2026, 11, 28, tzinfo=UTC)
-        assert _ago(now + timedelta(seconds=5), now).endswith("(just now)")
-        assert "in the future" in _ago(now + timedelta(hours=1), now)
+        assert _format_age(now + timedelta(seconds=5), now).endswith("(just now)")
+        assert "in the future" in _format_age(now + timedelta(hours=1), now)
         record = json.loads((lake / RECORD).read_bytes())
         (lake / RECORD).write_text(json.dumps(record | {"ended_at": "2199-01-01T00:00:00Z"}))
         said = pleo("status", lake)
@@ -726,13 +726,13 @@ class TestOddDisks:
 
 
 def set_made_at(layout: Layout, number: int, made_at: datetime) -> None:
-    """Let a manifest say that its snapshot was published then."""
+    """Write another time of publishing into a manifest."""
     manifest = json.loads(layout.manifest_file(number).read_bytes())
     layout.manifest_file(number).write_text(json.dumps(manifest | {"made_at": made_at.isoformat()}))
 
 
 def test_f68_readers_follow_no_link_in_a_snapshot(lake: Path) -> None:
-    """An object in place of which a link stands is not read, whatever it leads to: the visible month is, else it is 65."""
+    """An object that was replaced by a link is not read: the visible month is, or the lake is 65."""
     part = next(lake.glob("_lake/objects/*"))
     whole = scan_lake(lake).collect()
     part.unlink()

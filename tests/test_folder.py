@@ -1,4 +1,4 @@
-"""The folder you name is the dataset: what any tool reads there, what copies of it are, and how older lakes become one."""
+"""The folder is the dataset: what tools read there, what copies of it are, and how older lakes are converted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ READERS: dict[str, Callable[[Path], list[str]]] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sandbox]:
-    """A lake of three snapshots, and where its jobs are from."""
+    """Return a lake of three snapshots, and its sandbox."""
     sandbox = Sandbox(World(jobs=400, days=90, seed=12), api_keys={CANARY: None})
     lake = tmp_path_factory.mktemp("made") / "lake"
     for _ in range(3):
@@ -64,42 +64,42 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sandbox]:
 
 @pytest.fixture
 def lake(made: tuple[Path, Sandbox], tmp_path: Path) -> Path:
-    """That lake, to play with; its links are kept."""
+    """Return a copy of that lake, with its links."""
     subprocess.run(["cp", "-a", made[0], tmp_path / "lake"], check=True)
     return tmp_path / "lake"
 
 
 @pytest.fixture
 def sandbox(made: tuple[Path, Sandbox]) -> Sandbox:
-    """What the lake's jobs are from; nothing moves there but the time."""
+    """Return the sandbox of the lake; only its clock moves."""
     return made[1]
 
 
 def ids(lake: Path) -> list[str]:
-    """The ids of a lake's jobs as the library has them."""
+    """Return the ids of a lake's jobs, as the library reads them."""
     found: list[str] = scan_lake(lake).collect()["id"].sort().to_list()
     return found
 
 
 def seen(lake: Path) -> list[str]:
-    """The ids of what a reader finds that knows nothing of lakes."""
+    """Return the ids that a plain Parquet reader finds."""
     return sorted(READERS["polars, all below"](lake))
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_every_tool_reads_each_job_once(reader: str, lake: Path) -> None:
-    """Of a lake of several snapshots, any reader of Parquet pointed at the folder gets each job once."""
+    """Any Parquet reader of the folder of a lake with several snapshots reads each job once."""
     assert sorted(READERS[reader](lake)) == ids(lake)
 
 
 def test_polars_on_the_folder_alone(lake: Path) -> None:
-    """Polars reads a folder in full: it refuses this one, since not all in it is Parquet, and never gives more rows."""
+    """Polars refuses the folder without a glob, since not every file is Parquet, and never reads extra rows."""
     with pytest.raises(pl.exceptions.InvalidOperationError):
         pl.read_parquet(lake)
 
 
 def test_months_are_partitions_and_stay_text(lake: Path) -> None:
-    """Readers that know Hive's partitions get `created_month` as text."""
+    """Readers of Hive partitions get `created_month` as text."""
     found = ds.dataset(lake, format="parquet", partitioning=ds.partitioning(flavor="hive")).to_table()
     assert {str(month) for month in found["created_month"].to_pylist()} == {
         path.name.partition("=")[2] for path in lake.glob("created_month=*")
@@ -111,13 +111,13 @@ def test_months_are_partitions_and_stay_text(lake: Path) -> None:
 
 
 def test_nothing_else_ends_in_parquet(lake: Path) -> None:
-    """Objects, staging and what is on its way have other names; there is no link in a lake."""
+    """Only visible months end in .parquet, and a lake has no symlinks."""
     assert all(path.parent.parent == lake for path in lake.rglob("*.parquet"))
     assert not any(path.is_symlink() for path in lake.rglob("*"))
 
 
 def test_files_are_read_only_and_one(lake: Path) -> None:
-    """A visible month is a second name of its object, and nobody is to write to either."""
+    """A visible month is a hard link to its object, and both are read-only."""
     layout = Layout(lake)
     number = layout.number()
     assert number
@@ -141,11 +141,11 @@ def watched(look: Callable[[], None]) -> Iterator[None]:
 
 
 class TestMoved:
-    """Jobs whose created_at has moved to another month."""
+    """Jobs whose created_at moved to another month."""
 
     @pytest.fixture
     def moving(self, tmp_path: Path) -> tuple[Path, Sandbox]:
-        """A lake of two months, of which one has two jobs only."""
+        """Return a lake of two months, one of them with only two jobs."""
         world = World(jobs=0, now=datetime(2026, 3, 1, tzinfo=UTC))
         for n in range(12):
             world.insert(datetime(2026, 1, 3 + n, tzinfo=UTC), status="completed")
@@ -157,7 +157,7 @@ class TestMoved:
 
     @pytest.mark.parametrize("way", ["later", "earlier", "both", "all of a month"])
     def test_a_plain_reader_never_sees_a_job_twice(self, way: str, moving: tuple[Path, Sandbox]) -> None:
-        """Whatever moves where, at no time during the publish does a glob find a job twice; in the end it finds each once."""
+        """During a publish of moved jobs a glob never finds a job twice, and in the end finds each once."""
         lake, sandbox = moving
         january, february = (
             [job["id"] for job in sandbox.world.visible() if job["createdAt"].startswith(f"2026-0{n}")]
@@ -184,7 +184,7 @@ class TestMoved:
         assert verify_lake(lake).ok
 
     def test_a_month_that_empties_stays_as_long_as_its_snapshots(self, moving: tuple[Path, Sandbox]) -> None:
-        """It is replaced by a file of no rows, so that readers under way find one; which goes with the last snapshot of its rows."""
+        """An empty month is a file of no rows until the last snapshot with its rows expires."""
         lake, sandbox = moving
         for job in [job for job in sandbox.world.visible() if job["createdAt"].startswith("2026-02")]:
             sandbox.world.move(job["id"], datetime(2026, 1, 10, tzinfo=UTC))
@@ -204,11 +204,11 @@ class TestCarriedOver:
 
     @pytest.fixture
     def old(self, tmp_path: Path) -> Path:
-        """The golden lake of format 1, of two snapshots."""
+        """Return the golden lake of format 1, with two snapshots."""
         return Path(shutil.copytree(GOLDEN, tmp_path / "old", symlinks=True))
 
     def test_killed_anywhere_it_is_one_or_the_other(self, old: Path, tmp_path: Path) -> None:
-        """Stopped at any storage call, the lake reads as before, no glob sees a job twice that did not, and the next run ends it."""
+        """A conversion killed at any storage call leaves a readable lake, and the next run completes it."""
         want = ids(old)
         with killed_at(10**9) as calls:
             repair_lake(shutil.copytree(old, tmp_path / "whole", symlinks=True))
@@ -230,7 +230,7 @@ class TestCarriedOver:
             shutil.rmtree(lake)
 
     def test_a_run_of_an_older_version_is_kept_out(self, old: Path) -> None:
-        """Who carries a lake over holds the old lock too; afterwards an older version finds no lake there."""
+        """A conversion also holds the old lock; afterwards an older version finds no lake."""
         import fcntl  # noqa: PLC0415 - here only
 
         (old / "_lock").touch()
@@ -244,7 +244,7 @@ class TestCarriedOver:
 
 
 def copy_with(tool: str, source: Path, target: Path) -> None:
-    """A copy of a lake as a tool makes it."""
+    """Copy a lake with this tool."""
     if tool == "zip":
         with zipfile.ZipFile(target.with_suffix(".zip"), "w") as archive:
             for path in source.rglob("*"):
@@ -273,7 +273,7 @@ def copy_with(tool: str, source: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("tool", ["cp -r", "cp -rL", "cp -a", "zip", "tar", "git"])
 def test_a_copy_is_a_lake(tool: str, lake: Path, sandbox: Sandbox, tmp_path: Path) -> None:
-    """A copy by any tool verifies, is read, with its history, and is gone on with at the cost of what is new."""
+    """A copy by any tool verifies, has the history, and continues at the cost of what is new."""
     copy = tmp_path / "copy"
     copy_with(tool, lake, copy)
     found = verify_lake(copy)
@@ -287,7 +287,7 @@ def test_a_copy_is_a_lake(tool: str, lake: Path, sandbox: Sandbox, tmp_path: Pat
 
 
 def test_a_copy_of_the_visible_months_and_manifests(lake: Path, sandbox: Sandbox, tmp_path: Path) -> None:
-    """Objects that are missing are taken from the visible months: for readers at once, for good by the next dump."""
+    """Missing objects are replaced by the visible months, and restored by the next dump."""
     copy = Path(shutil.copytree(lake, tmp_path / "copy", ignore=shutil.ignore_patterns("objects")))
     assert ids(copy) == seen(copy) == ids(lake)
     assert verify_lake(copy).ok
@@ -298,7 +298,7 @@ def test_a_copy_of_the_visible_months_and_manifests(lake: Path, sandbox: Sandbox
 
 
 def test_a_copy_of_the_visible_months_alone_is_no_lake(lake: Path, tmp_path: Path) -> None:
-    """Without `_lake` it is a folder of Parquet: any tool reads it, and no run takes it for a lake of ours."""
+    """Without `_lake` the folder is plain Parquet, and no run accepts it as a lake."""
     copy = Path(shutil.copytree(lake, tmp_path / "copy", ignore=shutil.ignore_patterns("_*")))
     assert seen(copy) == ids(lake)
     with pytest.raises(Exception, match="is not a lake"):
@@ -306,7 +306,7 @@ def test_a_copy_of_the_visible_months_alone_is_no_lake(lake: Path, tmp_path: Pat
 
 
 def test_where_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Visible months are copies then, told for the same by size and time, and not made anew each run."""
+    """Without hard links visible months are copies, recognised by size and time, and not rewritten each run."""
 
     def refuse(_self: Path, _target: Path) -> None:
         raise OSError(errno.EPERM, "no links here")
@@ -328,7 +328,7 @@ def test_where_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_month_that_was_written_over_is_put_right(lake: Path, sandbox: Sandbox) -> None:
-    """What another tool has put in the place of a visible month is found by `verify`, and replaced by the next dump."""
+    """`verify` finds a visible month that another tool replaced, and the next dump restores it."""
     visible = next(lake.glob("created_month=*/part-0.parquet"))
     visible.unlink()
     pl.DataFrame({"id": ["mine"]}).write_parquet(visible)
@@ -342,7 +342,7 @@ def test_a_month_that_was_written_over_is_put_right(lake: Path, sandbox: Sandbox
 
 
 def test_a_file_beside_a_month_is_moved_out_of_sight_by_a_repair(lake: Path) -> None:
-    """A file that another tool has added would be read as part of the lake: `verify` says so, `repair` keeps it elsewhere."""
+    """`verify` reports a foreign file beside a month, and `repair` moves it away from readers."""
     stray = next(lake.glob("created_month=*")) / "part-7.parquet"
     shutil.copy(stray.with_name("part-0.parquet"), stray.with_name("extra.parquet"))
     assert any("extra.parquet" in problem for problem in verify_lake(lake).problems)
@@ -353,7 +353,7 @@ def test_a_file_beside_a_month_is_moved_out_of_sight_by_a_repair(lake: Path) -> 
 
 @pytest.mark.parametrize("place", ["top.parquet", "backup/deep/x.parquet", "_lake/objects/x.parquet"])
 def test_parquet_anywhere_else_is_a_problem(place: str, lake: Path) -> None:
-    """Whatever a pattern for Parquet would find is said by `verify`, and moved by a repair; a lake in the lake is left alone."""
+    """`verify` reports any other Parquet file, and `repair` moves it; a lake inside the lake stays."""
     month = next(lake.glob("created_month=*/*.parquet"))
     (lake / place).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(month, lake / place)
@@ -369,7 +369,7 @@ def test_parquet_anywhere_else_is_a_problem(place: str, lake: Path) -> None:
 
 @pytest.mark.parametrize("which", ["visible", "object", "both"])
 def test_a_folder_where_a_file_belongs(which: str, lake: Path, sandbox: Sandbox) -> None:
-    """It is moved away, and the file comes back from its other name, where there is one, or by the next dump."""
+    """A folder in place of a file is moved away, and the file is restored from its other name or by the next dump."""
     layout = Layout(lake)
     entry = layout.manifest(3).files[1]
     for name, path in (("visible", lake / entry.path), ("object", layout.objects / entry.object)):
@@ -388,7 +388,7 @@ def test_a_folder_where_a_file_belongs(which: str, lake: Path, sandbox: Sandbox)
 
 @pytest.mark.parametrize("pointer", ["1", "99"])
 def test_a_pointer_that_is_not_the_lakes(pointer: str, lake: Path) -> None:
-    """One from a backup, or one that names nothing, leads to the snapshot that readers of the folder see, after a repair."""
+    """`repair` sets a wrong pointer to the snapshot that readers of the folder see."""
     want = ids(lake)
     (lake / "_lake" / "current").write_text(pointer)
     assert not verify_lake(lake).ok
@@ -401,7 +401,7 @@ def test_a_pointer_that_is_not_the_lakes(pointer: str, lake: Path) -> None:
 def test_a_repair_renews_the_catalogue(
     lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that is broken, or that names another place, as a copy's does, is written anew."""
+    """`repair` rewrites a catalogue that is broken or names another path."""
     for number in range(2):
         copy = tmp_path / f"copy-{number}"
         subprocess.run(["cp", "-a", lake, copy], check=True)
@@ -417,7 +417,7 @@ def test_a_repair_renews_the_catalogue(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_damage_in_place(when: str, lake: Path, sandbox: Sandbox) -> None:
-    """Bytes changed in place are changed under both names: found by their sum, mended by an older object and the next dump."""
+    """Bytes changed in place are found by checksum, and restored from an older object and the next dump."""
     visible = max(lake.glob("created_month=*/part-0.parquet"))
     visible.chmod(0o644)
     data = bytearray(visible.read_bytes())
@@ -437,7 +437,7 @@ def test_damage_in_place(when: str, lake: Path, sandbox: Sandbox) -> None:
 
 
 def test_the_owner_of_the_open_files_does_not_matter(lake: Path) -> None:
-    """Removing what nothing names needs no right to write to it, only to its folder."""
+    """Removing orphans needs the right to write to the folder only, not to the file."""
     assert os.access(lake / "_lake" / "objects", os.W_OK)
     layout = Layout(lake)
     disk.remove_file(layout.manifest_file(1))

@@ -1,4 +1,4 @@
-"""Jobs and people forgotten: no file holds them any longer, no dump brings them back, and no total misfits."""
+"""Test forgetting jobs and people: no file holds them, no dump brings them back, and no total is wrong."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CURSOR = re.compile(rb"[A-Z2-7]{40,}=*")
 
 
 class Chosen:
-    """Whom a lake is to forget: an old job, an open one, the newest and one that has vanished; and a person."""
+    """Whom a lake forgets: an old job, an open one, the newest one and a vanished one; and a person."""
 
     def __init__(self, lake: Path, gone: str) -> None:
         rows = scan_lake(lake).collect().sort("created_at", "id")
@@ -60,7 +60,7 @@ class Chosen:
         self.rows = rows
 
     def expected(self) -> pl.DataFrame:
-        """The lake's rows as they are to be."""
+        """Return the rows that the lake must have."""
         is_theirs = pl.col("created_by") == self.person
         blank = [
             pl.when(is_theirs.fill_null(value=False)).then(None).otherwise(pl.col(name)).alias(name)
@@ -71,7 +71,7 @@ class Chosen:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sandbox, Chosen]:
-    """A lake of three snapshots, where its jobs are from, and whom it is to forget."""
+    """Make a lake of three snapshots; return it with its sandbox and whom it forgets."""
     world = World(jobs=260, companies=2, days=90, seed=12, now=datetime(2026, 11, 12, tzinfo=UTC))
     sandbox = Sandbox(world, rules=Rules(max_limit=20), api_keys={CANARY: None})
     lake = tmp_path_factory.mktemp("made") / "lake"
@@ -88,30 +88,30 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sandbox, Chose
 
 @pytest.fixture
 def lake(made: tuple[Path, Sandbox, Chosen], tmp_path: Path) -> Path:
-    """That lake, to play with."""
+    """Copy that lake."""
     return copy(made[0], tmp_path / "lake")
 
 
 @pytest.fixture
 def sandbox(made: tuple[Path, Sandbox, Chosen]) -> Sandbox:
-    """What the lake's jobs are from; a test that moves it makes its own."""
+    """Return the sandbox of the lake's jobs; a test that changes it makes its own."""
     return made[1]
 
 
 @pytest.fixture
 def chosen(made: tuple[Path, Sandbox, Chosen]) -> Chosen:
-    """Whom to forget."""
+    """Return whom to forget."""
     return made[2]
 
 
 def copy(lake: Path, target: Path) -> Path:
-    """The lake at another place, its links kept."""
+    """Copy a lake with its links."""
     subprocess.run(["cp", "-a", lake, target], check=True)
     return target
 
 
 def traces(lake: Path, names: list[str]) -> list[str]:
-    """Every file whose name or content holds one of these ids: bytes, columns of Parquet, what cursors spell."""
+    """Return every file whose name or content holds one of these ids: bytes, columns of Parquet, decoded cursors."""
     wanted = {name.encode() for name in names}
     found = []
     for path in sorted(each for each in lake.rglob("*") if each.is_file()):
@@ -130,12 +130,12 @@ def traces(lake: Path, names: list[str]) -> list[str]:
 
 
 def read(lake: Path, as_of: int | None = None) -> pl.DataFrame:
-    """A snapshot's rows in an order of their own."""
+    """Return the rows of a snapshot, sorted."""
     return scan_lake(lake, as_of).collect().sort("created_at", "id")
 
 
 def check(lake: Path, chosen: Chosen) -> None:
-    """Nothing of the chosen is left, and all else is as it was."""
+    """Check that nothing of the chosen is left, and that everything else is as it was."""
     assert traces(lake, chosen.everything) == []
     assert verify_lake(lake).problems == ()
     assert verify_lake(lake).foreign == ()
@@ -153,7 +153,7 @@ def check(lake: Path, chosen: Chosen) -> None:
 
 
 def test_every_snapshot_forgets(lake: Path, chosen: Chosen) -> None:
-    """Rows of jobs go from every snapshot, what says who a person is becomes null; numbers, instants and other rows stay."""
+    """Rows of jobs leave every snapshot, and what identifies a person becomes null; numbers, times and other rows stay."""
     before = Lake(lake).snapshots()
     earlier = read(lake, 2)
     assert traces(lake, chosen.everything)
@@ -170,14 +170,14 @@ def test_every_snapshot_forgets(lake: Path, chosen: Chosen) -> None:
 
 
 def test_nothing_to_forget(lake: Path, chosen: Chosen) -> None:
-    """Ids that the lake does not hold change no file but its memory."""
+    """Ids that the lake does not hold change no file but `forgotten.json`."""
     nobody = "00000000-0000-4000-8000-000000000000"
     before = {path: path.stat().st_mtime_ns for path in lake.rglob("*") if path.is_file()}
     done = forget(lake, jobs=[nobody], people=[nobody])
     assert (done.removed, done.blanked, done.rewritten) == (0, 0, 0)
     after = {path: path.stat().st_mtime_ns for path in lake.rglob("*") if path.is_file()}
     changed = {path.name for path, at in after.items() if before.get(path) != at}
-    assert changed - {"lock", "_jobs.duckdb"} == {"forgotten.json"}  # the catalogue knows where it lies
+    assert changed - {"lock", "_jobs.duckdb"} == {"forgotten.json"}  # the catalogue has the path of its lake
     assert read(lake).equals(chosen.rows)
 
 
@@ -192,14 +192,14 @@ def test_nothing_to_forget(lake: Path, chosen: Chosen) -> None:
     ],
 )
 def test_bad_ids_are_refused_at_the_door(given: dict[str, Any], lake: Path) -> None:
-    """What is no id is a UsageError before anything is touched."""
+    """A text that is not an id is a UsageError before anything is changed."""
     with pytest.raises(UsageError):
         forget(lake, **given)
     assert not (lake / "_lake/forgotten.json").exists()
 
 
 def test_there_must_be_a_lake(tmp_path: Path, chosen: Chosen) -> None:
-    """A slip in the path makes no lake."""
+    """A wrong path makes no lake."""
     for lake in (tmp_path / "none", tmp_path):
         with pytest.raises(LakeError, match="there is no lake"):
             forget(lake, jobs=chosen.jobs)
@@ -207,11 +207,11 @@ def test_there_must_be_a_lake(tmp_path: Path, chosen: Chosen) -> None:
 
 
 class TestLaterDumps:
-    """What was forgotten stays away, although the server lists it still."""
+    """Forgotten jobs stay away although the server still lists them."""
 
     @pytest.fixture
     def begun(self, tmp_path: Path) -> tuple[Path, Sandbox, Chosen]:
-        """A lake that has forgotten, and its server, which has not."""
+        """Make a lake that has forgotten, and its server, which has not."""
         world = World(jobs=700, companies=2, days=90, seed=5)
         sandbox = Sandbox(world, rules=Rules(max_limit=20), api_keys={CANARY: None})
         lake = tmp_path / "lake"
@@ -222,7 +222,7 @@ class TestLaterDumps:
 
     @staticmethod
     def judge(lake: Path, receipt: Receipt, sandbox: Sandbox, chosen: Chosen) -> None:
-        """The lake against the server, but for what is forgotten, of which nothing is left anywhere."""
+        """Compare the lake with the server, except for what is forgotten, of which no file holds anything."""
         assert receipt.verdict == "complete", receipt.why
         assert receipt.duplicates <= receipt.rows - receipt.distinct
         assert receipt.vanished == []
@@ -234,7 +234,7 @@ class TestLaterDumps:
         assert verify_lake(lake).ok
 
     def test_a_quiet_refresh_stays_quiet(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
-        """Nothing new: a refresh that publishes nothing, looks for nothing, and asks no more than before."""
+        """A refresh with nothing new publishes nothing, looks for nothing, and sends no more requests than before."""
         lake, sandbox, chosen = begun
         for _ in range(3):
             sandbox.requests.clear()
@@ -245,7 +245,7 @@ class TestLaterDumps:
 
     @pytest.mark.parametrize("full", [False, True])
     def test_time_goes_on(self, *, full: bool, begun: tuple[Path, Sandbox, Chosen]) -> None:
-        """Jobs come and end, the forgotten open one among them: refreshes fit, and full syncs prove complete."""
+        """While jobs are created and end, the forgotten open one too, refreshes agree and full syncs prove complete."""
         lake, sandbox, chosen = begun
         for _ in range(3):
             sandbox.world.advance(DAY / 2)
@@ -255,7 +255,7 @@ class TestLaterDumps:
         assert receipt.total_last == receipt.lake_rows + len(chosen.jobs)
 
     def test_a_forgotten_job_that_the_server_drops(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
-        """One full sync finds out that it no longer counts; after that refreshes fit again."""
+        """When the server removes a forgotten job, one full sync notices; after that refreshes agree again."""
         lake, sandbox, chosen = begun
         sandbox.world.remove(chosen.jobs[0])
         modes = []
@@ -267,7 +267,7 @@ class TestLaterDumps:
         assert modes == ["full", "refresh", "refresh"]
 
     def test_forgotten_before_it_was_dumped(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
-        """A job that only the server has by now is never taken over."""
+        """A forgotten job that only the server has is never staged."""
         lake, sandbox, chosen = begun
         sandbox.world.advance(DAY)
         (job,) = [each["id"] for each in sandbox.world.visible() if each["id"] not in set(read(lake)["id"])][
@@ -281,7 +281,7 @@ class TestLaterDumps:
         self.judge(lake, dump(lake, sandbox, full=True), sandbox, chosen)
 
     def test_accounts_of_their_own(self, tmp_path: Path) -> None:
-        """Where each company has a state of its own, only that of a forgotten job's company counts it."""
+        """If each company has a state of its own, only that of the forgotten job's company counts it."""
         world = World(jobs=300, companies=2, days=90, seed=5)
         sandbox = Sandbox(world, api_keys={CANARY: None})
         lake = tmp_path / "lake"
@@ -303,7 +303,7 @@ class TestLaterDumps:
     def test_what_is_staged_holds_nothing(
         self, most: int, begun: tuple[Path, Sandbox, Chosen], tmp_path: Path
     ) -> None:
-        """A run that is cut short leaves pages and marks without them, and the next one goes on and is complete."""
+        """A run that is cut short leaves pages and checkpoints without forgotten jobs, and the next one completes."""
         lake, sandbox, chosen = begun
         rows = read(lake)
         forget(lake, jobs=rows["id"].gather_every(19).to_list())  # also where pages end
@@ -315,7 +315,7 @@ class TestLaterDumps:
         self.judge(lake, dump(lake, sandbox, full=True), sandbox, chosen)
 
     def test_pages_that_were_staged_before(self, begun: tuple[Path, Sandbox, Chosen]) -> None:
-        """What an earlier run had fetched goes as well."""
+        """Pages that an earlier run has staged are forgotten, too."""
         lake, sandbox, chosen = begun
         with pytest.raises(RequestsExceeded):
             dump(lake, sandbox, full=True, max_requests=9)
@@ -327,12 +327,12 @@ class TestLaterDumps:
 
 
 class Spoiling(Sandbox):
-    """A sandbox whose rows of some jobs do not fit the contract, wherever they are listed."""
+    """A sandbox that breaks the rows of some jobs wherever they are listed."""
 
     spoiled: frozenset[str] = frozenset()
 
     def __call__(self, request: RequestLike) -> Response:
-        """The answer, these rows spoiled."""
+        """Answer, with these rows broken."""
         answer = super().__call__(request)
         body = json.loads(answer.body)
         for row in body.get("data", []):
@@ -342,7 +342,7 @@ class Spoiling(Sandbox):
 
 
 def test_rejected_rows(tmp_path: Path) -> None:
-    """Of rows that do not fit the contract the forgotten ones go, and a person is no longer named in the others."""
+    """Rejected rows of forgotten jobs are removed, and the others no longer name a forgotten person."""
     sandbox = Spoiling(World(jobs=120, seed=3), api_keys={CANARY: None})
     jobs = [job for job in sandbox.world.visible() if job["createdBy"]]
     sandbox.spoiled = frozenset(jobs[n]["id"] for n in (5, 40, -1))
@@ -370,7 +370,7 @@ def test_rejected_rows(tmp_path: Path) -> None:
 def test_killed_anywhere_it_is_finished(
     then: str, made: tuple[Path, Sandbox, Chosen], tmp_path: Path
 ) -> None:
-    """Stopped at any storage call the lake reads as before or as it is to be, and whatever runs next ends it."""
+    """Killed at any storage call, the lake reads as before or as after, and the next run of any kind finishes."""
     source, sandbox, chosen = made
     with killed_at(10**9) as calls:
         forget(copy(source, tmp_path / "whole"), jobs=chosen.jobs, people=[chosen.person])
@@ -397,8 +397,8 @@ def test_killed_anywhere_it_is_finished(
         shutil.rmtree(lake)
 
 
-def test_killed_is_told(lake: Path, chosen: Chosen) -> None:
-    """While it is under way, verify says so; so does a merge that would carry it elsewhere."""
+def test_verify_reports_a_kill(lake: Path, chosen: Chosen) -> None:
+    """While it is not finished verify says so, and so does a merge that would carry the jobs to another lake."""
     with killed_at(12):
         forget(lake, jobs=chosen.jobs)
     assert "an erasure is unfinished" in "".join(verify_lake(lake).problems)
@@ -412,7 +412,7 @@ def test_killed_is_told(lake: Path, chosen: Chosen) -> None:
 def test_a_broken_memory_is_never_ignored(
     spoil: bytes | None, lake: Path, sandbox: Sandbox, chosen: Chosen
 ) -> None:
-    """Without it forgotten jobs would come back: a dump ends with 65, until it is restored or they are forgotten again."""
+    """Without `forgotten.json` a dump ends with 65 until it is restored or the same jobs are forgotten again."""
     forget(lake, jobs=chosen.jobs)
     path = lake / "_lake/forgotten.json"
     kept = path.read_bytes()
@@ -431,7 +431,7 @@ def test_a_broken_memory_is_never_ignored(
 
 
 def test_what_was_forgotten_must_all_be_named_again(lake: Path, sandbox: Sandbox, chosen: Chosen) -> None:
-    """Where the memory is lost, forgetting a part of it again is refused: the rest would come back."""
+    """If `forgotten.json` is lost, forgetting a part of the jobs again is refused: the rest would come back."""
     forget(lake, jobs=chosen.jobs, people=[chosen.person])
     path = lake / "_lake/forgotten.json"
     path.unlink()
@@ -451,7 +451,7 @@ def test_what_was_forgotten_must_all_be_named_again(lake: Path, sandbox: Sandbox
 
 
 def test_a_memory_of_people_alone_is_missed_too(lake: Path, sandbox: Sandbox, chosen: Chosen) -> None:
-    """Nobody who was forgotten is named again because a file went: a dump ends with 65."""
+    """If the file of forgotten people is lost, a dump ends with 65 instead of naming them again."""
     forget(lake, people=[chosen.person])
     path = lake / "_lake/forgotten.json"
     record = json.loads(path.read_text())
@@ -467,7 +467,7 @@ def test_a_memory_of_people_alone_is_missed_too(lake: Path, sandbox: Sandbox, ch
 
 
 def test_however_an_id_is_written() -> None:
-    """Upper case, without dashes, in braces, by the escapes of JSON, in a type or a status: it is the same id."""
+    """An id is found in upper case, without dashes, in braces, in JSON escapes, in a type or a status."""
     job, person = ("d75b1e24-9419-4f4d-a059-7bdc5dbe4409", "0c1f6c1e-93a7-4f44-8a86-7b7f2a1f9e02")
     forgotten = NOTHING.add([job], [person])
     plain = job.replace("-", "")
@@ -497,7 +497,7 @@ def test_however_an_id_is_written() -> None:
 
 
 def test_a_damaged_snapshot_cannot_be_searched(lake: Path, chosen: Chosen) -> None:
-    """An older snapshot that cannot be read goes; the current one must be repaired, and the repair finishes it."""
+    """An older snapshot that cannot be read is removed; the current one must be repaired, and the repair finishes."""
     layout = Layout(lake)
     current = {entry.object for entry in layout.manifest(3).files}
     (old, *_) = [entry for entry in layout.manifest(1).files if entry.object not in current]
@@ -516,7 +516,7 @@ def test_a_damaged_snapshot_cannot_be_searched(lake: Path, chosen: Chosen) -> No
 
 
 def test_strays_that_may_hold_it_go(lake: Path, chosen: Chosen) -> None:
-    """What a repair has moved aside is searched; what cannot be goes, and what holds none of it stays."""
+    """Strays are searched, too: one that cannot be searched is removed, one without these ids stays."""
     strays = lake / "_lake/strays"
     strays.mkdir()
     chosen.rows.write_parquet(strays / "one")
@@ -529,7 +529,7 @@ def test_strays_that_may_hold_it_go(lake: Path, chosen: Chosen) -> None:
 def test_merging_brings_nothing_back(
     lake: Path, made: tuple[Path, Sandbox, Chosen], sandbox: Sandbox, chosen: Chosen
 ) -> None:
-    """A lake that has forgotten takes from another what it has not; its own hashes are what counts."""
+    """A merge brings a lake nothing that it has forgotten itself; what the source has forgotten does not count."""
     forget(lake, jobs=chosen.jobs, people=[chosen.person])
     source = copy(made[0], lake.parent / "source")
     receipt = merge_lakes(source, lake, progress=False)
@@ -540,7 +540,7 @@ def test_merging_brings_nothing_back(
 
 
 def test_texts_that_name_the_forgotten(tmp_path: Path) -> None:
-    """An id that another row spells in a text is replaced there, and the rest of the text stays."""
+    """An id in a text of another row is replaced, and the rest of the text stays."""
     world = World(jobs=40, seed=2)
     sandbox = Sandbox(world, api_keys={CANARY: None})
     jobs = world.visible()
@@ -554,10 +554,10 @@ def test_texts_that_name_the_forgotten(tmp_path: Path) -> None:
 
 
 class TestCommand:
-    """`pleo-extract forget`."""
+    """Test `pleo-extract forget`."""
 
     def test_it_wants_a_yes(self, lake: Path, chosen: Chosen) -> None:
-        """Without a terminal it does nothing unless told that it is meant."""
+        """Without a terminal it does nothing unless `--yes` is given."""
         asked = ["forget", str(lake), *(word for job in chosen.jobs for word in ("--job", job))]
         refused = CliRunner().invoke(group, asked)
         assert isinstance(refused.exception, UsageError)
@@ -569,12 +569,12 @@ class TestCommand:
 
 
 class Interrupted(Sandbox):
-    """A sandbox at which something happens once, in the middle of a run."""
+    """A sandbox that does something once, in the middle of a run."""
 
     happens: Callable[[], object] | None = None
 
     def __call__(self, request: RequestLike) -> Response:
-        """The answer, and then what happens."""
+        """Do it if it is time, and answer."""
         answer = super().__call__(request)
         if self.happens is not None and len(self.requests) > 8:
             happens, self.happens = self.happens, None
@@ -583,11 +583,11 @@ class Interrupted(Sandbox):
 
 
 class TestDeltaTable:
-    """A lake that is a Delta table forgets, and with it all of its older versions."""
+    """A Delta table forgets, and all its older versions are removed."""
 
     @pytest.fixture
     def table(self, tmp_path: Path) -> tuple[Path, Interrupted, Chosen]:
-        """A table of three versions, where its jobs are from, and whom it is to forget."""
+        """Make a table of three versions; return it with its sandbox and whom it forgets."""
         world = World(jobs=300, companies=2, days=90, seed=12, now=datetime(2026, 11, 12, tzinfo=UTC))
         sandbox = Interrupted(world, rules=Rules(max_limit=20), api_keys={CANARY: None})
         table = tmp_path / "table"
@@ -600,13 +600,13 @@ class TestDeltaTable:
 
     @staticmethod
     def check(table: Path, chosen: Chosen) -> None:
-        """Nothing of the chosen is left, and all else is as it was."""
+        """Check that nothing of the chosen is left, and that everything else is as it was."""
         assert traces(table, chosen.everything) == []
         assert verify_lake(table).problems == ()
         assert read(table).equals(chosen.expected())
 
     def test_it_forgets(self, table: tuple[Path, Interrupted, Chosen]) -> None:
-        """Rows go, older versions can no longer be read, and dumps go on: a refresh stays one, nothing comes back."""
+        """Rows go, older versions can no longer be read, and the next dump is a refresh that brings nothing back."""
         path, sandbox, chosen = table
         assert traces(path, chosen.everything)
         newest = Version(read_address(path)).version
@@ -632,7 +632,7 @@ class TestDeltaTable:
     def test_killed_anywhere_it_is_finished(
         self, table: tuple[Path, Interrupted, Chosen], tmp_path: Path
     ) -> None:
-        """Stopped before or after any step, the next dump or the same again ends it."""
+        """Killed before or after any step, it is finished by the next dump or by the same command again."""
         source, sandbox, chosen = table
         for step in range(1, 40):
             path = copy(source, tmp_path / f"{step}")
@@ -653,10 +653,10 @@ class TestDeltaTable:
     def test_a_run_that_had_read_before(
         self, *, narrow: bool, table: tuple[Path, Interrupted, Chosen], tmp_path: Path
     ) -> None:
-        """A dump of another machine that has read what is forgotten meanwhile publishes none of it, and the next one is right."""
+        """A dump on another machine that has read forgotten jobs publishes none of them, and the next one succeeds."""
         path, sandbox, chosen = table
         sandbox.world.advance(DAY)
-        # The rows of one company are held in memory: then it is found out before it publishes, else as it reads on.
+        # A run for one company holds its rows in memory and notices before it publishes; any other while it reads on.
         company = sandbox.world.companies[0] if narrow else None
         if narrow:
             dump(path, sandbox, company_id=company)
@@ -674,7 +674,7 @@ class TestDeltaTable:
 
 @contextmanager
 def stopped_at_step(step: int) -> Iterator[list[str]]:
-    """Stop the process at this step of what is done to a table, counted from 1; gives the names of those that were made."""
+    """Kill the process at this step of those that change a table, counted from 1; give the names of the steps made."""
     made: list[str] = []
     names = ("write", "write_own", "commit", "expire_log", "remove", "vacuum")
     before = {name: getattr(Version, name) for name in names}

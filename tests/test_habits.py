@@ -1,6 +1,7 @@
-"""Dumps of servers with habits that the contract leaves open: what is echoed, how deep offsets go, what orders the list.
+"""Dumps of servers with habits that the contract leaves open: the echo, deep offsets, the order of the list.
 
-The server is the one of the soak, which shares no code with the sandbox.
+The server is that of the soak test, which shares no code with the sandbox.
+
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ if TYPE_CHECKING:
 
 MANY = 5_000
 QUIET = 12
-"""Requests that a refresh with little news may take at 5,000 jobs, whatever the server's habits."""
+"""The most requests of a refresh with few new jobs at 5,000 jobs, whatever the server's habits."""
 PLAIN = 6
 
 
 class Heard(Server):
-    """A server that remembers what it was asked, what it answered, and which offsets it has ever refused.
+    """A server that records its requests, its responses, and the offsets that it refused.
 
-    `edit` may change an answer on its way.
+    `edit` may change a response.
+
     """
 
     def __init__(self, habits: Habits, jobs: int) -> None:
@@ -58,13 +60,13 @@ class Heard(Server):
 
     @property
     def offsets(self) -> list[int]:
-        """The offsets asked for, all but the first page's."""
+        """Return the requested offsets other than 0."""
         return [int(asked["offset"][0]) for asked in self.asked if asked.get("offset", ["0"]) != ["0"]]
 
 
 @pytest.fixture
 def dump(tmp_path: Path, clock: Clock) -> Callable[..., Receipt]:
-    """Dumps a server to the test's lake, which must then hold what the server has; counts requests from nought."""
+    """Return a function that dumps a server to the lake, checks the lake, and counts requests from zero."""
 
     def run(server: Heard, *, in_flight: int = 4, **options: Any) -> Receipt:
         server.asked.clear()
@@ -79,20 +81,20 @@ def dump(tmp_path: Path, clock: Clock) -> Callable[..., Receipt]:
 
 
 def open_client(server: Heard, clock: Clock, **options: Any) -> Client:
-    """A client of the server that waits for nothing."""
+    """Return a client of the server that never waits."""
     return Client(
         "http://127.0.0.1:1", api_key=CANARY, transport=server, clock=clock, rate=10_000_000, **options
     )
 
 
 def is_true(server: Heard, frame: pl.DataFrame) -> bool:
-    """Whether the frame holds every job of the server once, in its present state."""
+    """Return whether the frame has every job of the server once, in its current version."""
     there = {(job.id, job.status) for job in server.jobs.values() if not job.is_deleted}
     return sorted(there) == sorted(frame.select("id", "status").iter_rows())
 
 
 def live(server: Heard) -> None:
-    """A little happens: two jobs begin, one of them ends, and a young one that was open ends."""
+    """Make a little happen: two jobs begin, one of them ends, and a recent open job ends."""
     young = server.now - timedelta(days=1)
     for job in [job for job in server.jobs.values() if job.status == "pending" and job.created > young][:1]:
         server.finish(job)
@@ -102,11 +104,11 @@ def live(server: Heard) -> None:
 
 
 class TestEcho:
-    """F59: the optional part of the echo is absent, and the list is sorted as asked for."""
+    """F59: the optional part of the echo is absent, but the list is sorted as requested."""
 
     @pytest.mark.parametrize("echo", ["absent", "keys"])
     def test_f59_first_dump_in_segments_then_refreshes(self, echo: str, dump: Callable[..., Receipt]) -> None:
-        """The rows prove the order: a first dump is read in segments, a refresh takes the requests of the plain case."""
+        """The rows prove the order: a first dump uses segments, and a refresh takes the usual requests."""
         server = Heard(Habits(page=100, echo=echo), MANY)
         first = dump(server)
         assert (first.mode, first.order, first.verdict, first.code) == ("full", "strict", "complete", 0)
@@ -119,7 +121,7 @@ class TestEcho:
             assert receipt.requests <= PLAIN
 
     def test_f59_an_order_that_is_not_kept_is_not_believed(self, dump: Callable[..., Receipt]) -> None:
-        """A silent server that does not sort is read in full each time, in one walk."""
+        """A server without echo and without sorting is read completely each time, in one walk."""
         server = Heard(Habits(page=100, echo="absent", sorting="ignored"), 800)
         assert dump(server).order == "none"
         live(server)
@@ -129,7 +131,7 @@ class TestEcho:
 
     @pytest.mark.parametrize("page", [1, 3, 20])
     def test_f59_small_pages(self, page: int, dump: Callable[..., Receipt], clock: Clock) -> None:
-        """Pages of a few rows prove the order all the same, once there are enough of them; all verbs agree."""
+        """Enough pages of a few rows also prove the order."""
         server = Heard(Habits(page=page, echo="absent"), 80)
         assert dump(server).order == "strict"
         live(server)
@@ -140,18 +142,16 @@ class TestEcho:
 
 
 class TestOffsets:
-    """F62: offsets, or deep ones, are refused, while cursors lead anywhere."""
+    """F62: offsets, or deep ones, are refused, while cursors work."""
 
     @pytest.mark.parametrize("deepest", [0, 600])
     @pytest.mark.parametrize("refusal", ["400", "422", "500", "empty"])
     def test_f62_dumps_come_to_their_end(
         self, refusal: str, deepest: int, dump: Callable[..., Receipt]
     ) -> None:
-        """First dump, refreshes and full syncs go on by cursor; what is refused is asked for once, and then remembered."""
+        """Dumps, refreshes and full syncs continue by cursor, and a refused offset is remembered."""
         server = Heard(Habits(page=100, offsets=refusal, deepest=deepest), MANY)
-        old = server.create(
-            next(iter(server.jobs.values())).created
-        )  # open, and further back than offsets go
+        old = server.create(next(iter(server.jobs.values())).created)  # open, and deeper than offsets work
         first = dump(server)
         assert (first.mode, first.code, first.verdict) == ("full", 0, "complete")
         assert first.retries <= 40
@@ -168,7 +168,7 @@ class TestOffsets:
         assert dump(server, full=True).code == 0
 
     def test_f62_segments_of_what_offsets_reach(self, dump: Callable[..., Receipt]) -> None:
-        """Where all that would cut the list evenly is refused, the part that can be reached is cut, the rest is one segment."""
+        """If deep offsets are refused, the reachable part is cut into segments, and the rest is one."""
         server = Heard(Habits(page=20, offsets="422", deepest=800), 4_000)
         assert dump(server).code == 0
         answers = zip(server.asked, server.statuses, strict=True)
@@ -179,7 +179,7 @@ class TestOffsets:
     def test_f62_the_end_of_the_list_is_no_refusal(
         self, dump: Callable[..., Receipt], clock: Clock, tmp_path: Path
     ) -> None:
-        """An empty page beyond the last job, where an open job that is gone is looked for, says nothing of offsets."""
+        """An empty page beyond the last job does not count as a refusal of offsets."""
         server = Heard(Habits(page=100), 400)
         old = server.create(min(job.created for job in server.jobs.values()) - timedelta(days=1))
         dump(server)
@@ -194,7 +194,7 @@ class TestOffsets:
         assert [account.refused_offset for account in snapshot.manifest.accounts.values()] == [None]
 
     def test_f62_an_unjust_refusal_is_forgotten(self, dump: Callable[..., Receipt]) -> None:
-        """What was remembered is tried again by a full sync that was not due, as after a change of a settled row."""
+        """An unscheduled full sync tries offsets again that were refused before."""
         server = Heard(Habits(page=20, offsets="422", deepest=0), 400)
         dump(server)
         object.__setattr__(server.habits, "deepest", 10_000)
@@ -209,7 +209,7 @@ class TestOffsets:
         assert max(server.offsets) > 0
 
     def test_f62_a_500_costs_a_few_tries_only(self, clock: Clock) -> None:
-        """A 5xx for an offset is asked for three times, and nothing else is; a 5xx for a cursor keeps its patience."""
+        """A 5xx for an offset is tried three times; a 5xx for a cursor gets the full retries."""
         server = Heard(Habits(page=100, offsets="500", deepest=0), 4_000)
         with open_client(server, clock, in_flight=4, patience=Patience(attempts=8)) as client:
             assert is_true(server, load_export_jobs(client=client))
@@ -217,10 +217,10 @@ class TestOffsets:
 
 
 class TestStatuses:
-    """F59's sibling: `statuses` is ignored."""
+    """F59: `statuses` is ignored."""
 
     def test_f59_the_filter_is_tried_once(self, dump: Callable[..., Receipt]) -> None:
-        """One page shows it, and it is remembered: the next refresh does not list by status, the next full sync does."""
+        """One page shows that the filter is ignored; only a full sync tries it again."""
         server = Heard(Habits(page=100, statuses=False), MANY)
         assert dump(server).code == 0
         assert sum("statuses" in asked for asked in server.asked) == 1
@@ -235,12 +235,12 @@ class TestStatuses:
 
 
 class TestOrder:
-    """F59's sibling: lists ordered by more than is shown, and ids ordered as Java does."""
+    """F59: lists ordered by more than is shown, and ids ordered as in Java."""
 
     @pytest.mark.parametrize("ids", ["text", "signed"])
     @pytest.mark.parametrize("nanoseconds", [False, True])
     def test_f59_ties(self, ids: str, nanoseconds: bool, dump: Callable[..., Receipt], clock: Clock) -> None:  # noqa: FBT001 - a case
-        """Jobs of one second or microsecond, in any of the known orders, are strict order; none is called gone."""
+        """Jobs of one second or microsecond in any known order count as strictly ordered."""
         server = Heard(Habits(page=50, ids=ids, nanoseconds=nanoseconds), 1_000)
         first = dump(server)
         assert (first.order, first.verdict, first.vanished) == ("strict", "complete", [])
@@ -258,7 +258,7 @@ class TestOrder:
     def test_f59_ids_in_no_known_order(
         self, dump: Callable[..., Receipt], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where ids stand in an order of their own, segments read through the ties, and a refresh stays a refresh."""
+        """With ids in an unknown order, segments read through the ties, and refreshes stay incremental."""
         server = Heard(Habits(page=50), 1_000)
         monkeypatch.setattr(server, "_tie", lambda job: job.id[::-1])
         first = dump(server)
@@ -270,10 +270,10 @@ class TestOrder:
 
 
 class TestPlace:
-    """F66: the echo says for which place an answer is."""
+    """F66: the echo shows which position a response is for."""
 
     def test_f66_an_answer_for_another_place_is_asked_for_again(self, dump: Callable[..., Receipt]) -> None:
-        """An answer whose echoed cursor is not what was asked for is not taken; the next one, which fits, is."""
+        """A response that echoes another cursor is dropped and requested again."""
         server = Heard(Habits(page=100), 1_500)
         strays: list[Any] = []
 
@@ -282,7 +282,7 @@ class TestPlace:
                 rows = server._list(asked["sorting_keys"], asked["sorting_order"], [], "")[700:800]
                 body["data"] = [server._serve(job) for job in rows]
                 body["pagination"] |= {
-                    "endCursor": server._mark(rows[-1], 799),
+                    "endCursor": server._make_cursor(rows[-1], 799),
                     "currentRequestPagination": {"after": "ELSEWHERE"},
                 }
                 strays.append(rows)
@@ -296,7 +296,7 @@ class TestPlace:
     def test_f66_an_echo_that_never_fits_proves_nothing(
         self, told: str | None, dump: Callable[..., Receipt]
     ) -> None:
-        """A server that echoes its cursors in a form of its own is asked once more, and then taken at its rows."""
+        """A server that always echoes other cursors is asked once more, then its rows decide."""
         server = Heard(Habits(page=100), 1_500)
         count = 0
 
@@ -317,7 +317,7 @@ class TestPlace:
         assert receipt.requests <= PLAIN
 
     def test_f66_the_first_page_instead_of_another(self, dump: Callable[..., Receipt]) -> None:
-        """A server that has echoed a cursor before is expected to: an answer without one is not for this request."""
+        """If a server has echoed cursors before, a response without one is dropped."""
         server = Heard(Habits(page=100), 1_500)
         seen = 0
 
@@ -335,13 +335,13 @@ class TestPlace:
 
 
 def test_f23_a_new_job_makes_up_for_no_other(dump: Callable[..., Receipt]) -> None:
-    """A job that came after the head told its total is not counted against it: one from the past would go unseen."""
+    """A job that came after the head was read is not counted against its total."""
     server = Heard(Habits(page=20, offsets="422", deepest=0), jobs=200)
     old = server.create(server.now - timedelta(days=3))
     dump(server)
     live(server)
     dump(server)
-    server.finish(old)  # where it stands is sought by a walk, since no offset leads there
+    server.finish(old)  # a walk finds its position, since no offset reaches it
     server.backdate()
     came: list[str] = []
 
@@ -360,7 +360,7 @@ def test_f23_a_new_job_makes_up_for_no_other(dump: Callable[..., Receipt]) -> No
 def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
     read: str, tmp_path: Path, clock: Clock
 ) -> None:
-    """A job deleted behind the reader moves another one past it: `total` fell, so the list is read once more."""
+    """If `total` falls while cursors are positions, the list is read once more."""
     server = Heard(Habits(page=100, cursors="positions"), jobs=700)
     oldest = min(server.jobs.values(), key=lambda job: job.created)
 
@@ -387,7 +387,7 @@ def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
 def test_f36_a_walk_ends_with_what_stages_it(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where pages cannot be staged, signals that were held while they were read are free again at once."""
+    """If staging fails, signals that were held during the walk are released."""
     server = Heard(Habits(page=100, slow=0.05), jobs=3_000)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     real = disk.write_file
@@ -401,5 +401,5 @@ def test_f36_a_walk_ends_with_what_stages_it(
     monkeypatch.setattr(disk, "write_file", write)
     with open_client(server, clock) as client, pytest.raises(StorageError, match="no room") as caught:
         dump_export_jobs(tmp_path, client=client)
-    assert caught.value.__traceback__ is not None  # it holds all frames, and what they hold
+    assert caught.value.__traceback__ is not None  # keeps all frames and their locals alive
     assert {number: signal.getsignal(number) for number in before} == before

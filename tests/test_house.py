@@ -1,4 +1,4 @@
-"""The house: who may import what, what is public, what stays where."""
+"""Tests of the architecture: who may import what, what is public, and what each room may do."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ FLOORS = {
     "cli": 11,
     "__main__": 12,
 }
-"""The floor of each room; an import goes to the same room or to a lower floor.
+"""The floor of each room. A room imports only itself and rooms on lower floors.
 
-A file belongs to the deepest room whose name its path begins with. `lake/delta` stands on `lake/folder`, whose
-staging and records it uses; `lake/store` is the door to both."""
+A file belongs to the deepest room whose name begins its path. `lake/delta` is above `lake/folder` because it uses
+its staging and records; `lake/store` opens both."""
 
 LIBRARIES: dict[str, set[str]] = {
     "version": set(),
@@ -73,10 +73,10 @@ LIBRARIES: dict[str, set[str]] = {
     "cli": {"click", "duckdb", "msgspec"},
     "__main__": set(),
 }
-"""What a room may import besides the standard library. `report` and `cli` name types of duckdb, nothing more."""
+"""The libraries that a room may import. `report` and `cli` use only types of duckdb."""
 
 WINGS = {"client": "west", "fetch": "west", "lake": "east", "answers": "east"}
-"""The API in the west and the store in the east. They meet in `sync`, and in no file of their own."""
+"""The west wing is the API, the east wing the store. Only `sync` and the rooms above it import both."""
 
 NOT_IN_THE_CORE = {"os", "time", "random", "threading", "socket", "pathlib", "io", "subprocess", "secrets"}
 
@@ -94,7 +94,7 @@ def name_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """The modules that a file imports, with those that only type checkers read."""
+    """Return the modules that a file imports, also those under TYPE_CHECKING."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -113,14 +113,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def test_every_room_has_a_floor() -> None:
-    """A new room is given its floor and its libraries here, or this fails."""
+    """Every room has a floor and a list of libraries."""
     rooms = {room_of(name_of(path)) for path in FILES}
     assert rooms == FLOORS.keys() == LIBRARIES.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_go_down(path: Path) -> None:
-    """A room imports only rooms on lower floors, and only the libraries it may touch."""
+    """A room imports only rooms on lower floors, and only the libraries on its list."""
     room = room_of(name_of(path))
     for name in imports_of(path):
         top, _, rest = name.partition(".")
@@ -135,7 +135,7 @@ def test_imports_go_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_wings_meet_in_the_hall_only(path: Path) -> None:
-    """The wing of the API and the wing of the store never import each other."""
+    """The API wing and the store wing never import each other."""
     own = WINGS.get(name_of(path).partition("/")[0])
     for name in imports_of(path):
         top, _, rest = name.partition(".")
@@ -145,7 +145,7 @@ def test_wings_meet_in_the_hall_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_the_sandbox_stands_apart(path: Path) -> None:
-    """The sandbox imports nothing of the rest, and only `demo` and `sandbox` of the command line import it."""
+    """The sandbox imports no other room, and only the commands `demo` and `sandbox` import it."""
     name = name_of(path)
     ours = {found for found in imports_of(path) if found.startswith("pleo_extract.")}
     if room_of(name) == "sandbox":
@@ -156,7 +156,7 @@ def test_the_sandbox_stands_apart(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
-    """`os.environ` is read by the client, the command line, and where a store is reached; only the command line prints."""
+    """Only the client, the command line and the Delta store read `os.environ`, and nothing calls `print`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
             assert room_of(name_of(path)) in ("client", "cli", "lake/delta"), f"{path}:{node.lineno}"
@@ -165,7 +165,7 @@ def test_environment_and_print_stay_where_they_belong(path: Path) -> None:
 
 
 def test_what_is_public() -> None:
-    """The public names are these; each can be imported, and each says what it is."""
+    """The public names are exactly these, and each has a docstring."""
     assert pleo_extract.__all__ == [
         "COLUMNS",
         "POLARS_SCHEMA",
@@ -194,7 +194,7 @@ def test_what_is_public() -> None:
 
 
 def test_every_file_says_what_it_shows() -> None:
-    """Each file has an `__all__`, sorted as ruff sorts it, or is one that nobody imports from."""
+    """Every file that others import from has an `__all__`."""
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]

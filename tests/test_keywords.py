@@ -1,4 +1,4 @@
-"""Every public door spells its parameters out, and refuses one it does not have before any work."""
+"""Every public function names its parameters, and refuses unknown ones before any work."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pleo_extract
-from pleo_extract import Client, dump_export_jobs, extract, load_export_jobs, scan_export_jobs
+from pleo_extract import Client, dump_export_jobs, load_export_jobs, scan_export_jobs
 from pleo_extract.errors import UsageError
+from pleo_extract.lake.status import read_status
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import API_KEY, Sandbox, World
+from pleo_extract.sync.plan import plan_dump
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DOORS = {
-    name: getattr(room, name)
-    for room in (pleo_extract, extract)
-    for name in room.__all__
-    if inspect.isfunction(getattr(room, name))
-    and name not in ("check_amount", "check_wanted", "stream_wanted")
-} | {"Client": Client, "write_report": write_report}
+    name: getattr(pleo_extract, name)
+    for name in pleo_extract.__all__
+    if inspect.isfunction(getattr(pleo_extract, name))
+} | {"Client": Client, "plan_dump": plan_dump, "read_status": read_status, "write_report": write_report}
 
 
 def test_doors() -> None:
-    """The doors that are looked at below are those that people use."""
+    """The functions tested below are all public ones."""
     assert {
         "dump_export_jobs",
         "dump_accounts",
@@ -38,7 +38,7 @@ def test_doors() -> None:
 
 @pytest.mark.parametrize("name", DOORS)
 def test_parameters_are_spelled_out(name: str) -> None:
-    """No door takes ``**options``: editors and type checkers see each parameter, and its annotation."""
+    """No public function takes ``**options``, and every parameter has an annotation."""
     for parameter in inspect.signature(DOORS[name]).parameters.values():
         assert parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL), parameter
         assert parameter.annotation is not parameter.empty, parameter
@@ -46,7 +46,7 @@ def test_parameters_are_spelled_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOORS)
 def test_unknown_keyword(name: str) -> None:
-    """An unknown keyword is a TypeError that says what there is; nothing else has been looked at by then."""
+    """An unknown keyword is a TypeError that lists the parameters, before any other check."""
     with pytest.raises(TypeError, match=rf"{name}\S* has no parameter 'qqqqq'; it takes|takes no"):
         _call(DOORS[name], qqqqq=1)
 
@@ -64,13 +64,13 @@ def test_unknown_keyword(name: str) -> None:
     ],
 )
 def test_nearest_name(door: Any, wrong: str, meant: str) -> None:
-    """A misspelt keyword is told the name that was probably meant."""
+    """The error for a misspelt keyword suggests the nearest name."""
     with pytest.raises(TypeError, match=f"no parameter '{wrong}'; did you mean '{meant}'"):
         _call(door, **{wrong: 1})
 
 
 def test_nothing_is_done(tmp_path: Path) -> None:
-    """A misspelt company is not all companies: nothing is asked, and no lake is made."""
+    """A misspelt company sends no request and makes no lake."""
     sandbox = Sandbox(World(jobs=5))
     with (
         Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox) as client,
@@ -90,7 +90,7 @@ def test_deadline_that_is_none(door: Any, deadline: object) -> None:
 
 
 def test_deadline_of_a_load() -> None:
-    """A load gives up at its deadline."""
+    """A load ends at its deadline."""
     sandbox = Sandbox(World(jobs=5), faults="1-9:429")  # asks to wait a second or more
     with (
         Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox) as client,
@@ -100,5 +100,5 @@ def test_deadline_of_a_load() -> None:
 
 
 def _call(door: Any, *args: Any, **given: Any) -> Any:
-    """Call past the type checker, which refuses all of this."""
+    """Call a function past the type checker, which refuses these calls."""
     return door(*args, **given)

@@ -1,4 +1,4 @@
-"""The lake room by itself: layout, lock, staging, publish, prune, verify, repair, record, and the calls that touch disk."""
+"""Test the lake room by itself: layout, lock, staging, publish, prune, verify, repair, record, and the calls of the disk."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ ROOM = Path(pleo_extract.lake.__file__).parent
 
 
 def rows(*numbers: int, month: int = 10, status: str = "completed", hour: int = 1) -> pl.DataFrame:
-    """Jobs of one month; a later hour is a later version."""
+    """Make jobs of one month; a later hour is a later version."""
     created = [datetime(2026, month, 1, tzinfo=UTC) + timedelta(minutes=number) for number in numbers]
     return pl.DataFrame(
         {
@@ -79,7 +79,7 @@ def rows(*numbers: int, month: int = 10, status: str = "completed", hour: int = 
 
 
 def header(layout: Layout, run: str = "run") -> Header:
-    """A header on top of the current snapshot."""
+    """Make a header on top of the current snapshot."""
     return Header(run=run, mode="full", base=layout.number() or 0, started_at=datetime.now(UTC))
 
 
@@ -89,7 +89,7 @@ def put(
     leaving: dict[str, set[tuple[str, str]]] | None = None,
     keep: Keep | None = None,
 ) -> Manifest:
-    """Publish these rows, as a dump does; `leaving` are jobs that leave a month."""
+    """Publish these rows as a dump does; `leaving` are jobs that leave a month."""
     store = FolderLake(lake)
     with store.hold():
         store.begin()
@@ -104,7 +104,7 @@ def put(
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    """A lake of two months and two snapshots."""
+    """Make a lake of two months and two snapshots."""
     place = tmp_path / "lake"
     put(place, rows(1, 2, 3), rows(4, month=11, status="pending"))
     put(place, rows(4, 5, month=11, hour=2))
@@ -112,18 +112,18 @@ def lake(tmp_path: Path) -> Path:
 
 
 def find_file(lake: Path, month: str = "2026-11") -> Path:
-    """One of its visible files."""
+    """Return one of its visible files."""
     return lake / f"created_month={month}/part-0.parquet"
 
 
 def find_object(lake: Path, month: str = "2026-11", number: int = 2) -> Path:
-    """What keeps the bytes of a month of a snapshot."""
+    """Return the object of a month of a snapshot."""
     (entry,) = (entry for entry in Layout(lake).manifest(number).files if entry.month == month)
     return lake / "_lake/objects" / entry.object
 
 
 def read_plainly(lake: Path) -> pl.DataFrame:
-    """What a tool sees that knows nothing of a lake, whichever way it looks for files."""
+    """Read a lake as a tool does that does not know lakes, in every way that it can look for files."""
     (each, *others) = (
         pl.read_parquet(lake / pattern, hive_partitioning=False)
         for pattern in ("*/*.parquet", "**/*.parquet")
@@ -133,7 +133,7 @@ def read_plainly(lake: Path) -> pl.DataFrame:
 
 
 def overwrite(path: Path, data: bytes) -> None:
-    """Change a file in place, as somebody does who has the right to, or takes it."""
+    """Change a file in place, even one that is read-only."""
     path.chmod(0o644)
     path.write_bytes(data)
     path.chmod(0o444)
@@ -143,7 +143,7 @@ def overwrite(path: Path, data: bytes) -> None:
 
 
 def test_a_lake_is_the_current_months_and_a_row_of_snapshots_behind_them(lake: Path) -> None:
-    """Visible months are second names of objects; the pointer is a small file; the manifest says what is there."""
+    """Visible months are second names of objects; the pointer is a small file; the manifest describes the files."""
     assert sorted(path.name for path in lake.iterdir()) == [
         "_lake",
         "created_month=2026-10",
@@ -174,7 +174,7 @@ def test_a_lake_is_the_current_months_and_a_row_of_snapshots_behind_them(lake: P
 
 
 def test_nothing_but_the_visible_months_ends_in_parquet(lake: Path) -> None:
-    """Whichever glob finds files below the folder finds each job once; staged and rejected rows, objects and drafts never."""
+    """Every glob below the folder finds each job once, and never staged or rejected rows, objects or temporary files."""
     store = FolderLake(lake)
     with store.hold():
         store.begin()
@@ -189,7 +189,7 @@ def test_nothing_but_the_visible_months_ends_in_parquet(lake: Path) -> None:
 
 
 def test_earlier_snapshots_are_found_by_number_and_by_time(lake: Path) -> None:
-    """What was never published, and what is not kept, is not found."""
+    """A snapshot that was never published, or is no longer kept, is not found."""
     layout = Layout(lake)
     assert scan_lake(lake, as_of=1).collect().height == 4
     assert scan_lake(lake, as_of=layout.manifest(1).made_at).collect().height == 4
@@ -204,8 +204,8 @@ def test_earlier_snapshots_are_found_by_number_and_by_time(lake: Path) -> None:
     assert found.manifest.snapshot == 2
 
 
-def test_what_is_no_lake_is_not_taken_for_one(tmp_path: Path) -> None:
-    """No folder, a file, a folder with something else in the pointer's place, of this format or of the one before."""
+def test_a_folder_without_a_lake_is_refused(tmp_path: Path) -> None:
+    """A missing folder, a file, or a folder with something else in place of the pointer, of either format, is refused."""
     with pytest.raises(LakeError, match="no lake"):
         scan_lake(tmp_path / "nowhere")
     (tmp_path / "file").touch()
@@ -223,7 +223,7 @@ def test_what_is_no_lake_is_not_taken_for_one(tmp_path: Path) -> None:
 
 
 def test_f50_a_manifest_cannot_name_files_outside(lake: Path) -> None:
-    """A path that is none of ours makes the manifest a broken one."""
+    """A manifest with a path that is not ours is broken."""
     file = Layout(lake).manifest_file(2)
     for path in (
         "../../x.parquet",
@@ -241,7 +241,7 @@ def test_f50_a_manifest_cannot_name_files_outside(lake: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../../../x", "/etc/passwd", "2026-10", "2026-10-" + "0" * 64])
 def test_f50_a_manifest_cannot_name_other_objects(name: str, lake: Path) -> None:
-    """An object is named after its month and its bytes, or the manifest is a broken one."""
+    """A manifest with an object that is not named after its month and its bytes is broken."""
     file = Layout(lake).manifest_file(2)
     manifest = json.loads(file.read_bytes())
     manifest["files"][0]["object"] = name
@@ -254,8 +254,8 @@ def test_f50_a_manifest_cannot_name_other_objects(name: str, lake: Path) -> None
 @pytest.mark.parametrize(
     "data", [b"", b"0", b"000002", b"3\n", b"2\n2\n", b"-2", b"../2", b"\xd9\xa2", b"9" * 400]
 )
-def test_a_pointer_that_names_no_snapshot_is_said_to(data: bytes, lake: Path) -> None:
-    """65 for readers and the next dump, and repair leads it to the newest snapshot."""
+def test_a_pointer_to_no_snapshot_is_refused(data: bytes, lake: Path) -> None:
+    """Readers and the next dump end with 65, and repair points to the newest snapshot."""
     (lake / "_lake/current").write_bytes(data)
     with pytest.raises(LakeError):
         scan_lake(lake)
@@ -271,7 +271,7 @@ def test_a_pointer_that_names_no_snapshot_is_said_to(data: bytes, lake: Path) ->
 
 
 def test_f37_the_lock_says_who_holds_it(lake: Path) -> None:
-    """The second is refused with pid, host and since when."""
+    """The second run is refused with pid, host and since when."""
     layout = Layout(lake)
     with hold_lock(layout):
         code = f"from pleo_extract.lake.layout import Layout\nfrom pleo_extract.lake.lock import hold_lock\nwith hold_lock(Layout({str(lake)!r})): pass"
@@ -283,7 +283,7 @@ def test_f37_the_lock_says_who_holds_it(lake: Path) -> None:
 
 
 def test_f37_who_is_turned_away_names_the_holder_and_no_earlier_one(lake: Path) -> None:
-    """Between taking the lock and signing it a run has no name yet; that of the run before must not stand there."""
+    """A run takes the lock first and then signs; until then the name of the run before must not stand there."""
     layout = Layout(lake)
     with hold_lock(layout):
         signed = layout.lock.read_bytes()
@@ -301,7 +301,7 @@ def test_f37_who_is_turned_away_names_the_holder_and_no_earlier_one(lake: Path) 
 
 
 def test_f38_the_lock_dies_with_its_holder(lake: Path) -> None:
-    """A holder that is killed leaves no stale lock."""
+    """A killed holder leaves no stale lock."""
     code = (
         "import os, signal\nfrom pleo_extract.lake.layout import Layout\nfrom pleo_extract.lake.lock import hold_lock\n"
         f"with hold_lock(Layout({str(lake)!r})): os.kill(os.getpid(), signal.SIGKILL)"
@@ -312,7 +312,7 @@ def test_f38_the_lock_dies_with_its_holder(lake: Path) -> None:
 
 
 def test_f37_a_writer_that_lost_the_lock_publishes_nothing(lake: Path) -> None:
-    """Its lock broken while it was paused, another run in between: refused, and what the other prepared is not touched."""
+    """A paused run whose lock was broken is refused after another run, and does not touch what that one has prepared."""
     store = FolderLake(lake)
     layout = store.layout
     with store.hold():
@@ -337,28 +337,28 @@ def test_f37_a_writer_that_lost_the_lock_publishes_nothing(lake: Path) -> None:
 
 
 MARK = Checkpoint(
-    first=("2026-10-01", "a"), edge=("2026-10-02", "b"), newest=("2026-10-02", "b"), cursor="AAAA", at_end=False,
-    order="strict", pages=20, rows=2_000, new=2_000, unkeyed=0, totals=(5_000, 5_001),
+    first=("2026-10-01", "a"), furthest=("2026-10-02", "b"), newest=("2026-10-02", "b"), cursor="AAAA", at_end=False,
+    order="strict", pages=20, rows=2_000, distinct=2_000, unkeyed=0, totals=(5_000, 5_001),
 )  # fmt: skip
 
 
 def resume(layout: Layout, base: int = 0) -> Staging | None:
-    """What is left of the binding."""
+    """Return what is staged for this owner."""
     return Staging.resume(layout.staging, "binding", base=base)
 
 
 def test_staged_batches_are_found_again(tmp_path: Path) -> None:
-    """Rows, marks by segment, phases, and rows that were set aside."""
+    """Rows, checkpoints by segment, phases and rejected rows are found again."""
     layout = Layout(tmp_path)
     staging = Staging.start(layout.staging, "binding", header(layout))
-    staging.add(rows(1, 2), phase="full", marks={0: MARK, 3: MARK})
-    staging.add(rows(3, month=11), [Rejected(4, "$.data[1]", "no", b"{")], marks={3: MARK})
+    staging.add(rows(1, 2), phase="full", checkpoints={0: MARK, 3: MARK})
+    staging.add(rows(3, month=11), [Rejected(4, "$.data[1]", "no", b"{")], checkpoints={3: MARK})
     staging.finish("open")
     again = resume(layout)
     assert again is not None
     assert (again.run, again.mode, again.resumed) == ("run", "full", True)
-    assert again.marks("full") == {0: MARK, 3: MARK}
-    assert again.marks("new") == {}
+    assert again.checkpoints("full") == {0: MARK, 3: MARK}
+    assert again.checkpoints("new") == {}
     assert again.months() == ["2026-10", "2026-11"]
     assert again.frame().height == 3
     assert [name.partition(":")[0] for name in again.names] == ["sha256"]
@@ -371,7 +371,7 @@ def test_staged_batches_are_found_again(tmp_path: Path) -> None:
     "spoil", ["torn line", "torn in the middle", "file gone", "file changed", "file empty"]
 )
 def test_a_journal_counts_up_to_the_first_line_that_is_not_whole(spoil: str, tmp_path: Path) -> None:
-    """What follows it is forgotten for good: what is added next does not stick to half a line."""
+    """What follows a broken line is dropped for good, and the next batch is not appended to half a line."""
     layout = Layout(tmp_path)
     staging = Staging.start(layout.staging, "binding", header(layout))
     for number in range(3):
@@ -396,8 +396,8 @@ def test_a_journal_counts_up_to_the_first_line_that_is_not_whole(spoil: str, tmp
     assert third.frame()["id"].str.slice(-1).to_list() == ["0", "1", "9"]
 
 
-def test_staging_is_not_gone_on_with_when_it_does_not_belong(tmp_path: Path) -> None:
-    """Another base, without a batch, with a broken header, a link in its place."""
+def test_foreign_staging_is_not_resumed(tmp_path: Path) -> None:
+    """Staging with another base, without a batch, with a broken header or behind a link is not resumed."""
     layout = Layout(tmp_path)
     staging = Staging.start(layout.staging, "binding", header(layout))
     assert resume(layout) is None
@@ -416,7 +416,7 @@ def test_staging_is_not_gone_on_with_when_it_does_not_belong(tmp_path: Path) -> 
 
 
 def test_rejected_rows_are_kept_once(tmp_path: Path) -> None:
-    """However often they are copied: a run may be killed between that and the pointer."""
+    """They are there once however often they are copied: a run can be killed between that and the pointer."""
     layout = Layout(tmp_path)
     staging = Staging.start(layout.staging, "binding", header(layout))
     staging.add(rows(1), [Rejected(1, "$.data[0]", "no", b"{\xff}")])
@@ -432,7 +432,7 @@ def test_rejected_rows_are_kept_once(tmp_path: Path) -> None:
 
 
 def test_nothing_new_makes_no_snapshot(lake: Path) -> None:
-    """The same rows again: no file, no snapshot; what the run learned is kept beside them."""
+    """The same rows again make no file and no snapshot; what the run learned is kept."""
     places = "created_month=*/*", "_lake/objects/*", "_lake/snapshots/*", "_lake/current"
 
     def look() -> dict[Path, tuple[int, int]]:
@@ -446,14 +446,14 @@ def test_nothing_new_makes_no_snapshot(lake: Path) -> None:
 
 
 def test_the_later_version_of_a_row_stays(lake: Path) -> None:
-    """What a later run read stays, whatever its last_updated_at; of what one run read see `keep_latest`."""
+    """The row that a later run read stays, whatever its last_updated_at; for the rows of one run see `keep_latest`."""
     put(lake, rows(1, status="failed", hour=0), rows(2, status="failed", hour=5), rows(3, status="failed"))
     found = scan_lake(lake).filter(pl.col("created_at").dt.month() == 10).sort("id").collect()
     assert found["status"].to_list() == ["failed", "failed", "failed"]
 
 
 def test_old_snapshots_go_at_once(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prune that is cut off in the middle leaves no half of a snapshot that could be read; the next one ends it."""
+    """A prune that is interrupted leaves no half of a snapshot that could be read, and the next one finishes it."""
     whole = disk.remove_file
 
     def stop(path: Path) -> None:
@@ -475,13 +475,13 @@ def test_old_snapshots_go_at_once(lake: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def set_made_at(layout: Layout, number: int, made_at: datetime) -> None:
-    """Let a manifest say that its snapshot was published then."""
+    """Write another time of publishing into a manifest."""
     manifest = json.loads(layout.manifest_file(number).read_bytes())
     layout.manifest_file(number).write_text(json.dumps(manifest | {"made_at": made_at.isoformat()}))
 
 
 def test_prune_by_age_and_by_count(lake: Path) -> None:
-    """A broken manifest of an old snapshot does not stop it; what it may name stays until it is gone."""
+    """A broken manifest of an old snapshot does not stop a prune; the objects that it may name stay until it is gone."""
     for number in range(10, 14):
         put(lake, rows(number))
     layout = Layout(lake)
@@ -500,8 +500,8 @@ def test_prune_by_age_and_by_count(lake: Path) -> None:
     assert len(list(layout.objects.iterdir())) == 2
 
 
-def test_what_a_killed_run_left_is_swept(lake: Path) -> None:
-    """Manifests and objects that were never pointed to, builds, temporary files; what is foreign stays."""
+def test_leftovers_of_a_killed_run_are_removed(lake: Path) -> None:
+    """Manifests and objects beyond the pointer, builds and temporary files are removed; foreign files stay."""
     layout = Layout(lake)
     unnamed = f"2026-10-{'0' * 64}"
     prepared = [layout.snapshots, layout.objects, layout.own, lake / "created_month=2026-11"]
@@ -528,8 +528,8 @@ def test_what_a_killed_run_left_is_swept(lake: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_first_snapshot_without_its_pointer_is_given_it(tmp_path: Path) -> None:
-    """Killed between manifest and pointer: the next run finds it whole, and goes on from there."""
+def test_a_first_snapshot_without_its_pointer_gets_one(tmp_path: Path) -> None:
+    """After a kill between manifest and pointer the next run finds the snapshot whole and continues from it."""
     put(tmp_path, rows(1))
     (tmp_path / "_lake/current").unlink()
     shutil.rmtree(tmp_path / "created_month=2026-10")
@@ -540,7 +540,7 @@ def test_a_first_snapshot_without_its_pointer_is_given_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("what", ["nothing", "older", "another"])
 def test_the_visible_months_follow_the_pointer(what: str, lake: Path) -> None:
-    """Killed between pointer and months, or meddled with: the next run brings them in line, though it finds nothing new."""
+    """After a kill between pointer and months, or a change by hand, the next run brings the months in line."""
     for month in ("2026-10", "2026-11"):
         find_file(lake, month).unlink()
     if what == "older":
@@ -558,8 +558,8 @@ def test_the_visible_months_follow_the_pointer(what: str, lake: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["objects", "visible"])
-def test_of_two_names_one_is_enough(lost: str, lake: Path) -> None:
-    """An object that is lost is taken from the visible month with the same bytes, and the other way round."""
+def test_one_of_two_names_is_enough(lost: str, lake: Path) -> None:
+    """A lost object is taken from the visible month with the same bytes, and a lost month from its object."""
     if lost == "objects":
         shutil.rmtree(lake / "_lake/objects")
     else:
@@ -573,7 +573,7 @@ def test_of_two_names_one_is_enough(lost: str, lake: Path) -> None:
 
 
 def test_a_month_that_jobs_have_left_is_replaced_first(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader of the folder never sees a job in both, whenever it looks; a month without jobs is a file without rows."""
+    """A reader of the folder never sees a job in both months; a month without jobs is a file without rows."""
     seen: list[pl.DataFrame] = []
     whole = disk.rename
 
@@ -598,8 +598,8 @@ def test_a_month_that_jobs_have_left_is_replaced_first(lake: Path, monkeypatch: 
     assert verify_lake(lake).ok
 
 
-def test_a_file_that_changed_is_not_built_upon(lake: Path) -> None:
-    """A month that is merged is checked by its sum, one that stays by its size."""
+def test_a_changed_file_is_not_merged(lake: Path) -> None:
+    """A month that is merged is verified by its hash, one that stays by its size."""
     file = find_file(lake)
     data = file.read_bytes()
     overwrite(file, data[:-4] + b"XXXX")
@@ -612,7 +612,7 @@ def test_a_file_that_changed_is_not_built_upon(lake: Path) -> None:
 
 
 def test_files_are_copied_where_links_are_not_possible(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk without hard links costs space, nothing else: a copy is known for one, and not made again."""
+    """A disk without hard links costs space and nothing else: a copy is recognized, and not made again."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "no links here")
@@ -633,7 +633,7 @@ def test_files_are_copied_where_links_are_not_possible(lake: Path, monkeypatch: 
 
 
 def spoil(lake: Path, how: str) -> str:  # noqa: C901, PLR0912 - one branch a harm
-    """Do harm; what verify must say of it."""
+    """Damage a lake; return what verify must report."""
     file, layout = find_file(lake), Layout(lake)
     data = file.read_bytes()
     manifest = json.loads(layout.manifest_file(2).read_bytes())
@@ -688,13 +688,13 @@ def spoil(lake: Path, how: str) -> str:  # noqa: C901, PLR0912 - one branch a ha
         "object, and another month": "cannot be read", "visible": "visible file cannot be read",
         "another month": "differs from the snapshot", "stranger": "not in the lake", "month too many": "not in the lake",
         "link": "visible file cannot be read", "columns": "columns or types", "month": "holds rows of 2026-10",
-        "double": "repeat a (company_id, id)", "rows": "written with 4", "manifest": "missing", "broken manifest": "broken",
+        "double": "repeat a (company_id, id)", "rows": "4 in the manifest", "manifest": "missing", "broken manifest": "broken",
         "state": "broken", "pointer": "no pointer", "pointer out": "does not name", "pointer beyond": "does not name",
     }[how]  # fmt: skip
 
 
 def rewrite(lake: Path, manifest: dict[str, Any], frame: pl.DataFrame) -> None:
-    """Other rows in the file of November, and a manifest that agrees."""
+    """Put other rows into the file of November, and change the manifest to match."""
     file = find_file(lake)
     file.unlink()
     frame.write_parquet(file)
@@ -720,7 +720,7 @@ HARMS = (
 
 @pytest.mark.parametrize("how", HARMS)
 def test_f43_verify_finds(how: str, lake: Path) -> None:
-    """Whatever is not as it was written, in words."""
+    """Every kind of damage is reported."""
     said = spoil(lake, how)
     found = verify_lake(lake)
     assert not found.ok
@@ -728,7 +728,7 @@ def test_f43_verify_finds(how: str, lake: Path) -> None:
 
 
 def test_f41_foreign_files_are_reported_and_left(lake: Path) -> None:
-    """What somebody else put into the lake's folder is named by verify, is no problem, and is still there after a dump."""
+    """A foreign file in the lake's folder is named by verify, is no problem, and is still there after a dump."""
     foreign = [
         "README.md",
         "_lake/notes",
@@ -750,7 +750,7 @@ def test_f41_foreign_files_are_reported_and_left(lake: Path) -> None:
 
 @pytest.mark.parametrize("how", HARMS)
 def test_f43_repair_makes_it_whole(how: str, lake: Path) -> None:
-    """The lake can be read again, as much as is left of it is there, and a second repair finds nothing to do."""
+    """The lake can be read again with all that is left of it, and a second repair finds nothing to do."""
     spoil(lake, how)
     done = repair_lake(lake)
     found = verify_lake(lake)
@@ -769,7 +769,7 @@ def test_f43_repair_makes_it_whole(how: str, lake: Path) -> None:
 
 
 def test_f43_repair_moves_strays_out_of_sight(lake: Path) -> None:
-    """What others have put beside the visible months is kept, where no reader takes it for part of the lake."""
+    """Foreign files beside the visible months are kept where no reader takes them for part of the lake."""
     shutil.copy(find_file(lake), find_file(lake).with_name("copy.parquet"))
     (lake / "created_month=2026-12/more").mkdir(parents=True)
     (lake / "created_month=2026-12/more/x.parquet").write_bytes(find_file(lake).read_bytes())
@@ -787,7 +787,7 @@ def test_f43_repair_moves_strays_out_of_sight(lake: Path) -> None:
 
 
 def test_f43_repair_without_any_whole_copy(tmp_path: Path) -> None:
-    """A broken file that no older snapshot has whole is left out, and so is what cannot be read."""
+    """A broken or unreadable file that no older snapshot has whole is left out."""
     put(tmp_path, rows(1), rows(4, month=11))
     kept = find_object(tmp_path, number=1)
     overwrite(find_file(tmp_path), b"PAR1")
@@ -799,7 +799,7 @@ def test_f43_repair_without_any_whole_copy(tmp_path: Path) -> None:
 
 
 def test_f43_repair_with_nothing_left(tmp_path: Path) -> None:
-    """A pointer to nowhere, no snapshot and no month: the next dump begins anew."""
+    """With a pointer to nowhere, no snapshot and no month, the next dump starts from the beginning."""
     put(tmp_path, rows(1))
     for name in ("_lake/snapshots", "_lake/objects", "created_month=2026-10"):
         shutil.rmtree(tmp_path / name)
@@ -810,7 +810,7 @@ def test_f43_repair_with_nothing_left(tmp_path: Path) -> None:
 
 
 def test_f43_repair_of_nothing_but_the_visible_months(lake: Path) -> None:
-    """All that is behind them is gone: they are the lake, and the next dump reads the whole list."""
+    """If only the visible months are left they are the lake, and the next dump reads the whole list."""
     shutil.rmtree(lake / "_lake")
     (lake / "_jobs.duckdb").touch()
     with pytest.raises(LakeError, match="repair"):
@@ -822,7 +822,7 @@ def test_f43_repair_of_nothing_but_the_visible_months(lake: Path) -> None:
 
 
 def test_f43_repair_waits_for_nobody(lake: Path) -> None:
-    """It takes the lock, or is refused; a folder in the pointer's place is not its to move."""
+    """Repair takes the lock or is refused; it does not move a folder that is in the place of the pointer."""
     with hold_lock(Layout(lake)), pytest.raises(LakeLocked):
         repair_lake(lake)
     (lake / "_lake/current").unlink()
@@ -833,7 +833,7 @@ def test_f43_repair_waits_for_nobody(lake: Path) -> None:
 
 @pytest.mark.parametrize("how", ["file", "damage", "manifest", "pointer"])
 def test_f43_after_a_repair_the_next_dump_brings_all_back(how: str, tmp_path: Path) -> None:
-    """It is a full walk where data was missing; jobs that had vanished are still known to have vanished."""
+    """The next dump is full if data was missing, and vanished jobs stay vanished."""
     sandbox = Sandbox(World(jobs=600, days=80, seed=2))
 
     def dump() -> Any:
@@ -877,7 +877,7 @@ def test_f43_after_a_repair_the_next_dump_brings_all_back(how: str, tmp_path: Pa
 
 
 def test_last_run_is_written_and_read(tmp_path: Path) -> None:
-    """Failed runs too; since when none was complete is carried on; what cannot be read counts as none."""
+    """Failed runs are recorded, too; the last complete run is carried on; an unreadable record counts as none."""
     layout = Layout(tmp_path)
     assert read_last_run(layout) is None
     for code, complete in ((0, True), (75, False)):
@@ -894,7 +894,7 @@ def test_last_run_is_written_and_read(tmp_path: Path) -> None:
 
 
 def test_a_record_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
-    """What went wrong before is what is raised."""
+    """The error of the run is raised, not that of the record."""
     sandbox = Sandbox(World(jobs=900))
     (tmp_path / "_lake/last_run.json").mkdir(parents=True)
     with (
@@ -908,7 +908,7 @@ def test_a_record_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
 
 
 def test_nothing_but_disk_changes_a_lake() -> None:
-    """No other file of the room opens, renames or removes; the lock's own file aside."""
+    """No other file of the room opens, renames or removes files, except the lock's own."""
     doors = ("status.py", "store.py")  # what they open is a lake, not a file
     changing = {
         "chmod", "copy", "copyfile", "copytree", "fdopen", "hardlink_to", "link", "link_to", "makedirs", "mkdir", "move",
@@ -937,7 +937,7 @@ def test_nothing_but_disk_changes_a_lake() -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o027, 0o077])
 def test_f55_modes_follow_the_umask(umask: int, tmp_path: Path) -> None:
-    """A lake has readers who are not its writer: all is as open as the umask says; staging and rejected rows never are."""
+    """A lake has other readers than its writer: its files follow the umask, but staging and rejected rows stay private."""
     before = os.umask(umask)
     try:
         sandbox = Sandbox(World(jobs=400, days=20), faults="2:badrow.float")
@@ -953,7 +953,7 @@ def test_f55_modes_follow_the_umask(umask: int, tmp_path: Path) -> None:
 
 
 def check_modes(lake: Path, umask: int) -> None:
-    """No bit too many and none too few."""
+    """Check that every mode is exactly what the umask says."""
     for path in [lake, *lake.rglob("*")]:
         inside = path.relative_to(lake).parts
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -972,7 +972,7 @@ PLANTED = (
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_f55_a_planted_link_is_not_followed(name: str, tmp_path: Path) -> None:
-    """Nothing is written, truncated or removed where a link leads, that stands in place of the lake's own."""
+    """Nothing is written, truncated or removed where a link leads that is in place of a file of the lake."""
     lake, outside = tmp_path / "lake", tmp_path / "outside"
     (lake / name).parent.mkdir(parents=True)
     if name.startswith("created_month"):
@@ -994,7 +994,7 @@ def test_f55_a_planted_link_is_not_followed(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["month", "file"])
 def test_f55_repair_removes_a_planted_link(what: str, lake: Path) -> None:
-    """A link in place of a visible month, or of its file: readers of ours do not follow it, and the lake is whole again."""
+    """Our readers do not follow a link in place of a visible month or its file, and the next dump replaces it."""
     outside = lake.parent / "outside"
     find_file(lake).parent.rename(outside)
     if what == "month":
@@ -1012,7 +1012,7 @@ def test_f55_repair_removes_a_planted_link(what: str, lake: Path) -> None:
 
 
 def test_f55_a_link_at_a_batch_or_temporary_name_is_not_followed(lake: Path) -> None:
-    """It is replaced, and what it led to stays."""
+    """The link is replaced, and what it led to stays."""
     layout = Layout(lake)
     precious = lake.parent / "precious"
     precious.write_text("mine")
@@ -1036,7 +1036,7 @@ def test_f55_a_link_at_a_batch_or_temporary_name_is_not_followed(lake: Path) -> 
 
 
 def test_a_file_that_no_manifest_names_is_not_read(tmp_path: Path) -> None:
-    """A copy of a visible file, as a tool may leave one, counts nothing twice; verify says that it is there."""
+    """A copy of a visible file, as a tool may leave one, counts nothing twice, and verify names it."""
     put(tmp_path, rows(1, 2, 3))
     part = find_file(tmp_path, "2026-10")
     shutil.copy(part, part.with_name("copy.parquet"))
@@ -1048,7 +1048,7 @@ def test_a_file_that_no_manifest_names_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_pointer_lost_after_a_failed_run_is_noticed(tmp_path: Path) -> None:
-    """The catalogue tells as well that something was published, where the record of a failed run does not."""
+    """The catalogue also shows that something was published, where the record of a failed run does not."""
     put(tmp_path, rows(1))
     (tmp_path / "_lake/current").unlink()
     (tmp_path / "_jobs.duckdb").touch()
@@ -1057,7 +1057,7 @@ def test_a_pointer_lost_after_a_failed_run_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:
-    """The lake's own folder may be a link, say to a larger disk."""
+    """The lake's own folder can be a link, for example to a larger disk."""
     (tmp_path / "big").mkdir()
     (tmp_path / "lake").symlink_to("big")
     assert put(tmp_path / "lake", rows(1)).snapshot == 1
@@ -1075,19 +1075,19 @@ def test_a_lake_may_be_reached_through_a_link(tmp_path: Path) -> None:
         lambda place: disk.rename(place / "nothing", place / "x"),
         lambda place: disk.link_file(place / "nothing", place / "x"),
         lambda place: disk.link_file(place / "file", place / "no/x"),
-        lambda place: disk.fix_file(place / "nothing"),
+        lambda place: disk.protect_file(place / "nothing"),
         lambda place: disk.sync_file(place / "nothing"),
         lambda place: disk.sync_folder(place / "no"),
         lambda place: disk.remove_file(place / "folder"),
         lambda place: disk.remove_tree(place / "file/x"),
         lambda place: disk.list_folder(place / ("x" * 300)),
-        lambda place: disk.open_own(place / "no/file"),
-        lambda place: disk.put_file(place / "no/file", b"1"),
-        lambda place: disk.put_file(place / "folder", b"1"),
+        lambda place: disk.open_lock(place / "no/file"),
+        lambda place: disk.write_output(place / "no/file", b"1"),
+        lambda place: disk.write_output(place / "folder", b"1"),
     ],
 )
 def test_f39_disk_errors_name_the_path(call: Callable[[Path], object], tmp_path: Path) -> None:
-    """Every call fails as StorageError, code 74, with the path in it."""
+    """Every failing call raises StorageError, 74, with the path."""
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match=str(tmp_path)) as caught:
@@ -1100,7 +1100,7 @@ def test_f39_disk_errors_name_the_path(call: Callable[[Path], object], tmp_path:
 def test_f39_a_file_that_cannot_be_written_leaves_nothing(
     failing: str, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The temporary file is removed, and what was there is there; the bytes are named."""
+    """The temporary file is removed, the old file stays, and the message has the size."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -1117,7 +1117,7 @@ def test_f39_a_file_that_cannot_be_written_leaves_nothing(
 
 
 def test_a_run_whose_publishing_failed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pointer could not be replaced: 74, `published` false, and the lake is as before: without a snapshot."""
+    """The pointer cannot be replaced: 74, `published` false, and the lake is as before, without a snapshot."""
     whole = disk.replace_file
 
     def fail(path: Path, *args: Any, **more: Any) -> None:
@@ -1152,7 +1152,7 @@ def test_a_run_whose_publishing_failed_says_so(tmp_path: Path, monkeypatch: pyte
 
 
 def dump_twice(lake: Path, sandbox: Sandbox) -> None:
-    """A first dump, and a refresh some days later."""
+    """Make a first dump, and a refresh some days later."""
     with Client(SERVER, api_key=API_KEY, transport=sandbox, rate=10_000_000) as client:
         dump_export_jobs(lake, client=client, progress=False)
         sandbox.world.advance(3 * 86_400)
@@ -1161,7 +1161,7 @@ def dump_twice(lake: Path, sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("piece", [3, 150])
 def test_a_month_in_pieces_is_the_month(piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory holds one piece; the rows and their order are those of a month that is merged at once."""
+    """Memory holds one piece; the rows and their order are those of a month that is merged as a whole."""
     dump_twice(tmp_path / "whole", Sandbox(World(jobs=900)))
     most = 0
 
@@ -1188,10 +1188,10 @@ def test_a_month_in_pieces_is_the_month(piece: int, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("at_once", [7, 100, 8_000_000])
 @pytest.mark.parametrize("numbers", [50, 2**63])
-def test_every_key_is_once_or_is_counted(
+def test_repeated_keys_are_counted(
     tmp_path: Path, at_once: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows that repeat a key are counted, over files too and range by range; keys with one number are told apart."""
+    """Rows that repeat a key are counted, over files and ranges; two keys with one hash are not one key."""
     monkeypatch.setattr(keys, "RANGE", at_once)
     if numbers == 50:
         monkeypatch.setattr(keys, "_HASH", (pl.struct("company_id", "id").hash() % numbers).alias("hash"))
@@ -1205,7 +1205,7 @@ def test_every_key_is_once_or_is_counted(
 
 
 def test_f39_verify_without_room_for_its_numbers(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's temporary folder is full: an error of the disk, with its path, and no word about the lake."""
+    """A full temporary folder is an error of the disk with its path, not an error of the lake."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -1217,7 +1217,7 @@ def test_f39_verify_without_room_for_its_numbers(lake: Path, monkeypatch: pytest
 
 
 def test_a_job_in_two_pieces_is_merged_all_the_same(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that moves createdAt within the month: the later version stays, and there is one."""
+    """A server moves createdAt within the month: the later version stays, and there is one."""
     monkeypatch.setattr(merging, "PIECE", 1)
     moved = rows(2, status="failed", hour=5).with_columns(pl.col("created_at") + timedelta(days=1))
     put(lake, moved)
@@ -1229,19 +1229,19 @@ def test_a_job_in_two_pieces_is_merged_all_the_same(lake: Path, monkeypatch: pyt
 def test_rows_staged_in_many_batches_are_found_in_every_run(
     tmp_path: Path, runs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is staged in whatever order is sorted in at most so many runs, and each piece finds its rows in each."""
+    """Staged rows are sorted in a limited number of runs, and each piece finds its rows in each run."""
     written: list[int] = []
 
-    class Watched(merging._Run):
+    class Watched(merging._SortedRun):
         def __init__(self, scratch: disk.ScratchFile, staged: pl.DataFrame) -> None:
             written.append(staged.height)
             super().__init__(scratch, staged)
 
-    monkeypatch.setattr(merging, "_Run", Watched)
-    monkeypatch.setattr(merging, "BATCH", 9)
+    monkeypatch.setattr(merging, "_SortedRun", Watched)
+    monkeypatch.setattr(merging, "SLICE", 9)
     monkeypatch.setattr(merging, "PIECE", 7)
     monkeypatch.setattr(merging, "RUN", 20)
-    monkeypatch.setattr(merging, "ENOUGH", 1)
+    monkeypatch.setattr(merging, "FRAME", 1)
     monkeypatch.setattr(merging, "RUNS", runs)
     companies = [f"0000000{n}-0000-4000-8000-00000000000{n}" for n in range(3)]
     all_rows = rows(*range(300)).with_columns(
@@ -1257,7 +1257,7 @@ def test_rows_staged_in_many_batches_are_found_in_every_run(
 def test_f39_a_disk_error_while_pieces_are_merged_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not an error of the library that writes the file."""
+    """It is not an error of the library that writes the file."""
     monkeypatch.setattr(merging, "PIECE", 20)
 
     def fail(_: Staging, batch: object) -> pl.DataFrame:
@@ -1274,10 +1274,10 @@ def test_f39_a_disk_error_while_pieces_are_merged_is_one(
 def test_few_rows_that_a_large_month_has_already_cost_no_sorting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refresh with nothing new looks its rows up, however large their month is."""
+    """A refresh without news looks its rows up instead of sorting a large month."""
     monkeypatch.setattr(merging, "PIECE", 3)
     put(tmp_path, rows(*range(10)))
-    monkeypatch.setattr(merging, "_Run", None)
+    monkeypatch.setattr(merging, "_SortedRun", None)
     assert put(tmp_path, rows(2, 5)).snapshot == 1
 
 
@@ -1285,7 +1285,7 @@ def test_few_rows_that_a_large_month_has_already_cost_no_sorting(
 def test_f73_a_month_that_holds_a_job_twice_is_changed(
     tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A month with more rows than jobs is written again with one of each, though what was read says nothing new."""
+    """A month with more rows than jobs is written again with one row each, even if no row that was read is new."""
     monkeypatch.setattr("pleo_extract.lake.merging.PIECE", piece)
     place, layout = tmp_path / "lake", Layout(tmp_path / "lake")
     put(place, rows(1, 2, 3))
@@ -1299,8 +1299,8 @@ def test_f73_a_month_that_holds_a_job_twice_is_changed(
         manifest.files[0], rows=6, bytes=len(data), sha256=sha256, object=f"2026-10-{sha256}"
     )
     (layout.objects / entry.object).hardlink_to(file)
-    told = msgspec.structs.replace(manifest, rows=6, files=[entry])
-    layout.manifest_file(1).write_bytes(msgspec.json.encode(told))
+    doubled_manifest = msgspec.structs.replace(manifest, rows=6, files=[entry])
+    layout.manifest_file(1).write_bytes(msgspec.json.encode(doubled_manifest))
     assert put(place, rows(2)).rows == 3
     assert verify_lake(place).ok
     assert read_plainly(place).height == 3

@@ -1,6 +1,6 @@
 """Lakes of other versions: one of this format is kept under `golden`, and every later version must read it.
 
-`python tests/test_lake_golden.py` makes `golden/format-<n>` for a new format; those of older ones are never made anew.
+`python tests/test_lake_golden.py` makes `golden/format-<n>` for a new format; those of older formats are never made again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LONG = timedelta(days=100_000)
 
 
 def first_world() -> World:
-    """Forty jobs of two companies, over three months; nothing of them is drawn."""
+    """Make a world of forty jobs of two companies, over three months, without chance."""
     world = World(jobs=0, now=TAKEN)
     for n in range(40):
         fields: dict[str, Any] = {"numberOfItems": n}
@@ -55,7 +55,7 @@ def first_world() -> World:
 
 
 def insert(world: World, number: int, created: datetime, **fields: Any) -> None:
-    """A job whose ids follow from its number."""
+    """Make a job whose ids follow from its number."""
     company, job = (
         uuid.uuid5(uuid.NAMESPACE_URL, f"{SERVER}/{name}") for name in (number % 2, f"job-{number}")
     )
@@ -63,47 +63,47 @@ def insert(world: World, number: int, created: datetime, **fields: Any) -> None:
 
 
 def then(world: World) -> World:
-    """What happened between the two dumps of the golden lake."""
+    """Let happen what happened between the two dumps of the golden lake."""
     for n in range(40, 44):
         insert(world, n, world.now - timedelta(hours=50 - n))
     return world
 
 
 def dump(lake: Path | str, world: World) -> Receipt:
-    """A dump of this world."""
+    """Dump this world."""
     with Client(SERVER, api_key=API_KEY, transport=Sandbox(world), in_flight=1, rate=10_000_000) as client:
         return dump_export_jobs(lake, client=client, progress=False, full_every=LONG, keep=LONG)
 
 
 @pytest.fixture(params=range(1, FORMAT + 1))
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The golden lake of each format, to play with."""
+    """Copy the golden lake of each format."""
     return copy_golden(request.param, tmp_path / "lake")
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """The golden lake of format 1, to play with."""
+    """Copy the golden lake of format 1."""
     return copy_golden(1, tmp_path / "lake")
 
 
 def copy_golden(version: int, target: Path) -> Path:
-    """The golden lake of this format."""
+    """Copy the golden lake of this format."""
     return Path(shutil.copytree(GOLDEN / f"format-{version}", target, symlinks=True))
 
 
 def read_plainly(lake: Path) -> pl.DataFrame:
-    """What a tool sees that knows nothing of a lake."""
+    """Read a lake as a tool does that does not know lakes."""
     return pl.read_parquet(lake / "**/*.parquet", hive_partitioning=False)
 
 
 def is_true(rows: pl.DataFrame, world: World) -> bool:
-    """Whether these are the jobs of this world."""
+    """Return whether these are the jobs of this world."""
     return Sandbox(world).truth(rows.drop("extra").to_dicts(), world.now) == []
 
 
 def list_files(lake: Path) -> dict[str, bytes]:
-    """All that is in a lake."""
+    """Return every file of a lake with its bytes."""
     return {
         path.relative_to(lake).as_posix(): path.read_bytes() if path.is_file() else b""
         for path in lake.rglob("*")
@@ -111,7 +111,7 @@ def list_files(lake: Path) -> dict[str, bytes]:
 
 
 def test_the_golden_lake_opens(golden: Path) -> None:
-    """It verifies, holds what it was made from, and both its snapshots can be read; by every reader, none of which writes."""
+    """It verifies, has its jobs, and every reader can read both snapshots without writing anything."""
     before = list_files(golden)
     found = verify_lake(golden)
     assert (found.ok, found.foreign, found.snapshot) == (True, (), 2), found
@@ -134,7 +134,7 @@ def test_the_golden_lake_opens(golden: Path) -> None:
 
 
 def test_the_golden_lake_is_gone_on_with(golden: Path) -> None:
-    """A dump over it is a refresh that brings what is new; what was is still found by number and by time."""
+    """A dump over it is a refresh that brings what is new; earlier snapshots are still found by number and by time."""
     world = then(first_world())
     before = {number: scan_lake(golden, as_of=number).collect() for number in (1, 2)}
     insert(world, 50, world.now - timedelta(minutes=3))
@@ -150,7 +150,7 @@ def test_the_golden_lake_is_gone_on_with(golden: Path) -> None:
 
 
 def test_the_golden_lake_names_no_machine() -> None:
-    """No absolute path, no host, and small."""
+    """It has no absolute path and no host, and it is small."""
     golden = GOLDEN / f"format-{FORMAT}"
     files = [path for path in golden.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 80_000
@@ -164,7 +164,7 @@ def test_the_golden_lake_names_no_machine() -> None:
 
 
 def test_a_lake_of_format_1_is_carried_over(old: Path) -> None:
-    """By a dump that finds nothing new, too: it is a refresh, nothing is left of the old names, and history is there."""
+    """A dump carries it over, even with nothing new: it is a refresh, no old name is left, and history is kept."""
     before = {number: scan_lake(old, as_of=number).collect() for number in (1, 2)}
     shutil.copy(old / "current/created_month=2025-12/part-0.parquet", old / "notes.txt")
     for name in ("_lock", "jobs.duckdb", "_now.csv"):
@@ -188,7 +188,7 @@ def test_a_lake_of_format_1_is_carried_over(old: Path) -> None:
 def test_killed_while_it_is_carried_over_it_is_one_or_the_other(
     old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before any storage call: readers of ours see all jobs, plain ones never one twice; the next dump ends it."""
+    """After a kill before any storage call our readers see all jobs and plain readers none twice; the next dump finishes."""
     world = then(first_world())
     rows = scan_lake(old).collect()
     calls = 0
@@ -233,7 +233,7 @@ def test_killed_while_it_is_carried_over_it_is_one_or_the_other(
 
 @pytest.mark.parametrize("harm", ["file", "manifest", "pointer", "old manifest", "stranger"])
 def test_a_broken_lake_of_format_1_is_repaired(harm: str, old: Path) -> None:
-    """What is left of it is carried over, an older file where a newer one is lost; a dump says that it is to be repaired."""
+    """Repair carries over what is left of it, with an older file in place of a lost one; a dump asks for a repair first."""
     rows = scan_lake(old).collect()
     part = old / "snapshots/000002/created_month=2025-12/part-0.parquet"
     if harm == "file":
@@ -281,7 +281,7 @@ def make_older(lake: Path) -> None:
 
 
 def test_f42_an_older_lake_is_carried_over(old: Path) -> None:
-    """It can be read as it is; the next dump makes a snapshot of this format of it, and the old ones stay."""
+    """It can be read as it is; the next dump makes a snapshot of this format, and the old ones stay."""
     make_older(old)
     assert verify_lake(old).ok
     rows = scan_lake(old).collect()
@@ -301,7 +301,7 @@ def test_f42_an_older_lake_is_carried_over(old: Path) -> None:
 
 
 def test_f42_a_newer_lake_is_refused(golden: Path) -> None:
-    """By a dump, verify and repair, with the version in the message, and nothing of it is touched."""
+    """Dump, verify and repair refuse it, name the version, and change nothing."""
     file = Layout(golden).manifest_file(2)
     manifest = json.loads(file.read_bytes()) | {"format": 7, "files": "not as we know them"}
     file.write_text(json.dumps(manifest))
@@ -317,7 +317,7 @@ def test_f42_a_newer_lake_is_refused(golden: Path) -> None:
 
 
 def settle(value: Any, name: str = "") -> Any:
-    """What differs between two runs and two machines, written over."""
+    """Return a receipt without what differs between two runs and two machines."""
     if isinstance(value, dict):
         return {key: settle(each, key) for key, each in value.items()}
     if isinstance(value, list):

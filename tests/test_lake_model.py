@@ -1,6 +1,7 @@
-"""Any sequence of dumps, kills, faults, drift and meddling, against the sandbox, which knows the truth.
+"""A model test: any sequence of dumps, kills, faults and edits, compared with the sandbox's oracle.
 
-The long form, with more and longer sequences, is in `torture/test_model.py`.
+The long form, with more and longer sequences, is `torture/test_model.py`.
+
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MISCHIEF = ("insert", "remove", "change", "move")
 
 
 class LakeMachine(RuleBasedStateMachine):
-    """One lake and one world, and what is known of how they may differ."""
+    """One lake, one world, and how they may differ."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,17 +54,17 @@ class LakeMachine(RuleBasedStateMachine):
         self.behind = False
 
     def teardown(self) -> None:
-        """Leave nothing."""
+        """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @initialize(seed=st.integers(0, 5), jobs=st.sampled_from([0, 1, 60, 260]))
     def begin(self, seed: int, jobs: int) -> None:
-        """A world, and no lake yet."""
+        """Make a world, without a lake."""
         self.sandbox = Sandbox(World(jobs=jobs, days=40, seed=seed))
         self.world = self.sandbox.world
 
     def run(self, faults: str = "", in_flight: int = 1, **options: Any) -> Receipt | None:
-        """A dump; None where it ended in an error, rows aside that do not fit: the others are published."""
+        """Dump; return None after an error other than rejected rows."""
         self.sandbox.faults = parse_faults(faults)
         self.sandbox.requests.clear()
         self.begun = self.begun or self.world.now
@@ -83,7 +84,7 @@ class LakeMachine(RuleBasedStateMachine):
                 return None
 
     def judge(self, since: datetime, *, lenient: bool) -> None:
-        """The lake against the truth; rows of removed jobs stay, and a meddled job may go unnoticed by a refresh."""
+        """Compare the lake with the oracle; removed jobs stay, and a refresh may miss an edit of the past."""
         self.behind = False
         rows = scan_lake(self.lake).collect().drop("extra").to_dicts()
         wrong = [
@@ -101,18 +102,18 @@ class LakeMachine(RuleBasedStateMachine):
         total=st.sampled_from([True, True, True, False]),
     )
     def change_server(self, limit: int, tick: float, *, total: bool) -> None:
-        """Another page limit, another pace of the world, a total or none."""
+        """Change the page limit, the speed of the world, or the total."""
         self.sandbox.rules = Rules(max_limit=limit, tick=tick, total=total)
         self.meddled = self.meddled or not total
 
     @rule(days=st.sampled_from([0.01, 0.5, 3, 33]))
     def let_time_pass(self, days: float) -> None:
-        """Jobs are created, start and end."""
+        """Let jobs be created, start and end."""
         self.world.advance(days * DAY)
 
     @rule(what=st.sampled_from(MISCHIEF), where=st.floats(0, 1))
     def meddle(self, what: str, where: float) -> None:
-        """A job inserted into the past, one deleted, a settled one changed, one moved to another instant."""
+        """Insert a job in the past, delete one, change a settled one, or move one."""
         jobs = self.world.visible()
         if what == "insert":
             self.world.insert(self.world.now - timedelta(days=1 + 60 * where))
@@ -131,7 +132,7 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(faults=st.sampled_from(["", *PASSING]), in_flight=st.sampled_from([1, 4]))
     def refresh(self, faults: str, in_flight: int) -> None:
-        """A run that is let be: the lake is equal to the truth, unless somebody meddled with the past."""
+        """Dump undisturbed: the lake equals the server, unless the past was edited."""
         begun = self.begun
         now = self.world.now
         receipt = self.run(faults, in_flight)
@@ -141,7 +142,7 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(in_flight=st.sampled_from([1, 4]))
     def read_everything(self, in_flight: int) -> None:
-        """After a full walk that began anew, it is equal whatever was done before."""
+        """Dump fully from the start: the lake equals the server in any case."""
         shutil.rmtree(self.lake / "_lake/staging", ignore_errors=True)
         now = self.world.now
         receipt = self.run(in_flight=in_flight, full=True, accept_vanished=True)
@@ -151,19 +152,19 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(faults=st.sampled_from(FATAL))
     def fail(self, faults: str) -> None:
-        """A server that breaks its contract, or a row that does not fit."""
+        """Dump from a server that breaks its contract or sends an invalid row."""
         self.run(faults)
         self.meddled = True
 
     @rule(requests=st.integers(1, 12))
     def cut_short(self, requests: int) -> None:
-        """A run that is out of requests keeps its pages."""
+        """Dump to a request limit, which keeps the pages."""
         if self.run(max_requests=requests) is not None:
             self.begun = None
 
     @rule(call=st.integers(1, 90), full=st.booleans())
     def kill(self, call: int, *, full: bool) -> None:
-        """A run that dies before a storage call."""
+        """Kill a dump before a storage call."""
         with killed_at(call):
             self.run(full=full)
         self.behind = True
@@ -171,7 +172,7 @@ class LakeMachine(RuleBasedStateMachine):
     @precondition(lambda self: (self.lake / "_lake/current").exists())
     @rule()
     def open_it(self) -> None:
-        """A reader resolves the current snapshot."""
+        """Resolve the current snapshot, as a reader does."""
         opened = open_snapshot(self.lake)
         assert opened is not None
         self.opened = opened, scan_files(opened.files).collect()
@@ -179,14 +180,14 @@ class LakeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.opened is not None)
     @rule()
     def read_it(self) -> None:
-        """It sees the same rows as then, whatever happened since."""
+        """Check that an opened snapshot still has the same rows."""
         assert self.opened is not None
         opened, rows = self.opened
         assert scan_files(opened.files).collect().equals(rows)
 
     @invariant()
     def is_whole(self) -> None:
-        """At any time: as written, each job once, in the folder too; which is behind only where a run was killed."""
+        """Check that lake and folder have each job once; after a kill the folder may be behind."""
         if not self.lake.exists():
             return
         found = verify_lake(self.lake)

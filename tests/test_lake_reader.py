@@ -1,4 +1,4 @@
-"""`Lake`: opened once, asked everything; what differs between two of its snapshots; how long these stay."""
+"""Test `Lake`: opened once, asked everything; the changes between two snapshots; how long snapshots stay."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A lake of two snapshots, and the job of each kind of change between them."""
+def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Make a lake of two snapshots; return the job of each kind of change between them."""
     world = World(jobs=0, now=NOW)
     for n in range(150):
         world.insert(NOW - timedelta(days=59 - n / 3, hours=1), status="completed")
     jobs = [job["id"] for job in world.visible()]
     open_one = world.insert(NOW - timedelta(hours=3), status="in_progress", completedAt=None)
     sandbox = Sandbox(world, api_keys={CANARY: None})
-    lake = tmp_path_factory.mktemp("told") / "lake"
+    lake = tmp_path_factory.mktemp("changed") / "lake"
     dump(lake, sandbox)
     new = world.insert(NOW, status="pending", startedAt=None, completedAt=None)
     world.change(open_one["id"], status="failed", failureReasonType="service_timeout")
@@ -59,14 +59,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 
 
 @pytest.fixture
-def lake(told: tuple[Path, dict[str, str]], tmp_path: Path) -> Path:
-    """That lake, to play with."""
-    subprocess.run(["cp", "-a", told[0], tmp_path / "lake"], check=True)
+def lake(changed: tuple[Path, dict[str, str]], tmp_path: Path) -> Path:
+    """Copy that lake."""
+    subprocess.run(["cp", "-a", changed[0], tmp_path / "lake"], check=True)
     return tmp_path / "lake"
 
 
 def test_the_doors_of_a_lake_say_what_the_functions_say(lake: Path, tmp_path: Path) -> None:
-    """Each verb gives what the function of today gives."""
+    """Each method returns what the function of the same name returns."""
     found = Lake(lake)
     assert found.scan().collect().equals(scan_lake(lake).collect())
     assert found.scan(1).collect().equals(scan_lake(lake, 1).collect())
@@ -79,7 +79,7 @@ def test_the_doors_of_a_lake_say_what_the_functions_say(lake: Path, tmp_path: Pa
 
 
 def test_a_lake_that_is_not_there() -> None:
-    """Naming one costs nothing; every question says that it is not there."""
+    """To name a lake that does not exist costs nothing; every question raises."""
     found = Lake("/nowhere/at/all")
     for ask in (
         found.scan,
@@ -94,7 +94,7 @@ def test_a_lake_that_is_not_there() -> None:
 
 
 def test_what_public_signatures_name_is_public() -> None:
-    """`Lake` and `Receipt` can be imported from the top, and every verb of a lake has a docstring."""
+    """`Lake` and `Receipt` can be imported from the top, and every method of a lake has a docstring."""
     assert {"Lake", "Receipt"} <= set(pleo_extract.__all__)
     verbs = [each for name, each in vars(Lake).items() if callable(each) and not name.startswith("_")]
     assert all(inspect.getdoc(each) for each in verbs)
@@ -104,7 +104,7 @@ def test_what_public_signatures_name_is_public() -> None:
 
 
 def test_snapshots_and_what_each_costs(lake: Path) -> None:
-    """One row a snapshot; new bytes are those of files that the one before does not have."""
+    """There is one row a snapshot; its new bytes are those of files that the one before does not have."""
     found = Lake(lake).snapshots()
     assert found["snapshot"].to_list() == [1, 2]
     assert found["rows"].to_list() == [151, 152]
@@ -114,9 +114,9 @@ def test_snapshots_and_what_each_costs(lake: Path) -> None:
     assert found["bytes"][1] == sum(path.stat().st_size for path in lake.glob("created_month=*/*.parquet"))
 
 
-def test_changes_name_each_kind_once(lake: Path, told: tuple[Path, dict[str, str]]) -> None:
-    """One row a job: new, ended, changed (moved to another month included), vanished; nothing else."""
-    kinds = told[1]
+def test_changes_name_each_kind_once(lake: Path, changed: tuple[Path, dict[str, str]]) -> None:
+    """There is one row for each job that is new, ended, changed (a move to another month included) or vanished."""
+    kinds = changed[1]
     found = Lake(lake).changes(1, 2)
     assert found.columns == ["change", "status_before", *COLUMNS]
     assert dict(found.select("id", "change").iter_rows()) == {
@@ -133,7 +133,7 @@ def test_changes_name_each_kind_once(lake: Path, told: tuple[Path, dict[str, str
 
 
 def test_changes_between_instants_and_numbers(lake: Path) -> None:
-    """Snapshots are named by number or by an instant; the later one is the current one by default."""
+    """A snapshot is named by number or by an instant; the later one is the current one by default."""
     found = Lake(lake)
     made = found.snapshots()["made_at"].to_list()
     assert found.changes(made[0]).equals(found.changes(1))
@@ -147,7 +147,7 @@ def test_changes_between_instants_and_numbers(lake: Path) -> None:
 
 
 def test_changes_after_a_repair_name_what_is_gone(lake: Path) -> None:
-    """A row that the later snapshot does not have any more is `removed`."""
+    """A row that the later snapshot does not have is `removed`."""
     layout = Layout(lake)
     manifest = layout.manifest(2)
     entry = manifest.files[0]
@@ -162,7 +162,7 @@ def test_changes_after_a_repair_name_what_is_gone(lake: Path) -> None:
 
 
 def test_the_command(lake: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """`changes` compares the last two by default, and writes a file as `sql` does."""
+    """`changes` compares the last two snapshots by default, and writes a file as `sql` does."""
     group.main(["changes", str(lake)], standalone_mode=False)
     shown = capsys.readouterr().out
     assert "vanished" in shown
@@ -178,7 +178,7 @@ class TestKeep:
 
     @pytest.fixture
     def layout(self, lake: Path) -> Layout:
-        """A lake with a snapshot an hour for ten days, all of the same files."""
+        """Make a lake with a snapshot an hour for ten days, all of the same files."""
         layout = Layout(lake)
         manifest = layout.manifest(2)
         for number in range(1, 241):
@@ -188,7 +188,7 @@ class TestKeep:
         return layout
 
     def test_one_a_day_after_two_days(self, layout: Layout) -> None:
-        """Kept for long, of snapshots replaced more than 48 hours ago the last of each day stays."""
+        """With a long keep time, only the last of each day stays of snapshots replaced more than 48 hours ago."""
         now = NOW + timedelta(hours=240)
         prune(layout, 240, Keep(timedelta(days=90)), now=now)
         kept = [layout.made_at(number) for number in layout.numbers()]
@@ -198,18 +198,18 @@ class TestKeep:
         assert [made.date().day for made in older] == list(range(1, 9))
         assert all(made.hour == 23 for made in older[:-1])
 
-    def test_all_of_them_where_that_is_asked(self, layout: Layout) -> None:
-        """An option keeps every one."""
+    def test_all_snapshots_on_request(self, layout: Layout) -> None:
+        """An option keeps every snapshot."""
         prune(layout, 240, Keep(timedelta(days=90), every=True), now=NOW + timedelta(hours=240))
         assert len(layout.numbers()) == 240
 
     def test_a_day_by_default(self, layout: Layout) -> None:
-        """By default those stay that were replaced within the 24 hours before the last but one was made."""
+        """By default snapshots stay that were replaced within the 24 hours before the last but one was made."""
         prune(layout, 240, Keep(), now=NOW + timedelta(hours=240))
         assert layout.numbers() == list(range(215, 241))
 
     def test_it_is_the_same_an_hour_later(self, layout: Layout) -> None:
-        """What stays is not thinned again: a day's last snapshot stays its last."""
+        """Thinning is stable: the last snapshot of a day stays the last of that day."""
         for later in range(5):
             prune(layout, 240, Keep(timedelta(days=90)), now=NOW + timedelta(hours=240 + later))
         days = [layout.made_at(number).date() for number in layout.numbers()]

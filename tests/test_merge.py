@@ -1,4 +1,4 @@
-"""Two lakes made one: the union, the state that comes with it, what is refused, and being killed between."""
+"""Merging two lakes: the union, its sync states, what is refused, and kills in between."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SERVER = "https://sandbox.invalid"
 
 
 class Pair(NamedTuple):
-    """Two lakes of one world: the second was read five days later, and both have two companies."""
+    """Two lakes of one world with two companies each; the second was read five days later."""
 
     world: World
     sandbox: Sandbox
@@ -62,18 +62,18 @@ class Pair(NamedTuple):
     second: Path
 
     def dump(self, lake: Path, company: str | None, **options: Any) -> Receipt:
-        """One company."""
+        """Dump one company."""
         with Client("http://127.0.0.1:1", api_key=API_KEY, transport=self.sandbox, rate=10_000_000) as client:
             return dump_export_jobs(lake, company_id=company, client=client, progress=False, **options)
 
     def wrong(self, lake: Path) -> list[Any]:
-        """What the server, which knows the truth, finds wrong with a lake."""
+        """Return what is wrong with a lake, by the sandbox's oracle."""
         rows = scan_lake(lake).collect().drop("extra").to_dicts()
         return self.sandbox.truth(rows, self.world.now)
 
 
 def make_pair(folder: Path, jobs: int = 300, days: int = 100) -> Pair:
-    """Dump both."""
+    """Dump both lakes."""
     world = World(jobs=jobs, days=days, seed=3)
     pair = Pair(world, Sandbox(world), folder / "first", folder / "second")
     for company in world.companies[:4]:
@@ -86,30 +86,30 @@ def make_pair(folder: Path, jobs: int = 300, days: int = 100) -> Pair:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Both lakes, made once; to be copied by those who change them."""
+    """Return both lakes, made once; tests that change them copy them."""
     return make_pair(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture
 def pair(made: Pair, tmp_path: Path) -> Pair:
-    """Both lakes, to be changed."""
+    """Return copies of both lakes."""
     for lake in (made.first, made.second):
         shutil.copytree(lake, tmp_path / lake.name, symlinks=True)
     return made._replace(first=tmp_path / "first", second=tmp_path / "second")
 
 
 def rows_of(lake: Path) -> pl.DataFrame:
-    """All rows, in a file's order."""
+    """Return all rows, in a file's order."""
     return scan_lake(lake).collect().sort(FILE_ORDER)
 
 
 def union(*lakes: Path) -> pl.DataFrame:
-    """What lakes have together; of one job at one instant, as the last of them says."""
+    """Return the union of lakes; of one job at one instant the last lake's row."""
     return merge_rows(*map(rows_of, lakes))
 
 
 def bytes_of(lake: Path) -> dict[str, str]:
-    """What is published, file by file."""
+    """Return the published files and their bytes."""
     names = ("created_month=*/*", "_lake/current", "_lake/snapshots/*", "_lake/objects/*", "_delta_log/*")
     files = [path for name in names for path in lake.glob(name)]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -124,10 +124,10 @@ def bytes_of(lake: Path) -> dict[str, str]:
 def test_a_merged_lake_is_the_union(
     given: Any, target: Any, *, small: bool, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every job of both, the latest row of each, whatever kind they are, read and merged as a whole or in pieces."""
+    """A merged lake has every job of both once, in its latest row, for all kinds of lakes and sizes of pieces."""
     if small:
         monkeypatch.setattr("pleo_extract.sync.merge.BATCH", 7)
-        for name in ("PIECE", "RUN", "BATCH"):
+        for name in ("PIECE", "RUN", "SLICE"):
             monkeypatch.setattr(merging, name, 10)
     source, into = tmp_path / "source", tmp_path / "into"
     merge_lakes(pair.second, source, format=given)
@@ -149,7 +149,7 @@ def test_a_merged_lake_is_the_union(
 
 @pytest.mark.parametrize("kind", ["parquet", "delta"])
 def test_run_again_it_changes_nothing(kind: Any, pair: Pair, tmp_path: Path) -> None:
-    """No row, no file, no state and no version is new the second time."""
+    """A second merge changes no row, file, state or version."""
     into = tmp_path / "into"
     merge_lakes(pair.first, into, format=kind)
     merge_lakes(pair.second, into)
@@ -162,7 +162,7 @@ def test_run_again_it_changes_nothing(kind: Any, pair: Pair, tmp_path: Path) -> 
 
 
 def test_the_order_of_merging_is_no_matter(pair: Pair, tmp_path: Path) -> None:
-    """The first into the second, or the second into the first: the same jobs, and the same companies."""
+    """Merging in either direction gives the same jobs and companies."""
     for number, lakes in enumerate([(pair.first, pair.second), (pair.second, pair.first)]):
         for lake in lakes:
             merge_lakes(lake, tmp_path / str(number))
@@ -192,7 +192,7 @@ VERSIONS = st.lists(
 def test_what_is_taken_is_what_the_rule_of_merging_takes(
     lake: list[Any], rows: list[Any], *, later: bool
 ) -> None:
-    """The lake with the rows that are news is the lake merged with all rows, whoever was fetched later; no other is."""
+    """Merging only rows that are news gives the same lake as merging all rows."""
     mine, theirs = frame(lake), frame(rows)
     news = find_news(mine, theirs, fetched_later=theirs["company_id"].to_list() if later else [])
     expected = merge_rows(mine, theirs) if later else merge_rows(theirs, mine)
@@ -201,7 +201,7 @@ def test_what_is_taken_is_what_the_rule_of_merging_takes(
 
 
 def test_the_receipt_says_where_it_came_from(pair: Pair, pleo: Callable[..., Said]) -> None:
-    """The manifest, the run's record and the command line name the source and its snapshot."""
+    """Manifest, record and output of a merge name the source and its snapshot."""
     number = Layout(pair.second).numbers()[-1]
     before = read_last_run(Layout(pair.first))
     said = pleo("merge", pair.second, pair.first)
@@ -217,7 +217,7 @@ def test_the_receipt_says_where_it_came_from(pair: Pair, pleo: Callable[..., Sai
 
 
 def test_the_catalogue_has_what_was_merged(pair: Pair) -> None:
-    """Other DuckDB clients see the union too, and the companies by name."""
+    """Other DuckDB clients see the union and the names of the companies."""
     merge_lakes(pair.second, pair.first)
     with connect(pair.first) as con:
         (count,) = con.sql("select count(*) from export_jobs").fetchall()[0]
@@ -230,7 +230,7 @@ def test_the_catalogue_has_what_was_merged(pair: Pair) -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_next_dump_is_right(*, turned: bool, pair: Pair) -> None:
-    """After a merge each company is refreshed, and the lake has what the server has, whichever lake was the older."""
+    """After a merge in either direction each company is refreshed, and the lake equals the server."""
     world = World(jobs=300, days=100, seed=3)
     world.advance(5 * DAY)
     world.advance(3 * DAY)
@@ -244,7 +244,7 @@ def test_the_next_dump_is_right(*, turned: bool, pair: Pair) -> None:
 
 
 def test_a_company_that_one_has_read_in_part_is_read_in_full(pair: Pair) -> None:
-    """Of a company that both have, the more careful state stays; the others are refreshed."""
+    """Of a company in both lakes the more careful state stays, and the others are refreshed."""
     news = union(pair.first, pair.second).join(rows_of(pair.first), on=KEY, how="anti")
     known = {key.rpartition(" ")[2] for key in Layout(pair.first).manifest(4).accounts}
     company = next(each for each in news["company_id"] if each in known)
@@ -259,7 +259,7 @@ def test_a_company_that_one_has_read_in_part_is_read_in_full(pair: Pair) -> None
 
 
 def test_a_copy_goes_on_as_the_lake_did(pair: Pair, tmp_path: Path) -> None:
-    """Merged into nothing, a lake is copied with its state: the next dump is a refresh."""
+    """A lake merged into an empty one keeps its state: the next dump is a refresh."""
     pair.dump(tmp_path / "all", None)
     merge_lakes(tmp_path / "all", tmp_path / "copy", format="delta")
     assert rows_of(tmp_path / "copy").equals(rows_of(tmp_path / "all"))
@@ -267,7 +267,7 @@ def test_a_copy_goes_on_as_the_lake_did(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_a_lake_of_any_company_is_read_in_full_once_it_has_others(tmp_path: Path) -> None:
-    """A state for any company says nothing of a lake with further rows: the next walk reads everything."""
+    """A state for all companies does not cover merged rows: the next walk is full."""
     world = World(jobs=300, days=100, seed=3)
     pair = Pair(world, Sandbox(world), tmp_path / "all", tmp_path / "one")
     pair.dump(pair.first, None)
@@ -281,7 +281,7 @@ def test_a_lake_of_any_company_is_read_in_full_once_it_has_others(tmp_path: Path
 
 
 def state(day: int, **fields: Any) -> SyncState:
-    """A complete state as of a day."""
+    """Return a complete sync state as of a day."""
     at = NOW + timedelta(days=day)
     usual: dict[str, Any] = {
         "verdict": "complete",
@@ -298,7 +298,7 @@ A, B, ANY = (AccountKey.of(SERVER, company) for company in ("a", "b", None))
 
 
 def test_the_state_of_both_is_the_more_careful_one() -> None:
-    """The worse verdict and order, the earlier frontier and full walk, what either misses; stale pages fit it no more."""
+    """The merged state has the worse verdict and order, the earlier watermark and full sync, and what either misses."""
     mine = {A: state(3, name="Acme", order="created"), B: state(1)}
     joined = join_accounts(mine, {A: state(2, verdict="complete_with_drift")}, taken={"a"})
     assert joined.keys() == {A}
@@ -313,7 +313,7 @@ def test_the_state_of_both_is_the_more_careful_one() -> None:
     "fields", [{"watermark": None}, {"full_at": None}, {"vanished": [("a", "1")]}, {"rejected": ["a/1"]}]
 )
 def test_what_one_does_not_know_both_do_not_know(fields: dict[str, Any]) -> None:
-    """Where a walk of one was not complete, or they disagree about what is missing, the next walk is a full one."""
+    """If one walk was incomplete, or the lakes disagree about missing jobs, the next walk is full."""
     for mine, theirs in ((state(1), state(2, **fields)), (state(2, **fields), state(1))):
         found = join_accounts({A: mine}, {A: theirs}, taken={"a"})[A]
         assert found.watermark is None or found.full_at is None
@@ -321,7 +321,7 @@ def test_what_one_does_not_know_both_do_not_know(fields: dict[str, Any]) -> None
 
 
 def test_states_of_which_nothing_was_taken_stay() -> None:
-    """What the lake had as good or better leaves its state as it is; a company that it did not know comes as it was."""
+    """A source without news does not change the state; a new company comes with its state."""
     mine, theirs = {A: state(1), ANY: state(1)}, {A: state(2), B: state(2)}
     assert join_accounts(mine, theirs, taken=()) == {B: state(2)}
     assert join_accounts({}, {ANY: state(2)}, taken={"a"}) == {ANY: state(2)}
@@ -330,7 +330,7 @@ def test_states_of_which_nothing_was_taken_stay() -> None:
 
 
 def test_f58_now_comes_from_each_source() -> None:
-    """A merge that takes nothing still says as of when the rows are true; the later reading counts, and merges once."""
+    """A merge without news still updates `now`, and repeating it is a no-op."""
     mine, theirs = (
         {A: state(1, data_as_of=NOW), ANY: state(1)},
         {A: state(2, data_as_of=NOW + timedelta(days=9))},
@@ -346,13 +346,13 @@ def test_f58_now_comes_from_each_source() -> None:
 
 
 def spoil_size(lake: Path) -> None:
-    """A file is longer."""
+    """Append to a file."""
     path = list_months(lake)[0]
     spoil_month(path, path.read_bytes() + b"more")
 
 
 def spoil_bytes(lake: Path) -> None:
-    """A file is as long as it was."""
+    """Change a file without changing its size."""
     path = list_months(lake)[0]
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -360,14 +360,14 @@ def spoil_bytes(lake: Path) -> None:
 
 
 def spoil_pointer(lake: Path) -> None:
-    """The pointer is lost."""
+    """Remove the pointer."""
     (lake / "_lake/current").unlink()
 
 
 @pytest.mark.parametrize("spoil", [spoil_size, spoil_bytes, spoil_pointer])
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_a_damaged_lake_is_refused(which: str, spoil: Callable[[Path], None], pair: Pair) -> None:
-    """A file that is not as it was written, on either side, is 65: nothing is published, nothing stays behind."""
+    """A damaged file on either side gives 65, and nothing is published or left behind."""
     spoil(getattr(pair, which))
     before = bytes_of(pair.first)
     with pytest.raises(LakeError):
@@ -377,7 +377,7 @@ def test_a_damaged_lake_is_refused(which: str, spoil: Callable[[Path], None], pa
 
 
 def test_what_is_no_lake_is_refused(pair: Pair, tmp_path: Path) -> None:
-    """No lake, one without anything, or the same one twice; the target is not made."""
+    """A missing or empty source, or the target itself, is refused, and no target is created."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(pair.first)
     into = tmp_path / "into"
@@ -402,13 +402,13 @@ def test_what_is_no_lake_is_refused(pair: Pair, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_a_lake_that_is_written_to_is_refused(which: str, pair: Pair) -> None:
-    """A run that holds either is not disturbed: 69."""
+    """If a run holds either lake, the merge gives 69."""
     with hold_lock(Layout(getattr(pair, which))), pytest.raises(LakeLocked, match=f"{which} is held"):
         merge_lakes(pair.second, pair.first)
 
 
 def test_lakes_of_two_servers_stay_apart(pair: Pair) -> None:
-    """Jobs of another server are 78."""
+    """Merging jobs of another server gives 78."""
     for path in pair.second.glob("_lake/snapshots/0*.json"):
         path.write_text(path.read_text().replace("127.0.0.1:1", "127.0.0.1:2"))
     with pytest.raises(ConfigurationError, match="needs a lake of its own"):
@@ -416,7 +416,7 @@ def test_lakes_of_two_servers_stay_apart(pair: Pair) -> None:
 
 
 def test_a_lake_that_does_not_know_its_server_is_not_mixed(pair: Pair) -> None:
-    """One that was repaired without a manifest or a record of its runs: 78, whichever of the two it is."""
+    """A repaired lake that lost its server gives 78, as source and as target."""
     for path in pair.second.glob("_lake/**/*.json"):
         path.unlink()
     repair_lake(pair.second)
@@ -426,7 +426,7 @@ def test_a_lake_that_does_not_know_its_server_is_not_mixed(pair: Pair) -> None:
 
 
 def test_of_runs_that_published_nothing_nothing_is_taken(pair: Pair, tmp_path: Path) -> None:
-    """A part whose companies have all failed is no reason not to merge the next one; no target is made for it."""
+    """A source that never published contributes nothing, creates no target, and does not stop other merges."""
     failed = tmp_path / "failed"
     with (
         Client("http://127.0.0.1:1", api_key="wrong", transport=pair.sandbox) as client,
@@ -440,7 +440,7 @@ def test_of_runs_that_published_nothing_nothing_is_taken(pair: Pair, tmp_path: P
 
 
 def test_a_pointer_lost_after_a_failed_merge_is_noticed(pair: Pair) -> None:
-    """The record of the last run says what the lake has, though that run took nothing."""
+    """The record of a failed merge still shows that the lake had a snapshot whose pointer is lost."""
     for path in pair.second.glob("_lake/snapshots/0*.json"):
         path.write_text(path.read_text().replace("127.0.0.1:1", "127.0.0.1:2"))
     with pytest.raises(ConfigurationError):
@@ -455,15 +455,15 @@ def test_a_pointer_lost_after_a_failed_merge_is_noticed(pair: Pair) -> None:
 
 
 class Killed(BaseException):
-    """As `kill -9` does it: nothing is tidied up, since whatever would do so is killed as well."""
+    """Raised like `kill -9`: no clean-up happens after it."""
 
 
 STEP = 1 if os.environ.get("TORTURE") == "full" else 7
-"""Of so many storage calls one is tried."""
+"""The test tries one of this many storage calls."""
 
 
 def kill_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """From so many storage calls on, none does anything; returns the calls, as they come."""
+    """Make storage calls from this one on do nothing; return the list of calls."""
     calls: list[str] = []
 
     def wrap(name: str) -> Callable[..., Any]:
@@ -484,14 +484,14 @@ def kill_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """Two small lakes of two months."""
+    """Return two small lakes of two months."""
     return make_pair(tmp_path_factory.mktemp("small"), jobs=60, days=40)
 
 
 def test_killed_at_any_storage_call_it_can_be_run_again(
     small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readers find what was there or the union; the next merge ends with the union, and leaves nothing behind."""
+    """A merge killed at any call leaves the old lake or the union, and the next merge completes it."""
     was, expected = rows_of(small.first), union(small.first, small.second)
     seen = set()
     for number in range(0, 10_000, STEP):
@@ -521,7 +521,7 @@ def test_killed_at_any_storage_call_it_can_be_run_again(
 def test_f39_a_full_disk_is_told_and_nothing_is_published(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk error is 74, with the run's record; the lake is as it was."""
+    """A disk error gives 74 with a record, and the lake does not change."""
     before = bytes_of(pair.first)
 
     replace_file = disk.replace_file
@@ -560,7 +560,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def make_large(place: Path, jobs: range, every: float) -> Path:
-    """A lake of these jobs, of 50 companies, each created so many seconds after the one before."""
+    """Write a lake of these jobs of 50 companies, each created some seconds after the previous one."""
     number = pl.col("number")
     created = pl.lit(NOW) + pl.duration(milliseconds=number * int(every * 1000))
     known = {
@@ -588,7 +588,7 @@ def make_large(place: Path, jobs: range, every: float) -> Path:
 
 
 def test_f45_little_memory_to_merge(tmp_path: Path) -> None:
-    """Ten times the jobs take no more than half as much memory again, all new or half of them known."""
+    """Ten times the jobs need at most half as much memory again, all new or half of them known."""
     peaks = []
     for jobs in (20_000, 200_000):
         every = 300 * DAY / jobs

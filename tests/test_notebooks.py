@@ -1,4 +1,4 @@
-"""The notebooks run, without a warning and without the network, and show what they are committed with."""
+"""The notebooks run without warnings and without the network, and show their committed output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
 def texts(notebook: Any) -> list[list[str]]:
-    """What each code cell shows as text; pictures may differ from version to version."""
+    """Return the text output of each code cell; pictures may differ between versions."""
     return [
         [
             "".join(output.get("text", "")) or "".join(output.get("data", {}).get("text/plain", ""))
@@ -30,7 +30,7 @@ def texts(notebook: Any) -> list[list[str]]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "default::DeprecationWarning")
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook_runs_and_shows_the_same(path: Path) -> None:
-    """Every cell runs, warnings are errors, and the texts are those committed; `make notebooks` runs them anew."""
+    """Every cell runs without a warning and prints the committed text; `make notebooks` updates it."""
     committed = nbformat.read(path, as_version=4)
     run = runpy.run_path(str(NOTEBOOKS / "run_all.py"))["run"]
     assert texts(run(path)) == texts(committed)
@@ -38,7 +38,7 @@ def test_notebook_runs_and_shows_the_same(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook_is_fit_to_read(path: Path) -> None:
-    """It opens with a title, explains each step, holds no error, no path of a machine, and no script."""
+    """A notebook has a title and explanations, and no error, machine path or script."""
     notebook = nbformat.read(path, as_version=4)
     assert notebook.cells[0].source.startswith("# ")
     kinds = [cell.cell_type for cell in notebook.cells]

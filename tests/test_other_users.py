@@ -1,4 +1,4 @@
-"""A lake has readers who are not its writer: another user of the machine asks, and gets what the writer would get."""
+"""Readers of a lake who are not its writer: another user of the machine gets what the writer gets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOBODY = 65_534
-# Python itself may lie where nobody else may read: so all is loaded, by asking once, before the user is changed.
+# Other users may not be able to read Python itself, so one call loads all modules before the user changes.
 PROGRAM = """
 import os, sys
 from pleo_extract import connect, scan_lake, verify_lake
@@ -53,14 +53,14 @@ except PermissionError:
 
 @pytest.fixture
 def ground() -> Iterator[Path]:
-    """A folder that others can reach, which pytest's are not."""
+    """Yield a folder that other users can reach; pytest's folders are private."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 def dump(lake: Path, sandbox: Sandbox) -> None:
-    """A dump of the sandbox."""
+    """Dump the sandbox."""
     with Client(
         "https://sandbox.invalid", api_key=CANARY, transport=sandbox, in_flight=1, rate=10_000_000
     ) as client:
@@ -69,7 +69,7 @@ def dump(lake: Path, sandbox: Sandbox) -> None:
 
 @pytest.fixture
 def lake(ground: Path) -> Path:
-    """A lake of two snapshots, made under the usual umask."""
+    """Return a lake of two snapshots, made under the usual umask."""
     sandbox = Sandbox(World(jobs=300, days=60, seed=5), api_keys={CANARY: None})
     before = os.umask(0o022)
     try:
@@ -83,7 +83,7 @@ def lake(ground: Path) -> Path:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_reads_everything(lake: Path, ground: Path) -> None:
-    """Every door for readers gives another user, who may not write there, what it gives the writer."""
+    """Every reading function works for another user, who may not write to the lake."""
     for folder, user in (("before", 0), ("after", NOBODY)):
         (ground / folder).mkdir()
         os.chown(ground / folder, user, user)
@@ -100,7 +100,7 @@ def test_another_user_reads_everything(lake: Path, ground: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o002, 0o077])
 def test_all_but_what_is_private_follows_the_umask(umask: int, ground: Path) -> None:
-    """Months, objects, manifests and the catalogue are as open as the umask says; staging and rejected rows are private."""
+    """Months, objects, manifests and the catalogue follow the umask; staging and rejected rows are private."""
     sandbox = Sandbox(World(jobs=50, days=40, seed=6), api_keys={CANARY: None})
     before = os.umask(umask)
     try:
@@ -122,7 +122,7 @@ def test_all_but_what_is_private_follows_the_umask(umask: int, ground: Path) -> 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another group")
 def test_a_group_keeps_its_lake(ground: Path) -> None:
-    """In a folder that hands its group on, all of a lake belongs to that group."""
+    """In a folder with setgid, every file of a lake belongs to the folder's group."""
     (ground / "shared").mkdir()
     os.chown(ground / "shared", 0, NOBODY)
     (ground / "shared").chmod(0o2775)
@@ -135,7 +135,7 @@ def test_a_group_keeps_its_lake(ground: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_what_is_lost_for_another_user_is_said(lake: Path, ground: Path) -> None:
-    """Where the writer's umask shuts others out, that is what they are told."""
+    """If the writer's umask excludes another user, the error says so."""
     (lake / "_lake" / "snapshots").chmod(0o700)
     program = PROGRAM.replace("mine = ask(lake, before)", "mine = ask(before + '/lake', before)")
     (ground / "before").mkdir()

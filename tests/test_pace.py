@@ -1,4 +1,4 @@
-"""When to ask: the window, pauses, the budget of retries, backoff, Retry-After."""
+"""The pace: rate window, pauses, retry budget, back-off, Retry-After."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ ARRIVALS = st.lists(
     ),
     max_size=80,
 )
-"""Seconds since the one before, and perhaps a pause that the server asks for at that moment."""
+"""The seconds since the previous request, and a pause that the server may ask for then."""
 
 
 def crowd(dues: list[float], seconds: float = MINUTE) -> int:
-    """The most requests that any such span holds, its start included and its end not."""
+    """Return the most requests in any such span, its start included and its end not."""
     return max((sum(due <= other < due + seconds for other in dues) for due in dues), default=0)
 
 
 class TestWindow:
-    """At most so many in any minute, whoever asks and however they come."""
+    """The rate window: at most `rate` requests in any minute, from all threads."""
 
     @given(st.integers(1, 12), ARRIVALS)
     @settings(deadline=None)
     def test_never_more_than_the_rate_in_any_minute(
         self, rate: int, arrivals: list[tuple[float, float | None]]
     ) -> None:
-        """However requests come, and whatever pauses fall between, no 60 s hold more than `rate` of them."""
+        """No 60 s have more than `rate` requests, however requests come and pauses fall."""
         window, now = RateWindow(rate), 0.0
         dues: list[float] = []
         for gap, pause in arrivals:
@@ -62,7 +62,7 @@ class TestWindow:
     @given(st.integers(1, 12), st.lists(st.floats(0, 90, allow_nan=False), max_size=60))
     @settings(deadline=None)
     def test_nobody_waits_longer_than_needed(self, rate: int, gaps: list[float]) -> None:
-        """A place is due now, or a minute after the one `rate` places before, or with the one before: no later."""
+        """A request is due now, a minute after the one `rate` places before, or with the previous one."""
         window, now = RateWindow(rate), 0.0
         dues: list[float] = []
         for gap in gaps:
@@ -77,7 +77,7 @@ class TestWindow:
     @given(st.integers(1, 5), ARRIVALS)
     @settings(deadline=None)
     def test_nothing_within_a_pause(self, rate: int, arrivals: list[tuple[float, float | None]]) -> None:
-        """After a pause was asked for, no place is due before its end; a shorter pause never ends a longer one."""
+        """No request is due within a pause, and a shorter pause does not end a longer one."""
         window, now, until = RateWindow(rate), 0.0, 0.0
         for gap, pause in arrivals:
             now += gap
@@ -93,7 +93,7 @@ class TestWindow:
     def test_what_is_foreseen_comes_true(
         self, rate: int, arrivals: list[tuple[float, float | None]], requests: int, gap: float
     ) -> None:
-        """Whatever was asked before, so many requests one after the other take as long as was foreseen; that takes no place."""
+        """The estimated time of a number of requests is exact, and the estimate reserves nothing."""
         window, now = RateWindow(rate), 0.0
         for wait, pause in arrivals:
             now += wait
@@ -109,11 +109,11 @@ class TestWindow:
         assert foreseen == pytest.approx(end - now)
 
     def test_a_total_that_lies_is_foreseen_at_once(self) -> None:
-        """However many requests: it is arithmetic, about 500 a minute."""
+        """The estimate for any number of requests takes constant time."""
         assert RateWindow().foresee(0.0, 10**15) == pytest.approx(10**15 / 500 * 60.05, rel=1e-6)
 
     def test_by_default_five_hundred(self) -> None:
-        """The first 500 are due at once, the next after a minute: what Pleo asks integrations to keep."""
+        """By default 500 requests are due immediately and the next after a minute, as Pleo asks."""
         window = RateWindow()
         assert [window.reserve(0.0) for _ in range(500)] == [0.0] * 500
         assert window.reserve(0.0) == pytest.approx(60, abs=0.1)
@@ -121,24 +121,24 @@ class TestWindow:
 
     @pytest.mark.parametrize("rate", [0, -1, 1.5, True, "500", None])
     def test_a_rate_is_a_whole_number_from_one(self, rate: object) -> None:
-        """Anything else is refused before the first request."""
+        """A rate that is not a positive integer is refused before the first request."""
         with pytest.raises(UsageError, match="rate must be a whole number"):
             RateWindow(rate)  # type: ignore[arg-type]
 
 
 class TestPause:
-    """What a pause does to the minute after it."""
+    """The effect of a pause on the next minute."""
 
     @pytest.mark.parametrize(("slower", "left"), [(True, 400), (False, 500)])
     def test_f25_only_a_refusal_for_the_rate_lowers_the_rate(self, *, slower: bool, left: int) -> None:
-        """F25: a 429 that came alone leaves four fifths of the next minute; one for the number at once, all of it."""
+        """F25: a 429 without others in flight lowers the next minute to four fifths; one for concurrency does not."""
         window = RateWindow(500)
         window.pause(0.0, 30.0, slower=slower)
         dues = [window.reserve(0.0) for _ in range(500)]
         assert sum(due <= 30.0 for due in dues) == left
 
     def test_f1_many_refusals_are_one_pause(self) -> None:
-        """F1: eight answers that ask for the same instant lower the rate once."""
+        """F1: eight responses that ask for the same instant lower the rate once."""
         window = RateWindow(500)
         for n in range(8):
             window.pause(n / 100, 30.0, slower=True)
@@ -147,14 +147,14 @@ class TestPause:
 
 
 class TestInFlight:
-    """How many at once: halved by a refusal in company, raised by twenty successes."""
+    """The number in flight: a refusal while others succeed halves it, twenty successes raise it."""
 
     @pytest.mark.parametrize(
         ("most", "allowed", "limits"),
         [(8, 2, [8, 4, 2]), (8, 5, [8, 4]), (16, 2, [16, 8, 4, 2]), (8, 1, [8, 4, 2, 1]), (3, 2, [3, 2])],
     )
     def test_f63_the_number_is_found(self, most: int, allowed: int, limits: list[int]) -> None:
-        """F63: burst by burst the number is halved until the server serves all; a burst halves it once."""
+        """F63: bursts halve the number until the server accepts all; one burst halves it once."""
         at_once = InFlight(most)
         seen = [at_once.limit]
         while at_once.limit > allowed:
@@ -169,7 +169,7 @@ class TestInFlight:
         assert seen == limits
 
     def test_f63_twenty_successes_are_one_more(self) -> None:
-        """F63: it recovers by one per 20 successes, to where it began and not beyond; a refusal begins the count anew."""
+        """F63: the number recovers by one per 20 successes to its start; a refusal resets the count."""
         at_once = InFlight(4)
         at_once.refuse(_company(at_once, 4)[0])
         assert at_once.limit == 2
@@ -187,7 +187,7 @@ class TestInFlight:
 
     @pytest.mark.parametrize(("flying", "limit"), [(1, 8), (2, 1), (3, 2), (4, 2), (8, 4)])
     def test_f63_what_was_under_way_counts(self, flying: int, limit: int) -> None:
-        """F63: half of those that flew together, not of those that might have; one that flew alone halves nothing."""
+        """F63: half of the requests really in flight counts; one alone halves nothing."""
         at_once = InFlight(8)
         flights = _company(at_once, flying)
         for flight in flights:
@@ -196,7 +196,7 @@ class TestInFlight:
         assert at_once.limit == limit
 
     def test_f63_company_counts_whenever_it_was(self) -> None:
-        """F63: the last answer of a burst is told alone, but its request was not alone."""
+        """F63: the last refusal of a burst still counts as one while others were in flight."""
         at_once = InFlight(8)
         first = at_once.begin()
         second = at_once.begin()
@@ -204,7 +204,7 @@ class TestInFlight:
         assert at_once.refuse(first)
 
     def test_f63_others_are_served_for_a_minute(self) -> None:
-        """F63: a server that has served nobody for a minute does not refuse some, it refuses all."""
+        """F63: a server without a success for a minute refuses everything, not concurrency."""
         at_once = InFlight(8)
         assert not at_once.is_served(0.0)
         at_once.succeed(100.0)
@@ -214,7 +214,7 @@ class TestInFlight:
     @given(st.integers(1, 20), st.lists(st.sampled_from(["begin", "page", "refused", "lost"]), max_size=300))
     @settings(deadline=None)
     def test_f63_always_between_one_and_the_most(self, most: int, events: list[str]) -> None:
-        """F63: whatever is answered, at least one may be under way, and never more than were asked for."""
+        """F63: the number in flight stays between one and its start."""
         at_once, flights = InFlight(most), []
         for event in events:
             if event == "begin":
@@ -234,22 +234,22 @@ def _company(at_once: InFlight, count: int) -> list[Flight]:
 
 
 class TestBudget:
-    """What one run may spend on retries."""
+    """The retry budget of one run."""
 
     def test_prices(self) -> None:
-        """500 tokens, 5 a retry, 10 after a timeout: 100 retries, or 50 timeouts, and no more."""
+        """500 tokens pay for 100 retries at 5, or 50 timeouts at 10."""
         budget = Budget()
         assert sum(budget.spend(timeout=False) for _ in range(1000)) == 100
         budget = Budget()
         assert sum(budget.spend(timeout=True) for _ in range(1000)) == 50
 
     def test_f63_a_refusal_in_company_costs_a_tenth(self) -> None:
-        """F63: half a token where others are served: 1,000 such refusals, and no more."""
+        """F63: a refusal while others succeed costs half a token: 1,000 use up the budget."""
         budget = Budget()
         assert sum(budget.spend(crowded=True) for _ in range(5000)) == 1000
 
     def test_successes_earn_slowly_and_not_beyond_the_start(self) -> None:
-        """One token a success: five successes pay one retry; a thousand at the start save nothing up."""
+        """A success earns one token, so five pay for a retry, and never more than the start."""
         budget = Budget()
         for _ in range(1000):
             budget.earn()
@@ -265,7 +265,7 @@ class TestBudget:
     @given(st.lists(st.sampled_from(["retry", "timeout", "success"]), max_size=400), st.integers(0, 60))
     @settings(deadline=None)
     def test_what_is_spent_was_there(self, events: list[str], tokens: int) -> None:
-        """Retries never cost more than the start and what successes earned; tokens stay within their bounds."""
+        """Retries never cost more than the start and the earned tokens."""
         budget, spent = Budget(tokens), 0
         for event in events:
             if event == "success":
@@ -277,17 +277,17 @@ class TestBudget:
 
 
 class TestBackoff:
-    """Full jitter, doubling from the first to the last."""
+    """Back-off with full jitter, doubling from the first to the last bound."""
 
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
     @settings(deadline=None)
     def test_within_its_bounds(self, attempt: int, chance: float) -> None:
-        """A wait lies between nothing and the doubled first, never beyond the last."""
+        """A wait is between 0 and the doubled first bound, at most the last."""
         patience = Patience(first_backoff=1, last_backoff=60)
         assert 0 <= backoff(attempt, chance, patience) <= min(60, 2.0 ** min(attempt - 1, 10))
 
     def test_doubles(self) -> None:
-        """Half-way luck waits half of 1, 2, 4 … 60 seconds."""
+        """A random value of one half waits half of 1, 2, 4 … 60 seconds."""
         waits = [backoff(attempt, 0.5, Patience()) for attempt in range(1, 9)]
         assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
@@ -296,19 +296,19 @@ DATE = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
 def http_date(seconds: float) -> str:
-    """The form that servers send."""
+    """Format an instant as an HTTP date."""
     return format_datetime(DATE + timedelta(seconds=seconds), usegmt=True)
 
 
 class TestRetryAfter:
-    """What a server may write, and what comes of it."""
+    """The values of Retry-After, and the resulting wait."""
 
     @pytest.mark.parametrize(
         ("text", "seconds"),
         [("0", 0), ("1", 1), (" 120 ", 120), ("007", 7), ("1000000000", 1e9), ("9" * 400, 1e9)],
     )
     def test_f1_seconds(self, text: str, seconds: float) -> None:
-        """F1: whole seconds, whatever the answer's Date."""
+        """F1: whole seconds are the wait, whatever the response's Date."""
         assert retry_after({"retry-after": text}) == seconds
         assert retry_after({"retry-after": text, "date": http_date(0)}) == seconds
 
@@ -323,12 +323,12 @@ class TestRetryAfter:
         ],
     )
     def test_f2_date(self, text: str) -> None:
-        """F2: a date, in each form that HTTP knows, counts from the answer's own Date; our clock has no say."""
+        """F2: a date in any HTTP format counts from the response's own Date, not from our clock."""
         assert retry_after({"retry-after": text, "date": http_date(0)}) == 90
         assert retry_after({"retry-after": text, "date": "Tue Nov 24 12:00:00 2026"}) == 90
 
     def test_f2_date_that_says_nothing(self) -> None:
-        """F2: a date past, at the answer's own Date, or without one to count from asks for no wait: backoff decides."""
+        """F2: a date that is past, equal to Date, or without a Date asks for no wait."""
         assert retry_after({"retry-after": http_date(-3600), "date": http_date(0)}) is None
         assert retry_after({"retry-after": http_date(0), "date": http_date(0)}) is None
         assert retry_after({"retry-after": http_date(90)}) is None
@@ -355,11 +355,11 @@ class TestRetryAfter:
         ],
     )
     def test_f3_junk(self, text: str) -> None:
-        """F3: what is neither whole seconds nor a date asks for no wait."""
+        """F3: a value that is neither whole seconds nor a date asks for no wait."""
         assert retry_after({"retry-after": text, "date": http_date(0)}) is None
 
     def test_f3_missing(self) -> None:
-        """F3: no header, no wait asked for."""
+        """F3: without the header there is no wait."""
         assert retry_after({"date": http_date(0)}) is None
         assert retry_after({}) is None
 
@@ -371,6 +371,6 @@ class TestRetryAfter:
     )
     @settings(deadline=None)
     def test_f3_anything(self, text: str, date: str) -> None:
-        """F3: whatever stands in the headers, the outcome is None or a finite number of seconds from 0."""
+        """F3: any header gives None or a finite number of seconds from 0."""
         seconds = retry_after({"retry-after": text, "date": date})
         assert seconds is None or 0 <= seconds < 10**12

@@ -35,7 +35,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 
 class Page(HTMLParser):
-    """A page as a browser reads it: its elements, its text, and whatever is not closed as it was opened."""
+    """A page as a browser parses it: its elements, its text, and unclosed elements."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An element begins."""
+        """Open an element."""
         assert len(dict(attrs)) == len(attrs), f"<{tag}> has an attribute twice"
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
@@ -60,16 +60,16 @@ class Page(HTMLParser):
             self.rows[-1].append("")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An element of SVG that holds nothing."""
+        """Note an empty SVG element."""
         assert "svg" in self.open
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        """An element ends, and it is the one that began last."""
+        """Close an element, which must be the last opened one."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Text, outside of the style."""
+        """Collect text outside of the style."""
         if "style" not in self.open and "title" not in self.open:
             self.words.append(data)
             if {"td", "th"} & set(self.open):
@@ -77,16 +77,16 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """What can be read, with plain spaces."""
+        """Return the visible text with plain spaces."""
         return " ".join("".join(self.words).split()).replace(SPACE, " ")
 
     def attributes(self, tag: str, name: str) -> list[str | None]:
-        """One attribute of all elements of a kind."""
+        """Return one attribute of all elements of a kind."""
         return [attributes.get(name) for found, attributes in self.elements if found == tag]
 
 
 def some_jobs(number: int = 200) -> list[Row]:
-    """Jobs of two companies over a month, every seventh failed, the last ones open."""
+    """Return a month of jobs of two companies: every seventh failed, the last ones open."""
     return [
         job(
             n,
@@ -102,13 +102,13 @@ def some_jobs(number: int = 200) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """The report of the sample lake."""
+    """Return the report of the sample lake."""
     return Page(write_report(SAMPLE, tmp_path_factory.mktemp("report") / "report.html"))
 
 
 @pytest.fixture
 def report(tmp_path: Path) -> Callable[..., Page]:
-    """Reports on jobs."""
+    """Return a function that makes a report on jobs."""
 
     def make(
         rows: list[Row], made_at: datetime = NOW, names: dict[str, str] | None = None, **asked: Any
@@ -120,7 +120,7 @@ def report(tmp_path: Path) -> Callable[..., Page]:
 
 
 def check_page(page: Page) -> None:
-    """What holds for every report: no script, nothing to load, policy, names for what is drawn, whole tables."""
+    """Check what holds for every report: no script, nothing to load, a policy, accessible names, complete tables."""
     tags = Counter(tag for tag, _ in page.elements)
     assert not tags.keys() & {"script", "iframe", "object", "embed", "link", "form", "img", "a", "base"}
     for tag, attributes in page.elements:
@@ -149,7 +149,7 @@ def check_page(page: Page) -> None:
 
 
 def test_the_sample(sample: Page) -> None:
-    """The sample's report is whole, small, and says what the documents tell: the incident, stuck jobs, the receipt."""
+    """The sample's report is well-formed, small, and shows the incident, stuck jobs and the receipt."""
     check_page(sample)
     assert len(sample.html) < 150_000
     assert next(row for row in sample.rows if "48 of 92" in "".join(row))[:5] == [
@@ -172,7 +172,7 @@ def test_the_sample(sample: Page) -> None:
 
 
 def test_headline_figures_are_the_macros(sample: Page) -> None:
-    """The headline is what `failure_rates`, `duration_stats` and `compare` answer for the last 30 days."""
+    """The headline equals `failure_rates`, `duration_stats` and `compare` for the last 30 days."""
     con = connect(SAMPLE)
     stretch = "since := timestamptz '2026-08-31 15:00Z', per_company := false"
     jobs, rate, low, high = con.sql(
@@ -193,7 +193,7 @@ def test_headline_figures_are_the_macros(sample: Page) -> None:
 
 
 def test_tables_are_the_macros(sample: Page) -> None:
-    """Reasons, companies, weeks, stuck and slow jobs are the rows of their macros."""
+    """Reasons, companies, weeks, stuck and slow jobs equal the rows of their macros."""
     con = connect(SAMPLE)
     window = "since := timestamptz '2025-09-29 00:00Z'"
 
@@ -241,7 +241,7 @@ def test_tables_are_the_macros(sample: Page) -> None:
 
 
 def test_the_curve_is_survivals(sample: Page) -> None:
-    """The times in which half, 90, 95 and 99 % are done come from `survival`, open jobs counted."""
+    """The times in which half, 90, 95 and 99 % end come from `survival`, with open jobs."""
     con = connect(SAMPLE)
     for share in (0.5, 0.9, 0.95, 0.99):
         sql = f"select min(seconds) from survival(per_company := false) where survival <= {1 - share + 1e-12}"
@@ -250,7 +250,7 @@ def test_the_curve_is_survivals(sample: Page) -> None:
 
 
 def test_names_of_companies(report: Callable[..., Page]) -> None:
-    """Companies are called by their names where the accounts have names, else by the first digits of their ids."""
+    """Companies have the names of their accounts, else the first digits of their ids."""
     page = report(some_jobs(), names={A: "Ångström & Søn <b>", B: ""})
     check_page(page)
     assert "Ångström & Søn <b>" in page.text
@@ -259,7 +259,7 @@ def test_names_of_companies(report: Callable[..., Page]) -> None:
 
 
 def test_it_says_when_companies_were_read(tmp_path: Path) -> None:
-    """The head says as of when the data is true, not when it was last news, and whose data is older than that."""
+    """The head shows as of when the data is true, and which companies are older."""
     lake = make_lake(tmp_path / "lake", some_jobs(), NOW, names={A: "", B: ""})
     layout, later = Layout(lake), NOW + timedelta(days=2)
     states = {A: SyncState(name="Alpha", data_as_of=later), B: SyncState(name="<Beta>", data_as_of=NOW)}
@@ -289,7 +289,7 @@ def test_a_report_is_put_beside_no_link(tmp_path: Path) -> None:
 
 
 def test_one_company(report: Callable[..., Page]) -> None:
-    """With a company only its jobs count, and nothing is said of others; upper case is its UUID, too."""
+    """A report of a company counts only its jobs and mentions no other."""
     page = report(some_jobs(), names={A: "Alpha", B: "Beta"}, company_id=B.upper())
     check_page(page)
     assert "Export jobs of Beta" in page.text
@@ -298,7 +298,7 @@ def test_one_company(report: Callable[..., Page]) -> None:
 
 
 def test_since_and_until(report: Callable[..., Page]) -> None:
-    """Headline and charts show the stretch asked for, and compare it with as long a one before."""
+    """Headline and charts show the requested span, and compare it with an equal one before."""
     page = report(some_jobs(), since=date(2026, 3, 15), until=date(2026, 3, 22))
     check_page(page)
     assert "15 March 2026 to 21 March 2026" in page.text
@@ -307,7 +307,7 @@ def test_since_and_until(report: Callable[..., Page]) -> None:
 
 
 def test_a_period_that_is_not_whole(report: Callable[..., Page]) -> None:
-    """Today's jobs are pale in the charts of jobs and entries, and not in those of rates and durations."""
+    """Charts of counts show the partial day pale; charts of rates and durations leave it out."""
     rows = [job(n, created_at=START + timedelta(hours=n)) for n in range(20 * 24 + 6)]
     page = report(rows, made_at=START + timedelta(days=20, hours=6))
     assert "Pale: the 21 March 2026, not whole" in page.text
@@ -316,7 +316,7 @@ def test_a_period_that_is_not_whole(report: Callable[..., Page]) -> None:
 
 
 def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
-    """The page says so, before anything else, and escapes what the run said."""
+    """A failed last run is the first thing on the page, escaped."""
     lake = make_lake(tmp_path / "lake", some_jobs(), NOW)
     receipt = {"run": "r", "code": 75, "published": False}
     write_last_run(Layout(lake), receipt=receipt, error="<i>503</i>\x1b[31m", complete=False, failed={})
@@ -327,7 +327,7 @@ def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("published", [True, False], ids=["published", "nothing new"])
 def test_a_run_that_failed_for_one_company(tmp_path: Path, *, published: bool) -> None:
-    """The page is not called older than that run, whether it published or not; it says for whom it failed, and escapes the name."""
+    """After a run that failed for one company the page has its date and names the company."""
     lake = make_lake(tmp_path / "lake", some_jobs(), NOW)
     receipt = {"run": "r", "code": 77, "published": published}
     failed = {"<b>Acme</b>\u202e": [77, "no key"]}
@@ -375,12 +375,12 @@ def test_a_run_that_failed_for_one_company(tmp_path: Path, *, published: bool) -
     ],
 )
 def test_lakes_at_the_edge(report: Callable[..., Page], rows: list[Row]) -> None:
-    """Whatever is in the lake there is a page, and it is whole."""
+    """Extreme lakes give a well-formed page."""
     check_page(report(rows))
 
 
 def test_no_snapshot_and_no_lake(tmp_path: Path) -> None:
-    """A lake without a snapshot, or without jobs, is for later; no lake is an error; neither leaves a file."""
+    """An empty lake and a missing lake give no file, with different errors."""
     (tmp_path / "lake").mkdir()
     (tmp_path / "empty").mkdir()
     make_lake(tmp_path / "empty", [], NOW)
@@ -397,7 +397,7 @@ def test_no_snapshot_and_no_lake(tmp_path: Path) -> None:
 
 
 def test_a_company_without_jobs(tmp_path: Path) -> None:
-    """A company that the lake does not know is a slip, not an empty page; one without jobs in a time has a page that says so."""
+    """An unknown company is an error; one without jobs in the span has a page that says so."""
     page = tmp_path / "report.html"
     with pytest.raises(UsageError, match=r"there is no job of company 6f1f2c1e.*failure_rates") as caught:
         write_report(SAMPLE, page, company_id="6F1F2C1E-8f5b-4a53-9f0a-0d3c6f0a7b11")
@@ -410,11 +410,11 @@ def test_a_company_without_jobs(tmp_path: Path) -> None:
 
 HOSTILE = "</bdi></td><script>alert(1)</script>\"'&lt;\x1b[31m\r\n\u202e\u2028\0 =1+1 \N{FIRE}"
 NAME = "".join(mark for mark in HOSTILE if category(mark) != "Cc")
-"""A manifest with control characters in a name is refused when it is read."""
+"""Names without control characters: the reader refuses a manifest that has them."""
 
 
 def test_text_of_others_is_text(report: Callable[..., Page]) -> None:
-    """Reasons, messages, states and names stay text: no tag, no control character, no turning of directions."""
+    """Reasons, messages, statuses and names stay text: no tag, control or direction character."""
     rows = [
         job(1, "failed", failure_reason_type=HOSTILE, failure_reason=HOSTILE),
         job(2, HOSTILE, expires_in=1),
@@ -432,7 +432,7 @@ def test_text_of_others_is_text(report: Callable[..., Page]) -> None:
 
 
 def test_a_year_of_twenty_companies(report: Callable[..., Page]) -> None:
-    """A year of twenty companies is one page below 1 MB; of more, the page names those that matter and counts them."""
+    """A year of twenty companies is a page below 1 MB; of more, the page names the important ones."""
     companies = [f"{n:08x}-0000-4000-8000-000000000000" for n in range(30)]
     rows = [
         job(n, "failed" if n % 11 == n % 3 else "completed", company_id=companies[n % 30])
@@ -445,14 +445,14 @@ def test_a_year_of_twenty_companies(report: Callable[..., Page]) -> None:
 
 
 def test_the_same_snapshot_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Nothing of the moment or the machine is in it."""
+    """A report has nothing of the time or the machine."""
     once, twice = (write_report(SAMPLE, tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
     assert once == twice
     assert str(SAMPLE.parent).encode() not in once
 
 
 def test_the_file_is_put_in_place_whole(tmp_path: Path) -> None:
-    """A report that cannot be written leaves the one that is there, and nothing beside it."""
+    """A report that cannot be written leaves the old one and no temporary file."""
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="cannot be written"):
         write_report(SAMPLE, tmp_path / "folder")
@@ -462,7 +462,7 @@ def test_the_file_is_put_in_place_whole(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_asked(tmp_path: Path) -> None:
-    """No UUID, an instant without a time zone, an end before the beginning: UsageError, and no file."""
+    """An invalid UUID, a naive instant or a reversed span is a UsageError without a file."""
     path = tmp_path / "report.html"
     with pytest.raises(UsageError, match="company_id is not a UUID"):
         write_report(SAMPLE, path, company_id="acme")
@@ -478,7 +478,7 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """`pleo-extract report` writes the file, says how large it is, and takes days and a company."""
+    """`pleo-extract report` writes the file, prints its size, and takes days and a company."""
     path = tmp_path / "report.html"
     asked = ["report", str(SAMPLE), "-o", str(path), "--since", "2026-02-01", "--until", "2026-03-01"]
     company = connect(SAMPLE).sql("select min(company_id) from export_jobs").fetchall()[0][0]
@@ -505,13 +505,13 @@ def test_the_command(tmp_path: Path) -> None:
     ],
 )
 def test_periods_are_short_but_hold_some_jobs(days: int, jobs: int, grain: str) -> None:
-    """The shortest periods of which there are not too many and in which ten jobs lie on average."""
+    """Periods are the shortest with ten jobs on average and not too many of them."""
     since = NOW - timedelta(days=days)
     assert choose_window(NOW, since, jobs, since=since, until=None).grain == grain
 
 
 def test_what_the_headline_compares() -> None:
-    """The last 30 days with the 30 before, as far as the lake reaches; a year of charts, from a whole period on."""
+    """The headline compares 30 days with the 30 before; charts show a year from a whole period on."""
     window = choose_window(NOW, NOW - timedelta(days=900), 9_000, since=None, until=None)
     assert (window.recent, window.before) == (NOW - timedelta(days=30), NOW - timedelta(days=60))
     assert window.since == datetime(2025, 4, 14, tzinfo=UTC)
@@ -523,12 +523,12 @@ def test_what_the_headline_compares() -> None:
     [(0, "0 s"), (0.26, "0.3 s"), (59, "59 s"), (60, "1 min"), (252, "4.2 min"), (4680, "1.3 h"), (172_800, "2 days"), (-5, "-5 s"), (None, "\N{EN DASH}")],
 )  # fmt: skip
 def test_durations_in_words(seconds: float | None, words: str) -> None:
-    """In the unit people would take."""
+    """Durations use the unit that people use."""
     assert duration(seconds).replace(SPACE, " ") == words
 
 
 def test_axes_hold_their_values() -> None:
-    """An axis begins and ends at a named value, and what is beyond an end lies on it."""
+    """An axis begins and ends at a labelled value, and values beyond an end are on it."""
     assert [name for _, name in share_axis(0.43).ticks] == [f"{n}{SPACE}%" for n in (0, 10, 20, 30, 40, 50)]
     assert share_axis(0.0).high > 0
     assert count_axis(17).high == 20

@@ -1,4 +1,4 @@
-"""The sample lake: the same rows each time, and nothing in it of the machine it was made on."""
+"""The sample lake: the same rows each time, and nothing of the machine that made it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SAMPLE = ROOT / "data" / "sample"
 
 
 def test_the_sample_is_as_it_was_written() -> None:
-    """What is committed is a whole lake of 3,000 jobs."""
+    """The committed sample is an undamaged lake of 3,000 jobs."""
     found = verify_lake(SAMPLE)
     assert (found.problems, found.rows) == ((), 3_000)
 
 
 def test_making_it_again_gives_the_same(tmp_path: Path) -> None:
-    """`make sample` makes the rows that are committed, and the same files and records each time."""
+    """`make sample` makes the committed rows, and the same files and records each time."""
     make = runpy.run_path(str(ROOT / "data" / "make_sample.py"))["make_sample"]
     for name in ("once", "twice"):
         make(tmp_path / name)
@@ -42,7 +42,7 @@ def test_making_it_again_gives_the_same(tmp_path: Path) -> None:
 
 
 def test_nothing_of_a_machine_is_in_it() -> None:
-    """No lock, no catalogue, no staging, no name of a host, no path but the lake's own."""
+    """The sample has no lock, catalogue, staging, host name or foreign path."""
     files = [path for path in SAMPLE.rglob("*") if path.is_file()]
     names = {path.relative_to(SAMPLE).as_posix() for path in files if path.suffix != ".parquet"}
     ours = {"_lake/current", "_lake/last_run.json", "_lake/snapshots/000001.json"}
@@ -56,7 +56,7 @@ def test_nothing_of_a_machine_is_in_it() -> None:
 
 
 def test_no_byte_of_it_is_there_twice(tmp_path: Path) -> None:
-    """The objects are left out: the lake is whole without them, and a dump goes on with it and makes them."""
+    """The sample has no objects, verifies without them, and a dump restores them."""
     assert not (SAMPLE / "_lake/objects").exists()
     lake = Path(shutil.copytree(SAMPLE, tmp_path / "lake"))
     make = runpy.run_path(str(ROOT / "data" / "make_sample.py"))
@@ -75,7 +75,7 @@ def test_no_byte_of_it_is_there_twice(tmp_path: Path) -> None:
 
 
 def test_the_story_is_in_it() -> None:
-    """The incident, expired and hanging jobs are there, and jobs under way: what the documents tell about."""
+    """The sample has the incident, expired, hanging and running jobs that the documents describe."""
     con = connect(SAMPLE)
     week = con.sql("from failure_rates('week', per_company := false, since := '2026-02-23') limit 1").pl()
     assert week.select("failed", "finished").row(0) == (48, 92)
@@ -86,7 +86,7 @@ def test_the_story_is_in_it() -> None:
 
 @pytest.mark.parametrize("engine", ["polars", "duckdb", "pyarrow"])
 def test_other_tools_read_it(engine: str) -> None:
-    """A plain glob over the folder shows every job once, with the columns of the contract."""
+    """A plain glob over the folder reads every job once, with the contract's columns."""
     files = str(SAMPLE / "**" / "*.parquet")
     if engine == "polars":
         frame = pl.scan_parquet(files, hive_partitioning=False).collect()

@@ -45,13 +45,13 @@ Row = dict[str, Any]
 
 
 def ask(sandbox: Sandbox, headers: dict[str, str] | None = None, **parameters: Any) -> Response:
-    """One request with these parameters; None is left out."""
+    """Send one request with these parameters; None is left out."""
     asked = {name: value for name, value in parameters.items() if value is not None}
     return sandbox(Request("GET", PATH, urlencode(asked, doseq=True), BASIC if headers is None else headers))
 
 
 def page(sandbox: Sandbox, **parameters: Any) -> dict[str, Any]:
-    """The decoded page of a request that must succeed."""
+    """Return the decoded page of a request that must succeed."""
     answer = ask(sandbox, **parameters)
     assert answer.status == 200, answer.body
     decoded: dict[str, Any] = json.loads(answer.body)
@@ -59,12 +59,12 @@ def page(sandbox: Sandbox, **parameters: Any) -> dict[str, Any]:
 
 
 def walk(sandbox: Sandbox, **parameters: Any) -> list[Row]:
-    """All rows by cursor."""
+    """Return all rows of a walk by cursor."""
     return [row for rows in walk_pages(sandbox, **parameters) for row in rows]
 
 
 def walk_pages(sandbox: Sandbox, **parameters: Any) -> Iterator[list[Row]]:
-    """The pages by cursor."""
+    """Yield the pages of a walk by cursor."""
     cursor = None
     for _ in range(2_000):
         answer = page(sandbox, after=cursor, **parameters)
@@ -76,43 +76,43 @@ def walk_pages(sandbox: Sandbox, **parameters: Any) -> Iterator[list[Row]]:
 
 
 def by_creation(order: str = "ASC") -> dict[str, Any]:
-    """The parameters of the order that a full walk uses."""
+    """Return the parameters of the order that a full walk uses."""
     return {"sorting_keys": ["createdAt", "id"], "sorting_order": [order, order]}
 
 
 def keys(rows: list[Row]) -> list[tuple[str, str]]:
-    """What identifies the rows."""
+    """Return company and id of each row."""
     return [(row["companyId"], row["id"]) for row in rows]
 
 
 def instant(text: str) -> datetime:
-    """A timestamp of the contract."""
+    """Parse a timestamp of the contract."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
 def still() -> World:
-    """A world that no test changes."""
+    """Return a world that no test changes."""
     return World(jobs=2_000)
 
 
 class TestWorld:
-    """The world: its draw, its clock, its interventions."""
+    """The world: its draw, its clock and its edits."""
 
     def test_same_seed_same_world(self) -> None:
-        """The arguments decide everything: the same give the same jobs, another seed gives others."""
+        """Equal arguments give equal jobs; another seed gives others."""
         assert World(jobs=200).visible() == World(jobs=200).visible()
         assert World(jobs=200).visible() != World(jobs=200, seed=8).visible()
 
     def test_known_world(self) -> None:
-        """The draw is the same on every platform and in every version: this job is the first of seed 7."""
+        """The draw is the same on every platform and in every version: this is the first job of seed 7."""
         first = World(jobs=50).visible()[0]
         assert (first["id"], first["createdAt"]) == FIRST
 
     @given(jobs=st.integers(0, 400), days=st.integers(1, 400), companies=st.integers(1, 9))
     @settings(max_examples=25, deadline=None)
     def test_exact_count(self, jobs: int, days: int, companies: int) -> None:
-        """A world lists exactly as many jobs as asked for, all created within the days before now."""
+        """A world lists exactly `jobs` jobs, all created within `days` before now."""
         rows = World(jobs=jobs, days=days, companies=companies).visible()
         assert len(rows) == len(set(keys(rows))) == jobs
         assert all(NOW - timedelta(days=days) <= instant(row["createdAt"]) <= NOW for row in rows)
@@ -127,7 +127,7 @@ class TestWorld:
         assert len(one.visible()) > 900
 
     def test_one_job_at_a_time_oldest_first(self, still: World) -> None:
-        """A company works one job at a time, oldest first; expired and stuck jobs aside."""
+        """A company runs one job at a time, oldest first; expired and stuck jobs do not count."""
         runs = defaultdict(list)
         for row in still.visible():
             if row["completedAt"]:
@@ -136,7 +136,7 @@ class TestWorld:
             assert all(end <= start for (_, end), (start, _) in pairwise(company_runs))
 
     def test_lives_make_sense(self, still: World) -> None:
-        """Fields agree with the status: who completed has an end, who failed a reason, who expired an hour of rest."""
+        """The fields of a job agree with its status: an end, a reason for a failure, an hour before an expiry."""
         for row in still.visible():
             ended = row["status"] not in ("pending", "in_progress")
             assert (row["completedAt"] is not None) == row["status"].startswith("completed")
@@ -151,7 +151,7 @@ class TestWorld:
                 assert instant(row["expiredAt"]) - instant(row["createdAt"]) >= timedelta(hours=1)
 
     def test_lifelike(self) -> None:
-        """The world has what makes extraction hard: every status and reason, ties, stuck jobs, an outage, a rhythm."""
+        """The world has every status and reason, ties, stuck jobs, an outage and a weekly rhythm."""
         world = World()
         rows = world.visible()
         assert {row["status"] for row in rows} == {
@@ -179,7 +179,7 @@ class TestWorld:
         assert len(weekend) < len(rows) / 10
 
     def test_record_keeps_the_contract(self, still: World) -> None:
-        """Each record has the required fields, with the types of ExportJobV3 and none beside them."""
+        """Each record has the fields and types of ExportJobV3, and no others."""
         required: dict[str, type] = {
             "companyId": str, "createdAt": str, "expiresIn": int, "id": str, "isInteractive": bool,
             "numberOfItems": int, "status": str, "vendorBasedBookkeeping": bool,
@@ -190,7 +190,7 @@ class TestWorld:
             assert set(row) - {"failureReasonType"} == set(required) | nullable
 
     def test_jobs_move_on_with_the_clock(self) -> None:
-        """A new job is seen pending, in progress and ended, and its id, company and creation never change."""
+        """A new job becomes pending, in progress and terminal; its id, company and creation never change."""
         world = World(jobs=500, days=5, now=NOW + timedelta(hours=36))
         before = set(keys(world.visible()))
         seen: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -204,7 +204,7 @@ class TestWorld:
         assert all(len({row["createdAt"] for row in rows}) == 1 for rows in seen.values())
 
     def test_truth_of_any_instant(self) -> None:
-        """What is listed at an instant can be asked before and after, with the same answer."""
+        """The list at an instant is the same, whether it is computed before or after that instant."""
         world = World(jobs=500, days=5)
         later = NOW + timedelta(hours=10)
         told = world.truth(later)
@@ -215,7 +215,7 @@ class TestWorld:
         assert world.visible() != told
 
     def test_interventions(self) -> None:
-        """Jobs can be deleted, changed and inserted in the past; each is dated, and was not so a moment before."""
+        """A test can remove, change and insert jobs; each edit has a time and does not change the past."""
         world = World(jobs=50)
         gone, changed = world.visible()[10], world.visible()[20]
         world.remove(gone["id"])
@@ -228,11 +228,11 @@ class TestWorld:
         assert rows[new["id"]]["status"] == "failed"
         assert changed in world.truth(after_removal)
         assert len(world.truth(NOW)) == 50
-        assert [act.kind for act in world.interventions] == ["remove", "change", "insert"]
+        assert [act.kind for act in world.edits] == ["remove", "change", "insert"]
         assert world.job(gone["id"]) == gone
 
     def test_same_id_in_two_companies(self) -> None:
-        """An id may be used by two companies, but not twice by one."""
+        """Two companies may use the same id; one company may not use it twice."""
         world = World(jobs=50, companies=2)
         row = world.visible()[0]
         (other,) = set(world.companies) - {row["companyId"]}
@@ -243,10 +243,10 @@ class TestWorld:
 
 
 class TestOracle:
-    """The judge of collected rows."""
+    """The oracle that checks collected rows."""
 
     def test_perfect_walk(self, still: World) -> None:
-        """A walk that found everything is without fault, in the API's spelling and in ours, as list or mapping."""
+        """A correct walk has no discrepancies, as records of the API or as our rows, as a list or a mapping."""
         sandbox = Sandbox(still)
         rows = walk(sandbox, limit=100)
         assert sandbox.truth(rows, still.now) == []
@@ -267,13 +267,13 @@ class TestOracle:
         ],
     )
     def test_each_flaw_is_named(self, still: World, kind: str, spoil: Any) -> None:
-        """One flaw in the rows is one discrepancy of its kind."""
+        """One error in the rows gives one discrepancy of its kind."""
         sandbox = Sandbox(still)
         (found,) = sandbox.truth(spoil(walk(sandbox, limit=100)), still.now)
         assert found.kind == kind
 
     def test_what_happens_meanwhile(self) -> None:
-        """A job deleted or inserted during the walk may be there or not; before it, must not or must."""
+        """A job deleted or inserted during the walk may be missing or present; after or before it, it may not."""
         world = World(jobs=50)
         sandbox, since = Sandbox(world), world.now
         rows = world.visible()
@@ -284,7 +284,7 @@ class TestOracle:
         assert [wrong.kind for wrong in sandbox.truth(rows, world.now)] == ["foreign", "missing"]
 
     def test_versions_of_the_walk_only(self) -> None:
-        """Both versions of a job that changed during the walk are right; the old one is wrong in a later walk."""
+        """Both versions of a job that changed during the walk are correct; the old one is wrong in a later walk."""
         world = World(jobs=50)
         sandbox, since = Sandbox(world), world.now
         old = world.visible()
@@ -294,7 +294,7 @@ class TestOracle:
         assert [wrong.kind for wrong in sandbox.truth(old, world.now)] == ["version"]
 
     def test_filtered_walk(self, still: World) -> None:
-        """A walk over some companies and statuses is judged by those alone."""
+        """The oracle compares a filtered walk only with the jobs of its companies and statuses."""
         sandbox, company = Sandbox(still), still.companies[1]
         rows = walk(sandbox, company_id=company, statuses=["failed", "pending"])
         chosen = {"companies": frozenset({company}), "statuses": frozenset({"failed", "pending"})}
@@ -325,9 +325,9 @@ class TestPaging:
     def test_each_job_once_while_the_world_moves(
         self, limit: int, pace: int, sort: list[tuple[str, str]], meddle: list[tuple[int, str]]
     ) -> None:
-        """Any page size, any order by what never changes, any clock, any intervention: by cursor, each job once."""
+        """A walk by cursor returns each job once with any page size, constant order, clock speed and edits."""
         world = World(jobs=240, days=4, seed=3)
-        # The list must not grow faster than it is read.
+        # The list must not grow faster than the walk reads it.
         sandbox, since, rows = Sandbox(world, rules=Rules(tick=pace * limit)), world.now, []
         order = {"sorting_keys": [key for key, _ in sort], "sorting_order": [order for _, order in sort]}
         for number, found in enumerate(walk_pages(sandbox, limit=limit, **order)):
@@ -354,7 +354,7 @@ class TestPaging:
     def test_three_ways_agree(
         self, still: World, limit: int, sort: list[tuple[str, str]], statuses: set[str]
     ) -> None:
-        """Forwards by `after`, backwards by `before` and by `offset`: the same rows in the same order."""
+        """`after`, `before` and `offset` give the same rows in the same order."""
         sandbox = Sandbox(still, rules=Rules(max_limit=3_000))
         asked = {
             "sorting_keys": [key for key, _ in sort],
@@ -377,7 +377,7 @@ class TestPaging:
         ("DESC_NULLS_FIRST", "first"), ("DESC_NULLS_LAST", "last"),
     ])  # fmt: skip
     def test_nulls(self, still: World, order: str, nulls: str) -> None:
-        """Values rise or fall, and nulls are where the order says."""
+        """Values are ascending or descending, and nulls are where the order puts them."""
         rows = walk(Sandbox(still), sorting_keys="expiredAt", sorting_order=order, limit=100)
         values = [row["expiredAt"] for row in rows if row["expiredAt"]]
         assert len(values) > 2
@@ -386,20 +386,20 @@ class TestPaging:
         assert (rows[-1]["expiredAt"] is None) == (nulls == "last")
 
     def test_order_by_creation(self, still: World) -> None:
-        """By createdAt and id, ties are broken by id; the other way round it is the exact reverse."""
+        """Ties in createdAt are broken by id, and the descending order is the exact reverse."""
         rows = walk(Sandbox(still), limit=100, **by_creation())
         assert rows == sorted(rows, key=lambda row: (row["createdAt"], row["id"]))
         assert walk(Sandbox(still), limit=100, **by_creation("DESC")) == rows[::-1]
 
     def test_default_order_is_not_creation(self, still: World) -> None:
-        """Asked for no order the list comes by id, or as the rule says: nobody may rely on creation."""
+        """Without sorting the list is ordered by id or as the rule says, so nobody can rely on creation."""
         rows = walk(Sandbox(still), limit=100)
         assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
         rule = Rules(order=(("createdAt", "DESC"),))
         assert walk(Sandbox(still, rules=rule), limit=100)[0]["createdAt"] == still.visible()[-1]["createdAt"]
 
     def test_page_info(self, still: World) -> None:
-        """First, middle, last and empty page say what is before and after them, and the exact total."""
+        """First, middle, last and empty page report their neighbours and the exact total."""
         sandbox = Sandbox(still)
         for offset, rows, before, after in [
             (0, 100, False, True),
@@ -421,7 +421,7 @@ class TestPaging:
         assert page(Sandbox(World(jobs=0)))["pagination"]["hasNextPage"] is False
 
     def test_rows_as_of_now(self) -> None:
-        """Every page shows each job as it is at that instant: started, updated, ended, changed from outside."""
+        """Every page shows each job as it is at that instant."""
         world = World(jobs=300, days=3, now=NOW + timedelta(hours=34))
         sandbox = Sandbox(world, rules=Rules(max_limit=1_000, order=(("createdAt", "ASC"), ("id", "ASC"))))
         for step in range(150):
@@ -436,7 +436,7 @@ class TestPaging:
         assert latest[0]["lastUpdatedAt"] == max(row["lastUpdatedAt"] or "" for row in shown)
 
     def test_cursors_match_the_contract(self, still: World) -> None:
-        """Cursors consist of the characters that the contract allows, whatever the sort."""
+        """Cursors match the contract's pattern in every sort."""
         for name in SORTABLE:
             info = page(Sandbox(still), sorting_keys=name, sorting_order="DESC")["pagination"]
             for cursor in (info["startCursor"], info["endCursor"]):
@@ -444,7 +444,7 @@ class TestPaging:
 
 
 class TestRequests:
-    """What is refused, who is let in, what is echoed."""
+    """Refusals, authentication and the echo."""
 
     @pytest.mark.parametrize(
         "query",
@@ -457,7 +457,7 @@ class TestRequests:
         ],
     )  # fmt: skip
     def test_bad_parameters(self, still: World, query: str) -> None:
-        """A parameter outside the contract is 400, with a type and a message."""
+        """A parameter outside the contract gives 400 with a type and a message."""
         answer = Sandbox(still)(Request("GET", PATH, query, BASIC))
         assert answer.status == 400
         assert set(json.loads(answer.body)) == {"type", "message"}
@@ -474,12 +474,12 @@ class TestRequests:
         ],
     )  # fmt: skip
     def test_authentication(self, still: World, header: str | None, status: int) -> None:
-        """A bearer token, or an API key as user name with an EMPTY password; anything else is 401."""
+        """A bearer token, or an API key with an EMPTY password, is accepted; anything else is 401."""
         answer = ask(Sandbox(still), headers={} if header is None else {"authorization": header})
         assert answer.status == status
 
     def test_companies_of_a_credential(self, still: World) -> None:
-        """A company's key sees that company, asked or not, and no other; an organisation's sees all it asks for."""
+        """A company's key sees only that company; an organisation's key sees every company it asks for."""
         own, other = still.companies[:2]
         sandbox = Sandbox(still, tokens={"own": own, "all": None}, rules=Rules(company_required=True))
         bearer = {"authorization": "Bearer own"}
@@ -493,7 +493,7 @@ class TestRequests:
         assert ask(sandbox, organisation, company_id=still.visible()[0]["id"]).status == 403
 
     def test_elsewhere_and_otherwise(self, still: World) -> None:
-        """Other paths are 404 and other methods 405, in JSON."""
+        """Other paths give 404 and other methods 405, in JSON."""
         sandbox = Sandbox(still)
         assert sandbox(Request("GET", "/v3/export-items", "", BASIC)).status == 404
         answer = sandbox(Request("POST", PATH, "", BASIC))
@@ -501,7 +501,7 @@ class TestRequests:
         assert json.loads(answer.body)["type"] == "method_not_allowed"
 
     def test_echo(self, still: World) -> None:
-        """The answer tells what was understood: the capped limit, the sort, and every parameter as it was sent."""
+        """The response echoes the capped limit, the sort, and every parameter as sent."""
         asked = {
             "limit": 1_000,
             "offset": 5,
@@ -530,7 +530,7 @@ class TestRequests:
         assert bare == {"parameters": {"limit": ["3"]}}
 
     def test_log(self, still: World) -> None:
-        """Each request is logged with its number, parameters, status and fault."""
+        """The log has number, parameters, status and fault of each request."""
         sandbox = Sandbox(still, faults="2:503")
         ask(sandbox, limit=5)
         ask(sandbox)
@@ -540,17 +540,17 @@ class TestRequests:
 
 
 class TestRules:
-    """The switches where the contract leaves things open."""
+    """The rules for what the contract leaves open."""
 
     @pytest.mark.parametrize("cap", [1, 20, 100, 1_000])
     def test_page_size(self, cap: int) -> None:
-        """More rows than the cap are never given, and the default is capped, too."""
+        """No page has more rows than the maximum, not even by default."""
         sandbox = Sandbox(World(jobs=1_100), rules=Rules(max_limit=cap))
         assert len(page(sandbox, limit=2_000)["data"]) == cap
         assert len(page(sandbox)["data"]) == min(20, cap)
 
     def test_totals(self, still: World) -> None:
-        """`total` is exact, absent or a lie, as the rule says; a filter counts what it lets through."""
+        """`total` is exact, absent or wrong, as the rule says, and counts the filtered rows."""
 
         def total(rule: Any, **asked: Any) -> Any:
             return page(Sandbox(still, rules=Rules(total=rule)), **asked)["pagination"].get("total")
@@ -566,7 +566,7 @@ class TestRules:
         assert totals == sorted(set(totals), reverse=True)
 
     def test_sorting_refused_ignored_or_lied_about(self, still: World) -> None:
-        """A server without sorting says no, or ignores it and does not echo it, or echoes it and lies."""
+        """A server without sorting refuses it, ignores it without an echo, or echoes it falsely."""
 
         def first(**rules: Any) -> tuple[list[str] | None, bool]:
             answer = page(Sandbox(still, rules=Rules(**rules)), limit=100, **by_creation())
@@ -580,7 +580,7 @@ class TestRules:
         assert first() == (["createdAt", "id"], False)
 
     def test_parameters_ignored(self, still: World) -> None:
-        """Offsets can be refused or ignored, statuses and company_id ignored."""
+        """Rules refuse or ignore offsets, and ignore statuses and company_id."""
         first = page(Sandbox(still))["data"]
         assert ask(Sandbox(still, rules=Rules(offsets="refuse")), offset=3).status == 400
         assert page(Sandbox(still, rules=Rules(offsets="ignore")), offset=3)["data"] == first
@@ -590,7 +590,7 @@ class TestRules:
 
     @pytest.mark.parametrize(("cursors", "status"), [("position", 200), ("row", 400)])
     def test_cursor_of_a_row_that_left_the_list(self, cursors: Any, status: int) -> None:
-        """A cursor stays a position when its row leaves a filtered list, or is refused, as the rule says."""
+        """A cursor stays valid when its row leaves a filtered list, or is refused, as the rule says."""
         world = World(jobs=300)
         sandbox = Sandbox(world, rules=Rules(cursors=cursors))
         answer = page(sandbox, statuses="failed", limit=2)
@@ -599,7 +599,7 @@ class TestRules:
         assert ask(sandbox, statuses="failed", limit=2, after=after).status == status
 
     def test_cursor_of_another_sort_is_unknown(self, still: World) -> None:
-        """A cursor is bound to its sort."""
+        """A cursor is valid only for its own sort."""
         cursor = page(Sandbox(still))["pagination"]["endCursor"]
         assert ask(Sandbox(still), after=cursor).status == 200
         assert ask(Sandbox(still), after=cursor, **by_creation()).status == 400
@@ -618,7 +618,7 @@ class TestRules:
         ],
     )  # fmt: skip
     def test_spelling_of_rows(self, still: World, rules: dict[str, Any], shows: str) -> None:
-        """Rows can be spelled in every way the contract allows; the oracle knows them all the same."""
+        """Rows can have every format that the contract allows, and the oracle accepts them."""
         spelled = Sandbox(still, rules=Rules(**rules))
         bodies = b"".join(
             ask(spelled, limit=100, offset=offset).body for offset in range(0, 2_000, 100)
@@ -631,7 +631,7 @@ class TestRules:
         assert spelled.truth(walk(spelled, limit=100), still.now) == []
 
     def test_token_expires(self, still: World) -> None:
-        """A token is good for so many requests, then 401 until renewed; the old one is dead."""
+        """A token expires after a number of requests; renewing it makes the old one invalid."""
         sandbox = Sandbox(still, rules=Rules(token_uses=2))
         old = {"authorization": f"Bearer {TOKEN}"}
         assert [ask(sandbox, old).status for _ in range(3)] == [200, 200, 401]
@@ -646,7 +646,7 @@ class TestRules:
             sandbox.renew()
 
     def test_rate(self, still: World) -> None:
-        """Beyond the rate a credential gets 429, and Retry-After is when the next request is taken."""
+        """Beyond the rate a credential gets 429 until Retry-After has passed."""
         sandbox, clock = Sandbox(still, rules=Rules(rate=3)), [0.0]
         sandbox.timer = lambda: clock[0]
         statuses = []
@@ -659,7 +659,7 @@ class TestRules:
         assert ask(sandbox).status == 200
 
     def test_clock(self) -> None:
-        """The world's clock moves by tick per request, by speed with real time; the Date header shows it."""
+        """The world's clock advances by `tick` per request and by `speed` with real time; Date shows it."""
         world = World(jobs=10)
         ask(Sandbox(world, rules=Rules(tick=90)))
         assert world.now == NOW + timedelta(seconds=90)
@@ -672,7 +672,7 @@ class TestRules:
         assert parsedate_to_datetime(answer.headers["Date"]) == world.now
 
     def test_compression(self, still: World) -> None:
-        """Pages are compressed for those who accept it, when the rule says so."""
+        """With the rule `gzip`, pages are compressed for clients that accept it."""
         sandbox = Sandbox(still, rules=Rules(gzip=True))
         packed = ask(sandbox, {**BASIC, "accept-encoding": "gzip, br"})
         assert packed.headers["Content-Encoding"] == "gzip"
@@ -680,10 +680,10 @@ class TestRules:
 
 
 class TestFaults:
-    """Fault scripts and what each kind does."""
+    """Fault scripts and the kinds of faults."""
 
     def test_script(self) -> None:
-        """A script names one request, a range, all from one on, or a probability, with variants."""
+        """An entry of a script names one request, a range, an open range or a probability, with variants."""
         parsed = parse_faults("12:503, 30-32:429.7,5-:reset,*:badrow.float,reset=0.01,2-3:cut=0.5,")
         assert [(f.kind, f.variant, f.first, f.last, f.probability) for f in parsed] == [
             ("503", "", 12, 12, 1.0),
@@ -710,17 +710,17 @@ class TestFaults:
         ],
     )
     def test_unreadable_script(self, text: str, wrong: str) -> None:
-        """What cannot be read is refused with the part that is wrong."""
+        """A script that cannot be parsed is refused with a message that names the wrong part."""
         with pytest.raises(ValueError, match="^'" + re.escape(wrong) + "'"):
             parse_faults(f"3:500,{text}")
 
     def test_only_the_named_requests(self, still: World) -> None:
-        """Requests are struck as scripted and no others."""
+        """Only the requests that the script names get a fault."""
         sandbox = Sandbox(still, faults="2:503,4-5:500,7-:429")
         assert [ask(sandbox).status for _ in range(9)] == [200, 503, 200, 500, 500, 200, 429, 429, 429]
 
     def test_probability_is_reproducible(self, still: World) -> None:
-        """By chance about the given share is struck, and the same requests again in the next run."""
+        """A probability gives about that share of faults, and the same requests in every run."""
         runs = []
         for _ in range(2):
             sandbox = Sandbox(still, faults="503=0.3")
@@ -733,7 +733,7 @@ class TestFaults:
         [f"{name}.{v}" if v else name for name, k in KINDS.items() for v in ("", *k.variants) if v != "N"],
     )
     def test_every_kind_does_something(self, still: World, text: str) -> None:
-        """Each kind and variant makes an answer that differs from the honest one, and is documented."""
+        """Each kind and variant changes the response, and is documented."""
         sandbox = Sandbox(still, faults=f"3:{text}")
         first = page(sandbox, statuses="failed", limit=5)["pagination"]["endCursor"]
         second = page(sandbox, statuses="failed", limit=5, after=first)["pagination"]["endCursor"]
@@ -743,13 +743,13 @@ class TestFaults:
 
     @pytest.mark.parametrize("text", ["429", "401", "500", "204"])
     def test_statuses(self, still: World, text: str) -> None:
-        """Any status is a fault; errors have a JSON body, 204 has none."""
+        """Every status is a fault; errors have a JSON body, 204 has none."""
         answer = ask(Sandbox(still, faults=f"1:{text}"))
         assert answer.status == int(text)
         assert answer.body == b"" if text == "204" else set(json.loads(answer.body)) == {"type", "message"}
 
     def test_retry_after(self, still: World) -> None:
-        """Every form of Retry-After; dates count from the answer's own Date."""
+        """Every form of Retry-After works; dates count from the response's own Date."""
 
         def header(kind: str) -> str | None:
             answer = ask(Sandbox(still, faults=f"1:{kind}"))
@@ -776,7 +776,7 @@ class TestFaults:
         ]  # fmt: skip
 
     def test_loops(self, still: World) -> None:
-        """A repeated cursor leads to the page it came with; loop2 goes to and fro between two."""
+        """`repeatcursor` repeats one page; `loop2` alternates between two."""
         for kind, period in (("repeatcursor", 1), ("loop2", 2)):
             walker = walk_pages(Sandbox(still, faults=f"4-:{kind}"), limit=10)
             pages = [keys(next(walker)) for _ in range(12)]
@@ -784,7 +784,7 @@ class TestFaults:
             assert pages[8] != pages[9] or period == 1
 
     def test_loop_of_two_in_spite_of_a_retry(self, still: World) -> None:
-        """A page that is asked for twice, as a retry does, still leads back to the one before."""
+        """`loop2` leads back to the previous page even if a retry requests a page twice."""
         sandbox = Sandbox(still, faults="4:loop2")
         first = page(sandbox)["pagination"]["endCursor"]
         second = page(sandbox, after=first)["pagination"]["endCursor"]
@@ -792,21 +792,21 @@ class TestFaults:
         assert page(sandbox, after=second)["pagination"]["endCursor"] == first
 
     def test_nothing_is_lost_by_empty_pages(self, still: World) -> None:
-        """Empty pages hold rows back and give them later, under fresh cursors."""
+        """Rows withheld by an empty page follow later, under new cursors."""
         sandbox = Sandbox(still, faults="1-3:emptypage,9-10:emptypage")
         pages = list(walk_pages(sandbox, limit=100))
         assert [len(rows) for rows in pages[:4]] == [0, 0, 0, 100]
         assert sandbox.truth([row for rows in pages for row in rows], still.now) == []
 
     def test_early_end_loses_rows_and_the_oracle_sees_it(self, still: World) -> None:
-        """A list that ends too soon is not whole, and the oracle names each job that is missing."""
+        """The oracle names each job that is missing from a list that ends too early."""
         sandbox = Sandbox(still, faults="3:endsearly")
         missing = sandbox.truth(walk(sandbox, limit=100), still.now)
         assert {wrong.kind for wrong in missing} == {"missing"}
         assert len(missing) == 1_700
 
     def test_bomb(self, still: World) -> None:
-        """The bomb is small on the wire, large in memory, valid gzip with the right page in it."""
+        """A bomb is small on the wire, large in memory, and valid gzip of the right page."""
         answer = ask(Sandbox(still, faults="1:bomb.8"))
         assert len(answer.body) < 64_000
         unpacked = gzip.decompress(answer.body)
@@ -819,7 +819,7 @@ class TestFaults:
         ("reset_mid", "reset_mid", 0), ("drip.250", "drip", 0), ("silence", "silence", 0),
     ])  # fmt: skip
     def test_wires(self, still: World, kind: str, wire: str, length: int | None) -> None:
-        """In process a fault of the network is a word for the transport, and a cut body is cut."""
+        """In process, `wire` names the network fault, and the body of a cut is cut."""
         honest = len(ask(Sandbox(still)).body)
         answer = ask(Sandbox(still, faults=f"1:{kind}"))
         assert answer.wire == wire
@@ -827,14 +827,14 @@ class TestFaults:
         assert answer.delay == (0.25 if wire == "drip" else 0)
 
     def test_empty_lists_bear_every_fault(self) -> None:
-        """Faults of rows and cursors do not fail where there are none, and errors stay errors."""
+        """Every fault works on an empty list and leaves errors unchanged."""
         world = World(jobs=0)
         for kind in KINDS:
             assert ask(Sandbox(world, faults=f"1:{kind}")).status
             assert ask(Sandbox(world, faults=f"1:{kind}"), limit=-1).status
 
     def test_redirect(self, still: World) -> None:
-        """A redirect goes where the rules say."""
+        """A redirect points to the server that the rules name."""
         sandbox = Sandbox(
             still, rules=Rules(elsewhere="http://127.0.0.1:9"), faults="1:redirect,2:redirect.same"
         )
@@ -843,7 +843,7 @@ class TestFaults:
 
 
 def fetch(url: str, *, timeout: float = 5) -> tuple[int, bytes]:
-    """One request on a connection of its own."""
+    """Send one request on a new connection."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout)
     try:
         connection.request("GET", PATH, headers=BASIC)
@@ -854,10 +854,10 @@ def fetch(url: str, *, timeout: float = 5) -> tuple[int, bytes]:
 
 
 class TestServer:
-    """The same over a real socket."""
+    """The sandbox over a real socket."""
 
     def test_same_answers_as_in_process(self, still: World) -> None:
-        """Over the socket come the bytes and headers that the sandbox says, many on one connection."""
+        """The socket delivers the same bytes and headers as a call in process, many on one connection."""
         sandbox = Sandbox(still)
         with serve(sandbox) as served:
             connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=5)
@@ -877,7 +877,7 @@ class TestServer:
 
     @pytest.mark.parametrize("method", ["TRACE", "QUERY", "HEAD", "PROPFIND", "get"])
     def test_refuses_every_method_in_the_same_way(self, still: World, method: str) -> None:
-        """A method that the standard library's server does not know is 405 too, and a HEAD gets no body."""
+        """Methods that the standard library does not know also get 405, and a HEAD gets no body."""
         with serve(Sandbox(still)) as served:
             connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=5)
             for _ in range(2):  # the connection stays usable
@@ -896,14 +896,14 @@ class TestServer:
         ],
     )  # fmt: skip
     def test_broken_wires(self, still: World, kind: str, error: Any) -> None:
-        """A fault of the network is real on the socket, and the next request is answered."""
+        """A network fault is real on the socket, and the next request succeeds."""
         with serve(Sandbox(still, faults=f"1:{kind}")) as served:
             with pytest.raises(error):
                 fetch(served.url, timeout=0.3)
             assert fetch(served.url)[0] == 200
 
     def test_reset_is_a_reset(self, still: World) -> None:
-        """The kernel sends RST, not an orderly end."""
+        """A reset sends RST, not FIN."""
         with serve(Sandbox(still, faults="1:reset")) as served:
             address = urlsplit(served.url)
             with socket.create_connection((address.hostname, address.port), timeout=5) as raw:
@@ -913,13 +913,13 @@ class TestServer:
 
     @pytest.mark.parametrize("kind", ["cut.close", "cut.short", "204", "slow.1", "drip.0"])
     def test_odd_but_orderly_wires(self, still: World, kind: str) -> None:
-        """A body without a length, a short one, none, a late and a slow one: each arrives as it was meant."""
+        """A body without a length, a short, an empty, a late and a slow one arrive as intended."""
         with serve(Sandbox(still, faults=f"1:{kind}")) as served:
             _, body = fetch(served.url)
         assert body == ask(Sandbox(still, faults=f"1:{kind}")).body
 
     def test_many_clients(self, still: World) -> None:
-        """Many threads are served at once, and every request is logged once."""
+        """Many threads are served in parallel, and every request is logged once."""
         sandbox = Sandbox(still)
         with serve(sandbox) as served:
             threads = [threading.Thread(target=fetch, args=(served.url,)) for _ in range(16)]
@@ -931,7 +931,7 @@ class TestServer:
         assert {asked.status for asked in sandbox.requests} == {200}
 
     def test_ends_cleanly(self, still: World) -> None:
-        """The block's end ends idle and hanging connections and all threads, and frees the port."""
+        """The end of the block closes idle and hanging connections, ends all threads, and frees the port."""
         before = threading.active_count()
         sandbox = Sandbox(still, faults="1:silence")
         with serve(sandbox) as served:
@@ -946,7 +946,7 @@ class TestServer:
         assert threading.active_count() == before
         assert hanging.recv(1) == b""
         while idle.recv(4096):
-            pass  # the rest of the answer, then the end
+            pass  # the rest of the response, then the end
         hanging.close()
         idle.close()
         with pytest.raises(ConnectionRefusedError):

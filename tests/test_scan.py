@@ -1,4 +1,4 @@
-"""The live API as a LazyFrame: right for every predicate, and no request that a query does not need."""
+"""The live API as a LazyFrame: right for every predicate, and without needless requests."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 @cache
 def world() -> World:
-    """A world that stands still."""
+    """Return a world that stands still."""
     return World(jobs=1_000)
 
 
 def scan(**rules: Any) -> tuple[pl.LazyFrame, Sandbox]:
-    """A scan of the world, and the sandbox that counts its requests."""
+    """Return a scan of the world, and its sandbox, which counts requests."""
     sandbox = Sandbox(world(), rules=Rules(**rules))
     client = Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox, rate=1_000_000)
     return scan_export_jobs(client=client), sandbox
@@ -41,13 +41,13 @@ def scan(**rules: Any) -> tuple[pl.LazyFrame, Sandbox]:
 
 @cache
 def everything() -> pl.DataFrame:
-    """All jobs, loaded."""
+    """Return all jobs."""
     with Client("http://127.0.0.1:1", api_key=API_KEY, transport=Sandbox(world()), rate=1_000_000) as client:
         return load_export_jobs(client=client)
 
 
 def test_all_of_it() -> None:
-    """Without a filter a scan is what `load_export_jobs` gives, lazily: nothing is sent before `collect`."""
+    """A scan without a filter equals `load_export_jobs`, and sends nothing before `collect`."""
     lazy, sandbox = scan()
     assert lazy.collect_schema() == POLARS_SCHEMA
     assert sandbox.requests == []
@@ -57,7 +57,7 @@ def test_all_of_it() -> None:
 
 @pytest.mark.parametrize(("rows", "requests"), [(0, 0), (1, 1), (10, 1), (100, 1), (250, 3)])
 def test_head_stops_paging(rows: int, requests: int) -> None:
-    """`head(n)` asks for n rows and no more pages than hold them."""
+    """`head(n)` asks for n rows and only the pages that hold them."""
     lazy, sandbox = scan()
     assert_frame_equal(lazy.head(rows).collect(), everything().head(rows))
     assert len(sandbox.requests) == requests
@@ -66,7 +66,7 @@ def test_head_stops_paging(rows: int, requests: int) -> None:
 
 
 def test_head_before_a_filter_counts_rows_before_it() -> None:
-    """`head(n).filter(p)` is the filter of the first n rows, not n rows of the filter."""
+    """`head(n).filter(p)` filters the first n rows."""
     lazy, _ = scan()
     assert_frame_equal(lazy.head(50).filter(FAILED).collect(), everything().head(50).filter(FAILED))
     assert_frame_equal(lazy.filter(FAILED).head(5).collect(), everything().filter(FAILED).head(5))
@@ -96,7 +96,7 @@ PUSHED: list[tuple[str, Callable[[str], pl.Expr], dict[str, list[str]]]] = [
 def test_what_travels_to_the_server(
     name: str, predicate: Callable[[str], pl.Expr], asked: dict[str, list[str]]
 ) -> None:
-    """Filters on one company and known statuses are asked of the server, and the rows are right."""
+    """Filters on one company and known statuses reach the server, and the rows are right."""
     lazy, sandbox = scan()
     company = world().companies[0]
     expression = predicate(company)
@@ -107,7 +107,7 @@ def test_what_travels_to_the_server(
 
 
 def test_a_bound_of_created_at_ends_the_walk() -> None:
-    """A lower bound of created_at is walked down to from the newest, and no further."""
+    """A lower bound of created_at ends a newest-first walk."""
     since = everything()["created_at"][-150]
     for expression in (pl.col("created_at") >= since, pl.lit(since) < pl.col("created_at")):
         lazy, sandbox = scan()
@@ -116,7 +116,7 @@ def test_a_bound_of_created_at_ends_the_walk() -> None:
 
 
 def test_what_cannot_be_sends_nothing() -> None:
-    """Two statuses at once, or two companies: no row can fit, so nothing is asked."""
+    """Contradictory filters send no request."""
     first, second = world().companies[:2]
     for expression in (
         FAILED & (pl.col("status") == "pending"),
@@ -128,7 +128,7 @@ def test_what_cannot_be_sends_nothing() -> None:
 
 
 def test_what_is_not_understood_is_applied_here() -> None:
-    """An unknown status, a negation, a function, another company's spelling: all is read, and the rows are right."""
+    """Filters that the server cannot apply are applied locally to all rows."""
     company = world().companies[0]
     for expression in (
         pl.col("status") == "canceled",
@@ -158,7 +158,7 @@ def test_columns_are_projected() -> None:
 
 
 def test_errors_keep_their_class() -> None:
-    """What the server does wrong is raised as what it is."""
+    """Server errors keep their class through Polars."""
     sandbox = Sandbox(world(), faults="1-:redirect")
     with (
         Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox) as client,
@@ -168,13 +168,13 @@ def test_errors_keep_their_class() -> None:
 
 
 def test_a_server_that_ignores_filters_changes_nothing() -> None:
-    """The predicate is applied here in any case."""
+    """The predicate is also applied locally, so a server that ignores it does not matter."""
     lazy, _ = scan(filter_statuses=False)
     assert_frame_equal(lazy.filter(FAILED).collect(), everything().filter(FAILED))
 
 
 def leaves() -> st.SearchStrategy[pl.Expr]:
-    """Tests of one column."""
+    """Draw a predicate on one column."""
     instants = st.integers(0, 400).map(lambda days: NOW - timedelta(days=days))
     companies = st.sampled_from(world().companies)
     statuses = st.sampled_from([*STATUSES, "canceled"])
@@ -193,7 +193,7 @@ def leaves() -> st.SearchStrategy[pl.Expr]:
 
 
 def predicates() -> st.SearchStrategy[pl.Expr]:
-    """Tests joined by and, or, not."""
+    """Draw predicates joined by and, or, not."""
     return st.recursive(
         leaves(),
         lambda inner: st.one_of(
@@ -208,7 +208,7 @@ def predicates() -> st.SearchStrategy[pl.Expr]:
 @settings(max_examples=60, deadline=None)
 @given(predicate=predicates(), head=st.none() | st.integers(0, 300), head_first=st.booleans())
 def test_any_query_is_right(predicate: pl.Expr, head: int | None, *, head_first: bool) -> None:
-    """Whatever the predicate, and a `head` before or after it: the rows of the full frame, in at most its requests."""
+    """Any predicate with a `head` before or after it gives the rows of the full frame."""
     lazy, sandbox = scan()
     whole = everything()
     if head is None:

@@ -1,6 +1,6 @@
-"""The recipes of docs/scheduling.md, as far as they can be tried here: units verified, the DAG run, accounts read.
+"""Tests of the recipes of docs/scheduling.md: systemd checks the units, the DAG runs, the accounts file is read.
 
-Those for Dask are tried in tests/cluster.
+Tests of the recipes for Dask are in tests/cluster.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PAGE = (Path(__file__).parent.parent / "docs" / "scheduling.md").read_text(encod
 
 
 def blocks(language: str) -> list[str]:
-    """The page's blocks of a language."""
+    """Return the blocks of the page in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
-    """The service and the timer are units without a mistake, as systemd itself sees them."""
+    """The service and the timer have no error, as systemd checks them."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not on this machine")
     service, timer = blocks("ini")
@@ -41,7 +41,7 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
 
 
 def test_the_service_runs_a_command_that_is_there(tmp_path: Path) -> None:
-    """What the service starts ends with 0 against a sandbox, and the codes it forgives are those of the library."""
+    """The command of the service ends with 0 against a sandbox, and the service accepts 69 and 75."""
     service = blocks("ini")[0]
     command = re.search(r"^ExecStart=/usr/bin/env pleo-extract (.*)$", service, re.MULTILINE)
     assert command is not None
@@ -50,7 +50,7 @@ def test_the_service_runs_a_command_that_is_there(tmp_path: Path) -> None:
 
 
 def test_the_dag_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The DAG is Python that imports and makes one task; the task's command ends with 0 against a sandbox."""
+    """The DAG defines one task, whose command ends with 0 against a sandbox."""
     text = blocks("py")[0]
     made: list[dict[str, Any]] = []
 
@@ -79,7 +79,7 @@ def test_the_dag_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_accounts_file_is_one(tmp_path: Path) -> None:
-    """The example names two companies, each with a place for its key."""
+    """The accounts file of the page has two companies, each with the place of its key."""
     path = tmp_path / "accounts.toml"
     path.write_text(blocks("toml")[0])
     accounts = read_accounts(path)
@@ -89,7 +89,7 @@ def test_the_accounts_file_is_one(tmp_path: Path) -> None:
 
 
 def run_command(words: str) -> None:
-    """`pleo-extract` with these words ends with 0 against a sandbox, and says nothing on stdout."""
+    """Run `pleo-extract` against a sandbox, and check that it ends with 0 and prints nothing on stdout."""
     with serve(Sandbox(World(jobs=300))) as running:
         done = subprocess.run(
             [sys.executable, "-m", "pleo_extract", *words.split()],

@@ -1,4 +1,4 @@
-"""What a person sees of a table in a terminal."""
+"""Tests of how a table fits a terminal."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 
 from pleo_extract import connect
-from pleo_extract.answers import answer, table
-from pleo_extract.cli.screen import fit
+from pleo_extract.answers import answer, read_table
+from pleo_extract.cli.answer import format_answer
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 
 
-def ask(query: str) -> str:
-    """The answer of the sample as a table."""
-    return table(answer(connect(SAMPLE), query))
+def ask(query: str, width: int | None = None) -> str:
+    """Return the sample's answer as a table."""
+    return format_answer(read_table(answer(connect(SAMPLE), query)), width)
 
 
 def test_a_table_that_fits_stays_as_it_is() -> None:
-    """Nothing is cut where there is room."""
-    text = ask("from failure_rates('year')")
-    assert fit(text, 300) == text
+    """A table that fits does not change."""
+    query = "from failure_rates('year')"
+    assert ask(query, 300) == ask(query)
 
 
 def test_dates_and_companies_are_shortened_first() -> None:
-    """Midnights become dates and UUIDs their beginnings, and all columns are still beside each other."""
-    lines = fit(ask("from failure_rates('year') limit 2"), 120).splitlines()
+    """Midnights become dates and UUIDs their first digits, so that all columns stay in one table."""
+    lines = ask("from failure_rates('year') limit 2", 120).splitlines()
     first = ["period", "company_id", "jobs", "finished", "failed"]
     assert lines[0].split() == [
         *first,
@@ -44,9 +44,9 @@ def test_dates_and_companies_are_shortened_first() -> None:
 
 @pytest.mark.parametrize("width", [30, 80, 120])
 def test_no_line_is_too_long_and_no_column_is_lost(width: int) -> None:
-    """What has no room goes below, beside the first columns again."""
+    """Columns that do not fit move into another table below, which repeats the first columns."""
     asked = "from duration_stats('month') limit 3"
-    lines = fit(ask(asked), width).splitlines()
+    lines = ask(asked, width).splitlines()
     assert max(map(len, lines)) <= width
     shown = {name for line in lines if line.startswith("period") for name in line.split()}
     assert shown == set(ask(asked).splitlines()[0].split())
@@ -54,7 +54,7 @@ def test_no_line_is_too_long_and_no_column_is_lost(width: int) -> None:
 
 
 def test_companies_that_begin_alike_keep_their_ids() -> None:
-    """A beginning that two ids share says nothing: both are shown whole."""
+    """Two ids that begin alike stay whole."""
     alike = "select * from (values ('12345678-0000-4000-8000-00000000000a'), ('12345678-0000-4000-8000-00000000000b')) v(c)"
-    assert "12345678-0000-4000-8000-00" in fit(ask(alike), 30)
-    assert "12345678…" not in fit(ask(alike), 30)
+    assert "12345678-0000-4000-8000-00" in ask(alike, 30)
+    assert "12345678…" not in ask(alike, 30)

@@ -1,4 +1,4 @@
-"""What of `pleo_extract.spark` can be said without Spark; with it, see tests/spark."""
+"""The parts of `pleo_extract.spark` that need no Spark; tests/spark has the rest."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ sys.meta_path.insert(0, Without())
 
 
 def run_without(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a Python of its own, in which there is no pyspark, whatever is installed."""
+    """Run code in a Python without pyspark."""
     return subprocess.run([sys.executable, "-c", WITHOUT + code], capture_output=True, text=True, check=False)
 
 
 def test_nothing_else_asks_for_pyspark() -> None:
-    """All public names and all commands of the command line can be imported where there is no pyspark."""
+    """All public names and commands import without pyspark."""
     done = run_without(
         "import pleo_extract, pleo_extract.cli, pleo_extract.report, pkgutil, importlib\n"
         "[getattr(pleo_extract, name) for name in pleo_extract.__all__]\n"
@@ -36,7 +36,7 @@ def test_nothing_else_asks_for_pyspark() -> None:
 
 
 def test_without_pyspark_it_says_which_extra_to_install() -> None:
-    """The import fails with the command that mends it."""
+    """Importing `pleo_extract.spark` without pyspark fails with the install command."""
     done = run_without("import pleo_extract.spark")
     assert done.stderr.splitlines()[-1] == (
         "ModuleNotFoundError: pleo_extract.spark needs pyspark; install it with: pip install 'pleo-extract[spark]'"
@@ -44,7 +44,7 @@ def test_without_pyspark_it_says_which_extra_to_install() -> None:
 
 
 def test_each_engine_has_the_same_parts() -> None:
-    """What DuckDB and Spark say differently has the same names and takes the same parameters in both."""
+    """The DuckDB and the Spark versions of a helper have the same names and parameters."""
     duckdb, spark = (
         {part.name: part.parameters for part in parts(engine).values()} for engine in ("duckdb", "spark")
     )

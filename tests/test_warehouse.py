@@ -23,13 +23,14 @@ from pleo_extract.answers import (
     SnapshotFacts,
     answer,
     open_warehouse,
+    read_table,
     statements,
-    table,
     write,
     write_catalogue,
 )
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.statement import GIVEN, find_statement, parts
+from pleo_extract.cli.answer import format_answer
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, POLARS_SCHEMA
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def described(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
-    """Columns and types of a relation."""
+    """Return columns and types of a relation."""
     rows = con.execute(f"DESCRIBE {relation}").fetchall()
     return {row[0]: row[1] for row in rows}
 
@@ -48,7 +49,7 @@ def described(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
 def test_export_jobs_has_the_contracts_columns(tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
-    """`export_jobs` has all columns of the contract, in order and with their types, also for no files."""
+    """`export_jobs` has all columns of the contract in order with their types, also without files."""
     files = [parquet(tmp_path / "a.parquet", jobs)] if jobs else []
     with open_warehouse(files) as con:
         assert list(described(con, "export_jobs").items()) == list(DUCKDB_SCHEMA.items())
@@ -58,21 +59,21 @@ def test_export_jobs_has_the_contracts_columns(tmp_path: Path, jobs: list[dict[s
 
 
 def test_columns_of_a_partitioned_path_stay_out(tmp_path: Path) -> None:
-    """A path like `created_month=2026-03` adds no column: one snapshot reads the same from any folder."""
+    """A path like `created_month=2026-03` adds no column."""
     (tmp_path / "created_month=2026-03").mkdir()
     with open_warehouse([parquet(tmp_path / "created_month=2026-03" / "part-0.parquet", [job(1)])]) as con:
         assert con.sql("FROM export_jobs").columns == list(COLUMNS)
 
 
 def test_several_files_are_one_table(tmp_path: Path) -> None:
-    """All files are read, each once."""
+    """All files are read once."""
     files = [parquet(tmp_path / f"{n}.parquet", [job(n)]) for n in range(3)]
     with open_warehouse(files) as con:
         assert con.sql("SELECT count(*), count(DISTINCT id) FROM export_jobs").fetchall() == [(3, 3)]
 
 
 def test_a_path_is_taken_literally(tmp_path: Path) -> None:
-    """Quotes and glob characters in a folder's name mean themselves, locked or not; its look-alike is not read."""
+    """Quotes and glob characters in a path are literal, locked or not."""
     odd = tmp_path / "it's [ab]* {x,y}? $1 ; DROP"
     twin = tmp_path / "it's a1 {x,y}! $1 ; DROP"
     for folder, status in ((odd, "completed"), (twin, "failed")):
@@ -84,7 +85,7 @@ def test_a_path_is_taken_literally(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_file_is_an_error_of_the_lake(tmp_path: Path) -> None:
-    """A file that is gone, is no Parquet, or lacks a column: LakeError at once, not at the first question."""
+    """A missing, invalid or incomplete file is a LakeError when the warehouse opens."""
     (tmp_path / "text.parquet").write_text("no parquet, whatever its name says")
     pl.DataFrame({"id": ["1"]}).write_parquet(tmp_path / "thin.parquet")
     for name, said in (("gone", "No files found"), ("text", "magic bytes"), ("thin", "company_id")):
@@ -93,14 +94,14 @@ def test_a_missing_or_broken_file_is_an_error_of_the_lake(tmp_path: Path) -> Non
 
 
 def test_the_session_is_in_utc() -> None:
-    """Instants are shown in UTC whatever the machine's zone."""
+    """Instants are in UTC, whatever the machine's zone."""
     assert ask("SELECT created_at::VARCHAR AS t FROM export_jobs", [job(0)])["t"].to_list() == [
         "2026-03-01 00:00:00+00"
     ]
 
 
 def test_snapshot_is_the_instant_given() -> None:
-    """`snapshot` holds as_of, to the microsecond and in UTC, else the latest instant in the data, else null."""
+    """`snapshot` has as_of in UTC, else the latest instant of the data, else null."""
     given_at = datetime(2026, 4, 1, 2, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
     assert ask("FROM snapshot", [job(0)], given_at)["as_of"].item() == given_at
     assert ask("FROM snapshot", [job(0), job(5)])["as_of"].item() == START + timedelta(hours=5, minutes=3)
@@ -108,13 +109,13 @@ def test_snapshot_is_the_instant_given() -> None:
 
 
 def test_as_of_needs_a_time_zone() -> None:
-    """A naive as_of is refused: nobody can know which instant it means."""
+    """A naive as_of is refused."""
     with pytest.raises(UsageError, match="time zone"):
         open_warehouse([], facts=SnapshotFacts(datetime(2026, 3, 1)))  # noqa: DTZ001 -- the mistake under test
 
 
 def test_companies_are_named() -> None:
-    """`companies` holds the names given, whatever is in them, and is empty without."""
+    """`companies` has the given names unchanged, and is empty without them."""
     name = "O'Reilly; DROP TABLE x --\x1b"
     with open_warehouse([], facts=SnapshotFacts(names={A: name})) as con:
         assert con.sql("FROM companies").fetchall() == [(A, name, None)]
@@ -135,7 +136,7 @@ def test_companies_are_named() -> None:
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A locked connection over one file in `lake/`, with `allowed/` and `one.csv` allowed."""
+    """Yield a locked connection to a file in `lake/`, with `allowed/` and `one.csv` allowed."""
     for name in ("lake", "allowed", "allowed-not"):
         (tmp_path / name).mkdir()
     for name in ("allowed/in.csv", "allowed-not/out.csv", "one.csv", "two.csv"):
@@ -172,7 +173,7 @@ def locked(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     ],
 )
 def test_f51_a_locked_connection_refuses(locked: duckdb.DuckDBPyConnection, tmp_path: Path, sql: str) -> None:
-    """No file beyond those given, no extension, no setting, no variable of the program: even on the raw connection."""
+    """F51: a locked connection opens no other file, extension, setting or variable."""
     unlocked_frame = pl.DataFrame({"secret": [1]})
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(duckdb.Error):
@@ -182,7 +183,7 @@ def test_f51_a_locked_connection_refuses(locked: duckdb.DuckDBPyConnection, tmp_
 
 
 def test_f51_a_locked_connection_answers(locked: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    """Views, macros and what was allowed still work."""
+    """F51: views, macros and allowed files work on a locked connection."""
     assert answer(locked, "SELECT rate FROM failure_rates('month')").fetchall() == [(0.5,)]
     assert answer(locked, "SELECT count(*) FROM job_durations").fetchall() == [(2,)]
     for path in ("allowed/in.csv", "allowed/*.csv", "one.csv"):
@@ -208,7 +209,7 @@ def test_f51_a_locked_connection_answers(locked: duckdb.DuckDBPyConnection, tmp_
     ],
 )
 def test_f51_an_answer_only_reads(locked: duckdb.DuckDBPyConnection, tmp_path: Path, sql: str) -> None:
-    """`answer` takes one SELECT: nothing is written, not even to a file that may be read."""
+    """F51: `answer` takes one SELECT, which cannot write."""
     before = (tmp_path / "lake" / "jobs.parquet").read_bytes()
     with pytest.raises(UsageError):
         answer(locked, sql.format(tmp_path)).fetchall()
@@ -220,7 +221,7 @@ def test_f51_an_answer_only_reads(locked: duckdb.DuckDBPyConnection, tmp_path: P
 
 
 def test_values_are_bound() -> None:
-    """A value is a value, however much it looks like SQL; also as the argument of a macro."""
+    """A parameter is only a value, also as the argument of a macro."""
     text = "x' OR '1'='1"
     assert ask("SELECT $t AS t", [], t=text)["t"].item() == text
     assert ask("FROM failure_rates($g, company_id := $c)", [job(1)], g="month", c=text).height == 0
@@ -236,13 +237,13 @@ def test_values_are_bound() -> None:
     ],
 )
 def test_a_question_may_end_in_a_semicolon_and_comments(sql: str) -> None:
-    """As people type it, and as files hold it."""
+    """A query may end with a semicolon and comments."""
     with warehouse([]) as con:
         assert answer(con, sql).fetchall() == [(0,), (1,)]
 
 
 def test_an_answer_keeps_its_order(tmp_path: Path) -> None:
-    """ORDER BY is kept, over more rows than DuckDB handles at a time."""
+    """ORDER BY is kept for more rows than one chunk of DuckDB."""
     with warehouse([]) as con:
         rows = answer(con, "SELECT hash(i) AS h FROM range(200000) AS t(i) ORDER BY h").pl()["h"]
         write(
@@ -258,7 +259,7 @@ def test_an_answer_keeps_its_order(tmp_path: Path) -> None:
     "sql", ["DESCRIBE export_jobs", "SHOW TABLES", "SUMMARIZE companies", "TABLE companies"]
 )
 def test_what_there_is_can_be_asked(sql: str) -> None:
-    """Analysts look around first."""
+    """SHOW and DESCRIBE work."""
     with open_warehouse([], facts=SnapshotFacts(names={A: "Acme"})) as con:
         assert answer(con, sql).fetchall() != []
 
@@ -275,7 +276,7 @@ def test_what_there_is_can_be_asked(sql: str) -> None:
     ],
 )
 def test_a_wrong_question_is_a_usage_error(sql: str, said: str) -> None:
-    """The message says what is wrong, in one line."""
+    """A wrong query is a UsageError with one line."""
     with warehouse([]) as con, pytest.raises(UsageError, match=said) as caught:
         answer(con, sql)
     assert "\n" not in str(caught.value)
@@ -284,7 +285,7 @@ def test_a_wrong_question_is_a_usage_error(sql: str, said: str) -> None:
 @pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
 @pytest.mark.parametrize("grain", ["fortnight", "decade", "Month", "", "month'", None])
 def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | None) -> None:
-    """Every macro with a grain says which grains there are, also where there is no job."""
+    """Every macro with a grain refuses an unknown one with the valid ones, also without jobs."""
     dated = [s for s in statements().values() if any(p.name == "grain" for p in s.parameters)]
     assert len(dated) >= 2
     for statement in dated:
@@ -296,7 +297,7 @@ def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | N
 @pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
 @pytest.mark.parametrize("until", ["2026-01-02", "2026-01-01", "2000-01-01"])
 def test_a_span_that_ends_before_it_begins_is_an_error(jobs: list[dict[str, Any]], until: str) -> None:
-    """Every macro with since and until refuses a reversed or empty span, also where there is no such job or company."""
+    """Every macro refuses a reversed or empty span, also without jobs."""
     spanned = [s for s in statements().values() if any(p.name.startswith("since") for p in s.parameters)]
     assert len(spanned) >= 8
     for statement in spanned:
@@ -314,7 +315,7 @@ def test_a_span_that_ends_before_it_begins_is_an_error(jobs: list[dict[str, Any]
 
 
 def test_a_bound_still_skips_files() -> None:
-    """That a span is looked at costs nothing: what is compared with a job's instant is a constant."""
+    """The check of a span keeps its bounds constant, so that files are skipped."""
     with warehouse([job(n) for n in range(100)]) as con:
         call = "FROM failure_rates(since := '2026-03-01 00:00:20Z', until := '2026-03-02')"
         ((_, plan),) = con.execute(f"EXPLAIN {call}").fetchall()
@@ -325,7 +326,7 @@ def test_a_bound_still_skips_files() -> None:
 @pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
 @pytest.mark.parametrize("q", ["99", "-0.1", "1.01", "'nan'", "NULL"])
 def test_what_is_no_quantile_is_an_error(jobs: list[dict[str, Any]], q: str) -> None:
-    """The message names the range."""
+    """An invalid quantile is refused with the range."""
     with pytest.raises(UsageError, match=r"^q .*: take a quantile from 0 to 1$"):
         ask(f"FROM slow_jobs({q})", jobs)
 
@@ -334,7 +335,7 @@ def test_what_is_no_quantile_is_an_error(jobs: list[dict[str, Any]], q: str) -> 
 
 
 def test_statements_document_themselves() -> None:
-    """Each has a summary and a definition that names every column it gives."""
+    """Each statement has a summary and a definition of every column."""
     with warehouse([]) as con:
         for statement in statements().values():
             assert statement.summary.endswith((".", "?")), statement.name
@@ -345,7 +346,7 @@ def test_statements_document_themselves() -> None:
 
 
 def test_parameters_are_declared_and_used() -> None:
-    """What a query or the parts it is made of ask for is what its first line declares."""
+    """The parameters in the first line of a query are exactly those that it uses."""
     for statement in statements().values():
         names = [parameter.name for parameter in statement.parameters]
         text = next(d for d in definitions(Source(())) if re.match(rf"CREATE \w+ {statement.name}\b", d))
@@ -355,21 +356,21 @@ def test_parameters_are_declared_and_used() -> None:
 
 
 def test_company_id_is_never_bare() -> None:
-    """Beside a parameter company_id a column company_id must be qualified, or DuckDB takes it for the parameter."""
+    """A column company_id is qualified beside a parameter of that name, else DuckDB takes the parameter."""
     for statement in (*statements().values(), *parts().values()):
         code = re.sub(r"--.*", "", statement.query)
         assert not re.search(r"(?<!AS )(?<![.:\w])company_id\b", code), statement.name
 
 
 def test_the_sql_is_in_the_package() -> None:
-    """One statement a file, under the statement's name: found wherever the package is installed."""
+    """Each statement is one file with its name in the installed package."""
     folder = resources.files("pleo_extract.answers") / "sql"
     files = {file.name.removesuffix(".sql") for file in folder.iterdir() if file.name.endswith(".sql")}
     assert {*files, *GIVEN} == set(statements())
 
 
 def test_a_name_that_does_not_exist() -> None:
-    """The names there are, are in the message."""
+    """The error for an unknown name lists the existing ones."""
     with pytest.raises(UsageError, match="failure_rates"):
         find_statement("failure_rate")
     for name, meant in (
@@ -390,7 +391,7 @@ def test_a_name_that_does_not_exist() -> None:
 
 @pytest.mark.parametrize("jobs", [[], [job(1), job(2, "failed"), job(3, "pending")]], ids=["empty", "some"])
 def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
-    """Every view and macro of the file gives another client, in another folder, what `open_warehouse` gives."""
+    """Every view and macro of the catalogue gives another client the same as `open_warehouse`."""
     folder = tmp_path / "it's [a]"
     folder.mkdir()
     names = list(statements())
@@ -413,7 +414,7 @@ def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict
 
 
 def test_the_catalogue_follows_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths are absolute: a client in any folder sees a file that is replaced, and one that is added, with its next question."""
+    """Paths in the catalogue are absolute, and the next query sees replaced and new files."""
     month = make_catalogue(tmp_path, [job(1)]).parent / "created_month=2026-01"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -426,7 +427,7 @@ def test_the_catalogue_follows_its_files(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
-    """A client that has the older file open goes on with it, and sees what is "now"; no folder is the disk's fault."""
+    """A client with the old catalogue open continues and sees the new now; a missing folder is a disk error."""
     with duckdb.connect(str(make_catalogue(tmp_path, [], SnapshotFacts(START))), read_only=True) as con:
         make_catalogue(tmp_path, [], SnapshotFacts(START + timedelta(days=1)))
         later = (START + timedelta(days=1)).timestamp()
@@ -436,7 +437,7 @@ def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_the_catalogue_of_a_lake_elsewhere(tmp_path: Path) -> None:
-    """Written for another path it works there; and where a client says that the lake is elsewhere still."""
+    """A catalogue written for another path works there, or where the client says the lake is."""
     (tmp_path / "here").mkdir()
     make_catalogue(tmp_path / "here", [job(1), job(2, "failed")], SnapshotFacts(START))
     mount = tmp_path / "it's [there]"
@@ -454,7 +455,7 @@ def test_the_catalogue_of_a_lake_elsewhere(tmp_path: Path) -> None:
 
 
 def rows_as_csv(con: duckdb.DuckDBPyConnection, schema: str, name: str) -> str:
-    """All rows of a view, sorted, since it has no order; or of a macro called with nothing, in its order."""
+    """Return all rows of a view, sorted, or of a macro with its defaults, in its order."""
     statement = statements().get(name)
     values = ", ".join("NULL" for p in statement.parameters if p.default is None) if statement else ""
     call = f"({values})" if statement and statement.kind == "macro" else ""
@@ -466,14 +467,14 @@ def rows_as_csv(con: duckdb.DuckDBPyConnection, schema: str, name: str) -> str:
 
 
 def written(relation: duckdb.DuckDBPyRelation, kind: str, **options: Any) -> bytes:
-    """What `write` gives to an open file."""
+    """Return what `write` gives to an open file."""
     write(relation, file := io.BytesIO(), kind, **options)
     return file.getvalue()
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "\0"])
 def test_f53_csv_is_formula_safe(first: str) -> None:
-    """A text that a spreadsheet could run gets an apostrophe, unless that is turned off; numbers stay."""
+    """F53: a text that a spreadsheet could run gets an apostrophe, unless turned off; numbers do not."""
     with warehouse([]) as con:
         sql = "SELECT $t AS t, -1 AS n, 'a=' || $t AS inner_one"
         safe = pl.read_csv(written(answer(con, sql, {"t": f"{first}1"}), "csv"), infer_schema=False)
@@ -485,7 +486,7 @@ def test_f53_csv_is_formula_safe(first: str) -> None:
 
 
 def test_f53_csv_of_lists_and_other_kinds() -> None:
-    """A list of texts is a cell that begins with a bracket; what is no text by its type, but reads as one, is safe too."""
+    """F53: lists and other types that read like a formula are safe, too."""
     cells = (
         "['=1', 'b'] AS l, [['=2']] AS ll, {'a': '=3'} AS s, '=4'::BLOB AS b, '=5'::ENUM('=5') AS e, "
         "['=6']::VARCHAR[1] AS a, MAP {'=7': 1} AS m, []::VARCHAR[] AS n, union_value(t := '=8') AS u"
@@ -506,7 +507,7 @@ def test_f53_csv_of_lists_and_other_kinds() -> None:
 
 
 def test_csv_keeps_null_and_nothing_apart(tmp_path: Path) -> None:
-    """Null is nothing between the commas, an empty text is a pair of quotes; instants are RFC 3339."""
+    """In CSV null is empty, an empty text is quoted, and instants are RFC 3339."""
     with warehouse([]) as con:
         relation = answer(con, "SELECT NULL AS a, '' AS b, TIMESTAMPTZ '2026-03-01 01:00:00.5+01' AS t")
         write(relation, tmp_path / "x.csv", "csv")
@@ -514,7 +515,7 @@ def test_csv_keeps_null_and_nothing_apart(tmp_path: Path) -> None:
 
 
 def test_json_is_one_valid_array() -> None:
-    """Numbers that JSON cannot say are null; text comes back exactly."""
+    """JSON has null for numbers that it cannot express, and text unchanged."""
     text = 'a "quote"\n\x1b\0 \u2028 😀'
     with warehouse([]) as con:
         sql = "SELECT $t AS t, 'nan'::DOUBLE AS n, 1.5 AS d, TIMESTAMPTZ '2026-03-01' AS at, NULL AS z"
@@ -525,7 +526,7 @@ def test_json_is_one_valid_array() -> None:
 
 
 def test_parquet_keeps_types(tmp_path: Path) -> None:
-    """All columns of export_jobs come back as they were, from a locked connection too."""
+    """Parquet keeps all columns of export_jobs, also from a locked connection."""
     file = parquet(tmp_path / "in.parquet", [job(1), job(2, "failed", failure_reason="=1\0")])
     with open_warehouse([file], locked=True) as con:
         write(answer(con, "FROM export_jobs ORDER BY id"), tmp_path / "out.parquet", "parquet")
@@ -533,7 +534,7 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
 
 
 def test_a_path_is_replaced_whole(tmp_path: Path) -> None:
-    """A question that fails half way leaves the older answer as it was, and nothing beside it."""
+    """A query that fails halfway leaves the old file and no temporary one."""
     target = tmp_path / "it's.csv"
     with warehouse([]) as con:
         write(answer(con, "SELECT 1 AS a"), target, "csv")
@@ -545,7 +546,7 @@ def test_a_path_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
-    """A missing folder, or a folder in its place, is the disk's fault; an unknown format is the caller's."""
+    """A target that cannot be written is a disk error; an unknown format is a usage error."""
     with warehouse([]) as con:
         relation = answer(con, "SELECT 1 AS a")
         for target in (tmp_path / "none" / "x.csv", tmp_path):
@@ -556,7 +557,7 @@ def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_device_is_written_to_not_replaced() -> None:
-    """`-o /dev/null` stays a device."""
+    """`-o /dev/null` writes to the device."""
     with warehouse([]) as con:
         write(answer(con, "SELECT 1 AS a"), "/dev/null", "csv")
     assert Path("/dev/null").is_char_device()
@@ -565,18 +566,20 @@ def test_a_device_is_written_to_not_replaced() -> None:
 @given(text=st.text(max_size=8), rows=st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
 def test_f54_a_table_has_one_line_a_row(text: str, rows: int) -> None:
-    """Header, rule, rows, foot; whatever is in the text, no control character reaches the terminal."""
+    """F54: a table has header, rule, one line per row and foot, and no control character."""
     with warehouse([]) as con:
-        said = table(answer(con, "SELECT $t AS t, 1 AS n FROM range($r::BIGINT)", {"t": text, "r": rows}))
+        said = format_answer(
+            read_table(answer(con, "SELECT $t AS t, 1 AS n FROM range($r::BIGINT)", {"t": text, "r": rows}))
+        )
     assert len(said.split("\n")) == rows + 3
     assert said.replace("\n", "").isprintable()
 
 
 def test_a_table_says_what_it_leaves_out() -> None:
-    """Numbers to the right, four decimals, nulls empty, and the number of rows, or that there are more."""
+    """A table aligns numbers right with four decimals, leaves nulls empty, and counts its rows."""
     with warehouse([]) as con:
         relation = answer(con, "SELECT i AS n, 'x' AS a, i / 3 AS third, NULL AS z FROM range(8, 11) AS t(i)")
-        assert table(relation).split("\n") == [
+        assert format_answer(read_table(relation)).split("\n") == [
             " n  a   third  z",
             "--  -  ------  -",
             " 8  x  2.6667",
@@ -584,16 +587,16 @@ def test_a_table_says_what_it_leaves_out() -> None:
             "10  x  3.3333",
             "(3 rows)",
         ]
-        assert table(relation, whole="ask for all").split("\n")[-1] == "(3 rows)"
+        assert read_table(relation, hint="ask for all").note == "(3 rows)"
         long = answer(con, "SELECT repeat('x', 61) AS a")
-        assert table(long, whole="ask").split("\n")[-1] == "(1 row; texts are cut at 60 characters; ask)"
-        assert table(relation, rows=1).split("\n")[-1] == "(the first 1 of 3 rows)"
+        assert read_table(long, hint="ask").note == "(1 row; texts are cut at 60 characters; ask)"
+        assert read_table(relation, rows=1).note == "(the first 1 of 3 rows)"
 
 
 def test_errors_while_rows_are_read_are_ours() -> None:
-    """A question can fail late: `table` and `write` raise errors of this library only."""
+    """A question can fail late: `read_table` and `write` raise errors of this library only."""
     with warehouse([]) as con:
-        for shown in (table, lambda relation: written(relation, "json")):
+        for shown in (read_table, lambda relation: written(relation, "json")):
             with pytest.raises(PleoExtractError, match="late"):
                 shown(answer(con, "SELECT error('late') FROM range(3)"))
 
@@ -601,13 +604,13 @@ def test_errors_while_rows_are_read_are_ours() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "table(answer(con, SLOW))",
+        "read_table(answer(con, SLOW))",
         "write(answer(con, SLOW), sys.argv[1], 'csv')",
-        "table(answer(con, SLOW + ' WHERE range <> $one', {'one': 1}))",
+        "read_table(answer(con, SLOW + ' WHERE range <> $one', {'one': 1}))",
     ],
 )
 def test_f36_ctrl_c_stops_a_long_question(tmp_path: Path, code: str) -> None:
-    """A question that would run for an hour is over when the user says so, and nothing is left behind."""
+    """F36: Ctrl-C ends a long query immediately and leaves no file."""
     program = f"""
 import os, signal, sys, threading
 from pleo_extract.answers import *
@@ -625,7 +628,7 @@ with open_warehouse([], locked=True) as con:
 
 
 def test_answers_are_listed_for_python() -> None:
-    """`list_answers` has a row for each view and macro, and what each row says of a call is one that works."""
+    """`list_answers` has a row for each view and macro, with a call that works."""
     listed = list_answers()
     assert listed.columns == ["name", "kind", "call", "summary", "definition"]
     assert listed["name"].to_list() == list(statements())
@@ -638,7 +641,7 @@ def test_answers_are_listed_for_python() -> None:
 
 
 def test_all_that_a_connection_has_is_listed() -> None:
-    """No view or macro of ours that `--list` and `list_answers` leave out."""
+    """`--list` and `list_answers` have every view and macro of a connection."""
     with warehouse([]) as con:
         views = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
         macros = con.execute("SELECT function_name FROM duckdb_functions() WHERE NOT internal").fetchall()
@@ -646,7 +649,7 @@ def test_all_that_a_connection_has_is_listed() -> None:
 
 
 def test_the_period_of_all_is_null() -> None:
-    """With the grain 'all' there is no period to name: the column is there, and null."""
+    """With the grain 'all' the period is null."""
     for macro in ("duration_stats", "failure_rates", "failure_reasons", "throughput"):
         with warehouse([job(1), job(2, "failed")]) as con:
             rows = rows_of(con, f"FROM {macro}('all')")

@@ -1,4 +1,4 @@
-"""The answers, held against other people's statistics and against the plainest way to say the same in Python."""
+"""The answers, compared with the statistics of other packages and with plain Python."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from warehouse_jobs import (
 from pleo_extract.answers import statements
 from pleo_extract.errors import UsageError
 
-# Untyped packages, of which only functions are used.
+# Packages without types, of which the tests use only functions.
 np: Any = import_module("numpy")
 proportion: Any = import_module("statsmodels.stats.proportion")
 lifelines: Any = import_module("lifelines")
@@ -42,7 +42,7 @@ close = pytest.approx
 
 
 def minutes(number: float) -> datetime:
-    """An instant after START."""
+    """Return an instant after START."""
     return START + timedelta(minutes=number)
 
 
@@ -81,7 +81,7 @@ def minutes(number: float) -> datetime:
 def test_outcome_and_end_of_a_job(
     fields: Row, outcome: str, ended_by: str | None, total: float | None
 ) -> None:
-    """Only the three known ends end a job, by the first instant there is; expired is failed for that reason."""
+    """Only the three known terminal statuses end a job, at its first instant; expired counts as failed."""
     row = ask("FROM job_durations", [{**job(0), "completed_at": None, **fields}]).row(0, named=True)
     assert (row["outcome"], row["ended_by"], row["total_seconds"]) == (outcome, ended_by, total)
     assert row["is_censored"] == (outcome == "open")
@@ -90,7 +90,7 @@ def test_outcome_and_end_of_a_job(
 
 
 def test_durations_keep_microseconds() -> None:
-    """Seconds have their fraction, and a job not started has no queue time yet."""
+    """Durations have fractions of a second, and a job that did not start has no queue time."""
     rows = [job(0, started_at=START + timedelta(microseconds=1)), job(1, "pending", started_at=None)]
     assert ask("SELECT queue_seconds FROM job_durations ORDER BY id", rows)["queue_seconds"].to_list() == [
         1e-6,
@@ -115,7 +115,7 @@ def test_durations_keep_microseconds() -> None:
     ],
 )
 def test_periods_begin_on_the_clocks_of_the_zone(grain: str, zone: str, period: str | None) -> None:
-    """A job of 23:30 UTC belongs to the period of its wall clock; weeks begin on Monday; `all` is one period."""
+    """A job belongs to the period of its local time; weeks begin on Monday; `all` is one period."""
     late = job(0, created_at=datetime(2026, 3, 28, 23, 30, tzinfo=UTC))
     for macro in ("failure_rates", "duration_stats", "throughput"):
         answers = ask(
@@ -125,7 +125,7 @@ def test_periods_begin_on_the_clocks_of_the_zone(grain: str, zone: str, period: 
 
 
 def test_an_unknown_zone_is_an_error() -> None:
-    """A zone that does not exist is not taken for UTC."""
+    """An unknown zone is an error."""
     with pytest.raises(UsageError, match="Mars"):
         ask("FROM failure_rates('day', tz := 'Mars/Olympus')", [job(0)])
 
@@ -134,13 +134,13 @@ def test_an_unknown_zone_is_an_error() -> None:
 
 
 def with_parameters(*names: str) -> list[str]:
-    """The macros that take these."""
+    """Return the macros that take these parameters."""
     macros = [s.name for s in statements().values() if s.kind == "macro"]
     return [m for m in macros if {*names} <= {p.name for p in statements()[m].parameters}]
 
 
 def call(macro: str, *arguments: str) -> str:
-    """A call with values for what has no default."""
+    """Format a call with values for the required parameters."""
     given_values = ["NULL" for p in statements()[macro].parameters if p.default is None]
     if macro == "incidents":
         arguments = (*arguments, "at_least := 1", "every_period := TRUE")
@@ -149,7 +149,7 @@ def call(macro: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("macro", [s.name for s in statements().values() if s.kind == "macro"])
 def test_an_empty_lake_answers_with_no_rows(macro: str) -> None:
-    """No files: no rows, the same columns and types."""
+    """Without files every answer has its columns and types, and no rows."""
     nothing, something = (ask(f"FROM {call(macro)}", rows) for rows in ([], [job(0), job(1, "failed")]))
     assert nothing.height == 0
     assert nothing.schema == something.schema
@@ -158,7 +158,7 @@ def test_an_empty_lake_answers_with_no_rows(macro: str) -> None:
 @given(rows=histories())
 @settings(max_examples=5, deadline=None)  # each asks nearly every macro
 def test_company_id_chooses_a_company(rows: list[Row]) -> None:
-    """company_id, in either case, gives the rows that the answer for all companies has of it."""
+    """company_id in any case gives that company's rows of the answer for all."""
     with warehouse(rows, NOW) as con:
         for macro in with_parameters("company_id"):
             one = rows_of(con, f"FROM {call(macro, 'company_id := $c')}", c=A.upper())
@@ -169,14 +169,14 @@ def test_company_id_chooses_a_company(rows: list[Row]) -> None:
 @given(rows=histories(), since=st.integers(0, 12), days=st.integers(1, 12))
 @settings(max_examples=5, deadline=None)  # each asks nearly every macro
 def test_since_and_until_choose_by_created_at(rows: list[Row], since: int, days: int) -> None:
-    """The answer is that of a lake which holds only the jobs created from since up to, but not at, until."""
+    """`since` and `until` choose jobs created from since up to, but not at, until."""
     first, last = (START + timedelta(seconds=10 + 7200 * n) for n in (since, since + days))
     within = [row for row in rows if first <= row["created_at"] < last]
     ids = [row["id"] for row in within]
     with warehouse(rows, NOW) as con, warehouse(within, NOW) as smaller:
         for macro in with_parameters("since", "until"):
             asked = rows_of(con, f"FROM {call(macro, 'since := $f', 'until := $l')}", f=first, l=last)
-            if macro == "recoveries":  # whose successes may come later
+            if macro == "recoveries":  # a success may come after until
                 expected = rows_of(con, "FROM recoveries()").filter(pl.col("failed_id").is_in(ids))
             else:
                 expected = rows_of(smaller, f"FROM {call(macro)}")
@@ -186,7 +186,7 @@ def test_since_and_until_choose_by_created_at(rows: list[Row], since: int, days:
 @given(rows=histories())
 @settings(max_examples=5, deadline=None)  # each asks nearly every macro
 def test_companies_together(rows: list[Row]) -> None:
-    """With per_company false the answer is that of one company that has all jobs, under no company's id."""
+    """per_company false gives the answer of one company with all jobs, without an id."""
     one = [row | {"company_id": A} for row in rows]
     with warehouse(rows, NOW) as con, warehouse(one, NOW) as single:
         for macro in with_parameters("per_company"):
@@ -199,7 +199,7 @@ def test_companies_together(rows: list[Row]) -> None:
 @given(rows=histories())
 @settings(max_examples=5, deadline=None)  # each asks nearly every macro
 def test_no_job_is_dropped_in_silence(rows: list[Row]) -> None:
-    """Every answer over periods accounts for every job: counted, still open, or of unknown end."""
+    """Every answer over periods counts each job as ended, open, or of unknown end."""
     total, parts = len(rows), ("n", "still_running", "unknown")
     with warehouse(rows, NOW) as con:
         for grain in ("hour", "year", "all"):
@@ -217,12 +217,12 @@ def test_no_job_is_dropped_in_silence(rows: list[Row]) -> None:
 
 
 def is_unknown(row: Row) -> bool:
-    """Whether a job has ended nobody knows when."""
+    """Return whether a job has ended at an unknown time."""
     return row["status"] in TERMINAL and end(row) is None
 
 
 def end(row: Row) -> datetime | None:
-    """When a terminal job ended."""
+    """Return when a terminal job ended."""
     instants: list[datetime | None] = [row.get(c) for c in ("completed_at", "expired_at", "last_updated_at")]
     return next((at for at in instants if at is not None), None) if row["status"] in TERMINAL else None
 
@@ -233,7 +233,7 @@ def end(row: Row) -> datetime | None:
 @given(rows=histories(most=60), grain=st.sampled_from(("hour", "day", "month")))
 @settings(max_examples=15, deadline=None)
 def test_failure_rates_are_wilsons(rows: list[Row], grain: str) -> None:
-    """Counts are Polars', rate and interval statsmodels', to 1e-9; nothing finished means no rate."""
+    """Counts equal Polars', rate and interval statsmodels', to 1e-9; without finished jobs there is no rate."""
     every = {"hour": "1h", "day": "1d", "month": "1mo"}[grain]
     status, reason = pl.col("status"), pl.col("failure_reason_type")
     failed = status == "failed"
@@ -268,7 +268,7 @@ def test_failure_rates_are_wilsons(rows: list[Row], grain: str) -> None:
 @given(rows=histories(most=60))
 @settings(max_examples=12, deadline=None)
 def test_failure_reasons_add_up(rows: list[Row]) -> None:
-    """One row a reason that occurs, none left out; both shares with Wilson's interval."""
+    """Each reason has one row, and both shares have Wilson's interval."""
     reasons = ask("FROM failure_reasons('all', per_company := FALSE)", rows)
     failed = [row for row in rows if row["status"] == "failed"]
     words = Counter(
@@ -292,7 +292,7 @@ def test_failure_reasons_add_up(rows: list[Row]) -> None:
 @given(rows=histories(most=60))
 @settings(max_examples=15, deadline=None)
 def test_duration_stats_are_exact(rows: list[Row]) -> None:
-    """n, mean, percentiles and maximum are numpy's and Polars', to 1e-9, for each of the three durations."""
+    """n, mean, percentiles and maximum equal numpy's and Polars' to 1e-9 for all durations."""
     stats = ask("FROM duration_stats('all')", rows)
     assert set(stats["company_id"]) == {row["company_id"] for row in rows}
     for row in stats.iter_rows(named=True):
@@ -314,7 +314,7 @@ def test_duration_stats_are_exact(rows: list[Row]) -> None:
 
 
 def duration(row: Row, which: str) -> float | None:
-    """One of a job's three durations, in seconds."""
+    """Return one of a job's three durations, seconds."""
     begin = row["started_at"] if which == "run" else row["created_at"]
     finish = row["started_at"] if which == "queue" else end(row)
     return None if begin is None or finish is None else float((finish - begin).total_seconds())
@@ -323,7 +323,7 @@ def duration(row: Row, which: str) -> float | None:
 @given(rows=histories(most=60), step=st.sampled_from((0, 1, 30)))
 @settings(max_examples=20, deadline=None)
 def test_survival_is_kaplan_meiers(rows: list[Row], step: int) -> None:
-    """Curve, numbers at risk and log-log band are lifelines', to 1e-9, at every row and whatever the step."""
+    """Curve, numbers at risk and log-log band equal lifelines' to 1e-9 at every row and step."""
     as_of = START + timedelta(seconds=3600)
     curve = ask("FROM survival(per_company := FALSE, step := $s)", rows, as_of, s=step)
     lasted = [(span, row["status"] in TERMINAL) for row in rows if (span := age(row, as_of)) is not None]
@@ -356,13 +356,13 @@ def test_survival_is_kaplan_meiers(rows: list[Row], step: int) -> None:
 
 
 def age(row: Row, now: datetime) -> float | None:
-    """What a job has lasted, so far or in all; never below 0."""
+    """Return how long a job has lasted, at least 0."""
     until = end(row) if row["status"] in TERMINAL else now
     return None if until is None else max(0.0, (until - row["created_at"]).total_seconds())
 
 
 def test_survival_counts_open_jobs() -> None:
-    """Nine jobs done after a minute and one open for a day: not all are done, as a plain percentile would say."""
+    """`survival` counts an open job as not done, which a plain percentile ignores."""
     rows = [job(n, completed_at=START + timedelta(hours=n, minutes=1)) for n in range(9)] + [
         job(9, "pending")
     ]
@@ -381,7 +381,7 @@ def test_survival_counts_open_jobs() -> None:
 @given(rows=histories(most=60))
 @settings(max_examples=12, deadline=None)
 def test_throughput_is_of_exported_jobs(rows: list[Row]) -> None:
-    """Items a second are those of exported jobs whose run time is known; failed ones are no throughput."""
+    """Throughput counts only exported jobs with a known run time."""
     found = ask("FROM throughput('all')", rows)
     for row in found.iter_rows(named=True):
         mine = [other for other in rows if other["company_id"] == row["company_id"]]
@@ -400,7 +400,7 @@ def test_throughput_is_of_exported_jobs(rows: list[Row]) -> None:
 @given(rows=histories())
 @settings(max_examples=15, deadline=None)
 def test_recoveries_find_the_next_success(rows: list[Row]) -> None:
-    """For each failed job the company's next success by end and id, found by looking through them one by one."""
+    """For each failed job the next success of the company is found, as a linear search finds it."""
     expected = []
     for company in (A, B):
         mine = [(at, row["id"], row) for row in rows if row["company_id"] == company and (at := end(row))]
@@ -433,7 +433,7 @@ def test_recoveries_find_the_next_success(rows: list[Row]) -> None:
 
 
 def test_stuck_jobs_are_overdue_at_the_instant() -> None:
-    """Open past the last action and expires_in, to the second; ended, expired and fresh ones are none."""
+    """Jobs are stuck that are open longer than expires_in after their last action, to the second."""
     rows = [
         job(0, "in_progress"),
         job(1, "pending", last_updated_at=None, started_at=None),
@@ -467,7 +467,7 @@ def test_stuck_jobs_are_overdue_at_the_instant() -> None:
 )
 @settings(max_examples=15, deadline=None)
 def test_slow_jobs_are_above_their_companys_quantile(rows: list[Row], which: str, q: float) -> None:
-    """Exactly the jobs above numpy's quantile of the known durations, open ones by what they have come to."""
+    """Slow are exactly the jobs above numpy's quantile, open ones by their age."""
     expected = {}
     for company in (A, B):
         mine = [row for row in rows if row["company_id"] == company]
@@ -489,7 +489,7 @@ def test_slow_jobs_are_above_their_companys_quantile(rows: list[Row], which: str
 
 
 def test_slow_jobs_refuse_what_they_do_not_know() -> None:
-    """A duration or quantile that does not exist is an error."""
+    """An unknown duration or quantile is an error."""
     for arguments, said in (
         ("duration := 'sleep'", "take total, queue or run"),
         ("1.5", "take a quantile from 0 to 1"),

@@ -1,4 +1,4 @@
-"""What changed and what stands out: `compare` and `incidents`."""
+"""`compare` and `incidents`: what changed and what stands out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from warehouse_jobs import (
 
 from pleo_extract.sandbox import World
 
-# Untyped packages, of which only functions are used.
+# Packages without types, of which the tests use only functions.
 np: Any = import_module("numpy")
 proportion: Any = import_module("statsmodels.stats.proportion")
 binom: Any = import_module("scipy.stats").binom
@@ -37,7 +37,7 @@ close = pytest.approx
 @given(counts=st.tuples(*[st.integers(0, 60)] * 4), opened=st.integers(0, 3))
 @settings(max_examples=15, deadline=None)
 def test_compare_rates_is_newcombes(counts: tuple[int, int, int, int], opened: int) -> None:
-    """The change of the failure rate has statsmodels' interval for two independent proportions, to 1e-9."""
+    """The interval of the rate's change equals statsmodels' for two proportions, to 1e-9."""
     failed_a, done_a, failed_b, done_b = counts
     rows = stretch(0, failed_a, done_a) + stretch(1, failed_b, done_b, opened)
     found = ask("FROM compare($a, $b, $b, NULL)", rows, a=START, b=START + timedelta(days=30))
@@ -59,7 +59,7 @@ def test_compare_rates_is_newcombes(counts: tuple[int, int, int, int], opened: i
 
 
 def stretch(month: int, failed: int, done: int, opened: int = 0) -> list[Row]:
-    """Jobs of one stretch of 30 days."""
+    """Return jobs of 30 days."""
     statuses = ["failed"] * failed + ["completed"] * done + ["pending"] * opened
     return [
         job(1000 * month + n, status, created_at=START + timedelta(days=30 * month))
@@ -70,7 +70,7 @@ def stretch(month: int, failed: int, done: int, opened: int = 0) -> list[Row]:
 @given(st.lists(st.integers(1, 50), max_size=40), st.lists(st.integers(1, 50), max_size=40))
 @settings(max_examples=15, deadline=None)
 def test_compare_medians_joins_order_statistics(first: list[int], second: list[int]) -> None:
-    """Medians are numpy's; each has an interval of 95 % by the binomial, or none below six; joined by squares."""
+    """Medians equal numpy's, with a binomial 95 % interval each from six jobs on, joined by squares."""
     rows = [
         job(
             n,
@@ -102,7 +102,7 @@ def test_compare_medians_joins_order_statistics(first: list[int], second: list[i
 
 
 def median_interval(values: list[int]) -> tuple[float, float]:
-    """A symmetric pair of order statistics that holds the median with 95 % or a little more, by the binomial."""
+    """Return the symmetric pair of order statistics that covers the median with at least 95 %."""
     n = len(values)
     rank = math.floor((n + 1 - 1.959963984540054 * math.sqrt(n)) / 2)
     assert 1 - 2 * binom.cdf(rank - 1, n, 0.5) >= 0.95
@@ -118,14 +118,14 @@ def median_interval(values: list[int]) -> tuple[float, float]:
 def sandbox_year(
     seed: int, jobs: int = 12_000
 ) -> tuple[pl.DataFrame, tuple[datetime, datetime], tuple[str, ...]]:
-    """A year of the sandbox: its jobs, the week of its outage, the companies that were hit."""
+    """Return a year of the sandbox: its jobs, its outage, and the affected companies."""
     world = World(jobs=jobs, companies=4, seed=seed)
     return recorded(world.visible()), world.outage, world.companies[::2]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_sandboxs_outage_is_found(seed: int) -> None:
-    """Its week is an incident of the companies that were hit, for reasons of the accounting system."""
+    """The outage is an incident of the affected companies, with accounting-system reasons."""
     jobs, (began, ceased), hit = sandbox_year(seed)
     found = ask("FROM incidents('week')", jobs).filter(
         pl.col("period").is_between(
@@ -142,7 +142,7 @@ def test_the_sandboxs_outage_is_found(seed: int) -> None:
 
 
 def test_the_sandboxs_other_companies_are_quiet() -> None:
-    """Whoever was not hit has no more incidents than the stated level, a year of ups and downs long."""
+    """Unaffected companies have no more incidents than the stated level."""
     alarms = judged = 0
     for seed in range(1, 9):
         jobs, _, hit = sandbox_year(seed)
@@ -155,7 +155,7 @@ def test_the_sandboxs_other_companies_are_quiet() -> None:
 
 
 def test_chance_raises_no_more_alarms_than_stated() -> None:
-    """Over many quiet years of one rate, at most one judged period in 740 is an incident, small or large."""
+    """Over many years of one rate at most one judged period in 740 is an incident."""
     luck = Random(20261124)
     for daily, chance in ((12, 0.02), (30, 0.1), (120, 0.05)):
         rows = []
@@ -172,26 +172,26 @@ def test_chance_raises_no_more_alarms_than_stated() -> None:
 
 @pytest.mark.parametrize("lasting", [1, 2, 5, 30])
 def test_an_incident_is_found_from_its_first_period_to_its_last(lasting: int) -> None:
-    """However it swells and ebbs: what is beyond the limit is no past to judge the rest by."""
+    """All periods of an incident are found, because they do not count as past."""
     failing = [20 - 8 * (day % 2) for day in range(lasting)]
     found = days_beyond([2] * 20 + failing + [2] * 20)
     assert found == list(range(20, 20 + lasting))
 
 
 def test_what_lasts_becomes_what_is_usual() -> None:
-    """A rate that stays high is an incident for a month of days, and within another is none any more."""
+    """A rate that stays high stops being an incident after one to two months."""
     found = days_beyond([2] * 40 + [20] * 120)
     assert found[:30] == list(range(40, 70))
     assert max(found) < 100
 
 
 def test_a_second_incident_is_judged_by_the_time_without_the_first() -> None:
-    """It is found although the first one, in the past, was worse."""
+    """A second incident is found even if the first one was worse."""
     assert days_beyond([2] * 20 + [30] * 3 + [2] * 3 + [14] + [2] * 5) == [20, 21, 22, 26]
 
 
 def days_beyond(failed: list[int]) -> list[int]:
-    """The days that are incidents, of 40 jobs each of which so many failed."""
+    """Return the days that are incidents, of 40 jobs each."""
     rows = [
         (A, START + timedelta(days=day), status)
         for day, k in enumerate(failed)
@@ -202,7 +202,7 @@ def days_beyond(failed: list[int]) -> list[int]:
 
 
 def quick(rows: list[tuple[str, datetime, str]]) -> pl.DataFrame:
-    """Many jobs by company, creation and status alone."""
+    """Return many jobs with only company, creation and status."""
     usual = frame([job(0)])
     columns = pl.DataFrame(rows, schema=["company_id", "created_at", "status"], orient="row")
     return columns.join(usual.drop(columns.columns), how="cross").select(usual.columns)
@@ -215,7 +215,7 @@ def quick(rows: list[tuple[str, datetime, str]]) -> pl.DataFrame:
 )
 @settings(max_examples=12, deadline=None)
 def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: int) -> None:
-    """Two passes of baseline, score, spread and limit, said again in plain Python over the 60 periods before."""
+    """Baseline, score, spread and limit equal a plain Python computation over the 60 periods before."""
     rows = [
         (A, START + timedelta(days=n), status)
         for n, (failed, done) in enumerate(days)
@@ -235,7 +235,7 @@ def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: in
 
 
 def control_chart(periods: list[tuple[int, int]]) -> list[tuple[float, float, float]]:
-    """Usual rate, sigmas and limit of each judged period, from (failed, finished) of each, in two passes."""
+    """Return usual rate, sigmas and limit of each judged period, from (failed, finished), in two passes."""
     apart: set[int] = set()
     for begun, chart in enumerate(one_pass(periods, apart)):
         if chart and chart[3] > 3:
@@ -248,7 +248,7 @@ def control_chart(periods: list[tuple[int, int]]) -> list[tuple[float, float, fl
 
 
 def one_pass(periods: list[tuple[int, int]], apart: set[int]) -> list[tuple[float, ...]]:
-    """Of each period the usual rate, the limit's rate, the score, the sigmas and the bound; empty where not judged."""
+    """Return usual rate, limit, score, sigmas and bound of each period; empty if not judged."""
     scores: dict[int, float] = {}
     charts: list[tuple[float, ...]] = []
     for place, (k, n) in enumerate(periods):
@@ -281,5 +281,5 @@ def one_pass(periods: list[tuple[int, int]], apart: set[int]) -> list[tuple[floa
 
 
 def angle(k: int, n: int) -> float:
-    """Anscombe's arcsine of a proportion."""
+    """Return Anscombe's arcsine of a proportion."""
     return math.asin(math.sqrt((k + 0.375) / (n + 0.75)))

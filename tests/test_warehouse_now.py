@@ -1,4 +1,4 @@
-"""What the lake says beside its rows: when is now for whom, which jobs have vanished; and what a question may be given."""
+"""What the lake says besides its rows: now for each company, vanished jobs; and the arguments of queries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MADE = START + 10 * DAY
 
 
 def change_accounts(lake: Path, **states: SyncState) -> None:
-    """Rewrite the accounts of the current manifest, as a run does that finds nothing new; names are A, B and any."""
+    """Rewrite the accounts of the manifest, as a run without news does; names are A, B and any."""
     layout = Layout(lake)
     keys = {"A": A, "B": B, "any": "*"}
     accounts = {f"{SERVER} {keys[name]}": state for name, state in states.items()}
@@ -45,12 +45,12 @@ def change_accounts(lake: Path, **states: SyncState) -> None:
 
 
 def stuck(con: duckdb.DuckDBPyConnection) -> dict[str, float]:
-    """Companies with a stuck job, and by how many seconds it is overdue."""
+    """Return companies with a stuck job, and by how many seconds it is overdue."""
     return dict(con.sql("SELECT company_id, overdue_seconds FROM stuck_jobs()").fetchall())
 
 
 def open_job(company: str, number: int = 0, **fields: Any) -> Row:
-    """A job that begins to run an hour before the snapshot, and expires an hour after its last action."""
+    """Return a job that started an hour before the snapshot and expires an hour after its last action."""
     created = MADE - HOUR
     return (
         job(number, "in_progress", company_id=company, created_at=created, last_updated_at=created) | fields
@@ -59,7 +59,7 @@ def open_job(company: str, number: int = 0, **fields: Any) -> Row:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    """A lake of two companies, each with an open job, published when neither was overdue."""
+    """Return a lake of two companies with an open job each, neither overdue."""
     return make_lake(tmp_path, [open_job(A, 1), open_job(B, 2), job(3)], MADE, names={A: "Acme", B: ""})
 
 
@@ -67,7 +67,7 @@ def lake(tmp_path: Path) -> Path:
 
 
 def test_f58_a_job_that_hangs_gets_stuck_although_nothing_is_new(lake: Path) -> None:
-    """Runs that find nothing move `data_as_of` on: the open job becomes overdue by it, and older by it everywhere."""
+    """Runs without news advance now, so that an open job becomes overdue."""
     with connect(lake) as con:
         assert stuck(con) == {}
     change_accounts(lake, A=SyncState(data_as_of=MADE + 2 * HOUR), B=SyncState(data_as_of=MADE - HOUR / 2))
@@ -84,7 +84,7 @@ def test_f58_a_job_that_hangs_gets_stuck_although_nothing_is_new(lake: Path) -> 
 
 
 def test_f58_a_company_that_cannot_be_read_is_not_called_stuck(tmp_path: Path) -> None:
-    """While others publish for days, its open job stays as healthy as it was when it was last seen."""
+    """The open job of an unreadable company does not become stuck while others publish."""
     lake = make_lake(tmp_path, [open_job(B, 2), job(3)], MADE + 3 * DAY, names={A: "", B: ""})
     change_accounts(lake, A=SyncState(data_as_of=MADE + 3 * DAY), B=SyncState(data_as_of=MADE))
     with connect(lake) as con:
@@ -94,7 +94,7 @@ def test_f58_a_company_that_cannot_be_read_is_not_called_stuck(tmp_path: Path) -
 
 
 def test_f58_recoveries_and_slow_jobs_grow_older_by_each_companys_now(tmp_path: Path) -> None:
-    """A failure without a success since lasts until its company's now, an open job too."""
+    """Open failures and open jobs last until their own company's now."""
     rows = [
         job(number, status, company_id=company)
         for company, numbers in ((A, (0, 1)), (B, (2, 3)))
@@ -126,13 +126,13 @@ def test_f58_recoveries_and_slow_jobs_grow_older_by_each_companys_now(tmp_path: 
 def test_f58_whose_now_is_when(
     states: Mapping[str, SyncState], nows: Mapping[str, datetime], default: datetime
 ) -> None:
-    """An account for any company speaks for those without one, of two the later counts, an older lake says made_at."""
+    """An account for all companies applies to those without one; the later counts; old lakes use made_at."""
     facts = read_facts({AccountKey(f"{SERVER} {company}"): state for company, state in states.items()}, MADE)
     assert (facts.nows, facts.now, facts.as_of) == (nows, default, MADE)
 
 
 def test_f58_an_older_instant_has_no_later_now(lake: Path) -> None:
-    """The snapshot that was current at an instant may be confirmed long after it: now is at most what was asked for."""
+    """With an as_of now is at most as_of."""
     change_accounts(lake, A=SyncState(data_as_of=MADE + 2 * DAY), B=SyncState(data_as_of=MADE - HOUR / 4))
     with connect(lake, MADE + HOUR) as con:
         assert stuck(con) == {A: 3600}
@@ -145,7 +145,7 @@ def test_f58_an_older_instant_has_no_later_now(lake: Path) -> None:
 
 
 def test_f58_the_catalogue_follows(lake: Path) -> None:
-    """A session that has _jobs.duckdb open sees now move, and names and vanished jobs; the file itself is left as it is."""
+    """A session with _jobs.duckdb open sees the new now, names and vanished jobs without a new file."""
     renew_catalogue(lake, run="1")
     written = (lake / "_jobs.duckdb").stat().st_ino
     with duckdb.connect(str(lake / "_jobs.duckdb"), read_only=True) as con:
@@ -167,7 +167,7 @@ def test_f58_the_catalogue_follows(lake: Path) -> None:
 
 
 def test_what_the_catalogue_reads_is_for_all_readers(tmp_path: Path) -> None:
-    """Whoever may read the catalogue may read what it reads, in a folder of any name; nobody else may write it."""
+    """Every reader of the catalogue may read the files that it uses, and nobody else may write them."""
     folder = tmp_path / "it's [a] {b,c} *"
     folder.mkdir()
     facts = SnapshotFacts(MADE, nows={A: MADE + DAY}, vanished=[(A, job(1)["id"])])
@@ -185,7 +185,7 @@ def test_what_the_catalogue_reads_is_for_all_readers(tmp_path: Path) -> None:
 
 
 def test_vanished_jobs_are_counted_and_said() -> None:
-    """Every answer that counts jobs says how many of them the server no longer lists; Polars counts the same."""
+    """Every answer that counts jobs also counts the vanished ones, like Polars."""
     rows = [job(n, ("completed", "failed", "pending")[n % 3], company_id=(A, B)[n % 2]) for n in range(24)]
     lost = [(row["company_id"], row["id"]) for row in rows[:9]]
     with open_warehouse([], facts=SnapshotFacts(MADE)) as con:
@@ -216,7 +216,7 @@ def test_vanished_jobs_are_counted_and_said() -> None:
 
 
 def test_an_open_job_that_vanished_is_not_stuck() -> None:
-    """It is shown as vanished; elsewhere it counts as having lasted until the last action on it, which is all that is known."""
+    """A vanished open job is not stuck, and counts as lasting until its last action."""
     row = open_job(A, 1, last_updated_at=MADE - HOUR / 2)
     facts = SnapshotFacts(MADE + DAY, vanished=[(A, row["id"])])
     with connected([row, job(2), job(3)], facts) as con:
@@ -232,7 +232,7 @@ def test_an_open_job_that_vanished_is_not_stuck() -> None:
 
 @contextmanager
 def connected(rows: list[Row], facts: SnapshotFacts) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A warehouse of these jobs and of what is told."""
+    """Yield a warehouse of these jobs and facts."""
     with TemporaryDirectory() as folder:
         file = parquet(Path(folder, "jobs.parquet"), rows)
         with open_warehouse([file], facts=facts) as con:
@@ -265,7 +265,7 @@ def connected(rows: list[Row], facts: SnapshotFacts) -> Iterator[duckdb.DuckDBPy
 def test_an_argument_that_is_none_is_an_error(
     tmp_path: Path, parameter: str, value: str, said: str, jobs: list[Row]
 ) -> None:
-    """NULL, what is negative or too large, or no word of the list: an error in plain words in every client."""
+    """NULL, out-of-range and unknown arguments are plain errors in every client."""
     taking = [s.name for s in statements().values() if any(p.name == parameter for p in s.parameters)]
     assert taking
     for name in taking:
@@ -282,7 +282,7 @@ def test_an_argument_that_is_none_is_an_error(
 
 
 def test_an_unknown_zone_is_an_error() -> None:
-    """Every macro with a zone says that there is none of the name."""
+    """Every macro with a zone refuses an unknown one."""
     for name in (s.name for s in statements().values() if any(p.name == "tz" for p in s.parameters)):
         for since in ("NULL", "'2026-03-01'"):
             with pytest.raises(UsageError, match="Mars/Base"):
@@ -290,13 +290,13 @@ def test_an_unknown_zone_is_an_error() -> None:
 
 
 def test_incidents_need_periods() -> None:
-    """All time is one period, which has no past to be judged by: that is said, not answered with nothing."""
+    """`incidents` refuses the grain `all`, which has no past."""
     with pytest.raises(UsageError, match="grain all: take hour, day, week, month, quarter or year"):
         ask("FROM incidents('all')", [job(1)])
 
 
 def test_every_parameter_is_looked_at() -> None:
-    """A parameter with a default that is not NULL is refused NULL: a new one is given its check, or this fails."""
+    """Every parameter with a default other than NULL refuses NULL."""
     for statement in statements().values():
         for parameter in statement.parameters:
             if parameter.default not in (None, "NULL"):
@@ -309,7 +309,7 @@ def test_every_parameter_is_looked_at() -> None:
 @pytest.mark.parametrize("zone", ["Europe/Copenhagen", "America/New_York", "Asia/Kathmandu", "UTC"])
 @pytest.mark.parametrize("session", ["UTC", "Asia/Tokyo"])
 def test_a_bare_date_is_midnight_in_the_zone(tmp_path: Path, zone: str, session: str) -> None:
-    """`since` and `until` without an offset are on the clocks of `tz`, whatever the client's zone; zoneinfo says the same."""
+    """`since` and `until` without an offset are local times of `tz`, as in zoneinfo."""
     rows = [job(n, created_at=datetime(2026, 1, 30, tzinfo=UTC) + n * HOUR / 2) for n in range(48 * 33)]
     bounds = [datetime(2026, month, 1, tzinfo=ZoneInfo(zone)) for month in (2, 3)]
     count = sum(bounds[0] <= row["created_at"] < bounds[1] for row in rows)
@@ -331,7 +331,7 @@ def test_a_bare_date_is_midnight_in_the_zone(tmp_path: Path, zone: str, session:
 
 
 def test_values_are_bounds_as_literals_are() -> None:
-    """A date of Python's is midnight in the zone, a naive datetime a time of its clocks, an aware one an instant."""
+    """A Python date is midnight in the zone, a naive datetime a local time, an aware one an instant."""
     rows = [job(n) for n in range(48)]
     asked = "SELECT sum(jobs) AS n FROM failure_rates('all', since := $since, tz := 'Asia/Tokyo')"
     midnight = datetime(2026, 3, 2, tzinfo=ZoneInfo("Asia/Tokyo"))
@@ -350,7 +350,7 @@ def test_values_are_bounds_as_literals_are() -> None:
 
 
 def test_jobs_of_one_second_recover_in_the_order_they_began() -> None:
-    """Jobs that ended at the same instant come in the order of their creation, not of their ids, which are random."""
+    """Jobs that ended at the same instant are ordered by creation, not by id."""
     at = START + DAY
     failed = job(1, "failed", id=f"f{job(1)['id'][1:]}", created_at=START, last_updated_at=at)
     success = job(2, "completed", created_at=START + HOUR, completed_at=at)
@@ -359,7 +359,7 @@ def test_jobs_of_one_second_recover_in_the_order_they_began() -> None:
 
 
 def test_items_beyond_any_integer_are_summed_exactly() -> None:
-    """Sums of number_of_items are decimals of 38 digits: no sum of whole numbers of 64 bits is an error, or rounded."""
+    """Sums of number_of_items are exact decimals without overflow."""
     most = 2**63 - 1
     rows = [job(n, number_of_items=most) for n in range(5)] + [job(7, "failed", number_of_items=1)]
     found = ask("FROM throughput('all')", rows)
@@ -371,7 +371,7 @@ def test_items_beyond_any_integer_are_summed_exactly() -> None:
 def test_f58_a_run_that_finds_nothing_new_moves_now(
     make_sandbox: Callable[..., Sandbox], open_client: Callable[..., Client], tmp_path: Path
 ) -> None:
-    """No new snapshot, and yet a later now: in `connect`, and in a session that has the catalogue open."""
+    """A run without news advances now in `connect` and in an open catalogue, without a snapshot."""
     client = open_client(make_sandbox(jobs=50))
     first = dump_export_jobs(tmp_path, client=client)
     asked = "SELECT epoch_us(now), epoch_us(as_of) FROM snapshot"

@@ -1,4 +1,4 @@
-"""The window that processes share: together they never exceed the pace, and nothing of it outlives the machine."""
+"""The rate window that processes share: together they keep the rate, and a restart of the machine resets it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ for _ in range(int(sys.argv[4])):
 
 
 def most_in_a_minute(dues: Sequence[float]) -> int:
-    """The most requests due in any 60 seconds."""
+    """Return the most requests due in any 60 seconds."""
     dues = sorted(dues)
     return max(sum(1 for due in dues if start <= due < start + 60) for start in dues)
 
 
 def test_processes_keep_the_pace_together(tmp_path: Path) -> None:
-    """Four processes that reserve at once never have more than the rate due in any minute."""
+    """Four processes together never have more than the rate due in any minute."""
     command = [sys.executable, "-c", RESERVE, str(tmp_path / "window"), "50", "1000.0", "60"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     dues = [float(line) for process in running for line in process.communicate()[0].split()]
@@ -45,7 +45,7 @@ def test_processes_keep_the_pace_together(tmp_path: Path) -> None:
 
 
 def test_a_pause_holds_for_the_others(tmp_path: Path) -> None:
-    """A Retry-After that one process was given is kept by the next, also after the first has gone."""
+    """A Retry-After of one process also holds for later ones."""
     first = SharedRateWindow(tmp_path / "window", 100)
     first.pause(1000.0, 30.0)
     first.close()
@@ -56,7 +56,7 @@ def test_a_pause_holds_for_the_others(tmp_path: Path) -> None:
 
 
 def test_what_others_asked_is_foreseen(tmp_path: Path) -> None:
-    """What one process has asked counts in what the next foresees, which takes no place itself."""
+    """An estimate counts the requests of other processes, and reserves nothing."""
     first, second = (SharedRateWindow(tmp_path / "window", 100) for _ in range(2))
     assert second.foresee(1000.0, 100) == 0.0
     for _ in range(90):
@@ -69,7 +69,7 @@ def test_what_others_asked_is_foreseen(tmp_path: Path) -> None:
 
 
 def test_a_machine_started_anew_begins_anew(tmp_path: Path) -> None:
-    """Instants that lie far ahead are from before the monotonic clock began again: they are forgotten."""
+    """Instants far in the future, from before a restart of the monotonic clock, are ignored."""
     window = SharedRateWindow(tmp_path / "window", 2)
     for _ in range(10):
         window.reserve(1_000_000.0)
@@ -78,7 +78,7 @@ def test_a_machine_started_anew_begins_anew(tmp_path: Path) -> None:
 
 
 def test_the_file_is_private_and_names_no_secret(tmp_path: Path) -> None:
-    """The file is named after a hash, and only its owner can read it."""
+    """The shared file is named after a hash and private."""
     window = open_window(500, "https://example.test", "plp_canary")
     assert isinstance(window, SharedRateWindow)
     window.reserve(1.0)
@@ -90,7 +90,7 @@ def test_the_file_is_private_and_names_no_secret(tmp_path: Path) -> None:
 
 
 def test_where_it_cannot_be_shared_it_is_kept_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No cache folder, a renewed token, or a rate that only a sandbox allows: the window is this process's own."""
+    """Without a cache folder, with a renewable token, or with a sandbox rate, the window is not shared."""
     assert isinstance(open_window(500, "https://example.test", None), RateWindow)
     assert isinstance(open_window(10_000, "https://example.test", "plp_x"), RateWindow)
     (tmp_path / "file").write_text("")
@@ -99,7 +99,7 @@ def test_where_it_cannot_be_shared_it_is_kept_alone(monkeypatch: pytest.MonkeyPa
 
 
 def test_two_clients_of_one_key_share(tmp_path: Path) -> None:
-    """Two clients with the same key and server have one file between them; another key has another."""
+    """Two clients with the same key and server share a file; another key has another."""
     for key in ("plp_one", "plp_one", "plp_two"):
         Client("http://127.0.0.1:1", api_key=key).close()
     assert len(list(Path(os.environ["XDG_CACHE_HOME"], "pleo_extract").iterdir())) == 2

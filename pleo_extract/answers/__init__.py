@@ -16,19 +16,20 @@ from __future__ import annotations
 from pleo_extract.answers.catalogue import write_catalogue, write_facts
 from pleo_extract.answers.connection import answer, open_warehouse, translate_errors
 from pleo_extract.answers.facts import SnapshotFacts, read_facts
-from pleo_extract.answers.output import FORMATS, table, write
+from pleo_extract.answers.output import FORMATS, AnswerTable, read_table, write
 from pleo_extract.answers.statement import Parameter, Statement, statements
 
 __all__ = [
     "FORMATS",
+    "AnswerTable",
     "Parameter",
     "SnapshotFacts",
     "Statement",
     "answer",
     "open_warehouse",
     "read_facts",
+    "read_table",
     "statements",
-    "table",
     "translate_errors",
     "write",
     "write_catalogue",

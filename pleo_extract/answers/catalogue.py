@@ -16,6 +16,7 @@ import duckdb
 from pleo_extract.answers.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal, pattern
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import StorageError
+from pleo_extract.lake import disk
 
 __all__ = ["write_catalogue", "write_facts"]
 
@@ -61,6 +62,7 @@ def write_catalogue(
         )
     source = Source((), facts or SnapshotFacts(), root or here, has_months)
     try:
+        # A folder and not a file: DuckDB keeps a log beside the file that it writes, and the next run sweeps up both.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as beside:
             fresh = Path(beside, target.name)
             with duckdb.connect(":memory:", config={"threads": 1}) as con:
@@ -94,16 +96,8 @@ def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
             if not content:
                 file.unlink(missing_ok=True)
             elif not file.is_file() or file.read_bytes() != content:
-                _put(file, content)
+                disk.write_output(file, content)
         except OSError as exc:
             raise StorageError(
                 f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"
             ) from exc
-
-
-def _put(file: Path, content: bytes) -> None:
-    """A file in place of the one of that name, whole, for all whom the umask lets read."""
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".catalogue-") as folder:
-        fresh = Path(folder, file.name)
-        fresh.write_bytes(content)
-        fresh.replace(file)

@@ -12,6 +12,7 @@ import duckdb
 from pleo_extract.answers.definition import Source, definitions, literal, pattern
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
+from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,8 +48,9 @@ def open_warehouse(
         LakeError: a file that is missing, is no Parquet, or lacks a column.
     """
     facts = facts or SnapshotFacts()
-    if any(each is not None and each.tzinfo is None for each in (*facts.instants(), *facts.nows.values())):
-        raise UsageError("as_of needs a time zone: give it in UTC")
+    for instant in (*facts.instants(), *facts.nows.values()):
+        if instant is not None:
+            to_utc(instant, "as_of")
     source = Source(tuple(str(file) for file in files), facts)
     con = duckdb.connect(":memory:")
     try:
@@ -72,7 +74,7 @@ def answer(
     """The answer to one question, read only: `.pl()` makes it a Polars frame, `.to_arrow_table()` an Arrow table.
 
     An error that shows only while its rows are read is DuckDB's; `translate_errors` around that makes it ours, as
-    `table` and `write` do.
+    `read_table` and `write` do.
 
     Args:
         con: from `open_warehouse`.

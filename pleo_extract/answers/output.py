@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -15,11 +16,12 @@ import duckdb
 from pleo_extract.answers.connection import translate_errors
 from pleo_extract.answers.definition import literal
 from pleo_extract.errors import StorageError, UsageError, amount, escape
+from pleo_extract.lake import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["FORMATS", "table", "write"]
+__all__ = ["FORMATS", "AnswerTable", "read_table", "write"]
 
 FORMATS: Final = {
     "csv": "FORMAT csv, HEADER TRUE",
@@ -37,6 +39,23 @@ _FORMULA: Final = ", ".join(f"chr({ord(first)})" for first in "=+-@\t\r\n\0")
 _TEXTS: Final = ("VARCHAR", "JSON", "ENUM", "BLOB", "UNION", "VARIANT")
 """Types whose values can be such a cell; that of a list begins with a bracket."""
 _NUMBERS: Final = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "UINT", "BIGINT", "HUGEINT", "SMALLINT", "TINYINT")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTable:
+    """The first rows of an answer as text.
+
+    Attributes:
+        names: the columns.
+        rows: the cells of each row; a null is empty.
+        is_number: whether each column holds numbers.
+        note: how many rows the answer has, and how to get what is left out.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    is_number: tuple[bool, ...]
+    note: str
 
 
 def write(
@@ -60,28 +79,24 @@ def write(
     """
     if kind not in FORMATS:
         raise UsageError(f"unknown format {kind!r}: take {', '.join(FORMATS)}")
-    if not isinstance(target, str | Path):
-        with tempfile.TemporaryDirectory() as folder:
-            file = _copied(relation, Path(folder), kind, formula_safe=formula_safe)
-            with file.open("rb") as written:
-                shutil.copyfileobj(written, target)
+    if isinstance(target, str | Path):
+        with disk.open_output(Path(target)) as file:
+            _copy(relation, file, kind, formula_safe=formula_safe)
         return
-    path = Path(target)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device: nothing that could be replaced
-            with path.open("wb") as device:
-                write(relation, device, kind, formula_safe=formula_safe)
-            return
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".answer-") as folder:
-            _copied(relation, Path(folder), kind, formula_safe=formula_safe).replace(path)
-    except OSError as exc:
-        raise StorageError(f"the answer cannot be written to {path}: {exc.strerror or exc}") from exc
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "answer")
+        _copy(relation, file, kind, formula_safe=formula_safe)
+        with file.open("rb") as written:
+            shutil.copyfileobj(written, target)
 
 
-def table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, whole: str = "") -> str:
-    """An answer as text for a terminal: at most `rows` rows, control characters escaped, long texts clipped.
+def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str = "") -> AnswerTable:
+    """Return the first rows of an answer as text for a terminal, without control characters, long texts cut.
 
-    The last line says how many rows there are, and, where not all is shown, `whole`: how to get all.
+    Args:
+        relation: from `answer`.
+        rows: how many rows to return at most.
+        hint: how to get the rest. The note ends with it if rows or parts of texts are left out.
 
     Raises:
         UsageError: the question fails while its rows are read.
@@ -95,25 +110,21 @@ def table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, whole: str = "")
     if count > rows:
         asked = relation._con  # noqa: SLF001 -- as in `_received`
         count = _run(lambda: relation.count("*").fetchall()[0][0], [asked])
-    names = [escape(column, 60) for column in columns]
-    shown = [["" if cell is None else escape(cell, LONGEST_CELL) for cell in row] for row in cells[:rows]]
-    widths = [max(map(len, column)) for column in zip(names, *shown, strict=True)]
-    right = [kind.startswith(_NUMBERS) for kind in kinds]
-
-    def line(texts: list[str]) -> str:
-        padded = (t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True))
-        return "  ".join(padded).rstrip()
-
-    foot = f"the first {rows} of {count:,} rows" if count > rows else amount(count, "row")
     clipped = any(cell is not None and len(cell) > LONGEST_CELL for row in cells[:rows] for cell in row)
-    foot += f"; texts are cut at {LONGEST_CELL} characters" if clipped else ""
-    foot = f"({foot}; {whole})" if whole and (clipped or count > rows) else f"({foot})"
-    return "\n".join([line(names), line(["-" * width for width in widths]), *map(line, shown), foot])
+    note = f"the first {rows} of {count:,} rows" if count > rows else amount(count, "row")
+    note += f"; texts are cut at {LONGEST_CELL} characters" if clipped else ""
+    note += f"; {hint}" if hint and (clipped or count > rows) else ""
+    return AnswerTable(
+        names=tuple(escape(column, 60) for column in columns),
+        rows=tuple(
+            tuple("" if cell is None else escape(cell, LONGEST_CELL) for cell in row) for row in cells[:rows]
+        ),
+        is_number=tuple(kind.startswith(_NUMBERS) for kind in kinds),
+        note=f"({note})",
+    )
 
 
-def _copied(relation: duckdb.DuckDBPyRelation, folder: Path, kind: str, *, formula_safe: bool) -> Path:
-    """The answer as a file in `folder`."""
-    file = folder / "answer"
+def _copy(relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool) -> None:
     with _received(relation) as (con, run):
         columns = ", ".join(_cells(con, kind, formula_safe=formula_safe))
         selected = f"SELECT {columns} FROM answer"  # noqa: S608 -- identifiers are quoted
@@ -121,7 +132,6 @@ def _copied(relation: duckdb.DuckDBPyRelation, folder: Path, kind: str, *, formu
             run(partial(con.execute, f"COPY ({selected}) TO {literal(str(file))} ({FORMATS[kind]})"))
         except duckdb.IOException as exc:
             raise StorageError(f"the answer cannot be written: {exc}") from exc
-    return file
 
 
 @contextmanager

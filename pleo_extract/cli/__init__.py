@@ -1,7 +1,8 @@
-"""The command line, `pleo-extract`. The only room that prints.
+"""The command line, `pleo-extract`. No other part of the library prints.
 
-Exit codes follow sysexits.h, see `errors`. Results go to stdout, everything about the run to stderr. A command is
-imported when it is asked for, what it needs when it runs: each starts quickly.
+Results go to stdout, everything about the run to stderr. Exit codes follow sysexits.h, see `errors`.
+
+So that each command starts quickly, a command is imported when it is called, and imports its libraries when it runs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from pleo_extract.errors import PleoExtractError, StorageError, escape
+from pleo_extract.signals import CODES, HUNG_UP, INTERRUPTED, WORDS
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -27,43 +29,33 @@ if TYPE_CHECKING:
 
 __all__ = ["group", "main", "start"]
 
-HELP = """Pleo's export jobs as Parquet that stays up to date, and as answers in SQL.
+HELP = """Keep Pleo's export jobs as Parquet that stays up to date, and ask questions about them in SQL.
 
 \b
 Try it without an account:  pleo-extract demo
 Keep a lake:                PLEO_API_KEY=… pleo-extract dump data/export_jobs
 Ask it:                     pleo-extract sql "from failure_rates('month')"
 """
-HUNG_UP = 129
-INTERRUPTED = 130
-TERMINATED = 143
-CODES: Final[dict[int, int]] = {
-    signal.SIGINT: INTERRUPTED,
-    signal.SIGTERM: TERMINATED,
-    **({signal.SIGHUP: HUNG_UP} if hasattr(signal, "SIGHUP") else {}),
-}
-"""The signals that end a run, and its exit code then."""
-WORDS: Final = {HUNG_UP: "hung up", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 EPILOG = """\b
 Credentials come from the environment, never from options:
   PLEO_API_KEY         an API key, or
   PLEO_ACCESS_TOKEN    an access token, or
-  PLEO_TOKEN_COMMAND   a command that prints a fresh one
+  PLEO_TOKEN_COMMAND   a command that prints a valid token
 Also read: PLEO_BASE_URL, PLEO_COMPANY_ID.
 
 \b
 Exit codes:
    0 done              69 lake is held            77 credentials
-   1 a defect          74 disk                    78 configuration
-   2 usage             75 try again later        129 hung up
+   1 a bug             74 disk                    78 configuration
+   2 wrong usage       75 try again later        129 hung up
   65 bad data or lake  76 server broke contract  130 interrupted
                                                  143 terminated
 """
 
 
 MEMORY: Final = ("_RJEM_MALLOC_CONF", "dirty_decay_ms:100,muzzy_decay_ms:0")
-"""How soon polars gives memory back that it has freed. Its own pauses are longer: a dump of ten million jobs then peaks
-a tenth higher. It is read when polars is imported, and what it is set to stands."""
+"""Makes polars return freed memory sooner than its allocator does by default: with the default, a dump of ten million
+jobs peaks a tenth higher. Polars reads the variable when it is imported. A value that the user has set stays."""
 COMMANDS: Final = (
     "demo",
     "dump",
@@ -79,14 +71,13 @@ COMMANDS: Final = (
     "forget",
     "sandbox",
 )
-"""In the order in which people meet them. Each is a function of that name in a file of that name."""
-
+"""The commands, in the order in which a user meets them. Each is a function of that name in a file of that name."""
 
 _LATER: Final = click.Command(None)
 
 
 class _Commands(UserDict[str, click.Command]):
-    """By name; imported when it is looked up."""
+    """The commands by name; each is imported when it is looked up."""
 
     def __getitem__(self, name: str) -> click.Command:
         command: click.Command = self.data[name]
@@ -96,29 +87,30 @@ class _Commands(UserDict[str, click.Command]):
 
 
 class _InOrder(click.Group):
-    """Commands in the order in which they were named."""
+    """A group that lists its commands in the order in which they were named."""
+
+    called = ""
+    """The name of the command that runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
 
-    asked = ""
-    """The command that was asked for."""
-
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Note the command on its way."""
+        """Remember the name of the command, for `main`."""
         found = super().resolve_command(ctx, args)
-        self.asked = found[0] or ""
+        self.called = found[0] or ""
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; where the reader of our output has seen enough, as `head` has, that is no failure."""
+        """Run the command. It succeeds too if the reader of its output closes the pipe early, as `head` does."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
+            # Without this the interpreter fails when it flushes stdout at its end.
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())  # what is left to write goes nowhere
+            os.dup2(nowhere, sys.stdout.fileno())
             os.close(nowhere)
             raise click.exceptions.Exit(0) from None
 
@@ -132,13 +124,65 @@ class _InOrder(click.Group):
 )
 @click.version_option(__version__, prog_name="pleo-extract")
 def group() -> None:
-    """The command line; see HELP."""
+    """Group the commands; click shows HELP."""
+
+
+def start() -> NoReturn:
+    """Run `main`, then end the process without the interpreter's clean-up, which takes a twentieth of a dump."""
+    os.environ.setdefault(*MEMORY)
+    try:
+        main()
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 0
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:  # its reader has closed the pipe
+            pass
+        except OSError:
+            code = code or StorageError.code
+    os._exit(code)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code of its outcome."""
+    _mend_streams()
+    _handle_signals(_terminate)
+    # Pages are many small objects without cycles: at the default thresholds, the search for cycles takes a tenth of a dump.
+    gc.set_threshold(200_000, 50, 50)
+    notes: list[str] = []
+    try:
+        code = group.main(standalone_mode=False, prog_name="pleo-extract")
+    except click.ClickException as exc:
+        with suppress(OSError, ValueError):
+            exc.show()
+        code = exc.exit_code
+    except PleoExtractError as exc:
+        code = exc.code
+        _print_error(f"pleo-extract: {exc.tell()}")
+    except OSError as exc:
+        code = StorageError.code
+        _print_error(f"pleo-extract: {escape(str(exc), 500)}")
+    except (KeyboardInterrupt, click.Abort) as exc:
+        code, notes = INTERRUPTED, _read_notes(exc)
+    except SystemExit as exc:
+        code, notes = exc.code, _read_notes(exc)
+    if code in WORDS:
+        if not notes and group.called == "dump":
+            notes = ["fetched pages are kept, run again to continue"]
+        _print_error(f"pleo-extract: {'; '.join([WORDS[code], *notes])}")
+        with suppress(OSError, ValueError, AttributeError):  # AttributeError: stdout is None
+            sys.stdout.flush()
+        os._exit(code)  # a worker thread may still wait for the server, and would hold the process
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _handle_signals(handler: Callable[[int, FrameType | None], NoReturn]) -> None:
-    """Handle the signals that end a run. A SIGHUP that is ignored, as under nohup, stays ignored.
+    """Call `handler` for each signal that ends a run. A SIGHUP that is ignored, as under nohup, stays ignored.
 
-    An ignored SIGINT does not: shells without job control ignore it for whatever they start in the background.
+    An ignored SIGINT is handled all the same: shells without job control ignore it for every program that they start in the
+    background, and such a dump could not be stopped.
     """
     for number, code in CODES.items():
         if code != HUNG_UP or signal.getsignal(number) is not signal.SIG_IGN:
@@ -146,7 +190,7 @@ def _handle_signals(handler: Callable[[int, FrameType | None], NoReturn]) -> Non
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    """Unwind, so that what was fetched is kept; told a second time, leave at once."""
+    """Raise an exception, so that the run can keep its pages. A second signal ends the process immediately."""
     _handle_signals(_leave)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -158,80 +202,32 @@ def _leave(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _mend_streams() -> None:
-    """Make sure of the standard streams: what a parent closed is nowhere, and every character can be written.
+    """Open the standard streams that the parent process closed, and let each write every character.
 
-    A file that is opened while descriptor 1 is closed would get its number, and what is printed would land in it.
+    A file that is opened while descriptor 1 is closed gets this number, and everything printed would end up in it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
         elif stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for as long as the process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the process ends
 
 
-def _say(text: str) -> None:
-    """Write a line to stderr, if anybody can still read it."""
+def _print_error(text: str) -> None:
+    """Print a line to stderr; do nothing if stderr cannot be written."""
     with suppress(OSError, ValueError):
         click.echo(text, err=True)
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with the code that says how it went."""
-    _mend_streams()
-    _handle_signals(_terminate)
-    # Pages are many small objects without cycles: looking for cycles as often as usual costs a tenth of a dump.
-    gc.set_threshold(200_000, 50, 50)
-    notes: list[str] = []
-    try:
-        code = group.main(standalone_mode=False, prog_name="pleo-extract")
-    except click.ClickException as exc:
-        with suppress(OSError, ValueError):
-            exc.show()
-        code = exc.exit_code
-    except PleoExtractError as exc:
-        code = exc.code
-        _say(f"pleo-extract: {exc.tell()}")
-    except OSError as exc:
-        code = StorageError.code
-        _say(f"pleo-extract: {escape(str(exc), 500)}")
-    except (KeyboardInterrupt, click.Abort) as exc:
-        code, notes = INTERRUPTED, _read_notes(exc)
-    except SystemExit as exc:
-        code, notes = exc.code, _read_notes(exc)
-    if code in WORDS:
-        if not notes and group.asked == "dump":
-            notes = ["what was fetched is kept, run again to go on"]
-        _say(f"pleo-extract: {'; '.join([WORDS[code], *notes])}")
-        with suppress(OSError, ValueError, AttributeError):  # an AttributeError: there is no stdout
-            sys.stdout.flush()
-        os._exit(code)  # a thread may still wait for an answer
-    sys.exit(code if isinstance(code, int) else 0)
-
-
 def _read_notes(exc: BaseException) -> list[str]:
-    """What was noted on the way: that a snapshot had been published when the signal came. click wraps a Ctrl-C."""
+    """Return the notes of an exception and its cause: a run notes that it had published a snapshot before the signal.
+
+    The cause counts because click wraps a KeyboardInterrupt.
+    """
     return [note for each in (exc, exc.__cause__) for note in getattr(each, "__notes__", ())]
-
-
-def start() -> NoReturn:
-    """Be the program: `main`, and gone at once. To take all libraries apart would cost a twentieth of a dump."""
-    os.environ.setdefault(*MEMORY)
-    try:
-        main()
-    except SystemExit as exc:
-        code = exc.code if isinstance(exc.code, int) else 0
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except BrokenPipeError:  # nobody reads it any more
-            pass
-        except OSError:
-            code = code or StorageError.code
-    os._exit(code)

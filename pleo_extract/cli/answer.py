@@ -1,14 +1,14 @@
-"""What commands that answer share: which snapshot is meant, and the way of an answer to the screen or into a file."""
+"""How a command prints an answer or writes it to a file."""
 
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from pleo_extract.cli.screen import fit_terminal
+from pleo_extract.cli.options import FORMATS
+from pleo_extract.cli.screen import Column, format_table, terminal_width
 from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
@@ -16,64 +16,64 @@ if TYPE_CHECKING:
 
     import duckdb
 
-__all__ = ["format_option", "kind_of", "read_snapshot", "write_answer"]
+    from pleo_extract.answers import AnswerTable
 
-KINDS: Final = ("table", "csv", "json", "parquet")
-ENDINGS: Final = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
-"""What a file is to hold, by the end of its name."""
+__all__ = ["choose_format", "format_answer", "write_answer"]
 
-
-format_option: Final = click.option(
-    "--format",
-    "kind",
-    type=click.Choice(KINDS),
-    metavar="KIND",
-    help="table (folded to fit a screen), csv, json or parquet [default: as --output ends, else table]",
-)
+EXTENSIONS: Final = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
+"""The format of a file, by the extension of its name."""
 
 
-def kind_of(output: Path | None) -> str:
-    """What the file's name says it is to hold; a table for the screen.
+def choose_format(output: Path | None) -> str:
+    """Return the format that the file's extension names; a table for the terminal.
 
     Raises:
-        UsageError: it says nothing that is known.
+        UsageError: the extension is unknown.
     """
     if output is None:
         return "table"
-    kind = ENDINGS.get(output.suffix.lower())
+    kind = EXTENSIONS.get(output.suffix.lower())
     if kind is None:
-        *most, last = (f"{ending} ({what})" for ending, what in ENDINGS.items())
+        *most, last = (f"{extension} ({known})" for extension, known in EXTENSIONS.items())
         raise UsageError(
-            f"--output {escape(str(output))}: how to write it is told by the end of its name, {', '.join(most)} or {last}, "
-            f"or by --format: {', '.join(KINDS)}"
+            f"--output {escape(str(output))}: the file's extension names no format. Use {', '.join(most)} or {last}, or "
+            f"--format: {', '.join(FORMATS)}"
         )
     return kind
+
+
+def format_answer(answer: AnswerTable, width: int | None = None) -> str:
+    """Return an answer as a table of at most `width` characters a line, with the note about its rows below."""
+    cells = list(zip(*answer.rows, strict=True)) or [()] * len(answer.names)
+    columns = list(map(Column, answer.names, cells, answer.is_number))
+    return f"{format_table(columns, width=width)}\n{answer.note}"
 
 
 def write_answer(
     relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *, raw_csv: bool = False
 ) -> None:
-    """Show an answer, or write it to a file."""
-    from pleo_extract.answers import table, write
+    """Print an answer, or write it to a file.
+
+    Args:
+        relation: the answer.
+        kind: one of `FORMATS`.
+        output: the file; None for stdout.
+        raw_csv: leave texts in CSV that a spreadsheet would run as formulas as they are.
+
+    Raises:
+        UsageError: Parquet was asked for on a terminal.
+        StorageError: the file cannot be written.
+    """
+    from pleo_extract.answers import read_table, write
     from pleo_extract.lake import disk
 
     if kind == "table":
-        text = table(relation, whole="all of it with --format csv")
-        click.echo(fit_terminal(text)) if output is None else disk.put_file(output, f"{text}\n".encode())
+        answer = read_table(relation, hint="all of it with --format csv")
+        if output is None:
+            click.echo(format_answer(answer, terminal_width()))
+        else:
+            disk.write_output(output, f"{format_answer(answer)}\n".encode())
     elif output is None and kind == "parquet" and sys.stdout.isatty():
-        raise UsageError("Parquet is not for the screen; give --output FILE, or send it on with >")
+        raise UsageError("a terminal cannot show Parquet; use --output FILE, or redirect with >")
     else:
         write(relation, sys.stdout.buffer if output is None else output, kind, formula_safe=not raw_csv)
-
-
-def read_snapshot(text: str | None, name: str) -> datetime | int | None:
-    """Which snapshot is meant; None for the current one. `name` is what the command line calls it."""
-    if text is None:
-        return None
-    try:
-        if text.isdigit():
-            return int(text)
-        instant = datetime.fromisoformat(text)
-        return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
-    except ValueError:
-        raise UsageError(f"{name} is neither a snapshot's number nor an instant: {text!r}") from None

@@ -1,4 +1,4 @@
-"""`pleo-extract catalogue`: a lake's views and macros for DuckDB clients elsewhere."""
+"""`pleo-extract catalogue`: a lake's views and macros for DuckDB clients on other machines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import FilePathParam, LakeFolder
+from pleo_extract.cli.folder import FilePathParam
+from pleo_extract.cli.options import lake_argument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +19,16 @@ __all__ = ["catalogue"]
     epilog="\b\nExample:\n  pleo-extract catalogue data/export_jobs --root /mnt/export_jobs -o jobs.duckdb",
     short_help="Write a DuckDB file for clients that reach a lake by another path",
 )
-@click.argument("lake", type=LakeFolder())
+@lake_argument
 @click.option(
-    "--root", default="", metavar="DIR", help="The folder of LAKE as these clients see it [default: as here]"
+    "--root", default="", metavar="DIR", help="Folder of LAKE as the clients see it [default: as here]"
 )
-@click.option("--output", "-o", type=FilePathParam(), required=True, metavar="FILE", help="The file to write")
+@click.option("--output", "-o", type=FilePathParam(), required=True, metavar="FILE", help="Write this file")
 def catalogue(lake: str | Path, root: str, output: Path) -> None:
     """Write a DuckDB file with the views and macros of LAKE, for clients on another machine or in a container.
 
-    It holds no data and follows the lake. Each dump keeps one for this machine in LAKE/_jobs.duckdb. A client can also
-    say itself where the lake is: SET VARIABLE pleo_root = '/mnt/export_jobs'.
+    The file holds no data: it reads the lake, so it stays up to date. For clients on this machine, each dump writes
+    LAKE/_jobs.duckdb. A client can also set the folder itself: SET VARIABLE pleo_root = '/mnt/export_jobs'.
     """
     from pleo_extract.answers.doors import write_catalogue
 

@@ -1,4 +1,4 @@
-"""`pleo-extract changes`: what is different between two snapshots of a lake."""
+"""`pleo-extract changes`: what differs between two snapshots of a lake."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pleo_extract.cli.answer import format_option, kind_of, read_snapshot, write_answer
-from pleo_extract.cli.folder import FilePathParam, LakeFolder
-from pleo_extract.cli.store import store_options
+from pleo_extract.cli.answer import choose_format, write_answer
+from pleo_extract.cli.options import answer_format_option, lake_argument, output_option, store_options
+from pleo_extract.cli.span import SnapshotParam
+from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from pleo_extract.lake.store import StoreOptions
+    from pleo_extract.reader import Lake
 
 __all__ = ["changes"]
 
@@ -23,54 +26,71 @@ Examples:
   pleo-extract changes data/export_jobs --since 2026-11-01T08:00:00Z
   pleo-extract changes data/export_jobs --since 12 --until 14 -o changes.csv
 """
-FEW: Final = "change, status_before, status, company_id, id, created_at, last_updated_at, failure_reason_type"
-"""What a screen has room for."""
+TABLE_COLUMNS: Final = (
+    "change",
+    "status_before",
+    "status",
+    "company_id",
+    "id",
+    "created_at",
+    "last_updated_at",
+    "failure_reason_type",
+)
+"""The columns that a table shows: a terminal has no room for all. Files have all."""
 
 
-@click.command(epilog=EXAMPLES, short_help="Say what is different between two snapshots")
-@click.argument("lake", type=LakeFolder())
+@click.command(epilog=EXAMPLES, short_help="Compare two snapshots of a lake")
+@lake_argument
 @click.option(
     "--since",
-    metavar="WHEN",
-    help="The earlier snapshot: its number, or an instant such as 2026-11-01T08:00:00Z [default: the last but one]",
+    type=SnapshotParam(),
+    help="The earlier snapshot: its number, or an instant such as 2026-11-01T08:00:00Z [default: the one before the "
+    "current one]",
 )
-@click.option("--until", metavar="WHEN", help="The later one [default: the current one]")
+@click.option("--until", type=SnapshotParam(), help="The later snapshot [default: the current one]")
 @store_options
-@format_option
-@click.option(
-    "--output", "-o", type=FilePathParam(), metavar="FILE", help="Write to a file instead of the screen"
-)
+@answer_format_option
+@output_option
 def changes(
     lake: str | Path,
-    since: str | None,
-    until: str | None,
+    since: datetime | int | None,
+    until: datetime | int | None,
     store: StoreOptions,
     kind: str | None,
     output: Path | None,
 ) -> None:
-    """Say which jobs of LAKE are new, have ended, changed otherwise or vanished, one row each.
+    """List the jobs of LAKE that differ between two snapshots: new, ended, changed, vanished or removed.
 
-    How long snapshots stay is up to the dumps: see --keep-for there.
+    The option --keep-for of dump says how long snapshots are kept.
     """
-    from pleo_extract.answers import answer
-    from pleo_extract.errors import UsageError
+    import duckdb
+
     from pleo_extract.reader import Lake
 
-    kind = kind or kind_of(output)
+    kind = kind or choose_format(output)
     opened = Lake(lake, **store)
-    earlier = read_snapshot(since, "--since")
-    if earlier is None:
-        numbers = opened.snapshots()["snapshot"].to_list()
-        if len(numbers) < 2:
-            raise UsageError(
-                f"{lake} keeps one snapshot or none: there is nothing to compare it with; see --keep-for of dump"
-            )
-        earlier = numbers[-2]
-    found = opened.changes(earlier, read_snapshot(until, "--until"))
-    con = opened.connect()
-    try:
-        con.register("changes", found.to_arrow())
-        columns = FEW if kind == "table" else "*"
-        write_answer(answer(con, f"SELECT {columns} FROM changes"), kind, output)  # noqa: S608 - our own names
-    finally:
-        con.close()
+    found = opened.changes(_find_previous(opened) if since is None else since, until)
+    columns = TABLE_COLUMNS if kind == "table" else found.columns
+    with duckdb.connect(":memory:") as con:
+        write_answer(con.from_arrow(found.select(columns).to_arrow()), kind, output)
+
+
+def _find_previous(lake: Lake) -> int:
+    """Return the number of the snapshot before the current one.
+
+    Raises:
+        UsageError: the lake keeps none.
+    """
+    from pleo_extract.lake.store import is_delta
+
+    numbers: list[int] = lake.snapshots()["snapshot"].to_list()
+    if numbers and is_delta(lake.name):
+        # `snapshots` lists only the current version of a Delta table. Versions are numbered without gaps, and version 0
+        # is the empty table. A version that a VACUUM has removed is an error of `changes`, which says so.
+        numbers = list(range(1, numbers[-1] + 1))
+    if len(numbers) < 2:
+        raise UsageError(
+            f"{lake.name} keeps no snapshot before the current one to compare with; dump again, or keep snapshots longer with "
+            "--keep-for of dump"
+        )
+    return numbers[-2]

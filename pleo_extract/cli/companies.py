@@ -1,4 +1,4 @@
-"""The companies of an accounts file, as dump and plan are told of them."""
+"""The companies of an accounts file, for the commands that read many: dump and plan."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["read_companies"]
 
 
-def read_companies(path: Path, beside: Mapping[str, object]) -> list[AccountEntry]:
-    """The accounts of a file; `beside` are the options that say for one company what the file says for each.
+def read_companies(path: Path, others: Mapping[str, object]) -> list[AccountEntry]:
+    """Return the accounts of a file.
+
+    Args:
+        path: the accounts file.
+        others: the options that set for one company what the file sets for each, with their values.
 
     Raises:
-        UsageError: one of these was given. ConfigurationError: the file cannot be used.
+        UsageError: one of the other options has a value.
+        ConfigurationError: the file cannot be used.
     """
     from pleo_extract.client import read_accounts
 
-    if wrong := [name for name, value in beside.items() if value is not None]:
+    if wrong := [name for name, value in others.items() if value is not None]:
         raise UsageError(
-            f"{wrong[0]} and --accounts exclude each other: the accounts file says it for each company"
+            f"{wrong[0]} and --accounts exclude each other: the accounts file sets it for each company"
         )
     return read_accounts(path)

@@ -1,4 +1,4 @@
-"""`pleo-extract demo`: the whole path, without an account."""
+"""`pleo-extract demo`: dump a sandbox and ask the lake, without an account."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from pleo_extract.cli.dump import tell_receipt
+from pleo_extract.cli.answer import write_answer
+from pleo_extract.cli.dump import format_receipt
 from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.cli.screen import fit_terminal
-from pleo_extract.cli.span import InstantParam
+from pleo_extract.cli.options import now_option
 from pleo_extract.errors import amount
 
 __all__ = ["demo"]
@@ -21,7 +21,7 @@ __all__ = ["demo"]
 
 @click.command(
     epilog="\b\nExample:\n  pleo-extract demo --out demo/export_jobs",
-    short_help="The whole path, without an account",
+    short_help="Try everything, without an account",
 )
 @click.option(
     "--out",
@@ -29,7 +29,7 @@ __all__ = ["demo"]
     metavar="LAKE",
     default=Path("demo/export_jobs"),
     show_default=True,
-    help="Where to make the lake; -2, -3 … is added where there is something already",
+    help="Folder for the lake; if it exists, -2, -3 … is added to its name",
 )
 @click.option(
     "--jobs",
@@ -37,42 +37,41 @@ __all__ = ["demo"]
     metavar="N",
     default=20_000,
     show_default=True,
-    help="Jobs in the sandbox at the first dump",
+    help="Jobs of the sandbox at the first dump",
 )
-@click.option(
-    "--now",
-    type=InstantParam(),
-    help="What the sandbox's clock says at the second dump [default: this machine's time]",
-)
+@now_option
 def demo(out: Path, jobs: int, now: datetime | None) -> None:
-    """Dump a sandbox twice and ask the lake how long exports take and how often they fail."""
-    from pleo_extract.answers import answer, table
+    """Dump a sandbox twice, then ask the lake how long exports take and how often they fail.
+
+    The first dump is a day before --now, the second at --now.
+    """
+    from pleo_extract.answers import answer
     from pleo_extract.answers.doors import connect
     from pleo_extract.client import Client
     from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
     from pleo_extract.sync.dump import dump_export_jobs
 
-    lake = _find_free(out)
+    lake = _find_free_path(out)
     end = now or datetime.now(UTC).replace(microsecond=0)
     api = Sandbox(World(jobs=jobs, now=end - timedelta(days=1)), rules=Rules(tick=2.0))
     with serve(api) as running, Client(running.url, api_key=API_KEY, rate=100_000) as client:
-        _say(f"1. A sandbox with {amount(jobs, 'job')} listens on {running.url}")
+        _print_title(f"1. A sandbox with {amount(jobs, 'job')} listens on {running.url}")
         click.echo("   Jobs are created, start and end while it is read.")
-        _say("2. The first dump reads everything")
-        click.echo(tell_receipt(dump_export_jobs(lake, client=client)))
+        _print_title("2. The first dump reads everything")
+        click.echo(format_receipt(dump_export_jobs(lake, client=client)))
         api.world.advance(max(0.0, (end - api.world.now).total_seconds()))
-        _say("3. The second dump, a day later, reads what can have changed")
-        click.echo(tell_receipt(dump_export_jobs(lake, client=client)))
+        _print_title("3. The second dump, a day later, reads only what can have changed")
+        click.echo(format_receipt(dump_export_jobs(lake, client=client)))
     con = connect(lake, locked=True)
     for number, (title, query) in enumerate(_QUESTIONS, start=4):
-        _say(f"{number}. {title}")
+        _print_title(f"{number}. {title}")
         click.echo(f'pleo-extract sql --lake {lake} "{query}"\n')
-        click.echo(fit_terminal(table(answer(con, query))))
-    _say("Now you:")
-    me = _name_program()
-    click.echo(f"""  {me} sql --lake {lake} --list
-  {me} verify {lake}
-  PLEO_API_KEY=… {me} dump data/export_jobs     # your own jobs""")
+        write_answer(answer(con, query), "table", None)
+    _print_title("Now you:")
+    program = _find_program()
+    click.echo(f"""  {program} sql --lake {lake} --list
+  {program} verify {lake}
+  PLEO_API_KEY=… {program} dump data/export_jobs     # your own jobs""")
 
 
 _DURATIONS = """
@@ -89,18 +88,21 @@ _QUESTIONS = (
 )
 
 
-def _find_free(out: Path) -> Path:
-    """The path itself, or the next one that does not exist: a lake belongs to one server, and each demo is a new one."""
+def _find_free_path(out: Path) -> Path:
+    """Return the path, or the first numbered one that does not exist.
+
+    A second demo cannot use the first one's lake: a lake belongs to one server, and each demo starts a new one.
+    """
     numbered = (out.with_name(f"{out.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([out], numbered) if not path.exists())
 
 
-def _name_program() -> str:
-    """What to type for this program: its name where the shell finds it, else the path it was started by."""
+def _find_program() -> str:
+    """Return what the user has to type: the program's name if it is on the PATH, otherwise the path that started it."""
     if shutil.which("pleo-extract"):
         return "pleo-extract"
     return "python -m pleo_extract" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
 
 
-def _say(text: str) -> None:
+def _print_title(text: str) -> None:
     click.echo("\n" + click.style(text, bold=True))

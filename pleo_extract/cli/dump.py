@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pleo_extract.cli.companies import read_companies
-from pleo_extract.cli.folder import FilePathParam, LakeFolder
+from pleo_extract.cli.folder import FilePathParam
 from pleo_extract.cli.log import set_up_log
+from pleo_extract.cli.options import (
+    full_option,
+    lake_argument,
+    lake_format_option,
+    quiet_option,
+    server_options,
+    store_options,
+)
 from pleo_extract.cli.span import DurationParam, ShardParam
-from pleo_extract.cli.store import store_options
-from pleo_extract.core.pace import RATE
 from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, amount, escape
 
 if TYPE_CHECKING:
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.store import Format, StoreOptions
     from pleo_extract.sync.receipt import Receipt
 
-__all__ = ["dump", "tell_receipt"]
+__all__ = ["dump", "format_lake", "format_receipt"]
 
 EXAMPLES = """\b
 Examples:
@@ -36,105 +42,85 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES, short_help="Bring a lake of Parquet up to date")
-@click.argument("lake", type=LakeFolder())
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["parquet", "delta"]),
-    help="What a new lake is to be [default: delta for a URL, parquet for a folder]",
-)
-@store_options
-@click.option(
-    "--base-url", metavar="URL", help="production, staging, or a URL [default: PLEO_BASE_URL or production]"
-)
-@click.option("--company-id", metavar="UUID", help="One company's jobs [default: PLEO_COMPANY_ID or all]")
-@click.option(
-    "--rate",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=RATE,
-    show_default=True,
-    help="Requests in any minute",
-)
+@click.command(epilog=EXAMPLES, short_help="Create a lake, or bring it up to date")
+@lake_argument
+@lake_format_option
+@server_options
 @click.option(
     "--in-flight",
     type=click.IntRange(min=1),
     metavar="N",
     default=8,
     show_default=True,
-    help="Requests under way at once",
+    help="Maximum number of requests at the same time",
 )
 @click.option(
     "--deadline",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Give up after so long [default: never]",
+    help="Stop after this time; the next run continues [default: never]",
 )
-@click.option("--ca-file", type=FilePathParam(), metavar="FILE", help="Certificates to trust, a PEM file")
-@click.option("--proxy", metavar="URL", help="Go through this proxy")
 @click.option(
-    "--accounts",
-    type=FilePathParam(),
-    metavar="FILE",
-    help="Many companies, a TOML file; see docs/scheduling.md",
+    "--max-requests",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop after this number of requests; the next run continues [default: never]",
 )
+@click.option(
+    "--ca-file", type=FilePathParam(), metavar="FILE", help="Trust the certificates in this PEM file"
+)
+@click.option("--proxy", metavar="URL", help="Send all requests through this proxy")
 @click.option(
     "--shard",
     type=ShardParam(),
-    help="With --accounts: of so many parts of the companies read this one, from 1",
+    help="With --accounts: divide the companies into N shards and read shard I, from 1",
 )
-@click.option("--full", is_flag=True, help="Read everything, whatever a refresh would do")
+@full_option
 @click.option(
     "--full-every",
     type=DurationParam(),
     default="7d",
     show_default=True,
-    help="Read everything at least so often",
-)
-@click.option(
-    "--max-requests", type=click.IntRange(min=1), metavar="N", help="Stop after so many, go on next time"
+    help="Run a full sync if the last one is older",
 )
 @click.option(
     "--accept-vanished",
     is_flag=True,
-    help="Believe a server that no longer lists more than 1 % of an account's jobs, and more than 100",
+    help="Publish even if the server no longer lists more than 100 jobs and 1 % of the jobs of an account",
 )
 @click.option(
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Snapshots of Parquet to keep at most [default: 1000]",
+    help="Maximum number of snapshots in a lake of Parquet [default: 1000]",
 )
 @click.option(
     "--keep-for",
     type=DurationParam(),
     default="24h",
     show_default=True,
-    help="How long a replaced snapshot stays; after 48h the last of each day",
+    help="How long to keep replaced snapshots; after 48h only the last of each day",
 )
-@click.option("--keep-all", is_flag=True, help="With --keep-for: all of them stay so long")
+@click.option("--keep-all", is_flag=True, help="With --keep-for: keep all of them, not one a day")
 @click.option(
-    "--metrics",
-    type=FilePathParam(),
-    metavar="FILE",
-    help="Write a Prometheus text file at the end",
+    "--metrics", type=FilePathParam(), metavar="FILE", help="Write metrics for Prometheus when the run ends"
 )
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How records on stderr look",
+    help="Format of the log on stderr",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
     show_default=True,
-    help="Which records are shown",
+    help="Lowest level that is logged",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something is wrong")
+@store_options
+@quiet_option
 def dump(
     lake: str | Path,
     store: StoreOptions,
@@ -160,18 +146,18 @@ def dump(
     log_level: str,
     quiet: bool,
 ) -> None:
-    """Bring the Parquet in LAKE up to date with every export job.
+    """Create LAKE with every export job, or bring it up to date.
 
-    LAKE is a folder, or the URL of a Delta table (s3://, az://, gs://); it is made where there is none. Published whole
-    or not at all; readers may read meanwhile. The first dump reads
-    everything, later ones what can have changed. A run that was cut short is gone on with.
+    LAKE is a folder of Parquet, or the URL of a Delta table (s3://, az://, gs://). The first dump is a full sync and reads
+    the whole list; later ones are incremental and read what can have changed. A dump publishes everything or nothing, and
+    readers can go on reading. If a run is cut short, the next one continues from its pages.
     """
     from pleo_extract.client import Client
     from pleo_extract.sync.dump import dump_export_jobs
 
     set_up_log(log_format, log_level)
     if metrics is not None and not metrics.absolute().parent.is_dir():
-        raise ConfigurationError(f"--metrics {metrics}: there is no folder {metrics.parent}; make it first")
+        raise ConfigurationError(f"--metrics {metrics}: there is no folder {metrics.parent}; create it first")
     options: dict[str, Any] = {
         "full": full,
         "full_every": full_every,
@@ -187,26 +173,51 @@ def dump(
     progress = False if quiet or log_format == "json" else None
     try:
         if accounts is not None:
-            given: dict[str, object] = {
+            single: dict[str, object] = {
                 "--base-url": base_url,
                 "--company-id": company_id,
                 "--ca-file": ca_file,
                 "--proxy": proxy,
             }
-            companies = read_companies(accounts, given)
+            companies = read_companies(accounts, single)
             _dump_many(lake, companies, shard, options, quiet=quiet, progress=progress)
             return
         if shard is not None:
-            raise UsageError("--shard goes with --accounts: companies are what is divided")
+            raise UsageError("--shard needs --accounts: it divides the companies of that file")
         with Client(
             base_url, company_id=company_id, rate=rate, in_flight=in_flight, ca_file=ca_file, proxy=proxy
         ) as client:
             receipt = dump_export_jobs(lake, client=client, progress=progress, **options)
         if not quiet:
-            click.echo(tell_receipt(receipt))
+            click.echo(format_receipt(receipt))
     finally:
         if metrics is not None:
             _write_metrics(metrics, lake, store)
+
+
+def format_receipt(receipt: Receipt) -> str:
+    """Return a run's receipt in two lines: the state of the lake, and what the run read."""
+    how = "incremental sync" if receipt.mode == "refresh" else "full sync"
+    if not receipt.pages:
+        how = "nothing read"
+    elif receipt.why_full:  # empty in the sum of many companies, each of which has its own reason
+        how += f" ({receipt.why_full})"
+    why = f" ({receipt.why})" if receipt.why else ""
+    retries = f" ({amount(receipt.retries, 'retry', 'retries')})" if receipt.retries else ""
+    waited = f", {receipt.waited:.0f} s of them waiting" if receipt.waited >= 1 else ""
+    return (
+        f"{format_lake(receipt)}\n"
+        f"{receipt.verdict}{why}, {how}: {amount(receipt.distinct, 'job')} on {amount(receipt.pages, 'page')}, "
+        f"{amount(receipt.requests, 'request')}{retries}, {receipt.seconds:.1f} s{waited}"
+    )
+
+
+def format_lake(receipt: Receipt) -> str:
+    """Return the state of the lake after a run: jobs, snapshot, and how much the run wrote."""
+    change = "nothing published" if receipt.code else "nothing new"
+    if receipt.published:
+        change = f"{amount(len(receipt.months_written), 'month')} written"
+    return f"{receipt.lake}: {amount(receipt.lake_rows, 'job')}, snapshot {receipt.snapshot}, {change}"
 
 
 def _dump_many(
@@ -222,7 +233,7 @@ def _dump_many(
 
     whole, receipts = dump_accounts(lake, accounts, shard=shard, progress=progress, **options)
     if not receipts:
-        click.echo("no company is in this part of the accounts")
+        click.echo("this shard has no company: nothing to read")
         return
     for each in receipts:
         if each.code:
@@ -231,9 +242,9 @@ def _dump_many(
                 err=True,
             )
     if not quiet:
-        bad = sum(1 for each in receipts if each.code)
-        click.echo(tell_receipt(whole))
-        click.echo(f"{len(receipts) - bad} of {len(receipts)} companies are up to date")
+        good = sum(1 for each in receipts if not each.code)
+        click.echo(format_receipt(whole))
+        click.echo(f"{good} of {len(receipts)} companies are up to date")
     if whole.code:
         raise SystemExit(whole.code)
 
@@ -242,35 +253,11 @@ def _write_metrics(path: Path, lake: str | Path, store: StoreOptions) -> None:
     from pleo_extract.cli.metrics import write_metrics
     from pleo_extract.lake.store import open_lake
 
-    kept = open_lake(lake, **store)
-    if (last := kept.last_run()) is None:
+    store_of_lake = open_lake(lake, **store)
+    if (last := store_of_lake.last_run()) is None:
         return
     accounts = None
-    with suppress(PleoExtractError):  # the run has said so itself
-        opened = kept.open()
+    with suppress(PleoExtractError):  # the run has reported the error already
+        opened = store_of_lake.open()
         accounts = opened.manifest.accounts if opened is not None else {}
     write_metrics(path, lake, last, accounts)
-
-
-def tell_receipt(receipt: Receipt) -> str:
-    """A receipt in one paragraph."""
-    months = len(receipt.months_written)
-    change = "nothing new" if not receipt.code else "nothing published"
-    if receipt.published:
-        change = f"{amount(months, 'month')} written"
-    how = "read by refresh" if receipt.mode == "refresh" else f"read in full{_tell_why(receipt)}"
-    if not receipt.pages:
-        how = "nothing read"
-    why = f" ({receipt.why})" if receipt.why else ""
-    retries = f", {receipt.retries:,} of them again" if receipt.retries else ""
-    waited = f", {receipt.waited:.0f} s of it waiting" if receipt.waited >= 1 else ""
-    return (
-        f"{receipt.lake}: {amount(receipt.lake_rows, 'job')}, snapshot {receipt.snapshot}, {change}\n"
-        f"{receipt.verdict}{why}, {how}: {amount(receipt.distinct, 'job')} on {amount(receipt.pages, 'page')}, "
-        f"{amount(receipt.requests, 'request')}{retries}, {receipt.seconds:.1f} s{waited}"
-    )
-
-
-def _tell_why(receipt: Receipt) -> str:
-    """Why it was read in full; of many companies, each has its own reason."""
-    return f" ({receipt.why_full})" if receipt.why_full else ""

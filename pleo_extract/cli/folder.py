@@ -1,4 +1,4 @@
-"""The folder of a lake, or its URL, and other paths, as people type them."""
+"""The types of options and arguments whose values are paths, or the URL of a lake."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ __all__ = ["FilePathParam", "LakeFolder"]
 
 
 class FilePathParam(click.Path):
-    """A path in UTF-8: another can be neither written into a record nor shown, which is better said before a dump."""
+    """A path in UTF-8.
+
+    Other paths can be neither written into a record nor printed. They are refused here, because a dump would find out
+    only after it has read the whole list.
+    """
 
     def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
         super().__init__(path_type=Path, exists=exists, file_okay=file_okay, dir_okay=dir_okay)
@@ -24,18 +28,25 @@ class FilePathParam(click.Path):
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
-        """The path, if it is text."""
+        """Return the path.
+
+        Raises:
+            ConfigurationError: it is not UTF-8.
+        """
         check_path(value, "a path" if param is None else param.opts[0])
         return super().convert(value, param, ctx)
 
 
 class LakeFolder(FilePathParam):
-    """A path; an empty one would be the folder we happen to be in, and comes from a variable that is not set."""
+    """The folder of a lake, or its URL.
+
+    An empty path is refused: it would mean the current folder, and usually comes from a shell variable that is not set.
+    """
 
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
-        """The path; a URL as it is."""
+        """Return the path, or the URL unchanged."""
         if isinstance(value, str) and not value.strip():
             self.fail("the folder's name is empty; is a variable not set?", param, ctx)
         if isinstance(value, str) and "://" in value:

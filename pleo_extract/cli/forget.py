@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.cli.store import store_options
+from pleo_extract.cli.options import lake_argument, store_options
 from pleo_extract.errors import UsageError, amount
 
 if TYPE_CHECKING:
@@ -27,58 +26,56 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES, short_help="Erase jobs or people from a lake, for good")
-@click.argument("lake", type=LakeFolder())
-@click.option("--job", "jobs", multiple=True, metavar="ID", help="A job whose row is to go; repeatable")
+@lake_argument
+@click.option("--job", "jobs", multiple=True, metavar="ID", help="Erase the row of this job; repeatable")
 @click.option(
     "--person",
     "people",
     multiple=True,
     metavar="ID",
-    help="Who is no longer to be named: created_by and failure_reason of their jobs become null; repeatable",
+    help="Erase this person: created_by and failure_reason of their jobs become null; repeatable",
 )
-@click.option("--yes", is_flag=True, help="Do not ask: it cannot be undone")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation")
 @store_options
 def forget(
     lake: str | Path, jobs: tuple[str, ...], people: tuple[str, ...], yes: bool, store: StoreOptions
 ) -> None:
-    """Erase jobs, or who asked for them, from every snapshot of LAKE; no later dump brings them back.
+    """Erase jobs, or the people who asked for them, from every snapshot of LAKE, for good.
 
-    What is forgotten is remembered as salted hashes. Staged pages go, and are read again. It cannot be undone, and it
-    reaches nothing but this lake: not copies, backups or snapshots of its disk, and not the server. Older versions of a
-    Delta table can no longer be read afterwards. Killed, it is finished by running it again, or by the next dump. Without
-    --yes it asks first, on a terminal.
+    No later dump brings them back: the lake remembers salted hashes of their ids. Staged pages are deleted, and the next
+    dump reads them again. Nothing outside this lake changes: no copy, no backup, no snapshot of its disk, not the server.
+    Older versions of a Delta table cannot be read afterwards. If the command is killed, run it again; the next dump finishes
+    the work too. Without --yes, it asks for confirmation on a terminal.
     """
     from pleo_extract.lake.store import is_delta
     from pleo_extract.sync.forget import forget as erase
 
     if not jobs and not people:
-        raise UsageError("name what to forget, with --job or --person")
+        raise UsageError("nothing to forget: name a job with --job or a person with --person")
     if not yes:
         what = " and ".join(
-            [*([amount(len(jobs), "job")] if jobs else []), *([_count(people)] if people else [])]
+            amount(len(ids), noun, plural)
+            for ids, noun, plural in ((jobs, "job", "jobs"), (people, "person", "people"))
+            if ids
         )
         if not sys.stdin.isatty():
-            raise UsageError(f"forgetting {what} cannot be undone; say that you mean it with --yes")
+            raise UsageError(f"forgetting {what} cannot be undone; confirm it with --yes")
         history = "; no older version can be read afterwards" if is_delta(lake) else ""
         click.confirm(
             f"Forget {what} in every snapshot of {lake}{history}? This cannot be undone", abort=True, err=True
         )
-    click.echo(_tell(str(lake), erase(lake, jobs=jobs, people=people, **store)))
+    click.echo(_format_erasure(str(lake), erase(lake, jobs=jobs, people=people, **store)))
 
 
-def _count(people: tuple[str, ...]) -> str:
-    return "1 person" if len(people) == 1 else f"{len(people):,} people"
-
-
-def _tell(lake: str, done: Erasure) -> str:
+def _format_erasure(lake: str, done: Erasure) -> str:
     text = (
         f"{lake}: {amount(done.removed, 'row')} removed and {amount(done.blanked, 'row')} blanked in snapshot {done.snapshot}, "
         f"{amount(done.rewritten, 'snapshot')} rewritten"
     )
     if not done.removed and not done.blanked:
-        text += "; no row of it was theirs"
+        text += "; the snapshot had no row of theirs"
     if done.dropped:
-        text += f"; removed {amount(len(done.dropped), 'older snapshot')} that could not be read"
+        text += f"; {amount(len(done.dropped), 'unreadable older snapshot')} removed"
     if done.gone:
-        text += "; no older version can be read any longer"
+        text += "; older versions can no longer be read"
     return text

@@ -1,4 +1,4 @@
-"""`pleo-extract merge`: bring one lake into another."""
+"""`pleo-extract merge`: merge one lake into another."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pleo_extract.cli.dump import format_lake
 from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.cli.store import store_options
+from pleo_extract.cli.options import lake_format_option, quiet_option, store_options
 from pleo_extract.errors import amount
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.lake.store import Format, StoreOptions
-    from pleo_extract.sync.receipt import Receipt
 
 __all__ = ["merge"]
 
@@ -25,36 +25,23 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES, short_help="Bring one lake into another")
+@click.command(epilog=EXAMPLES, short_help="Merge one lake into another")
 @click.argument("source", type=LakeFolder())
 @click.argument("target", type=LakeFolder())
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["parquet", "delta"]),
-    help="What a new TARGET is to be [default: delta for a URL, parquet for a folder]",
-)
+@lake_format_option
 @store_options
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing unless something is wrong")
+@quiet_option
 def merge(
     source: str | Path, target: str | Path, store: StoreOptions, kind: Format | None, quiet: bool
 ) -> None:
-    """Bring every job of SOURCE into TARGET, the latest row of each, with the state of each company.
+    """Merge every job of SOURCE into TARGET, with the sync state of each company. The latest row of a job wins.
 
-    Each is a folder of Parquet or a Delta table; TARGET is made where there is none. Published whole or not at all.
-    SOURCE stays as it is. Of a company that both have, the next dump reads all that either may have missed.
+    Both can be a folder of Parquet or a Delta table; TARGET is created if it does not exist. A merge publishes everything or
+    nothing, and does not change SOURCE. If both lakes have a company, the next dump reads what either may have missed.
     """
     from pleo_extract.sync.merge import merge_lakes
 
     receipt = merge_lakes(source, target, progress=False if quiet else None, format=kind, **store)
     if not quiet:
-        click.echo(_tell(receipt))
-
-
-def _tell(receipt: Receipt) -> str:
-    months = len(receipt.months_written)
-    change = f"{amount(months, 'month')} written" if receipt.published else "nothing new"
-    return (
-        f"{receipt.lake}: {amount(receipt.lake_rows, 'job')}, snapshot {receipt.snapshot}, {change}\n"
-        f"{receipt.taken:,} of {amount(receipt.rows, 'job')} taken from {receipt.source}, {receipt.seconds:.1f} s"
-    )
+        taken = f"{receipt.taken:,} of {amount(receipt.rows, 'job')} taken from {receipt.source}"
+        click.echo(f"{format_lake(receipt)}\n{taken}, {receipt.seconds:.1f} s")

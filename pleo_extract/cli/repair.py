@@ -1,4 +1,4 @@
-"""`pleo-extract repair`: make a broken lake whole again."""
+"""`pleo-extract repair`: make a damaged lake readable again."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.cli.store import store_options
+from pleo_extract.cli.options import lake_argument, store_options
 from pleo_extract.errors import LakeError, amount, escape
 
 if TYPE_CHECKING:
@@ -19,16 +18,16 @@ __all__ = ["repair"]
 
 
 @click.command(
-    short_help="Make a broken lake whole again",
+    short_help="Make a damaged lake readable again",
     epilog="\b\nExample:\n  pleo-extract repair data/export_jobs && pleo-extract dump data/export_jobs",
 )
-@click.argument("lake", type=LakeFolder())
+@lake_argument
 @store_options
 def repair(lake: str | Path, store: StoreOptions) -> None:
     """Make LAKE readable again after files of it were lost or damaged.
 
-    What is intact is kept; the next dump reads everything again and brings back the rest. A Delta table to which
-    another program has added rows twice keeps one row of each job. Ends with 65 where something is wrong still.
+    Repair keeps every intact file. The next dump is a full sync and restores the lost rows. If another program has added
+    rows to a Delta table a second time, one row of each job stays. Ends with 65 if a problem remains.
     """
     from pleo_extract.answers.doors import renew_catalogue
     from pleo_extract.lake.store import open_lake
@@ -37,19 +36,13 @@ def repair(lake: str | Path, store: StoreOptions) -> None:
     found = opened.repair()
     if opened.catalogue is not None and found.snapshot:
         renew_catalogue(lake, run="repair")
-    for line in found.done:
+    for line in (*found.done, *found.problems):
         click.echo(escape(line, 500))
     if found.problems:
-        for line in found.problems:
-            click.echo(escape(line, 500))
         raise LakeError(
-            f"{lake}: {amount(len(found.problems), 'problem')} that repair cannot mend: whole files contradict each "
-            "other. Move the lake aside and dump anew"
+            f"{lake}: repair cannot solve {amount(len(found.problems), 'problem')}: intact files contradict each other. Move "
+            "the lake to another place and dump again"
         )
     if not found.done:
-        state = (
-            f"snapshot {found.snapshot} is as it was written"
-            if found.snapshot
-            else "nothing was published yet"
-        )
+        state = f"snapshot {found.snapshot} is intact" if found.snapshot else "nothing was published yet"
         click.echo(f"{lake}: nothing needed repair, {state}")

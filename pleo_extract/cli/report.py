@@ -1,4 +1,4 @@
-"""`pleo-extract report`: a lake's answers on one page."""
+"""`pleo-extract report`: the answers of a lake on one HTML page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import FilePathParam, LakeFolder
-from pleo_extract.cli.store import store_options
+from pleo_extract.cli.folder import FilePathParam
+from pleo_extract.cli.options import lake_argument, store_options
 
 if TYPE_CHECKING:
     from pleo_extract.lake.store import StoreOptions
@@ -24,8 +24,8 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES, short_help="Put a lake's answers on one page to send or print")
-@click.argument("lake", type=LakeFolder())
+@click.command(epilog=EXAMPLES, short_help="Write the answers of a lake to one HTML page")
+@lake_argument
 @store_options
 @click.option(
     "--output",
@@ -34,17 +34,17 @@ Examples:
     metavar="FILE",
     default=Path("report.html"),
     show_default=True,
-    help="The file to write",
+    help="Write this file",
 )
-@click.option("--company", "company_id", metavar="UUID", help="One company's jobs only")
+@click.option("--company", "company_id", metavar="UUID", help="Only the jobs of this company")
 @click.option(
     "--since",
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="DATE",
-    help="Jobs created from this day on [default: a year, its last 30 days first]",
+    help="Only jobs created on this day or later [default: a year, with its last 30 days in front]",
 )
 @click.option(
-    "--until", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Jobs created before this day"
+    "--until", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Only jobs created before this day"
 )
 def report(
     lake: str | Path,
@@ -54,10 +54,10 @@ def report(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Put the answers of LAKE on one page: how many exports, how long, how often they fail and why.
+    """Write a page about the jobs of LAKE: how many exports there are, how long they take, how often they fail and why.
 
-    One HTML file without script that loads nothing: it can be sent, printed, and read on a phone. Days are UTC.
-    Where nothing was published yet there is no file: the command ends with 75.
+    The page is one HTML file without script, and loads nothing. It can be sent, printed, and read on a phone. Days are UTC.
+    If the lake has no snapshot yet, no file is written and the command ends with 75.
     """
     from pleo_extract.report import write_report
 

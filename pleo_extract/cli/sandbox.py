@@ -1,4 +1,4 @@
-"""`pleo-extract sandbox`: the API in a box, on a port of this machine."""
+"""`pleo-extract sandbox`: a stand-in for the API, on a port of this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import click
 
-from pleo_extract.cli.span import InstantParam
+from pleo_extract.cli.options import now_option
 from pleo_extract.errors import ConfigurationError, UsageError, amount
 
 __all__ = ["sandbox"]
@@ -24,17 +24,17 @@ Examples:
 
 
 class _WithFaults(click.Command):
-    """Its help lists the faults, from their own table."""
+    """A command whose help lists the sandbox's faults."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The faults, then the examples."""
+        """Write the faults, then the examples."""
         from pleo_extract.sandbox.kinds import KINDS
 
-        rows = [("NNN", "That status with a JSON error. Variants: Retry-After in seconds.")]
+        rows = [("NNN", "This status with a JSON error. Variants: Retry-After in seconds.")]
         for name, kind in KINDS.items():
             variants = f" Variants: {', '.join(kind.variants)}." if kind.variants else ""
             rows.append((name, f"{kind.words.rstrip('.')}.{variants}"))
-        with formatter.section("Faults, as REQUESTS:KIND or KIND=CHANCE, with .VARIANT where there are some"):
+        with formatter.section("Faults, as REQUESTS:KIND or KIND=CHANCE; a .VARIANT can follow the kind"):
             formatter.write_dl(rows, col_max=14)
         super().format_epilog(ctx, formatter)
 
@@ -46,33 +46,46 @@ class _WithFaults(click.Command):
     metavar="N",
     default=8080,
     show_default=True,
-    help="0 takes a free one",
+    help="Port to listen on; 0 takes a free one",
 )
 @click.option(
-    "--jobs", type=click.IntRange(min=0), metavar="N", default=20_000, show_default=True, help="Jobs so far"
+    "--jobs",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=20_000,
+    show_default=True,
+    help="Jobs at the start",
 )
 @click.option(
-    "--companies", type=click.IntRange(min=1), metavar="N", default=5, show_default=True, help="Companies"
+    "--companies",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=5,
+    show_default=True,
+    help="Companies that have jobs",
 )
-@click.option("--seed", type=int, metavar="N", default=7, show_default=True, help="Same seed, same world")
 @click.option(
-    "--now",
-    type=InstantParam(),
-    help="What the world's clock says at the start [default: this machine's time]",
+    "--seed",
+    type=int,
+    metavar="N",
+    default=7,
+    show_default=True,
+    help="Seed of the world: the same seed makes the same world",
 )
+@now_option
 @click.option(
     "--latency-ms",
     type=click.FloatRange(min=0),
     metavar="MS",
     default=0,
     show_default=True,
-    help="Wait before each answer",
+    help="Wait before each response",
 )
 @click.option(
     "--rate",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Requests a minute; 429 beyond [default: no limit]",
+    help="Requests a minute before it answers 429 [default: no limit]",
 )
 @click.option(
     "--max-limit",
@@ -80,9 +93,11 @@ class _WithFaults(click.Command):
     metavar="N",
     default=100,
     show_default=True,
-    help="Largest page",
+    help="Most rows of a page",
 )
-@click.option("--faults", default="", metavar="SCRIPT", help="Faults by request number or chance, see below")
+@click.option(
+    "--faults", default="", metavar="SCRIPT", help="Faults by request number or by chance, see below"
+)
 def sandbox(
     port: int,
     jobs: int,
@@ -94,10 +109,10 @@ def sandbox(
     max_limit: int,
     faults: str,
 ) -> None:
-    """Serve GET /v3/export-jobs from a seeded world that moves with the clock: no account needed.
+    """Serve GET /v3/export-jobs from an invented world that moves with the clock. No account is needed.
 
-    Jobs are created, start and end while you page. Stop it with Ctrl-C. With the same --seed, --jobs and --now the
-    world is the same each time.
+    Jobs are created, start and end while you read the list. The same --seed, --jobs and --now make the same world. Stop it
+    with Ctrl-C.
     """
     from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults, serve
 
@@ -113,7 +128,7 @@ def sandbox(
         try:
             running = stack.enter_context(serve(api, port=port))
         except OSError as exc:
-            raise ConfigurationError(_tell_port(port, exc)) from exc
+            raise ConfigurationError(_explain_port(port, exc)) from exc
         click.echo(
             f"sandbox with {amount(jobs, 'job')} of {amount(companies, 'company', 'companies')} on {running.url}; in another terminal:\n"
         )
@@ -122,12 +137,12 @@ def sandbox(
         threading.Event().wait()
 
 
-def _tell_port(port: int, failure: OSError) -> str:
-    """Why nothing can listen there, and what to do."""
+def _explain_port(port: int, failure: OSError) -> str:
+    """Return why the sandbox cannot listen on a port, and what to do."""
     if failure.errno == errno.EADDRINUSE:
         why = f"port {port} is in use by another program, perhaps another sandbox"
     elif failure.errno == errno.EACCES:
-        why = f"port {port} is not for everyone: those below 1024 are the system's"
+        why = f"port {port} needs privileges, as all below 1024 do"
     else:
-        why = f"port {port} cannot be listened on ({failure.strerror})"
+        why = f"port {port} cannot be opened ({failure.strerror})"
     return f"{why}. Choose another with --port N, or --port 0 for any that is free"

@@ -1,73 +1,97 @@
-"""Instants, spans of time and parts of a whole, as people type them."""
+"""The types of options whose values are instants, snapshots, spans of time or shards."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import click
 
-__all__ = ["DurationParam", "InstantParam", "ShardParam"]
+from pleo_extract.zones import assume_utc
+
+__all__ = ["DurationParam", "InstantParam", "ShardParam", "SnapshotParam"]
 
 
 class InstantParam(click.ParamType[datetime]):
-    """A day or an instant: 2026-11-01, 2026-11-01T08:00:00Z; UTC unless it says otherwise."""
+    """A day or an instant, in UTC unless it has a zone: 2026-11-01 or 2026-11-01T08:00:00Z."""
 
     name = "instant"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
-        """What stands for it in the help."""
+        """Return the word that stands for the value in the help."""
         return "WHEN"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The instant, in UTC."""
+        """Return the instant in UTC."""
         if isinstance(value, datetime):
             return value
         try:
-            instant = datetime.fromisoformat(str(value))
-            return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+            return assume_utc(datetime.fromisoformat(str(value)))
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
+            self.fail(f"{value!r} is not an instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
+
+
+class SnapshotParam(click.ParamType[datetime | int]):
+    """A snapshot, named by its number or by an instant at which it was current."""
+
+    name = "snapshot"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        """Return the word that stands for the value in the help."""
+        return "WHEN"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | int:
+        """Return the number, or the instant in UTC."""
+        if isinstance(value, datetime | int):
+            return value
+        try:
+            return int(value) if str(value).isdigit() else assume_utc(datetime.fromisoformat(str(value)))
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is not a snapshot; write its number, or an instant such as 2026-11-01T08:00:00Z",
+                param,
+                ctx,
+            )
 
 
 class DurationParam(click.ParamType[timedelta]):
-    """A span of time: 90s, 30m, 24h, 7d."""
+    """A span of time: 90s, 30m, 24h or 7d."""
 
     name = "span"
     _units: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
-        """What stands for it in the help."""
+        """Return the word that stands for the value in the help."""
         return "SPAN"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """The span as a timedelta."""
+        """Return the span."""
         if isinstance(value, timedelta):
             return value
         found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
         if found is None:
-            self.fail(f"{value!r} is no span of time; write 90s, 30m, 24h or 7d", param, ctx)
+            self.fail(f"{value!r} is not a span of time; write 90s, 30m, 24h or 7d", param, ctx)
         return timedelta(**{self._units[found[2]]: int(found[1])})
 
 
 class ShardParam(click.ParamType[tuple[int, int]]):
-    """One part of so many: 1/4."""
+    """A shard of the companies: 1/4 is the first of four."""
 
     name = "shard"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
-        """What stands for it in the help."""
+        """Return the word that stands for the value in the help."""
         return "I/N"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """The part, from 1, and how many there are."""
+        """Return the number of the shard, from 1, and the number of shards."""
         if isinstance(value, tuple):
             return value
         found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", str(value))
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             parts = int(found[2]) if found and int(found[2]) else 4
-            self.fail(f"{value!r} is no part; write 1/{parts} to {parts}/{parts}", param, ctx)
+            self.fail(f"{value!r} is not a shard; write 1/{parts} to {parts}/{parts}", param, ctx)
         return int(found[1]), int(found[2])

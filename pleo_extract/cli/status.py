@@ -1,4 +1,4 @@
-"""`pleo-extract status`: how a lake is doing."""
+"""`pleo-extract status`: the state of a lake and of its last run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.cli.store import store_options
+from pleo_extract.cli.options import lake_argument, store_options
+from pleo_extract.cli.screen import align
 from pleo_extract.errors import escape
 
 if TYPE_CHECKING:
@@ -20,24 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["status"]
 
-SLACK: Final = 120.0
+CLOCK_SKEW: Final = 120.0
 """Seconds by which the clocks of two machines may differ."""
 LONGEST: Final = 2_000
-"""Characters of a line."""
+"""Most characters of a text."""
 
 
 @click.command(
-    short_help="Say how fresh a lake is and how the last run ended",
+    short_help="Show how fresh a lake is and how its last run ended",
     epilog="\b\nExamples:\n  pleo-extract status data/export_jobs\n  pleo-extract status data/export_jobs --json",
 )
-@click.argument("lake", type=LakeFolder())
+@lake_argument
 @store_options
-@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON")
 def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
-    """Say how fresh LAKE is, what it holds and how the last run ended.
-
-    Nothing is asked of the server.
-    """
+    """Show how fresh LAKE is, what it holds, and how its last run ended. Sends no request."""
     import msgspec
 
     from pleo_extract.lake.status import read_status
@@ -48,37 +45,39 @@ def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
             msgspec.json.format(msgspec.json.encode(dataclasses.asdict(found), enc_hook=str), indent=2)
         )
     else:
-        click.echo(_tell(found, datetime.now(UTC)))
+        click.echo(_format_status(found, datetime.now(UTC)))
 
 
-def _tell(found: LakeStatus, now: datetime) -> str:
+def _format_status(found: LakeStatus, now: datetime) -> str:
     lines = [
         ("jobs", f"{found.rows:,}, {found.open:,} of them open, {found.bytes / 1e6:.1f} MB"),
         (
             "snapshot",
-            f"{found.snapshot}, published {_ago(found.made_at, now)}" if found.snapshot else "none yet",
+            f"{found.snapshot}, published {_format_age(found.made_at, now)}"
+            if found.snapshot
+            else "none yet",
         ),
-        ("data as of", _tell_as_of(found, now)),
-        ("newest job", _ago(found.newest, now)),
+        ("data as of", _format_data_as_of(found, now)),
+        ("newest job", _format_age(found.newest, now)),
         ("server", found.server),
     ]
     if found.accounts:
-        # The lake's own; of how the last run ended, only for whom it failed.
-        lines.append(("verdict", escape(found.tell_verdict(), 500)))
+        # The verdict is the lake's: how the last run ended changes it only for the companies that failed.
+        lines.append(("verdict", escape(found.format_verdict(), 500)))
     if (last := found.last_run) is not None:
         error = f": {escape(last.error, 300)}" if last.error else ""
         lines += [
-            ("last run", f"{_ago(last.ended_at, now)}, code {last.code}{error}"),
-            ("last complete", _ago(last.last_complete_at, now)),
+            ("last run", f"{_format_age(last.ended_at, now)}, code {last.code}{error}"),
+            ("last complete", _format_age(last.last_complete_at, now)),
         ]
         lines += [
             ("failed", f"{escape(name)}: {code}, {escape(str(error), 200)}")
             for name, (code, error) in last.failed.items()
         ]
     if chance := found.last_run.receipt.get("shift_chance") if found.last_run else None:
-        lines.append(("hidden change", f"noticed by the last run with a chance of {chance:.0%}"))
+        lines.append(("hidden change", f"a chance of {chance:.0%} that the last run noticed one"))
     due = [each.next_full_at for each in found.accounts if each.next_full_at is not None]
-    lines.append(("next full walk", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))
+    lines.append(("next full sync", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))
     lines += [
         (name, f"{count}")
         for name, count in (
@@ -88,28 +87,28 @@ def _tell(found: LakeStatus, now: datetime) -> str:
         )
         if count
     ]
-    # What a manifest or a record says may have been written by anybody who can write there: no word of it is a control.
-    shown = (f"  {name:<15} {escape(text, LONGEST)}" for name, text in lines)
-    return "\n".join([escape(found.lake, LONGEST), *shown])
+    # Whoever can write a manifest or a record can put control characters into it: none may reach the terminal.
+    shown = align([(name, escape(text, LONGEST)) for name, text in lines])
+    return "\n".join([escape(found.lake, LONGEST), *(f"  {line}" for line in shown)])
 
 
-def _tell_as_of(found: LakeStatus, now: datetime) -> str:
-    """Say as of when the rows are true: of many companies, from the stalest to the freshest."""
+def _format_data_as_of(found: LakeStatus, now: datetime) -> str:
+    """Return the instant that the rows describe; for many companies, that of the stalest and of the freshest."""
     instants = sorted(each.data_as_of for each in found.accounts if each.data_as_of is not None)
     if not instants:
         return "never complete"
     never = len(found.accounts) - len(instants)
-    text = _ago(instants[0], now)
+    text = _format_age(instants[0], now)
     if instants[-1] != instants[0]:
-        text += f" for the stalest company, {_ago(instants[-1], now)} for the freshest"
+        text += f" for the stalest company, {_format_age(instants[-1], now)} for the freshest"
     return f"{text}; {never:,} never complete" if never else text
 
 
-def _ago(then: datetime | None, now: datetime) -> str:
+def _format_age(then: datetime | None, now: datetime) -> str:
     if then is None:
         return "never"
     seconds = (now - then).total_seconds()
-    if seconds < -SLACK:
+    if seconds < -CLOCK_SKEW:
         return f"{then:%Y-%m-%d %H:%M} UTC (in the future: is the clock right?)"
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= 2 * size:

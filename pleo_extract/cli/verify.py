@@ -1,4 +1,4 @@
-"""`pleo-extract verify`: is the lake as it was written?"""
+"""`pleo-extract verify`: a check of all files of a lake."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import LakeFolder
-from pleo_extract.cli.store import store_options
+from pleo_extract.cli.options import lake_argument, store_options
 from pleo_extract.errors import LakeError, amount, escape
 
 if TYPE_CHECKING:
@@ -20,14 +19,14 @@ __all__ = ["verify"]
 
 @click.command(
     epilog="\b\nExample:\n  pleo-extract verify data/export_jobs",
-    short_help="Compare a lake with what was written",
+    short_help="Check all files of a lake",
 )
-@click.argument("lake", type=LakeFolder())
+@lake_argument
 @store_options
 def verify(lake: str | Path, store: StoreOptions) -> None:
-    """Read all of LAKE and compare it with what was written: files, sums, columns, keys.
+    """Read all of LAKE and check it against its manifest: files, checksums, columns, keys.
 
-    Ends with 65 where something is not as it was written.
+    Ends with 65 if a file is missing, damaged or inconsistent.
     """
     from pleo_extract.lake.store import verify_lake
 
@@ -35,7 +34,7 @@ def verify(lake: str | Path, store: StoreOptions) -> None:
     for problem in found.problems:
         click.echo(escape(problem, 500))
     if not found.ok:
-        raise LakeError(f"{lake}: {len(found.problems)} problem(s). Run: pleo-extract repair {lake}")
+        raise LakeError(f"{lake}: {amount(len(found.problems), 'problem')}. Run: pleo-extract repair {lake}")
     click.echo(
-        f"{lake}: snapshot {found.snapshot}, {amount(found.files, 'file')}, {amount(found.rows, 'job')}, all as written"
+        f"{lake}: snapshot {found.snapshot}, {amount(found.files, 'file')}, {amount(found.rows, 'job')}, all intact"
     )

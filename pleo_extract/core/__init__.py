@@ -1,4 +1,4 @@
-"""The core: what to ask, what rows prove, what replaces what. No I/O, no clock, no threads, no randomness."""
+"""The core: what to ask next, what the rows prove, which row replaces which. No I/O, clock, threads or randomness."""
 
 from __future__ import annotations
 

@@ -1,16 +1,22 @@
-"""Bytes to rows, strictly: a page either decodes, or an error names the field that does not fit.
+"""Decode pages strictly: bytes become typed rows, or an error names the field that does not fit.
 
 Two steps, so that JSON is parsed once and a frame is built once per batch:
 
-    parse_page(body)   bytes of one page -> Page: what `paging` must know (PageInfo), and the rows as parsed
-    build_frame(pages) the rows of several pages -> one typed frame, and the rows that do not fit
+    parse_page(body)     bytes of one page -> Page: the PageInfo for the walk, and the rows as parsed
+    build_frame(pages)   the rows of several pages -> one typed frame, and the rows that do not fit
 
-Rows that do not fit are told apart from pages that do not fit: the first are set aside as `Rejected`
-(page, path, reason, raw JSON), the second raise PageError.
+Theory of operation. Nearly every page holds nothing but documented fields in documented form, so the common case is
+fast and everything else is merely right. `parse_page` decodes the page as a whole into structs; only if that fails is
+each row decoded by itself: unknown fields are collected, and rows that do not fit are set aside. `build_frame` checks with one
+expression whether all UUIDs and instants are in the documented form, and parses any other form column by column.
+Both ways give the same rows.
 
-Instants are RFC 3339 with an offset, upper or lower case; fractions beyond microseconds are cut, not rounded (only the
-keys that `paging` compares keep them); a
-leap second (:60) becomes the second after it. UUIDs become lower case. Of a repeated key the last one counts.
+A row that does not fit is set aside as `Rejected`, with page, path, reason and its raw JSON. A page that does not fit
+raises PageError.
+
+Instants are RFC 3339 with an offset, in upper or lower case. Fractions beyond microseconds are cut, not rounded; only
+the keys that a walk compares keep every digit, since servers sort by them. A leap second (:60) becomes the second after
+it. UUIDs become lower case. If a JSON key is repeated in a row, the last one counts.
 
 Rules of this room: no clock, no files, no network; the same bytes give the same answer.
 """
@@ -79,16 +85,17 @@ _TYPES: Final[dict[str, Any]] = {
 }
 
 
-def _declare(field: Field) -> tuple[str, Any] | tuple[str, Any, None]:
+def _declare_field(field: Field) -> tuple[str, Any] | tuple[str, Any, None]:
     kind = _TYPES[field.kind]
     return (field.column, kind) if field.required else (field.column, kind | None, None)
 
 
 def _declare_job(name: str, *, strict: bool) -> Any:
+    """Return a struct with the fields of the contract; a strict one refuses unknown fields."""
     ordered = sorted(FIELDS, key=lambda field: not field.required)
     names = {field.column: field.name for field in FIELDS}
     return msgspec.defstruct(
-        name, [_declare(f) for f in ordered], rename=names, gc=False, forbid_unknown_fields=strict
+        name, [_declare_field(f) for f in ordered], rename=names, gc=False, forbid_unknown_fields=strict
     )
 
 
@@ -100,7 +107,7 @@ _NO_ROWS: Final[Columns] = ((),) * len(_ORDER)
 _KNOWN: Final = frozenset(field.name for field in FIELDS)
 
 
-class _Understood(msgspec.Struct, rename="camel", gc=False):
+class _Echo(msgspec.Struct, rename="camel", gc=False):
     limit: int | None = None
     sorting_keys: list[str] | None = None
     sorting_order: list[str] | None = None
@@ -108,7 +115,7 @@ class _Understood(msgspec.Struct, rename="camel", gc=False):
     before: Any = None
     offset: Any = None
     parameters: Any = None
-    """Of any type: what says nothing that can be compared is as good as absent."""
+    """Any type is accepted for a place: one that cannot be compared is as good as absent."""
 
 
 class _Pagination(msgspec.Struct, rename="camel", gc=False):
@@ -117,7 +124,7 @@ class _Pagination(msgspec.Struct, rename="camel", gc=False):
     start_cursor: str | None = None
     end_cursor: str | None = None
     total: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    current_request_pagination: _Understood | None = None
+    current_request_pagination: _Echo | None = None
 
 
 class _FastPage(msgspec.Struct):
@@ -138,13 +145,14 @@ _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 MOST_VALUES: Final = 2_000_000
-"""Values on a page that is read row by row, counted by its commas: an object each, of which a page could hold 60 million.
+"""Most values on a page that is decoded row by row, counted by its commas.
 
-A hundred thousand rows, all with unknown fields, are fewer."""
+Each value becomes an object, and a body below the size cap can hold 60 million: such a page took more than 20 s (F65).
+A hundred thousand rows with unknown fields hold fewer values than this."""
 MOST_FIELDS: Final = 100_000
-"""Values in a row with unknown fields, which are taken apart one by one."""
+"""Most values in a row with unknown fields, since each is decoded by itself."""
 MOST_REJECTED: Final = 10_000
-"""Rows of one page that are set aside; beyond that it is no matter of rows."""
+"""Most rows of one page that are set aside; if there are more, the page is refused as a whole."""
 
 
 class _Name(msgspec.Struct, rename="camel"):
@@ -177,7 +185,7 @@ class Rejected(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What the row is called from one run to the next: its company and id where they can be read, else a hash."""
+        """The name of the row in all runs: ``company_id/id`` if they can be read, else a hash of the row."""
         try:
             row = _Named.decode(self.raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -186,22 +194,22 @@ class Rejected(msgspec.Struct, frozen=True):
 
     @property
     def created_at(self) -> str:
-        """When its job was created, as `instant_key` has it; empty where that cannot be read."""
+        """The instant of its job's creation, as `instant_key` writes it; empty if it cannot be read."""
         try:
             text = _Created.decode(self.raw).created_at
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return ""
-        keys, _ = _keys([text], [_PLAIN_ID])
+        keys, _ = _read_keys([text], [_PLAIN_ID])
         return keys[0][0] if keys else ""
 
     @property
     def sum(self) -> str:
-        """What the row says, as a number; `expiresIn` aside, which may count down."""
+        """Hash of the row's content without `expiresIn`, which some servers count down."""
         try:
-            said = _fields.decode(self.raw)
+            values = _fields.decode(self.raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return hashlib.sha256(self.raw).hexdigest()
-        parts = (name.encode() + b":" + bytes(said[name]) for name in sorted(said) if name != "expiresIn")
+        parts = (name.encode() + b":" + bytes(values[name]) for name in sorted(values) if name != "expiresIn")
         return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
     def __str__(self) -> str:
@@ -209,11 +217,17 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One parsed page: `info` for the walk, the rows for `build_frame`, as one tuple a column.
+    """One parsed page.
 
-    `places` holds each row's index on the page where some rows were left out, `extras` its unknown fields where
-    any row has some; both are None on a page on which every row fits exactly. `keyed`: every row's id and creation
-    are in the documented form.
+    Attributes:
+        number: which page of the walk, from 1.
+        info: what the page says about itself, for the walk.
+        columns: the rows for `build_frame`, as one tuple a column.
+        body: the bytes of the page.
+        keyed: whether `id` and `createdAt` of every row are in the documented form.
+        rejected: the rows that do not fit.
+        places: the index on the page of each row in `columns`; None if no row was left out.
+        extras: the unknown fields of each row as JSON; None if there are none on the page.
     """
 
     number: int
@@ -227,45 +241,47 @@ class Page(msgspec.Struct, frozen=True):
 
     @property
     def height(self) -> int:
-        """Rows that fit, as far as a row alone can tell."""
+        """How many rows fit so far; `build_frame` may still reject some."""
         return len(self.columns[0])
 
 
 def parse_page(body: bytes, *, number: int = 1) -> Page:
-    """One page of the list, from its bytes.
+    """Parse the bytes of one page.
 
     Args:
         body: the answer's body, decompressed.
         number: which page of the walk this is, for messages.
 
     Raises:
-        PageError: the body is no page: not JSON, not UTF-8, nested beyond reason, without `data` or `pagination`.
+        PageError: the body is not a page: not JSON, not UTF-8, nested too deep, or without `data` or `pagination`.
     """
     try:
         if not body.isascii():
-            body.decode()  # msgspec looks at no byte of what it skips
+            body.decode()  # msgspec does not check the encoding of what it skips
         page = _fast.decode(body)
     except msgspec.ValidationError:
         return _parse_row_by_row(body, number)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise PageError(_no_page(body, number, str(exc))) from exc
+        raise PageError(_describe_bad_page(body, number, str(exc))) from exc
     columns = _transpose(page.data)
-    info, keyed = _inform(page.pagination, columns, len(page.data))
+    info, keyed = _build_info(page.pagination, columns, len(page.data))
     return Page(number, info, columns, body, keyed)
 
 
-def _no_page(body: bytes, number: int, why: str) -> str:
+def _describe_bad_page(body: bytes, number: int, why: str) -> str:
     start = escape(body[:200].decode("utf-8", "replace"))
-    return f"page {number} is no page of export jobs ({why}): {len(body)} bytes, starting '{start}'"
+    return f"page {number} is not a page of export jobs ({why}): {len(body)} bytes, starting '{start}'"
 
 
 def _parse_row_by_row(body: bytes, number: int) -> Page:
     if body.count(b",") > MOST_VALUES:
-        raise PageError(_no_page(body, number, f"more than {MOST_VALUES} values, and rows that do not fit"))
+        raise PageError(
+            _describe_bad_page(body, number, f"more than {MOST_VALUES} values, and rows that do not fit")
+        )
     try:
         page = _any.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise PageError(_no_page(body, number, str(exc))) from exc
+        raise PageError(_describe_bad_page(body, number, str(exc))) from exc
     rows: list[Any] = []
     places: list[int] = []
     extras: list[str | None] = []
@@ -278,21 +294,25 @@ def _parse_row_by_row(body: bytes, number: int) -> Page:
             rejected.append(Rejected(number, path, reason, bytes(raw)))
             if len(rejected) > MOST_REJECTED:
                 why = f"more than {MOST_REJECTED} rows do not fit: {reason} - at `{path}`"
-                raise PageError(_no_page(body, number, why)) from exc
+                raise PageError(_describe_bad_page(body, number, why)) from exc
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            # A row that is no JSON makes the page none, as it does where all rows are read at once.
-            raise PageError(_no_page(body, number, f"{exc} - in `$.data[{place}]`")) from exc
+            # A row that is not JSON spoils the whole page, as it does when the page is decoded in one go: else the
+            # outcome would depend on the rows beside it.
+            raise PageError(_describe_bad_page(body, number, f"{exc} - in `$.data[{place}]`")) from exc
         else:
             rows.append(row)
             places.append(place)
             extras.append(extra)
     columns = _transpose(rows)
-    info, keyed = _inform(page.pagination, columns, len(page.data))
+    info, keyed = _build_info(page.pagination, columns, len(page.data))
     return Page(number, info, columns, body, keyed, tuple(rejected), places, extras if any(extras) else None)
 
 
 def _transpose(rows: Sequence[Any]) -> Columns:
-    """The rows' values, one tuple a column."""
+    """Return the values of the rows as one tuple a column.
+
+    Done page by page, it frees the row objects early: a fifth less time to decode than to keep them for the frame.
+    """
     astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
     return tuple(zip(*map(astuple, rows), strict=True)) or _NO_ROWS
 
@@ -309,61 +329,62 @@ def _parse_row(raw: msgspec.Raw) -> tuple[Any, str | None]:
 
 
 def _locate(message: str, place: int) -> tuple[str, str]:
-    """The path of the field within the page, and the reason, from msgspec's message about one row."""
+    """Return the path of the bad field within the page, and the reason, from msgspec's message about one row."""
     reason, _, path = message.partition(" - at `$")
     missing = re.search(r"missing required field `(\w+)`", reason)
     field = f".{missing[1]}" if missing else path.rstrip("`")
     return f"$.data[{place}]{field}", reason
 
 
-def _inform(said: _Pagination, columns: Columns, count: int) -> tuple[PageInfo, bool]:
-    """What `paging` must know, and whether all keys are in the documented form."""
-    understood = said.current_request_pagination or _Understood()
-    keys, orders = understood.sorting_keys, understood.sorting_order
-    keys_there, keyed = _keys(columns[_CREATED], columns[_ID])
+def _build_info(pagination: _Pagination, columns: Columns, count: int) -> tuple[PageInfo, bool]:
+    """Return what the walk needs to know, and whether all keys are in the documented form."""
+    echo = pagination.current_request_pagination or _Echo()
+    sorting_keys, orders = echo.sorting_keys, echo.sorting_order
+    keys, keyed = _read_keys(columns[_CREATED], columns[_ID])
     info = PageInfo(
         rows=count,
-        has_next=said.has_next_page,
-        has_previous=said.has_previous_page,
-        keys=keys_there,
-        start_cursor=said.start_cursor,
-        end_cursor=said.end_cursor,
-        total=said.total,
-        limit=understood.limit,
-        sorting_keys=None if keys is None else tuple(keys),
+        has_next=pagination.has_next_page,
+        has_previous=pagination.has_previous_page,
+        keys=keys,
+        start_cursor=pagination.start_cursor,
+        end_cursor=pagination.end_cursor,
+        total=pagination.total,
+        limit=echo.limit,
+        sorting_keys=None if sorting_keys is None else tuple(sorting_keys),
         sorting_order=None if orders is None else tuple(orders),
-        after=_find_place(understood, "after"),
-        before=_find_place(understood, "before"),
-        offset=_find_offset(understood),
+        after=_find_place(echo, "after"),
+        before=_find_place(echo, "before"),
+        offset=_find_offset(echo),
         companies=frozenset(columns[_COMPANY]),
         statuses=frozenset(columns[_STATUS]),
     )
     return info, keyed
 
 
-def _find_place(understood: _Understood, name: str) -> str | None:
-    """The cursor that the answer says it is for: by its own field, or among the parameters that it repeats."""
-    said = getattr(understood, name)
-    if said is None and isinstance(understood.parameters, dict):
-        values = understood.parameters.get(name)
-        said = values[0] if isinstance(values, list) and len(values) == 1 else None
-    return said if isinstance(said, str) else None
+def _find_place(echo: _Echo, name: str) -> str | None:
+    """Return the place that the server echoes: in a field of its own, or among the parameters that it repeats."""
+    place = getattr(echo, name)
+    if place is None and isinstance(echo.parameters, dict):
+        values = echo.parameters.get(name)
+        place = values[0] if isinstance(values, list) and len(values) == 1 else None
+    return place if isinstance(place, str) else None
 
 
-def _find_offset(understood: _Understood) -> int | None:
-    if isinstance(understood.offset, int):
-        return int(understood.offset)
-    said = _find_place(understood, "offset")
-    return int(said) if said is not None and said.isascii() and said.isdigit() else None
+def _find_offset(echo: _Echo) -> int | None:
+    if isinstance(echo.offset, int):
+        return int(echo.offset)
+    text = _find_place(echo, "offset")
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
-def _keys(created: Sequence[str], ids: Sequence[str]) -> tuple[tuple[Key, ...], bool]:
-    # One text a page, since looking at each row costs more than all else. No text can pass for two: it would bring a
-    # line end of its own, and then there are too many.
+def _read_keys(created: Sequence[str], ids: Sequence[str]) -> tuple[tuple[Key, ...], bool]:
+    """Return the keys of the rows whose creation and id can be read, and whether all are in the documented form."""
+    # All rows are checked as one text, since checking each row costs more than the rest of decoding. A value cannot
+    # pass for two: the line break in it would make a line too many.
     times, names = "\n".join(created), "\n".join(ids)
-    if _are_plain(created, times) and _same_form(names, _HEX, _PLAIN_ID, len(ids)):
+    if _are_plain(created, times) and _has_form(names, _HEX, _PLAIN_ID, len(ids)):
         return (tuple(zip(times[:-1].split("Z\n"), ids, strict=True)) if ids else (), True)
-    texts = pl.Series("created_at", created, dtype=pl.String).to_frame().select(_SPELL_KEY).to_series()
+    texts = pl.Series("created_at", created, dtype=pl.String).to_frame().select(_INSTANT_KEY).to_series()
     keys = tuple(
         (text, name.lower())
         for text, name in zip(texts, ids, strict=True)
@@ -373,8 +394,8 @@ def _keys(created: Sequence[str], ids: Sequence[str]) -> tuple[tuple[Key, ...], 
 
 
 def _are_plain(created: Sequence[str], times: str) -> bool:
-    """Whether these texts, and as lines of one text, are real instants in the documented form."""
-    if not _same_form(times, _DIGITS, _PLAIN_TIME, len(created)):
+    """Return whether these texts are real instants in the documented form; `times` holds them as lines."""
+    if not _has_form(times, _DIGITS, _PLAIN_TIME, len(created)):
         return False
     width = len(_PLAIN_TIME) + 1
     minutes, seconds, hours = times[14::width], times[17::width], times[11::width]
@@ -383,21 +404,21 @@ def _are_plain(created: Sequence[str], times: str) -> bool:
     return not any(hour in times for hour in _NO_HOURS) and all(map(_is_day, set(map(_DAY, created))))
 
 
-def _same_form(lines: str, alphabet: bytes, form: str, count: int) -> bool:
-    """Whether these lines, with all characters of the alphabet made 0, are so many times this form."""
+def _has_form(lines: str, alphabet: bytes, form: str, count: int) -> bool:
+    """Return whether these are `count` lines that equal the form once `alphabet` has turned their digits into 0."""
     wanted = _repeat(form, count)
     return len(lines) == len(wanted) and lines.isascii() and lines.encode().translate(alphabet) == wanted
 
 
 @lru_cache(maxsize=16)
 def _repeat(form: str, count: int) -> bytes:
-    """So many lines of this form."""
+    """Return `count` lines of this form."""
     return "\n".join([form] * count).encode()
 
 
 @lru_cache(maxsize=4096)
 def _is_day(text: str) -> bool:
-    """Whether there is such a day: ``2026-11-24``."""
+    """Return whether a day exists: ``2026-11-24``."""
     try:
         date.fromisoformat(text)
     except ValueError:
@@ -406,11 +427,11 @@ def _is_day(text: str) -> bool:
 
 
 def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
-    """The rows of these pages as one typed frame, and the rows that do not fit.
+    """Build one typed frame from the rows of these pages, and set the rows aside that do not fit.
 
     Returns:
-        A frame with the columns of `contract.COLUMNS` in the pages' order (timestamps ``Datetime("us", "UTC")``,
-        `expires_in` Int32 in seconds, `number_of_items` Int64, UUIDs in lower case), and what was set aside.
+        A frame with the columns of `contract.COLUMNS`, in the order of the pages (timestamps ``Datetime("us", "UTC")``,
+        `expires_in` Int32 in seconds, `number_of_items` Int64, UUIDs in lower case), and the rejected rows.
     """
     texts = _to_columns(pages)
     typed = texts.select(*_PLAIN, _ARE_PLAIN_BUT_KEYS if all(page.keyed for page in pages) else _ARE_PLAIN)
@@ -418,7 +439,7 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
         plain = texts.select(_IS_PLAIN).row(0)
         typed = typed.with_columns(
             texts.select(
-                _read_field(field) for field, is_plain in zip(_CHECKED, plain, strict=True) if not is_plain
+                _parse_field(field) for field, is_plain in zip(_CHECKED, plain, strict=True) if not is_plain
             )
         )
     rejected = [row for page in pages for row in page.rejected]
@@ -433,7 +454,7 @@ def build_frame(pages: Sequence[Page]) -> tuple[pl.DataFrame, list[Rejected]]:
 
 
 def _to_columns(pages: Sequence[Page]) -> pl.DataFrame:
-    """The rows as parsed, one column a field, instants still as text."""
+    """Return the rows as parsed, one column a field; instants are still text."""
     columns = zip(*(page.columns for page in pages), strict=True) if pages else _NO_ROWS
     series = [
         pl.Series(name, list(chain.from_iterable(parts)), dtype=_RAW[name])
@@ -446,44 +467,44 @@ def _to_columns(pages: Sequence[Page]) -> pl.DataFrame:
     return pl.DataFrame([*series, nothing])
 
 
-def _read_plain(column: pl.Expr) -> pl.Expr:
-    """Instants of texts in the documented form; null where a text is none."""
+def _parse_plain(column: pl.Expr) -> pl.Expr:
+    """Parse instants in the documented form; any other text gives null."""
     return column.str.to_datetime(_PLAIN_FORMAT, time_unit="us", strict=False).cast(_INSTANT)
 
 
-def _read_any(column: pl.Expr) -> pl.Expr:
-    """Instants of texts in any RFC 3339 form with an offset; null where a text is none, or beyond years 1 to 9999."""
+def _parse_instant(column: pl.Expr) -> pl.Expr:
+    """Parse instants in any RFC 3339 form with an offset; any other text, or a year beyond 1 to 9999, gives null."""
     upper = column.str.to_uppercase()
     shaped = pl.when(upper.str.contains(_ANY_SHAPE)).then(upper)
     instants = shaped.str.to_datetime(_ANY_FORMAT, time_unit="us", time_zone="UTC", strict=False)
     return pl.when(instants.is_between(_EARLIEST, _LATEST)).then(instants)
 
 
-def _spell_key(column: pl.Expr) -> pl.Expr:
-    """Instants as `Key` has them: in UTC, with every digit that was sent, since servers order by all of them."""
-    second = _read_any(column).dt.strftime("%Y-%m-%dT%H:%M:%S")
+def _instant_key(column: pl.Expr) -> pl.Expr:
+    """Format instants as in a `Key`: in UTC, with every digit that was sent, since servers sort by all of them."""
+    second = _parse_instant(column).dt.strftime("%Y-%m-%dT%H:%M:%S")
     fraction = column.str.extract(r"[.]([0-9]*[1-9])", 1)
     return pl.when(fraction.is_null()).then(second).otherwise(second + "." + fraction)
 
 
-_SPELL_KEY: Final = _spell_key(pl.col("created_at"))
+_INSTANT_KEY: Final = _instant_key(pl.col("created_at"))
 
 
-def _read_uuid(column: pl.Expr) -> pl.Expr:
+def _parse_uuid(column: pl.Expr) -> pl.Expr:
     lower = column.str.to_lowercase()
     return pl.when(lower.str.contains(_CANONICAL)).then(lower)
 
 
-def _read_field(field: Field) -> pl.Expr:
-    """The column of a UUID or an instant, in whatever form its texts are."""
-    return (_read_uuid if field.kind == "uuid" else _read_any)(pl.col(field.column))
+def _parse_field(field: Field) -> pl.Expr:
+    """Parse a column of UUIDs or instants in any form."""
+    return (_parse_uuid if field.kind == "uuid" else _parse_instant)(pl.col(field.column))
 
 
 _PLAIN: Final = [
-    _read_plain(pl.col(field.column)) if field.kind == "instant" else pl.col(field.column)
+    _parse_plain(pl.col(field.column)) if field.kind == "instant" else pl.col(field.column)
     for field in (*FIELDS, EXTRA)
 ]
-"""All columns, if every text is in the documented form: most are."""
+"""All columns, parsed as if every text were in the documented form; most are."""
 _IS_PLAIN: Final = [
     pl.col(field.column).str.contains(_CANONICAL if field.kind == "uuid" else _PLAIN_SHAPE).all()
     for field in _CHECKED
@@ -498,7 +519,7 @@ _ARE_PLAIN_BUT_KEYS: Final = pl.all_horizontal(
 
 
 def _reject(pages: Sequence[Page], misfits: Sequence[Field], wrong: pl.DataFrame) -> list[Rejected]:
-    """The rows that do not fit, each once, with the first field that does not."""
+    """Return each row that does not fit once, with its first bad field."""
     owners = [(page, n) for page in pages for n in range(page.height)]
     first: dict[int, Field] = {}
     for field in misfits:
@@ -508,7 +529,7 @@ def _reject(pages: Sequence[Page], misfits: Sequence[Field], wrong: pl.DataFrame
     rows = [(*owners[row], field) for row, field in sorted(first.items())]
     for _, group in groupby(rows, key=lambda row: id(row[0])):
         wanted = list(group)
-        raws = _any.decode(wanted[0][0].body).data  # once a page: for each row it would be quadratic
+        raws = _any.decode(wanted[0][0].body).data  # once a page; once a row would be quadratic (F65)
         rejected += [_reject_row(page, n, field, raws) for page, n, field in wanted]
     return rejected
 

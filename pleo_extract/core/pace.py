@@ -1,7 +1,25 @@
-"""When to ask: the window of requests, the waits that a server asks for, the retries that a run may spend.
+"""When to ask: the rate limit, the number of requests in flight, and the retry budget.
 
-Everything here is arithmetic on instants that the caller passes in (seconds of a monotonic clock) and on
-random numbers that the caller draws. `client` holds the lock and does the waiting.
+Theory of operation. Three limits stand between a run and its next request, and each answers another refusal:
+
+- `RateWindow` is the rate limit: at most `rate` requests in any 60 seconds. It remembers when the last ones were due,
+  and gives each new one a place, now or later. All processes that share a credential share one window, in a file:
+  two schedulers with a window each sent 1,000 requests a minute together. A server's `Retry-After` pauses the window,
+  so everybody waits once.
+- `InFlight` is the limit on concurrency. A server that serves two requests at a time answers a third one with 429.
+  A lower rate does not help there, since two slow requests are two at any rate; fewer at a time do. So a 429 that comes
+  while other requests are in flight halves their number, and every `RECOVER_AFTER` successes raise it by one, up to
+  where it began: additive increase, multiplicative decrease, as in TCP. A burst of 429s is one signal, so requests that
+  were sent before the last halving do not halve it again. A 429 that comes with nothing else in flight is about the
+  rate: the window then sends a fifth less for a minute.
+- `Budget` is the retry budget of one run. Failures spend its tokens and successes earn them back slowly, so that a
+  server that is down is not asked for ever. A refusal for concurrency costs a tenth of any other, since it says that
+  the server is well.
+
+Everything here is arithmetic on instants that the caller passes in (seconds of a monotonic clock) and on random
+numbers that the caller draws. `client` holds the lock and does the waiting.
+
+Rules of this room: no clock, no randomness, no I/O.
 """
 
 from __future__ import annotations
@@ -9,14 +27,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from pleo_extract.errors import UsageError
+from pleo_extract.zones import assume_utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 __all__ = [
     "FASTEST",
@@ -37,25 +56,27 @@ RATE: Final = 500
 RATE_LIMIT: Final = 600
 """Requests a minute that Pleo allows."""
 FASTEST: Final = 10_000_000
-"""Requests a minute that anybody may ask for; a window remembers each."""
+"""The highest rate that may be set, in requests a minute: a window remembers each request."""
 MINUTE: Final = 60.0
 RECOVER_AFTER: Final = 20
-"""Successes after which one more request may be under way at once."""
+"""Successes after which one more request may be in flight."""
 SLACK: Final = 0.05
-"""Seconds added to the window, since the server's clock starts later than ours."""
+"""Seconds added to the window: the server starts its minute when a request arrives, later than we do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for what.
+    """How long to wait for an answer, and how often to ask again.
 
     Attributes:
-        request_seconds: for one request, from sending to the last byte.
-        read_seconds: between two reads. connect_seconds: to connect.
+        request_seconds: time for one request, from sending to the last byte.
+        read_seconds: time between two reads.
+        connect_seconds: time to connect.
         attempts: tries of one request.
-        longest_wait: seconds a server may ask us to wait at once; more is cut to this.
-        first_backoff, last_backoff: seconds; the jittered wait doubles from the first to the last.
-        bad_bodies: the same kind of bad body so many times running is the server's fault, not the network's.
+        longest_wait: longest `Retry-After` that is honoured, in seconds; a longer one is cut to this.
+        first_backoff: longest wait before the first retry, in seconds; it doubles with each retry.
+        last_backoff: longest wait before any retry, in seconds.
+        bad_bodies: bad bodies of one kind in a row after which the server is to blame, not the network.
     """
 
     request_seconds: float = 60.0
@@ -69,11 +90,11 @@ class Patience:
 
 
 class RateWindow:
-    """At most `rate` requests in any minute: remembers when the last ones were due.
+    """The rate limit: at most `rate` requests in any 60 seconds.
 
     Args:
         rate: requests in any 60 seconds.
-        state: from `state()` of a window before, to go on from.
+        state: what `state()` of an earlier window returned, to continue from there.
     """
 
     def __init__(self, rate: int = RATE, state: Sequence[float] = ()) -> None:
@@ -85,7 +106,7 @@ class RateWindow:
         self._not_before = state[0] if state else -math.inf
 
     def reserve(self, now: float) -> float:
-        """Take the next free place; returns the seconds to wait for it."""
+        """Take the next free place, and return the seconds to wait for it."""
         due = max(now, self._not_before)
         if len(self._due) >= self.rate:
             due = max(due, self._due[-self.rate] + MINUTE + SLACK)
@@ -95,9 +116,9 @@ class RateWindow:
         return due - now
 
     def foresee(self, now: float, requests: int, gap: float = 0.0) -> float:
-        """Seconds until so many requests would be done, `gap` seconds each, the next one begun now; takes no place."""
+        """Return the seconds that this many requests would take, at `gap` seconds each; no place is taken."""
         ahead = RateWindow(self.rate, self.state())
-        # Once the window holds these requests only, all goes on as in the round before.
+        # Once the window holds no other requests than these, every round takes as long as the one before.
         rounds = max(0, (requests - 1) // self.rate - 2)
         end = now
         for _ in range(requests - rounds * self.rate):
@@ -105,39 +126,41 @@ class RateWindow:
         return end - now + rounds * max(MINUTE + SLACK, self.rate * gap)
 
     def is_paused(self, now: float) -> bool:
-        """Whether a pause was asked for that is not over yet."""
+        """Return whether a pause is under way."""
         return now < self._not_before
 
     def pause(self, now: float, seconds: float, *, slower: bool = False) -> None:
-        """Send nothing for `seconds` from now, whoever asks; `slower`: and a fifth less in the minute after that.
+        """Give out no place for `seconds` from now; if `slower`, give out a fifth less in the minute after that.
 
-        Several answers may ask for the same pause: the rate is lowered once.
+        Several answers may ask for the same pause. The rate is lowered once.
         """
         if slower and not self.is_paused(now):
             self._due.extend([now + seconds] * (self.rate // 5))
         self._not_before = max(self._not_before, now + seconds)
 
     def state(self) -> list[float]:
-        """What to remember of it: the end of the pause, then when requests were due, oldest first."""
+        """Return what a later window continues from: the end of the pause, then when requests were due, oldest first."""
         return [self._not_before, *self._due]
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One request under way. `crowd`: the most that were under way with it, itself included."""
+    """One request in flight.
+
+    Attributes:
+        crowd: the most requests that were in flight with it, itself included.
+        era: how often the number in flight had been halved when it was sent.
+    """
 
     crowd: int
     era: int
 
 
 class InFlight:
-    """How many requests may be under way at once: found as TCP finds a bandwidth, and not fought.
+    """The number of requests that may be in flight: halved by refusals, raised by successes.
 
-    Theory of operation: a server that takes two requests at once answers a third with 429 while it serves the two.
-    A lower rate does not help, since two slow requests are two at any rate; fewer at once does. So such a refusal
-    halves the number, and every `RECOVER_AFTER` successes raise it by one, up to where it began (additive increase,
-    multiplicative decrease). Six refusals of one burst are one signal: those that were sent before the last halving
-    say nothing new. A 429 that came with nothing else under way is about the rate.
+    Attributes:
+        limit: how many may be in flight now.
     """
 
     def __init__(self, most: int) -> None:
@@ -149,7 +172,7 @@ class InFlight:
         self._flights: set[Flight] = set()
 
     def begin(self) -> Flight:
-        """Note that a request is sent."""
+        """Note that a request is being sent."""
         flight = Flight(len(self._flights) + 1, self._era)
         for other in self._flights:
             other.crowd = max(other.crowd, flight.crowd)
@@ -157,11 +180,11 @@ class InFlight:
         return flight
 
     def end(self, flight: Flight) -> None:
-        """Note that its answer is there, or will not come."""
+        """Note that a request is over, answered or not."""
         self._flights.discard(flight)
 
     def succeed(self, now: float) -> None:
-        """Note a page."""
+        """Note that a request brought a page."""
         self._last_success = now
         self._successes += 1
         if self._successes >= RECOVER_AFTER:
@@ -169,7 +192,7 @@ class InFlight:
             self.limit = min(self._most, self.limit + 1)
 
     def refuse(self, flight: Flight) -> bool:
-        """Note a 429; return whether it was for the number at once, and not for the rate."""
+        """Note a 429, and return whether it was about the number in flight; else it was about the rate."""
         if flight.crowd < 2:
             return False
         if flight.era == self._era:
@@ -179,19 +202,22 @@ class InFlight:
         return True
 
     def is_served(self, now: float) -> bool:
-        """Return whether a request succeeded in the last minute: the server refuses some, not all."""
+        """Return whether a request succeeded in the last minute: then the server refuses some requests, not all."""
         return now - self._last_success < MINUTE
 
 
 class Budget:
-    """What one run may spend on retries: tokens, spent by failures and slowly earned back by successes."""
+    """The retry budget of one run: failures spend tokens, successes earn them back."""
 
     def __init__(self, tokens: int = 500) -> None:
         self._most = tokens
         self.tokens: float = tokens
 
     def spend(self, *, timeout: bool = False, crowded: bool = False) -> bool:
-        """Pay for one retry: 5 tokens, 10 after a timeout, half of one where others are served; False if too few are left."""
+        """Pay for one retry, and return whether enough tokens were left.
+
+        A retry costs 5 tokens, 10 after a timeout, and half a token if the server refused it for the number in flight.
+        """
         price = 0.5 if crowded else 10 if timeout else 5
         if self.tokens < price:
             return False
@@ -199,33 +225,36 @@ class Budget:
         return True
 
     def earn(self) -> None:
-        """A request succeeded."""
+        """Earn one token for a request that succeeded."""
         self.tokens = min(self._most, self.tokens + 1)
 
 
 def backoff(attempt: int, chance: float, patience: Patience) -> float:
-    """Seconds to wait before retry number `attempt` (from 1), with full jitter; `chance` is drawn from [0, 1)."""
+    """Return the seconds to wait before retry number `attempt` (from 1), with full jitter.
+
+    `chance` is a random number from [0, 1).
+    """
     return chance * min(patience.last_backoff, patience.first_backoff * 2.0 ** min(attempt - 1, 30))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a 429 or 503 asks to wait, or None when it does not say so usably.
+    """Return the seconds that a 429 or 503 asks to wait; None if it does not say, or not in a usable form.
 
-    A date counts from the answer's own Date, never from our clock. Source: RFC 9110, section 10.2.3.
+    A date counts from the answer's own Date, since our clock may be wrong. Source: RFC 9110, section 10.2.3.
     """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), 1e9)
-    until, now = _date(text), _date(headers.get("date", ""))
+    until, now = _parse_date(text), _parse_date(headers.get("date", ""))
     if until is None or now is None:
         return None
     seconds = (until - now).total_seconds()
     return seconds if seconds > 0 else None
 
 
-def _date(text: str) -> datetime | None:
+def _parse_date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)  # asctime's form names no zone
+    return assume_utc(moment)  # asctime's form names no zone, and means UTC

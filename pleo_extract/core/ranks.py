@@ -1,4 +1,10 @@
-"""Ranks: at which offsets a few pages are read, and what such a sample can show."""
+"""Ranks: the offsets at which a few pages are read, and what such a sample can show.
+
+The rank of a job is its offset in the ordered list. A job that is inserted or deleted shifts all jobs after it by one,
+so a page that was read at a known rank shows whether the list has changed before it.
+
+Rules of this room: no clock, no randomness, no I/O; chances come in as arguments.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +18,10 @@ __all__ = ["chance_of_shift", "group_ranks", "spread_ranks"]
 
 
 def spread_ranks(start: int, jobs: int, *, page: int, count: int, phase: float) -> list[int]:
-    """Return offsets of `count` pages, evenly spread over the ranks from `start` to the end of a list of so many jobs.
+    """Return the offsets of `count` pages, evenly spread over a list of `jobs` jobs from rank `start` on.
 
-    `phase`, from 0 to 1, says where in its part of the list each lies: by chance, so that every rank is met in time.
+    The list is cut into `count` parts, and `phase`, from 0 to 1, says where in its part each page lies. It is drawn by
+    chance for each run, so that every rank is read in time.
     """
     room = jobs - page - start + 1
     if room <= 0:
@@ -23,10 +30,10 @@ def spread_ranks(start: int, jobs: int, *, page: int, count: int, phase: float) 
 
 
 def chance_of_shift(start: int, jobs: int, ranks: Sequence[int]) -> float:
-    """Return the chance that pages at these ranks show that one job was deleted and another one inserted.
+    """Return the probability that pages at these ranks show that one job was deleted and another one inserted.
 
-    Both shift all jobs between them by one, so they escape only when no page lies between the two, and both lie below
-    the newest `start` jobs, which are read anyway. The two places are taken as independent and equally likely.
+    Together they shift the jobs between them by one. They escape only if no page lies between the two; among the newest
+    `start` jobs, which are read anyway, none escapes. The two places are taken as independent and equally likely.
     """
     if jobs <= 0:
         return 1.0
@@ -35,7 +42,10 @@ def chance_of_shift(start: int, jobs: int, ranks: Sequence[int]) -> float:
 
 
 def group_ranks(ranks: Sequence[int], *, page: int, slack: int) -> list[int]:
-    """Offsets of as few pages as show all these ranks, each with `slack` rows before it."""
+    """Return the offsets of as few pages as show all these ranks.
+
+    Each rank has about `slack` rows on either side, since jobs may have been inserted or deleted meanwhile.
+    """
     offsets: list[int] = []
     for rank in sorted(ranks):
         if not offsets or rank >= offsets[-1] + page - slack:

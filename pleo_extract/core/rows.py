@@ -1,20 +1,22 @@
-"""What the lake lacks, and what replaces what. Frames in, frames and decisions out.
+"""Rows compared and merged: which rows are settled, which are news to the lake, which of two rows stays.
 
-A job's id and createdAt never change, and a settled job stays as it is. So a refresh reads the open jobs, the jobs
-that are newer than what the lake has seen, those that were open in the lake and are so no longer, and a sample of
-the rest; whatever does not fit turns the run into a full walk.
+Frames and lazy frames come in; frames, expressions and decisions go out.
 
-Rules of this room: no clock, no randomness, no files, no network; instants and chances come in as arguments.
+Which of two rows of one job stays is decided in one place, `keep_latest`: a row that has ended beats one that has not,
+then the later `last_updated_at` wins, then the later fetch. Two rows are the same if all columns are equal but
+`expires_in`, which some servers count down.
+
+Rules of this room: no clock, no randomness, no files, no network; instants come in as arguments.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pleo_extract.contract import COLUMNS, KEY, STATUSES, TERMINAL, Key
+from pleo_extract.contract import COLUMNS, KEY, STATUSES, TERMINAL, Key, parse_instant_key
 from pleo_extract.core.state import RereadCounts
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = [
     "is_same_list",
     "is_unknown",
     "is_unsettled",
+    "job_name",
     "keep_latest",
     "merge_rows",
     "months_of",
@@ -48,22 +51,22 @@ __all__ = [
     "same_rows",
 ]
 OPEN: Final = ("pending", "in_progress")
-"""The open statuses that the request can name."""
-_SAID: Final = [column for column in COLUMNS if column != "expires_in"]
-"""What is compared where rows are said to be the same: `expires_in` may count down."""
+"""The open statuses that a request can ask for."""
+_COMPARED: Final = [column for column in COLUMNS if column != "expires_in"]
+"""The columns in which two rows must be equal to be the same; some servers count `expires_in` down."""
 FILE_ORDER: Final = ("company_id", "created_at", "id")
 SETTLED_AFTER: Final = 3
-"""A row of an unknown status is settled when it was re-read so often and had not changed."""
+"""How often a row of an unknown status is re-read without a change before it counts as settled."""
 MANY_LATE: Final = 1_000
-"""Rows of one status that are counted one by one; where more have changed at once, the whole status starts over."""
+"""Rows of one unknown status that are counted one by one; if more have changed, the status is counted from 0 again."""
 MANY_UNKNOWN: Final = 20
 """Unknown statuses that are remembered."""
 
 
 def read_key(created: str) -> datetime | None:
-    """The instant that `instant_key` has written; None for any other text."""
+    """Return the instant (UTC) of a job's place in the list; None for a text that `instant_key` does not write."""
     try:
-        return datetime.fromisoformat(created).replace(tzinfo=UTC)
+        return parse_instant_key(created)
     except ValueError:
         return None
 
@@ -74,42 +77,44 @@ def is_same_list(first: pl.DataFrame, again: pl.DataFrame) -> bool:
 
 
 def is_unknown() -> pl.Expr:
-    """Rows of a status that the contract does not know."""
+    """Match rows of a status that the contract does not know."""
     return ~pl.col("status").is_in(pl.Series(STATUSES).implode())
 
 
 def is_unsettled(unknown: Mapping[str, RereadCounts] | None = None) -> pl.Expr:
-    """Rows whose job may still change: of every status but the terminal ones, and those known to be settled."""
+    """Match rows whose job may still change: all but the terminal ones and those of `unknown` that are settled."""
     settled = is_ended()
     for status, readings in (unknown or {}).items():
         if len(readings.lines) == SETTLED_AFTER:
-            late = pl.Series(list(readings.rows), dtype=pl.String).implode()
-            is_late = pl.concat_str(KEY, separator="/").is_in(late)
-            settled |= (pl.col("status") == status) & ~is_beyond(readings.lines[-1]) & ~is_late
+            changed = pl.Series(list(readings.rows), dtype=pl.String).implode()
+            has_changed = job_name().is_in(changed)
+            settled |= (pl.col("status") == status) & ~is_beyond(readings.lines[-1]) & ~has_changed
     return ~settled
 
 
 def count_readings(
     before: SyncState, statuses: Collection[str], changed: pl.DataFrame
 ) -> dict[str, RereadCounts]:
-    """Return how often rows of unknown statuses were re-read unchanged, after a sync that re-read all unsettled ones.
+    """Return how often rows of unknown statuses have been re-read without a change, after one more sync.
+
+    The sync has re-read all unsettled rows, so each row that it did not find changed counts one reading more.
 
     Args:
         before: the state before the sync.
-        statuses: the unknown statuses that it met.
-        changed: rows of these statuses that it read and that the lake did not have as they are.
+        statuses: the unknown statuses that the sync met.
+        changed: rows of these statuses that the sync read and that differ from the lake's.
     """
     counted: dict[str, RereadCounts] = {}
     for status in sorted({*before.unknown, *statuses})[:MANY_UNKNOWN]:
         old = before.unknown.get(status, RereadCounts())
         newest = [key for key in (before.watermark, *old.lines[:1]) if key is not None]
         lines = [max(newest), *old.lines][:SETTLED_AFTER] if newest else []
-        late: list[str] = []
+        restarted: list[str] = []
         if lines:
             rows = changed.filter(pl.col("status") == status, ~is_beyond(lines[0]))
-            late = rows.select(pl.concat_str(KEY, separator="/")).to_series().to_list()
-        again = {name: count + 1 for name, count in old.rows.items() if count + 1 < SETTLED_AFTER}
-        exceptions = {**again, **dict.fromkeys(late, 0)}
+            restarted = rows.select(job_name()).to_series().to_list()
+        reread = {name: count + 1 for name, count in old.rows.items() if count + 1 < SETTLED_AFTER}
+        exceptions = {**reread, **dict.fromkeys(restarted, 0)}
         is_many = len(exceptions) > MANY_LATE
         counted[status] = RereadCounts() if is_many else RereadCounts(lines, exceptions)
     return counted
@@ -118,29 +123,32 @@ def count_readings(
 def find_changed(
     lake: pl.DataFrame, fresh: pl.DataFrame, unknown: Mapping[str, RereadCounts] | None = None
 ) -> pl.DataFrame:
-    """Settled rows of the lake that were read anew and say something else; `expires_in` aside."""
+    """Return the settled rows of the lake that a sync has read again and found changed."""
     settled = lake.filter(~is_unsettled(unknown))
     met = settled.join(fresh, on=KEY, how="semi")
-    again = fresh.join(met, on=KEY, how="semi")
-    return met.join(again, on=_SAID, how="anti", nulls_equal=True)
+    reread = fresh.join(met, on=KEY, how="semi")
+    return met.join(reread, on=_COMPARED, how="anti", nulls_equal=True)
 
 
 def find_news(lake: pl.DataFrame, rows: pl.DataFrame, *, fetched_later: Collection[str]) -> pl.DataFrame:
-    """Of the rows of another lake those that say more than the lake: of jobs that it does not have, and later ones.
+    """Return the rows of another lake that this lake does not have, and those that are later than its own.
 
-    `fetched_later` names the companies whose rows were fetched later than the lake's: of these also rows of the same
-    `last_updated_at` that say something else; `expires_in` aside.
+    Args:
+        lake: rows of this lake.
+        rows: rows of the other lake.
+        fetched_later: companies whose rows were fetched later for the other lake; their rows win if `last_updated_at` is
+            the same.
     """
     had = lake.select(*KEY, _had="last_updated_at", _had_ended=is_ended(), _is_there=True)
     found = rows.join(had, on=KEY, how="left", maintain_order="left")
     found = found.filter(pl.col("_is_there").is_null() | _is_later(fetched_later)).select(rows.columns)
-    return found.join(lake, on=_SAID, how="anti", nulls_equal=True)
+    return found.join(lake, on=_COMPARED, how="anti", nulls_equal=True)
 
 
 def find_moved(lake: pl.LazyFrame, rows: pl.DataFrame, *, fetched_later: Collection[str]) -> pl.DataFrame:
-    """The jobs of these rows of another lake that the lake has in another month, each with the month that it leaves.
+    """Return the jobs of another lake that this lake has in another month, each with the `month` that it leaves.
 
-    The later row stays, chosen as in `find_news`.
+    A job leaves the month of the earlier row; which row is later is decided as in `find_news`.
     """
     had = lake.select(*KEY, _had="last_updated_at", _had_ended=is_ended(), _old=created_month())
     near = had.join(rows.select(KEY).lazy(), on=KEY, how="semi").collect(engine="streaming")
@@ -151,59 +159,70 @@ def find_moved(lake: pl.LazyFrame, rows: pl.DataFrame, *, fetched_later: Collect
 
 
 def _is_later(fetched_later: Collection[str]) -> pl.Expr:
-    """Rows that say something later than the lake's, as in `keep_latest`; of equals those fetched later."""
-    said, known = pl.col("last_updated_at"), pl.col("_had")
-    is_tie = said.eq_missing(known) & pl.col("company_id").is_in(list(fetched_later))
-    is_later = (said > known) | (said.is_not_null() & known.is_null()) | is_tie
+    """Match rows that are later than the lake's by the rules of `keep_latest`."""
+    updated, known = pl.col("last_updated_at"), pl.col("_had")
+    is_tie = updated.eq_missing(known) & pl.col("company_id").is_in(list(fetched_later))
+    is_later = (updated > known) | (updated.is_not_null() & known.is_null()) | is_tie
     ended, had_ended = is_ended(), pl.col("_had_ended")
     return (ended & ~had_ended) | ((ended == had_ended) & is_later)
 
 
 def is_ended() -> pl.Expr:
-    """Rows of jobs that have ended, as far as the contract knows their status."""
+    """Match rows of jobs that have ended: those of a terminal status that the contract knows."""
     return pl.col("status").is_in(pl.Series(TERMINAL).implode())
 
 
 def find_other(lake: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """Those of these rows that the lake does not have as they are; `expires_in` aside."""
-    return rows.join(lake, on=_SAID, how="anti", nulls_equal=True)
+    """Return those of these rows that the lake does not have, or has with other content."""
+    return rows.join(lake, on=_COMPARED, how="anti", nulls_equal=True)
 
 
 def find_unknown(lake: pl.DataFrame, fresh: pl.DataFrame, *, until: Key) -> pl.DataFrame:
-    """Rows read that lie at or before `until` and that the lake does not have: inserted into the past."""
+    """Return the rows at or before `until` whose jobs the lake does not have: jobs inserted into the past."""
     return fresh.filter(~is_beyond(until)).join(lake, on=KEY, how="anti")
 
 
 def is_beyond(key: Key) -> pl.Expr:
-    """Rows that were created later than this key: (created_at, id)."""
+    """Match rows beyond this key in the order of (created_at, id)."""
     created = _instant(key)
     return (pl.col("created_at") > created) | ((pl.col("created_at") == created) & (pl.col("id") > key[1]))
 
 
 def is_later(key: Key) -> pl.Expr:
-    """Rows that were created after the instant of this key; the lake knows microseconds, so of ties nothing is known."""
+    """Match rows created after the instant of this key.
+
+    Ties are left out: the lake holds microseconds and servers sort by nanoseconds, so their order is not known.
+    """
     return pl.col("created_at") > _instant(key)
 
 
 def is_as_late(key: Key) -> pl.Expr:
-    """Rows that were created at the instant of this key or later; by this a file that has none is not read."""
+    """Match rows created at the instant of this key or later.
+
+    It compares one column only, so that polars can skip files by their statistics.
+    """
     return pl.col("created_at") >= _instant(key)
 
 
 def _instant(key: Key) -> pl.Expr:
-    return pl.lit(datetime.fromisoformat(key[0]).replace(tzinfo=UTC)).cast(pl.Datetime("us", "UTC"))
+    return pl.lit(parse_instant_key(key[0])).cast(pl.Datetime("us", "UTC"))
+
+
+def job_name() -> pl.Expr:
+    """Return the name of a row's job: ``company_id/id``."""
+    return pl.concat_str(KEY, separator="/")
 
 
 def created_month() -> pl.Expr:
-    """The partition of a row: the month of created_at, in UTC, as ``2026-11``."""
+    """Return the partition of a row: the month of created_at in UTC, as ``2026-11``."""
     return pl.col("created_at").dt.strftime("%Y-%m")
 
 
 def months_of(frame: pl.DataFrame) -> list[str]:
-    """The months that these rows fall in, in order."""
+    """Return the months of these rows, in order."""
     created = frame["created_at"]
     ends = [end for end in (created.min(), created.max()) if isinstance(end, datetime)]
-    if len({_name_month(end) for end in ends}) <= 1:  # the rule, in a list that is walked in order
+    if len({_name_month(end) for end in ends}) <= 1:  # the common case, since a list is read in order
         return [_name_month(end) for end in ends[:1]]
     return [_name_month(start) for start in created.dt.truncate("1mo").unique().sort()]
 
@@ -213,10 +232,10 @@ def _name_month(start: datetime) -> str:
 
 
 def keep_latest(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row for each (company_id, id), in the order given where nothing repeats.
+    """Return one row for each (company_id, id); the order of the frame is kept only if no job repeats.
 
-    Of several one that has ended stays, since a job does not begin again; of these the one with the later
-    `last_updated_at` (null is oldest), of equals the later in the frame. The end counts first because servers stamp
+    Of several rows of a job, one that has ended stays, since a job does not start again; then the one with the later
+    `last_updated_at` (null is oldest); then the later one in the frame. The end counts first because servers set
     `last_updated_at` by clocks that differ, or not at all.
     """
     if rows["id"].is_unique().all():
@@ -226,24 +245,24 @@ def keep_latest(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def merge_rows(*frames: pl.DataFrame) -> pl.DataFrame:
-    """The latest row of each job, ordered as a file is: by company_id, created_at, id. Later frames were fetched later."""
+    """Return the latest row of each job, ordered by company_id, created_at and id; later frames were fetched later."""
     return keep_latest(pl.concat(frames)).select(COLUMNS).sort(FILE_ORDER)
 
 
 def replace_rows(old: pl.DataFrame, *fresh: pl.DataFrame) -> pl.DataFrame:
-    """As `merge_rows`, where all fresh rows were read after the old ones: what was read last is true, whatever its stamps."""
+    """Merge fresh rows over old ones; a fresh row always replaces an old one, whatever its `last_updated_at`."""
     latest = keep_latest(pl.concat([old.clear(), *fresh]))
     return merge_rows(old.join(latest, on=KEY, how="anti"), latest)
 
 
 def has_rows(lake: pl.LazyFrame, rows: pl.DataFrame) -> bool:
-    """Whether the lake has all these rows as they are, and each once; `expires_in` aside, which may count down."""
+    """Return whether the lake has all these rows with the same content, and each of them once."""
     near = lake.filter(pl.col("id").is_in(rows["id"].implode())).collect()
     if not near["id"].is_unique().all() and near.select(KEY).is_duplicated().any():
         return False
-    return rows.join(near, on=_SAID, how="anti", nulls_equal=True).is_empty()
+    return rows.join(near, on=_COMPARED, how="anti", nulls_equal=True).is_empty()
 
 
 def same_rows(old: pl.DataFrame, new: pl.DataFrame) -> bool:
-    """Whether two merged frames say the same of the same jobs; `expires_in` aside, which may count down."""
-    return old.height == new.height and old.select(_SAID).equals(new.select(_SAID))
+    """Return whether two merged frames hold the same jobs with the same content."""
+    return old.height == new.height and old.select(_COMPARED).equals(new.select(_COMPARED))

@@ -1,7 +1,7 @@
-"""What is remembered of an account between runs, and the name of the account.
+"""What a lake remembers about an account between two runs.
 
-An incremental sync reads the open jobs, the jobs created after the watermark, the jobs that were open and are not listed
-as open any more, and a sample of the rest. What it needs to know for that is the `SyncState`.
+An incremental sync reads four things: the open jobs, the jobs created after the watermark, the jobs that were open and
+are no longer listed as open, and a sample of the rest. `SyncState` holds what it needs to know for that.
 
 Rules of this room: no clock, no randomness, no I/O; instants come in as arguments.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from pleo_extract.contract import Key, instant_key
-from pleo_extract.core.order import ORDERS
+from pleo_extract.contract import Key, instant_key, parse_instant_key
+from pleo_extract.core.order import weakest
 from pleo_extract.core.verdict import VERDICTS
 
 if TYPE_CHECKING:
@@ -41,21 +41,26 @@ __all__ = [
 
 FULL_EVERY: Final = timedelta(days=7)
 OVERLAP: Final = timedelta(hours=1)
-"""How far below the frontier a refresh reads: jobs that became visible late are met there."""
+"""How far below the watermark an incremental sync reads, since some jobs become visible late."""
 Mode = Literal["full", "refresh"]
 TotalKind = Literal["", "exact", "constant", "unusable"]
-"""`exact`: it counts the jobs; `constant`: it is wrong by the same number each time; `unusable`: capped, of the page, or an
-estimate, so that counts prove nothing. Empty: not known, or absent."""
+"""What the server's `total` is worth.
+
+``exact``: it is the number of jobs. ``constant``: it is wrong by the same number each time. ``unusable``: it is capped,
+counts the page, or is an estimate, so that it proves nothing. Empty: not known, or absent."""
 JobKey = tuple[str, str]
 """(company_id, id): one job."""
 _ANY: Final = "*"
 
 
 class RereadCounts(msgspec.Struct, frozen=True):
-    """How often the rows of one unknown status were re-read unchanged.
+    """How often the rows of one unknown status were re-read without a change.
 
-    A row created at or before ``lines[n]`` was re-read n + 1 times or more. `rows` are the exceptions, by name: rows that
-    have changed since. So thousands of rows take three lines, and not a count each.
+    Thousands of rows take three entries, not a count each.
+
+    Attributes:
+        lines: a row created at or before ``lines[n]`` was re-read n + 1 times or more.
+        rows: the exceptions, by name (``company_id/id``): how often rows that changed since were re-read.
     """
 
     lines: list[Key] = []
@@ -65,8 +70,10 @@ class RereadCounts(msgspec.Struct, frozen=True):
 class RejectedRecord(msgspec.Struct, frozen=True):
     """A row that does not fit the contract.
 
-    `created_at` is where its job stands in the list, as `instant_key` has it; empty where that cannot be read. `sum` is of
-    what the row says, `file` the one under ``_lake/rejected/`` that keeps it.
+    Attributes:
+        created_at: the place of its job in the list, as `instant_key` writes it; empty if it cannot be read.
+        sum: hash of the row's content; a row that stays bad is not kept twice.
+        file: the file under ``_lake/rejected/`` that keeps it.
     """
 
     created_at: str = ""
@@ -75,24 +82,33 @@ class RejectedRecord(msgspec.Struct, frozen=True):
 
 
 class SyncState(msgspec.Struct, kw_only=True, rename={"watermark": "frontier"}):
-    """Sync state of one account (a server and a company, or any company), kept in the manifest.
+    """What the lake remembers about one account.
+
+    The manifest keeps it, so that it is never ahead of the data. The manifest calls the watermark `frontier`. `refused_offset`, `ignores_statuses` and `misechoes` are habits of the
+    server, which each full sync tries again.
 
     Attributes:
-        name: what the accounts file calls the company. verdict: of the last run. order: that its walk proved.
-        frontier: (created_at, id) of the newest job that a complete walk has seen.
-        full_at: when the last complete full walk ended (UTC). full_jobs: different jobs it met.
+        name: what the accounts file calls the company.
+        verdict: the verdict of the last run.
+        order: the order that its walk proved.
+        watermark: (created_at, id) of the newest job that a complete sync has seen.
+        full_at: when the last complete full sync ended (UTC).
+        updated_at: when a run last published for the account (UTC).
+        full_jobs: different jobs that the last complete full sync met.
         vanished: (company_id, id) of jobs in the lake that the server no longer lists.
-        updated_at: when a run last published for it (UTC).
-        rejected: names of rows that do not fit the contract and were not seen right since. spoiled: more about each.
+        rejected: names of rows that do not fit the contract, until a run reads them without fault.
+        spoiled: more about each of these rows, by name.
         unknown: statuses that the contract does not know, and which of their rows count as settled.
-        refused_offset: the smallest offset known to be refused; ignores_statuses: the server does not filter by status;
-            misechoes: it echoes a place that is not the one asked for. All are tried again by each full sync.
-        data_as_of: the instant as of which the rows are true (UTC): when the last complete run began its closing reads.
-        total_kind: what the server's `total` is worth, see `TotalKind`; total_offset: by how much it exceeds the jobs.
-        total_misses: full walks in a row whose totals fit neither the jobs met nor the one before.
-        has_ranks: False where a full walk did not bear out what offsets showed.
-        forgotten: hashes of jobs that the server lists and that the lake has forgotten: they count, and are nowhere else.
-        forgotten_people: how many people the lake had forgotten when this was written.
+        data_as_of: the instant as of which the rows are true (UTC): the last complete run began its closing reads then.
+        total_kind: what the server's `total` is worth.
+        total_offset: by how much `total` exceeds the number of jobs.
+        total_misses: full syncs in a row whose `total` was doubtful.
+        has_ranks: False if a full sync contradicted what reads by offset had shown.
+        refused_offset: the smallest offset that the server refused.
+        ignores_statuses: whether the server ignores the filter by status.
+        misechoes: whether the server echoes another place than was asked for.
+        forgotten: hashes of jobs that the server lists and that were erased from the lake; they count as read.
+        forgotten_people: how many people had been erased from the lake when this was written.
     """
 
     name: str = ""
@@ -121,7 +137,7 @@ class SyncState(msgspec.Struct, kw_only=True, rename={"watermark": "frontier"}):
 def choose_mode(
     account: SyncState | None, *, now: datetime, full: bool, full_every: timedelta
 ) -> tuple[Mode, str]:
-    """Full walk or refresh, and why a full walk where it is one."""
+    """Return how to sync an account, and the reason if it is a full sync."""
     if account is None:
         return "full", "first dump"
     if full:
@@ -136,16 +152,16 @@ def choose_mode(
 
 
 def binding_of(account: SyncState | None) -> int:
-    """Return what the staged pages of an account are bound to: when its rows were last published, in microseconds.
+    """Return what staged pages of an account are bound to: when its rows were last published, in microseconds.
 
-    Other accounts may publish meanwhile, in this run or in another, and a merge moves the instant on.
+    Staged pages stay valid while other accounts publish. A merge of lakes moves the instant, so that they do not.
     """
     updated = account.updated_at if account is not None else None
     return int(updated.timestamp() * 1e6) if updated is not None else 0
 
 
 def reset_walks(accounts: dict[AccountKey, SyncState]) -> dict[AccountKey, SyncState]:
-    """What is known of jobs stays; where the walks stood is forgotten, so that the next one reads everything."""
+    """Return these states without what would let the next sync be incremental; what is known about jobs stays."""
     return {
         key: SyncState(
             name=account.name,
@@ -167,16 +183,16 @@ def reset_walks(accounts: dict[AccountKey, SyncState]) -> dict[AccountKey, SyncS
 def join_accounts(
     mine: Mapping[AccountKey, SyncState], theirs: Mapping[AccountKey, SyncState], *, taken: Collection[str]
 ) -> dict[AccountKey, SyncState]:
-    """What is to be said of the accounts of a lake that was given the rows of another.
+    """Return the states that change when a lake takes over rows of another one.
 
-    Of an account that both have, the more careful state stays, so that the next refresh reads all that can have changed;
-    one that only the other has comes with it. A state for any company says nothing of a lake that has become another,
-    so that the next walk of such an account reads everything.
+    If both lakes have an account, the more careful state stays, so that the next incremental sync reads all that can have
+    changed. An account that only the other lake has is copied. The state of an account for any company is reset, so that
+    its next sync is full: the lake now holds rows that this account has never read.
 
     Args:
         mine: the states of the lake, by account.
-        theirs: those of the other.
-        taken: companies of which the lake was given rows.
+        theirs: the states of the other lake.
+        taken: companies whose rows the lake takes over.
 
     Returns:
         The states that are new or changed.
@@ -188,10 +204,11 @@ def join_accounts(
             joined[key] = other
         elif company in taken or (company is None and taken):
             joined[key] = _join(own, other)
-    if mine:  # else it is a copy of the other
+    if mine:  # else the lake becomes a copy of the other
         changed = {**mine, **joined} if taken else joined
         joined |= reset_walks({key: state for key, state in changed.items() if key.company_id is None})
-    for key, other in theirs.items():  # that nothing was taken is news too: the rows are true as of later
+    # Also where no row was taken over: the lake's own rows are now known to be true as of a later instant.
+    for key, other in theirs.items():
         known, now = joined.get(key) or mine.get(key), other.data_as_of
         if known is not None and now is not None and (known.data_as_of is None or known.data_as_of < now):
             joined[key] = msgspec.structs.replace(known, data_as_of=now)
@@ -201,39 +218,39 @@ def join_accounts(
 def _join(own: SyncState, other: SyncState) -> SyncState:
     both = (own, other)
     is_same = (own.vanished, own.rejected) == (other.vanished, other.rejected)
-    frontiers = [each.watermark for each in both if each.watermark is not None]
+    watermarks = [each.watermark for each in both if each.watermark is not None]
     walks = [each.full_at for each in both if each.full_at is not None]
     updates = [each.updated_at for each in both if each.updated_at is not None]
     instants = [each.data_as_of for each in both if each.data_as_of is not None]
     return SyncState(
         name=own.name or other.name,
         verdict=max((each.verdict for each in both), key=VERDICTS.index),
-        order=min((each.order for each in both), key=ORDERS.index),
-        watermark=min(frontiers) if len(frontiers) == len(both) else None,
+        order=weakest(each.order for each in both),
+        watermark=min(watermarks) if len(watermarks) == len(both) else None,
         full_at=min(walks) if len(walks) == len(both) and is_same else None,
         full_jobs=max(each.full_jobs for each in both),
-        # A moment later: pages that were staged for the lake as it was are not for this one.
+        # One microsecond later: pages that were staged for the lake before the merge no longer fit, see `binding_of`.
         updated_at=max(updates) + timedelta(microseconds=1) if updates else None,
         vanished=sorted({*own.vanished, *other.vanished}),
         rejected=sorted({*own.rejected, *other.rejected}),
         spoiled={**other.spoiled, **own.spoiled},
         unknown=dict.fromkeys([*own.unknown, *other.unknown], RereadCounts()),
-        data_as_of=max(instants, default=None),  # the rows of the later reading are among those of both
+        data_as_of=max(instants, default=None),  # the lake has the rows of the later reading
         forgotten=own.forgotten,
         forgotten_people=own.forgotten_people,
     )
 
 
 def stop_line(watermark: Key) -> Key:
-    """Where the newest-first walk of a refresh may stop."""
-    created = datetime.fromisoformat(watermark[0]).replace(tzinfo=UTC)
+    """Return the key at which the newest-first walk of an incremental sync may stop."""
+    created = parse_instant_key(watermark[0])
     return instant_key(max(created, datetime.min.replace(tzinfo=UTC) + OVERLAP) - OVERLAP), ""
 
 
 class AccountKey(str):
-    """A server and a company, ``*`` for any company that the credential may see: ``https://… 1f0c…``.
+    """The name of an account: a server and a company, ``https://… 1f0c…``; ``*`` for any company the credential may see.
 
-    It is the text itself, so that it can be the key of an object in JSON.
+    It is a string, so that it can be the key of a JSON object.
     """
 
     __slots__ = ()
@@ -245,15 +262,15 @@ class AccountKey(str):
 
     @property
     def server(self) -> str:
-        """The server's URL."""
+        """The URL of the server."""
         return self.rpartition(" ")[0]
 
     @property
     def company(self) -> str:
-        """The company as it is shown: its id, or ``*`` for any."""
+        """The company as it is shown: its id, or ``*`` for any company."""
         return self.rpartition(" ")[2]
 
     @property
     def company_id(self) -> str | None:
-        """The company, or None for any."""
+        """The id of the company, or None for any company."""
         return None if self.company == _ANY else self.company

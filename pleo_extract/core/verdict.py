@@ -1,5 +1,15 @@
 """What a finished walk proves, and what the server's `total` is worth.
 
+Theory of operation. The proof of a walk lies in its pages: `hasNextPage` was false at the end, the order was kept, and
+no gap was left between segments. `total` is a cross-check only, since servers count in many ways: exactly, wrong by a
+constant (deleted jobs are counted), up to a cap (search engines count to 10,000), the rows of the page, or an estimate
+that differs each time. So fewer jobs than `total` do not fail a run at once. They ask for one more pass; if that meets
+the same jobs, `total` is wrong, and the verdict is `complete_with_drift`. Only if the two passes differ is the list
+`incomplete`.
+
+`learn_total` remembers over the runs which kind of total a server has, so that an incremental sync can compare how much
+`total` has changed with how many jobs it has read, and does not raise the same doubt in every run.
+
 Rules of this room: no clock, no randomness, no I/O.
 """
 
@@ -28,19 +38,26 @@ __all__ = [
 
 
 MANY_GONE: Final = 100
-"""A `total` that falls by more than these, and by more than 1 %, while it is walked is not drift."""
+"""A `total` that falls by more than this and by more than 1 % during one walk is not drift (F21)."""
 VerdictName = Literal["complete", "complete_with_drift", "incomplete"]
 VERDICTS: Final[tuple[VerdictName, ...]] = get_args(VerdictName)
 """From the best to the worst."""
 MANY_JOBS: Final = 100
-"""By how many jobs, or 1 % of them, a `total` may wobble while the list moves."""
+"""A `total` that wobbles by more than this and by more than 1 % of the jobs is an estimate."""
 MANY_MISSES: Final = 2
+"""Doubtful full walks in a row after which `total` is unusable: one may have been unlucky."""
 _ROUND: Final = 1_000
-"""Caps are multiples of this: search engines count to 10,000."""
+"""Caps are multiples of this; search engines count to 10,000."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a finished walk proves: the name, and whether another pass is due; `why` in words, "" when complete."""
+    """What a finished walk proves.
+
+    Attributes:
+        name: ``complete``, ``complete_with_drift`` or ``incomplete``.
+        why: the reason in words; "" when complete.
+        again: whether one more pass is due.
+    """
 
     name: VerdictName
     why: str = ""
@@ -54,16 +71,13 @@ def decide_verdict(
     previous: int | None = None,
     confirmed: bool = False,
 ) -> Verdict:
-    """Whether `distinct` jobs are all there are, by the totals told first and last.
+    """Decide whether `distinct` jobs are all there are, by the first and the last `total`.
 
     Args:
         distinct: different jobs read, unusable rows included.
-        totals: `total` of the first and of the last page; None where the server told none.
-        previous: distinct jobs after the pass before, when this is the second pass.
-        confirmed: whether the second pass, by itself, met the same jobs as the first.
-
-    Fewer than the smaller total asks for one more pass, as does a total that fell while fewer were met than it told first;
-    the same jobs again mean that `total` is not to be trusted.
+        totals: `total` of the first and of the last page; None where the server gave none.
+        previous: different jobs read after the first pass, if this is the second one.
+        confirmed: whether the second pass alone met the same jobs as the first.
     """
     known = [total for total in totals if total is not None]
     fell = bool(known) and known[0] - known[-1] > max(MANY_GONE, known[0] // 100) and distinct < known[0]
@@ -73,7 +87,8 @@ def decide_verdict(
     if not known or distinct == known[0] == known[-1]:
         return Verdict("complete")
     if min(known) <= distinct <= max(known):
-        # Where cursors are positions, a job that is deleted behind the reader moves another one past it.
+        # Where cursors are positions, a job that is deleted behind the reader moves another one past it, and neither
+        # total shows it: 699 of 700 jobs were read, and the last total was 699. One more pass meets the job.
         is_skip_likely = previous is None and not confirmed and known[-1] < known[0] > distinct
         why = f"total went from {known[0]} to {known[-1]}"
         return Verdict("complete_with_drift", why, again=is_skip_likely)
@@ -81,13 +96,15 @@ def decide_verdict(
         return Verdict("complete_with_drift", f"{distinct} jobs read, more than the total of {max(known)}")
     shortfall = f"{distinct} jobs read, fewer than the total of {min(known)}"
     if previous == distinct:
-        return Verdict("complete_with_drift", f"total_untrusted: {shortfall}, twice the same jobs")
-    why = shortfall if previous is None else f"{shortfall}, and {previous} before"
+        return Verdict(
+            "complete_with_drift", f"total_untrusted: {shortfall}, but the same jobs in two passes"
+        )
+    why = shortfall if previous is None else f"{shortfall}; the pass before read {previous}"
     return Verdict("incomplete", why, again=previous is None)
 
 
 def expect_total(account: SyncState, totals: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
-    """Return these totals as the number of jobs they stand for, None where they stand for nothing."""
+    """Return how many jobs these totals stand for; None where they prove nothing."""
     if account.total_kind == "unusable":
         return None, None
     first, last = (None if total is None else total - account.total_offset for total in totals)
@@ -95,31 +112,31 @@ def expect_total(account: SyncState, totals: tuple[int | None, int | None]) -> t
 
 
 def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, page: int) -> SyncState:
-    """Return the state with what a full walk, which met `jobs` jobs, shows of `total`.
+    """Return the state with what a full walk shows about the kind of `total`.
 
-    A total that is wrong by a constant is as good as a right one, since its changes are compared. One that is wrong by
-    another number at each full walk is an estimate or has a cap; so is one that no change of the list can explain. Jobs
-    that appear during a walk are met by it, so the last total tells of all of them, however many: what it has grown by is
-    no doubt where it fits, what it has fallen by always is. One doubtful walk proves nothing either way, two are believed.
+    A total that is wrong by a constant is as good as a right one, since only its changes are compared. A total that is
+    wrong by another number in each full walk is an estimate or has a cap, and so is one that moves more than the list can.
+    The walk meets the jobs that appear meanwhile, so a total that grew to fit them is no reason for doubt; one that fell
+    always is. One doubtful walk proves nothing either way; `MANY_MISSES` in a row are believed.
 
     Args:
         before: the state before the walk.
-        jobs: different jobs met.
-        totals: as told in the walk, the last one by the closing reads.
-        page: rows of the page that told the last one.
+        jobs: different jobs that the walk met.
+        totals: every total of the walk, in order; the closing reads gave the last one.
+        page: rows of the page that gave the last one.
     """
-    told = [total for total in totals if total is not None and total >= 0]
-    if not told:
+    given = [total for total in totals if total is not None and total >= 0]
+    if not given:
         return msgspec.structs.replace(before, total_kind="", total_offset=0, total_misses=0)
-    much, offset = max(MANY_JOBS, jobs // 100), told[-1] - jobs
+    much, offset = max(MANY_JOBS, jobs // 100), given[-1] - jobs
     fits = offset == before.total_offset
-    fall = max(high - low for n, high in enumerate(told) for low in told[n:])
-    wobble = fall if fits else max(told) - min(told)
-    if min(told) <= jobs + before.total_offset <= max(told):  # jobs that came or went meanwhile
+    fall = max(high - low for n, high in enumerate(given) for low in given[n:])
+    wobble = fall if fits else max(given) - min(given)
+    if min(given) <= jobs + before.total_offset <= max(given):  # jobs that came or went meanwhile
         offset = before.total_offset
     moved = abs(offset - before.total_offset) if before.total_kind or before.total_misses else 0
     misses = before.total_misses + 1 if wobble or (moved and offset) else 0
-    is_short = offset < 0 and (told[-1] % _ROUND == 0 or told[-1] <= page)  # a cap, or the rows of the page
+    is_short = offset < 0 and (given[-1] % _ROUND == 0 or given[-1] <= page)  # a cap, or the rows of the page
     kind: TotalKind = "constant" if offset else "exact"
     if misses:
         kind = ""

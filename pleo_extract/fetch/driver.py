@@ -116,7 +116,7 @@ class Driver:
         self.on_page = on_page
         self.held: list[Page] = []
         self._size = 0
-        self._mark = walk.mark()
+        self._mark = walk.checkpoint
         self._handed = 0
         self._steps = walk.steps()
         self._query: Query | None = None
@@ -128,7 +128,7 @@ class Driver:
                 self._query = next(self._steps)
             find = ask_offset if self._query.offset else ask
             try:
-                page = find(self.session, self._query, self.walk.pages + 1)
+                page = find(self.session, self._query, self.walk.checkpoint.pages + 1)
             except RequestRefused as refusal:
                 self._query = self._steps.throw(refusal)
                 return True
@@ -145,7 +145,7 @@ class Driver:
     def _hold(self, page: Page) -> None:
         self.held.append(page)
         self._size += len(page.body)
-        self._mark = self.walk.mark()  # and no other: an interrupted step must not count as read
+        self._mark = self.walk.checkpoint  # and no other: an interrupted step must not count as read
         if self.on_page is not None:
             self.on_page(self.walk)
 

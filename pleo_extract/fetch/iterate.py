@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.core.rows import job_name
 from pleo_extract.core.verdict import decide_verdict
 from pleo_extract.core.walk import PAGE_SIZE, Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
@@ -109,7 +110,7 @@ def stream_wanted(
             if kept.height:
                 yield kept
         if walk.ended == "end":
-            verdict = decide_verdict(once.count, (walk.first_total, walk.last_total))
+            verdict = decide_verdict(once.count, walk.checkpoint.totals)
             if verdict.name == "incomplete":
                 _confirm(session, walk, once)
 
@@ -122,12 +123,12 @@ def _confirm(session: Session, walk: Walk, once: _Once) -> None:
         seen.keep_new(part.frame)
     if (seen.count, seen.digest) != (once.count, once.digest):
         raise IncompleteWalk(
-            f"{once.count} jobs read, fewer than the total of {walk.first_total}, and {seen.count} when read again. Try again"
+            f"{once.count} jobs read, fewer than the total of {walk.checkpoint.totals[0]}, and {seen.count} when read again. Try again"
         )
     _log.warning(
         "complete_with_drift: total_untrusted: %s jobs read twice, fewer than the total of %s",
         once.count,
-        walk.first_total,
+        walk.checkpoint.totals[0],
     )
 
 
@@ -146,7 +147,7 @@ class _Once:
     def keep_new(self, frame: pl.DataFrame) -> pl.DataFrame:
         if self._order == "strict" != self._walk.order and self.count:
             raise WalkError(
-                f"the server's order broke at page {self._walk.pages}, after {self.count} jobs were given out; "
+                f"the server's order broke at page {self._walk.checkpoint.pages}, after {self.count} jobs were given out; "
                 "use load_export_jobs, which sorts out repeated jobs at the end"
             )
         # Where keys were remembered at first, they go on to be: a walk can prove its order later, by its rows.
@@ -172,11 +173,11 @@ class _Once:
         if self._last is not None:
             down = self._walk.query.descending
             beyond = created < self._last if down else created > self._last
-            known = pl.concat_str(KEY, separator="/").is_in(self._at_last)
+            known = job_name().is_in(self._at_last)
             frame = frame.filter(beyond | ((created == self._last) & ~known))
         if frame.height:
             last = frame["created_at"][-1]
-            names = frame.filter(created == last).select(pl.concat_str(KEY, separator="/")).to_series()
+            names = frame.filter(created == last).select(job_name()).to_series()
             self._at_last = [*(self._at_last if last == self._last else ()), *names]
             self._last = last
         return frame

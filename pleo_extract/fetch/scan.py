@@ -22,6 +22,7 @@ from pleo_extract.fetch.iterate import stream_wanted
 from pleo_extract.fetch.load import DEADLINE
 from pleo_extract.fetch.selection import check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
+from pleo_extract.zones import has_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,7 +170,7 @@ def _lower_bound(e: pl.Expr) -> datetime | None:
         if parts is None or not parts[0 if column_first else 1].meta.eq(pl.col("created_at")):
             continue
         value = _value_beside(parts, "created_at")
-        if isinstance(value, datetime) and value.tzinfo is not None:
+        if isinstance(value, datetime) and has_zone(value):
             return value.astimezone(UTC)
     return None
 

@@ -46,7 +46,9 @@ def narrow(query: Query, *, company_id: str | None = None, statuses: tuple[str, 
 
 def totals_of(walks: Sequence[Walk]) -> tuple[int | None, int | None]:
     """`total` as told first, and on the page that ended the list."""
-    return walks[0].first_total, next((walk.last_total for walk in walks if walk.ended == "end"), None)
+    return walks[0].checkpoint.totals[0], next(
+        (walk.checkpoint.totals[1] for walk in walks if walk.ended == "end"), None
+    )
 
 
 class RowCount:
@@ -59,8 +61,8 @@ class RowCount:
 
     def count(self, walk: Walk) -> None:
         """Told of every page."""
-        self._rows[id(walk)] = walk.rows
-        self._update(sum(self._rows.values()), walk.last_total, self._session.waited)
+        self._rows[id(walk)] = walk.checkpoint.rows
+        self._update(sum(self._rows.values()), walk.checkpoint.totals[1], self._session.waited)
 
 
 def read_walk(
@@ -91,11 +93,11 @@ def read_list(
 def _resume_walks(query: Query, marks: Mapping[int, Checkpoint]) -> dict[int, Walk]:
     """By segment. Each walk goes on to where the next one began; the last one to the end of the list."""
     ordered = sorted(marks.items(), key=lambda item: item[1].first or ("", ""))
-    walks = {segment: Walk(query, mark=mark) for segment, mark in ordered}
+    walks = {segment: Walk(query, checkpoint=mark) for segment, mark in ordered}
     if 0 not in walks:  # nothing of the first was kept
         walks = {0: Walk(query), **walks}
     for walk, following in pairwise(walks.values()):
-        walk.until = following.first
+        walk.until = following.checkpoint.first
     return walks
 
 
@@ -143,7 +145,7 @@ def _cut(opening: Driver, segments: int) -> list[Driver]:
     list is shorter than it said.
     """
     walk = opening.walk
-    size, total = len(opening.held[0].info.keys), walk.last_total
+    size, total = len(opening.held[0].info.keys), walk.checkpoint.totals[1]
     if walk.order == "none" or total is None or walk.query.statuses or not size:
         return []
     offsets = _offsets(total, size, segments)
@@ -152,10 +154,11 @@ def _cut(opening: Driver, segments: int) -> list[Driver]:
         found = _probe(opening, _offsets(min(offsets[0], USUAL_WINDOW - size), size, segments))
     useful: list[Driver] = []
     for driver in found:
-        before, first = (useful or [opening])[-1].walk, driver.walk.first
-        if driver.walk.order == "none" or first is None or before.edge is None:
+        before, first = (useful or [opening])[-1].walk, driver.walk.checkpoint.first
+        furthest = before.checkpoint.furthest
+        if driver.walk.order == "none" or first is None or furthest is None:
             continue
-        if first[0] > before.edge[0]:  # within one instant, ids in an unknown order could hide a gap
+        if first[0] > furthest[0]:  # within one instant, ids in an unknown order could hide a gap
             before.until = first
             useful.append(driver)
     return useful
@@ -199,4 +202,4 @@ def _probe(opening: Driver, offsets: Sequence[int]) -> list[Driver]:
         thread.join()
     if failures:
         raise failures[0]
-    return [driver for driver in drivers if driver.walk.first is not None]
+    return [driver for driver in drivers if driver.walk.checkpoint.first is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -12,6 +12,7 @@ from pleo_extract.contract import Query, instant_key
 from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Walk
 from pleo_extract.errors import UsageError
 from pleo_extract.fetch.segments import narrow, read_list, read_walk
+from pleo_extract.zones import assume_utc, to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -108,8 +109,4 @@ def _to_instant(name: str, value: Instant | None) -> datetime | None:
         raise UsageError(f"{name} is neither a date nor an instant: {value!r}")
     if not isinstance(moment, datetime):
         moment, is_day = datetime(moment.year, moment.month, moment.day), True  # noqa: DTZ001 - the zone follows
-    if moment.tzinfo is None and not is_day:
-        raise UsageError(
-            f"{name} has no time zone: {value!r}. Say which, for example with datetime(..., tzinfo=UTC)"
-        )
-    return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return assume_utc(moment) if is_day else to_utc(moment, name)

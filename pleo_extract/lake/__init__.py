@@ -1,7 +1,7 @@
-"""The lake: what a dump keeps, as a folder of Parquet (`folder`) or as a Delta table (`delta`), and the door to both (`store`).
+"""The lake: what a dump keeps, as a folder of Parquet (`folder`) or a Delta table (`delta`); `store` opens either.
 
-What both share stands here: the rows on their way in (`staging`, `merging`), the protocol that publishing speaks (`table`),
-who may write (`lock`), how the last run ended (`record`), what was erased (`forgotten`), and every call of the disk (`disk`).
+What both share is here: rows on their way in (`staging`, `merging`), the protocol of publishing (`table`), the lock
+(`lock`), how the last run ended (`record`), what was erased (`forgotten`), and every call of the disk (`disk`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is different between two snapshots of a lake: one row a job."""
+"""Compare two snapshots of a lake: one row for each job that differs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pleo_extract.contract import COLUMNS, KEY, POLARS_SCHEMA
 from pleo_extract.core.rows import find_other, is_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pleo_extract.lake.folder.opening import Opened
 
 __all__ = ["find_changes"]
@@ -20,26 +18,30 @@ _SCHEMA: Final = pl.Schema([("change", pl.String()), ("status_before", pl.String
 
 
 def find_changes(before: Opened | None, after: Opened | None) -> pl.DataFrame:
-    """Compare two states of a lake; only months whose files differ are read.
+    """Return the jobs that differ between two states of a lake; only months whose files differ are read.
 
     Args:
-        before: the earlier state; None for one in which nothing was published.
-        after: the later one.
+        before: the earlier state; None for a lake before its first snapshot.
+        after: the later state.
 
     Returns:
-        One row a job that differs, ordered by created_at and id: `change`, `status_before` (null where it is new), and the
-        columns of `COLUMNS` as the later state has them, as the earlier one has them where the job is not there any more.
-        `change` is ``vanished`` (the server has stopped listing it), ``new``, ``ended`` (it was open, and is so no longer),
-        ``changed`` (anything else but `expires_in`, which counts down), or ``removed`` (its row is gone: it was erased, or
-        damage was repaired and it was not read again yet).
+        One row a job, ordered by created_at and id: `change`, `status_before` (null for a new job), and the columns of
+        `COLUMNS` as the later state has them, or the earlier one if the later has no such job. `change` is one of:
+
+        - ``vanished``: the server has stopped listing it.
+        - ``new``: the earlier state does not have it.
+        - ``ended``: its status was open and is now terminal.
+        - ``changed``: anything else differs, except `expires_in`, which counts down.
+        - ``removed``: its row is gone, because it was erased, or because damage was repaired and it was not read again yet.
     """
-    gone, come = [_nothing()], [_nothing()]
+    nothing = pl.DataFrame(schema=POLARS_SCHEMA)
+    only_before, only_after = [nothing], [nothing]
     for old, new in _pair_months(before, after):
-        come.append(find_other(old, new))
-        gone.append(find_other(new, old))
-    was = pl.concat(gone).select(*KEY, status_before="status", _had_ended=is_ended())
-    now = pl.concat(come).join(was, on=KEY, how="left")
-    lost = pl.concat(gone).join(now, on=KEY, how="anti")
+        only_after.append(find_other(old, new))
+        only_before.append(find_other(new, old))
+    was = pl.concat(only_before).select(*KEY, status_before="status", _had_ended=is_ended())
+    now = pl.concat(only_after).join(was, on=KEY, how="left")
+    removed = pl.concat(only_before).join(now, on=KEY, how="anti")
     kind = (
         pl.when(pl.col("status_before").is_null())
         .then(pl.lit("new"))
@@ -50,8 +52,8 @@ def find_changes(before: Opened | None, after: Opened | None) -> pl.DataFrame:
     vanished = _list_vanished(after).join(_list_vanished(before), on=KEY, how="anti")
     rows = [
         now.with_columns(change=kind).join(vanished, on=KEY, how="anti").select(_SCHEMA.names()),
-        lost.with_columns(change=pl.lit("removed"), status_before="status").select(_SCHEMA.names()),
-        _find(after, vanished)
+        removed.with_columns(change=pl.lit("removed"), status_before="status").select(_SCHEMA.names()),
+        _read_jobs(after, vanished)
         .with_columns(change=pl.lit("vanished"), status_before="status")
         .select(_SCHEMA.names()),
     ]
@@ -59,28 +61,25 @@ def find_changes(before: Opened | None, after: Opened | None) -> pl.DataFrame:
 
 
 def _pair_months(before: Opened | None, after: Opened | None) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
-    """The rows of both states, of each month whose files are not the same."""
+    """Return the rows of both states for each month whose files differ."""
     files = [_list_files(before), _list_files(after)]
     months = sorted(files[0].keys() | files[1].keys())
     differing = [month for month in months if files[0].get(month) != files[1].get(month)]
-    return [(_read(before, month), _read(after, month)) for month in differing]
+    return [(_read_month(before, month), _read_month(after, month)) for month in differing]
 
 
 def _list_files(state: Opened | None) -> dict[str, list[str]]:
-    """What the files of each month are known by."""
+    """Return the hashes of the files of each month; the path of a file without one."""
     found: dict[str, list[str]] = {}
     for entry in state.manifest.files if state else ():
         found.setdefault(entry.month, []).append(entry.sha256 or entry.path)
     return found
 
 
-def _read(state: Opened | None, month: str) -> pl.DataFrame:
-    entries: Sequence[pl.LazyFrame] = [
-        state.read(entry)
-        for entry in (state.manifest.files if state else ())
-        if entry.month == month and state
-    ]
-    return pl.concat(entries).collect() if entries else _nothing()
+def _read_month(state: Opened | None, month: str) -> pl.DataFrame:
+    entries = state.manifest.files if state else ()
+    files = [state.read(entry) for entry in entries if state and entry.month == month]
+    return pl.concat([pl.LazyFrame(schema=POLARS_SCHEMA), *files]).collect()
 
 
 def _list_vanished(state: Opened | None) -> pl.DataFrame:
@@ -90,13 +89,9 @@ def _list_vanished(state: Opened | None) -> pl.DataFrame:
     return pl.DataFrame(sorted(jobs), schema=dict.fromkeys(KEY, pl.String), orient="row")
 
 
-def _find(state: Opened | None, jobs: pl.DataFrame) -> pl.DataFrame:
-    """The rows of these jobs."""
+def _read_jobs(state: Opened | None, jobs: pl.DataFrame) -> pl.DataFrame:
+    nothing = pl.LazyFrame(schema=POLARS_SCHEMA)
     if state is None or not jobs.height:
-        return _nothing()
+        return nothing.collect()
     found = [state.read(entry).join(jobs.lazy(), on=KEY, how="semi") for entry in state.manifest.files]
-    return pl.concat([_nothing().lazy(), *found]).collect().select(COLUMNS)
-
-
-def _nothing() -> pl.DataFrame:
-    return pl.DataFrame(schema=POLARS_SCHEMA)
+    return pl.concat([nothing, *found]).collect().select(COLUMNS)

@@ -1,17 +1,33 @@
-"""Every storage call there is, each made durable where it must be, each failing as StorageError with its path.
+"""Every call of the disk that a lake makes: durable where it must be, and failing as StorageError with its path.
 
-The rest of the room calls these and nothing else that writes, so that a test can stop the process before and
-after every one of them. No Parquet writer syncs by itself: these do.
+Theory of operation. A process can be killed between any two calls, and a power loss also undoes what was not synced: the
+bytes of a file until the file is synced, and a name in a folder (of a new file, a rename, a removal) until the folder is
+synced. No order is kept between the two. No Parquet writer syncs by itself. So each kind of change has its own order:
 
-Whoever may write to a lake's folder may put anything there. So a file is opened without following a link and without
-waiting, and must be a plain file: a link may lead anywhere, and opening a pipe may block for ever. A file is written
-beside its place under a name that nobody can guess, and renamed.
+- A file is replaced in four steps (`replace_file`): write the bytes to a temporary file beside it, sync that file, rename
+  it, sync the folder. The rename comes after the bytes are on the disk, so the name leads to the old file or to the new
+  one, never to half of one. Between the second and the third step runs the caller's `check`: a process that was paused
+  and has lost the lock meanwhile must not put anything in place.
+- A new file that nobody looks for yet (`write_file`) is synced under its own name. Its caller syncs the folder once, after
+  the last of many files, and only then writes what names them.
+- A line is added to a journal by one write and one sync (`append_line`). A power loss can leave half a line at the end: its
+  reader stops there.
+- A removal is not synced. If it is undone, the next run removes the same file again.
+
+What a kill or a power loss leaves behind is a temporary file, named so that `is_temporary` knows it; the next run that
+takes the lock removes it. tests/torture/power.py simulates a disk that keeps only what was synced, for a loss of power
+after each call.
+
+Whoever may write to a lake's folder can put anything there. So a file is opened without following a link and without
+blocking, and must be a plain file: a link can lead anywhere, and opening a pipe can block for ever. A temporary file has a
+name that nobody can guess, so that nobody can put a link there in advance.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import secrets
 import shutil
@@ -21,47 +37,61 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from pleo_extract.errors import LakeError, PleoExtractError, StorageError
+from pleo_extract.errors import LakeError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import polars as pl
+
 __all__ = [
     "ScratchFile",
     "append_line",
-    "fix_file",
+    "hash_file",
     "is_plain",
-    "is_prepared",
     "is_same",
+    "is_temporary",
     "link_file",
     "list_folder",
     "make_folder",
-    "name_lake",
-    "open_own",
-    "put_file",
+    "name_lake_in_errors",
+    "open_lock",
+    "open_output",
+    "protect_file",
     "read_file",
     "remove_file",
     "remove_tree",
     "rename",
     "replace_file",
     "size_of",
-    "sum_of",
     "sync_file",
     "sync_folder",
+    "write_beside",
     "write_file",
+    "write_output",
 ]
 
 
 _NOT_PLAIN: Final = (
-    "{} is a link, a folder or a pipe, where a lake keeps a plain file; remove it, then run repair"
+    "{} is a link, a folder or a pipe where a lake keeps a plain file; remove it, then run repair"
 )
-_UNABLE: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
-"""How a file system says that it cannot sync a folder: SMB, many FUSE ones. It then keeps names in an order of its own."""
+_CANNOT_SYNC_FOLDERS: Final = {
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EACCES,
+    errno.EPERM,
+}
+"""How SMB and many FUSE file systems say that they cannot sync a folder: no reason to have no lake there.
+
+They write names in an order of their own, so a power loss there can cost the last snapshot."""
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @contextmanager
-def name_lake(lake: str | Path) -> Iterator[None]:
-    """Add the lake to a disk error that names only a path outside it, such as the folder above or the temporary one."""
+def name_lake_in_errors(lake: str | Path) -> Iterator[None]:
+    """Add the lake to a disk error that names only a path outside it, such as the folder above or the temporary folder."""
     try:
         yield
     except StorageError as exc:
@@ -71,42 +101,53 @@ def name_lake(lake: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _translated(verb: str, path: Path, size: int | None = None) -> Iterator[None]:
+def _translate_errors(verb: str, path: Path, size: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        bytes_ = f" ({size} bytes)" if size is not None else ""
+        amount = f" ({size} bytes)" if size is not None else ""
         reason = exc.strerror or type(exc).__name__
         raise StorageError(
-            f"cannot {verb} {path}{bytes_}: {reason}. Nothing was published; see to the disk and run again"
+            f"cannot {verb} {path}{amount}: {reason}. Nothing was published; mend the disk and run again"
         ) from exc
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:
-    """Make the folder and those above it, durably, as open as the umask says; `private` ones to their owner only."""
+    """Make a folder and the missing ones above it, and sync each into its parent.
+
+    The folder follows the umask; a `private` one is for its owner only.
+    """
     missing = [each for each in (path, *path.parents) if not each.exists()]
-    with _translated("make", path):
+    with _translate_errors("make", path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
-    with name_lake(path):
+    with name_lake_in_errors(path):
         for each in missing:
             sync_folder(each.parent)
 
 
-def write_file(path: Path, data: bytes | memoryview, *, private: bool = False, fixed: bool = False) -> None:
-    """A new file, written and synced; one that is there already, or a link in its place, is an error.
+def write_file(
+    path: Path,
+    data: bytes | memoryview,
+    *,
+    private: bool = False,
+    read_only: bool = False,
+    durable: bool = True,
+) -> None:
+    """Write a new file and sync it; the caller syncs the folder.
 
-    It is as open as the umask says; a `private` one to its owner only. Nobody is to write to a `fixed` one again.
+    Args:
+        path: the file; it is an error if anything is there, a link included.
+        data: its bytes.
+        private: makes it readable by its owner only; else it follows the umask.
+        read_only: makes it read-only for everybody, its owner too.
+        durable: False for a file that is worth less than a sync, since it can be had again.
     """
-    _write_new(path, data, 0o600 if private else 0o444 if fixed else 0o666)
-
-
-def _write_new(path: Path, data: bytes | memoryview, mode: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with _translated("write", path, memoryview(data).nbytes):
-        handle = os.open(path, flags, mode)
+    with _translate_errors("write", path, memoryview(data).nbytes):
+        handle = os.open(path, _NEW, 0o600 if private else 0o444 if read_only else 0o666)
         try:
             _write_all(handle, data)
-            os.fsync(handle)
+            if durable:
+                os.fsync(handle)
         except OSError:
             path.unlink(missing_ok=True)
             raise
@@ -115,32 +156,43 @@ def _write_new(path: Path, data: bytes | memoryview, mode: int) -> None:
 
 
 class ScratchFile:
-    """A file without a name, gone at the end; in this machine's temporary folder, for a lake that may only be read."""
+    """A file of frames without a name, which goes with its process.
+
+    It lies in the folder given, or in this machine's temporary folder for a lake that may only be read. Frames are read
+    by their offset: a file that polars maps counts as memory of this process, up to 2.4 GB for a month of 2.8 million
+    rows.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or Path(tempfile.gettempdir())
         self._size = 0
 
     def __enter__(self) -> Self:
-        with _translated("make a file in", self._folder):
+        with _translate_errors("make a file in", self._folder):
             self._file = tempfile.TemporaryFile(dir=self._folder)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, data: bytes) -> tuple[int, int]:
-        """Write this; returns where it is, for `read`."""
+    def add(self, frame: pl.DataFrame) -> tuple[int, int]:
+        """Write a frame; return its place, for `read`."""
+        buffer = io.BytesIO()
+        frame.write_ipc(buffer, compression="uncompressed")
+        data = buffer.getvalue()
         place = self._size, len(data)
-        with _translated("write to", self._folder, len(data)):
+        with _translate_errors("write to", self._folder, len(data)):
             _write_all(self._file.fileno(), data)
         self._size += len(data)
         return place
 
-    def read(self, start: int, size: int) -> bytes:
-        """What was added there."""
-        with _translated("read from", self._folder):
-            return os.pread(self._file.fileno(), size, start)
+    def read(self, start: int, size: int) -> pl.DataFrame:
+        """Return the frame at this place."""
+        import polars as pl  # noqa: PLC0415 - the command line imports this file where it needs no frames
+
+        with _translate_errors("read from", self._folder):
+            data = os.pread(self._file.fileno(), size, start)
+        return pl.read_ipc(io.BytesIO(data))
 
 
 def _write_all(handle: int, data: bytes | memoryview) -> None:
@@ -150,12 +202,13 @@ def _write_all(handle: int, data: bytes | memoryview) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """One more line of a private file, synced; the file is made where there is none."""
+    """Append a line to a private file and sync it; make the file if it is missing."""
     is_new = not path.exists()
-    with _translated("write", path, len(line)):
+    with _translate_errors("write", path, len(line)):
         handle = _open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
-            if os.fstat(handle).st_nlink > 1:  # what it is called elsewhere is not ours to write to
+            # A backup made of hard links shares the file with us: writing here would change the backup.
+            if os.fstat(handle).st_nlink > 1:
                 raise OSError(errno.EMLINK, "it has a second name")
             _write_all(handle, line + b"\n")
             os.fsync(handle)
@@ -165,107 +218,120 @@ def append_line(path: Path, line: bytes) -> None:
         sync_folder(path.parent)
 
 
-def replace_file(
-    path: Path, data: bytes, *, private: bool = False, check: Callable[[], None] | None = None
-) -> None:
-    """A file in place of the one of that name, whole or not at all; `private` as for `write_file`.
+@contextmanager
+def write_beside(path: Path, *, check: Callable[[], None] | None = None) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to, and rename it to `path` when the block ends.
 
-    `check` is called when all is prepared; what it raises leaves things as they were.
+    The caller syncs. If the block or `check`, which runs before the rename, raises, then the temporary file is removed and
+    `path` stays as it was.
     """
-    beside = _beside(path)
-    write_file(beside, data, private=private)
-    with _removed_if_unused(beside):
+    name = path.name.encode()[:200].decode(errors="ignore")  # file systems allow 255 bytes
+    beside = path.with_name(f".{name}.{secrets.token_hex(8)}.new")
+    try:
+        yield beside
         if check is not None:
             check()
         rename(beside, path)
-    sync_folder(path.parent)
+    except BaseException:
+        with suppress(StorageError):
+            remove_file(beside)
+        raise
 
 
-def put_file(path: Path, data: bytes) -> None:
-    """Write a file that a user has named, outside a lake: whole or not at all, with the rights that the umask leaves.
+def is_temporary(path: Path) -> bool:
+    """Return whether this is a file of `write_beside`, left by a run that was killed before the rename."""
+    return path.name.startswith(".") and path.name.endswith(".new")
 
-    A link of that name is replaced, not followed; a pipe or a device is written to, since nothing can take its place.
+
+def replace_file(
+    path: Path,
+    data: bytes,
+    *,
+    private: bool = False,
+    durable: bool = True,
+    check: Callable[[], None] | None = None,
+) -> None:
+    """Write a file in place of the one of that name, whole or not at all, and sync it.
+
+    Args:
+        path: the file.
+        data: its bytes.
+        private: as for `write_file`.
+        durable: as for `write_file`.
+        check: runs when everything is ready for the rename; if it raises, the old file stays.
     """
-    with _translated_output(path):
-        if path.exists() and not path.is_file():
-            with path.open("wb") as device:
-                device.write(data)
-            return
-        beside = _beside(path)
-        try:
-            _write_new(beside, data, 0o666)
-            beside.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
+    with write_beside(path, check=check) as beside:
+        write_file(beside, data, private=private, durable=durable)
+    if durable:
+        sync_folder(path.parent)
 
 
 @contextmanager
-def _translated_output(path: Path) -> Iterator[None]:
+def open_output(path: Path) -> Iterator[Path]:
+    """Give a path to write the file at that a user has named, outside a lake; put it in place when the block ends.
+
+    The file appears whole or not at all. A link of that name is replaced, not followed. A pipe or a device cannot be
+    replaced, so the bytes are written to it.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     try:
-        yield
-    except StorageError as exc:  # of the file beside it, whose name says nothing to anybody
+        if path.exists() and not path.is_file():
+            with tempfile.TemporaryDirectory() as folder, path.open("wb") as device:
+                yield Path(folder, "output")
+                with Path(folder, "output").open("rb") as written:
+                    shutil.copyfileobj(written, device)
+            return
+        with write_beside(path) as beside:
+            yield beside
+    except StorageError as exc:  # it names the temporary file, which tells the user nothing
         reason = getattr(exc.__cause__, "strerror", None) or exc
         raise StorageError(f"cannot write {path}: {reason}") from exc
     except OSError as exc:
         raise StorageError(f"cannot write {path}: {exc.strerror or type(exc).__name__}") from exc
 
 
-def _beside(path: Path) -> Path:
-    """A name that nobody can have put anything at; a name that fills its folder's limit is cut."""
-    name = path.name.encode()[:200].decode(errors="ignore")
-    return path.with_name(f".{name}.{secrets.token_hex(8)}.new")
-
-
-def is_prepared(path: Path) -> bool:
-    """Whether this is what a run that was killed was about to rename into place."""
-    return path.name.startswith(".") and path.name.endswith(".new")
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that a user has named, see `open_output`; it follows the umask."""
+    with open_output(path) as place:
+        write_file(place, data)
 
 
 def link_file(source: Path, target: Path, *, check: Callable[[], None] | None = None) -> None:
-    """The same file under a second name, in place of what has that name, synced; a copy where links are not possible.
+    """Give a file a second name, in place of what has that name, and sync the folder.
 
-    A copy is told for one by its size and time, see `is_same`. `check` as for `replace_file`.
+    Where hard links are not possible the file is copied, with its time: `is_same` knows a copy by size and time. `check` is
+    that of `replace_file`.
     """
-    beside = _beside(target)
-    with _translated("link", target):
+    with write_beside(target, check=check) as beside, _translate_errors("link", target):
         try:
             beside.hardlink_to(source)
         except OSError:
             _copy(source, beside)
-    with _removed_if_unused(beside):
-        if check is not None:
-            check()
-        rename(beside, target)
     sync_folder(target.parent)
 
 
 def _copy(source: Path, target: Path) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        with (
-            os.fdopen(_open_plain(source), "rb") as old,
-            os.fdopen(os.open(target, flags, 0o444), "wb") as new,
-        ):
-            shutil.copyfileobj(old, new, 2**20)
-            new.flush()
-            there = os.fstat(old.fileno())
-            os.utime(new.fileno(), ns=(there.st_atime_ns, there.st_mtime_ns))
-            os.fsync(new.fileno())
-    except OSError:
-        target.unlink(missing_ok=True)
-        raise
+    with (
+        os.fdopen(_open_plain(source), "rb") as old,
+        os.fdopen(os.open(target, _NEW, 0o444), "wb") as new,
+    ):
+        shutil.copyfileobj(old, new, 2**20)
+        new.flush()
+        found = os.fstat(old.fileno())
+        os.utime(new.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
+        os.fsync(new.fileno())
 
 
-def fix_file(path: Path) -> None:
-    """Take away the right to write to a file, as far as it is ours to take."""
-    with _translated("protect", path), suppress(PermissionError):
+def protect_file(path: Path) -> None:
+    """Make a file read-only; one that belongs to another user stays as it is."""
+    with _translate_errors("protect", path), suppress(PermissionError):
         path.chmod(path.lstat().st_mode & 0o444)
 
 
 def is_plain(path: Path) -> bool:
-    """Whether this is a plain file, and no link to one."""
+    """Return whether this is a plain file, and no link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -273,7 +339,7 @@ def is_plain(path: Path) -> bool:
 
 
 def is_same(path: Path, other: Path) -> bool:
-    """Whether these are two names of one plain file, or one is a copy of the other as far as size and time tell."""
+    """Return whether these are two names of one plain file, or copies of one, as far as size and time tell."""
     try:
         one, two = path.lstat(), other.lstat()
     except OSError:
@@ -284,34 +350,24 @@ def is_same(path: Path, other: Path) -> bool:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename; the caller syncs the folders."""
-    with _translated("rename", target):
+    """Rename a file or folder; the caller syncs the folders."""
+    with _translate_errors("rename", target):
         source.replace(target)
-
-
-@contextmanager
-def _removed_if_unused(beside: Path) -> Iterator[None]:
-    try:
-        yield
-    except PleoExtractError:
-        with suppress(StorageError):
-            remove_file(beside)
-        raise
 
 
 def sync_file(path: Path) -> None:
     """Make a file durable that another library has written."""
-    with _translated("sync", path):
+    with _translate_errors("sync", path):
         _sync(path)
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable, as far as its file system can."""
-    with _translated("sync", path):
+    with _translate_errors("sync", path):
         try:
             _sync(path)
         except OSError as exc:
-            if exc.errno not in _UNABLE:
+            if exc.errno not in _CANNOT_SYNC_FOLDERS:
                 raise
 
 
@@ -324,11 +380,11 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _translated_reading(path: Path) -> Iterator[None]:
+def _translate_read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as exc:
-        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is") from exc
+        raise LakeError(f"{path} is missing from the lake. Run verify to see what else is missing") from exc
     except OSError as exc:
         if exc.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise LakeError(_NOT_PLAIN.format(path)) from exc
@@ -336,46 +392,52 @@ def _translated_reading(path: Path) -> Iterator[None]:
 
 
 def _open_plain(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
-    """Open a plain file; a link is ELOOP, everything else that is none is EISDIR, and nothing blocks."""
+    """Open a plain file without blocking.
+
+    Raises:
+        OSError: ELOOP for a link, EISDIR for anything else that is not a plain file.
+    """
     handle = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
     os.close(handle)
-    raise IsADirectoryError(errno.EISDIR, "it is no plain file", str(path))
+    raise IsADirectoryError(errno.EISDIR, "not a plain file", str(path))
 
 
 def read_file(path: Path) -> bytes:
-    """All bytes of a file.
+    """Return all bytes of a file.
 
     Raises:
-        LakeError: it is not there, or no plain file. StorageError: it cannot be read.
+        LakeError: the file is missing, or not a plain file.
+        StorageError: it cannot be read.
     """
-    with _translated_reading(path), os.fdopen(_open_plain(path), "rb") as file:
+    with _translate_read_errors(path), os.fdopen(_open_plain(path), "rb") as file:
         return file.read()
 
 
-def sum_of(path: Path) -> str:
-    """The sha256 of a file, read a little at a time; raises as `read_file` does."""
-    with _translated_reading(path), os.fdopen(_open_plain(path), "rb") as file:
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, in hex; raise as `read_file` does."""
+    with _translate_read_errors(path), os.fdopen(_open_plain(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; raises as `read_file` does."""
-    with _translated_reading(path):
+    """Return the size of a file in bytes; raise as `read_file` does."""
+    with _translate_read_errors(path):
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "it is no plain file", str(path))
+            raise IsADirectoryError(errno.EISDIR, "not a plain file", str(path))
         return found.st_size
 
 
-def open_own(path: Path) -> int:
-    """Open a file to read and write, made where there is none; its bytes stay.
+def open_lock(path: Path) -> int:
+    """Open a file to read and write, and make it if it is missing; its bytes stay. Return the handle.
 
     Raises:
-        LakeError: it is no plain file. StorageError: it cannot be opened.
+        LakeError: it is not a plain file.
+        StorageError: it cannot be opened.
     """
-    with _translated("open", path):
+    with _translate_errors("open", path):
         try:
             return _open_plain(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as exc:
@@ -385,20 +447,20 @@ def open_own(path: Path) -> int:
 
 
 def list_folder(path: Path) -> list[Path]:
-    """What lies in a folder, by name; nothing where there is no folder."""
-    with _translated("read", path):
+    """Return what lies in a folder, sorted by name; an empty list if there is no folder."""
+    with _translate_errors("read", path):
         return sorted(path.iterdir()) if path.is_dir() else []
 
 
 def remove_file(path: Path) -> None:
     """Remove a file or link, if it is there."""
-    with _translated("remove", path):
+    with _translate_errors("remove", path):
         path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove what is there, a folder with all that is in it; links are removed, never followed."""
-    with _translated("remove", path):
+    """Remove a file or a folder with all that is in it, if it is there; links are removed, never followed."""
+    with _translate_errors("remove", path):
         try:
             is_folder = stat.S_ISDIR(path.lstat().st_mode)
         except FileNotFoundError:

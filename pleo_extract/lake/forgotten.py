@@ -1,8 +1,11 @@
-"""What a lake has forgotten: jobs and people, known by salted hashes alone, in `_lake/forgotten.json`.
+"""Know what a lake has forgotten: jobs and people, as salted hashes in `_lake/forgotten.json`.
 
-Nothing here names them: each id that is read is hashed with the lake's salt and looked up. So a job that was forgotten is
-known when the server lists it again, is counted, and goes no further; and a run that was killed while it forgot is
-finished by one that has never been told the ids.
+No id is stored. Every id that is read is hashed with the lake's salt and looked up. So a forgotten job is recognized when
+the server lists it again: it is counted and goes no further. And a run that was killed while it forgot can be finished by
+any other run, which does not know the ids.
+
+The file is what keeps forgotten jobs from coming back. So it is never ignored if it is broken, and the sync state of each
+account says how much was forgotten (`forgotten`, `forgotten_people`), so that a lost file is noticed.
 """
 
 from __future__ import annotations
@@ -36,26 +39,26 @@ __all__ = [
     "Forgotten",
     "Stripped",
     "decode_forgotten",
+    "encode_forgotten",
     "forget_more",
     "read_forgotten",
     "require_forgotten",
-    "spell_forgotten",
     "write_forgotten",
 ]
 
 VERSION: Final = 1
 _SALT: Final = re.compile(r"[0-9a-f]{64}")
 _ID: Final = re.compile(r"(?i)[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
-"""With dashes or without, as other programs write them."""
+"""A UUID with or without dashes, since other programs write both."""
 _WORD: Final = "forgotten"
-"""What stands in a text where an id stood."""
+"""The word that replaces an id in a text."""
 _TEXTS: Final = ("failure_reason", "failure_reason_type", "status", "extra")
-"""Columns whose text may name anybody."""
+"""Columns whose text can contain any id."""
 _NAMES: Final = frozenset(each.name for each in FIELDS)
 
 
 class _Record(msgspec.Struct, kw_only=True):
-    """The file. `pending`: the lake may still hold what is to be forgotten."""
+    """The file; see `Forgotten`."""
 
     format: int
     salt: str
@@ -71,7 +74,13 @@ class _Named(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Stripped:
-    """Rows without what is forgotten: company and hash of each row that went, and how many stay and say less."""
+    """Rows without what is forgotten.
+
+    Attributes:
+        rows: the rows that stay.
+        lost: company and hashed id of each row that was removed.
+        blanked: how many of the rows that stay have lost a value.
+    """
 
     rows: pl.DataFrame
     lost: list[JobKey]
@@ -80,11 +89,13 @@ class Stripped:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The jobs and people that a lake has forgotten, by their hashes; true where there are any.
+    """The jobs and people that a lake has forgotten; true if there are any.
 
     Attributes:
-        salt: what the hashes are made with; as secret as the file. jobs, people: the hashes.
-        pending: whether the lake may still hold some of them.
+        salt: the key of the hashes, in hex; whoever has it can test ids, so the file is private.
+        jobs: the hashes of jobs.
+        people: the hashes of people.
+        pending: True if the lake can still hold some of them, because the run that forgets has not finished.
     """
 
     salt: str = ""
@@ -96,7 +107,7 @@ class Forgotten:
         return bool(self.jobs or self.people)
 
     def add(self, jobs: Iterable[str], people: Iterable[str]) -> Forgotten:
-        """Return what is forgotten with these ids, which the lake may still hold."""
+        """Return what is forgotten together with these ids; it is pending."""
         start = Forgotten(self.salt or secrets.token_hex(32), self.jobs, self.people, pending=True)
         return Forgotten(
             start.salt,
@@ -106,16 +117,16 @@ class Forgotten:
         )
 
     def number(self) -> int:
-        """Return a number that stands for all of it: what was staged while the lake had forgotten other things has another."""
+        """Return a number for all of it, by which a run knows pages that were staged before more was forgotten."""
         names = "".join(sorted([*self.jobs, *self.people]))
         return int.from_bytes(hashlib.sha256(names.encode()).digest()[:6]) if self else 0
 
     def settle(self) -> Forgotten:
-        """Return the same, of which the lake no longer holds anything."""
+        """Return the same, no longer pending."""
         return Forgotten(self.salt, self.jobs, self.people)
 
     def hash_job(self, name: str) -> str:
-        """Return the hash of a job's id, whichever company it is of."""
+        """Return the hash of the id of a job, of any company."""
         return self._hash("job", name)
 
     def hash_person(self, name: str) -> str:
@@ -123,15 +134,18 @@ class Forgotten:
         return self._hash("person", name)
 
     def has_job(self, name: str) -> bool:
-        """Whether the job of this id is forgotten."""
+        """Return whether the job of this id is forgotten."""
         return bool(self.jobs) and self.hash_job(name) in self.jobs
 
     def has_person(self, name: str) -> bool:
-        """Whether the person of this id is forgotten."""
+        """Return whether the person of this id is forgotten."""
         return bool(self.people) and self.hash_person(name) in self.people
 
     def strip_rows(self, rows: pl.DataFrame) -> Stripped:
-        """Return these rows without those of forgotten jobs; what people did says neither who nor, in words, why it failed."""
+        """Return these rows without forgotten jobs, and without the values that identify forgotten people.
+
+        The rows of jobs that such a person asked for stay, with null in `created_by`, `failure_reason` and `extra`.
+        """
         if not self or rows.is_empty():
             return Stripped(rows, [], 0)
         ids = [name for name in rows["id"].unique() if self.has_job(name)]
@@ -140,18 +154,17 @@ class Forgotten:
             (c, self.hash_job(name)) for c, name in rows.filter(is_gone).select("company_id", "id").rows()
         ]
         left = rows.filter(~is_gone) if ids else rows
-        named = left.select(
-            name for name in ("created_by",) if name in left.columns
-        )  # old files lack columns
-        people = [name for each in named for name in each.drop_nulls().unique() if self.has_person(name)]
-        stripped = _blank(left, left["created_by"].is_in(people).fill_null(value=False)) if people else left
+        # Files of an older format lack columns.
+        asked_by = left["created_by"] if "created_by" in left.columns else pl.Series(dtype=pl.String)
+        people = [name for name in asked_by.drop_nulls().unique() if self.has_person(name)]
+        stripped = _blank(left, asked_by.is_in(people).fill_null(value=False)) if people else left
         stripped = self._strip_texts(stripped)
         columns = [name for name in ("created_by", *_TEXTS) if name in left.columns]
         differs = pl.any_horizontal(left[name].ne_missing(stripped[name]).alias(name) for name in columns)
         return Stripped(stripped, lost, int(left.select(differs).to_series().sum()) if columns else 0)
 
     def strip_rejected(self, rejected: Sequence[Rejected]) -> tuple[list[Rejected], list[str]]:
-        """Return these rows that do not fit without what is forgotten, and the hashes of the jobs whose rows went."""
+        """Return these rejected rows without what is forgotten, and the hashes of the jobs whose rows were removed."""
         if not self:
             return list(rejected), []
         kept: list[Rejected] = []
@@ -168,12 +181,12 @@ class Forgotten:
     def strip_account(
         self, account: SyncState, lost: Iterable[str] = (), *, blanked: bool = False
     ) -> SyncState:
-        """Return a state that names nobody who is forgotten.
+        """Return a sync state without the ids of what is forgotten.
 
         Args:
             account: the state.
-            lost: hashes of the jobs of its company whose rows the lake no longer has.
-            blanked: whether rows of the lake were somebody's who is forgotten: then the state says of how many it knows.
+            lost: hashes of the jobs of its company whose rows were removed from the lake.
+            blanked: True if rows of the lake have lost a value: then the state records how many people are forgotten.
         """
         if not self:
             return account
@@ -189,7 +202,7 @@ class Forgotten:
         }
         return msgspec.structs.replace(
             account,
-            watermark=self._strip_end(account.watermark),
+            watermark=self._strip_optional(account.watermark),
             vanished=[job for job in account.vanished if not self.has_job(job[1])],
             rejected=[name for name in account.rejected if rejected[name] not in self.jobs],
             spoiled={name: row for name, row in account.spoiled.items() if not self._is_named(name)},
@@ -201,23 +214,23 @@ class Forgotten:
         )
 
     def strip_key(self, key: Key) -> Key:
-        """Return this place in the list without the job that stands there, if that is forgotten."""
+        """Return the key of a job without its id, if the job is forgotten."""
         return (key[0], "") if self.has_job(key[1]) else key
 
-    def strip_marks(self, marks: Mapping[int, Checkpoint]) -> dict[int, Checkpoint]:
-        """Return these marks without forgotten jobs.
+    def strip_checkpoints(self, checkpoints: Mapping[int, Checkpoint]) -> dict[int, Checkpoint]:
+        """Return these checkpoints without the ids of forgotten jobs.
 
-        Where a walk stands at one there is no mark, since a cursor may spell its id; nor of a segment that begins with one,
-        since the segment before ends there. The first segment begins where the list does.
+        A checkpoint at a forgotten job is dropped, since its cursor can spell the id. So is that of a segment that begins
+        with one, since the segment before it ends there; the first segment begins with the list.
         """
         if not self.jobs:
-            return dict(marks)
+            return dict(checkpoints)
         return {
             number: msgspec.structs.replace(
-                mark, first=self._strip_end(mark.first), newest=self._strip_end(mark.newest)
+                point, first=self._strip_optional(point.first), newest=self._strip_optional(point.newest)
             )
-            for number, mark in marks.items()
-            if not self._is_at(mark.edge) and not (number and self._is_at(mark.first))
+            for number, point in checkpoints.items()
+            if not self._is_at(point.furthest) and not (number and self._is_at(point.first))
         }
 
     def strip_text(self, text: str) -> str:
@@ -225,7 +238,7 @@ class Forgotten:
         return _ID.sub(lambda found: _WORD if self._is_known(found[0]) else found[0], text) if self else text
 
     def strip_json(self, value: Any) -> Any:
-        """Return what JSON spells without what is forgotten; a pair that names a job, as `vanished` holds, goes as a whole."""
+        """Return a JSON value without the ids of what is forgotten; a pair (company, job), as in `vanished`, is removed."""
         if isinstance(value, str):
             return self.strip_text(value)
         if isinstance(value, dict):
@@ -236,7 +249,7 @@ class Forgotten:
 
     def _hash(self, kind: str, name: str) -> str:
         key, plain = bytes.fromhex(self.salt), name.lower().strip("{}")
-        if _ID.fullmatch(plain):  # however it is written, it is the same
+        if _ID.fullmatch(plain):  # dashes, braces and case do not count
             digits = "".join(plain.split("-"))
             plain = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
         return hashlib.blake2b(
@@ -249,11 +262,11 @@ class Forgotten:
     def _is_at(self, key: Key | None) -> bool:
         return key is not None and self.has_job(key[1])
 
-    def _strip_end(self, key: Key | None) -> Key | None:
+    def _strip_optional(self, key: Key | None) -> Key | None:
         return None if key is None else self.strip_key(key)
 
     def _is_named(self, name: str) -> bool:
-        """Whether the name of a row, company and id, is a forgotten job's."""
+        """Return whether this is the name of a row of a forgotten job: company/id."""
         return self.has_job(name.rpartition("/")[2])
 
     def _is_pair(self, value: Any) -> bool:
@@ -261,7 +274,7 @@ class Forgotten:
         return is_pair and self.has_job(value[1])
 
     def _strip_texts(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows without ids that a text of theirs spells."""
+        """Replace the ids of what is forgotten in the texts of these rows."""
         for column in _TEXTS:
             if column not in rows.columns or rows[column].null_count() == rows.height:
                 continue
@@ -273,7 +286,7 @@ class Forgotten:
         return rows
 
     def _strip_escaped(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows without ids that the JSON in `extra` spells by escapes."""
+        r"""Replace ids that the JSON in `extra` spells by escapes such as ``\u0061``."""
         escaped = rows["extra"].drop_nulls().unique()
         texts = list(escaped.filter(escaped.str.contains(r"\\u", literal=False)))
         changed = {
@@ -286,30 +299,29 @@ class Forgotten:
         return rows.with_columns(pl.col("extra").replace_strict(changed, default=pl.col("extra")))
 
     def _strip_raw(self, raw: bytes, *, is_theirs: bool) -> bytes:
-        """The JSON of a row without what is forgotten; one that nothing of is forgotten as it was sent."""
+        """Return the JSON of a row without what is forgotten; the very bytes if nothing of it is."""
         try:
-            said = msgspec.json.decode(raw)
+            value = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self.strip_text(raw.decode("utf-8", "replace")).encode() if self._is_in(raw) else raw
-        less = self.strip_json(said)
+            text = raw.decode("utf-8", "replace")
+            stripped = self.strip_text(text)
+            return raw if stripped == text else stripped.encode()
+        less = self.strip_json(value)
         if is_theirs and isinstance(less, dict):
-            less = {name: value for name, value in less.items() if name in _NAMES}
+            less = {name: each for name, each in less.items() if name in _NAMES}
             less |= {name: None for name in ("createdBy", "failureReason") if name in less}
-        return raw if less == said else msgspec.json.encode(less)
-
-    def _is_in(self, raw: bytes) -> bool:
-        text = raw.decode("utf-8", "replace")
-        return self.strip_text(text) != text
+        return raw if less == value else msgspec.json.encode(less)
 
 
 NOTHING: Final = Forgotten()
 
 
 def read_forgotten(layout: Layout) -> Forgotten:
-    """Return what the lake has forgotten; nothing where it has no such file.
+    """Return what the lake has forgotten; nothing if it has no such file.
 
     Raises:
-        LakeError: the file is broken. It is never passed over: forgotten jobs would come back. StorageError: it cannot be read.
+        LakeError: the file is broken. It is never ignored, since forgotten jobs would come back.
+        StorageError: it cannot be read.
     """
     path = layout.forgotten
     is_there = not layout.is_old and path.exists()
@@ -317,10 +329,15 @@ def read_forgotten(layout: Layout) -> Forgotten:
 
 
 def decode_forgotten(data: bytes | None, where: str | Path, lake: str | Path) -> Forgotten:
-    """Return what these bytes of a file spell; nothing where there is none.
+    """Decode what a lake has forgotten; nothing for a file that does not exist.
+
+    Args:
+        data: the bytes of the file; None if it does not exist.
+        where: its path, for the message.
+        lake: the lake, for the message.
 
     Raises:
-        LakeError: they are no such file's.
+        LakeError: the file is broken.
     """
     if data is None:
         return NOTHING
@@ -329,26 +346,26 @@ def decode_forgotten(data: bytes | None, where: str | Path, lake: str | Path) ->
         _check(record)
     except strict.Malformed as exc:
         raise LakeError(
-            f"{where} is broken ({exc}); it keeps what was forgotten from coming back. Restore it from a copy, or remove it "
-            f"and forget again: pleo-extract forget {lake} …"
+            f"{where} is broken ({exc}), and without it forgotten jobs would come back. Restore it from a copy, or "
+            f"remove it and forget again: pleo-extract forget {lake} …"
         ) from exc
     return Forgotten(record.salt, frozenset(record.jobs), frozenset(record.people), record.pending)
 
 
 def _check(record: _Record) -> None:
-    """Refuse what no run has written.
+    """Refuse a file that no run writes.
 
     Raises:
-        strict.Malformed: another format, or a salt or hash that is none.
+        strict.Malformed: another format, or an invalid salt or hash.
     """
     if record.format != VERSION or not _SALT.fullmatch(record.salt):
-        raise strict.Malformed(f"format {record.format}, or a salt that is none")
+        raise strict.Malformed(f"format {record.format}, or an invalid salt")
     if not all(map(strict.HASH.fullmatch, [*record.jobs, *record.people])):
-        raise strict.Malformed("a hash that is none")
+        raise strict.Malformed("an invalid hash")
 
 
-def spell_forgotten(forgotten: Forgotten) -> bytes:
-    """Return the bytes of the file that says so."""
+def encode_forgotten(forgotten: Forgotten) -> bytes:
+    """Encode what a lake has forgotten."""
     record = _Record(
         format=VERSION,
         salt=forgotten.salt,
@@ -360,22 +377,22 @@ def spell_forgotten(forgotten: Forgotten) -> bytes:
 
 
 def write_forgotten(layout: Layout, forgotten: Forgotten) -> None:
-    """Write it durably, for its owner alone."""
-    disk.replace_file(layout.forgotten, spell_forgotten(forgotten), private=True)
+    """Write what the lake has forgotten, durably; only the owner can read the file."""
+    disk.replace_file(layout.forgotten, encode_forgotten(forgotten), private=True)
 
 
 def require_forgotten(forgotten: Forgotten, accounts: Iterable[SyncState], lake: str | Path) -> Forgotten:
     """Return what a lake has forgotten, for a run that reads from the server.
 
     Raises:
-        LakeError: jobs or people were forgotten that it does not name.
+        LakeError: it lacks jobs or people that were forgotten, as the sync states of the accounts say.
     """
     jobs, people = _count_missing(forgotten, accounts)
     if jobs or people:
         raise LakeError(
-            f"forgotten.json of {lake} is missing or is not its own: it does not name all that was forgotten, which would "
-            f"come back. Restore it from a copy of the lake, or forget all of it again at once, at least {jobs} job(s) and "
-            f"{people} people: pleo-extract forget {lake} …"
+            f"forgotten.json of {lake} is missing or belongs to another lake: it does not name all that was forgotten, and "
+            f"the rest would come back. Restore it from a copy of the lake, or forget all of it again in one command, at "
+            f"least {jobs} job(s) and {people} people: pleo-extract forget {lake} …"
         )
     return forgotten
 
@@ -388,12 +405,13 @@ def forget_more(
     jobs: Collection[str],
     people: Collection[str],
 ) -> Forgotten:
-    """Return what a lake has forgotten with these ids, which it may still hold.
+    """Return what a lake has forgotten together with these ids.
 
-    Where its memory was lost, all that it had forgotten must be named again: only then is the next run let in.
+    If `forgotten.json` was lost, everything that was forgotten must be named again, in one call: a part of it would let the
+    next run in, and the rest would come back.
 
     Raises:
-        LakeError: fewer are named than had been forgotten and are not known.
+        LakeError: fewer ids are given than are missing.
     """
     more = forgotten.add(jobs, people)
     if any(_count_missing(more, accounts)):
@@ -404,22 +422,22 @@ def forget_more(
 
 
 def _count_missing(forgotten: Forgotten, accounts: Iterable[SyncState]) -> tuple[int, int]:
-    """How many jobs and people were forgotten, as the states of accounts say, that are not known."""
-    told = list(accounts)
-    jobs = {name for account in told for name in account.forgotten} - forgotten.jobs
-    people = max((account.forgotten_people for account in told), default=0)
+    """Return how many jobs and people were forgotten, as the sync states say, and are not known."""
+    states = list(accounts)
+    jobs = {name for state in states for name in state.forgotten} - forgotten.jobs
+    people = max((state.forgotten_people for state in states), default=0)
     return len(jobs), max(0, people - len(forgotten.people))
 
 
 def _blank(rows: pl.DataFrame, is_theirs: pl.Series) -> pl.DataFrame:
-    """The rows, some of which no longer say who asked for the job, why it failed, and what the API has no field for.
+    """Return the rows with null in `created_by`, `failure_reason` and `extra` of some.
 
-    Their columns are built anew: a value that is only marked as null stays in memory, and goes into a file of Arrow.
+    The columns are made from lists: a value that is only marked as null stays in the buffers, and is written to Arrow files.
     """
-    marks = is_theirs.to_list()
+    blank = is_theirs.to_list()
     return rows.with_columns(
         pl.Series(
-            name, [None if mark else text for text, mark in zip(rows[name], marks, strict=True)], pl.String
+            name, [None if hide else text for text, hide in zip(rows[name], blank, strict=True)], pl.String
         )
         for name in ("created_by", "failure_reason", "extra")
         if name in rows.columns
@@ -427,7 +445,7 @@ def _blank(rows: pl.DataFrame, is_theirs: pl.Series) -> pl.DataFrame:
 
 
 def _read_names(raw: bytes) -> tuple[str, str]:
-    """The id of a row and of who asked for it, as far as they can be read."""
+    """Return the id of a row and the id of who asked for it; empty texts if they cannot be read."""
     try:
         row = msgspec.json.decode(raw, type=_Named)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

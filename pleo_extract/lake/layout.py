@@ -1,17 +1,19 @@
 """Where things are in a lake, and what a manifest says.
 
-created_month=2026-11/part-0.parquet   the current rows: any tool may be pointed at the folder
+created_month=2026-11/part-0.parquet   the current rows: any tool can be pointed at the folder
 _lake/current                          the number of the current snapshot, replaced by one rename; the only pointer
-_lake/snapshots/000012.json            its manifest
-_lake/objects/2026-11-<sha256>         the bytes of every kept file, never changed; a visible file is a second name of one
+_lake/snapshots/000012.json            the manifest of a snapshot
+_lake/objects/2026-11-<sha256>         the bytes of a file, never changed; a visible file is a second name of an object
 _lake/state.json                       what runs have learned since the current snapshot was published
-_lake/forgotten.json                     hashes of jobs and people that the lake has forgotten, see `forgotten`
-_lake/staging/<run>/                   fetched but not yet published, with a journal
-_lake/rejected/<run>-<account>.jsonl, lock, last_run.json, now.csv, vanished.csv
+_lake/forgotten.json                   hashes of jobs and people that the lake has forgotten, see `forgotten`
+_lake/staging/<account>/               fetched but not yet published, with a journal, see `staging`
+_lake/rejected/<run>-<account>.jsonl   rows that do not fit the contract
+_lake/lock, last_run.json              who writes now, and how the last run ended
+_lake/now.csv, vanished.csv            what the catalogue reads beside the rows
 _jobs.duckdb                           the catalogue
 
-Nothing but the visible months ends in `.parquet`. A lake of format 1 (see `old`) is read where it lies, and carried over
-by the next run that writes.
+Nothing but the visible months ends in `.parquet`, since readers of the folder take every such file for rows. A lake of
+format 1 (see `old`) is read as it is, and carried over by the next run that writes.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import ConfigurationError, LakeError, StorageError, UsageError, check_path, escape
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.old import NUMBER, OLD_NAMES, OldNames
+from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,26 +56,32 @@ __all__ = [
 ]
 
 FORMAT: Final = 2
-"""Version of the lake's layout and manifest; a newer one is refused, an older one carried over."""
+"""Version of the layout and the manifest; a lake with a newer one is refused, one with an older one is carried over."""
 
 OWN: Final = re.compile(rf"_lake|_jobs\.duckdb(\.wal)?|{OLD_NAMES.pattern}")
-"""What a lake puts into its folder beside the months; of these alone a folder is known for a lake."""
+"""What a lake puts into its folder beside the months; a folder with one of these is a lake."""
 
 MOST_SNAPSHOTS: Final = 999_999_999
 
-MONTH: Final = re.compile(r"created_month=[0-9]{4}-(?:0[1-9]|1[0-2])")
-_SUM: Final = re.compile(r"[0-9a-f]{64}|")
+MONTH: Final = re.compile(f"created_month={strict.MONTH.pattern}")
+"""The folder of a visible month."""
 DATA_FILE: Final = re.compile(MONTH.pattern + r"/[\w.-]+\.parquet")
-"""A data file as a reader of the folder sees it: nothing else is opened, whatever a manifest says."""
-OBJECT: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-[0-9a-f]{64}")
-"""An object, named after its month and its bytes."""
+"""A data file as readers of the folder see it; nothing else is opened, whatever a manifest says."""
+OBJECT: Final = re.compile(f"{strict.MONTH.pattern}-{strict.SHA256.pattern}")
+"""An object, named after its month and the sha256 of its bytes."""
 _POINTER: Final = re.compile(rb"([1-9][0-9]{0,8})\n?")
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One data file of a snapshot: where readers of the folder see it, rows, bytes, sha256, the object that keeps its bytes.
+    """One data file of a snapshot.
 
-    `object` is empty in a Delta table, whose files are never replaced, and in a lake of format 1.
+    Attributes:
+        path: where readers of the folder see it, relative to the lake.
+        rows: how many rows it has.
+        bytes: its size.
+        sha256: the hash of its bytes; empty for a file that another program has written.
+        object: the object that keeps its bytes; empty in a Delta table, whose files are never replaced, and in a lake of
+            format 1.
     """
 
     path: str
@@ -83,7 +92,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def month(self) -> str:
-        """The month that it is filed under, as ``2026-11``."""
+        """The month of its folder, as ``2026-11``."""
         return self.path.partition("/")[0].partition("=")[2]
 
 
@@ -93,11 +102,20 @@ def name_object(month: str, sha256: str) -> str:
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """What a snapshot is, and what the runs know that made it.
+    """The description of a snapshot, with what the runs that made it have learned.
 
-    `made_at` is when the data was published (UTC); `accounts` the sync state, by account; `receipt` the last run's.
-    `leaving` names months that jobs have left for others: readers of the folder see these replaced first, so that no job is
-    there twice.
+    Attributes:
+        format: the version of the layout.
+        snapshot: its number, from 1.
+        server: the server whose jobs these are.
+        made_at: when it was published (UTC).
+        rows: how many rows its files have.
+        files: its files.
+        library: the version of pleo-extract that wrote it.
+        receipt: the receipt of the last run.
+        accounts: the sync state of each account.
+        leaving: months that jobs have left for others; their visible files are replaced first, so that readers of the folder
+            see no job twice.
     """
 
     format: int
@@ -113,7 +131,7 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 
 class State(msgspec.Struct, kw_only=True):
-    """What runs have learned that found nothing new; it wins over the manifest of this very snapshot."""
+    """What runs have learned that found nothing new; it wins over the manifest of the snapshot of this number only."""
 
     snapshot: int
     server: str
@@ -122,17 +140,16 @@ class State(msgspec.Struct, kw_only=True):
 
 
 def scan_files(files: Sequence[Path]) -> pl.LazyFrame:
-    """The rows of these data files, lazily, with the columns of `COLUMNS`; an empty frame with these for no files."""
+    """Scan data files, with the columns of `COLUMNS`; those that an older format did not have are null."""
     if not files:
         return pl.LazyFrame(schema=POLARS_SCHEMA)
-    # Columns that an older format did not have are null.
     return pl.scan_parquet(
         list(files), glob=False, hive_partitioning=False, schema=POLARS_SCHEMA, missing_columns="insert"
     )
 
 
 class Layout:
-    """The names below a lake's root, and the pointer resolved."""
+    """The paths below a lake's root, and the readers of its pointer and manifests."""
 
     def __init__(self, root: str | Path) -> None:
         if isinstance(root, str) and not root.strip():
@@ -160,26 +177,26 @@ class Layout:
 
     @property
     def is_old(self) -> bool:
-        """Whether it is a lake of format 1 that no run has carried over yet."""
+        """True for a lake of format 1 that no run has carried over yet."""
         return not os.path.lexists(self.current) and self.old.exists()
 
     @property
     def last_run(self) -> Path:
-        """Where a run records how it ended."""
+        """The record of how the last run ended."""
         return self.old.last_run if self.is_old else self.own / "last_run.json"
 
     def manifest_file(self, number: int) -> Path:
-        """Where the manifest of snapshot `number` is."""
+        """Return the path of the manifest of snapshot `number`."""
         folder = self.old.meta if self.is_old else self.snapshots
         return folder / f"{number:06d}.json"
 
     def numbers(self) -> list[int]:
-        """The snapshots that have a manifest, oldest first."""
+        """Return the numbers of the snapshots that have a manifest, oldest first."""
         found = (path for path in disk.list_folder(self.manifest_file(0).parent) if path.suffix == ".json")
         return sorted(int(path.stem) for path in found if NUMBER.fullmatch(path.stem))
 
     def path_of(self, snapshot: int, entry: FileEntry) -> Path:
-        """Where the bytes of a file are: in its object; if that is lost, in the visible file, as long as it is the same.
+        """Return where the bytes of a file are: its object, or if that is lost, the visible file with the same bytes.
 
         Raises:
             StorageError: the visible file cannot be read.
@@ -190,36 +207,37 @@ class Layout:
         if entry.object and not disk.is_plain(kept):
             with suppress(LakeError):
                 visible = self.root / entry.path
-                if disk.size_of(visible) == entry.bytes and disk.sum_of(visible) == entry.sha256:
+                if disk.size_of(visible) == entry.bytes and disk.hash_file(visible) == entry.sha256:
                     return visible
         return kept if entry.object else self.root / entry.path
 
     def paths_of(self, manifest: Manifest) -> tuple[Path, ...]:
-        """Where the bytes of all its files are, in the order of the manifest."""
+        """Return where the bytes of all its files are, in the order of the manifest."""
         return tuple(self.path_of(manifest.snapshot, entry) for entry in manifest.files)
 
     def number(self) -> int | None:
-        """The number of the current snapshot, or None where nothing was published yet.
+        """Return the number of the current snapshot; None before the first.
 
         Raises:
-            LakeError: the pointer is lost, or says nothing.
+            LakeError: the pointer is missing or invalid.
         """
         if self.is_old:
             return self.old.number()
         if not os.path.lexists(self.current):
-            if self.numbers() not in ([], [1]):  # a first publish that was killed leaves 1 without a pointer
+            if self.numbers() not in ([], [1]):  # a kill during the first publish leaves 1 without a pointer
                 raise LakeError(f"{self.root} has snapshots but no pointer {self.current.name!r}; run repair")
             return None
         found = _POINTER.fullmatch(disk.read_file(self.current))
         number = int(found[1]) if found else 0
         is_there = number and os.path.lexists(self.manifest_file(number))
-        # The newest manifest may be lost, and no more.
+        # The newest manifest can be lost, so one number beyond the others is valid. A number beyond that was never published,
+        # and repair must not invent a snapshot for it.
         if not number or (not is_there and number > max(self.numbers(), default=number) + 1):
             raise LakeError(f"{self.current} does not name a snapshot of this lake; run repair")
         return number
 
     def number_as_of(self, as_of: datetime | int | None) -> int | None:
-        """The current snapshot; or the one of that number; or the one that was current at that instant.
+        """Return the number of a snapshot: the current one, the one of this number, or the one current at this instant.
 
         Raises:
             UsageError: no such snapshot is kept, or the instant has no time zone.
@@ -229,45 +247,44 @@ class Layout:
             return current
         numbers = [n for n in self.numbers() if current is not None and n <= current]
         if isinstance(as_of, datetime):
-            if as_of.tzinfo is None:
-                raise UsageError("as_of has no time zone; say which, for example datetime.now(UTC)")
-            numbers = [n for n in numbers if self.made_at(n) <= as_of]
+            instant = to_utc(as_of, "as_of")
+            numbers = [n for n in numbers if self.made_at(n) <= instant]
         elif as_of not in numbers:
-            raise UsageError(f"snapshot {as_of} is not kept in {self.root}; there are {numbers}")
+            raise UsageError(f"snapshot {as_of} is not kept in {self.root}; these are: {numbers}")
         if not numbers:
             raise UsageError(
-                f"no snapshot of {self.root} is as old as {as_of}; older ones were pruned, or never made"
+                f"no snapshot of {self.root} is as old as {as_of}: older ones were pruned, or never made"
             )
         return numbers[-1] if isinstance(as_of, datetime) else int(as_of)
 
     def manifest(self, number: int) -> Manifest:
-        """The manifest of a snapshot.
+        """Return the manifest of a snapshot.
 
         Raises:
-            LakeError: missing, broken, or written by a newer version.
+            LakeError: it is missing, broken, or from a newer version.
         """
         path = self.manifest_file(number)
         manifest = decode_manifest(disk.read_file(path), path)
         if manifest.snapshot != number:
-            raise LakeError(f"{path} is broken (it is of snapshot {manifest.snapshot}); run repair")
+            raise LakeError(f"{path} is broken (it describes snapshot {manifest.snapshot}); run repair")
         if not self.is_old and not all(entry.object for entry in manifest.files):
-            raise LakeError(f"{path} is broken (it names no object for a file); run repair")
+            raise LakeError(f"{path} is broken (a file without an object); run repair")
         return manifest
 
     def made_at(self, number: int) -> datetime:
-        """When a snapshot was published (UTC): all that is read of its manifest, which may tell of many accounts.
+        """Return when a snapshot was published (UTC), without decoding the rest: a manifest can describe many accounts.
 
         Raises:
             LakeError: the manifest is missing or broken.
         """
         path = self.manifest_file(number)
         try:
-            return strict.read_instant(strict.decode(disk.read_file(path), _Made).made_at, "made_at")
+            return strict.check_instant(strict.decode(disk.read_file(path), _Made).made_at, "made_at")
         except strict.Malformed as exc:
             raise LakeError(f"{path} is broken ({exc}); run repair") from exc
 
-    def overlaid(self, manifest: Manifest) -> Manifest:
-        """The manifest of the current snapshot, with what runs have learned since; losing that costs requests only."""
+    def apply_state(self, manifest: Manifest) -> Manifest:
+        """Return the manifest with what runs have learned since (`state.json`); if that is lost, it costs requests only."""
         if self.is_old or not self.state.exists():
             return manifest
         try:
@@ -284,7 +301,7 @@ class Layout:
         )
 
     def server(self) -> str:
-        """The server whose jobs the current snapshot holds; empty where there is no snapshot, or it does not say.
+        """Return the server whose jobs the current snapshot holds; empty without a snapshot, or if it is broken.
 
         Raises:
             LakeError: a newer version wrote it.
@@ -293,7 +310,7 @@ class Layout:
             number = self.number()
             path = self.manifest_file(number) if number else None
             data = disk.read_file(path) if path else b""
-        except LakeError:  # whoever opens it will say so
+        except LakeError:  # opening the lake will say what is wrong
             return ""
         if path is None:
             return ""
@@ -305,21 +322,20 @@ class Layout:
             return ""
         return server
 
-    def require_room(self) -> None:
-        """Refuse to make a lake where it can hardly be meant to be: among other files.
+    def refuse_mistaken_folder(self) -> None:
+        """Refuse to make a lake in a place that is probably a mistake.
 
         Raises:
-            UsageError: the root of the file system. ConfigurationError: a folder with files and no lake in it.
+            UsageError: the root of the file system.
+            ConfigurationError: a folder with other files and no lake.
         """
         if self.root == self.root.parent:
             raise UsageError(f"a lake needs a folder of its own, not {self.root}")
-        if what := self.foreign():
-            raise ConfigurationError(
-                f"{self.root} is no lake and not empty ({what}); name a folder of its own"
-            )
+        if what := self.describe_foreign():
+            raise ConfigurationError(f"{self.root} is not a lake and not empty ({what}); name another folder")
 
-    def foreign(self) -> str:
-        """What this folder holds, if it holds files and no lake; else nothing."""
+    def describe_foreign(self) -> str:
+        """Return what this folder holds, if it holds other files and no lake; else an empty text."""
         found = [path.name for path in disk.list_folder(self.root)]
         foreign = [name for name in found if not name.startswith(".") and name != "lost+found"]
         if not foreign or any(OWN.fullmatch(name) for name in found):
@@ -328,12 +344,12 @@ class Layout:
         return f"it holds {escape(foreign[0])!r}{more}"
 
     def own_folders(self) -> tuple[Path, ...]:
-        """The folders that a run writes to."""
+        """Return the folders that a run writes to."""
         return self.own, self.snapshots, self.objects, self.staging, self.rejected
 
 
 def decode_manifest(data: bytes, path: Path) -> Manifest:
-    """A manifest from its bytes, the version looked at first.
+    """Decode a manifest; the version is checked first.
 
     Raises:
         LakeError: it is broken, or from a newer version.
@@ -342,45 +358,47 @@ def decode_manifest(data: bytes, path: Path) -> Manifest:
     try:
         manifest = strict.decode(data, Manifest)
         _check_manifest(manifest)
-        made_at = strict.read_instant(manifest.made_at, "made_at")
+        made_at = strict.check_instant(manifest.made_at, "made_at")
     except strict.Malformed as exc:
         raise LakeError(f"{path} is broken ({exc}); run repair") from exc
     return msgspec.structs.replace(manifest, made_at=made_at)
 
 
 def _check_manifest(manifest: Manifest) -> None:
-    """What the types cannot say.
+    """Check what the types cannot say.
 
     Raises:
-        strict.Malformed: it is not so.
+        strict.Malformed: a value is out of its range, or contradicts another.
     """
     if not 1 <= manifest.snapshot <= MOST_SNAPSHOTS or manifest.format < 0:
-        raise strict.Malformed(f"it is of snapshot {manifest.snapshot}, format {manifest.format}")
+        raise strict.Malformed(f"snapshot {manifest.snapshot}, format {manifest.format}")
     strict.check_name(manifest.server, "the server")
     strict.check_name(manifest.library, "the library")
     for entry in manifest.files:
-        if not DATA_FILE.fullmatch(entry.path) or not _SUM.fullmatch(entry.sha256):
-            raise strict.Malformed(f"it names {escape(entry.path)!r}, {escape(entry.sha256)!r}")
+        if not DATA_FILE.fullmatch(entry.path) or (
+            entry.sha256 and not strict.SHA256.fullmatch(entry.sha256)
+        ):
+            raise strict.Malformed(f"file {escape(entry.path)!r}, sha256 {escape(entry.sha256)!r}")
         if entry.object not in ("", name_object(entry.month, entry.sha256)):
-            raise strict.Malformed(f"it names the object {escape(entry.object)!r} for {escape(entry.path)!r}")
+            raise strict.Malformed(f"object {escape(entry.object)!r} for {escape(entry.path)!r}")
         strict.check_count(entry.rows, "rows")
         strict.check_count(entry.bytes, "bytes")
     if len({entry.path for entry in manifest.files}) < len(manifest.files):
-        raise strict.Malformed("it names a file twice")
+        raise strict.Malformed("a file twice")
     if (rows := sum(entry.rows for entry in manifest.files)) != manifest.rows:
-        raise strict.Malformed(f"{rows} rows in its files, written with {manifest.rows}")
+        raise strict.Malformed(f"{rows} rows in its files, {manifest.rows} in the manifest")
     for month in manifest.leaving:
-        if not MONTH.fullmatch(f"created_month={month}"):
-            raise strict.Malformed(f"it names the month {escape(month)!r}")
+        if not strict.MONTH.fullmatch(month):
+            raise strict.Malformed(f"month {escape(month)!r}")
     strict.check_accounts(manifest.accounts)
     strict.check_receipt(manifest.receipt)
 
 
 def refuse_newer(data: bytes, path: Path) -> None:
-    """Look at the version of a manifest, if it says one.
+    """Refuse a manifest of a newer version.
 
     Raises:
-        LakeError: it is newer than this.
+        LakeError: its format is newer than `FORMAT`.
     """
     try:
         version = strict.decode(data, _Version).format

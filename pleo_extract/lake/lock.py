@@ -1,8 +1,12 @@
-"""One writer at a time: flock on `_lake/lock`, which says who holds it. It is freed with its holder, however that ends.
+"""Let one writer at a time into a lake: flock on `_lake/lock`, a file that says who holds it.
 
-On a disk without flock, or with a lock file that somebody replaced, a run can lose the lake and not notice. So each
-run signs the lock, asks before it publishes whether the signature is still its own, and takes away what another may
-have prepared: whoever was paused and wakes up late finds that out, or has nothing left to put in place.
+The lock is freed when its process ends, even by a kill. But on a disk without flock, or with a lock file that somebody has
+replaced, a run can lose the lake without notice. So each run signs the lock file, and looks at the signature before it
+publishes. It also removes the temporary files of others first: a paused run that wakes up late finds that the lake is
+another's, or has nothing left to rename into place.
+
+The file stays when the lock is freed: to remove it would let two runs lock two files of one name. We call flock ourselves,
+since the usual library truncates whatever it opens, and so the file of a backup that shares it by a hard link.
 """
 
 from __future__ import annotations
@@ -30,9 +34,9 @@ __all__ = ["hold_lock", "refuse_unheld"]
 
 
 PATIENCE: Final = 1.0
-"""Seconds that a run which holds the lake has to say who it is, before another that is turned away leaves it out."""
+"""How long a run that is refused waits for the holder to sign, in seconds: a run takes the lock first and then signs."""
 TRIES: Final = 10
-"""How often a lock that was replaced meanwhile is tried again."""
+"""How often to try again if somebody replaces the lock file meanwhile."""
 
 
 class _Holder(msgspec.Struct):
@@ -42,21 +46,22 @@ class _Holder(msgspec.Struct):
 
 
 def refuse_unheld() -> None:
-    """What a table that nobody holds has in place of a check."""
+    """Raise AssertionError: the check of a table that nobody holds."""
     raise AssertionError("a table is held by whoever commits to it")
 
 
 @contextmanager
 def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
-    """Hold the lake for writing; gives a function that raises LakeLocked when the lake is no longer held.
+    """Hold the lake for writing; give a function that raises LakeLocked once the lake is no longer held.
 
     Raises:
-        LakeLocked: another run holds it; the message names its pid, host and since when.
-        LakeError: a link stands where the lake keeps a folder or a file of its own. StorageError: there can be no lock.
-        UsageError, ConfigurationError: a folder that cannot be meant, see `Layout.require_room`.
+        LakeLocked: another run holds it; the message names its pid, its host and since when.
+        LakeError: there is a link where the lake keeps a folder or a file of its own.
+        StorageError: the disk refuses a lock.
+        UsageError, ConfigurationError: the folder is probably a mistake, see `Layout.refuse_mistaken_folder`.
     """
-    layout.require_room()
-    with disk.name_lake(layout.root):
+    layout.refuse_mistaken_folder()
+    with disk.name_lake_in_errors(layout.root):
         disk.make_folder(layout.root.resolve())
         _refuse_links(layout)
         disk.make_folder(layout.own)
@@ -75,11 +80,11 @@ def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _hold_old(layout: Layout) -> Iterator[None]:
-    """Keep runs of older versions out of a lake of format 1, which they lock by another file."""
+    """Keep runs of older versions out of a lake of format 1: they lock another file."""
     if not layout.old.lock.exists():
         yield
         return
-    handle = disk.open_own(layout.old.lock)
+    handle = disk.open_lock(layout.old.lock)
     try:
         _flock(layout, handle)
         yield
@@ -88,13 +93,13 @@ def _hold_old(layout: Layout) -> Iterator[None]:
 
 
 def _acquire(layout: Layout) -> int:
-    """Lock the lake's file; it is freed when the handle is closed, at the latest when the process ends.
+    """Lock the lake's file and return its handle; to close it frees the lock.
 
-    Somebody may have replaced the file between its opening and its locking: then the next one is tried. One that has
-    a second name, as a backup made of hard links gives it, is not written to: the lake gets a file of its own.
+    Somebody can replace the file after it was opened and before it is locked: then try the next one. A file with a second
+    name, as a backup made of hard links gives it, is replaced: to sign it would change the backup.
     """
     for _ in range(TRIES):
-        handle = disk.open_own(layout.lock)
+        handle = disk.open_lock(layout.lock)
         try:
             _flock(layout, handle)
             if _is_in_place(layout, handle):
@@ -105,7 +110,7 @@ def _acquire(layout: Layout) -> int:
             os.close(handle)
             raise
         os.close(handle)
-    raise StorageError(f"cannot lock {layout.lock}: somebody replaces it again and again")
+    raise StorageError(f"cannot lock {layout.lock}: another program keeps replacing it")
 
 
 def _flock(layout: Layout, handle: int) -> None:
@@ -113,14 +118,14 @@ def _flock(layout: Layout, handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise LakeLocked(
-            f"{layout.root} is held by another run{_describe(layout, patience=PATIENCE)}; wait for it, or stop it"
+            f"{layout.root} is held by another run{_describe_holder(layout, patience=PATIENCE)}; wait for it, or stop it"
         ) from None
     except OSError as exc:
         raise StorageError(f"cannot lock {layout.lock}: {exc.strerror or exc}") from exc
 
 
 def _is_in_place(layout: Layout, handle: int) -> bool:
-    """Whether the file that was opened is still the one of that name."""
+    """Return whether the file that was opened is still the one of that name."""
     try:
         return os.path.samestat(os.fstat(handle), layout.lock.lstat())
     except OSError:
@@ -128,10 +133,10 @@ def _is_in_place(layout: Layout, handle: int) -> bool:
 
 
 def _refuse_links(layout: Layout) -> None:
-    """Nothing is written or removed through a link: it may lead anywhere."""
+    """Raise LakeError if one of the lake's folders is a link: nothing is written or removed through a link."""
     for folder in layout.own_folders():
         if folder.is_symlink():
-            raise LakeError(f"{folder} is a link; a lake keeps its folders itself. Put a folder in its place")
+            raise LakeError(f"{folder} is a link; a lake needs a real folder there. Put one in its place")
 
 
 def _sign(layout: Layout, handle: int) -> bytes:
@@ -146,24 +151,25 @@ def _sign(layout: Layout, handle: int) -> bytes:
 
 
 def _unsign(layout: Layout, handle: int, signature: bytes) -> None:
-    """Take the name away and free the lock, if it is still ours: the next run is not to be taken for this one while it signs.
+    """Remove the signature and free the lock, if it is still ours.
 
-    A child that was forked from the holder frees nothing: it shares the lock.
+    Without that, who is refused before the next run has signed would read our name. A child that was forked from the holder
+    shares the lock, so it must not free it.
     """
-    with suppress(OSError):  # the lake may be gone, or the disk; the lock itself is freed all the same
+    with suppress(OSError):  # the lake or the disk can be gone; the lock is freed with its handle anyway
         if _is_ours(layout, signature):
             os.ftruncate(handle, 0)
             fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _remove_prepared(layout: Layout) -> None:
-    """What a run that was killed, or has lost the lake, was about to rename into place."""
+    """Remove the temporary files of runs that were killed, or have lost the lake and could still rename them into place."""
     months = [
         path for path in disk.list_folder(layout.root) if MONTH.fullmatch(path.name) and not path.is_symlink()
     ]
     for folder in (layout.own, layout.snapshots, layout.objects, layout.rejected, *months):
         for path in disk.list_folder(folder):
-            if disk.is_prepared(path):
+            if disk.is_temporary(path):
                 disk.remove_file(path)
     for path in disk.list_folder(layout.root):
         if path.match(".catalogue-*"):
@@ -171,7 +177,7 @@ def _remove_prepared(layout: Layout) -> None:
 
 
 def _is_ours(layout: Layout, signature: bytes) -> bool:
-    """Whether this process holds the lake; not so in a child that it was forked into."""
+    """Return whether this process holds the lake; a child that was forked from the holder does not."""
     try:
         held = disk.read_file(layout.lock) == signature
     except PleoExtractError:
@@ -182,18 +188,18 @@ def _is_ours(layout: Layout, signature: bytes) -> bool:
 def _check(layout: Layout, signature: bytes) -> None:
     if not _is_ours(layout, signature):
         raise LakeLocked(
-            f"{layout.root} was taken over by another run{_describe(layout)} while this one held its lock; "
+            f"another run{_describe_holder(layout)} has taken over {layout.root} while this one held its lock; "
             "this one publishes nothing"
         )
 
 
-def _describe(layout: Layout, *, patience: float = 0.0) -> str:
-    """Who holds the lake, as far as it has said so within so many seconds: it takes the lock first, and then signs."""
+def _describe_holder(layout: Layout, *, patience: float = 0.0) -> str:
+    """Return who holds the lake; an empty text if the holder has not signed within `patience` seconds."""
     end = time.monotonic() + patience
     while True:
         try:
             holder = strict.decode(disk.read_file(layout.lock), _Holder)
-            since = strict.read_instant(holder.since, "since")
+            since = strict.check_instant(holder.since, "since")
         except (PleoExtractError, strict.Malformed):
             if time.monotonic() >= end:
                 return ""

@@ -1,7 +1,7 @@
-"""A lake of format 1: where its files are.
+"""Find the files of a lake of format 1.
 
 current -> snapshots/000012                              a link, the pointer
-snapshots/000012/created_month=2026-11/part-0.parquet    the files of each snapshot
+snapshots/000012/created_month=2026-11/part-0.parquet    the files of a snapshot
 _meta/000012.json, _meta/last_run.json                   manifests, and how the last run ended
 _staging/, _rejected/, _lock, _now.csv, _vanished.csv, jobs.duckdb
 """
@@ -23,11 +23,11 @@ OLD_NAMES: Final = re.compile(
     r"current|snapshots|_meta|_staging|_rejected|_lock|_now\.csv|_vanished\.csv|jobs\.duckdb(\.wal)?"
 )
 NUMBER: Final = re.compile(r"(?!000000)(?:[0-9]{6}|[1-9][0-9]{6,8})")
-"""The number of a snapshot as it names its manifest, and here its folder: one spelling each, or it is not ours."""
+"""The number of a snapshot in the name of its manifest, and here of its folder; any other spelling is not ours."""
 
 
 class OldNames:
-    """The names of format 1 below a lake's root, and its pointer resolved."""
+    """The paths of format 1 below a lake's root, and the reader of its pointer."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -38,34 +38,30 @@ class OldNames:
         self.last_run = self.meta / "last_run.json"
 
     def exists(self) -> bool:
-        """Whether there is such a lake, or what is left of one."""
+        """Return whether there is such a lake, or a part of one."""
         return self.current.is_symlink() or self.snapshots.is_dir() or self.meta.is_dir()
 
     def snapshot_folder(self, number: int) -> Path:
-        """Where the files of snapshot `number` are."""
+        """Return the folder of snapshot `number`."""
         return self.snapshots / f"{number:06d}"
 
     def snapshots_there(self) -> list[int]:
-        """The snapshots whose folders are there, oldest first."""
+        """Return the numbers of the snapshots that have a folder, oldest first."""
         return sorted(
             int(path.name) for path in disk.list_folder(self.snapshots) if NUMBER.fullmatch(path.name)
         )
 
     def number(self) -> int | None:
-        """The number of the current snapshot, or None where nothing was published yet.
+        """Return the number of the current snapshot; None before the first.
 
         Raises:
             LakeError: the pointer leads nowhere, or out of the lake.
         """
         if not self.current.is_symlink():
             if self.current.exists():
-                raise LakeError(
-                    f"{self.current} is not the link that a lake keeps there; is this folder a lake?"
-                )
-            if self.snapshots_there() not in (
-                [],
-                [1],
-            ):  # a first publish that was killed leaves 1 without a pointer
+                raise LakeError(f"{self.current} is not the link that a lake has there; check the path")
+            # A kill during the first publish leaves 1 without a pointer.
+            if self.snapshots_there() not in ([], [1]):
                 raise LakeError(f"{self.root} has snapshots but no pointer 'current'; run repair")
             return None
         try:

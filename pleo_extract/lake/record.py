@@ -1,4 +1,4 @@
-"""How the last run ended, in `_lake/last_run.json`: written by every run, failed ones too."""
+"""Record how the last run ended, in `_lake/last_run.json`: every run writes it, failed ones too."""
 
 from __future__ import annotations
 
@@ -17,11 +17,18 @@ __all__ = ["LastRun", "read_last_run", "write_last_run"]
 
 
 class LastRun(msgspec.Struct, kw_only=True):
-    """One run's end.
+    """How a run ended.
 
-    `code` is the exit code, `error` its message or null, `published` whether a new snapshot came of it,
-    `last_complete_at` when a run last ended complete (UTC), `seconds_since_complete` how long that was before the end.
-    `failed` names the accounts that failed, each with its code and message, where there is more than one.
+    Attributes:
+        run: its name.
+        ended_at: when it ended (UTC).
+        code: its exit code.
+        error: its message; None if it succeeded.
+        published: True if it made a new snapshot.
+        last_complete_at: when a run last ended complete (UTC); None if none has.
+        seconds_since_complete: from then to the end of this run.
+        receipt: its receipt, as plain data.
+        failed: of several accounts those that failed, each with its exit code and message.
     """
 
     run: str
@@ -43,7 +50,15 @@ def write_last_run(
     complete: bool,
     failed: dict[str, list[Any]],
 ) -> None:
-    """Record how this run ended; `receipt` holds its run, code and whether it published."""
+    """Record how this run ended.
+
+    Args:
+        layout: the lake.
+        receipt: its receipt, as plain data, with `run`, `code` and `published`.
+        error: its message; None if it succeeded.
+        complete: True if it read all that it had to.
+        failed: as in `LastRun`.
+    """
     now = datetime.now(UTC)
     before = read_last_run(layout)
     last = now if complete else before.last_complete_at if before else None
@@ -63,19 +78,18 @@ def write_last_run(
 
 
 def read_last_run(layout: Layout) -> LastRun | None:
-    """The last run's record; None where there was none, or where it is broken: the next run writes another."""
+    """Return the record of the last run; None if there is none or it is broken, since the next run writes a new one."""
     try:
-        record = strict.decode(disk.read_file(layout.last_run), LastRun)
-        return _checked(record)
+        return _check(strict.decode(disk.read_file(layout.last_run), LastRun))
     except (LakeError, strict.Malformed):
         return None
 
 
-def _checked(record: LastRun) -> LastRun:
-    """The record, its instants in UTC.
+def _check(record: LastRun) -> LastRun:
+    """Return the record with its instants in UTC.
 
     Raises:
-        strict.Malformed: it is none that a run wrote.
+        strict.Malformed: a value that no run writes.
     """
     strict.check_name(record.run, "the run")
     strict.check_count(record.code, "code")
@@ -87,6 +101,6 @@ def _checked(record: LastRun) -> LastRun:
     last = record.last_complete_at
     return msgspec.structs.replace(
         record,
-        ended_at=strict.read_instant(record.ended_at, "ended_at"),
-        last_complete_at=strict.read_instant(last, "last_complete_at") if last else None,
+        ended_at=strict.check_instant(record.ended_at, "ended_at"),
+        last_complete_at=strict.check_instant(last, "last_complete_at") if last else None,
     )

@@ -1,4 +1,4 @@
-"""The files of rows that do not fit the contract: each row once for what it says, and no longer than it is of use."""
+"""Prune the files of rejected rows: rows that do not fit the contract, kept as the server sent them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ if TYPE_CHECKING:
 __all__ = ["is_kept_in", "prune_rejected"]
 
 KEEP_REJECTED: Final = timedelta(days=30)
-"""How long a file stays of which it is not known that all its rows were read right since."""
+"""How long a file stays if it is not known that all its rows were read without fault since."""
 _FILE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}\.jsonl")
 
 
 def is_kept_in(folder: Path, name: str) -> bool:
-    """Whether this folder has a file of rejected rows of this name."""
+    """Return whether this folder has a file of rejected rows of this name."""
     return bool(_FILE.fullmatch(name)) and (folder / name).is_file()
 
 
 def prune_rejected(
     folder: Path, *, named: Collection[str], before: Collection[str], now: datetime
 ) -> list[str]:
-    """Remove files whose rows are all resolved, and old ones of which nothing is known; returns their names.
+    """Remove the files whose rows are all resolved, and old ones of which nothing is known.
 
     Args:
         folder: where they are.
-        named: files that the state names, since rows of theirs are unresolved.
-        before: files that the state named before this run.
-        now: the instant, UTC.
+        named: files that the sync state names, because they have unresolved rows.
+        before: files that the sync state named before this run.
+        now: the time (UTC).
+
+    Returns:
+        The names of the removed files.
     """
     gone = []
     for path in disk.list_folder(folder):

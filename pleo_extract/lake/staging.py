@@ -1,14 +1,26 @@
-"""What is fetched but not yet published: batches of rows, and a journal that says which of them are whole.
+"""Keep what is fetched but not yet published: batches of rows, and a journal that says which of them are whole.
 
-A batch counts once its line is in the journal; the line is written after the batch is synced. One folder an
-account, named after what binds it: server, company and query. The next run resumes there, under a new name: whoever
-still writes to the old one, having lost the lake, finds it gone.
+Theory of operation. Each account has a folder of its own, `_lake/staging/<hash of its key>-<random>/`:
 
-Staged pages save requests and nothing else: a run that resumes makes its closing reads itself (see `extract.closing`).
-So staging has no age at which it turns wrong; what nobody resumed for `KEEP_STAGED` is removed.
+    run.json                       the run that began it, and the state of the lake that it began from
+    batch-000000.arrow             rows, as uncompressed Arrow
+    batch-000000.rejected.jsonl    the rows of the same pages that do not fit the contract
+    journal.jsonl                  one line a batch: sha256, rows, months, and where each segment of the walk stood after it
 
-What is found there is not trusted: names become paths, rows are published. A journal counts as far as each line, and
-the file that it names, are what a run writes.
+A batch counts once its line is in the journal. The files are written and synced first, then the line. So a kill costs the
+pages that are not staged yet, at most `fetch.driver.BATCH_PAGES`, and nothing that an earlier batch has. A file without a
+line is overwritten by the next batch of its number.
+
+The next run resumes if the account was not published since and the lake has forgotten no more jobs (`Header.base`). It reads
+the journal up to the first line that is not whole, or whose file has other bytes. It moves the folder to a new name, so that
+a paused run, which has lost the lake and wakes up late, no longer finds it and stages nothing more. Then it writes the
+journal again without the rest, since a line that was cut short would spoil the next one.
+
+Staged pages save requests and do nothing else: a run that resumes makes its closing reads itself (see `sync.closing`), so
+staging has no age at which it becomes wrong. What nobody has resumed for `KEEP_STAGED` is removed.
+
+Nothing that is found in a staging folder is trusted, since names there become paths and rows are published: a line counts
+only if it, and the file that it names, are such as a run writes.
 """
 
 from __future__ import annotations
@@ -24,13 +36,13 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
-from pleo_extract.core.rows import created_month, is_unknown, months_of
+from pleo_extract.core.rows import created_month, is_unknown, job_name, months_of
 from pleo_extract.core.state import RejectedRecord
 from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.forgotten import NOTHING
-from pleo_extract.lake.keys import Places, hash_id
+from pleo_extract.lake.keys import IdMonths, hash_id
 from pleo_extract.lake.rejects import is_kept_in
 
 if TYPE_CHECKING:
@@ -41,34 +53,41 @@ if TYPE_CHECKING:
     from pleo_extract.core.state import JobKey
 
     Left = Mapping[str, Sequence[Path]]
-    """Folders that earlier runs left, by what binds them."""
+    """The staging folders that earlier runs left, by the hash of their owner."""
 
-__all__ = ["KEEP_STAGED", "Header", "StagedBatch", "Staging", "find_resumable", "name_run", "spell_rejected"]
+__all__ = ["KEEP_STAGED", "Header", "StagedBatch", "Staging", "encode_rejected", "find_resumable", "name_run"]
 
 _RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _MODE: Final = re.compile(r"full|refresh|merge")
 _PHASE: Final = re.compile(r"[a-z][0-9a-z_-]{0,31}")
 _FILE: Final = re.compile(r"batch-[0-9]{6,9}")
-_MONTH: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
-_SUM: Final = re.compile(r"[0-9a-f]{64}")
 _NEEDED: Final = (*KEY, "created_at")
-"""Columns without which a row has no place in a lake."""
+"""Columns that a row needs to have a place in a lake."""
 KEEP_STAGED: Final = timedelta(days=30)
-"""Staged pages that no run has added to for longer than this are removed."""
+"""How long staged pages are kept after a run last added to them."""
 
 
 def name_run() -> str:
-    """A name for this run: when it started (UTC), and something no other run has."""
+    """Return a name for this run: when it started (UTC), and a random part."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
-class StagedBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the journal: a file of rows, the months they fall in, and where the walk stood after it.
+class StagedBatch(msgspec.Struct, frozen=True, kw_only=True, rename={"checkpoints": "marks"}):
+    """A line of the journal.
 
-    `phase` names the walk (``open``, ``new``, ``full`` …), `marks` says where its segments stood, `done` that nothing
-    more of the phase is to come. A line without a file only says so. `sha256` is of the file's bytes.
-    `names` and `spoiled` tell of the rows set aside, `unknown` names statuses of its rows that the contract does not know,
-    `forgotten` holds a hash for each row that was read and is not there, since the lake has forgotten its job.
+    Attributes:
+        phase: the walk that read it: ``open``, ``new``, ``full`` and others.
+        file: the name of its files without an ending; empty for a line that only says `done`.
+        sha256: the hash of the Arrow file.
+        rows: how many rows it has.
+        months: the months of these rows.
+        checkpoints: where the walk stood after it, by segment; ``marks`` in the journal.
+        done: True if the phase has ended.
+        rejected: one line for each row that does not fit the contract.
+        names: what these rows are called, see `decode.Rejected`.
+        spoiled: what must be known of each of these rows to find it again.
+        unknown: statuses of its rows that the contract does not know.
+        forgotten: a hash for each row that was read and not staged, because the lake has forgotten its job.
     """
 
     phase: str
@@ -76,7 +95,7 @@ class StagedBatch(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str = ""
     rows: int = 0
     months: list[str] = []
-    marks: dict[int, Checkpoint] = {}
+    checkpoints: dict[int, Checkpoint] = {}
     done: bool = False
     rejected: list[str] = []
     names: list[str] = []
@@ -86,7 +105,14 @@ class StagedBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a staging folder is bound to, and how its run was meant."""
+    """What a staging folder is for.
+
+    Attributes:
+        run: the name of the run that began it.
+        mode: ``full``, ``refresh`` or ``merge``.
+        base: a number for the state of the lake that it began from; another state has another number.
+        started_at: when the run began (UTC).
+    """
 
     run: str
     mode: str
@@ -95,13 +121,18 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Staging:
-    """The staging folder of one account.
+    """The staging folder of one account, or of one merge.
 
     Attributes:
-        run, mode: of the run that began it. resumed: whether it was begun by an earlier run.
-        reasons: one line for each row set aside. names: what these rows are called, see `decode.Rejected`.
+        folder: where it is.
+        run: the run that began it.
+        mode: how that run reads.
+        batches: its journal.
+        resumed: True if an earlier run began it.
+        reasons: one line for each row that does not fit the contract.
+        names: what these rows are called, see `decode.Rejected`.
         leaving: by month, the jobs that no longer belong there: publishing drops their rows, the lake's and the staged ones.
-        forgotten: what is not staged, since the lake has forgotten it.
+        forgotten: the jobs and people that the lake has forgotten: these are not staged.
     """
 
     def __init__(self, folder: Path, header: Header, batches: list[StagedBatch] | None = None) -> None:
@@ -115,33 +146,42 @@ class Staging:
         self.leaving: dict[str, set[JobKey]] = {}
         self.forgotten = NOTHING
         self._number = len(self.batches)
-        self._places = Places(folder.parent)
-        self._unplaced = list(self.batches)
+        self._id_months = IdMonths(folder.parent)
+        self._unnoted = list(self.batches)  # of an earlier run; read only if `find_split` is called
 
     @classmethod
-    def start(cls, staging: Path, binding: str, header: Header, *, left: Left | None = None) -> Staging:
-        """A new, empty one, in place of any of that binding; `left` is what `find_resumable` has found."""
+    def start(cls, staging: Path, owner: str, header: Header, *, left: Left | None = None) -> Staging:
+        """Make a new, empty staging folder, in place of any of that owner.
+
+        Args:
+            staging: the folder that holds all staging folders.
+            owner: what it is for: the key of an account, or the source of a merge.
+            header: what the run is.
+            left: what `find_resumable` has found, if it was called before.
+        """
         disk.make_folder(staging, private=True)
-        for folder in _choose(find_resumable(staging) if left is None else left, binding):
+        for folder in _find_folders(staging, owner, left):
             disk.remove_tree(folder)
-        folder = _new_folder(staging, binding)
+        folder = _new_folder(staging, owner)
         disk.make_folder(folder, private=True)
         disk.write_file(folder / "run.json", msgspec.json.encode(header), private=True)
         disk.sync_folder(folder)
         return cls(folder, header)
 
     @classmethod
-    def resume(cls, staging: Path, binding: str, *, base: int, left: Left | None = None) -> Staging | None:
-        """Return what an earlier run of this binding left, if it began from the same state of the lake."""
-        for found in _choose(find_resumable(staging) if left is None else left, binding):
+    def resume(cls, staging: Path, owner: str, *, base: int, left: Left | None = None) -> Staging | None:
+        """Return what an earlier run has staged for this owner, if it began from the same state of the lake."""
+        for found in _find_folders(staging, owner, left):
             header = _read_header(found)
             if header is None or header.base != base:
                 continue
             if batches := _read_journal(found):
-                folder = _new_folder(staging, binding)
+                folder = _new_folder(staging, owner)
                 disk.rename(found, folder)
                 disk.sync_folder(staging)
-                _mend_journal(folder, batches)
+                # A new file: without a line that was cut short, and without the second name that a backup has given it.
+                data = b"".join(msgspec.json.encode(batch) + b"\n" for batch in batches)
+                disk.replace_file(folder / "journal.jsonl", data, private=True)
                 return cls(folder, header, batches)
         return None
 
@@ -151,36 +191,35 @@ class Staging:
         rejected: Sequence[Rejected] = (),
         *,
         phase: str = "full",
-        marks: Mapping[int, Checkpoint] | None = None,
+        checkpoints: Mapping[int, Checkpoint] | None = None,
     ) -> pl.DataFrame:
-        """Stage one batch; when this returns it will be found again.
+        """Stage one batch; once this returns, a later run finds it.
 
         Args:
             frame: its rows.
-            rejected: those that do not fit.
-            phase: which walk read it.
-            marks: by segment, where the walk stands now.
+            rejected: rows that do not fit the contract.
+            phase: the walk that read it.
+            checkpoints: by segment, where the walk stands now.
 
         Returns:
-            The rows that were staged: all but those that the lake has forgotten, of which only the number is noted. A walk
-            that stands at such a job is not marked: what it read since its last mark is read again after a kill.
+            The rows that were staged: all but those of forgotten jobs, which are only counted. If the batch has any of
+            these, it has no checkpoints, since a cursor can spell an id: what was read since the last checkpoint is read
+            again after a kill.
         """
         stripped = self.forgotten.strip_rows(frame)
         rejected, lost = self.forgotten.strip_rejected(rejected)
-        marks = {} if lost else self.forgotten.strip_marks(marks or {})
+        checkpoints = {} if lost else self.forgotten.strip_checkpoints(checkpoints or {})
         frame = stripped.rows
         name = f"batch-{self._number:06d}"
         self._number += 1
         buffer = io.BytesIO()
-        # As views, texts lie in buffers that rows share, and those of rows that are gone would be written with them.
+        # Newer levels write texts as views into shared buffers: the texts of removed rows would be written, too.
         level = pl.CompatLevel.oldest() if stripped.lost or stripped.blanked else None
         frame.write_ipc(buffer, compression="uncompressed", compat_level=level)
         data = buffer.getvalue()
-        disk.remove_file(self.folder / f"{name}.arrow")
-        disk.write_file(self.folder / f"{name}.arrow", data, private=True)
+        self._write(f"{name}.arrow", data)
         if rejected:
-            disk.remove_file(self.folder / f"{name}.rejected.jsonl")
-            disk.write_file(self.folder / f"{name}.rejected.jsonl", spell_rejected(rejected), private=True)
+            self._write(f"{name}.rejected.jsonl", encode_rejected(rejected))
         disk.sync_folder(self.folder)
         batch = StagedBatch(
             phase=phase,
@@ -188,63 +227,63 @@ class Staging:
             sha256=hashlib.sha256(data).hexdigest(),
             rows=frame.height,
             months=months_of(frame),
-            marks=marks,
+            checkpoints=checkpoints,
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
             spoiled=[RejectedRecord(created_at=row.created_at, sum=row.sum) for row in rejected],
             unknown=sorted(set(frame["status"].unique()).difference(STATUSES)),
             forgotten=[*(job for _, job in stripped.lost), *lost],
         )
-        self._note(batch)
-        self._place(batch, frame)
+        self._append(batch)
+        self._note_months(batch, frame)
         self.reasons += batch.rejected
         self.names += batch.names
         return frame
 
     def finish(self, phase: str) -> None:
-        """Nothing more of this phase is to come."""
-        self._note(StagedBatch(phase=phase, done=True))
+        """Record that the phase has ended."""
+        self._append(StagedBatch(phase=phase, done=True))
 
     def is_done(self, phase: str) -> bool:
-        """Whether the phase was finished, by this run or the one it goes on with."""
+        """Return whether the phase has ended, in this run or in the one that it resumes."""
         return any(batch.done for batch in self.batches if batch.phase == phase)
 
     def count_rows(self, phase: str) -> int:
-        """Rows of this phase, those set aside or forgotten included."""
+        """Return how many rows the phase has read, rejected and forgotten ones included."""
         batches = [batch for batch in self.batches if batch.phase == phase]
         return sum(batch.rows + len(batch.rejected) + len(batch.forgotten) for batch in batches)
 
     def met_forgotten(self) -> set[str]:
-        """The hashes of the jobs that were read and are not staged, since the lake has forgotten them."""
+        """Return the hashes of the jobs that were read and not staged, because the lake has forgotten them."""
         return {job for batch in self.batches for job in batch.forgotten}
 
-    def marks(self, phase: str) -> dict[int, Checkpoint]:
-        """Where the walk of this phase stood, by segment."""
-        return {n: mark for batch in self.batches if batch.phase == phase for n, mark in batch.marks.items()}
+    def checkpoints(self, phase: str) -> dict[int, Checkpoint]:
+        """Return where the walk of this phase stood, by segment."""
+        batches = [batch for batch in self.batches if batch.phase == phase]
+        return {number: each for batch in batches for number, each in batch.checkpoints.items()}
 
     @property
     def rejected(self) -> int:
-        """Rows set aside."""
+        """How many rows do not fit the contract."""
         return len(self.reasons)
 
     def months(self) -> list[str]:
-        """The months that staged rows fall in."""
+        """Return the months of the staged rows, in order."""
         return sorted({month for batch in self.batches for month in batch.months})
 
     def read(self, month: str) -> Iterator[pl.DataFrame]:
-        """The staged rows of one month, batch by batch, in the order they were fetched."""
+        """Yield the staged rows of one month, batch by batch, in the order they were fetched."""
         for batch in self.batches:
             if month in batch.months:
                 rows = self._read(batch)
                 yield rows if batch.months == [month] else rows.filter(created_month() == month)
 
     def frame(self, *phases: str) -> pl.DataFrame:
-        """All staged rows of these phases, or of all, in the order they were fetched."""
-        batches = [batch for batch in self.batches if batch.rows and (not phases or batch.phase in phases)]
-        return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *map(self._read, batches)])
+        """Return all staged rows of these phases, or of all phases, in the order they were fetched."""
+        return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *self.pages(*phases)])
 
     def pages(self, *phases: str) -> Iterator[pl.DataFrame]:
-        """Yield the staged rows of these phases, or of all, batch by batch."""
+        """Yield the staged rows of these phases, or of all phases, batch by batch."""
         batches = [batch for batch in self.batches if batch.rows and (not phases or batch.phase in phases)]
         return map(self._read, batches)
 
@@ -257,11 +296,11 @@ class Staging:
                 yield n, self._read(batch)
 
     def unknown_statuses(self) -> set[str]:
-        """The statuses of staged rows that the contract does not know."""
+        """Return the statuses of staged rows that the contract does not know."""
         return {status for batch in self.batches for status in batch.unknown}
 
     def read_unknown(self, month: str) -> pl.DataFrame:
-        """The staged rows of one month whose status the contract does not know, in the order they were fetched."""
+        """Return the staged rows of one month whose status the contract does not know, in the order they were fetched."""
         batches = [batch for batch in self.batches if batch.unknown and month in batch.months]
         frames = (self._read(batch).filter(is_unknown(), created_month() == month) for batch in batches)
         return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *frames])
@@ -271,10 +310,10 @@ class Staging:
         nothing = pl.DataFrame(schema=POLARS_SCHEMA)
         if len(self.months()) < 2:
             return nothing
-        while self._unplaced:
-            if (batch := self._unplaced.pop()).rows:
-                self._place(batch, self._read(batch))
-        suspects = self._places.find_split()
+        while self._unnoted:
+            if (batch := self._unnoted.pop()).rows:
+                self._note_months(batch, self._read(batch))
+        suspects = self._id_months.find_split()
         if suspects.is_empty():
             return nothing
         frames = (self._read(batch) for batch in self.batches if batch.rows)
@@ -282,18 +321,23 @@ class Staging:
         return rows.filter(created_month().n_unique().over(KEY) > 1)
 
     def unresolved(self) -> set[str]:
-        """Names of the rows that were set aside and not read right since."""
+        """Return the names of the rows that were rejected and that no later batch has shown without fault."""
         bad: set[str] = set()
         for batch in self.batches:
             if bad and batch.rows:
-                names = self._read(batch).select(pl.concat_str(KEY, separator="/")).to_series()
+                names = self._read(batch).select(job_name()).to_series()
                 bad.difference_update(names.filter(names.is_in(pl.Series(list(bad)).implode())))
             bad.update(batch.names)
         return bad
 
     def place_rejected(self, folder: Path, known: Mapping[str, RejectedRecord]) -> dict[str, RejectedRecord]:
-        """Say of each row set aside in which file of this folder it is kept: the `known` one where it says the same still."""
-        mine = f"{self.run}-{self.folder.name.partition('-')[0]}.jsonl"  # a run of many accounts has many
+        """Return a record for each rejected row, with the file of this folder that keeps it.
+
+        Args:
+            folder: the folder of rejected rows.
+            known: records of earlier runs; a row that still says the same stays in the file it is in.
+        """
+        mine = f"{self.run}-{self.folder.name.partition('-')[0]}.jsonl"  # a run of many accounts writes many files
         placed: dict[str, RejectedRecord] = {}
         for batch in self.batches:
             for name, row in zip(batch.names, batch.spoiled, strict=False):
@@ -306,12 +350,17 @@ class Staging:
     def keep_rejected(
         self, folder: Path, known: Mapping[str, RejectedRecord] | None = None
     ) -> dict[str, RejectedRecord]:
-        """Copy the rows that were set aside to where they stay: ``_lake/rejected/<run>-<account>.jsonl``; the same again if repeated.
+        """Copy the rejected rows to ``_lake/rejected/<run>-<account>.jsonl``; repeated, it writes the same file again.
 
-        A row that is `known` and says what it said before is in a file already.
+        A row that an earlier run has kept, and that still says the same, is not copied: a row that stays bad makes one file
+        and not one a run.
+
+        Args:
+            folder: the folder of rejected rows.
+            known: records of earlier runs, by name.
 
         Returns:
-            Where each row is kept, by name.
+            As `place_rejected`.
         """
         placed = self.place_rejected(folder, known or {})
         lines: dict[str, bytes] = {}
@@ -332,61 +381,70 @@ class Staging:
             disk.replace_file(folder / target, b"".join(lines.values()), private=True)
         return placed
 
-    def clear(self) -> None:
-        """Remove it all."""
-        self._places.close()
-        disk.remove_tree(self.folder)
-
-    def _place(self, batch: StagedBatch, frame: pl.DataFrame) -> None:
-        for month in batch.months:
-            rows = frame if len(batch.months) == 1 else frame.filter(created_month() == month)
-            self._places.add(month, rows["id"])
-
     def restart(self) -> None:
-        """Forget every staged row, and stage from the beginning in the same place."""
+        """Drop every staged row, and stage from the beginning in the same folder."""
         disk.replace_file(self.folder / "journal.jsonl", b"", private=True)
         for batch in self.batches:
             for suffix in ("arrow", "rejected.jsonl"):
                 disk.remove_file(self.folder / f"{batch.file}.{suffix}")
-        self._places.close()
         self.batches, self.reasons, self.names = [], [], []
         self.leaving = {}
         self._number = 0
-        self._places.close()
-        self._places, self._unplaced = Places(self.folder.parent), []
+        self._id_months.close()
+        self._id_months, self._unnoted = IdMonths(self.folder.parent), []
 
-    def _note(self, batch: StagedBatch) -> None:
+    def clear(self) -> None:
+        """Remove the folder."""
+        self._id_months.close()
+        disk.remove_tree(self.folder)
+
+    def _write(self, name: str, data: bytes) -> None:
+        disk.remove_file(
+            self.folder / name
+        )  # a run that was killed before its journal line can have left one
+        disk.write_file(self.folder / name, data, private=True)
+
+    def _append(self, batch: StagedBatch) -> None:
         disk.append_line(self.folder / "journal.jsonl", msgspec.json.encode(batch))
         self.batches.append(batch)
 
+    def _note_months(self, batch: StagedBatch, frame: pl.DataFrame) -> None:
+        for month in batch.months:
+            rows = frame if len(batch.months) == 1 else frame.filter(created_month() == month)
+            self._id_months.add(month, rows["id"])
+
     def _read(self, batch: StagedBatch) -> pl.DataFrame:
         path = self.folder / f"{batch.file}.arrow"
-        frame = _read_frame(disk.read_file(path))
+        frame = _decode_frame(disk.read_file(path))
         if frame is None:
             raise LakeError(
-                f"{path} changed since it was written; run again, it will be read from the server"
+                f"{path} has changed since it was written; run again to read its rows from the server"
             )
         return frame
 
 
-def _name_binding(binding: str) -> str:
-    return hashlib.sha256(binding.encode()).hexdigest()[:16]
+def _hash_owner(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()[:16]
 
 
-def _new_folder(staging: Path, binding: str) -> Path:
-    return staging / f"{_name_binding(binding)}-{secrets.token_hex(4)}"
+def _new_folder(staging: Path, owner: str) -> Path:
+    return staging / f"{_hash_owner(owner)}-{secrets.token_hex(4)}"
 
 
 def find_resumable(staging: Path) -> Left:
-    """What there is of each binding, a link or a file in its place included; looked for once for many accounts."""
+    """Return what lies in the folder of all staging folders, by the hash of its owner; links and files included.
+
+    One call serves all accounts of a run: there can be 10,000.
+    """
     left: dict[str, list[Path]] = {}
     for path in disk.list_folder(staging):
         left.setdefault(path.name.partition("-")[0], []).append(path)
     return left
 
 
-def _choose(left: Left, binding: str) -> Sequence[Path]:
-    return left.get(_name_binding(binding), ())
+def _find_folders(staging: Path, owner: str, left: Left | None) -> Sequence[Path]:
+    found = find_resumable(staging) if left is None else left
+    return found.get(_hash_owner(owner), ())
 
 
 def _read_header(folder: Path) -> Header | None:
@@ -395,7 +453,7 @@ def _read_header(folder: Path) -> Header | None:
     try:
         header = strict.decode(disk.read_file(folder / "run.json"), Header)
         strict.check_count(header.base, "base")
-        started_at = strict.read_instant(header.started_at, "started_at")
+        started_at = strict.check_instant(header.started_at, "started_at")
     except (LakeError, strict.Malformed):
         return None
     if not _RUN.fullmatch(header.run) or not _MODE.fullmatch(header.mode):
@@ -404,7 +462,7 @@ def _read_header(folder: Path) -> Header | None:
 
 
 def _read_journal(folder: Path) -> list[StagedBatch]:
-    """The lines that are whole, up to the first that is not, or whose file is not as it was written."""
+    """Return the batches up to the first line that is not whole, or whose file has other bytes than were written."""
     try:
         lines = disk.read_file(folder / "journal.jsonl").split(b"\n")
     except LakeError:
@@ -423,24 +481,24 @@ def _read_journal(folder: Path) -> list[StagedBatch]:
 
 
 def _check_batch(batch: StagedBatch) -> None:
-    """Refuse a line that no run has written.
+    """Refuse a line that no run writes.
 
     Raises:
-        strict.Malformed: a name that is none, a count that is none.
+        strict.Malformed: a value of it is out of its range.
     """
     is_named = _PHASE.fullmatch(batch.phase) and (not batch.file or _FILE.fullmatch(batch.file))
-    if not is_named or not all(map(_MONTH.fullmatch, batch.months)):
-        raise strict.Malformed("a phase, a file or a month that is none")
+    if not is_named or not all(map(strict.MONTH.fullmatch, batch.months)):
+        raise strict.Malformed("invalid phase, file or month")
     if not all(map(strict.HASH.fullmatch, batch.forgotten)):
-        raise strict.Malformed("a hash that is none")
-    if batch.file and not _SUM.fullmatch(batch.sha256):
-        raise strict.Malformed("a sum that is none")
+        raise strict.Malformed("invalid hash")
+    if batch.file and not strict.SHA256.fullmatch(batch.sha256):
+        raise strict.Malformed("invalid sha256")
     if not batch.file and (batch.rows or batch.months or batch.rejected):
         raise strict.Malformed("rows without a file")
     strict.check_count(batch.rows, "rows")
-    for number, mark in batch.marks.items():
+    for number, checkpoint in batch.checkpoints.items():
         strict.check_count(number, "a segment")
-        strict.check_mark(mark)
+        strict.check_checkpoint(checkpoint)
 
 
 def _is_whole(folder: Path, batch: StagedBatch) -> bool:
@@ -452,31 +510,22 @@ def _is_whole(folder: Path, batch: StagedBatch) -> bool:
         return False
     if hashlib.sha256(data).hexdigest() != batch.sha256:
         return False
-    frame = _read_frame(data)
+    frame = _decode_frame(data)
     return frame is not None and (frame.height, months_of(frame)) == (batch.rows, batch.months)
 
 
-def _read_frame(data: bytes) -> pl.DataFrame | None:
-    """The rows of a batch; None where the bytes are none of ours."""
+def _decode_frame(data: bytes) -> pl.DataFrame | None:
+    """Return the rows of a batch; None for bytes that no run writes."""
     try:
         frame = pl.read_ipc(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError):
         return None
-    return (
-        frame
-        if frame.schema == POLARS_SCHEMA and not any(frame[name].has_nulls() for name in _NEEDED)
-        else None
-    )
+    is_ours = frame.schema == POLARS_SCHEMA and not any(frame[name].has_nulls() for name in _NEEDED)
+    return frame if is_ours else None
 
 
-def _mend_journal(folder: Path, batches: list[StagedBatch]) -> None:
-    """Without what follows the whole lines: one that is cut short would spoil the next; and under no second name."""
-    data = b"".join(msgspec.json.encode(batch) + b"\n" for batch in batches)
-    disk.replace_file(folder / "journal.jsonl", data, private=True)
-
-
-def spell_rejected(rejected: Sequence[Rejected]) -> bytes:
-    """Return the lines of a file of rows that do not fit."""
+def encode_rejected(rejected: Sequence[Rejected]) -> bytes:
+    """Return the lines of a file of rejected rows."""
     lines = (
         {"page": row.page, "path": row.path, "reason": row.reason, "row": row.raw.decode("utf-8", "replace")}
         for row in rejected

@@ -1,4 +1,4 @@
-"""How a lake is doing: what its manifest and the last run's record say. Nothing is asked of the server."""
+"""Report the state of a lake from its manifest and the record of the last run; the server is not asked."""
 
 from __future__ import annotations
 
@@ -27,14 +27,23 @@ if TYPE_CHECKING:
 __all__ = ["AccountStatus", "LakeStatus", "read_status"]
 
 MOST_NAMED: Final = 3
-"""Companies that failed and are named in a verdict; there may be thousands."""
+"""How many failed companies a verdict names; there can be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """One account of a lake: its last verdict, when it was last walked in full and will be again, and what is amiss.
+    """The state of one account of a lake.
 
-    `data_as_of` is the instant as of which its rows are true (UTC); `total_kind` what the server's `total` is worth.
+    Attributes:
+        account: the account.
+        name: what the accounts file calls it; empty without one.
+        verdict: of the last run.
+        full_at: when the last full sync ended (UTC); None before the first.
+        next_full_at: when the next full sync is due (UTC); None if the next sync is full.
+        vanished: how many jobs of the lake the server no longer lists.
+        rejected: how many rows do not fit the contract and were not read without fault since.
+        data_as_of: its rows show the server as of this time (UTC).
+        total_kind: how far the server's `total` can be trusted.
     """
 
     account: AccountKey
@@ -50,14 +59,20 @@ class AccountStatus:
 
 @dataclass(frozen=True, slots=True)
 class LakeStatus:
-    """A lake at a glance.
+    """The state of a lake.
 
     Attributes:
-        lake: its folder. server: whose jobs it holds. snapshot: the current one, 0 before the first.
-        made_at: when it was published (UTC). rows: jobs. open: of these, unsettled. bytes: of its files.
-        newest: the latest created_at. last_run: how the last run ended, None before the first.
-        accounts: one a company, or one for all.
-        data_as_of: the instant as of which the rows are true (UTC); of several accounts, the earliest.
+        lake: the path or URL that the user gave.
+        server: the server whose jobs it holds.
+        snapshot: the number of the current snapshot; 0 before the first.
+        made_at: when that was published (UTC).
+        rows: how many jobs it has.
+        open: how many of these are unsettled.
+        bytes: the size of its files.
+        newest: the latest created_at (UTC).
+        last_run: how the last run ended; None before the first.
+        accounts: one for each company, or one for all.
+        data_as_of: the rows show the server as of this time (UTC); for several accounts, the earliest.
     """
 
     lake: str
@@ -72,10 +87,10 @@ class LakeStatus:
     accounts: tuple[AccountStatus, ...] = ()
     data_as_of: datetime | None = None
 
-    def tell_verdict(self) -> str:
-        """The worst verdict of the lake's accounts; where the last run failed for some, of how many others, and for whom.
+    def format_verdict(self) -> str:
+        """Return the worst verdict of the lake's accounts; if the last run failed for some, also for how many, and which.
 
-        Empty where the lake has no account.
+        Empty for a lake without accounts.
         """
         failed = self.last_run.failed if self.last_run else {}
         good = [each for each in self.accounts if (each.name or each.account) not in failed]
@@ -85,7 +100,9 @@ class LakeStatus:
         if not failed:
             return worst
         known = {each.name or each.account for each in self.accounts}
-        total = len(self.accounts) + len(failed.keys() - known)  # some may not have been in the lake before
+        total = len(self.accounts) + len(
+            failed.keys() - known
+        )  # some of those that failed may never have been in the lake
         named = [f"{name} failed with {code}" for name, (code, _) in list(failed.items())[:MOST_NAMED]]
         more = f" and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
         count = f"{len(good):,}" if good else "none"
@@ -100,13 +117,19 @@ def read_status(
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
 ) -> LakeStatus:
-    """What is known of a lake; of a Delta table, the last run is the last one of this machine.
+    """Return the state of a lake; for a Delta table, the last run is the last one of this machine.
+
+    Args:
+        lake: as for `scan_lake`.
+        full_every: how long after a full sync the next one is due.
+        storage_options: as for `scan_lake`.
+        workspace: as for `scan_lake`.
 
     Raises:
         LakeError: there is no such lake, or it is broken.
     """
-    kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
-    opened, last_run = kept.open(), _count_from_now(kept.last_run())
+    store = open_lake(lake, storage_options=storage_options, workspace=workspace)
+    opened, last_run = store.open(), _count_from_now(store.last_run())
     if opened is None:
         return LakeStatus(lake=str(lake), last_run=last_run)
     manifest = opened.manifest
@@ -146,7 +169,7 @@ def read_status(
 
 
 def _count_from_now(last_run: LastRun | None) -> LastRun | None:
-    """Return the record with the seconds since the last complete run as of now; it was written when that run ended."""
+    """Return the record with `seconds_since_complete` as of now; in the record it is as of the end of that run."""
     if last_run is None or last_run.last_complete_at is None:
         return last_run
     seconds = (datetime.now(UTC) - last_run.last_complete_at).total_seconds()

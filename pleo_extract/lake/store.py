@@ -1,7 +1,7 @@
-"""Both kinds of lake behind one set of verbs, chosen at the door: a folder of Parquet, or a Delta table.
+"""Give both kinds of lake one set of methods, and choose the kind: a folder of Parquet, or a Delta table.
 
-A URL, or a folder with a `_delta_log`, is a Delta table; every other path is a folder of Parquet. What is peculiar to
-a kind stays in its room, `lake` or `delta`; `delta` is imported only where there is a Delta table.
+A URL, or a folder with a `_delta_log`, is a Delta table; every other path is a folder of Parquet. What is particular to a
+kind stays in `folder` or `delta`. `delta` is imported only for a Delta table, since it needs an extra.
 """
 
 from __future__ import annotations
@@ -44,19 +44,26 @@ Format = Literal["parquet", "delta"]
 
 
 class StoreOptions(TypedDict, total=False):
-    """How a Delta table is reached: `storage_options` of its object store, `workspace` for copies of its files."""
+    """How to reach a Delta table.
+
+    Attributes:
+        storage_options: options of its object store, as for delta-rs.
+        workspace: the folder of this machine for copies of its files.
+    """
 
     storage_options: Mapping[str, str] | None
     workspace: str | Path | None
 
 
 class Store(Table, Protocol):
-    """A lake of either kind: a table that is published to, and what readers and runs ask of it besides.
+    """A lake of either kind: a table to publish to, and what readers and runs ask of it besides.
 
     Attributes:
-        name: as it was given. layout: the folders of a run on this machine: staging, rejected rows, its record, its lock.
-        catalogue: the DuckDB file that leads other programs to it; None where there is none.
-        counts_snapshots: whether `expire` can keep so many; else it keeps by age alone.
+        name: the path or URL that the user gave.
+        layout: the folders of a run on this machine: staging, rejected rows, its record, its lock.
+        catalogue: the DuckDB file that leads other programs to it; None if there is none.
+        counts_snapshots: True if `expire` can keep a number of snapshots; else it keeps them by age alone.
+        forgotten: the jobs and people that it has forgotten.
     """
 
     name: str
@@ -66,38 +73,41 @@ class Store(Table, Protocol):
     forgotten: Forgotten
 
     def exists(self) -> bool:
-        """Whether there is anything."""
+        """Return whether there is such a lake."""
 
     def open(self, as_of: datetime | int | None = None) -> Opened | None:
-        """A state to read, its files looked at; None where nothing was published yet."""
+        """Return a state to read, its files checked; None before the first snapshot."""
 
     def history(self) -> Iterator[Manifest]:
-        """The states that are kept, oldest first, as they were published; the current one is the last."""
+        """Yield the manifests of the snapshots that are kept, oldest first; the current one is the last."""
 
     def last_run(self) -> LastRun | None:
-        """How the last run ended, as far as this machine knows."""
+        """Return how the last run ended, as far as this machine knows."""
 
     def verify(self) -> Verification:
-        """Read all of the current state and compare it with what was written."""
+        """Read the current state in full and compare it with what was written."""
 
     def refuse_other(self, server: str) -> None:
-        """Raise ConfigurationError where it holds jobs of another server, before anything of it is touched."""
+        """Raise ConfigurationError if it holds jobs of another server, before anything in it is changed."""
 
     def repair(self) -> Repair:
-        """Make it whole again from what is left of it; see `lake.repair_lake`."""
+        """Repair it from what is left of it; see `lake.folder.repair`."""
 
     def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
-        """Erase these jobs, and what says who these people are, and keep them from coming back."""
+        """Erase these jobs, and what identifies these people, and keep them from coming back."""
 
     def begin(self) -> Manifest | None:
-        """The state that a run starts from, its files looked at, what killed runs left swept away; None for a new lake."""
+        """Return the state that a run starts from; None for a new lake.
+
+        Its files are checked first, and what killed runs have left is removed.
+        """
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
-        """The rows that a run starts from."""
+        """Scan the rows that a run starts from."""
 
 
 def is_delta(lake: str | Path) -> bool:
-    """Whether this is a Delta table by its address or by what lies there: a log, or what a first run has begun."""
+    """Return whether this is a Delta table: a URL, or a folder with a log or with what a first run has begun."""
     return "://" in str(lake) or any((Path(lake) / name).is_dir() for name in ("_delta_log", "_pleo_extract"))
 
 
@@ -109,17 +119,18 @@ def open_lake(
     workspace: str | Path | None = None,
     accounts: Sequence[str] = (),
 ) -> Store:
-    """The lake at an address, of the kind that it is, or is to become.
+    """Return the lake at an address.
 
     Args:
         lake: a folder, or a URL: ``s3://…``, ``az://…``, ``abfss://…``, ``gs://…``.
-        kind: what a new lake is to be; by default what is there, else Delta for a URL and Parquet for a folder.
-        storage_options: how the object store is reached, for a URL only.
-        workspace: where a Delta table's runs keep what is not in the table, and copies of its files.
-        accounts: whom a run is for: runs for others may write to the same Delta table meanwhile.
+        kind: the kind of a new lake; by default the kind of what is there, else Delta for a URL and Parquet for a folder.
+        storage_options: how to reach the object store; for a URL only.
+        workspace: where runs keep what is not in a Delta table, and copies of its files.
+        accounts: the accounts that a run reads: runs for others can write to the same Delta table meanwhile.
 
     Raises:
-        ConfigurationError: it is of the other kind, or the extra `delta` is not installed.
+        UsageError: an unknown kind, or options of a Delta table for a folder of Parquet.
+        ConfigurationError: the lake is of the other kind, or the extra `delta` is not installed.
     """
     check_path(lake, "the lake's folder")
     check_zones()
@@ -153,22 +164,23 @@ def scan_lake(
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
 ) -> pl.LazyFrame:
-    """One whole snapshot of a lake as a LazyFrame, safe beside a running dump.
+    """Return one whole snapshot of a lake as a LazyFrame, even while a dump is running.
 
-    Of a Delta table in an object store, the data files that this machine does not have yet are copied to it first.
+    For a Delta table in an object store, the data files that this machine does not have yet are copied to it first.
 
     Args:
         lake: the lake's folder, or the URL or folder of a Delta table.
         as_of: the snapshot that was current at this instant, or the snapshot of this number; the current one by default.
             The number of a Delta table's snapshot is its version.
-        storage_options: how the object store is reached, as for delta-rs; credentials are also found in the environment.
+        storage_options: how to reach the object store, as for delta-rs; credentials can also come from the environment.
         workspace: where the copies are kept; by default in the user's cache.
 
     Returns:
         One row a job, with the columns of `pleo_extract.COLUMNS`; no rows for a lake without a snapshot.
 
     Raises:
-        LakeError: there is no such folder, or it is not a lake. UsageError: no such snapshot is kept.
+        LakeError: there is no such folder, or it is not a lake.
+        UsageError: no such snapshot is kept.
     """
     opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
     return scan_files(opened.files if opened else ())
@@ -183,10 +195,18 @@ def verify_lake(
 ) -> Verification:
     """Read the current snapshot in full and compare it with what was written.
 
-    Checked: the pointer, the manifest, each file's size and sha256, columns and types, the month each row is filed
-    under, that no (company_id, id) occurs twice, across months too, and that the visible months are those of the
-    snapshot. Another Parquet file in the folder is a problem, since a glob reads it; any other file is reported as
-    foreign. Of a Delta table the log is the manifest, and the sums are those in the names of its files.
+    It checks the pointer, the manifest, the size and sha256 of each file, columns and types, the month of each row, that no
+    (company_id, id) occurs twice, not even in two months, and that the visible months are those of the snapshot. Another
+    Parquet file in the folder is a problem, since a glob reads it; any other file is reported as foreign. For a Delta table
+    the log is the manifest, and the hashes are those in the names of its files.
+
+    Args:
+        lake: as for `scan_lake`.
+        storage_options: as for `scan_lake`.
+        workspace: as for `scan_lake`.
+
+    Returns:
+        What was found, with a line for each problem.
 
     Raises:
         LakeError: there is no lake.

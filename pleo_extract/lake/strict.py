@@ -1,8 +1,8 @@
-"""The one reader of JSON that comes back from disk. Whatever a run has written may be something else by now.
+"""Read JSON that comes back from disk: the one place that does, since anything can have happened to the bytes.
 
-A bit flips, another program writes, somebody tries what happens. `decode` gives a value of the asked type or raises
-`Malformed`, whatever the bytes are; the checks below say what a type cannot: instants that can be calculated with,
-dates that are real, names that can be shown. What is done about it is the caller's: an error, or mended.
+A bit flips, another program writes, somebody tries what happens. `decode` returns a value of the type that was asked for or
+raises `Malformed`, whatever the bytes are. The checks below look at what a type cannot say: instants that can be calculated
+with, dates that exist, names that can be shown. The caller decides what follows: an error, or a repair.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import math
 import re
 import unicodedata
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from pleo_extract.core.order import ORDERS
 from pleo_extract.core.state import AccountKey
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import escape
+from pleo_extract.zones import has_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,28 +31,31 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HASH",
+    "MONTH",
+    "SHA256",
     "Malformed",
     "check_accounts",
+    "check_checkpoint",
     "check_count",
-    "check_mark",
+    "check_instant",
     "check_name",
     "check_receipt",
     "decode",
     "encode",
-    "read_instant",
 ]
 
 _T = TypeVar("_T")
 
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
-"""Far enough from the last year of the calendar that a span can be added to it."""
-_ORDERS: Final = ("none", "created", "strict")
+"""Far enough from the last year of the calendar that a time span can be added."""
+MONTH: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
+SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _JOB: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HASH: Final = re.compile(r"[0-9a-f]{32}")
-"""What is known of a job or a person that was forgotten."""
+"""The salted hash of a forgotten job or person, see `forgotten`."""
 _MOST: Final = 2**53
-"""More of anything than there is; up to here JSON's numbers are exact everywhere."""
+"""The largest count; up to here the numbers of JSON are exact everywhere."""
 _FIGURES: Final = (
     "code",
     "lake_rows",
@@ -61,18 +67,18 @@ _FIGURES: Final = (
     "snapshot",
     "waited",
 )
-"""What others calculate with in a receipt."""
+"""Numbers of a receipt that other code calculates with."""
 
 
 class Malformed(ValueError):
-    """Bytes that are not what they should be; the message says in which way, and can be shown."""
+    """Bytes that no run writes; the message says why, and can be shown."""
 
 
 def decode(data: bytes | str, kind: type[_T]) -> _T:
-    """Return the value of this type that the bytes spell.
+    """Return the value of this type that the bytes encode.
 
     Raises:
-        Malformed: they spell none: not JSON, not UTF-8, nested too deep, another type, a number that fits nowhere.
+        Malformed: not JSON, not UTF-8, nested too deeply, another type, or a number that is too large.
     """
     try:
         return msgspec.json.decode(data, type=kind, dec_hook=_make)
@@ -81,24 +87,28 @@ def decode(data: bytes | str, kind: type[_T]) -> _T:
 
 
 def _make(kind: type[Any], value: Any) -> AccountKey:
-    """Make the one type of ours that msgspec does not know."""
+    """Make an AccountKey, the one type that msgspec does not know."""
     if kind is AccountKey and isinstance(value, str):
         return AccountKey(value)
     raise NotImplementedError(kind)
 
 
 def encode(value: msgspec.Struct) -> bytes:
-    """Return the bytes of a value that people may read as well."""
+    """Encode a value as JSON that people can read, too."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1)
 
 
-def read_instant(value: datetime, name: str) -> datetime:
+def check_instant(value: datetime, name: str) -> datetime:
     """Return an instant in UTC.
 
+    Args:
+        value: the instant.
+        name: what it is, for the message.
+
     Raises:
-        Malformed: it has no zone, or lies where no run was.
+        Malformed: it has no time zone, or is outside the years 1970 to 9000.
     """
-    if value.tzinfo is None:
+    if not has_zone(value):
         raise Malformed(f"{name} has no time zone")
     if not _EARLIEST <= value <= _LATEST:
         raise Malformed(f"{name} is in the year {value.year}")
@@ -106,30 +116,30 @@ def read_instant(value: datetime, name: str) -> datetime:
 
 
 def check_name(text: str, name: str) -> None:
-    """Refuse a text that would write more than its name into a terminal, a log or a path.
+    """Refuse a text that would do more in a terminal, a log or a path than show a name.
 
     Raises:
-        Malformed: a control character or half of a surrogate pair in it.
+        Malformed: it has a control character or half of a surrogate pair.
     """
-    if not text.isprintable() and any(unicodedata.category(mark) in ("Cc", "Cs") for mark in text):
+    if not text.isprintable() and any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
         raise Malformed(f"{name} has a control character: {escape(text)!r}")
 
 
 def check_count(value: int, name: str) -> None:
-    """Refuse a number that counts nothing.
+    """Refuse a number that cannot be a count.
 
     Raises:
-        Malformed: it is negative, or beyond what can be counted.
+        Malformed: it is negative, or above 2**53.
     """
     if not 0 <= value <= _MOST:
         raise Malformed(f"{name} is {value}")
 
 
 def check_accounts(accounts: Mapping[AccountKey, SyncState]) -> None:
-    """Refuse a state that the next run could not go on from.
+    """Refuse sync states that the next run could not start from.
 
     Raises:
-        Malformed: an unknown verdict or order, a date that is none, a name that is none.
+        Malformed: an unknown verdict or order, or an invalid key, count, instant, job, hash or name.
     """
     for key, account in accounts.items():
         check_name(key, "the name of an account")
@@ -137,18 +147,18 @@ def check_accounts(accounts: Mapping[AccountKey, SyncState]) -> None:
         check_name(account.name, where)
         if account.verdict not in VERDICTS:
             raise Malformed(f"the verdict of {where} is {escape(account.verdict)!r}")
-        if account.order not in _ORDERS:
+        if account.order not in ORDERS:
             raise Malformed(f"the order of {where} is {escape(account.order)!r}")
         _check_key(account.watermark, where)
         check_count(account.full_jobs, f"full_jobs of {where}")
         check_count(account.refused_offset or 0, f"refused_offset of {where}")
-        for name in _instants_of(type(account)):
+        for name in _list_instants(type(account)):
             if (instant := getattr(account, name)) is not None:
-                read_instant(instant, f"{name} of {where}")
+                check_instant(instant, f"{name} of {where}")
         _check_jobs(account.vanished, where)
         check_count(account.forgotten_people, f"forgotten_people of {where}")
         if not all(map(HASH.fullmatch, account.forgotten)):
-            raise Malformed(f"{where} has forgotten what is no hash")
+            raise Malformed(f"{where} has an invalid hash of a forgotten job")
         for readings in account.unknown.values():
             for line in readings.lines:
                 _check_key(line, where)
@@ -156,25 +166,25 @@ def check_accounts(accounts: Mapping[AccountKey, SyncState]) -> None:
                 check_count(count, f"readings of {where}")
 
 
-def check_mark(mark: Checkpoint) -> None:
-    """Refuse a place in a list at which no walk can have stood.
+def check_checkpoint(point: Checkpoint) -> None:
+    """Refuse a checkpoint that no walk writes.
 
     Raises:
-        Malformed: a key that is no instant, a negative count.
+        Malformed: an invalid key, or a negative count.
     """
-    for key in (mark.first, mark.edge, mark.newest):
-        _check_key(key, "a mark")
-    for count in (mark.pages, mark.rows, mark.new, mark.unkeyed, mark.base, mark.in_order):
-        check_count(count, "a count of a mark")
-    for total in mark.totals:
-        check_count(total or 0, "a total of a mark")
+    for key in (point.first, point.furthest, point.newest):
+        _check_key(key, "a checkpoint")
+    for count in (point.pages, point.rows, point.distinct, point.unkeyed, point.offset, point.rows_in_order):
+        check_count(count, "a count of a checkpoint")
+    for total in point.totals:
+        check_count(total or 0, "a total of a checkpoint")
 
 
 def check_receipt(receipt: Mapping[str, Any]) -> None:
-    """Refuse a receipt whose figures are none; what it does not have is not missed.
+    """Refuse a receipt with values that cannot be right; values may be absent.
 
     Raises:
-        Malformed: a figure that is no number, or an unknown verdict.
+        Malformed: one of `_FIGURES` is not a number, or the verdict is unknown.
     """
     for name in _FIGURES:
         value = receipt.get(name, 0)
@@ -185,31 +195,25 @@ def check_receipt(receipt: Mapping[str, Any]) -> None:
 
 
 def _check_key(key: Key | None, where: str) -> None:
-    """A key is compared as text and read as an instant without a zone."""
+    """Refuse a key whose instant has a time zone or cannot be read: keys are compared as text, all without a zone."""
     if key is None:
         return
     try:
-        is_naive = datetime.fromisoformat(key[0]).tzinfo is None
+        is_naive = not has_zone(datetime.fromisoformat(key[0]))
     except ValueError:
         is_naive = False
     if not is_naive:
-        raise Malformed(f"a key of {where} is no instant: {escape(key[0])!r}")
+        raise Malformed(f"a key of {where} is not an instant: {escape(key[0])!r}")
     check_name(key[1], where)
 
 
 def _check_jobs(jobs: Iterable[tuple[str, str]], where: str) -> None:
     for job in jobs:
         if not all(map(_JOB.fullmatch, job)):
-            raise Malformed(f"{where} names {escape('/'.join(job))!r}, which is no job")
+            raise Malformed(f"{where} names {escape('/'.join(job))!r}, which is not a job")
 
 
-_KNOWN: dict[type, tuple[str, ...]] = {}
-
-
-def _instants_of(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The fields that hold instants, whichever a later version adds; looked up once, since there may be 10,000 accounts."""
-    if kind not in _KNOWN:
-        _KNOWN[kind] = tuple(
-            each.name for each in msgspec.structs.fields(kind) if "datetime" in str(each.type)
-        )
-    return _KNOWN[kind]
+@cache
+def _list_instants(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the names of the fields that hold instants, once for all accounts: there can be 10,000."""
+    return tuple(each.name for each in msgspec.structs.fields(kind) if "datetime" in str(each.type))

@@ -1,7 +1,22 @@
-"""What publishing asks of a table, whichever it is: a base to merge with, files written, a commit on top of that base.
+"""What publishing needs of a table: a base to merge with, a place to write files, and a commit on top of that base.
 
-A folder of Parquet and a Delta table are such tables, and tests have one that lies in memory. What stands here is the
-same for all: how staged rows become a change, and what can be said of it before it is committed.
+A folder of Parquet and a Delta table are such tables, and tests/table has one that lies in memory; one suite of tests runs
+over all three. Here is what they share: how staged rows become a change, and what can be said of it before the commit.
+
+Theory of operation. Publishing is optimistic: nobody waits for another writer, and whoever comes second merges again.
+
+1. `latest` returns the Base: the state to merge with now.
+2. `merge_staged` merges the staged rows into it, month by month. It writes the months that have changed to new files that
+   no reader sees (`write`), and lists them in a Change.
+3. `commit` makes the change current if the base still is. If another commit came first it raises LakeConflict, and the run
+   goes back to step 1. The files of the first try stay if the new base has the same files (`Change.fits`): then the other
+   commit was one of state alone, as those of other accounts' runs often are.
+4. `discard` removes what was written for a change that is given up.
+
+Three things can go wrong between the steps. The answer to a commit is lost: `is_published` says whether it got through.
+Another program removes files from a Delta table: those of the base come back, since a dump mirrors the server's list
+(`Base.lost`), and missing new files make the change spoiled. A writer was paused and has lost the lock: `hold` gives a
+function that every table calls before it puts anything in place. The loop itself is in `sync.publish`.
 """
 
 from __future__ import annotations
@@ -26,9 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["KEEP", "KEEP_COUNT", "Base", "Change", "Files", "Info", "Keep", "Table", "merge_staged"]
 
 KEEP: Final = timedelta(hours=24)
-"""How long a snapshot stays after it was replaced, so that readers may finish."""
+"""How long a snapshot stays after it was replaced, so that readers can finish."""
 KEEP_COUNT: Final = 1_000
-"""How many snapshots stay at most."""
+"""How many snapshots stay, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +51,10 @@ class Keep:
     """Which snapshots stay beside the current one.
 
     Attributes:
-        span: how long each stays after it was replaced. count: how many stay at most.
-        every: whether all of them stay so long, and not, of those replaced more than `KEEP_ALL` ago, the last of each day.
+        span: how long each stays after it was replaced.
+        count: how many stay, at most.
+        every: True to keep all of them for that long. By default only the last of each day stays, of those that were
+            replaced more than `KEEP_ALL` ago.
     """
 
     span: timedelta = KEEP
@@ -47,16 +64,17 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A state of a table that a change is made of and committed on.
+    """A state of a table: a change is made from it and committed on top of it.
 
     Attributes:
-        number: of its snapshot; 0 where nothing was published. manifest: what it is; None where nothing was published.
-        files: the files it has.
-        suspects: months that are searched for jobs that they hold twice. lost: files that another program has taken
-            from the table since the run began; their rows belong there still.
-        anew: months that are written anew, whatever is staged.
-        is_raced: whether others have committed since the run began: then their rows may be the later ones.
-        is_news: whether it is committed anew even where nothing is merged.
+        number: the number of its snapshot; 0 before the first.
+        manifest: its description; None before the first snapshot.
+        files: its files.
+        suspects: months that may hold a job twice; the merge searches them.
+        lost: files that another program has removed from the table since the run began; their rows come back.
+        rewrite: months that are written even if no row has changed.
+        is_raced: True if others have committed since the run began: then their rows can be later than the staged ones.
+        must_commit: True if it is committed even if nothing was merged.
     """
 
     number: int
@@ -64,9 +82,9 @@ class Base:
     files: Sequence[FileEntry] = ()
     suspects: frozenset[str] = frozenset()
     lost: Sequence[FileEntry] = ()
-    anew: frozenset[str] = frozenset()
+    rewrite: frozenset[str] = frozenset()
     is_raced: bool = False
-    is_news: bool = False
+    must_commit: bool = False
 
 
 @dataclass(slots=True)
@@ -74,9 +92,12 @@ class Change:
     """What a merge makes of a base.
 
     Attributes:
-        base: that state. months: those it has written, with the files that they are to have. dropped: files that are
-            left out of the others. searched: suspect months in which every job was found once.
-        leaving: months that jobs leave for others. is_spoiled: whether a file that was written for it is gone.
+        base: that state.
+        months: the months that were written, each with all files that it has after the commit.
+        dropped: files that are removed from the months that were not written.
+        searched: suspect months in which every job was found once.
+        leaving: months that jobs leave for others.
+        is_spoiled: True if a file that was written for it is gone.
     """
 
     base: Base
@@ -86,13 +107,13 @@ class Change:
     leaving: frozenset[str] = frozenset()
     is_spoiled: bool = False
 
-    def stands_on(self, base: Base) -> bool:
-        """Whether it is what a merge would make of this base, too: of one with the same files."""
+    def fits(self, base: Base) -> bool:
+        """Return whether a merge would make the same of this base: it has the same files."""
         return not self.is_spoiled and (base.files, base.lost) == (self.base.files, self.base.lost)
 
     @property
     def files(self) -> list[FileEntry]:
-        """The files of the state that comes of it."""
+        """All files after the commit, sorted by path."""
         kept = [
             each for each in self.base.files if each.month not in self.months and each not in self.dropped
         ]
@@ -102,8 +123,8 @@ class Change:
     @property
     def new(self) -> list[FileEntry]:
         """The files that it adds."""
-        there = {each.path: each for each in self.base.files}
-        return [e for files in self.months.values() for e in files if there.get(e.path) != e]
+        known = {each.path: each for each in self.base.files}
+        return [e for files in self.months.values() for e in files if known.get(e.path) != e]
 
     @property
     def old(self) -> list[FileEntry]:
@@ -112,24 +133,30 @@ class Change:
         return [each for each in self.base.files if (each.path, each.sha256) not in left]
 
     @property
-    def is_news(self) -> bool:
-        """Whether a new snapshot comes of it."""
-        return bool(self.months or self.dropped or self.base.is_news)
+    def makes_snapshot(self) -> bool:
+        """Whether its commit makes a new snapshot; else it only keeps what the run has learned."""
+        return bool(self.months or self.dropped or self.base.must_commit)
 
     @property
     def number(self) -> int:
-        """The number of the snapshot that is current when it is committed."""
-        return self.base.number + self.is_news
+        """The number of the snapshot that is current after the commit."""
+        return self.base.number + self.makes_snapshot
 
     @property
     def rows(self) -> int:
-        """How many rows there are then."""
+        """How many rows the table has after the commit."""
         return sum(entry.rows for entry in self.files)
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What is committed with a change: whose jobs these are, the run's receipt, and the state of its accounts."""
+    """What is committed with a change.
+
+    Attributes:
+        server: the server whose jobs these are.
+        receipt: the run's receipt, as plain data.
+        accounts: the sync state of the accounts that the run has read.
+    """
 
     server: str
     receipt: Mapping[str, Any]
@@ -141,27 +168,27 @@ class Files(Protocol):
 
     @property
     def scratch(self) -> Path:
-        """A folder of this machine, for what is sorted on the way."""
+        """A folder of this machine for sorted rows."""
 
     def read(self, entry: FileEntry) -> bytes:
-        """The bytes of a file of the base, as they were written.
+        """Return the bytes of a file of the base, verified.
 
         Raises:
-            LakeError: they are not.
+            LakeError: the file is missing, or has changed since it was written.
         """
 
     def write(
         self, month: str, pieces: Iterator[pl.DataFrame], there: Sequence[FileEntry]
     ) -> list[FileEntry]:
-        """Write the rows that a month is to have; nobody reads them before they are committed.
+        """Write all rows of a month to files that nobody reads before they are committed.
 
         Args:
-            month: which.
+            month: the month.
             pieces: its rows, in order.
-            there: the files that it has; one of them may stay where it has the very rows of a new one.
+            there: the files that it has now; one of them may stay, if a new one would have the very same rows.
 
         Returns:
-            The files that it is to have.
+            The files of the month after the commit.
         """
 
     def discard(self, change: Change) -> None:
@@ -169,55 +196,58 @@ class Files(Protocol):
 
 
 class Table(Files, Protocol):
-    """What publishing needs.
+    """What publishing needs of a table; see the theory of operation above.
 
     Attributes:
-        name: as it was given.
+        name: the path or URL that the user gave.
     """
 
     name: str
 
     def latest(self, server: str) -> Base:
-        """The state to merge with now; a table that there is none of yet is made, for this server's jobs.
+        """Return the state to merge with now; make the table, for jobs of this server, if there is none yet.
 
         Raises:
-            LakeError, ConfigurationError: it is damaged, or does not take what would be committed.
+            LakeError: the table is damaged.
+            ConfigurationError: it would not take the commit.
         """
 
     def commit(self, change: Change, info: Info) -> Manifest:
-        """Make a change current, whole or not at all; where nothing is new, what the run has learned is kept.
+        """Make a change current, whole or not at all; if it makes no snapshot, keep what the run has learned.
 
         Raises:
-            LakeConflict: another commit came first; the change can be made again of a later base.
+            LakeConflict: another commit came first; merge again into a later base.
             LakeLocked: this run no longer holds the table.
         """
 
     def is_published(self, number: int) -> bool:
-        """Whether a commit that ended in an error got through all the same."""
+        """Return whether the commit of this number got through, even if it raised an error."""
 
     def expire(self, keep: Keep) -> None:
-        """Remove the states that are not to be kept."""
+        """Remove the snapshots that are no longer kept."""
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
-        """Hold it for a run; gives a function that raises LakeLocked when that is over."""
+        """Hold the table for a run; give a function that raises LakeLocked once the run no longer holds it."""
 
 
 def merge_staged(
     table: Files, change: Change, stagings: Sequence[Staging] = (), *, search: bool = False
 ) -> None:
-    """Merge staged rows into the change's base, a month at a time, and write the months that are not as they were.
+    """Merge staged rows into the change's base, a month at a time, and write the months that have changed.
 
     Args:
-        table: which has the files of the base.
-        change: what comes of it is noted here, so that it can be discarded wherever this ends.
-        stagings: what is staged, in the order it was fetched.
-        search: whether all months are searched for jobs that they hold twice, not only the suspects.
+        table: reads the files of the base and writes the new ones.
+        change: takes the result, so that it can be discarded wherever this stops.
+        stagings: the staged rows, in the order they were fetched.
+        search: True to search all months for jobs that they hold twice, not only the suspects.
 
     Raises:
-        LakeError: a file of the base is not as it was written.
+        LakeError: a file of the base is missing, or has changed since it was written.
     """
     base = change.base
-    merge = MonthMerge(table.scratch, stagings, change.files, table.read, anew=base.anew, raced=base.is_raced)
+    merge = MonthMerge(
+        table.scratch, stagings, change.files, table.read, rewrite=base.rewrite, raced=base.is_raced
+    )
     merge.add_lost(base.lost)
     for month in merge.months:
         is_suspect = month in base.suspects

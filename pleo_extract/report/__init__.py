@@ -82,7 +82,7 @@ def write_report(  # noqa: PLR0913 - each is a choice of its own, and all have d
     figures = ask_lake(lake, company_id=company, since=first, until=last, store=store)
     path = Path(path)
     try:
-        disk.put_file(path, render(figures).encode())
+        disk.write_output(path, render(figures).encode())
     except StorageError as exc:
         raise StorageError(f"the report cannot be written: {exc}") from exc
     return path

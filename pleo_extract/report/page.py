@@ -155,7 +155,7 @@ def _facts(status: LakeStatus) -> Iterator[tuple[str, str]]:
 
 
 def _verdict(status: LakeStatus, receipt: dict[str, Any]) -> str:
-    verdict, space, whose = (status.tell_verdict() or str(receipt.get("verdict", "none"))).partition(" ")
+    verdict, space, whose = (status.format_verdict() or str(receipt.get("verdict", "none"))).partition(" ")
     return verdict.replace("_", " ") + space + whose
 
 

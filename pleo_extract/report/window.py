@@ -8,7 +8,7 @@ from typing import Final
 
 import polars as pl
 
-from pleo_extract.errors import UsageError
+from pleo_extract.zones import to_utc
 
 __all__ = ["ReportPeriod", "choose_window", "read_bound"]
 
@@ -106,9 +106,7 @@ def read_bound(value: date | datetime | None, name: str) -> datetime | None:
         return None
     if not isinstance(value, datetime):
         return datetime.combine(value, time(), UTC)
-    if value.tzinfo is None:
-        raise UsageError(f"{name} has no time zone; give a date, or an instant such as datetime.now(UTC)")
-    return value.astimezone(UTC)
+    return to_utc(value, name)
 
 
 def _choose_grain(span: timedelta, jobs: int) -> str:

@@ -1,13 +1,14 @@
-"""The API in a box: one callable over a seeded world whose jobs are created, start and end while you page.
+"""The API in a box: a server of export jobs in one callable, over a seeded world that changes while you page.
 
-For demos, documentation and tests. It speaks the whole contract of `GET /v3/export-jobs` from a statement of its
-own, so that it is an independent check of the rest of this library; only the standard library is used.
+The sandbox is for demos, documentation and tests. It implements the whole contract of `GET /v3/export-jobs` from
+its own reading of it and imports nothing else of this library, so that it checks the library independently. It
+needs only the standard library.
 
     world = World(jobs=1_000)
     sandbox = Sandbox(world, rules=Rules(tick=30), faults="3:503,5:reset")
     since = world.now
     ...                        # walk the list, in process (sandbox(request)) or over `serve(sandbox)`
-    sandbox.truth(rows, since) # what is wrong with the rows: [] when nothing is
+    sandbox.truth(rows, since) # list what is wrong with the rows: [] if they are correct
 """
 
 from pleo_extract.sandbox.endpoint import API_KEY, PATH, TOKEN, Asked, Sandbox

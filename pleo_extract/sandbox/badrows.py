@@ -1,4 +1,4 @@
-"""Rows that break the contract, and texts that keep it and still do harm, each under the name of its variant."""
+"""Rows that break the contract, and texts that keep it but attack whoever shows or stores them, by variant."""
 
 from collections.abc import Callable
 from typing import Any

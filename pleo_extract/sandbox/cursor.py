@@ -1,6 +1,7 @@
-"""Cursors: an opaque, checked position in an order, spelled in base32 (contract: `^[A-Z2-7=~]+$`).
+"""Cursors of the sandbox: a row's position in an order, with a checksum, in base32 (contract: `^[A-Z2-7=~]+$`).
 
-A cursor holds the key of a row and a tag of the sort, so it stays a right position whatever appears or goes.
+A cursor holds the sort key of a row, not an offset. It therefore stays a correct position when rows are inserted
+or deleted before it.
 """
 
 import json
@@ -10,11 +11,11 @@ from zlib import crc32
 
 from pleo_extract.sandbox.view import Key, Sort, restore_key
 
-__all__ = ["BadCursor", "read_cursor", "respell_cursor", "write_cursor"]
+__all__ = ["BadCursor", "decode_cursor", "encode_cursor", "make_inclusive"]
 
 
 class BadCursor(ValueError):
-    """A text that is no cursor of this list and sort."""
+    """Raised for a text that is not a cursor of this list and sort."""
 
 
 @lru_cache(maxsize=256)
@@ -22,34 +23,37 @@ def _tag(sort: Sort) -> int:
     return crc32(repr(sort).encode())
 
 
-def write_cursor(sort: Sort, key: Key) -> str:
-    """The cursor of a row."""
-    return _spell([0, _tag(sort), *key])
+def encode_cursor(sort: Sort, key: Key) -> str:
+    """Return the cursor of the row with this key."""
+    return _encode([0, _tag(sort), *key])
 
 
-def respell_cursor(cursor: str, nonce: int) -> str:
-    """Another spelling of a row's cursor, `after` which that very row comes first."""
-    return _spell([nonce, *_read(cursor)[1:]])
+def make_inclusive(cursor: str, nonce: int) -> str:
+    """Return a different cursor of the same row, `after` which the row itself comes first.
+
+    `nonce` (not 0) makes each such cursor unique, so that it does not count as a repeated one.
+    """
+    return _encode([nonce, *_decode(cursor)[1:]])
 
 
-def read_cursor(cursor: str, sort: Sort) -> tuple[Key, bool]:
-    """The key a cursor stands for, and whether the row itself is to be included in what follows.
+def decode_cursor(cursor: str, sort: Sort) -> tuple[Key, bool]:
+    """Return the key of a cursor, and whether the page starts with the row itself.
 
     Raises:
-        BadCursor: never written here, or for another sort.
+        BadCursor: this server did not issue the cursor, or issued it for another sort.
     """
-    nonce, tag, *values = _read(cursor)
+    nonce, tag, *values = _decode(cursor)
     if tag != _tag(sort):
         raise BadCursor("the cursor belongs to another sorting")
     return restore_key(sort, values), bool(nonce)
 
 
-def _spell(parts: list[object]) -> str:
+def _encode(parts: list[object]) -> str:
     text = json.dumps(parts, separators=(",", ":")).encode()
     return b32encode(crc32(text).to_bytes(4, "big") + text).decode()
 
 
-def _read(cursor: str) -> list[object]:
+def _decode(cursor: str) -> list[object]:
     try:
         raw = b32decode(cursor)
         if crc32(raw[4:]).to_bytes(4, "big") != raw[:4]:

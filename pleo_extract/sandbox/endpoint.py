@@ -1,4 +1,4 @@
-"""The endpoint: `GET /v3/export-jobs` over a world, as one callable from request to answer."""
+"""The endpoint `GET /v3/export-jobs` of a world, as one callable from request to response."""
 
 import gzip
 import json
@@ -14,15 +14,15 @@ from time import monotonic
 from typing import Any
 from urllib.parse import parse_qs
 
-from pleo_extract.sandbox.chance import chance
-from pleo_extract.sandbox.cursor import BadCursor, read_cursor, write_cursor
+from pleo_extract.sandbox.chance import make_rng
+from pleo_extract.sandbox.cursor import BadCursor, decode_cursor, encode_cursor
 from pleo_extract.sandbox.exchange import RequestLike, Response
-from pleo_extract.sandbox.faults import choose_fault, parse_faults, strike
-from pleo_extract.sandbox.kinds import Strike
+from pleo_extract.sandbox.faults import apply_fault, choose_fault, parse_faults
+from pleo_extract.sandbox.kinds import FaultContext
 from pleo_extract.sandbox.life import NEVER, Job
 from pleo_extract.sandbox.oracle import CollectedRows, Discrepancy, Rows
-from pleo_extract.sandbox.question import Question, Refusal, read_credential, read_question, unauthorized
-from pleo_extract.sandbox.rules import Rules, spell_record
+from pleo_extract.sandbox.question import Question, Refusal, parse_credential, parse_question, unauthorized
+from pleo_extract.sandbox.rules import Rules, format_record
 from pleo_extract.sandbox.view import Selection, View
 from pleo_extract.sandbox.world import World
 
@@ -36,10 +36,16 @@ Access = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One line of the sandbox's log: what was asked, what came back and how.
+    """One entry of the sandbox's request log.
 
-    `number` counts from 1, as fault scripts do; `time` is in seconds of the sandbox's timer; `fault` is empty where
-    none struck.
+    Attributes:
+        number: the number of the request, from 1, as fault scripts count.
+        request: the request as it came in.
+        parameters: its query parameters.
+        status: the HTTP status of the response.
+        wire: how the response travelled, see `Response`.
+        fault: the kind of fault that was applied; empty if none was.
+        time: seconds of the sandbox's timer.
     """
 
     number: int
@@ -52,11 +58,18 @@ class Asked:
 
 
 class Sandbox:
-    """Pleo's export jobs in a box: call it with a Request, get a Response. Safe to call from many threads.
+    """A server of Pleo's export jobs: call it with a Request to get a Response. Safe to call from many threads.
 
-    `api_keys` and `tokens` map each credential to the id of its company, or to None for an organisation, which
-    sees all. `faults` is a script, see `parse_faults`. `requests` logs what was asked. `timer` (seconds) drives the
-    `rate` and `speed` rules and may be replaced by a test's own clock.
+    Args:
+        world: the jobs that it serves.
+        rules: how it behaves, see `Rules`.
+        faults: a fault script, see `parse_faults`.
+        api_keys: the company id of each API key; None for an organisation, which sees all companies.
+        tokens: the same for bearer tokens.
+
+    Attributes:
+        requests: the log of requests.
+        timer: seconds; drives the rules `rate` and `speed`. A test may replace it by its own clock.
     """
 
     timer: Callable[[], float]
@@ -81,27 +94,27 @@ class Sandbox:
         self._access.update({("bearer", token): company for token, company in bearers.items()})
         self._uses: dict[str, int] = {}
         self._recent: dict[str, deque[float]] = {}
-        self._spelled: dict[Job, tuple[int, int, bytes]] = {}
-        self._cursors_asked: list[str] = []
-        self._luck = chance("faults", faults)
-        self._read_at: float | None = None
+        self._encoded_rows: dict[Job, tuple[int, int, bytes]] = {}
+        self._requested_cursors: list[str] = []
+        self._rng = make_rng("faults", faults)
+        self._timer_read: float | None = None
 
     def __call__(self, request: RequestLike) -> Response:
-        """Answer one request."""
+        """Return the response to one request."""
         with self.world.lock:
             self._move_clock()
             number = len(self.requests) + 1
             parameters = parse_qs(request.query, keep_blank_values=True)
             answer = self._answer(request, parameters)
-            fault = choose_fault(self.faults, number, self._luck)
+            fault = choose_fault(self.faults, number, self._rng)
             if fault is not None:
-                blow = Strike(
-                    number, answer, parameters, self._cursors_asked, self.world.now, self.rules.elsewhere
+                context = FaultContext(
+                    number, answer, parameters, self._requested_cursors, self.world.now, self.rules.elsewhere
                 )
-                answer = strike(fault, blow)
+                answer = apply_fault(fault, context)
             if self.rules.gzip and "gzip" in request.headers.get("accept-encoding", ""):
                 answer = _compress(answer)
-            self._cursors_asked += parameters.get("after", [])
+            self._requested_cursors += parameters.get("after", [])
             kind = fault.kind if fault else ""
             self.requests.append(
                 Asked(number, request, parameters, answer.status, answer.wire, kind, self.timer())
@@ -109,10 +122,10 @@ class Sandbox:
             return answer
 
     def renew(self, token: str = TOKEN) -> str:
-        """Exchange a token for a new one; the old is dead at once.
+        """Exchange a token for a new one; the old one stops working immediately.
 
         Raises:
-            KeyError: the token is unknown, or was exchanged before.
+            KeyError: the token is unknown or was already exchanged.
         """
         with self.world.lock:
             company = self._access.pop(("bearer", token))
@@ -129,17 +142,20 @@ class Sandbox:
         companies: frozenset[str] | None = None,
         statuses: frozenset[str] | None = None,
     ) -> list[Discrepancy]:
-        """What is wrong with the rows that a walk from `since` until now collected; empty when nothing is.
+        """Return what is wrong with the rows that a walk collected between `since` and now; [] if nothing is.
 
-        Take `since` from `world.now` before the walk. Rows are the API's records or ours; companies and statuses are
-        what the walk asked for.
+        Args:
+            rows: records of the API, or rows with this library's column names.
+            since: `world.now` before the walk, UTC.
+            companies: the companies that the walk asked for; None for all.
+            statuses: the statuses that the walk asked for; None for all.
         """
         ignore = frozenset({"expiresIn"} if self.rules.countdown else ())
         walk = CollectedRows(
             since=since,
             companies=companies,
             statuses=statuses,
-            shape=lambda record: spell_record(record, self.rules),
+            shape=lambda record: format_record(record, self.rules),
             ignore=ignore,
         )
         return self.world.discrepancies(rows, walk)
@@ -147,8 +163,10 @@ class Sandbox:
     def _move_clock(self) -> None:
         seconds = self.rules.tick
         if self.rules.speed:
-            read_at, self._read_at = self._read_at, self.timer()
-            seconds += self.rules.speed * (self._read_at - (self._read_at if read_at is None else read_at))
+            before, self._timer_read = self._timer_read, self.timer()
+            seconds += self.rules.speed * (
+                self._timer_read - (self._timer_read if before is None else before)
+            )
         if seconds:
             self.world.advance(seconds)
 
@@ -167,18 +185,18 @@ class Sandbox:
             raise Refusal(404, "not_found", "there is nothing here")
         if request.method != "GET":
             raise Refusal(405, "method_not_allowed", "the list can only be read", {"Allow": "GET"})
-        company = self._admit(request.headers.get("authorization"))
-        question = read_question(parameters, self.rules)
-        return self._page(question, self._companies(question, company))
+        company = self._authenticate(request.headers.get("authorization"))
+        question = parse_question(parameters, self.rules)
+        return self._page(question, self._allowed_companies(question, company))
 
     def _headers(self) -> dict[str, str]:
-        # The server's clock is the world's, which is not the client's.
+        # The Date header shows the world's clock: a client must not compare it with its own.
         date = format_datetime(self.world.now.replace(microsecond=0), usegmt=True)
         return {"Content-Type": self.rules.content_type, "Date": date}
 
-    def _admit(self, header: str | None) -> str | None:
-        """The company a credential is for, or None for an organisation's; counts its use."""
-        scheme, credential = read_credential(header)
+    def _authenticate(self, header: str | None) -> str | None:
+        """Return the company of a credential, or None for an organisation's, and count the request against it."""
+        scheme, credential = parse_credential(header)
         if (scheme, credential) not in self._access:
             raise unauthorized("the credential is unknown, revoked or expired")
         if scheme == "bearer" and self.rules.token_uses is not None:
@@ -186,10 +204,10 @@ class Sandbox:
             if self._uses[credential] > self.rules.token_uses:
                 raise unauthorized("the token has expired")
         if self.rules.rate is not None:
-            self._count(credential, self.rules.rate)
+            self._check_rate(credential, self.rules.rate)
         return self._access[scheme, credential]
 
-    def _count(self, credential: str, rate: int) -> None:
+    def _check_rate(self, credential: str, rate: int) -> None:
         recent, now = self._recent.setdefault(credential, deque()), self.timer()
         while recent and recent[0] <= now - 60:
             recent.popleft()
@@ -198,7 +216,7 @@ class Sandbox:
             raise Refusal(429, "rate_limit", "too many requests", {"Retry-After": str(max(1, wait))})
         recent.append(now)
 
-    def _companies(self, question: Question, own: str | None) -> frozenset[str] | None:
+    def _allowed_companies(self, question: Question, own: str | None) -> frozenset[str] | None:
         asked = question.company
         if own is None:
             if asked is None:
@@ -216,37 +234,37 @@ class Sandbox:
 
     def _page(self, question: Question, companies: frozenset[str] | None) -> bytes:
         view = self.world.view(Selection(companies, question.statuses, question.sort))
-        start, stop = self._bounds(question, view)
+        start, stop = self._page_bounds(question, view)
         info: dict[str, Any] = {
             "currentRequestPagination": self._echo(question),
             "hasNextPage": stop < len(view.keys),
             "hasPreviousPage": start > 0,
         }
         if start < stop:
-            info["startCursor"] = write_cursor(question.sort, view.keys[start])
+            info["startCursor"] = encode_cursor(question.sort, view.keys[start])
             if stop < len(view.keys) or self.rules.last_cursor:
-                info["endCursor"] = write_cursor(question.sort, view.keys[stop - 1])
+                info["endCursor"] = encode_cursor(question.sort, view.keys[stop - 1])
         if self.rules.total is not False:
             info["total"] = self._total(len(view.keys))
-        rows = b",".join([self._spell(job) for job in view.jobs[start:stop]])
+        rows = b",".join([self._encode_row(job) for job in view.jobs[start:stop]])
         return b'{"data":[%b],"pagination":%b}' % (rows, json.dumps(info).encode())
 
-    def _bounds(self, question: Question, view: View) -> tuple[int, int]:
-        """The slice of the view that the page is."""
+    def _page_bounds(self, question: Question, view: View) -> tuple[int, int]:
+        """Return the slice of the view that the page shows."""
         count, limit = len(view.keys), question.limit
         if question.after is not None:
-            start = self._place(question, question.after, view)[1]
+            start = self._locate(question, question.after, view)[1]
             return start, min(start + limit, count)
         if question.before is not None:
-            stop = self._place(question, question.before, view)[0]
+            stop = self._locate(question, question.before, view)[0]
             return max(0, stop - limit), stop
         start = min(question.offset or 0, count)
         return start, min(start + limit, count)
 
-    def _place(self, question: Question, cursor: str, view: View) -> tuple[int, int]:
-        """How many rows precede the cursor, and how many do not follow it."""
+    def _locate(self, question: Question, cursor: str, view: View) -> tuple[int, int]:
+        """Return the number of rows before the cursor, and the number of rows up to and including it."""
         try:
-            key, inclusive = read_cursor(cursor, question.sort)
+            key, inclusive = decode_cursor(cursor, question.sort)
         except BadCursor as error:
             raise Refusal(400, "bad_request", str(error)) from error
         left, right = bisect_left(view.keys, key), bisect_right(view.keys, key)
@@ -257,7 +275,7 @@ class Sandbox:
     def _echo(self, question: Question) -> dict[str, Any]:
         if self.rules.echo == "bare":
             return {"parameters": question.parameters}
-        said = {
+        echoed = {
             "after": question.after,
             "before": question.before,
             "limit": question.limit,
@@ -265,31 +283,31 @@ class Sandbox:
             "sortingKeys": [key for key, _ in question.echoed] or None,
             "sortingOrder": [order for _, order in question.echoed] or None,
         }
-        return {"parameters": question.parameters} | {k: v for k, v in said.items() if v is not None}
+        return {"parameters": question.parameters} | {k: v for k, v in echoed.items() if v is not None}
 
     def _total(self, count: int) -> int:
-        lies = {
+        totals = {
             True: count,
             "big": count + count // 10 + 3,
             "small": max(0, count - count // 10 - 3),
             "negative": -1,
             "shrinking": max(0, count - 7 * len(self.requests)),
         }
-        return lies[self.rules.total]
+        return totals[self.rules.total]
 
-    def _spell(self, job: Job) -> bytes:
-        """The row's JSON, spelled once for each version."""
+    def _encode_row(self, job: Job) -> bytes:
+        """Return the row as JSON; each version of a job is encoded once."""
         t, edits = self.world.t, len(job.changes)
-        known = self._spelled.get(job)
-        if known is not None and t < known[0] and edits == known[1]:
-            return known[2]
-        record = spell_record(job.at(t), self.rules)
+        cached = self._encoded_rows.get(job)
+        if cached is not None and t < cached[0] and edits == cached[1]:
+            return cached[2]
+        record = format_record(job.record(t), self.rules)
         if self.rules.countdown:
             record["expiresIn"] = job.expires_in(t)
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
-        fresh_until = min((turn for turn in job.moments() if turn > t), default=NEVER)
+        valid_until = min((moment for moment in job.change_times() if moment > t), default=NEVER)
         if not self.rules.countdown:
-            self._spelled[job] = fresh_until, edits, text
+            self._encoded_rows[job] = valid_until, edits, text
         return text
 
 

@@ -1,4 +1,4 @@
-"""A request and its answer, as a transport sees them."""
+"""The request and the response that a transport exchanges with the sandbox."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ __all__ = ["Request", "RequestLike", "Response"]
 
 
 class RequestLike(Protocol):
-    """What the sandbox reads of a request, whichever client made it."""
+    """The parts of a request that the sandbox reads, whichever client made it."""
 
     @property
     def method(self) -> str:
-        """In capitals."""
+        """The HTTP method, in capitals."""
         ...
 
     @property
     def path(self) -> str:
-        """Decoded."""
+        """The path, decoded."""
         ...
 
     @property
     def query(self) -> str:
-        """The query string, raw."""
+        """The query string, not decoded."""
         ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """By name, in lower case."""
+        """The headers by name; names are in lower case."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request: the query string raw, header names in lower case."""
+    """A request. The query string is not decoded; header names are in lower case."""
 
     method: str
     path: str
@@ -47,12 +47,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer and how it travels.
+    """A response, and how the network delivers it.
 
-    `wire`: `whole`; `reset` before the head; `reset_mid` and `cut` (an orderly end) in the middle of the body,
-    whose `Content-Length` promises all of it; `cut_chunked` as `cut`, without a length; `drip` one byte at a time;
-    `silence` nothing at all. For the cuts `body` is the part that is sent.
-    `delay` is in seconds: before the answer, or for `drip` between its bytes.
+    Attributes:
+        status: the HTTP status.
+        headers: the headers by name.
+        body: the body; for the cuts, only the part that is sent.
+        wire: how the response travels:
+            `whole`: as it should.
+            `reset`: the connection is reset before the head.
+            `reset_mid`: the connection is reset in the middle of the body.
+            `cut`: the connection ends cleanly before the body is as long as `Content-Length` says.
+            `cut_close`: the connection ends cleanly; there is no length to miss.
+            `cut_chunked`: the connection ends before the last chunk.
+            `drip`: one byte at a time.
+            `silence`: nothing is sent.
+        delay: seconds before the response, or between the bytes of a `drip`.
     """
 
     status: int
@@ -62,11 +72,11 @@ class Response:
     delay: float = 0.0
 
     def receive(self) -> Iterator[bytes]:
-        """Return the body as a client in this process gets it, broken where the wire breaks it.
+        """Return the body as a client in this process receives it, with the errors of the wire.
 
         Raises:
-            ConnectionResetError, TimeoutError: instead of any answer.
-            ConnectionAbortedError, TimeoutError: by the iterator, once the part that is sent was read.
+            ConnectionResetError, TimeoutError: no response arrives.
+            ConnectionAbortedError, TimeoutError: raised by the iterator after the part that was sent.
         """
         if self.wire == "reset":
             raise ConnectionResetError("connection reset")

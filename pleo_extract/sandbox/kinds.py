@@ -1,6 +1,6 @@
-"""The kinds of faults: what a server, or the network before it, may do to an answer.
+"""The kinds of faults: what a server, or the network in front of it, may do to a response.
 
-What is said of each is read from the table of the functions that do it.
+Each function below is one kind, and its docstring is the kind's line in this table and in `sandbox --help`.
 
 {table}
 """
@@ -17,10 +17,10 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from pleo_extract.sandbox.badrows import BAD_ROWS, HOSTILE
-from pleo_extract.sandbox.cursor import respell_cursor
+from pleo_extract.sandbox.cursor import make_inclusive
 from pleo_extract.sandbox.exchange import Response
 
-__all__ = ["KINDS", "STATUS", "FaultKind", "Strike", "status"]
+__all__ = ["KINDS", "STATUS", "FaultContext", "FaultKind", "status"]
 
 STATUS = re.compile("[2-5][0-9][0-9]")
 JSON = "application/json;charset=UTF-8"
@@ -29,32 +29,38 @@ Page = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
-    """What a fault may know: the request's number, the honest answer, what was asked now, cursors asked before.
+class FaultContext:
+    """What a fault may know about the request and the server.
 
-    `now` is the server's clock (UTC), `elsewhere` another server's base URL.
+    Attributes:
+        number: the number of the request, from 1.
+        answer: the response without the fault.
+        parameters: the query parameters of the request.
+        earlier_cursors: the `after` cursors of earlier requests, oldest first.
+        now: the server's clock, UTC.
+        elsewhere: the base URL of another server, for redirects.
     """
 
     number: int
     answer: Response
     parameters: Mapping[str, list[str]]
-    earlier: Sequence[str]
+    earlier_cursors: Sequence[str]
     now: datetime
     elsewhere: str
 
     @property
     def after(self) -> str | None:
-        """The cursor that was asked with."""
+        """The `after` cursor of the request, or None."""
         return next(iter(self.parameters.get("after", ())), None)
 
-    def says(self, body: bytes, **changes: Any) -> Response:
-        """The answer with another body."""
+    def with_body(self, body: bytes, **changes: Any) -> Response:
+        """Return the response with another body."""
         return replace(self.answer, body=body, **changes)
 
-    def bears(
+    def with_headers(
         self, headers: Mapping[str, str], body: bytes | None = None, status: int | None = None
     ) -> Response:
-        """The answer with more headers, and perhaps another body and status."""
+        """Return the response with more headers and, if given, another body and status."""
         return replace(
             self.answer,
             headers={**self.answer.headers, **headers},
@@ -63,10 +69,14 @@ class Strike:
         )
 
 
-class FaultKind(NamedTuple):
-    """A kind of fault: what it does, in words, its variants (`N`: any number)."""
+ResponseFault = Callable[[FaultContext, str], Response]
+PageFault = Callable[[Page, FaultContext, str], None]
 
-    strike: Callable[[Strike, str], Response]
+
+class FaultKind(NamedTuple):
+    """A kind of fault: its function, its description and its variants (`N`: any number)."""
+
+    apply: ResponseFault
     words: str
     variants: tuple[str, ...]
 
@@ -74,166 +84,168 @@ class FaultKind(NamedTuple):
 KINDS: dict[str, FaultKind] = {}
 
 
-def kind(*variants: str) -> Callable[[Callable[[Strike, str], Response]], Callable[[Strike, str], Response]]:
-    """Enter a function into the table under its own name; its docstring is what the table says."""
+def fault_kind(*variants: str) -> Callable[[ResponseFault], ResponseFault]:
+    """Register a function in `KINDS` under its own name; its docstring becomes the description."""
 
-    def enter(function: Callable[[Strike, str], Response]) -> Callable[[Strike, str], Response]:
+    def register(function: ResponseFault) -> ResponseFault:
         KINDS[function.__name__] = FaultKind(function, (function.__doc__ or "").splitlines()[0], variants)
         return function
 
-    return enter
+    return register
 
 
-def page_kind(*variants: str) -> Callable[[Callable[[Page, Strike, str], None]], None]:
-    """Enter a function that spoils a page in place; where the answer is no page, it stays."""
+def page_fault(*variants: str) -> Callable[[PageFault], None]:
+    """Register a function that changes a page in place; a response that is not a page stays unchanged."""
 
-    def enter(function: Callable[[Page, Strike, str], None]) -> None:
-        def spoil(blow: Strike, variant: str) -> Response:
-            if blow.answer.status != HTTPStatus.OK:
-                return blow.answer
-            page = json.loads(blow.answer.body)
-            function(page, blow, variant)
-            # NaN and lone surrogates must come out as a careless server would write them.
-            return blow.says(json.dumps(page).encode())
+    def register(function: PageFault) -> None:
+        def apply(context: FaultContext, variant: str) -> Response:
+            if context.answer.status != HTTPStatus.OK:
+                return context.answer
+            page = json.loads(context.answer.body)
+            function(page, context, variant)
+            # json.dumps writes NaN and lone surrogates, as a careless server does.
+            return context.with_body(json.dumps(page).encode())
 
-        KINDS[function.__name__] = FaultKind(spoil, (function.__doc__ or "").splitlines()[0], variants)
+        KINDS[function.__name__] = FaultKind(apply, (function.__doc__ or "").splitlines()[0], variants)
 
-    return enter
+    return register
 
 
-def status(blow: Strike, code: int, retry_after: str = "") -> Response:
-    """An error answer as Pleo's are seen: `{"type": ..., "message": ...}`; Retry-After in seconds if given."""
+def status(context: FaultContext, code: int, retry_after: str = "") -> Response:
+    """Return an error in the form that Pleo uses, `{"type": ..., "message": ...}`, with Retry-After if given."""
     phrase = HTTPStatus(code).phrase if code in set(HTTPStatus) else "Unknown"
     error = {"type": phrase.lower().replace(" ", "_"), "message": f"{phrase} (on purpose)"}
     headers = {"Content-Type": JSON} | ({"Retry-After": retry_after} if retry_after else {})
-    return blow.bears(headers, b"" if code in (204, 304) else json.dumps(error).encode(), code)
+    return context.with_headers(headers, b"" if code in (204, 304) else json.dumps(error).encode(), code)
 
 
-def _retry_after(name: str, words: str, value: Callable[[Strike, str], str | None]) -> None:
-    def refuse(blow: Strike, variant: str) -> Response:
-        answer, header = status(blow, 429), value(blow, variant)
+def _add_retry_after(name: str, words: str, value: Callable[[FaultContext, str], str | None]) -> None:
+    def refuse(context: FaultContext, variant: str) -> Response:
+        answer, header = status(context, 429), value(context, variant)
         return (
             answer if header is None else replace(answer, headers={**answer.headers, "Retry-After": header})
         )
 
-    KINDS[name] = FaultKind(refuse, f"429, Retry-After {words}", ("N",) if "N" in words else ())
+    KINDS[name] = FaultKind(refuse, f"Answer 429; Retry-After is {words}", ("N",) if "N" in words else ())
 
 
-def _date(blow: Strike, seconds: int) -> str:
-    return format_datetime(blow.now.replace(microsecond=0) + timedelta(seconds=seconds), usegmt=True)
+def _retry_date(context: FaultContext, seconds: int) -> str:
+    return format_datetime(context.now.replace(microsecond=0) + timedelta(seconds=seconds), usegmt=True)
 
 
-_retry_after(
-    "429date", "a date N seconds (2) after the answer's own Date", lambda blow, n: _date(blow, int(n or 2))
+_add_retry_after(
+    "429date",
+    "a date N seconds (2) after the answer's own Date",
+    lambda context, n: _retry_date(context, int(n or 2)),
 )
-_retry_after("429past", "a date an hour ago", lambda blow, _: _date(blow, -3600))
-_retry_after("429none", "missing", lambda *_: None)
-_retry_after("429empty", "empty", lambda *_: "")
-_retry_after("429junk", "`soon`", lambda *_: "soon")
-_retry_after("429negative", "-5", lambda *_: "-5")
-_retry_after("429nan", "`nan`", lambda *_: "nan")
-_retry_after("429huge", "1000000000", lambda *_: "1000000000")
+_add_retry_after("429past", "a date an hour ago", lambda context, _: _retry_date(context, -3600))
+_add_retry_after("429none", "missing", lambda *_: None)
+_add_retry_after("429empty", "empty", lambda *_: "")
+_add_retry_after("429junk", "`soon`", lambda *_: "soon")
+_add_retry_after("429negative", "-5", lambda *_: "-5")
+_add_retry_after("429nan", "`nan`", lambda *_: "nan")
+_add_retry_after("429huge", "1000000000", lambda *_: "1000000000")
 
 
-@kind()
-def reset(blow: Strike, _: str) -> Response:
-    """The connection is reset before the head."""
-    return replace(blow.answer, wire="reset")
+@fault_kind()
+def reset(context: FaultContext, _: str) -> Response:
+    """Reset the connection before the head."""
+    return replace(context.answer, wire="reset")
 
 
-@kind()
-def reset_mid(blow: Strike, _: str) -> Response:
-    """The connection is reset in the middle of the body."""
-    return blow.says(blow.answer.body, wire="reset_mid")
+@fault_kind()
+def reset_mid(context: FaultContext, _: str) -> Response:
+    """Reset the connection in the middle of the body."""
+    return context.with_body(context.answer.body, wire="reset_mid")
 
 
-@kind("N", "tail", "short", "close", "chunked")
-def cut(blow: Strike, variant: str) -> Response:
-    """The body ends after half, after N bytes or before its last one, or with another framing than a length."""
-    body = blow.answer.body
+@fault_kind("N", "tail", "short", "close", "chunked")
+def cut(context: FaultContext, variant: str) -> Response:
+    """End the body after half of it, after N bytes or before its last byte, or frame it without a length."""
+    body = context.answer.body
     kept = int(variant) if variant.isdigit() else len(body) - 1 if variant == "tail" else len(body) // 2
     wires = {"short": "whole", "close": "cut_close", "chunked": "cut_chunked"}
-    return blow.says(body[:kept], wire=wires.get(variant, "cut"))
+    return context.with_body(body[:kept], wire=wires.get(variant, "cut"))
 
 
-@kind("N")
-def drip(blow: Strike, variant: str) -> Response:
-    """The body comes byte by byte, N milliseconds (1000) apart."""
-    return replace(blow.answer, wire="drip", delay=int(variant or 1000) / 1000)
+@fault_kind("N")
+def drip(context: FaultContext, variant: str) -> Response:
+    """Send the body byte by byte, one each N milliseconds (1000)."""
+    return replace(context.answer, wire="drip", delay=int(variant or 1000) / 1000)
 
 
-@kind("N")
-def slow(blow: Strike, variant: str) -> Response:
-    """The answer comes N milliseconds (1000) late."""
-    return replace(blow.answer, delay=blow.answer.delay + int(variant or 1000) / 1000)
+@fault_kind("N")
+def slow(context: FaultContext, variant: str) -> Response:
+    """Answer N milliseconds (1000) late."""
+    return replace(context.answer, delay=context.answer.delay + int(variant or 1000) / 1000)
 
 
-@kind()
-def silence(blow: Strike, _: str) -> Response:
-    """The request is taken and never answered."""
-    return replace(blow.answer, wire="silence")
+@fault_kind()
+def silence(context: FaultContext, _: str) -> Response:
+    """Accept the request and never answer."""
+    return replace(context.answer, wire="silence")
 
 
-@kind()
-def html(blow: Strike, _: str) -> Response:
-    """200 with a page of HTML."""
-    return blow.bears(
+@fault_kind()
+def html(context: FaultContext, _: str) -> Response:
+    """Answer 200 with a page of HTML."""
+    return context.with_headers(
         {"Content-Type": "text/html"}, b"<!doctype html><title>Maintenance</title><p>Soon back.", 200
     )
 
 
-@kind()
-def empty(blow: Strike, _: str) -> Response:
-    """200 with no body."""
-    return replace(blow.answer, status=200, body=b"")
+@fault_kind()
+def empty(context: FaultContext, _: str) -> Response:
+    """Answer 200 without a body."""
+    return replace(context.answer, status=200, body=b"")
 
 
-@kind()
-def error200(blow: Strike, _: str) -> Response:
-    """200 with the JSON body of an error."""
-    return replace(status(blow, 500), status=200)
+@fault_kind()
+def error200(context: FaultContext, _: str) -> Response:
+    """Answer 200 with the JSON body of an error."""
+    return replace(status(context, 500), status=200)
 
 
-@kind()
-def wrongtype(blow: Strike, _: str) -> Response:
-    """The right page as text/plain."""
-    return blow.bears({"Content-Type": "text/plain"})
+@fault_kind()
+def wrongtype(context: FaultContext, _: str) -> Response:
+    """Send the right page as text/plain."""
+    return context.with_headers({"Content-Type": "text/plain"})
 
 
-@kind()
-def badjson(blow: Strike, _: str) -> Response:
-    """JSON with a comma too many."""
-    return blow.says(blow.answer.body[:-1] + b",}")
+@fault_kind()
+def badjson(context: FaultContext, _: str) -> Response:
+    """Send JSON with one comma too many."""
+    return context.with_body(context.answer.body[:-1] + b",}")
 
 
-@kind()
-def badutf8(blow: Strike, _: str) -> Response:
-    """A byte that is no UTF-8, in a text."""
-    return blow.says(blow.answer.body.replace(b'{"', b'{"\xff', 1))
+@fault_kind()
+def badutf8(context: FaultContext, _: str) -> Response:
+    """Put a byte that is not UTF-8 into a text."""
+    return context.with_body(context.answer.body.replace(b'{"', b'{"\xff', 1))
 
 
-@kind()
-def bom(blow: Strike, _: str) -> Response:
-    """A byte order mark before the page."""
-    return blow.says(b"\xef\xbb\xbf" + blow.answer.body)
+@fault_kind()
+def bom(context: FaultContext, _: str) -> Response:
+    """Put a byte order mark before the page."""
+    return context.with_body(b"\xef\xbb\xbf" + context.answer.body)
 
 
-@kind()
-def deep(blow: Strike, _: str) -> Response:
-    """100,000 levels of lists before the page's own members."""
-    return blow.says(b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"," + blow.answer.body[1:])
+@fault_kind()
+def deep(context: FaultContext, _: str) -> Response:
+    """Put a list nested 100,000 levels deep before the page's own members."""
+    return context.with_body(b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"," + context.answer.body[1:])
 
 
-@kind()
-def dupkey(blow: Strike, _: str) -> Response:
-    """`data` twice, the second time empty."""
-    return blow.says(blow.answer.body[:-1] + b',"data":[]}')
+@fault_kind()
+def dupkey(context: FaultContext, _: str) -> Response:
+    """Send `data` twice, the second time empty."""
+    return context.with_body(context.answer.body[:-1] + b',"data":[]}')
 
 
-@kind("N")
-def bomb(blow: Strike, variant: str) -> Response:
-    """The right page and N MiB (256) of blanks, compressed by gzip to a thousandth."""
-    return blow.bears({"Content-Encoding": "gzip"}, _bomb(blow.answer.body, int(variant or 256)))
+@fault_kind("N")
+def bomb(context: FaultContext, variant: str) -> Response:
+    """Send the right page and N MiB (256) of blanks, compressed by gzip to a thousandth."""
+    return context.with_headers({"Content-Encoding": "gzip"}, _bomb(context.answer.body, int(variant or 256)))
 
 
 @lru_cache(maxsize=4)
@@ -241,7 +253,7 @@ def _bomb(body: bytes, size: int) -> bytes:
     blanks = b" " * MIB
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     head = packer.compress(body) + packer.flush(zlib.Z_FULL_FLUSH)
-    # After a full flush the packer has no memory, so one packed block can be repeated.
+    # After a full flush the compressor refers to nothing before it, so one compressed block can be repeated.
     block = packer.compress(blanks) + packer.flush(zlib.Z_FULL_FLUSH)
     check = zlib.crc32(body)
     for _ in range(size):
@@ -251,34 +263,36 @@ def _bomb(body: bytes, size: int) -> bytes:
     return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + head + block * size + packer.flush() + trailer
 
 
-@kind("same")
-def redirect(blow: Strike, variant: str) -> Response:
-    """302 to another server (`Rules.elsewhere`), or for ever to this one (`same`)."""
+@fault_kind("same")
+def redirect(context: FaultContext, variant: str) -> Response:
+    """Redirect with 302 to another server (`Rules.elsewhere`), or endlessly to this one (`same`)."""
     path = "/v3/export-jobs"
-    return blow.bears({"Location": path if variant == "same" else blow.elsewhere + path}, b"", 302)
+    return context.with_headers(
+        {"Location": path if variant == "same" else context.elsewhere + path}, b"", 302
+    )
 
 
-@kind()
-def cursor400(blow: Strike, _: str) -> Response:
-    """400 for a request with a cursor, as if it had expired; others pass."""
-    return status(blow, 400) if {"after", "before"} & set(blow.parameters) else blow.answer
+@fault_kind()
+def cursor400(context: FaultContext, _: str) -> Response:
+    """Answer 400 to a request with a cursor, as if it had expired; let others pass."""
+    return status(context, 400) if {"after", "before"} & set(context.parameters) else context.answer
 
 
-@page_kind()
-def nodata(page: Page, _: Strike, __: str) -> None:
-    """No `data`."""
+@page_fault()
+def nodata(page: Page, _: FaultContext, __: str) -> None:
+    """Leave out `data`."""
     del page["data"]
 
 
-@page_kind()
-def nopagination(page: Page, _: Strike, __: str) -> None:
-    """No `pagination`."""
+@page_fault()
+def nopagination(page: Page, _: FaultContext, __: str) -> None:
+    """Leave out `pagination`."""
     del page["pagination"]
 
 
-@page_kind("null", "blank")
-def nocursor(page: Page, _: Strike, variant: str) -> None:
-    """`hasNextPage` true without `endCursor`, or with null or an empty one."""
+@page_fault("null", "blank")
+def nocursor(page: Page, _: FaultContext, variant: str) -> None:
+    """Set `hasNextPage` to true and leave out `endCursor`, or make it null or empty."""
     info = page["pagination"]
     info.pop("endCursor", None)
     info["hasNextPage"] = True
@@ -286,90 +300,92 @@ def nocursor(page: Page, _: Strike, variant: str) -> None:
         info["endCursor"] = None if variant == "null" else ""
 
 
-@page_kind()
-def badcursor(page: Page, _: Strike, __: str) -> None:
-    """An `endCursor` outside the contract's pattern."""
+@page_fault()
+def badcursor(page: Page, _: FaultContext, __: str) -> None:
+    """Send an `endCursor` that does not match the contract's pattern."""
     page["pagination"] |= {"hasNextPage": True, "endCursor": "not a cursor/&?limit=1"}
 
 
-@page_kind()
-def repeatcursor(page: Page, blow: Strike, _: str) -> None:
-    """`endCursor` is the cursor that was asked with: a loop of one page. The first page passes."""
-    if blow.after is not None:
-        page["pagination"] |= {"hasNextPage": True, "endCursor": blow.after}
+@page_fault()
+def repeatcursor(page: Page, context: FaultContext, _: str) -> None:
+    """Return the request's own cursor as `endCursor`: a loop of one page. The first page passes."""
+    if context.after is not None:
+        page["pagination"] |= {"hasNextPage": True, "endCursor": context.after}
 
 
-@page_kind()
-def loop2(page: Page, blow: Strike, _: str) -> None:
-    """`endCursor` is the one asked with before: a loop of two pages, A to B to A. The first two pages pass."""
-    before = next((cursor for cursor in reversed(blow.earlier) if cursor != blow.after), None)
+@page_fault()
+def loop2(page: Page, context: FaultContext, _: str) -> None:
+    """Return the previous request's cursor as `endCursor`: a loop of two pages. The first two pages pass."""
+    before = next((cursor for cursor in reversed(context.earlier_cursors) if cursor != context.after), None)
     if before is not None:
         page["pagination"] |= {"hasNextPage": True, "endCursor": before}
 
 
-@page_kind()
-def emptypage(page: Page, blow: Strike, _: str) -> None:
-    """No rows, yet `hasNextPage` and a fresh cursor, after which the rows come that were held back."""
+@page_fault()
+def emptypage(page: Page, context: FaultContext, _: str) -> None:
+    """Send no rows, but `hasNextPage` and a new cursor, after which the withheld rows follow."""
     info = page["pagination"]
     if "startCursor" in info:
         page["data"] = []
-        info |= {"hasNextPage": True, "endCursor": respell_cursor(info["startCursor"], blow.number)}
+        info |= {"hasNextPage": True, "endCursor": make_inclusive(info["startCursor"], context.number)}
 
 
-@page_kind()
-def endsearly(page: Page, _: Strike, __: str) -> None:
-    """`hasNextPage` false, too soon."""
+@page_fault()
+def endsearly(page: Page, _: FaultContext, __: str) -> None:
+    """Set `hasNextPage` to false too early."""
     page["pagination"]["hasNextPage"] = False
 
 
-@page_kind()
-def emptied(page: Page, _: Strike, __: str) -> None:
-    """The list is suddenly empty."""
+@page_fault()
+def emptied(page: Page, _: FaultContext, __: str) -> None:
+    """Send an empty list, as if all jobs had disappeared."""
     page["data"] = []
     page["pagination"] |= {"hasNextPage": False, "hasPreviousPage": False, "total": 0}
     page["pagination"].pop("endCursor", None)
     page["pagination"].pop("startCursor", None)
 
 
-@page_kind()
-def foreign(page: Page, _: Strike, __: str) -> None:
-    """A row of a company that nobody asked for."""
-    _middle(page)["companyId"] = "f0e1907e-0000-4000-8000-000000000000"
+@page_fault()
+def foreign(page: Page, _: FaultContext, __: str) -> None:
+    """Send a row of a company that was not requested."""
+    _middle_row(page)["companyId"] = "f0e1907e-0000-4000-8000-000000000000"
 
 
-@page_kind()
-def nan(page: Page, _: Strike, __: str) -> None:
-    """A number that is NaN, which JSON does not have."""
-    _middle(page)["numberOfItems"] = float("nan")
+@page_fault()
+def nan(page: Page, _: FaultContext, __: str) -> None:
+    """Send a number that is NaN, which JSON does not allow."""
+    _middle_row(page)["numberOfItems"] = float("nan")
 
 
-@page_kind()
-def surrogate(page: Page, _: Strike, __: str) -> None:
-    """A text with half a surrogate pair."""
-    _middle(page)["failureReason"] = "half \ud83d pair"
+@page_fault()
+def surrogate(page: Page, _: FaultContext, __: str) -> None:
+    """Send a text with half a surrogate pair."""
+    _middle_row(page)["failureReason"] = "half \ud83d pair"
 
 
-@page_kind(*BAD_ROWS)
-def badrow(page: Page, _: Strike, variant: str) -> None:
-    """A row that breaks the contract, by default one without `numberOfItems`."""
+@page_fault(*BAD_ROWS)
+def badrow(page: Page, _: FaultContext, variant: str) -> None:
+    """Send a row that breaks the contract, by default one without `numberOfItems`."""
     rows = page["data"]
     if rows:
         rows[len(rows) // 2] = BAD_ROWS[variant or "missing"](rows[len(rows) // 2])
 
 
-@page_kind(*HOSTILE)
-def hostile(page: Page, _: Strike, variant: str) -> None:
-    """A row whose `failureReason` is meant to hurt who shows or stores it, by default all but the big one."""
-    _middle(page)["failureReason"] = HOSTILE[variant] if variant else " ".join(list(HOSTILE.values())[:-1])
+@page_fault(*HOSTILE)
+def hostile(page: Page, _: FaultContext, variant: str) -> None:
+    """Send a row whose `failureReason` attacks whoever shows or stores it, by default with all texts but `big`."""
+    _middle_row(page)["failureReason"] = (
+        HOSTILE[variant] if variant else " ".join(list(HOSTILE.values())[:-1])
+    )
 
 
-def _middle(page: Page) -> dict[str, Any]:
-    """The row to spoil; where there is none, one that is thrown away."""
+def _middle_row(page: Page) -> dict[str, Any]:
+    """Return the row to change; on an empty page, a row that is discarded."""
     row: dict[str, Any] = page["data"][len(page["data"]) // 2] if page["data"] else {}
     return row
 
 
-def _table() -> str:
+def _describe_kinds() -> str:
     lines = ["`NNN`: that status with a JSON error; variant: Retry-After in seconds"]
     for name, entry in KINDS.items():
         names = ", ".join(f"`{name}.{variant}`" for variant in entry.variants)
@@ -377,4 +393,4 @@ def _table() -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-__doc__ = (__doc__ or "").format(table=_table())
+__doc__ = (__doc__ or "").format(table=_describe_kinds())

@@ -1,7 +1,7 @@
-"""One job's life as a pure function of time: its record can be asked for any instant, past or future.
+"""One job's life as a pure function of time: its record can be computed for any instant, past or future.
 
-Instants are whole microseconds since 1970 in UTC. Everything about a job is drawn when it is made; looking
-at it changes nothing.
+Instants are whole microseconds since 1970, UTC. Everything about a job is drawn when the job is created; reading
+it changes nothing. That is what lets the oracle compare rows with the past.
 """
 
 from dataclasses import dataclass, field
@@ -9,42 +9,60 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["EXPIRY", "NEVER", "SECOND", "STATUSES", "TERMINAL", "Job", "instant", "stamp", "when"]
+__all__ = [
+    "EXPIRY",
+    "NEVER",
+    "SECOND",
+    "STATUSES",
+    "TERMINAL",
+    "Job",
+    "format_time",
+    "to_datetime",
+    "to_micros",
+]
 
 SECOND = 1_000_000
 EXPIRY = 3600 * SECOND
-"""A job expires one hour after its last update."""
+"""A job expires one hour after its last update (microseconds)."""
 NEVER = 1 << 62
 STATUSES = ("pending", "in_progress", "failed", "completed", "completed_with_errors")
 TERMINAL = frozenset(STATUSES[2:])
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def instant(moment: datetime) -> int:
-    """Microseconds since 1970 of an aware datetime."""
+def to_micros(moment: datetime) -> int:
+    """Return the microseconds since 1970 of an aware datetime."""
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
-def when(micros: int) -> datetime:
-    """The aware UTC datetime of an instant."""
+def to_datetime(micros: int) -> datetime:
+    """Return the aware UTC datetime of an instant in microseconds."""
     return EPOCH + timedelta(microseconds=micros)
 
 
-def stamp(micros: int | None) -> str | None:
-    """The instant as the contract writes it, `YYYY-MM-DDTHH:mi:ssZ`, or None."""
-    return None if micros is None else _stamp_second(micros // SECOND)
+def format_time(micros: int | None) -> str | None:
+    """Format an instant as the contract does, `YYYY-MM-DDTHH:mi:ssZ`; None stays None."""
+    return None if micros is None else _format_second(micros // SECOND)
 
 
 @lru_cache(maxsize=1 << 16)
-def _stamp_second(second: int) -> str:
+def _format_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat()[:19] + "Z"
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One drawn job. `beats` are its updates while it runs, the start first; `changes` are interventions.
+    """One drawn job. All times are microseconds since 1970.
 
-    `born` is when it appears in the list and `gone` when it is deleted from it: `born <= t < gone`.
+    Attributes:
+        listed_from: when the list first shows the job; later than `created` for one that a test inserted.
+        deleted_at: when the list no longer shows it.
+        updates: its updates while it runs; the first is its start.
+        ended: when it completed, failed or expired.
+        outcome: its status from then on.
+        reason: the type of its failure.
+        text: the explanation of its failure.
+        changes: the edits of a test: when, and the fields that changed.
     """
 
     id: str
@@ -54,9 +72,9 @@ class Job:
     interactive: bool
     items: int
     vendor: bool
-    born: int
-    gone: int = NEVER
-    beats: tuple[int, ...] = ()
+    listed_from: int
+    deleted_at: int = NEVER
+    updates: tuple[int, ...] = ()
     ended: int = NEVER
     outcome: str = "completed"
     reason: str | None = None
@@ -64,48 +82,48 @@ class Job:
     changes: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
     @property
-    def rank(self) -> int:
-        """The id as a number, which orders like the id's text."""
+    def id_number(self) -> int:
+        """Return the id as a number, which sorts like the id's text."""
         return int(self.id.replace("-", ""), 16)
 
-    def exists(self, t: int) -> bool:
-        """Whether the list has this job at `t`."""
-        return self.born <= t < self.gone
+    def is_listed(self, t: int) -> bool:
+        """Return whether the list shows this job at `t`."""
+        return self.listed_from <= t < self.deleted_at
 
     def status(self, t: int) -> str:
-        """The job's status at `t` (contract: ExportJobV3.status)."""
+        """Return the job's status at `t` (contract: ExportJobV3.status)."""
         for since, fields in reversed(self.changes):
             if since <= t and "status" in fields:
                 return str(fields["status"])
         if self.ended <= t:
             return self.outcome
-        return "in_progress" if self.beats and self.beats[0] <= t else "pending"
+        return "in_progress" if self.updates and self.updates[0] <= t else "pending"
 
-    def placed(self, t: int) -> int:
-        """Where the job stands in the order of creation at `t`: when it was created, unless that was changed."""
+    def created_time(self, t: int) -> int:
+        """Return the `createdAt` that the job has at `t`: when it was created, unless a test moved it."""
         for since, fields in reversed(self.changes):
             if since <= t and "createdAt" in fields:
-                return instant(datetime.fromisoformat(fields["createdAt"]))
+                return to_micros(datetime.fromisoformat(fields["createdAt"]))
         return self.created
 
-    def moments(self) -> tuple[int, ...]:
-        """Every instant at which the list sees this job change, in order: birth, updates, end, deletion."""
+    def change_times(self) -> tuple[int, ...]:
+        """Return, in order, all instants at which the job changes in the list: creation, updates, end, deletion."""
         changes = (since for since, _ in self.changes)
-        turns = {self.born, *self.beats, self.ended, self.gone, *changes} - {NEVER}
-        return tuple(sorted(t for t in turns if self.born <= t <= self.gone))
+        moments = {self.listed_from, *self.updates, self.ended, self.deleted_at, *changes} - {NEVER}
+        return tuple(sorted(t for t in moments if self.listed_from <= t <= self.deleted_at))
 
-    def at(self, t: int) -> dict[str, Any]:
-        """The record as the API shows it at `t` (contract: ExportJobV3), whether or not it is listed then."""
+    def record(self, t: int) -> dict[str, Any]:
+        """Return the record that the API would show at `t` (contract: ExportJobV3), listed or not."""
         over = self.ended <= t
         record: dict[str, Any] = {
             "id": self.id,
             "companyId": self.company,
             "status": self.status(t),
-            "createdAt": stamp(self.created),
-            "startedAt": stamp(self.beats[0]) if self.beats and self.beats[0] <= t else None,
-            "completedAt": stamp(self.ended) if over and self.outcome != "failed" else None,
-            "expiredAt": stamp(self.ended) if over and self.reason == "job_expired" else None,
-            "lastUpdatedAt": stamp(self._updated(t)),
+            "createdAt": format_time(self.created),
+            "startedAt": format_time(self.updates[0]) if self.updates and self.updates[0] <= t else None,
+            "completedAt": format_time(self.ended) if over and self.outcome != "failed" else None,
+            "expiredAt": format_time(self.ended) if over and self.reason == "job_expired" else None,
+            "lastUpdatedAt": format_time(self._updated(t)),
             "expiresIn": EXPIRY // SECOND,
             "createdBy": self.created_by,
             "isInteractive": self.interactive,
@@ -121,7 +139,7 @@ class Job:
         return record
 
     def expires_in(self, t: int) -> int:
-        """Seconds until the job expires, counted down from its last update; 0 once it is over."""
+        """Return the seconds until the job expires, counted from its last update; 0 once it has ended."""
         updated = self._updated(t)
         left = (self.created if updated is None else updated) + EXPIRY - t
         return 0 if self.ended <= t else max(0, left // SECOND)
@@ -129,6 +147,6 @@ class Job:
     def _updated(self, t: int) -> int | None:
         if self.ended <= t:
             return self.ended
-        past = [beat for beat in self.beats if beat <= t]
-        # Jobs of the system have no update before their first event, so that null is met in practice.
+        past = [update for update in self.updates if update <= t]
+        # A job of the system has no update before it starts: the contract allows null, so the sandbox sends it.
         return past[-1] if past else self.created if self.interactive else None

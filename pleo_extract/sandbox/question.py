@@ -1,4 +1,4 @@
-"""What a request asks for: who asks, with which parameters, or the refusal it deserves."""
+"""The parsing of requests: credentials and parameters, or the refusal that the contract demands."""
 
 import re
 from base64 import b64decode
@@ -9,7 +9,7 @@ from pleo_extract.sandbox.life import STATUSES
 from pleo_extract.sandbox.rules import Rules
 from pleo_extract.sandbox.view import ORDERS, Sort
 
-__all__ = ["Question", "Refusal", "read_credential", "read_question", "unauthorized"]
+__all__ = ["Question", "Refusal", "parse_credential", "parse_question", "unauthorized"]
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 CURSOR = re.compile(r"[A-Z2-7=~]+")
@@ -17,7 +17,7 @@ Parameters = dict[str, list[str]]
 
 
 class Refusal(Exception):
-    """An answer other than 200: status, the body's type and message, more headers."""
+    """Raised to answer with an error: its status, the body's type and message, and further headers."""
 
     def __init__(
         self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
@@ -28,7 +28,19 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The parameters of a request as understood; `sort` is what will be honoured, `echoed` what is said of it."""
+    """The parsed parameters of a request.
+
+    Attributes:
+        company: the `company_id`, in lower case.
+        statuses: the statuses; None for all.
+        after: the cursor to start after.
+        before: the cursor to end before.
+        offset: the number of rows to skip.
+        limit: the rows of the page.
+        sort: the sorting that the server applies.
+        echoed: the sorting that the response claims; differs from `sort` only if `Rules.unsortable` is `lie`.
+        parameters: the parameters as received.
+    """
 
     company: str | None
     statuses: frozenset[str] | None
@@ -41,11 +53,11 @@ class Question:
     parameters: Parameters
 
 
-def read_credential(header: str | None) -> tuple[str, str]:
-    """The scheme, `bearer` or `basic`, and the credential of an Authorization header.
+def parse_credential(header: str | None) -> tuple[str, str]:
+    """Parse an Authorization header into its scheme, `bearer` or `basic`, and the credential.
 
     Raises:
-        Refusal: 401, for anything but a bearer token, or an API key as user name with an empty password.
+        Refusal: 401; the header is neither a bearer token nor an API key as user name with an empty password.
     """
     scheme, _, value = (header or "").partition(" ")
     if scheme.lower() == "bearer" and value:
@@ -61,17 +73,17 @@ def read_credential(header: str | None) -> tuple[str, str]:
 
 
 def unauthorized(message: str) -> Refusal:
-    """The answer to a credential that is missing, wrong or expired."""
+    """Return the refusal of a credential that is missing, wrong or expired."""
     return Refusal(
         401, "unauthorized", message, {"WWW-Authenticate": 'Bearer realm="pleo", Basic realm="pleo"'}
     )
 
 
-def read_question(parameters: Parameters, rules: Rules) -> Question:
-    """What the parameters ask of a server with these rules.
+def parse_question(parameters: Parameters, rules: Rules) -> Question:
+    """Parse the parameters as a server with these rules does.
 
     Raises:
-        Refusal: 400, naming the parameter.
+        Refusal: 400; the message names the parameter.
     """
     company = _one(parameters, "company_id")
     if company is not None and not UUID.fullmatch(company):

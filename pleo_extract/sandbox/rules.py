@@ -1,4 +1,4 @@
-"""How this server behaves where the contract leaves it open, and how it may break it for a whole run."""
+"""The behaviour of the server: what the contract leaves open, and how the server breaks it throughout."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -7,36 +7,45 @@ from zlib import crc32
 
 from pleo_extract.sandbox.view import SORTABLE, Sort
 
-__all__ = ["Rules", "spell_record"]
+__all__ = ["Rules", "format_record"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The switches of a sandbox; the defaults are a friendly server.
+    """The rules of a sandbox. The defaults make a server that keeps the contract.
 
     List:
-        max_limit, default_limit: rows a page at most (more is capped, as the echo shows), and when none is asked.
-        total: True exact, False absent, or a lie: `big`, `small`, `negative`, `shrinking`.
-        sorting: the names that `sorting_keys` takes; `unsortable`: any other is refused with 400 (`refuse`),
-            left out of sort and echo (`ignore`), or echoed as if it were honoured (`lie`).
-        order: the order when none is asked for.
-        offsets: `honour`, `refuse` with 400, or `ignore`.
-        filter_statuses, filter_company: False ignores the parameter.
-        echo: `full`, or `bare`: only the required `parameters`.
-        cursors: `position` stays valid for ever, `row` is refused once its row is no longer in the list.
+        max_limit: the largest page, rows; a larger limit is lowered, and the echo shows it.
+        default_limit: the rows of a page if the request has no limit.
+        total: True is exact, False absent; `big`, `small`, `negative` and `shrinking` are wrong.
+        sorting: the names that `sorting_keys` accepts.
+        unsortable: what happens to other names: 400 (`refuse`), left out of sort and echo (`ignore`), or left out
+            of the sort but echoed (`lie`).
+        order: the order if the request names none.
+        offsets: `honour`, `refuse` (400) or `ignore`.
+        filter_statuses: whether the parameter `statuses` works; False ignores it.
+        filter_company: whether the parameter `company_id` works; False ignores it.
+        echo: `full`, or `bare` for only the required `parameters`.
+        cursors: `position` cursors stay valid; a `row` cursor is refused once its row is no longer listed.
         last_cursor: whether the last page has an `endCursor`.
     Rows:
-        fraction: digits of a second's fraction, up to 9; `zone`: minutes east of UTC, None for `Z`.
-        extra: unknown fields, nested ones too; unknown_status: canceled jobs have a status of their own.
-        null_reason: `failureReasonType` null instead of absent; upper_uuid: UUIDs in capitals.
-        countdown: `expiresIn` counts down for open jobs.
+        fraction: digits of the fraction of a second, 0 to 9.
+        zone: the offset of timestamps from UTC, minutes east; None for `Z`.
+        extra: whether rows have unknown fields, one of them nested.
+        unknown_status: whether cancelled jobs have a status that the contract does not list.
+        null_reason: whether `failureReasonType` is null instead of absent.
+        upper_uuid: whether UUIDs are in capitals.
+        countdown: whether `expiresIn` of open jobs counts down.
     Server:
-        content_type; gzip: compress for those who accept it.
-        company_required: organisation-wide credentials must send `company_id`.
-        token_uses: requests after which a token expires, until `Sandbox.renew`.
-        rate: requests a minute and credential, 429 with Retry-After beyond; latency: seconds before each answer.
-        tick: seconds the world's clock moves per request; speed: per second of real time.
-        elsewhere: where the redirect fault points to.
+        content_type: the Content-Type of a page.
+        gzip: whether pages are compressed for clients that accept it.
+        company_required: whether an organisation's credential must send `company_id`.
+        token_uses: the requests after which a token expires, until `Sandbox.renew`.
+        rate: requests a minute per credential; more get 429 with Retry-After.
+        latency: seconds before each response.
+        tick: seconds that the world's clock advances per request.
+        speed: seconds that the world's clock advances per second of real time.
+        elsewhere: the server that the redirect fault points to.
     """
 
     max_limit: int = 100
@@ -69,11 +78,11 @@ class Rules:
     elsewhere: str = "https://elsewhere.invalid"
 
 
-def spell_record(record: dict[str, Any], rules: Rules) -> dict[str, Any]:
-    """The record as this server spells it."""
+def format_record(record: dict[str, Any], rules: Rules) -> dict[str, Any]:
+    """Format the record in place as a server with these rules does, and return it."""
     for name in ("createdAt", "startedAt", "completedAt", "expiredAt", "lastUpdatedAt"):
         if record[name] is not None:
-            record[name] = _spell_time(record[name], rules)
+            record[name] = _format_time(record[name], rules)
     if rules.upper_uuid:
         for name in ("id", "companyId", "createdBy"):
             record[name] = record[name] and record[name].upper()
@@ -87,7 +96,7 @@ def spell_record(record: dict[str, Any], rules: Rules) -> dict[str, Any]:
     return record
 
 
-def _spell_time(text: str, rules: Rules) -> str:
+def _format_time(text: str, rules: Rules) -> str:
     if rules.zone is None and not rules.fraction:
         return text[:19] + "Z"
     zone = "Z"
@@ -95,6 +104,6 @@ def _spell_time(text: str, rules: Rules) -> str:
         local = timezone(timedelta(minutes=rules.zone))
         text = datetime.fromisoformat(text[:19] + "+00:00").astimezone(local).isoformat()
         zone = text[19:]
-    # The fraction only looks random: the same instant has the same one always.
+    # A hash of the second, not a random number: the same instant must have the same fraction in every response.
     digits = f"{crc32(text[:19].encode()) % 10**9:09d}"[: rules.fraction]
     return text[:19] + ("." + digits if digits else "") + zone

@@ -1,4 +1,4 @@
-"""The sandbox behind a real socket on the loopback interface: HTTP/1.1 with keep-alive, faults included."""
+"""The sandbox on a real socket of the loopback interface: HTTP/1.1 with keep-alive, network faults included."""
 
 import select
 import socket
@@ -23,7 +23,7 @@ PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server: `url` has scheme, host and port, and no slash at its end."""
+    """A running server. `url` is scheme, host and port, without a slash at the end."""
 
     url: str
     sandbox: Sandbox
@@ -31,7 +31,7 @@ class Served:
 
 @contextmanager
 def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Served]:
-    """Serve the sandbox until the block ends; port 0 takes a free one. Ends all connections and threads."""
+    """Serve the sandbox until the block ends, then close all connections and threads; port 0 takes a free port."""
     with _Server((host, port), sandbox) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="sandbox")
         thread.start()
@@ -40,7 +40,7 @@ def serve(sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> Iterat
         finally:
             server.shutdown()
             thread.join()
-            server.hang_up()
+            server.close_connections()
 
 
 class _Server(ThreadingTCPServer):
@@ -62,15 +62,15 @@ class _Server(ThreadingTCPServer):
         self.connections.discard(request)
         super().shutdown_request(request)
 
-    def hang_up(self) -> None:
-        """End what is still connected, so that the threads can be joined."""
+    def close_connections(self) -> None:
+        """Close all open connections, so that their threads end."""
         self.closing.set()
         for connection in tuple(self.connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that hangs up is no news.
+        # A client that hangs up is an expected event, not worth a traceback on stderr.
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -81,13 +81,14 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def __getattr__(self, name: str) -> Callable[[], None]:
-        # The standard library looks for one function a method and knows no 405: the sandbox answers all of them.
+        # BaseHTTPRequestHandler looks for one do_METHOD each and answers 501 with HTML to any other (TRACE, QUERY);
+        # the sandbox answers 405 in JSON to all of them, as the contract says.
         if name.startswith("do_"):
             return self.answer
         raise AttributeError(name)
 
     def answer(self) -> None:
-        """Answer as the sandbox says, in the way the wire says."""
+        """Pass the request to the sandbox and send its response, or break the connection, as `wire` says."""
         length = self.headers.get("content-length", "0")
         self.rfile.read(int(length) if length.isdigit() else 0)
         path, _, query = self.path.partition("?")
@@ -98,79 +99,81 @@ class _Handler(BaseHTTPRequestHandler):
         WIRES[response.wire](self, response)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the standard library
-        """Say nothing; the sandbox keeps its own log."""
+        """Write nothing: the sandbox keeps its own log."""
 
     def send(self, response: Response, framing: str) -> None:
-        """Write head and body in one go; a HEAD asks for no body, whatever length is said."""
-        self.wfile.write(_head(response, framing) + (b"" if self.command == "HEAD" else response.body))
+        """Write head and body in one go; the response to a HEAD has no body, whatever its length header says."""
+        self.wfile.write(_format_head(response, framing) + (b"" if self.command == "HEAD" else response.body))
 
-    def end(self) -> None:
-        """Take no further request on this connection."""
+    def close_after_response(self) -> None:
+        """Accept no further request on this connection."""
         self.close_connection = True
 
     def abort(self) -> None:
-        """Reset the connection: with a linger of 0 the kernel sends RST instead of FIN."""
+        """Reset the connection: with SO_LINGER 0 the kernel sends RST instead of FIN."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.end()
-        # Closed here and now, before the server shuts it down in an orderly way.
+        self.close_after_response()
+        # Close it here: socketserver would call shutdown() first, which sends a FIN.
         self.server.connections.discard(self.connection)
         socket.socket(fileno=self.connection.detach()).close()
 
 
-def _head(response: Response, framing: str) -> bytes:
+def _format_head(response: Response, framing: str) -> bytes:
     lines = [f"HTTP/1.1 {response.status} {PHRASES.get(response.status, 'Unknown')}"]
     lines += [f"{name}: {value}" for name, value in response.headers.items()]
     return "\r\n".join((*lines, framing, "", "")).encode("latin-1")
 
 
-def _length(body: bytes) -> str:
+def _content_length(body: bytes) -> str:
     return f"Content-Length: {len(body)}"
 
 
-def _whole(handler: _Handler, response: Response) -> None:
+def _send_whole(handler: _Handler, response: Response) -> None:
     bodiless = response.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-    handler.send(response, "Server: sandbox" if bodiless else _length(response.body))
+    handler.send(response, "Server: sandbox" if bodiless else _content_length(response.body))
 
 
-def _reset(handler: _Handler, _: Response) -> None:
+def _send_reset(handler: _Handler, _: Response) -> None:
     handler.abort()
 
 
-def _reset_mid(handler: _Handler, response: Response) -> None:
-    handler.wfile.write(_head(response, _length(response.body)) + response.body[: len(response.body) // 2])
+def _send_reset_mid(handler: _Handler, response: Response) -> None:
+    handler.wfile.write(
+        _format_head(response, _content_length(response.body)) + response.body[: len(response.body) // 2]
+    )
     handler.abort()
 
 
-def _cut(handler: _Handler, response: Response) -> None:
-    # More is promised than comes; how much more does not matter.
+def _send_cut(handler: _Handler, response: Response) -> None:
+    # Promise more bytes than follow; how many more does not matter.
     handler.send(response, f"Content-Length: {2 * len(response.body) + 1}")
-    handler.end()
+    handler.close_after_response()
 
 
-def _cut_close(handler: _Handler, response: Response) -> None:
+def _send_cut_close(handler: _Handler, response: Response) -> None:
     handler.send(response, "Connection: close")
-    handler.end()
+    handler.close_after_response()
 
 
-def _cut_chunked(handler: _Handler, response: Response) -> None:
-    head = _head(response, "Transfer-Encoding: chunked")
+def _send_cut_chunked(handler: _Handler, response: Response) -> None:
+    head = _format_head(response, "Transfer-Encoding: chunked")
     handler.wfile.write(head + b"%x\r\n%b\r\n" % (len(response.body), response.body))
-    handler.end()
+    handler.close_after_response()
 
 
-def _drip(handler: _Handler, response: Response) -> None:
-    handler.wfile.write(_head(response, _length(response.body)))
+def _send_drip(handler: _Handler, response: Response) -> None:
+    handler.wfile.write(_format_head(response, _content_length(response.body)))
     for place in range(len(response.body)):
         if handler.server.closing.wait(response.delay):
             break
         handler.wfile.write(response.body[place : place + 1])
 
 
-def _silence(handler: _Handler, _: Response) -> None:
-    handler.end()
+def _send_nothing(handler: _Handler, _: Response) -> None:
+    handler.close_after_response()
     while not handler.server.closing.is_set():
         readable, _writable, _failed = select.select([handler.connection], [], [], 0.05)
-        # A client that gives up makes the socket readable, with nothing to read.
+        # When the client gives up, the socket becomes readable and a read returns nothing.
         if readable and not handler.connection.recv(1, socket.MSG_PEEK):
             break
         if readable:
@@ -178,12 +181,12 @@ def _silence(handler: _Handler, _: Response) -> None:
 
 
 WIRES: dict[str, Callable[[_Handler, Response], None]] = {
-    "whole": _whole,
-    "reset": _reset,
-    "reset_mid": _reset_mid,
-    "cut": _cut,
-    "cut_close": _cut_close,
-    "cut_chunked": _cut_chunked,
-    "drip": _drip,
-    "silence": _silence,
+    "whole": _send_whole,
+    "reset": _send_reset,
+    "reset_mid": _send_reset_mid,
+    "cut": _send_cut,
+    "cut_close": _send_cut_close,
+    "cut_chunked": _send_cut_chunked,
+    "drip": _send_drip,
+    "silence": _send_nothing,
 }

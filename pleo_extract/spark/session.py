@@ -30,6 +30,7 @@ from pleo_extract.answers.statement import (
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lake.store import open_lake
 from pleo_extract.spark.schema import SCHEMA
+from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -128,9 +129,11 @@ def _literal_path(file: Path) -> str:
 
 
 def _check_instant(as_of: datetime | int | None) -> datetime | None:
-    if as_of is None or (isinstance(as_of, datetime) and as_of.tzinfo is not None):
-        return as_of
-    raise UsageError("for a DataFrame, as_of is an instant with a time zone")
+    if isinstance(as_of, int):
+        raise UsageError(
+            "as_of is the number of a snapshot; a DataFrame has none, give an instant with a time zone"
+        )
+    return None if as_of is None else to_utc(as_of, "as_of")
 
 
 def _refuse_options(storage_options: Mapping[str, str] | None, workspace: str | Path | None) -> None:

@@ -290,5 +290,5 @@ class AccountDump:
 
 def _is_short(staging: Staging) -> bool:
     """Return whether all that is staged is a whole list of a page or two."""
-    marks = staging.marks("full").values()
+    marks = staging.checkpoints("full").values()
     return bool(marks) and all(mark.at_end for mark in marks) and sum(mark.pages for mark in marks) <= SHORT

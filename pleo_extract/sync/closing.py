@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import COLUMNS, KEY, instant_key
+from pleo_extract.core.order import weakest
 from pleo_extract.core.ranks import group_ranks
 from pleo_extract.core.rows import OPEN, is_beyond
 from pleo_extract.core.state import stop_line
@@ -78,21 +79,23 @@ def read_front(task: Task, phase: str, line: Key | None) -> Head:
     walks = _finish_stretches(task, phase, line)
     as_of, batch = task.clock(), len(task.staging.batches)
     _read_open(task)
-    tops = [stop_line(walk.first) for walk in walks if walk.first is not None]
+    seen = [walk.checkpoint for walk in walks]
+    tops = [stop_line(each.first) for each in seen if each.first is not None]
     until = max([*tops, *([] if line is None else [line])], default=None)
-    segment = max(task.staging.marks(phase), default=-1) + 1
+    segment = max(task.staging.checkpoints(phase), default=-1) + 1
     head = task.walk(phase, Walk(newest, until=until), segment)
     walks.append(head)
-    keys = [key for walk in walks for key in (walk.edge, walk.newest) if key is not None]
+    seen = [walk.checkpoint for walk in walks]
+    keys = [key for each in seen for key in (each.furthest, each.newest) if key is not None]
     return Head(
         as_of=as_of,
         batch=batch,
-        order=min((walk.order for walk in walks), key=("none", "created", "strict").index),
+        order=weakest(walk.order for walk in walks),
         edge=min(keys, default=None),
         newest=max(keys, default=None),
         ended=any(walk.ended == "end" for walk in walks),
-        rows=head.rows,
-        totals=(head.first_total, head.last_total),
+        rows=head.checkpoint.rows,
+        totals=head.checkpoint.totals,
     )
 
 
@@ -100,9 +103,9 @@ def _finish_stretches(task: Task, phase: str, line: Key | None) -> list[Walk]:
     """Take each stretch on to the one that is older, or to the line; returns them, oldest first."""
     query, walks = narrow(NEWEST_FIRST, company_id=task.company_id), list[Walk]()
     until = line
-    for segment, mark in _sort_stretches(task.staging.marks(phase)):
-        walk = Walk(query, until=until, mark=mark)
-        if not walk.is_over:
+    for segment, mark in _sort_stretches(task.staging.checkpoints(phase)):
+        walk = Walk(query, until=until, checkpoint=mark)
+        if not walk.ended:
             task.walk(phase, walk, segment)
         walks.append(walk)
         assert mark.first is not None
@@ -161,7 +164,7 @@ def read_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]
             task.add("start", part)
     finally:
         task.evidence.count_walk(walk)
-    return as_of, batch, (walk.first_total, walk.last_total)
+    return as_of, batch, walk.checkpoint.totals
 
 
 def _is_staged(task: Task, rows: pl.DataFrame) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.core.order import weakest
 from pleo_extract.core.rows import OPEN, created_month, find_unknown, is_same_list, months_of
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, learn_total
@@ -136,7 +137,7 @@ def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> Sy
 def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, _Closed | None, Verdict]:
     """Walk the list, once more where the counts do not fit; the closing reads too, where the first walk was resumed."""
     previous: int | None = None
-    resumed = bool(task.staging.marks("full"))
+    resumed = bool(task.staging.checkpoints("full"))
     if task.staging.resumed and not resumed:  # what an earlier run's refresh met may be gone since
         task.restart()
     walked = _pass(task, "full")
@@ -276,16 +277,20 @@ def _pass(task: Task, phase: str) -> _Walked:
     """
     query = narrow(BY_CREATION, company_id=task.company_id)
     walks, parts = read_list(
-        task.session, query, segments=task.in_flight, marks=task.staging.marks(phase), on_page=task.on_page
+        task.session,
+        query,
+        segments=task.in_flight,
+        marks=task.staging.checkpoints(phase),
+        on_page=task.on_page,
     )
     try:
         task.stage(phase, parts)
     finally:
         for walk in walks:
             task.evidence.count_walk(walk)
-    unkeyed = sum(walk.unkeyed for walk in walks) - settle_split(task)
+    unkeyed = sum(walk.checkpoint.unkeyed for walk in walks) - settle_split(task)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
-    is_staged = task.staging.count_rows(phase) >= sum(walk.rows for walk in walks)
+    is_staged = task.staging.count_rows(phase) >= sum(walk.checkpoint.rows for walk in walks)
     jobs = sum(proven)
     if len(proven) < len(walks) or phase != "full" or not is_staged:
         jobs = sum(_count_jobs(task, month) for month in task.staging.months())
@@ -294,13 +299,13 @@ def _pass(task: Task, phase: str) -> _Walked:
 
 
 def _describe(walks: Sequence[Walk], jobs: int) -> _Walked:
-    newest = [walk.newest for walk in walks if walk.newest is not None]
+    newest = [walk.checkpoint.newest for walk in walks if walk.checkpoint.newest is not None]
     return _Walked(
-        order=min((walk.order for walk in walks), key=("none", "created", "strict").index),
+        order=weakest(walk.order for walk in walks),
         jobs=jobs,
         newest=max(newest, default=None),
         totals=totals_of(walks),
-        pages=sum(walk.pages for walk in walks),
+        pages=sum(walk.checkpoint.pages for walk in walks),
     )
 
 

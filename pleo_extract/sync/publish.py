@@ -59,7 +59,7 @@ def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, serv
     for _ in range(TRIES):
         try:
             base = table.latest(server)
-            if change is not None and change.stands_on(base):
+            if change is not None and change.fits(base):
                 change.base = base
             else:
                 if change is not None:

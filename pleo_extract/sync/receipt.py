@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import PleoExtractError, worst_code
+from pleo_extract.signals import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from pleo_extract.lake.table import Change
 
 __all__ = ["Evidence", "Receipt", "Standing"]
-
-SIGNALLED: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
-"""What the codes of a run that was told to end mean."""
 
 
 class Evidence(msgspec.Struct, kw_only=True):
@@ -91,11 +89,12 @@ class Evidence(msgspec.Struct, kw_only=True):
     def count_walk(self, walk: Walk) -> None:
         """Add what a walk has seen."""
         keys, orders, limit = walk.understood
-        self.pages += walk.pages
-        self.rows += walk.rows
+        first_total, last_total = walk.checkpoint.totals
+        self.pages += walk.checkpoint.pages
+        self.rows += walk.checkpoint.rows
         self.restarts += walk.restarts + walk.anchors
-        self.total_first = walk.first_total if self.total_first is None else self.total_first
-        self.total_last = walk.last_total if walk.last_total is not None else self.total_last
+        self.total_first = first_total if self.total_first is None else self.total_first
+        self.total_last = last_total if last_total is not None else self.total_last
         self.order = walk.order
         self.understood = {"sorting_keys": keys, "sorting_order": orders, "limit": limit}
 
@@ -127,7 +126,7 @@ class Standing:
     @classmethod
     def after(cls, change: Change) -> Standing:
         """The state that is current when this is committed."""
-        return cls(change.number, change.rows, change.is_news, tuple(change.months))
+        return cls(change.number, change.rows, change.makes_snapshot, tuple(change.months))
 
 
 class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a dataclass it could not be frozen
@@ -225,6 +224,6 @@ def _code_of(error: BaseException) -> int:
 
 def _word(error: BaseException, code: int) -> str:
     """What an error that is not ours says; one that says nothing goes by its name."""
-    if isinstance(error, SystemExit | KeyboardInterrupt) and code in SIGNALLED:
-        return SIGNALLED[code]
+    if isinstance(error, SystemExit | KeyboardInterrupt) and code in WORDS:
+        return WORDS[code]
     return str(error) or type(error).__name__

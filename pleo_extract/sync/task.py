@@ -10,7 +10,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY
 from pleo_extract.core.decode import build_frame
-from pleo_extract.core.rows import created_month, is_unsettled, read_key
+from pleo_extract.core.rows import created_month, is_unsettled, job_name, read_key
 from pleo_extract.core.walk import Walk
 from pleo_extract.errors import DataError, RequestRefused
 from pleo_extract.fetch.driver import Driver, ask_offset, drive
@@ -131,7 +131,7 @@ class Task:
     def add(self, phase: str, part: Batch) -> None:
         """Stage one part, and note which of its jobs are unsettled."""
         with hold_signals():
-            frame = self.staging.add(part.frame, part.rejected, phase=phase, marks=part.marks)
+            frame = self.staging.add(part.frame, part.rejected, phase=phase, checkpoints=part.marks)
         self.unsettled.note(frame, len(self.staging.batches) - 1)
 
     def walk(self, phase: str, walk: Walk, segment: int = 0) -> Walk:
@@ -174,7 +174,7 @@ class Task:
                 pass
             self.evidence.pages += 1
             self.evidence.rows += page.info.rows
-            if walk.hope == "none" or not self.session.habits.reaches(offset):
+            if walk.checkpoint.candidate == "none" or not self.session.habits.reaches(offset):
                 return None
             read, rejected = build_frame([page])
             frame = self.staging.add(read, rejected, phase=phase)
@@ -229,7 +229,7 @@ class Task:
 
     def count_unknown(self, rejected: Sequence[str]) -> int:
         """How many of these rejected rows are of jobs that the lake does not have."""
-        names = pl.concat_str(KEY, separator="/")
+        names = job_name()
         return len(rejected) - int(
             self.lake.select(names.is_in(rejected).sum()).collect().item() if rejected else 0
         )

@@ -1,12 +1,12 @@
-"""Ten thousand companies with a key each in one process: memory, connections, and what one failure costs.
+"""A dump of ten thousand companies, each with its own key, in one process: memory, connections, isolation of failures.
 
     python tests/benchmarks/accounts.py [--companies 10000] [--jobs 50000]
     python tests/benchmarks/accounts.py --guard
 
-Every twentieth company is refused, and every twentieth request answered with 503. The first dump is told to stop when
-half the companies are read; the next goes on from there. All companies but the refused must then be in the lake, with
-each job once, the exit code must say that some are not, and no process may have had more than 64 files open or 8
-connections. `--guard`, for CI: the same with few companies, and a bound of how peak memory grows with their number.
+The server refuses every twentieth company and answers every twentieth request with 503. A signal stops the first dump
+when half of the companies are read; the next dump resumes. Then the lake must have every job of every company that is
+not refused, once; the exit code must report the refused ones; no process may open more than 64 files or 8
+connections. `--guard`, for CI, compares two small numbers of companies and bounds the growth of peak memory.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from measure import Server
 
 REFUSED: Final = 20
-"""Of so many companies, and of so many requests, one."""
+"""The server refuses one company in 20, and answers one request in 20 with 503."""
 CONNECTIONS: Final = 8
 FILES: Final = 64
 HEAD = ("", "companies", "published", "requests", "connections", "CPU s", "wall s", "peak MB", "exit code")
 FEW, MANY = 200, 1_000
 GROWTH: Final = 1.25
-"""How much more memory MANY companies may take than FEW."""
+"""The largest ratio of the peak memory of MANY companies to that of FEW."""
 
 
 @dataclass(frozen=True)
 class Ground:
-    """The companies, their keys, where they are dumped to, and by what environment."""
+    """The companies, their keys, and the folder of the lake."""
 
     companies: int
     jobs: int
@@ -49,11 +49,11 @@ class Ground:
 
     @property
     def lake(self) -> Path:
-        """The lake of all."""
+        """The lake of all companies."""
         return self.folder / "lake"
 
     def write_accounts(self, url: str) -> None:
-        """The accounts file."""
+        """Write the accounts file."""
         entries = (
             f'[[account]]\nname = "Company {n}"\ncompany_id = "{company(n)}"\napi_key_env = "KEY_{n}"\n'
             for n in range(self.companies)
@@ -62,7 +62,7 @@ class Ground:
         (self.folder / "accounts.toml").write_text(text, encoding="utf-8")
 
     def command(self) -> list[str]:
-        """One dump of all, which may open so many files; its exit code goes to a file."""
+        """Return the command of a dump with a limit on open files; it writes its exit code to a file."""
         words = [
             "-m",
             "pleo_extract",
@@ -75,17 +75,17 @@ class Ground:
         return ["/bin/sh", "-c", shell, "sh", sys.executable, *words, "--quiet"]
 
     def environment(self) -> dict[str, str]:
-        """A key for each company, and a cache of its own."""
+        """Return an environment with a key for each company and a separate cache."""
         keys = {f"KEY_{n}": f"{KEY}_{n}" for n in range(self.companies)}
         return {**keys, "XDG_CACHE_HOME": str(self.folder)}
 
     def dump(self) -> tuple[Cost, int]:
-        """A dump to its end, and how it ended."""
+        """Dump and return the cost and the exit code."""
         cost = measure(self.command(), self.environment())
         return cost, int((self.folder / "code").read_text(encoding="ascii"))
 
     def begin(self, server: Server) -> None:
-        """A dump that is told to stop when the server has answered for half of the companies."""
+        """Start a dump, and stop it by a signal when the server has answered for half of the companies."""
         command = self.command()[4:]  # without the shell, so that the signal reaches it
         with subprocess.Popen(
             command, env=os.environ | self.environment(), stderr=subprocess.DEVNULL
@@ -97,7 +97,7 @@ class Ground:
         assert not (self.lake / "_lake/current").exists(), "half of the companies were published"
 
     def check(self) -> int:
-        """Every job of every company that is not refused is there once; how many companies that are."""
+        """Check that every job of every company that is not refused is in the lake once; return their number."""
         published = pl.scan_parquet(f"{self.lake}/**/*.parquet", hive_partitioning=False)
         jobs, different, companies = (
             published.select(
@@ -112,7 +112,7 @@ class Ground:
 
 
 def run(companies: int, jobs: int) -> list[list[object]]:
-    """A row for the dump that goes on with one that was stopped, and one for the next."""
+    """Return a row for the dump that resumes a stopped one, and one for the next dump."""
     rows: list[list[object]] = []
     share = str(1 / REFUSED)
     asked = ["--companies", str(companies), "--refuse", share, "--flaky", share, "--keys", KEY]
@@ -135,7 +135,7 @@ def run(companies: int, jobs: int) -> list[list[object]]:
 
 
 def guard() -> int:
-    """Few companies and many; whether memory grows no more than it may."""
+    """Measure FEW and MANY companies; return 1 if memory grows beyond the bound."""
     few, many = (run(companies, 5 * companies) for companies in (FEW, MANY))
     print(table(HEAD, few + many))
     growths = [float(str(more[7])) / float(str(less[7])) for less, more in zip(few, many, strict=True)]
@@ -144,7 +144,7 @@ def guard() -> int:
 
 
 def main() -> int:
-    """Run, print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--companies", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=50_000)

@@ -1,10 +1,10 @@
-"""Answers over ten million jobs on disk, beside the same aggregates written by hand in DuckDB, Polars and pandas.
+"""Answers over ten million jobs on disk, compared with the same aggregates by hand in DuckDB, Polars and pandas.
 
     python tests/benchmarks/answers.py [--jobs 10000000] [--runs 3] [--all]
 
-Whole processes, in turn. The lake is made by formula, straight into the layout of a dump. *By hand* is the shortest
-text that gives the same numbers over the plain Parquet, without views, macros, intervals or options; what it gives is
-compared with the answer first. `--all` shows time and memory of every answer.
+Each run is a whole process; the contenders take turns. A formula makes the lake, directly in the layout of a dump.
+*By hand* is the shortest text that gives the same numbers from plain Parquet, without views, macros, intervals or
+options; its result is compared with the answer first. `--all` shows time and memory of every answer.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ print(len(rates))
 
 
 def make_lake(root: Path, jobs: int) -> None:
-    """A lake of so many jobs over three years, as a dump leaves it."""
+    """Write a lake of `jobs` jobs over three years, in the form that a dump leaves."""
     layout = Layout(root)
     layout.objects.mkdir(parents=True)
     layout.snapshots.mkdir()
@@ -126,7 +126,7 @@ def make_lake(root: Path, jobs: int) -> None:
 
 
 def _month(start: datetime, jobs: int, seed: int) -> pl.DataFrame:
-    """One month's jobs, 4 % failed, a few still open."""
+    """Return one month's jobs: 4 % failed, a few still open."""
     n = pl.int_range(jobs, dtype=pl.UInt64)
     mixed = n.hash(seed)
     name = pl.concat_str(
@@ -174,7 +174,7 @@ def _month(start: datetime, jobs: int, seed: int) -> pl.DataFrame:
 
 
 def _check(lake: Path, files: str) -> None:
-    """Both ways give the same numbers, or nothing is worth timing."""
+    """Check that both ways give the same numbers."""
     con, plain = connect(lake), duckdb.connect()
     plain.execute("SET TimeZone = 'UTC'")
     keys = {"duration_stats": ["period", "company_id", "duration"], "failure_rates": ["period", "company_id"]}
@@ -186,7 +186,7 @@ def _check(lake: Path, files: str) -> None:
 
 
 def run(jobs: int, runs: int, *, everything: bool) -> list[list[object]]:
-    """A row for each way to ask."""
+    """Return a row for each query and contender."""
     with tempfile.TemporaryDirectory() as folder:
         lake = Path(folder, "lake")
         make_lake(lake, jobs)
@@ -233,7 +233,7 @@ def run(jobs: int, runs: int, *, everything: bool) -> list[list[object]]:
 
 
 def main() -> None:
-    """Run, print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=3)

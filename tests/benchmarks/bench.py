@@ -1,8 +1,9 @@
-"""All benchmarks, side by side on this machine: `make bench`. Writes `docs/benchmarks.md` and `docs/benchmarks.svg`.
+"""All benchmarks in one run on this machine (`make bench`). Writes `docs/benchmarks.md` and `docs/benchmarks.svg`.
 
     python tests/benchmarks/bench.py [--quick]
 
-`--quick` makes everything small, to see that it works; it prints and writes nothing. The whole takes about an hour.
+The full run takes about an hour. `--quick` checks with small sizes that everything works; it prints and writes
+nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SEQUENTIAL = ("ours", "careful", "polars_loop", "pandas_loop", "dlt_arrow", "dlt_rest")
-"""Who runs at 50 ms a response; the others would only wait longer."""
+"""The contenders that run at 50 ms a response; the others would only wait longer."""
 IMPORTS = {
     "python": "pass",
     "import polars": "import polars",
@@ -36,19 +37,17 @@ IMPORTS = {
     "pleo-extract --help": HELP,
 }
 ABOUT = """\
-Written by `make bench`; nothing here is typed in by hand. Whole processes, run in turn on one machine, medians; seconds \
-are this machine's, ratios carry over. The server is `tests/benchmarks/server.py`, in a process of its own that is not \
-counted. What each contender wrote is compared with what the server has, row by row."""
-FIRST_DUMP = (
-    "No latency; in brackets, times ours. The tap and the source only write messages: loading comes on top"
-)
-WAITS = "One run each; the peers ask one page after the other"
+`make bench` writes this page. The figures are medians over whole processes that take turns on one machine: seconds hold \
+for this machine, ratios carry over. The server is `tests/benchmarks/server.py` in its own process, which is not counted. \
+The rows of each contender are compared with those of the server, one by one."""
+FIRST_DUMP = "No latency. In brackets: the ratio to pleo-extract. The tap and the source only write messages; loading them would come on top"
+WAITS = "One run each; the peers request one page after another"
 PACE = "500 requests a minute; *most* is what the server saw in any 60 seconds"
 LIBRARIES = ("polars", "duckdb", "pyarrow", "httpx", "msgspec")
 
 
 def waits(titles: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
-    """Wall time where the server is slow; the peers ask one page after the other."""
+    """Return a table of wall times with a slow server; the peers request one page after another."""
     eight, sixteen = costs["ours, 8 in flight"].wall, costs["ours, 16 in flight"].wall
     rows: list[list[object]] = [
         [f"{titles['ours'][0]}, 8 in flight", eight, "", ""],
@@ -62,7 +61,7 @@ def waits(titles: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
 
 
 def imports(runs: int) -> str:
-    """What a start costs, over bare Python; in our own environment, without the development tools."""
+    """Return a table of start costs compared with bare Python, in an environment without development tools."""
     python = make_venv("ours", [str(ROOT)])
     costs: dict[str, list[Cost]] = {name: [] for name in IMPORTS}
     for _ in range(runs + 1):
@@ -80,7 +79,7 @@ def imports(runs: int) -> str:
 
 
 def draw(titles: dict[str, tuple[str, str]], costs: dict[str, Cost], path: str) -> None:
-    """CPU and memory of every contender, times ours."""
+    """Draw CPU and memory of every contender as a multiple of ours."""
     ours = costs["ours"]
     frame = pl.DataFrame(
         [
@@ -104,7 +103,7 @@ def draw(titles: dict[str, tuple[str, str]], costs: dict[str, Cost], path: str) 
 
 
 def sections(*, quick: bool) -> list[str]:
-    """Every benchmark's heading, command and table."""
+    """Run every benchmark and return its section: heading, command and table."""
     jobs, runs = (2_000, 1) if quick else (100_000, 3)
     titles = peers.prepare(list(peers.CONTENDERS))
     everyone = peers.race(titles, jobs=jobs, runs=runs)
@@ -138,14 +137,14 @@ def sections(*, quick: bool) -> list[str]:
 
 
 def section(title: str, command: str, figures: str, note: str = "") -> str:
-    """One benchmark: what, how, how much."""
+    """Return a section: heading, command, note and table."""
     script, _, more = command.partition(" ")
-    said = f"`python tests/benchmarks/{script}.py{' ' * bool(more)}{more}`. {note}".rstrip(". ")
-    return f"## {title}\n\n{said}.\n\n{figures}"
+    intro = f"`python tests/benchmarks/{script}.py{' ' * bool(more)}{more}`. {note}".rstrip(". ")
+    return f"## {title}\n\n{intro}.\n\n{figures}"
 
 
 def page(parts: Sequence[str]) -> str:
-    """The whole document."""
+    """Return the whole document."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     return "\n\n".join(
@@ -160,7 +159,7 @@ def page(parts: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Run all; write the page, or print it."""
+    """Run all benchmarks and write the page, or with `--quick` print it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick

@@ -1,4 +1,4 @@
-"""Whether what a contender wrote is what the server has: every job once, every field. Arguments: folder, number of jobs."""
+"""Check that a contender wrote what the server has: every job once, every field. Arguments: folder, number of jobs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FIELDS = [column for column in COLUMNS if column != "extra"]
 
 
 def snake(name: str) -> str:
-    """CamelCase as snake_case."""
+    """Convert CamelCase to snake_case."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """What is there, whatever the format."""
+    """Read what the contender wrote, whatever the format."""
     if messages := list(folder.glob("messages.jsonl")):
         lines = [
             json.loads(line)
@@ -44,7 +44,7 @@ def read(folder: Path) -> pl.DataFrame:
 
 
 def normalise(frame: pl.DataFrame) -> pl.DataFrame:
-    """Our columns and types, by id."""
+    """Convert a frame to our columns and types, sorted by id."""
     frame = frame.rename({name: snake(name) for name in frame.columns})
     columns = []
     for name in FIELDS:
@@ -59,7 +59,7 @@ def normalise(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def main() -> None:
-    """Compare, or say what differs."""
+    """Compare the rows; fail with the first difference."""
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     jobs = Jobs(count)
     truth = normalise(pl.read_ndjson("\n".join(map(jobs.row, range(count))).encode()))

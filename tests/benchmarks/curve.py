@@ -1,8 +1,8 @@
-"""First dumps of ten thousand to ten million jobs: does the cost of a job grow, does memory?
+"""First dumps of ten thousand to ten million jobs: do the cost per job and the memory grow?
 
     python tests/benchmarks/curve.py [--up-to 10000000]
 
-One run each, after a small one that does not count.
+Each size runs once, after a small dump that does not count.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
 def dump(url: str, lake: Path, *more: str, python: str = sys.executable) -> Cost:
-    """One dump by the command line."""
+    """Dump with the command line and return the cost."""
     command = [python, "-m", "pleo_extract", "dump", str(lake), "--base-url", url, "--quiet"]
     pace = [] if "--rate" in more else ["--rate", "10000000"]
     return measure([*command, *pace, *more], {"PLEO_API_KEY": KEY})
 
 
 def run(up_to: int) -> list[list[object]]:
-    """A row for each size."""
+    """Return a row for each size."""
     rows: list[list[object]] = []
     costs: dict[int, Cost] = {}
     for size in (1_000, *(size for size in SIZES if size <= up_to)):
@@ -56,7 +56,7 @@ HEAD = (
 
 
 def main() -> None:
-    """Run, print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--up-to", type=int, default=SIZES[-1])
     print(table(HEAD, run(parser.parse_args().up_to)))

@@ -1,9 +1,8 @@
-"""What CI watches of our speed: ratios against others' work in the same run, never seconds. Ends with 1 beyond a bound.
+"""The performance check of CI: ratios to other programs in the same run, never seconds. Exit code 1 beyond a bound.
 
     python tests/benchmarks/guard.py
 
-The bounds lie above what is measured on a quiet machine (see docs/benchmarks.md), so that noise passes and a change
-that costs does not.
+The bounds are above the ratios of a quiet machine (see docs/benchmarks.md): noise passes, a costly change does not.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ BOUNDS: Final = {
     "import pleo_extract / import polars, CPU": 0.5,
     "pleo-extract --help / import polars, CPU": 0.9,
 }
-"""A dump of 30,000 jobs carries its fixed cost (imports, catalogue) on fewer pages than one of 100,000."""
+"""The bounds are wider than the ratios of 100,000 jobs: 30,000 jobs share the same fixed cost (imports, catalogue)."""
 
 
 def race() -> dict[str, Cost]:
-    """Medians of all, in turn, after a round that does not count."""
+    """Return the medians of all programs, which take turns, after a round that does not count."""
     python = sys.executable
     costs: dict[str, list[Cost]] = {
         name: [] for name in ("ours", "careful", "polars", "pleo_extract", "help")
@@ -44,7 +43,7 @@ def race() -> dict[str, Cost]:
 
 
 def main() -> int:
-    """Measure, print, judge."""
+    """Measure, print the ratios, and return 1 if one exceeds its bound."""
     found = race()
     ours, careful, polars = found["ours"], found["careful"], found["polars"]
     figures = (

@@ -1,11 +1,11 @@
-"""What it costs to keep snapshots: bytes of a lake that is dumped every hour, for some days, and reckoned for a year.
+"""The cost of keeping snapshots: bytes of a lake that is dumped hourly for some days, extrapolated to a year.
 
     python tests/benchmarks/history.py [--jobs 100000] [--days 4]
 
-`--jobs` are those of a year. The last days of a month are dumped hour by hour, its file being at its largest, and each
-snapshot kept: the bytes of one are those of the months that it changed. A year of `--keep-for 365d` keeps those of the
-last 48 hours, and of the days before the last of each; a month's file grows from nothing, so that half of its largest
-is taken for a day.
+`--jobs` is the number of jobs in a year. The benchmark dumps the last days of a month hour by hour, when the month's
+file is largest, and keeps each snapshot: a snapshot costs the bytes of the months that it changed. With
+`--keep-for 365d` a lake keeps the hourly snapshots of 48 hours, and one a day before that. Since a month's file grows
+from nothing, a daily snapshot counts half of the largest file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ END = datetime(2026, 11, 30, 23, tzinfo=UTC)
 
 
 def measure(jobs: int, days: int) -> list[tuple[str, float]]:
-    """What was measured, and what follows from it, in MB."""
+    """Return the measured and the extrapolated sizes, MB."""
     world = World(jobs=jobs, days=365, seed=9, now=END - timedelta(days=days))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -48,7 +48,7 @@ def measure(jobs: int, days: int) -> list[tuple[str, float]]:
 
 
 def main() -> None:
-    """Print a table."""
+    """Measure and print the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--jobs", type=int, default=100_000)
     options.add_argument("--days", type=int, default=4)

@@ -1,7 +1,8 @@
-"""What all benchmarks share: the server in a process of its own, whole processes measured in turn, tables, rows compared.
+"""The parts that all benchmarks share: the server in its own process, measured processes, tables.
 
-CPU is user and system time of the process and its children, wall what a clock says, memory the peak of the largest
-process. Runs are interleaved, medians are taken, ratios are of medians in the same run: seconds alone mean nothing.
+CPU is the user and system time of a process and its children, wall the time on the clock, memory the peak of the
+largest process. Contenders take turns, and ratios are of medians in the same run: on a shared machine seconds alone
+mean little.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ ROOT = HERE.parents[1]
 VENVS = ROOT / ".bench"
 KEY = "plp_benchmark"
 HELP = "import sys; sys.argv = ['pleo-extract', '--help']; from pleo_extract.cli import start; start()"
-"""`pleo-extract --help`, for any Python."""
+"""A program that runs `pleo-extract --help` in any Python."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process cost: CPU seconds, wall seconds, peak megabytes."""
+    """The cost of one process: CPU seconds, wall seconds, peak megabytes."""
 
     cpu: float
     wall: float
@@ -43,20 +44,20 @@ class Cost:
 
 @dataclass(frozen=True)
 class Server:
-    """The list under test."""
+    """The benchmark's server of export jobs."""
 
     url: str
 
     def ask(self, path: str) -> dict[str, int]:
-        """`/seen` or `/grow`."""
+        """Request `/seen` or `/grow`, and return the JSON."""
         with urllib.request.urlopen(f"{self.url}{path}", timeout=60) as answer:
-            told: dict[str, int] = json.load(answer)
-        return told
+            counts: dict[str, int] = json.load(answer)
+        return counts
 
 
 @contextmanager
 def serve(jobs: int, *more: str) -> Iterator[Server]:
-    """The benchmark's server, in its own process."""
+    """Run the benchmark's server in its own process."""
     command = [sys.executable, str(HERE / "server.py"), "--jobs", str(jobs), *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -78,14 +79,14 @@ _, status, usage = os.wait4(child, 0)
 told = [os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, time.monotonic() - started, usage.ru_maxrss]
 os.write(tell, json.dumps(told).encode())
 """
-"""A small process between this one and the one that is measured: peak memory starts from the parent's."""
+"""A small process that starts the measured one: the peak memory of a child starts at that of its parent."""
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
-    """Run one process to its end.
+    """Run one process to its end and return its cost.
 
     Raises:
-        SystemExit: it failed; with what it printed.
+        SystemExit: the process failed; the message has its output.
     """
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as told:
@@ -105,14 +106,14 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
 
 
 def medians(costs: Sequence[Cost]) -> Cost:
-    """Figure by figure."""
+    """Return the median of each figure."""
     return Cost(
         *(statistics.median(getattr(each, name) for each in costs) for name in ("cpu", "wall", "peak"))
     )
 
 
 def make_venv(name: str, requirements: Sequence[str]) -> str:
-    """A virtual environment with these packages, made once; returns its Python."""
+    """Create a virtual environment with these packages, unless it exists; return its Python."""
     folder = VENVS / name
     wanted = hashlib.sha256(json.dumps([*requirements, sys.version]).encode()).hexdigest()
     stamp, python = folder / "stamp", str(folder / "bin" / "python")
@@ -126,12 +127,12 @@ def make_venv(name: str, requirements: Sequence[str]) -> str:
 
 
 def count(number: float) -> str:
-    """Ten thousand as 10,000."""
+    """Format a number with thousands separators."""
     return f"{number:,.0f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table, columns aligned; numbers with two decimals."""
+    """Return a Markdown table with aligned columns; floats get two decimals."""
     texts = [[f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in [list(head), *texts]) for n in range(len(head))]
 

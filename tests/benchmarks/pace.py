@@ -1,8 +1,9 @@
-"""A dump at a pace: is the window kept full, and never overfilled, whatever the latency?
+"""A dump with a rate limit: does it use the limit, and never exceed it, at any latency?
 
     python tests/benchmarks/pace.py [--rate 500] [--pages 1050]
 
-All latencies at once, each with a server of its own: they mostly wait. The server counts requests in any 60 seconds.
+All latencies run at the same time, each with its own server, because they mostly wait. The server counts the requests
+in any 60 seconds.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from curve import dump
 from measure import serve, table
 
 LATENCIES = ((20, 8), (200, 8), (2000, 20))
-"""Milliseconds a response, requests in flight: at 2 s a response 500 a minute need 17."""
+"""Milliseconds per response, and requests in flight: with 2 s per response 500 a minute need 17 in flight."""
 HEAD = ("latency ms", "in flight", "requests", "most in 60 s", "wall s", "pages / rate s", "ratio")
 
 
 def one(rate: int, pages: int, case: tuple[int, int]) -> list[object]:
-    """One latency."""
+    """Return the row of one latency."""
     latency, in_flight = case
     with (
         serve(pages * 100, "--latency-ms", str(latency)) as server,
@@ -35,13 +36,13 @@ def one(rate: int, pages: int, case: tuple[int, int]) -> list[object]:
 
 
 def run(rate: int, pages: int) -> list[list[object]]:
-    """A row for each latency."""
+    """Return a row for each latency."""
     with ThreadPoolExecutor(len(LATENCIES)) as pool:
         return list(pool.map(partial(one, rate, pages), LATENCIES))
 
 
 def main() -> None:
-    """Run, print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=int, default=500)
     parser.add_argument("--pages", type=int, default=1050)

@@ -1,9 +1,9 @@
-"""A first dump beside its peers, each in an environment of its own: whole processes, in turn, against one server.
+"""A first dump compared with its peers: whole processes that take turns, each in its own environment, one server.
 
     python tests/benchmarks/peers.py [--jobs 100000] [--runs 3] [--latency-ms 0] [--only ours,careful]
 
-What each wrote is compared row by row with what the server has, so nobody is quick by leaving something out. The tap
-of the Singer SDK and the source of the Airbyte CDK write messages only: loading them would come on top.
+The rows of each contender are compared with those of the server, so that nobody is fast by leaving something out. The
+tap of the Singer SDK and the source of the Airbyte CDK only write messages; loading them would come on top.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FIGURES = {"cpu": "CPU s", "wall": "wall s", "peak": "peak MB"}
 
 
 def load(name: str) -> Any:
-    """A contender's module, for its title and requirements."""
+    """Import a contender's module, for its title and requirements."""
     sys.path.insert(0, str(HERE / "contenders"))
     spec = importlib.util.spec_from_file_location(name, HERE / "contenders" / f"{name}.py")
     assert spec is not None
@@ -49,13 +49,13 @@ def load(name: str) -> Any:
 
 
 def prepare(names: list[str]) -> dict[str, tuple[str, str]]:
-    """Title and Python of each contender."""
+    """Create the environments; return title and Python of each contender."""
     prepared = {}
     for name in names:
         module = load(name)
         requirements = module.REQUIREMENTS or [f"{ROOT}"]
         prepared[name] = (module.TITLE, make_venv(name, requirements))
-        if not module.REQUIREMENTS:  # our own source may have changed since
+        if not module.REQUIREMENTS:  # our own source may have changed since the last run
             pip = [prepared[name][1], "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             subprocess.run([*pip, "--no-deps", "--force-reinstall", str(ROOT)], check=True)
     return prepared
@@ -70,7 +70,10 @@ def race(
     more: Sequence[str] = (),
     warm: bool = True,
 ) -> dict[str, Cost]:
-    """Medians of each contender, all in turn; the rows of the first round are checked, which counts unless `warm`."""
+    """Return the medians of the contenders, which take turns.
+
+    The first round checks the rows; with `warm` its cost does not count.
+    """
     costs: dict[str, list[Cost]] = {name: [] for name in prepared}
     with serve(jobs, "--latency-ms", str(latency)) as server, tempfile.TemporaryDirectory() as folder:
         for number in range(runs + warm):
@@ -87,7 +90,7 @@ def race(
 
 
 def tabulate(prepared: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
-    """A table of contenders, each figure with how many times ours it is."""
+    """Return a table of contenders; each figure comes with its ratio to ours."""
     ours = costs["ours"]
 
     def cell(cost: Cost, figure: str) -> str:
@@ -99,7 +102,7 @@ def tabulate(prepared: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> st
 
 
 def main() -> None:
-    """Prepare, race, print."""
+    """Prepare the contenders, race them and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=3)
@@ -117,7 +120,7 @@ def main() -> None:
     )
     print(
         f"{count(asked.jobs)} jobs, {asked.latency_ms:g} ms a response, medians of {asked.runs} runs in turn; "
-        "in brackets times ours\n"
+        "in brackets the ratio to ours\n"
     )
     print(tabulate(prepared, costs))
 

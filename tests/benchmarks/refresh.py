@@ -1,8 +1,8 @@
-"""What a refresh costs on a lake of a million jobs: with nothing, a little and much new.
+"""The cost of a refresh on a lake of a million jobs: with no, few and many new jobs.
 
     python tests/benchmarks/refresh.py [--jobs 1000000]
 
-Requests are counted by the server, CPU is the whole process's, beside that of a process which only imports what a
+The server counts the requests. CPU is that of the whole process, compared with a process that only imports what a
 dump imports. The lake is compared with the server after each.
 """
 
@@ -28,25 +28,25 @@ HEAD = ("", "requests", "months written", "CPU s", "CPU / of the imports", "jobs
 
 
 def run(jobs: int, runs: int = 3) -> list[list[object]]:
-    """A row for each step."""
+    """Return a row for each step."""
     rows: list[list[object]] = []
     with serve(jobs) as server, tempfile.TemporaryDirectory() as folder:
         lake = Path(folder, "lake")
         first = dump(server.url, lake)
         imports = medians([measure([sys.executable, "-c", IMPORTS]) for _ in range(runs + 1)][1:])
         rows.append(["imports alone", "", "", imports.cpu, 1.0, ""])
-        rows.append(_tell("first dump", server.ask("/seen")["requests"], lake, first.cpu, imports.cpu))
+        rows.append(_make_row("first dump", server.ask("/seen")["requests"], lake, first.cpu, imports.cpu))
         for name, new, ended in STEPS:
             server.ask(f"/grow?new={new}&ended={ended}")
             before = server.ask("/seen")["requests"]
             times = 1 if new else runs
             cost = medians([dump(server.url, lake) for _ in range(times)])
             requests = (server.ask("/seen")["requests"] - before) // times
-            rows.append(_tell(name, requests, lake, cost.cpu, imports.cpu))
+            rows.append(_make_row(name, requests, lake, cost.cpu, imports.cpu))
     return rows
 
 
-def _tell(name: str, requests: int, lake: Path, cpu: float, imports: float) -> list[object]:
+def _make_row(name: str, requests: int, lake: Path, cpu: float, imports: float) -> list[object]:
     receipt = json.loads((lake / "_lake" / "last_run.json").read_text(encoding="utf-8"))["receipt"]
     return [
         name,
@@ -59,7 +59,7 @@ def _tell(name: str, requests: int, lake: Path, cpu: float, imports: float) -> l
 
 
 def main() -> None:
-    """Run, print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=1_000_000)
     print(table(HEAD, run(parser.parse_args().jobs)))

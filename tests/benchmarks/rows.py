@@ -1,4 +1,4 @@
-"""The jobs of `server.py` as frames, many at once: a lake of a hundred million is made without asking for them."""
+"""The jobs of `server.py` as frames, so that a lake of a hundred million jobs needs no requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAILED: Final = "accounting_system_unreachable", "The accounting system did not 
 
 
 def make_rows(jobs: Jobs, first: int, last: int) -> pl.DataFrame:
-    """The jobs from number `first` up to `last`, which is not among them."""
+    """Return the jobs with numbers from `first` to `last` - 1."""
     n = np.arange(first, last, dtype=np.uint64)
     high, low = _multiply(n)
     seconds = (n * jobs.step).astype(np.int64)
@@ -35,7 +35,7 @@ def make_rows(jobs: Jobs, first: int, last: int) -> pl.DataFrame:
     frame = pl.DataFrame(
         {
             "number": n,
-            "id": _spell(high, low),
+            "id": _format_uuids(high, low),
             "created_at": created,
             "run": _remainder(high, low, 900),
             "luck": _remainder(high, low, 29),
@@ -69,7 +69,7 @@ def make_rows(jobs: Jobs, first: int, last: int) -> pl.DataFrame:
 
 
 def _multiply(n: Numbers) -> tuple[Numbers, Numbers]:
-    """`n` times SPREAD, modulo 2 to the 128th: its high and its low 64 bits; `n` is below 2 to the 32nd."""
+    """Return the high and the low 64 bits of `n` times SPREAD modulo 2**128; `n` is below 2**32."""
     lower, upper = n * LOW[0], n * LOW[1]
     carry = (upper + (lower >> HALF)) >> HALF
     return n * HIGH + carry, lower + (upper << HALF)
@@ -80,8 +80,8 @@ def _remainder(high: Numbers, low: Numbers, by: int) -> Numbers:
     return (high % divisor * np.uint64(2**64 % by) + low % divisor) % divisor
 
 
-def _spell(high: Numbers, low: Numbers) -> pl.Series:
-    """128 bits as a UUID."""
+def _format_uuids(high: Numbers, low: Numbers) -> pl.Series:
+    """Format 128 bits as UUIDs."""
     octets = np.stack([high, low], axis=1).astype(">u8").view(np.uint8).reshape(len(high), 16)
     digits = PAIRS[octets].view("S1").reshape(len(high), 32).view(np.uint8)
     text = np.full((len(high), 36), ord("-"), dtype=np.uint8)

@@ -1,13 +1,13 @@
-"""Lakes of ten thousand to a hundred million jobs: what each part costs. Writes `docs/scale.json`, for docs/scale.md.
+"""Lakes of ten thousand to a hundred million jobs: the cost of each step. Writes `docs/scale.json`, for docs/scale.md.
 
     python tests/benchmarks/scale.py [--up-to 100000000] [--quick] [--delta-only]
 
-The rows are made by formula (`rows.py`) and staged as a dump stages them; from there on all is the library's own:
-publish, refresh against the server of the benchmarks, answers, verify. A first dump stages everything and publishes
-once; here it is ten million jobs at a time, so that the disk need not hold more. Of a larger Delta table the first ten
-million are published, and the CPU is taken in proportion: months are merged one by one. Whole processes, one run each; CPU
-seconds and peak memory, since a clock says little on a machine that others use. `--quick` prints, and writes nothing;
-`--delta-only` measures the Delta tables anew and keeps the other figures.
+A formula makes the rows (`rows.py`), and the benchmark stages them as a dump does. The rest is the library: publish,
+refresh against the benchmark's server, answers, verify. A first dump stages everything and publishes once; here ten
+million jobs are published at a time, so that the disk need not hold more. Of a larger Delta table only the first ten
+million jobs are published, and the CPU is multiplied in proportion, because months are merged one by one. Each step is
+a whole process and runs once. The figures are CPU seconds and peak memory, since wall time says little on a shared
+machine. `--quick` prints and writes nothing; `--delta-only` measures only the Delta tables and keeps the other figures.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ SIZES: Final = (10_000, 1_000_000, 10_000_000, 100_000_000)
 NOWHERE: Final = "https://sandbox.invalid"
 PORTION: Final = 10_000_000
 BATCH: Final = 2_000
-"""Rows that a dump stages at once: 20 pages."""
+"""The rows of one staged batch of a dump."""
 MADE_AT_ONCE: Final = 200_000
 NEW, ENDED = 960, 40
 LIBRARIES = ("polars", "duckdb", "pyarrow", "deltalake")
 
 
 def run(size: int) -> dict[str, Any]:
-    """Everything about a lake of so many jobs."""
+    """Measure all steps on a lake of `size` jobs."""
     found: dict[str, Any] = {"jobs": size}
     with serve(size) as server, tempfile.TemporaryDirectory() as folder:
         lake = Path(folder, "lake")
@@ -74,20 +74,20 @@ def run(size: int) -> dict[str, Any]:
 
 
 def run_delta(size: int) -> dict[str, Any]:
-    """Publishing so many jobs as a Delta table."""
+    """Measure the publish of `size` jobs as a Delta table."""
     with tempfile.TemporaryDirectory() as folder:
         return {"delta": fill(Path(folder, "lake"), NOWHERE, size, "delta", portions_at_most=1)["publish"]}
 
 
 def tell(cost: Cost) -> dict[str, float]:
-    """What is kept of it."""
+    """Return the figures that are saved of a cost."""
     return {"cpu": round(cost.cpu, 2), "peak": round(cost.peak)}
 
 
 def fill(
     lake: Path, url: str, size: int, kind: str, *, portions_at_most: int | None = None
 ) -> dict[str, Any]:
-    """Stage and publish, in portions; what publishing costs, and how much is staged."""
+    """Stage and publish in portions; return the cost of publishing and the staged bytes."""
     costs, staged, last = [], 0, 0
     me = [sys.executable, __file__]
     for first, last in islice(portions(Jobs(size)), portions_at_most):
@@ -102,7 +102,7 @@ def fill(
 
 
 def portions(jobs: Jobs) -> Iterator[tuple[int, int]]:
-    """Ranges of numbers, of whole months, of about so many jobs."""
+    """Yield ranges of job numbers: whole months of about PORTION jobs together."""
     months = [datetime(2023 + n // 12, 1 + n % 12, 1) for n in range(37)]  # noqa: DTZ001 - as the server has it
     starts = [_first_at(jobs, (month - FIRST) // timedelta(seconds=1)) for month in months]
     first = 0
@@ -117,8 +117,8 @@ def _first_at(jobs: Jobs, second: int) -> int:
 
 
 def stage(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -> None:
-    """What a dump would have read, as it lies before it is published; it need not outlast a loss of power."""
-    os.fsync = lambda _: None  # type: ignore[assignment] # not what is measured
+    """Stage rows as a dump would have, but without fsync."""
+    os.fsync = lambda _: None  # type: ignore[assignment] # staging is not measured
     layout = open_lake(lake, kind=kind).layout
     header = Header(run="scale", mode="full", base=0, started_at=datetime.now(UTC))
     staging = Staging.start(layout.staging, url, header)
@@ -129,14 +129,12 @@ def stage(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -> 
 
 
 def publish(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -> None:
-    """From there to a snapshot, with the state that a complete walk leaves."""
+    """Publish the staged rows, with the sync state of a complete walk."""
     kept = open_lake(lake, kind=kind)
     newest = make_rows(Jobs(size), last - 1, last).row(0, named=True)
     account = SyncState(
         verdict="complete",
-        order="strict"
-        if Jobs(size).step >= 1
-        else "created",  # jobs of one second are not in the order of their ids
+        order="strict" if Jobs(size).step >= 1 else "created",  # jobs of the same second are not sorted by id
         watermark=(instant_key(newest["created_at"]), newest["id"]),
         full_at=datetime.now(UTC),
         updated_at=datetime.now(UTC),
@@ -159,7 +157,7 @@ def publish(lake: Path, url: str, kind: Any, size: int, first: int, last: int) -
 
 
 def main() -> None:
-    """Measure all sizes, or do one step of it in a process of its own."""
+    """Measure all sizes, or run one step in this process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--up-to", type=int, default=SIZES[-1])
     parser.add_argument("--quick", action="store_true")
@@ -171,19 +169,19 @@ def main() -> None:
         {"stage": stage, "publish": publish}[step](Path(lake), url, kind, *map(int, numbers))
         return
     if asked.delta_only:
-        told = json.loads(FIGURES.read_text(encoding="utf-8"))
-        told["sizes"] = [each | run_delta(each["jobs"]) for each in told["sizes"]]
-        FIGURES.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        results = json.loads(FIGURES.read_text(encoding="utf-8"))
+        results["sizes"] = [each | run_delta(each["jobs"]) for each in results["sizes"]]
+        FIGURES.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         return
     sizes = [size for size in SIZES if size <= (10_000 if asked.quick else asked.up_to)]
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    told = {
+    results = {
         "when": f"{datetime.now(UTC):%Y-%m-%d}",
         "where": f"{os.cpu_count()} cores, {system}, {libraries}",
         "sizes": [run(size) for size in sizes],
     }
-    text = json.dumps(told, indent=1) + "\n"
+    text = json.dumps(results, indent=1) + "\n"
     if asked.quick:
         print(text)
     else:

@@ -1,14 +1,19 @@
-"""A list of export jobs made by formula, served as fast as Python can: what all contenders read.
+"""The benchmark's server: a list of export jobs made by a formula, served as fast as Python can.
 
     python tests/benchmarks/server.py --jobs 100000 [--companies 20] [--latency-ms 50] [--rate 500] [--refuse 0.05] [--flaky 0.05]
         [--keys PREFIX] [--days 1095]
 
-It keeps the part of the contract that the contenders use: `limit` (100 at most), `after`, `offset`, `company_id`,
-sorting by createdAt and id both ways, `statuses` of open jobs, the echo. Job `n` is the same at every run: created
-`n` steps after the first, over three years, or so many days; the last 40 are open. `rate`: more requests than that in any 60 seconds
-are answered with 429; `refuse`: that share of the companies with 403; `flaky`: that share of the requests with 503; `keys`: only with the
-key `PREFIX_n` company `n` may be asked for, else 401. `/grow?new=150&ended=40` adds jobs and ends open ones; `/seen` tells the number of requests,
-the most within 60 seconds, and the most connections at once.
+It implements the part of the contract that the contenders use: `limit` (at most 100), `after`, `offset`, `company_id`,
+sorting by createdAt and id in both directions, `statuses` of open jobs, the echo. Job `n` is the same in every run: the
+jobs are evenly spread over three years, or `--days`, and the last 40 are open.
+
+    --rate     more requests in any 60 seconds get 429
+    --refuse   this share of the companies gets 403
+    --flaky    this share of the requests gets 503
+    --keys     company `n` needs the key `PREFIX_n`; others get 401
+
+`/grow?new=150&ended=40` adds jobs and ends open ones. `/seen` returns the number of requests, the most in 60 seconds,
+and the most connections at the same time.
 """
 
 from __future__ import annotations
@@ -28,22 +33,22 @@ from urllib.parse import parse_qs, urlsplit
 
 __all__ = ["Jobs", "main"]
 
-FIRST: Final = datetime(2023, 1, 1)  # noqa: DTZ001 - all is UTC here, and naive is quicker to print
+FIRST: Final = datetime(2023, 1, 1)  # noqa: DTZ001 - everything here is UTC, and a naive datetime formats faster
 DAYS: Final = 3 * 365
 OPEN: Final = 40
 SPREAD: Final = 0x9E3779B97F4A7C15F39CC0605CEDC835
-"""Odd, so that multiplication makes a different id of every number."""
+"""An odd number, so that multiplication gives every job number a different id."""
 DIGITS: Final = str.maketrans("0123456789", "ABCDEFGHIJ")
 NUMBERS: Final = str.maketrans("ABCDEFGHIJ", "0123456789")
 
 
 def company(number: int) -> str:
-    """The id of a company, from 0."""
+    """Return the id of a company, counted from 0."""
     return f"{number + 1:08x}-0000-4000-8000-{number + 1:012x}"
 
 
 class Jobs:
-    """The jobs, by number, and what may be asked of them. Job `n` is of company `n` modulo their number."""
+    """The jobs by number, and the pages of them. Job `n` belongs to company `n` modulo the number of companies."""
 
     def __init__(self, count: int, companies: int = 20, days: int = DAYS) -> None:
         self.count = count
@@ -52,12 +57,12 @@ class Jobs:
         self.step = days * 86_400 / count
 
     def grow(self, new: int, ended: int) -> None:
-        """So many jobs more, and so many of the open ones ended."""
+        """Add `new` jobs, and end `ended` of the open ones."""
         self.count += new
         self.open_from = min(self.count, self.open_from + ended)
 
     def row(self, n: int) -> str:
-        """Job `n` as JSON."""
+        """Return job `n` as JSON."""
         mixed = n * SPREAD & (1 << 128) - 1
         name = f"{mixed:032x}"
         created = int(n * self.step)
@@ -81,7 +86,7 @@ class Jobs:
         )
 
     def page(self, asked: dict[str, list[str]]) -> bytes:
-        """One page."""
+        """Return one page as JSON."""
         limit = min(int(asked.get("limit", ["100"])[0]), 100)
         orders = asked.get("sorting_order", [])
         down = bool(orders) and orders[0].startswith("DESC")
@@ -105,7 +110,7 @@ class Jobs:
         return f'{{"data":[{",".join(map(self.row, numbers))}],"pagination":{json.dumps(about)}}}'.encode()
 
     def _listed(self, asked: dict[str, list[str]]) -> range:
-        """The numbers of the jobs that are asked for, oldest first."""
+        """Return the numbers of the requested jobs, oldest first."""
         low = self.open_from if "statuses" in asked else 0
         if "company_id" not in asked:
             return range(low, self.count)
@@ -114,7 +119,7 @@ class Jobs:
 
 
 class _Gate:
-    """Counts requests and connections, and refuses requests beyond the rate, and those of some companies."""
+    """Counts requests and connections, and decides which requests are refused."""
 
     def __init__(self, rate: int | None, refused: float, flaky: float = 0, keys: str = "") -> None:
         self.requests = 0
@@ -129,7 +134,7 @@ class _Gate:
         self._lock = threading.Lock()
 
     def meet(self, connection: socket.socket) -> None:
-        """A request on this connection: count those that the other side has open."""
+        """Note a request on this connection, and count the connections that clients hold open."""
         with self._lock:
             if connection not in self._connections:
                 self._connections.add(connection)
@@ -137,28 +142,28 @@ class _Gate:
                 self.most_connections = max(self.most_connections, found)
 
     def leave(self, connection: socket.socket) -> None:
-        """A connection is closed here."""
+        """Note that the server has closed a connection."""
         with self._lock:
             self._connections.discard(connection)
 
     def is_refused(self, asked: dict[str, list[str]]) -> bool:
-        """Whether it is for a company that the credential may not see: every twentieth, at 0.05."""
+        """Return whether the company is refused: every twentieth, with 0.05."""
         number = int(asked.get("company_id", ["1"])[0][:8], 16)
         return self._refused > 0 and number % round(1 / self._refused) == 0
 
     def is_known(self, asked: dict[str, list[str]], head: bytes) -> bool:
-        """Whether the key is that of the company."""
+        """Return whether the key is that of the company."""
         if not self._keys:
             return True
         number = int(asked["company_id"][0][:8], 16) - 1
         return b64encode(f"{self._keys}_{number}:".encode()) in head
 
     def is_down(self) -> bool:
-        """Whether this request fails: every twentieth, at 0.05."""
+        """Return whether this request fails: every twentieth, with 0.05."""
         return self._flaky > 0 and self.requests % round(1 / self._flaky) == 0
 
     def let_in(self) -> bool:
-        """Whether the rate allows one more."""
+        """Return whether the rate limit allows one more request, and count it."""
         now = time.monotonic()
         with self._lock:
             while self._recent and self._recent[0] <= now - 60:
@@ -172,7 +177,7 @@ class _Gate:
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the other side has closed it, though this one has not come to see that."""
+    """Return whether the client has closed the connection, even if its handler has not noticed yet."""
     try:
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
@@ -235,7 +240,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 def main() -> None:
-    """Serve until stopped; prints the address first."""
+    """Print the address and serve until stopped."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--latency-ms", type=float, default=0)

@@ -1,4 +1,4 @@
-"""A real Chromium, driven over its own DevTools protocol through a pair of pipes: no driver, no socket, no package."""
+"""A real Chromium, controlled over the DevTools protocol through two pipes: no driver, no socket, no package."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FLAGS: Final = (
 
 
 class Page:
-    """One tab. `events` are what the browser has told so far, oldest first."""
+    """One tab. `events` are the browser's events so far, oldest first."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
@@ -43,14 +43,14 @@ class Page:
         self.events: list[dict[str, Any]] = []
 
     def attach(self) -> None:
-        """Open a tab and listen to it."""
+        """Open a tab and listen to its events."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **params: Any) -> Any:
-        """What the browser answers to one command."""
+        """Send a command and return the browser's response."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -62,7 +62,7 @@ class Page:
         return told["result"]
 
     def show(self, path: Path, *, width: int, dark: bool = False) -> None:
-        """Open a file, as wide as a phone, a tablet or a desk has it."""
+        """Open a file at this width."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -78,17 +78,17 @@ class Page:
             self.events.append(self._read())
 
     def ask(self, expression: str) -> Any:
-        """The value of an expression of JavaScript, waited for where it is a promise. The page's policy stands."""
+        """Evaluate a JavaScript expression under the page's own policy, and await it if it is a promise."""
         found = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
     def picture(self) -> bytes:
-        """The whole page as PNG."""
+        """Return the whole page as PNG."""
         return self._bytes("Page.captureScreenshot", captureBeyondViewport=True)
 
     def paper(self) -> bytes:
-        """The page printed on A4, as PDF."""
+        """Return the page printed on A4, as PDF."""
         return self._bytes(
             "Page.printToPDF",
             paperWidth=8.27,
@@ -112,10 +112,10 @@ class Page:
 
 @contextmanager
 def open_browser(program: str) -> Iterator[Page]:
-    """A browser with an empty profile and one tab; gone at the end."""
+    """Yield a tab of a browser with an empty profile; close it at the end."""
     commands, told = os.pipe(), os.pipe()
-    # Chromium reads commands from descriptor 3 and answers on 4. They are moved there by a shell, from beyond 9,
-    # so that neither stands in the other's place.
+    # Chromium reads commands from descriptor 3 and answers on 4. A shell moves the pipes there from descriptors above
+    # 9, so that neither overwrites the other.
     read, write = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in (commands[0], told[1]))
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         asked = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]

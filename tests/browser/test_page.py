@@ -1,4 +1,4 @@
-"""The report in a real browser: run by `.ci/browser`, which says where Chromium and axe-core are."""
+"""The report in a real browser. `.ci/browser` runs this and says where Chromium and axe-core are."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOSTILE = (
     "<script>document.title = 'script'</script><img src=https://example.invalid/x onerror=alert(1)>\u202e\x1b"
 )
 NAME = HOSTILE.replace("\x1b", "")
-"""A manifest with control characters in a name is refused when it is read."""
+"""Names without control characters: the reader refuses a manifest that has them."""
 WIDTHS = (360, 800, 1280)
 OPEN_ALL = "document.querySelectorAll('details').forEach(each => each.open = true)"
 TOO_WIDE = """
@@ -41,14 +41,14 @@ axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    """One browser for all."""
+    """Yield one browser for all tests."""
     with open_browser(os.environ["CHROMIUM"]) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The sample's report; one of long names and hostile text; and one of a time without jobs."""
+    """Return three reports: of the sample, of long names and hostile text, and of a time without jobs."""
     folder = tmp_path_factory.mktemp("reports")
     rows = [
         job(
@@ -75,7 +75,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_the_page_fits_loads_nothing_and_is_accessible(
     page: Page, reports: dict[str, Path], name: str, width: int, *, dark: bool
 ) -> None:
-    """No sideways scrolling, no request but for the file itself, no message, and nothing that axe calls serious."""
+    """The page does not scroll sideways, loads only itself, logs nothing, and axe finds nothing serious."""
     page.show(reports[name], width=width, dark=dark)
     page.ask(OPEN_ALL)
     assert page.ask("document.documentElement.scrollWidth") <= width
@@ -89,7 +89,7 @@ def test_the_page_fits_loads_nothing_and_is_accessible(
 
 
 def test_no_script_runs(page: Page, reports: dict[str, Path]) -> None:
-    """The policy forbids scripts even where one got in: one that is put into the page does not run, nor loads."""
+    """The content security policy stops a script that got into the page."""
     page.show(reports["hostile"], width=800)
     assert page.ask("document.title") == "Export jobs"
     page.ask(
@@ -106,7 +106,7 @@ def test_no_script_runs(page: Page, reports: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("name", ["sample", "hostile", "empty"])
 def test_it_prints(page: Page, reports: dict[str, Path], name: str) -> None:
-    """On paper it is a few sheets, without what is folded away."""
+    """The printed report is a few sheets, without collapsed parts."""
     page.show(reports[name], width=1280)
     paper = page.paper()
     assert paper.startswith(b"%PDF")
@@ -114,5 +114,5 @@ def test_it_prints(page: Page, reports: dict[str, Path], name: str) -> None:
 
 
 def told(page: Page, method: str, part: str, name: str) -> list[Any]:
-    """What the browser told of one kind since the page was opened."""
+    """Return the browser's events of one kind since the page was opened."""
     return [each["params"][part][name] for each in page.events if each.get("method") == method]

@@ -1,4 +1,4 @@
-"""A client that has a catalogue open, in an environment with DuckDB alone: a query a line, its rows as a line of JSON."""
+"""A client in an environment with only DuckDB: it holds a catalogue open and prints the rows of each query as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lake's folder in DataFusion, in an environment of its own: `DATAFUSION_PYTHON` is the Python that has it."""
+"""A lake's folder in DataFusion, in its own environment: `DATAFUSION_PYTHON` is the Python that has it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(json.dumps(sorted(context.sql("SELECT id FROM jobs").to_pydict()["id"])))
 
 
 def test_the_folder_is_the_dataset(tmp_path: Path) -> None:
-    """Pointed at the folder of a lake of several snapshots, it reads each job once."""
+    """DataFusion reads each job once from the folder of a lake with several snapshots."""
     lake = tmp_path / "lake"
     sandbox = Sandbox(World(jobs=400, days=90, seed=12), api_keys={CANARY: None})
     for _ in range(3):

@@ -1,6 +1,7 @@
-"""The catalogue in another version of DuckDB, which has it open while dumps publish: it answers as `connect` does.
+"""The catalogue in another version of DuckDB, held open while dumps publish: it answers as `connect` does.
 
 `.ci/duckdb` runs this once for each version; `DUCKDB_PYTHON` is the Python that has it.
+
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ QUERIES = (
     "SELECT epoch(now), epoch(data_as_of) FROM {}snapshot",
     "SELECT id, epoch(now) FROM {}companies ORDER BY id",
 )
-"""With what stands before a name where the catalogue is attached; times as text and seconds, which need no zone."""
+"""The queries, with a prefix for an attached catalogue; times as text and seconds, which need no zone."""
 
 
 class Session:
-    """A client under way."""
+    """A running client."""
 
     def __init__(self, catalogue: Path, way: str) -> None:
         self.schema = "jobs." if way == "attached" else ""
@@ -48,7 +49,7 @@ class Session:
         assert self._process.stdout.readline() == "ready\n"
 
     def ask(self, query: str) -> list[list[Any]]:
-        """The rows of one answer."""
+        """Return the rows of a query."""
         assert self._process.stdin is not None
         self._process.stdin.write(query.format(self.schema) + "\n")
         self._process.stdin.flush()
@@ -67,27 +68,27 @@ class Session:
 
 @pytest.fixture
 def world() -> World:
-    """Jobs up to a year's end."""
+    """Return a world with jobs up to the end of a year."""
     return World(jobs=400, days=60, seed=3, now=datetime(2026, 12, 10, 9, tzinfo=UTC))
 
 
 @pytest.fixture
 def lake(tmp_path: Path, world: World) -> Path:
-    """A lake of them."""
+    """Return a lake of them."""
     dump(tmp_path / "it's a lake", world)
     return tmp_path / "it's a lake"
 
 
 @pytest.fixture(params=["opened", "attached"])
 def session(request: pytest.FixtureRequest, lake: Path) -> Iterator[Session]:
-    """A client that has the lake's catalogue open."""
+    """Yield a client that holds the lake's catalogue open."""
     found = Session(lake / "_jobs.duckdb", request.param)
     yield found
     found.close()
 
 
 def dump(lake: Path, world: World) -> None:
-    """A dump of the world."""
+    """Dump the world."""
     with Client(
         "https://sandbox.invalid", api_key=API_KEY, transport=Sandbox(world), rate=10_000_000
     ) as client:
@@ -95,7 +96,7 @@ def dump(lake: Path, world: World) -> None:
 
 
 def test_an_open_session_answers_as_connect_does(session: Session, lake: Path, world: World) -> None:
-    """After each publish over a year's end: new months, changed rows, the right now."""
+    """After each publish over a year's end an open session sees new months, changed rows and the right now."""
     for _ in range(5):
         with connect(lake) as con:
             for query in QUERIES:

@@ -1,4 +1,4 @@
-"""The recipes for Dask, as docs/scheduling.md shows them, on two worker processes of this machine."""
+"""The Dask recipes of docs/scheduling.md, on two worker processes of this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ print(json.dumps([[receipt.name, receipt.code, receipt.mode] for receipt in rece
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """Two workers, each a process with one thread; what they need comes from the environment they are started in."""
+    """Yield two workers, each a process with one thread; they inherit this environment."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPANY_KEY", CANARY)
         with LocalCluster(
@@ -52,7 +52,7 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 def write_accounts(folder: Path, url: str, world: World, missing: str = "") -> list[str]:
-    """An accounts file; the key of one company may not be there."""
+    """Write an accounts file; the key of one company may be missing."""
     entries = [
         f'[[account]]\nname = "{company}"\ncompany_id = "{company}"\nrate = 100000\n'
         f'api_key_env = "{"NOT_SET" if company == missing else "COMPANY_KEY"}"\n'
@@ -63,7 +63,7 @@ def write_accounts(folder: Path, url: str, world: World, missing: str = "") -> l
 
 
 def start(recipe: str, folder: Path, cluster: LocalCluster) -> subprocess.Popen[str]:
-    """Start a recipe as a program of its own against the cluster."""
+    """Start a recipe as a program that uses the cluster."""
     program = recipe.replace("tcp://scheduler:8786", cluster.scheduler_address)
     program = program.replace('"s3://bucket/export_jobs"', repr(str(folder / "table")))
     program = program.replace('"accounts.toml"', repr(str(folder / "accounts.toml")))
@@ -82,7 +82,7 @@ def start(recipe: str, folder: Path, cluster: LocalCluster) -> subprocess.Popen[
 
 
 def finish(program: subprocess.Popen[str], folder: Path) -> list[list[str | int]]:
-    """Wait for it; name, code and mode of each receipt."""
+    """Wait for the program; return name, code and mode of each receipt."""
     out, _ = program.communicate(timeout=120)
     assert program.returncode == 0, (folder / "program.log").read_text()[-3000:]
     found: list[list[str | int]] = json.loads(out.splitlines()[-1])
@@ -90,7 +90,7 @@ def finish(program: subprocess.Popen[str], folder: Path) -> list[list[str | int]
 
 
 def test_there_are_two_recipes() -> None:
-    """The page shows both ways: into one table, and a lake for each part."""
+    """The page shows two recipes: one table for all, and one lake for each part."""
     assert [("merge_lakes" in text, 'format="delta"' in text) for text in RECIPES] == [
         (False, True),
         (True, False),
@@ -101,7 +101,7 @@ def test_there_are_two_recipes() -> None:
     ("recipe", "lake"), list(zip(RECIPES, ("table", "all"), strict=True)), ids=["table", "lakes"]
 )
 def test_every_row_is_there_once(recipe: str, lake: str, cluster: LocalCluster, tmp_path: Path) -> None:
-    """All companies, each job once, as the server has it, the first time and the next; one failure costs one company."""
+    """Both recipes store each job once, also on the second run, and one failing company does not affect others."""
     world = World(jobs=600, companies=COMPANIES)
     sandbox = Sandbox(world, api_keys={CANARY: None})
     with serve(sandbox) as served:
@@ -128,7 +128,7 @@ def test_every_row_is_there_once(recipe: str, lake: str, cluster: LocalCluster, 
 
 
 def test_a_part_whose_worker_dies_is_run_again(cluster: LocalCluster, tmp_path: Path) -> None:
-    """A worker that is killed in the middle costs time and no row."""
+    """Dask runs the part of a killed worker again, and no row is lost."""
     world = World(jobs=600, companies=COMPANIES)
     sandbox = Sandbox(world, api_keys={CANARY: None}, rules=Rules(latency=0.1))
     with serve(sandbox) as served:

@@ -1,1 +1,1 @@
-"""The contract checked by others' tools: see README.md beside this file."""
+"""The contract, checked by third-party tools: see README.md in this folder."""

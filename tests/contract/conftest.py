@@ -19,13 +19,13 @@ CREDENTIALS = {"basic": {"api_key": API_KEY}, "bearer": {"access_token": TOKEN}}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make room for the table; being told to end is a reason to end the servers too."""
+    """Prepare the table, and end the servers on SIGTERM, too."""
     config.stash[NOTES] = []
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of what was checked, by which tool, and how much of it."""
+    """Print what each tool checked, and how much of it."""
     told: dict[tuple[str, str], list[str]] = {}
     for tool, what, count in config.stash[NOTES]:
         told.setdefault((tool, what), []).append(count)
@@ -38,7 +38,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Note:
-    """Adds to the table: the tool, what was checked, counts; the same check's counts stand in one row."""
+    """Return a function that adds a row to the table; rows of the same tool and check are summed."""
 
     def add(tool: str, what: str, count: str) -> None:
         request.config.stash[NOTES].append((tool, what, count))
@@ -48,14 +48,14 @@ def note(request: pytest.FixtureRequest) -> Note:
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the environment may tell our client whom to ask."""
+    """Remove the settings of our client from the environment."""
     for name in [name for name in os.environ if name.startswith("PLEO_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
 def mended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The mended copy of the contract."""
+    """Return the mended copy of the contract."""
     path = tmp_path_factory.mktemp("contract") / "mended.yaml"
     path.write_text(mend(CONTRACT.read_text(encoding="utf-8")), encoding="utf-8")
     return path
@@ -63,10 +63,10 @@ def mended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=CREDENTIALS)
 def credential(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Both kinds of authentication, one after the other, as `Client` takes them."""
+    """Return both kinds of authentication in turn, as arguments of `Client`."""
     return CREDENTIALS[request.param]
 
 
 def name_kind(credential: dict[str, str]) -> str:
-    """Which authentication this is, for the table."""
+    """Return the name of an authentication, for the table."""
     return next(kind for kind, known in CREDENTIALS.items() if known == credential)

@@ -1,14 +1,15 @@
-"""The contract as Pleo publishes it, and the copy that tools can work with.
+"""The contract as Pleo publishes it, and a mended copy that tools can use.
 
     python tests/contract/mend.py > mended.yaml
 
-`export-jobs-v3.yaml` is the OpenAPI document of Pleo's Export API 32.4.0, operation getExportJobsListV3, word for
-word as published at developers.pleo.io under the licence that it names, Apache 2.0. Three things in it stop
-a tool from checking anything, and only these are mended, each found word for word or the script fails:
+`export-jobs-v3.yaml` is the OpenAPI document of Pleo's Export API 32.4.0, operation getExportJobsListV3, verbatim as
+published at developers.pleo.io under the licence that it names, Apache 2.0. Three defects in it stop a tool from
+checking anything. Only these are mended; the script fails if the text of one of them has changed:
 
-1. The `pattern` of the dates is a picture (`YYYY-MM-DDTHH:mi:ssZ`), not an expression: it refuses every real date.
-2. `failureReasonType` is not marked nullable, yet null must be expected, as for its neighbours.
-3. No answer but 200 is declared: any other one would be a violation, however right.
+1. The `pattern` of the dates is a template (`YYYY-MM-DDTHH:mi:ssZ`), not a regular expression: no real date matches.
+2. `failureReasonType` is not nullable, although null must be expected, as in its neighbours.
+3. Only the response 200 is declared: any other response would be a violation, however correct.
+
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ CURSOR_PATTERN = "          pattern: ^[A-Z2-7=~]+$\n"
 
 
 def mend(contract: str) -> str:
-    """The contract with the three mends."""
+    """Return the contract with the three defects mended."""
     mended = _replace(contract, DATE_PICTURE, "", times=5)
     mended = _replace(mended, REASON, REASON + NULLABLE)
     return _replace(mended, PAGE, PAGE + ERROR)
 
 
 def give_cursors_a_pattern(mended: str) -> str:
-    """A copy for Prism's mock alone, which else invents cursors that no request may carry."""
+    """Return a copy for Prism's mock, which otherwise invents cursors that no request may send."""
     for name in ("endCursor", "startCursor"):
         place = CURSOR.format(name)
         mended = _replace(mended, place, place + CURSOR_PATTERN)
@@ -62,7 +63,7 @@ def give_cursors_a_pattern(mended: str) -> str:
 
 
 def find_block(seed: str) -> str:
-    """The fenced OpenAPI block of the page that the contract was taken from."""
+    """Return the fenced OpenAPI block of the page from which the contract was copied."""
     found = SEED_BLOCK.findall(seed)
     if len(found) != 1:
         raise ValueError(f"{len(found)} OpenAPI blocks found in the seed, one expected")

@@ -1,9 +1,11 @@
-"""What the contract says in words only, for schemathesis: cases that its schema calls valid are made so in full.
+"""The rules that the contract states only in prose, as hooks for schemathesis.
 
-Loaded by schemathesis in an environment of its own (SCHEMATHESIS_HOOKS). Of `before`, `after` and `offset` one
-is kept; a cursor becomes one that the server gave; there are as many orders as keys, and keys are fields of a job;
-a company is now and then one that exists. So schemathesis can demand that each of these cases is accepted, and
-the pages hold rows. Cases that break the schema stay as they are: they must be refused.
+schemathesis loads this file in its own environment (SCHEMATHESIS_HOOKS). Of `before`, `after` and `offset` the hooks
+keep one. They replace cursors by cursors of the server, give every sorting key an order, use only fields of a job as
+keys, and now and then use a company that exists. Then schemathesis can demand that the server accepts every case that
+the schema calls valid, and the pages have rows. Cases that break the schema stay unchanged: the server must refuse
+them.
+
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ _cursors: list[str] = []
 
 
 def before_call(_: Any, case: Any, kwargs: Any) -> None:
-    """Make a case valid in full that is valid by the schema."""
+    """Make a case that the schema calls valid valid by the prose, too."""
     if case.method == "GET" and case.meta is not None and case.meta.generation.mode.is_positive:
         case.query = _mend_query(dict(case.query or {}), next(_turn))
 
 
 def after_call(_: Any, case: Any, response: Any) -> None:
-    """Remember cursors of the default order, and companies."""
+    """Remember the cursors of the default order, and the companies."""
     if case.method != "GET" or response.status_code != 200 or (case.query or {}).get("sorting_keys"):
         return
     page = json.loads(response.content)
@@ -50,7 +52,7 @@ def _mend_query(query: dict[str, Any], turn: int) -> dict[str, Any]:
 
 
 def _at_cursor(query: dict[str, Any], turn: int) -> dict[str, Any]:
-    """The query at a cursor that was given, in the order it was given for; without one, at the start."""
+    """Return the query with a cursor of the server and the order it belongs to; without a cursor, from the start."""
     kept = {name: value for name, value in query.items() if not name.startswith("sorting_")}
     for name in {"after", "before"} & set(kept):
         if _cursors:
@@ -67,7 +69,7 @@ def _pair_sorting(query: dict[str, Any], turn: int) -> dict[str, Any]:
     return {**query, "sorting_keys": keys, "sorting_order": orders} if orders else query
 
 
-# By name, since the type checker works in the other environment, which has no schemathesis.
+# Import by name: the type checker runs in the other environment, which has no schemathesis.
 _hook = import_module("schemathesis").hook
 _hook(before_call)
 _hook(after_call)

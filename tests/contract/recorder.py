@@ -1,4 +1,4 @@
-"""What went over the line between our client and Prism."""
+"""A recorder of the requests and responses between our client and Prism."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Answer", "Recorder"]
 
 
 class Answer(NamedTuple):
-    """One answer: what was asked, its status, and what Prism says is wrong with the request or the answer."""
+    """One response: the query, the status, and the violations that Prism found in request and response."""
 
     query: str
     status: int
@@ -22,10 +22,11 @@ class Answer(NamedTuple):
 
 
 class Recorder(httpx.BaseTransport):
-    """The client's own way to the network, with a look at each answer.
+    """The client's transport, which records each response.
 
-    Prism names violations in a header of the answer; where it refuses a request itself, in a body of its own type.
-    `last_body` is what came last, to show when something is wrong with it.
+    Prism names violations in a header of the response; if it refuses a request itself, in a body of its own type.
+    `last_body` is the last body, to show when a test fails.
+
     """
 
     def __init__(self) -> None:
@@ -35,11 +36,11 @@ class Recorder(httpx.BaseTransport):
 
     @property
     def violations(self) -> list[str]:
-        """Everything that Prism objected to, with the query it belongs to."""
+        """All violations that Prism found, with their queries."""
         return [f"{wrong} (?{answer.query})" for answer in self.answers for wrong in answer.violations]
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and note what Prism says."""
+        """Send the request and record what Prism says."""
         response = self._line.handle_request(request)
         query = request.url.query.decode("ascii")
         self.answers.append(Answer(query, response.status_code, _read_violations(response)))

@@ -1,4 +1,4 @@
-"""Servers under way on the loopback interface: started, waited for, ended by their own process."""
+"""Servers on the loopback interface: start them, wait until they listen, end them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["TOOLS", "clean_environment", "find_free_port", "run_prism", "run_server"]
 
 TOOLS: Final = Path(__file__).parents[2] / ".venv-contract"
-"""What `.ci/contract` installed."""
+"""The tools that `.ci/contract` installed."""
 PATIENCE: Final = 60.0
-"""Seconds a server may take to listen."""
+"""Seconds that a server may take until it listens."""
 LISTENING: Final = re.compile(r"Prism is listening on (http://\S+)")
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This environment without what would lead requests elsewhere, or tell our command line whom to ask."""
+    """Return this environment without proxies and without the settings of our command line."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -35,7 +35,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 def find_free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -43,7 +43,7 @@ def find_free_port() -> int:
 
 @contextmanager
 def run_server(command: Sequence[str | Path], log: Path, listening: re.Pattern[str]) -> Iterator[str]:
-    """A server until the block ends; gives the URL that its output names once it listens."""
+    """Run a server until the block ends; yield the URL that it prints when it listens."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -56,7 +56,7 @@ def run_server(command: Sequence[str | Path], log: Path, listening: re.Pattern[s
     try:
         yield _await_url(process, log, listening)
     finally:
-        # Its whole group, of which it is the first: PyPI's node is a program that starts the real one.
+        # Signal the whole process group: the node of PyPI starts the real one as a child.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -68,7 +68,7 @@ def run_server(command: Sequence[str | Path], log: Path, listening: re.Pattern[s
 
 @contextmanager
 def run_prism(arguments: Sequence[str | Path], log: Path) -> Iterator[str]:
-    """Prism until the block ends; gives its URL. `arguments`: ``proxy`` or ``mock`` and what belongs to it."""
+    """Run Prism until the block ends; yield its URL. `arguments`: ``proxy`` or ``mock`` and their arguments."""
     prism = TOOLS / "node_modules/.bin/prism"
     place = ["--host", "127.0.0.1", "--port", str(find_free_port())]
     with run_server([prism, *arguments, *place], log, LISTENING) as url:

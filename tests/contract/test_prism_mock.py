@@ -1,4 +1,4 @@
-"""Our client against Prism's mock, which knows the contract and nothing of us: it invents odd but valid answers."""
+"""Our client against Prism's mock, which knows only the contract and invents unusual but valid responses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMED = re.compile(
 
 
 class Mock:
-    """A mock under way, and our client to it."""
+    """A running mock, and our client of it."""
 
     def __init__(self, url: str, credential: dict[str, str], clock: Clock) -> None:
         self.url = url
@@ -51,7 +51,7 @@ class Mock:
         self.client = Client(url, transport=self.seen, clock=clock, rate=1_000_000, **credential)  # type: ignore[arg-type]
 
     def try_once(self, ask: Callable[[], pl.DataFrame]) -> pl.DataFrame | PleoExtractError:
-        """The frame, or the error of ours; anything else fails the test, with the body that led to it."""
+        """Return the frame or our error; any other exception fails the test and shows the body."""
         try:
             return ask()
         except PleoExtractError as error:
@@ -62,9 +62,10 @@ class Mock:
 
 @pytest.fixture(scope="module")
 def mocks(mended: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The URLs of four mocks: of the contract as published, as mended, with a pattern for cursors.
+    """Yield the URLs of four mocks: the contract as published, as mended, and with a pattern for cursors.
 
-    The fourth has that pattern and a seed: a server that never moves on.
+    The fourth has that pattern and a seed: it always returns the same page.
+
     """
     folder = tmp_path_factory.mktemp("mocks")
     cursors = folder / "cursors.yaml"
@@ -80,7 +81,7 @@ def mocks(mended: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 @pytest.fixture
 def open_mock(mocks: dict[str, str], clock: Clock) -> Iterator[Callable[..., Mock]]:
-    """Gives a mock by its name and a client with a credential to it."""
+    """Return a function that returns a mock by name, with a client that has a credential."""
     opened: list[Mock] = []
 
     def open_one(name: str, credential: dict[str, str]) -> Mock:
@@ -95,14 +96,14 @@ def open_mock(mocks: dict[str, str], clock: Clock) -> Iterator[Callable[..., Moc
 
 @pytest.mark.parametrize("copy", ["published", "mended"])
 def test_pages(open_mock: Callable[..., Mock], credential: dict[str, str], copy: str, note: Note) -> None:
-    """What the contract allows decodes, all of it: any status, years long past, negative numbers, unknown fields."""
+    """Everything that the contract allows decodes: any status, old years, negative numbers, unknown fields."""
     mock = open_mock(copy, credential)
     got = [mock.try_once(lambda: fetch_page(Query(limit=3), client=mock.client).frame) for _ in range(PAGES)]
     assert [result for result in got if isinstance(result, PleoExtractError)] == []
     jobs = pl.concat([result for result in got if isinstance(result, pl.DataFrame)])
     assert jobs.schema == POLARS_SCHEMA
     assert jobs.height > PAGES
-    # As published, the contract holds its own dates for wrong: see mend.py.
+    # The published contract rejects its own dates, see mend.py.
     assert [wrong for wrong in mock.seen.violations if "YYYY-MM-DDTHH:mi:ssZ" not in wrong] == []
     note(
         "Prism mock",
@@ -113,9 +114,10 @@ def test_pages(open_mock: Callable[..., Mock], credential: dict[str, str], copy:
 
 @pytest.mark.parametrize("copy", ["mended", "with cursors"])
 def test_walks(open_mock: Callable[..., Mock], credential: dict[str, str], copy: str, note: Note) -> None:
-    """A walk over inventions ends in a frame or in an error that names page and field, and sends no wrong request.
+    """A walk over invented pages ends in a frame or in an error that names page and field, and sends no wrong request.
 
-    Without a pattern for cursors it is over at the first `hasNextPage`; with one it goes on for some pages.
+    Without a pattern for cursors it ends at the first `hasNextPage`; with one it continues for some pages.
+
     """
     mock = open_mock(copy, credential)
     got = Counter[str]()
@@ -134,7 +136,7 @@ def test_walks(open_mock: Callable[..., Mock], credential: dict[str, str], copy:
 
 @pytest.mark.parametrize("verb", ["load", "iterate", "dump"])
 def test_loop(open_mock: Callable[..., Mock], tmp_path: Path, verb: str, note: Note) -> None:
-    """A server that gives the same page for ever is found out at the second one: WalkError, 76, nothing published."""
+    """A server that always returns the same page is detected at the second page: WalkError, 76, nothing published."""
     mock = open_mock("loop", {"api_key": API_KEY})
     lake = tmp_path / "lake"
     verbs: dict[str, Callable[[], object]] = {
@@ -156,7 +158,7 @@ def test_loop(open_mock: Callable[..., Mock], tmp_path: Path, verb: str, note: N
 
 
 def test_loop_on_the_command_line(open_mock: Callable[..., Mock], tmp_path: Path, note: Note) -> None:
-    """The same with `pleo-extract dump`: exit code 76, one line that says why, no traceback."""
+    """`pleo-extract dump` ends such a loop with exit code 76 and one line that says why."""
     mock = open_mock("loop", {"api_key": API_KEY})
     run = subprocess.run(
         [sys.executable, "-m", "pleo_extract", "dump", str(tmp_path / "lake")],
@@ -166,7 +168,7 @@ def test_loop_on_the_command_line(open_mock: Callable[..., Mock], tmp_path: Path
     assert run.returncode == 76, run
     assert "Traceback" not in run.stderr
     assert API_KEY not in run.stdout + run.stderr
-    # Statuses that the mock invents are warned of; one line says how it ended.
+    # The output has warnings about invented statuses, and one line that says why the run failed.
     ends = [line for line in run.stderr.splitlines() if " warning " not in line]
     assert len(ends) == 1, run.stderr
     assert "loop at page" in ends[0]
@@ -174,6 +176,6 @@ def test_loop_on_the_command_line(open_mock: Callable[..., Mock], tmp_path: Path
 
 
 def spell(got: Counter[str], mock: Mock) -> str:
-    """What came out how often, from how many requests."""
+    """Format how often each result came, and from how many requests."""
     told = ", ".join(f"{times} {name}" for name, times in got.most_common())
     return f"{len(mock.seen.answers)} requests: {told}"

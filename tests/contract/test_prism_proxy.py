@@ -1,4 +1,4 @@
-"""Our client against the sandbox with Stoplight Prism in between, which checks every request and every answer."""
+"""Our client against the sandbox, with Stoplight Prism between them, which checks every request and response."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 JOBS: Final = 400
 MOVING: Final[dict[str, Any]] = {"tick": 120.0, "max_limit": 30}
-"""Two minutes pass with each request: jobs appear, start and end while we page."""
+"""Each request advances the clock by two minutes: jobs appear, start and end while we page."""
 SERVERS: Final[dict[str, dict[str, Any]]] = {
     "friendly": {},
     "sparing": {
@@ -58,7 +58,7 @@ SERVERS: Final[dict[str, dict[str, Any]]] = {
         "gzip": True,
     },
 }
-"""Servers that all keep the contract, each in its own way."""
+"""Servers that keep the contract in different ways."""
 BAD: Final = {
     "badrow": "numberOfItems",
     "badrow.null": "status",
@@ -71,40 +71,40 @@ BAD: Final = {
     "nopagination": "pagination",
     "nodata": "data",
 }
-"""Faults of the sandbox, and the property that Prism must name."""
+"""Faults of the sandbox, and the violated property that Prism must name."""
 
 
 def draw_world() -> World:
-    """A world whose jobs were created within four days, on a busy morning."""
+    """Return a world whose jobs were created within four days, on a busy morning."""
     return World(jobs=JOBS, days=4, now=datetime(2026, 10, 29, 9, tzinfo=UTC))
 
 
 class Line(NamedTuple):
-    """Both ends: the client, what it saw, and the sandbox, which knows the truth."""
+    """Both ends of a test: the client with its recorder, and the sandbox with its oracle."""
 
     client: Client
     seen: Recorder
     sandbox: Sandbox
 
     def wrong(self, frame: pl.DataFrame, **asked: Any) -> list[Any]:
-        """What is wrong with the rows of a walk over the whole of this sandbox's time."""
+        """Return what is wrong with the rows of a walk during the whole life of this sandbox."""
         since = draw_world().now
         return self.sandbox.truth(frame.drop("extra").to_dicts(), since, **asked)
 
 
 class Switch:
-    """What Prism's upstream answers with: the sandbox of the test at hand, so that one Prism serves all tests."""
+    """Prism's upstream server: answers as the sandbox of the current test, so that one Prism serves all tests."""
 
     sandbox: Sandbox
 
     def __call__(self, request: RequestLike) -> Response:
-        """Answer as the sandbox of the moment."""
+        """Answer as the current sandbox."""
         return self.sandbox(request)
 
 
 @pytest.fixture(scope="module")
 def proxied(mended: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Switch]]:
-    """Prism as a validating proxy before a sandbox, both on sockets: its URL, and which sandbox it is."""
+    """Run Prism as a validating proxy before a sandbox; yield its URL and the switch."""
     switch = Switch()
     log = tmp_path_factory.mktemp("proxy") / "prism.log"
     with (
@@ -116,7 +116,7 @@ def proxied(mended: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def open_line(proxied: tuple[str, Switch], clock: Clock) -> Iterator[Callable[..., Line]]:
-    """Opens lines: `credential` for the client, `faults` and any of the rules for the sandbox."""
+    """Return a function that opens a line: a `credential` for the client, `faults` and rules for the sandbox."""
     opened: list[Line] = []
     url, switch = proxied
 
@@ -135,18 +135,18 @@ def open_line(proxied: tuple[str, Switch], clock: Clock) -> Iterator[Callable[..
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_load(open_line: Callable[..., Line], credential: dict[str, str], server: str, note: Note) -> None:
-    """The whole list is loaded without one violation on either side, and each job is there once."""
+    """The whole list loads without a violation on either side, and each job appears once."""
     line = open_line(credential, **SERVERS[server])
     frame = load_export_jobs(client=line.client)
     assert line.seen.violations == []
     assert line.wrong(frame) == []
     assert {answer.status for answer in line.seen.answers} <= {200, 400}
-    assert frame.height > JOBS or server == "sparing"  # jobs have appeared meanwhile
+    assert frame.height > JOBS or server == "sparing"  # jobs appeared during the walk
     note("Prism proxy", f"load, {name_kind(credential)}, {server} server", count(line, frame.height))
 
 
 def test_load_filtered(open_line: Callable[..., Line], credential: dict[str, str], note: Note) -> None:
-    """One company's failed jobs: both filters travel, the answer keeps the contract."""
+    """Both filters reach the server: one company's failed jobs load without a violation."""
     line = open_line(credential)
     company = line.sandbox.world.companies[0]
     for statuses in (["failed"], ["completed", "completed_with_errors"]):
@@ -159,7 +159,7 @@ def test_load_filtered(open_line: Callable[..., Line], credential: dict[str, str
 
 
 def test_load_since(open_line: Callable[..., Line], credential: dict[str, str], note: Note) -> None:
-    """With `since` the list is read newest first and left early."""
+    """With `since` the list is read newest first and stops early."""
     line = open_line(credential)
     frame = load_export_jobs(since=line.sandbox.world.now - timedelta(hours=24), client=line.client)
     assert line.seen.violations == []
@@ -170,7 +170,7 @@ def test_load_since(open_line: Callable[..., Line], credential: dict[str, str], 
 
 
 def test_dump(open_line: Callable[..., Line], credential: dict[str, str], tmp_path: Path, note: Note) -> None:
-    """A dump and the next one, while jobs appear and end: no violation, and the lake holds each job once."""
+    """Two dumps of a changing world cause no violation, and the lake has each job once."""
     line = open_line(credential)
     lake = tmp_path / "lake"
     for _ in range(2):
@@ -184,7 +184,7 @@ def test_dump(open_line: Callable[..., Line], credential: dict[str, str], tmp_pa
 
 
 def test_fetch_page(open_line: Callable[..., Line], credential: dict[str, str], note: Note) -> None:
-    """One page with each of the parameters, and with each order."""
+    """`fetch_page` sends each parameter and each order without a violation."""
     line = open_line(credential)
     company = line.sandbox.world.companies[0]
     first = fetch_page(Query(limit=5), client=line.client)
@@ -195,7 +195,7 @@ def test_fetch_page(open_line: Callable[..., Line], credential: dict[str, str], 
         Query(limit=0),
         Query(limit=1_000),
         Query(offset=JOBS * 10),
-        Query(offset=2**53 - 1, limit=2**31 - 1),  # Prism knows no larger whole number
+        Query(offset=2**53 - 1, limit=2**31 - 1),  # the largest integer that Prism accepts
         Query(after=cursor, limit=3),
         Query(before=later, limit=3),
         Query(company_id=company),
@@ -211,7 +211,7 @@ def test_fetch_page(open_line: Callable[..., Line], credential: dict[str, str], 
 
 
 def test_errors_keep_the_contract(open_line: Callable[..., Line], note: Note) -> None:
-    """A wrong key, a foreign company and an unknown cursor are answered as the mended contract says, and told apart."""
+    """Wrong keys, foreign companies and unknown cursors get contract-conforming errors, each with its own class."""
     line = open_line({"api_key": API_KEY})
     with pytest.raises(RequestRefused):
         fetch_page(Query(after="AAAA"), client=line.client)
@@ -227,7 +227,7 @@ def test_errors_keep_the_contract(open_line: Callable[..., Line], note: Note) ->
 
 @pytest.mark.parametrize("fault", BAD)
 def test_violation_of_the_server_is_reported(open_line: Callable[..., Line], fault: str, note: Note) -> None:
-    """The check can fail: what the sandbox breaks on purpose, Prism names, and our client raises."""
+    """Prism names each violation that the sandbox makes on purpose, and our client raises."""
     line = open_line({"api_key": API_KEY}, faults=f"*:{fault}", tick=0)
     with pytest.raises(PleoExtractError):
         load_export_jobs(client=line.client)
@@ -249,7 +249,7 @@ def test_violation_of_the_server_is_reported(open_line: Callable[..., Line], fau
     ],
 )
 def test_violation_of_a_request_is_reported(open_line: Callable[..., Line], query: str, note: Note) -> None:
-    """The check can fail on our side too: a request outside the contract does not reach the server."""
+    """Prism stops a request that breaks the contract before it reaches the server."""
     line = open_line({"api_key": API_KEY})
     with httpx.Client(transport=line.seen, auth=(API_KEY, "")) as careless:
         answer = careless.get(f"{str(line.client.server).rstrip('/')}{PATH}?{query}")
@@ -260,7 +260,7 @@ def test_violation_of_a_request_is_reported(open_line: Callable[..., Line], quer
 
 
 def count(line: Line, rows: int) -> str:
-    """What went over the line, for the table."""
+    """Return the number of requests and responses, for the table."""
     pages = sum(answer.status == httpx.codes.OK for answer in line.seen.answers)
     told = f"{len(line.seen.answers)} requests, {pages} pages"
     return f"{told}, {rows:,} rows" if rows else told

@@ -1,4 +1,4 @@
-"""The sandbox, on a socket, as `pleo-extract sandbox` serves it, judged by schemathesis."""
+"""The sandbox on a socket, as `pleo-extract sandbox` serves it, tested by schemathesis."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 SERVING = re.compile(r" on (http://\S+); ")
 EXAMPLES: Final = 600
 SECONDS: Final = 100
-"""What one run may take; it takes about ten."""
+"""The timeout of a run, seconds; it takes about ten."""
 ANSWERS: Final = {"GET": {200, 400, 401, 403}}
-"""By method, what the sandbox may answer; 405 to any method that the contract does not have."""
+"""The statuses that the sandbox may answer, by method; 405 to a method outside the contract."""
 AUTHENTICATION: Final = {
     "bearer": ["--header", f"Authorization: Bearer {TOKEN}"],
     "basic": ["--auth", f"{API_KEY}:"],
 }
 OPAQUE = re.compile(r"the cursor (is unknown|belongs to another sorting)|sorting_keys must be of")
-"""What only the server can know: its own cursors, and the names it sorts by."""
+"""What only the server can know: its cursors, and the names that it sorts by."""
 Exchange = dict[str, Any]
 
 
 @contextmanager
 def sandbox(tmp_path: Path, *options: str) -> Iterator[str]:
-    """The sandbox as the command line serves it."""
+    """Run the sandbox as the command line serves it."""
     command = [sys.executable, "-m", "pleo_extract", "sandbox", "--port", "0", "--jobs", "300", *options]
     with run_server(command, tmp_path / "sandbox.log", SERVING) as url:
         yield url
@@ -49,7 +49,7 @@ def sandbox(tmp_path: Path, *options: str) -> Iterator[str]:
 def run_schemathesis(
     contract: Path, url: str, folder: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    """One run with all checks; what went over the line is in `folder`/har.json."""
+    """Run schemathesis once with all checks; `folder`/har.json records the requests."""
     command = [
         TOOLS / "bin/schemathesis", "run", contract, "--url", url, "--seed", "7", "--no-color", "--report", "har",
         "--report-har-path", folder / "har.json", "--generation-database", "none", "--output-sanitize", "false",
@@ -63,7 +63,7 @@ def run_schemathesis(
 
 
 class Judged(NamedTuple):
-    """A run of schemathesis: with which authentication, what it said, what went over the line."""
+    """The result of a schemathesis run: the authentication, its output and the recorded requests."""
 
     kind: str
     exit_code: int
@@ -73,7 +73,7 @@ class Judged(NamedTuple):
 
 @pytest.fixture(scope="module", params=AUTHENTICATION)
 def judged(request: pytest.FixtureRequest, mended: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    """The sandbox judged, with either kind of authentication."""
+    """Run schemathesis on the sandbox with each kind of authentication."""
     folder = tmp_path_factory.mktemp(request.param)
     options = ["--max-examples", str(EXAMPLES), "--continue-on-failure", *AUTHENTICATION[request.param]]
     with sandbox(folder) as url:
@@ -83,16 +83,17 @@ def judged(request: pytest.FixtureRequest, mended: Path, tmp_path_factory: pytes
 
 
 def test_no_violation(judged: Judged, note: Note) -> None:
-    """Every answer keeps the contract: its status, content type, headers and schema; no 5xx.
+    """Every response keeps the contract: its status, content type, headers and schema; none is 5xx.
 
-    What is valid is accepted, what is not is refused, and so are requests with another credential or method.
+    The sandbox accepts valid requests. It refuses invalid ones, and those with another credential or method.
+
     """
     assert judged.exit_code == 0, judged.said
     exchanges = judged.exchanges
     statuses = Counter((each["request"]["method"], each["response"]["status"]) for each in exchanges)
     assert {pair for pair in statuses if pair[1] not in ANSWERS.get(pair[0], {405})} == set()
     pages = [json.loads(each["response"]["content"]["text"]) for each in exchanges if _is_page(each)]
-    # Enough of each, or the check says little.
+    # Too few requests of a kind would prove nothing.
     assert len(exchanges) > EXAMPLES
     assert sum(page["data"] != [] for page in pages) > EXAMPLES // 5
     assert statuses["GET", 400] > EXAMPLES // 5
@@ -103,7 +104,7 @@ def test_no_violation(judged: Judged, note: Note) -> None:
 
 
 def test_query_and_sandbox_draw_the_same_line(judged: Judged, note: Note) -> None:
-    """What `Query` refuses to send, the sandbox refuses to answer, and nothing else but what only a server knows."""
+    """`Query` refuses exactly what the sandbox refuses, except what only a server can know."""
     asked = [
         each
         for each in judged.exchanges
@@ -125,7 +126,7 @@ def test_query_and_sandbox_draw_the_same_line(judged: Judged, note: Note) -> Non
     ],
 )
 def test_violation_is_noticed(mended: Path, tmp_path: Path, fault: str, said: str, note: Note) -> None:
-    """The check can fail: a sandbox that breaks the contract on purpose is found out."""
+    """Schemathesis finds the violations of a sandbox that breaks the contract on purpose."""
     options = ["--max-examples", "20", "--max-failures", "1", "--no-shrink", *AUTHENTICATION["basic"]]
     with sandbox(tmp_path, "--faults", f"*:{fault}") as url:
         run = run_schemathesis(mended, url, tmp_path, *options)
@@ -139,7 +140,7 @@ def _is_page(exchange: Exchange) -> bool:
 
 
 def _disagreement(exchange: Exchange) -> str | None:
-    """What the two make of a query, where one takes it and the other does not."""
+    """Describe a query that one of the two accepts and the other refuses, or return None."""
     query = urlsplit(exchange["request"]["url"]).query
     status, text = exchange["response"]["status"], exchange["response"]["content"]["text"]
     try:
@@ -152,7 +153,7 @@ def _disagreement(exchange: Exchange) -> str | None:
 
 
 def _read_query(parameters: dict[str, list[str]]) -> Query:
-    """The query that these parameters would be sent by; names that the contract does not know say nothing."""
+    """Return the `Query` with these parameters; ignore names that the contract does not have."""
     given: dict[str, Any] = {}
     for name in Query.__slots__:
         values = parameters.get(name, [])

@@ -1,4 +1,4 @@
-"""The committed contract is the published one, and our declaration of it says the same."""
+"""The committed contract is the published one, and our declaration of it agrees."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    """The committed contract as data."""
+    """Return the committed contract as data."""
     command = [str(TOOLS / "bin/python"), "-c", AS_JSON]
     told = subprocess.run(command, input=CONTRACT.read_bytes(), capture_output=True, check=True).stdout
     return dict(json.loads(told))
 
 
 def test_copy_is_verbatim(note: Note) -> None:
-    """The committed file is the seed's block, byte for byte, wherever the seed lies beside the project."""
+    """The committed file equals the seed's block byte for byte, if the seed is beside the project."""
     if not SEED.exists():
         note("comparison", "committed contract = the seed's", "not compared: no ../shared here")
         pytest.skip(
@@ -47,14 +47,14 @@ def test_copy_is_verbatim(note: Note) -> None:
 
 
 def test_mends_are_found_word_for_word() -> None:
-    """A contract in which one of the three places reads differently is not mended in silence."""
+    """Mending fails if one of the three places in the contract has changed."""
     mended = mend(CONTRACT.read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match=r"'pattern: YYYY.*' occurs 0 times"):
         mend(mended)
 
 
 def test_fields(document: dict[str, Any], note: Note) -> None:
-    """FIELDS has the contract's fields, with the contract's types, required where the contract says so."""
+    """FIELDS has the contract's fields, with its types and its required fields."""
     job = document["components"]["schemas"]["ExportJobV3"]
     ours = {field.name: field for field in FIELDS}
     assert set(ours) == set(job["properties"])
@@ -65,7 +65,7 @@ def test_fields(document: dict[str, Any], note: Note) -> None:
 
 
 def test_question(document: dict[str, Any]) -> None:
-    """Path, servers, parameters, statuses and orders are the contract's."""
+    """Path, servers, parameters, statuses and orders are those of the contract."""
     assert list(document["paths"]) == [PATH]
     assert list(SERVERS.values()) == [server["url"] for server in document["servers"]]
     parameters = document["paths"][PATH]["get"]["parameters"]

@@ -1,4 +1,4 @@
-"""Clusters of this machine: a standalone master with its workers, and programs that run on one."""
+"""Spark clusters on this machine: a standalone master with workers, and programs that run on them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PROGRAM", "SETTINGS", "children", "run_program", "start_program", "start_standalone"]
 
-# Half the processor time in processes that live for a minute: no second compiler, no threads that collect garbage.
+# Without the second compiler and parallel garbage collection a process that lives for a minute needs half the CPU.
 _JAVA: Final = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 SETTINGS: Final = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.extraJavaOptions": _JAVA,
     "spark.driver.host": "127.0.0.1",
     "spark.executor.extraJavaOptions": _JAVA,
-    "spark.sql.adaptive.enabled": "false",  # replanning costs more than these small questions
+    "spark.sql.adaptive.enabled": "false",  # planning again costs more than these small queries
     "spark.sql.session.timeZone": "America/New_York",
     "spark.sql.shuffle.partitions": "1",
     "spark.ui.enabled": "false",
@@ -39,7 +39,7 @@ _WAIT: Final = 60.0
 
 
 def start_program(folder: Path, master: str, **facts: Any) -> subprocess.Popen[str]:
-    """Start `program.py` on a cluster; what it is told is in its docstring."""
+    """Start `program.py` on a cluster with these settings and options; see its docstring."""
     (folder / "told.json").write_text(json.dumps({"master": master, "settings": SETTINGS, **facts}))
     with (folder / "program.log").open("w") as log:
         return subprocess.Popen(
@@ -48,12 +48,12 @@ def start_program(folder: Path, master: str, **facts: Any) -> subprocess.Popen[s
 
 
 def run_program(folder: Path, master: str, **facts: Any) -> dict[str, Any]:
-    """Run `program.py` to its end; what it says."""
+    """Run `program.py` to its end and return what it printed."""
     return finish(start_program(folder, master, **facts), folder)
 
 
 def finish(program: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
-    """Wait for a program; what it says."""
+    """Wait for a program and return what it printed."""
     out, _ = program.communicate(timeout=240)
     assert program.returncode == 0, (folder / "program.log").read_text()[-3000:]
     said: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -62,8 +62,8 @@ def finish(program: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def start_standalone(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A standalone master and its workers, of one core each; their environment is the executors'."""
-    # What listens without a host in its configuration listens here.
+    """Start a standalone master and its workers, with one core each; executors inherit their environment."""
+    # Components whose host cannot be configured listen here.
     env = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_JAVA_OPTS": _JAVA}
     started: list[subprocess.Popen[bytes]] = []
 
@@ -93,7 +93,7 @@ def start_standalone(folder: Path, workers: int) -> Iterator[tuple[str, list[sub
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """Return the child processes of a process."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += map(int, (task / "children").read_text().split())

@@ -1,4 +1,4 @@
-"""Sessions of Spark on this machine: loopback only, without UI, in a zone that is not UTC."""
+"""Spark sessions on this machine: loopback only, without UI, in a zone other than UTC."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """A session in local[2] whose executors have the canary for a key, and where filters are pushed."""
+    """Yield a session in local[2] with filter pushdown, whose executors have the canary as their key."""
     folder = tmp_path_factory.mktemp("spark")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLEO_API_KEY", CANARY)

@@ -1,8 +1,9 @@
-"""A program for Spark: reads the API into a Parquet file, and says how it went.
+"""A Spark program that reads the API into a Parquet file and reports how long it took.
 
-`FOLDER/told.json` tells it the `master`, the `settings` of the session and the `options` of the read;
-`FOLDER/rows.parquet` is what it read. The last line it prints is JSON: seconds (of the read alone), tasks, and the
+`FOLDER/told.json` has the `master`, the `settings` of the session and the `options` of the read. The rows go to
+`FOLDER/rows.parquet`. The last line of its output is JSON: the seconds of the read, the tasks, and the number of
 machines that it counted.
+
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pleo_extract.spark.source import count_machines
 
 
 def main(folder: Path) -> None:
-    """Do it."""
+    """Read the API and write the rows."""
     facts = json.loads((folder / "told.json").read_text())
     builder = SparkSession.builder.master(facts["master"])
     for name, value in facts["settings"].items():

@@ -1,4 +1,4 @@
-"""One SQL text, two engines: every answer of `sql/` on Spark and on DuckDB, over the same lakes, to 1e-9."""
+"""Every answer of `sql/` on Spark and on DuckDB: the same SQL text, the same lakes, equal results to 1e-9."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ VALUES: Final[dict[str, list[str]]] = {
     "duration": ["'queue'", "'run'"],
     "step": ["0.0", "0.5", "3600.0"],
 }
-"""What each parameter is tried with, beside its default."""
+"""The values of each parameter to try besides its default."""
 
 
 def odd_jobs() -> list[Row]:
-    """300 jobs of two companies: ties, unknown statuses, instants that are missing, run backwards or have fractions."""
+    """Return 300 odd jobs of two companies: ties, unknown statuses; missing, reversed or fractional instants."""
     luck = Random(11)
     statuses = ("completed", "completed", "completed_with_errors", "failed", "failed", "pending", "archived")
     jobs = []
@@ -81,7 +81,7 @@ def odd_jobs() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def lakes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The lakes to ask, by name."""
+    """Return the lakes to query, by name."""
     root = tmp_path_factory.mktemp("lakes")
     made_at = datetime(2026, 5, 1, 12, tzinfo=UTC)
     odd = root / "it's [an] odd {lake} *"
@@ -95,7 +95,7 @@ def lakes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def calls(statement: Statement) -> Iterator[str]:
-    """A question without any argument that has a default; then some in which each parameter takes its values in turn."""
+    """Yield a call of a macro with only its required arguments, then calls that give each parameter a value."""
     if statement.kind == "view":
         yield f"SELECT * FROM {statement.name}"
         return
@@ -112,7 +112,7 @@ def calls(statement: Statement) -> Iterator[str]:
 
 
 def call(statement: Statement, said: dict[Parameter, str]) -> str:
-    """One question, in words that both engines take."""
+    """Format a call in SQL that both engines accept."""
     given = ", ".join(f"{parameter.name} => {value}" for parameter, value in said.items())
     return f"SELECT * FROM {statement.name}({given})"
 
@@ -122,9 +122,10 @@ QUESTIONS: Final = [question for statement in statements().values() for question
 
 @pytest.mark.parametrize("name", ["sample", "odd", "empty"])
 def test_spark_answers_as_duckdb_does(spark: SparkSession, lakes: dict[str, Path], name: str) -> None:
-    """All views, and all macros with several sets of arguments: the same columns, the same rows, numbers to 1e-9.
+    """Spark and DuckDB give equal columns and rows for all views, and for all macros with several sets of arguments.
 
-    All questions over the odd lake, some of them over the others.
+    All queries run on the odd lake, some of them on the others.
+
     """
     answers(spark, lakes[name])
     answered = 0
@@ -142,7 +143,7 @@ def test_spark_answers_as_duckdb_does(spark: SparkSession, lakes: dict[str, Path
 
 
 def plain(frame: pl.DataFrame) -> pl.DataFrame:
-    """A frame that two engines can agree on: whole numbers of one width, instants in UTC, rows in order."""
+    """Convert a frame so that results of both engines compare: integers of one width, instants in UTC, sorted rows."""
     casts: dict[str, pl.DataType] = {}
     for column, kind in frame.schema.items():
         if kind.is_integer():
@@ -155,7 +156,7 @@ def plain(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def test_f58_now_and_vanished_jobs_are_duckdbs(spark: SparkSession, tmp_path: Path) -> None:
-    """Each company has its now, and jobs that the server no longer lists are flagged and not stuck: as in DuckDB."""
+    """On Spark each company has its own now, and vanished jobs are marked and not stuck, as in DuckDB."""
     made_at = datetime(2026, 3, 15, tzinfo=UTC)
     lake = make_lake(tmp_path, odd_jobs(), made_at, names={A: "Acme", B: ""})
     layout = Layout(lake)
@@ -181,13 +182,13 @@ def test_f58_now_and_vanished_jobs_are_duckdbs(spark: SparkSession, tmp_path: Pa
 
 
 def test_every_parameter_is_tried() -> None:
-    """A new parameter is given values to try it with, or this fails."""
+    """Every parameter of the answers has values to try."""
     asked = {p.name for statement in statements().values() for p in statement.parameters}
     assert asked == VALUES.keys()
 
 
 def test_the_session_stays_as_it_was(spark: SparkSession) -> None:
-    """Periods are in UTC in a session that is not, and stay so when it changes; its own settings are not touched."""
+    """Periods are in UTC whatever the session's zone, and the session's settings do not change."""
     spark.conf.set("spark.sql.ansi.enabled", "false")
     answers(spark, SAMPLE)
     assert spark.conf.get("spark.sql.session.timeZone") == "America/New_York"
@@ -202,7 +203,7 @@ def test_the_session_stays_as_it_was(spark: SparkSession) -> None:
 
 
 def test_a_wrong_argument_is_an_error(spark: SparkSession) -> None:
-    """A grain, a duration, a zone or a quantile that there is not: an error that says what there is."""
+    """An unknown grain, duration, zone or quantile is an error that names the valid ones."""
     answers(spark, SAMPLE)
     for question, said in (
         ("failure_rates('fortnight')", "take hour, day, week, month, quarter, year or all"),
@@ -220,14 +221,14 @@ def test_a_wrong_argument_is_an_error(spark: SparkSession) -> None:
 
 
 def test_a_function_says_what_it_means(spark: SparkSession) -> None:
-    """DESCRIBE FUNCTION EXTENDED gives the definition that `pleo-extract sql --describe` gives."""
+    """DESCRIBE FUNCTION EXTENDED gives the same definition as `pleo-extract sql --describe`."""
     answers(spark, SAMPLE)
     rows = spark.sql("DESCRIBE FUNCTION EXTENDED stuck_jobs").collect()
     assert statements()["stuck_jobs"].summary in " ".join(row[0] for row in rows)
 
 
 def test_the_folder_is_the_dataset(spark: SparkSession, tmp_path: Path) -> None:
-    """Spark, pointed at a lake's folder of several snapshots and no more, gets each job once, and the months as text."""
+    """Spark reads each job once from the folder of a lake with several snapshots, and months as text."""
     sandbox = Sandbox(World(jobs=400, days=90, seed=12), api_keys={CANARY: None})
     for _ in range(3):
         dump(tmp_path / "lake", sandbox)
@@ -239,7 +240,7 @@ def test_the_folder_is_the_dataset(spark: SparkSession, tmp_path: Path) -> None:
 
 
 def test_a_dataframe_is_a_lake_too(spark: SparkSession, lakes: dict[str, Path]) -> None:
-    """Any DataFrame with the columns is asked, more columns and another order too; "now" is its latest instant or as_of."""
+    """Any DataFrame with the columns can be queried; its now is its latest instant or `as_of`."""
     jobs = spark.read.parquet(str(SAMPLE)).select("*").withColumnRenamed("absent", "x")
     answers(spark, jobs.select(*reversed(jobs.columns)))
     assert list(spark.table("export_jobs").columns) == list(COLUMNS)
@@ -258,7 +259,7 @@ def test_a_dataframe_is_a_lake_too(spark: SparkSession, lakes: dict[str, Path]) 
 
 
 def test_a_delta_table_is_a_lake_too(spark: SparkSession, tmp_path: Path) -> None:
-    """Spark reads the files that Delta's log lists and no others, of the current version and of older ones."""
+    """Spark reads exactly the files that the Delta log lists, of the current version and of older ones."""
     world = World(jobs=400, days=60)
     table = tmp_path / "it's {a} table"
     heights = []
@@ -287,12 +288,12 @@ def test_a_delta_table_is_a_lake_too(spark: SparkSession, tmp_path: Path) -> Non
 
 
 def instant(spark: SparkSession) -> Any:
-    """What "now" means."""
+    """Parse the instant that is now."""
     return pl.DataFrame(pl.from_arrow(spark.sql("SELECT now FROM snapshot").toArrow())).item()
 
 
 def test_a_lake_that_is_none_is_an_error(spark: SparkSession, tmp_path: Path) -> None:
-    """A folder that is not there, and a snapshot that is not kept."""
+    """A missing folder and an expired snapshot are errors."""
     with pytest.raises(LakeError, match="there is no lake"):
         answers(spark, tmp_path / "none")
     with pytest.raises(UsageError):
@@ -300,7 +301,7 @@ def test_a_lake_that_is_none_is_an_error(spark: SparkSession, tmp_path: Path) ->
 
 
 def test_the_schema_is_the_lakes(spark: SparkSession) -> None:
-    """`export_jobs` has the columns and types of every other frame, whatever the zone of the session."""
+    """`export_jobs` has the columns and types of every other frame, whatever the session's zone."""
     answers(spark, SAMPLE)
     frame = plain(pl.DataFrame(pl.from_arrow(spark.table("export_jobs").limit(1).toArrow())))
     assert list(frame.schema) == list(POLARS_SCHEMA)

@@ -1,4 +1,4 @@
-"""The data source on clusters: every row once, whatever becomes of the executors."""
+"""The data source on clusters: every row appears once, whatever happens to the executors."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 
 
 def sandbox(jobs: int, companies: int, **rules: Any) -> Sandbox:
-    """A world that stands still, whose only key is the canary."""
+    """Serve a world that stands still, whose only key is the canary."""
     return Sandbox(World(jobs=jobs, companies=companies), rules=Rules(**rules), api_keys={CANARY: None})
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """What the program read."""
+    """Return the rows that the program read."""
     frame = pl.read_parquet(folder / "rows.parquet")
     assert dict(frame.schema) == dict(POLARS_SCHEMA)
     return frame.to_dicts()
 
 
 def processor_seconds() -> float:
-    """What this process and all that it has started and seen end have taken."""
+    """Return the CPU seconds of this process and its finished children."""
     return sum(used.ru_utime + used.ru_stime for used in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
 
 
 @pytest.fixture(autouse=True)
 def executors_have_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key is in the environment of whatever is started from here, and the pace is nobody else's."""
+    """Put the key into the environment of all child processes, and give them a separate rate limit."""
     monkeypatch.setenv("PLEO_API_KEY", CANARY)
 
 
 def test_a_local_cluster_reads_every_job_once(tmp_path: Path) -> None:
-    """Two executors in processes of their own read 40 companies: each job once, in Arrow's types."""
+    """Two executor processes read 40 companies: each job once, with Arrow's types."""
     api = sandbox(2_000, 40)
     with serve(api) as server:
         options = {"base_url": server.url, "company_id": ",".join(api.world.companies), "tasks": "4"}
@@ -54,7 +54,7 @@ def test_a_local_cluster_reads_every_job_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_executor_costs_no_row(tmp_path: Path) -> None:
-    """An executor is killed while its tasks read: they are read again elsewhere, and no job is there twice."""
+    """Spark repeats the tasks of a killed executor elsewhere, and each job appears once."""
     api = sandbox(600, 60, latency=0.15)
     with start_standalone(tmp_path, workers=2) as (master, workers), serve(api) as server:
         options = {"base_url": server.url, "company_id": ",".join(api.world.companies), "tasks": "6"}
@@ -75,7 +75,7 @@ def test_a_killed_executor_costs_no_row(tmp_path: Path) -> None:
 
 
 def test_ten_thousand_companies_on_two_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A standalone master with two workers reads 10,000 companies with 50,000 jobs: all rows, once, in 100 tasks."""
+    """A standalone master with two workers reads 10,000 companies with 50,000 jobs once, in 100 tasks."""
     api = sandbox(50_000, 10_000)
     before = processor_seconds()
     (tmp_path / "companies.txt").write_text("\n".join(api.world.companies))
@@ -92,5 +92,5 @@ def test_ten_thousand_companies_on_two_workers(tmp_path: Path, capsys: pytest.Ca
             f"{len(api.requests):,} requests; at least {processor_seconds() - before:.0f} s of processor time, "
             "the server's and what starts and ends a cluster included"
         )
-    assert (said["tasks"], said["machines"]) == (100, 1)  # two executors, but both are here
+    assert (said["tasks"], said["machines"]) == (100, 1)  # two executors on one machine
     assert api.truth(rows_of(tmp_path), api.world.now) == []

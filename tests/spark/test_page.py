@@ -1,4 +1,4 @@
-"""The blocks of docs/engines.md that need Spark, run in order."""
+"""The Spark blocks of docs/engines.md, run in order."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ PAGE = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
 
 
 def test_the_page_runs(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the page shows for Spark does what it says; the block with Delta's reader is the one that is said to be untested.
+    """The Spark blocks of the page work, except the one with Delta's reader, which the page calls untested.
 
-    The table in an object store is one in a folder here; `tests/stores` has the stores.
+    A folder here stands for the table in an object store; `tests/stores` tests real stores.
+
     """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()

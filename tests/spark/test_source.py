@@ -1,4 +1,4 @@
-"""The data source in one process: what may be said to it, what it asks the server for, what it gives."""
+"""The data source in one process: its options, its requests to the server, its rows."""
 
 from __future__ import annotations
 
@@ -35,37 +35,37 @@ A, B = COMPANIES[:2]
 
 @pytest.fixture(scope="module")
 def api() -> Sandbox:
-    """A world that stands still, whose only key is the canary."""
+    """Return a sandbox that stands still, whose only key is the canary."""
     return Sandbox(World(jobs=900, companies=6), api_keys={CANARY: None})
 
 
 @pytest.fixture
 def server(api: Sandbox) -> Iterator[Served]:
-    """The same on a port, with nothing asked yet."""
+    """Serve the sandbox on a port, with an empty request log."""
     api.requests.clear()
     with serve(api) as running:
         yield running
 
 
 def read(spark: SparkSession, server: Served, **options: Any) -> DataFrame:
-    """The data source's frame."""
+    """Return the frame of the data source."""
     register(spark)
     return spark.read.format("pleo_export_jobs").options(base_url=server.url, rate=100_000, **options).load()
 
 
 def frame_of(jobs: DataFrame) -> pl.DataFrame:
-    """A Spark frame's rows."""
+    """Return the rows of a Spark frame as a Polars frame."""
     frame = pl.DataFrame(pl.from_arrow(jobs.toArrow()))
     return frame.with_columns(pl.col(pl.Datetime).dt.convert_time_zone("UTC"))
 
 
 def asked(api: Sandbox, name: str) -> set[tuple[str, ...]]:
-    """What the server was asked for under this name."""
+    """Return the values of a parameter that the server received."""
     return {tuple(ask.parameters.get(name, ())) for ask in api.requests}
 
 
 def test_all_companies_of_a_credential(spark: SparkSession, api: Sandbox, server: Served) -> None:
-    """Without a company one task reads what the credential sees: every job once, in the contract's types."""
+    """Without a company one task reads all jobs of the credential, once, with the contract's types."""
     jobs = read(spark, server)
     frame = frame_of(jobs)
     assert frame.schema == POLARS_SCHEMA
@@ -74,7 +74,7 @@ def test_all_companies_of_a_credential(spark: SparkSession, api: Sandbox, server
 
 
 def test_companies_from_a_file(spark: SparkSession, api: Sandbox, server: Served, tmp_path: Path) -> None:
-    """One company a line, in either case, twice or not, is read once; blank lines and comments are none."""
+    """Each company of a file is read once, whatever its case; blank lines and comments are skipped."""
     one, two = api.world.companies[:2]
     (tmp_path / "list.txt").write_text(f"# ours\n{one.upper()}\n\n{two}\n{one}\n")
     frame = frame_of(read(spark, server, companies=str(tmp_path / "list.txt")))
@@ -84,7 +84,7 @@ def test_companies_from_a_file(spark: SparkSession, api: Sandbox, server: Served
 def test_companies_of_an_accounts_file(
     spark: SparkSession, api: Sandbox, server: Served, tmp_path: Path
 ) -> None:
-    """Each company is read with the credential that the file names, on the executor."""
+    """The executor reads each company with the credential that the accounts file names."""
     one, two = api.world.companies[:2]
     (tmp_path / "key-of-two").write_text(CANARY)
     (tmp_path / "key-of-two").chmod(0o600)
@@ -102,7 +102,7 @@ def test_companies_of_an_accounts_file(
 
 
 def test_companies_of_a_dataframe(spark: SparkSession) -> None:
-    """Each once, in order, nulls aside; what is no UUID is refused."""
+    """The companies of a DataFrame are distinct, sorted and without nulls; a value that is not a UUID is refused."""
     frame = spark.createDataFrame([(B,), (A.upper(),), (A,), (None,)], "company_id STRING")
     assert list_companies(frame) == f"{A},{B}"
     with pytest.raises(UsageError):
@@ -110,12 +110,12 @@ def test_companies_of_a_dataframe(spark: SparkSession) -> None:
 
 
 def test_ten_thousand_companies_fit_into_an_option(spark: SparkSession, server: Served) -> None:
-    """As one text with commas, which is what `list_companies` makes."""
+    """10,000 companies fit into one option as text with commas, which `list_companies` makes."""
     assert read(spark, server, company_id=",".join(COMPANIES)).rdd.getNumPartitions() == 100
 
 
 def test_filters_travel_to_the_server(spark: SparkSession, api: Sandbox, server: Served) -> None:
-    """A company and known statuses are asked for; an unknown status and another spelling are not, and find nothing."""
+    """Filters on a company and on known statuses reach the server; other values stay in Spark and match nothing."""
     company = api.world.companies[0]
     jobs = read(spark, server)
     col = functions.col
@@ -147,7 +147,7 @@ def test_filters_travel_to_the_server(spark: SparkSession, api: Sandbox, server:
 
 
 def test_a_session_that_pushes_nothing(spark: SparkSession, api: Sandbox, server: Served) -> None:
-    """Where Spark pushes no filters, which is its default, queries are answered all the same."""
+    """Queries work when Spark pushes no filters, which is its default."""
     spark.conf.set("spark.sql.python.filterPushdown.enabled", "false")
     try:
         jobs = read(spark, server)
@@ -159,7 +159,7 @@ def test_a_session_that_pushes_nothing(spark: SparkSession, api: Sandbox, server
 
 
 def test_the_server_is_asked_with_the_executors_key(spark: SparkSession, server: Served) -> None:
-    """A server that does not know the key: an error that says so, and that it may be set for the executors."""
+    """An unknown key is an error that says how to set the key for the executors."""
     stranger = Sandbox(World(jobs=3), api_keys={"plp_other": None})
     with serve(stranger) as other, pytest.raises(PySparkException, match="CredentialsError"):
         read(spark, other).count()
@@ -167,14 +167,14 @@ def test_the_server_is_asked_with_the_executors_key(spark: SparkSession, server:
 
 @pytest.mark.parametrize("name", ["api_key", "apiKey", "PLEO_API_KEY", "access_token", "password", "secret"])
 def test_a_credential_is_no_option(spark: SparkSession, server: Served, name: str) -> None:
-    """An option that would hold a credential is refused, in words that do not show it."""
+    """An option with a credential is refused with a message that does not show it."""
     with pytest.raises(PySparkException, match=r"set PLEO_API_KEY for each executor") as caught:
         read(spark, server, **{name: CANARY})
     assert CANARY not in str(caught.value)
 
 
 def test_a_schema_of_ones_own_is_refused(spark: SparkSession, server: Served) -> None:
-    """The columns are those of the contract."""
+    """A schema given by the user is refused: the columns are those of the contract."""
     register(spark)
     source = spark.read.format("pleo_export_jobs").schema("id STRING").option("base_url", server.url)
     with pytest.raises(PySparkException, match="columns of pleo_export_jobs are fixed"):
@@ -201,13 +201,13 @@ def test_a_schema_of_ones_own_is_refused(spark: SparkSession, server: Served) ->
     ],
 )
 def test_what_cannot_be_used_is_refused(given: dict[str, str], said: str) -> None:
-    """Before anything is read, with what is wrong."""
+    """Wrong options are refused before the read, with a message that names the error."""
     with pytest.raises((UsageError, ConfigurationError), match=said):
         read_options(given, machines=1)
 
 
 def test_the_rate_is_divided_by_the_machines() -> None:
-    """What all machines may ask together is what was said; where none is known, one; never less than one a minute."""
+    """The rate is divided by the number of machines, counts one if it is unknown, and is at least one a minute."""
     assert read_options({}, machines=1).rate == RATE
     assert read_options({"RATE": "90"}, machines=4).rate == 22
     assert read_options({"rate": "90", "machines": "2"}, machines=4).rate == 45
@@ -219,7 +219,7 @@ def test_the_rate_is_divided_by_the_machines() -> None:
     [(10_000, None, {100}), (50, None, {1}), (101, None, {1, 2}), (10, "3", {3, 4}), (1, "5", {1})],
 )
 def test_companies_are_dealt_out_evenly(count: int, tasks: str | None, sizes: set[int]) -> None:
-    """At most 100 tasks unless told otherwise, equal in companies but for one; each company in one of them."""
+    """Companies are split evenly over at most 100 tasks by default, each company in one task."""
     given = {"company_id": ",".join(COMPANIES[:count])} | ({"tasks": tasks} if tasks else {})
     parts = Reader(read_options(given, machines=1)).partitions()
     assert len(parts) == min(count, int(tasks or 100))
@@ -229,7 +229,7 @@ def test_companies_are_dealt_out_evenly(count: int, tasks: str | None, sizes: se
 
 
 def test_tasks_can_travel(tmp_path: Path) -> None:
-    """A task of an accounts file goes to another process and holds no secret."""
+    """A task of an accounts file can be pickled and contains no secret."""
     (tmp_path / "key-of-a").write_text(CANARY)
     (tmp_path / "key-of-a").chmod(0o600)
     (tmp_path / "accounts.toml").write_text(f'[[account]]\ncompany_id = "{A}"\napi_key_file = "key-of-a"\n')
@@ -242,7 +242,7 @@ def test_tasks_can_travel(tmp_path: Path) -> None:
 
 
 def test_which_filters_are_understood() -> None:
-    """Equality and lists of them, joined by AND; what is not understood leaves the question open."""
+    """Equality and IN, joined by AND, are pushed down; other filters stay with Spark."""
     company, status = ("company_id",), ("status",)
     assert companies_in([]) is None
     assert companies_in([In(company, (A, B)), EqualTo(company, A)]) == frozenset({A})

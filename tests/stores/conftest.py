@@ -1,4 +1,4 @@
-"""Two object stores on loopback, a proxy that can be struck before each, and dumps and Spark as processes of their own."""
+"""Two object stores on loopback, each behind a proxy that injects faults; dumps and Spark run as processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ACCOUNT = "devstoreaccount1"
 KEYS = {
     "AWS_ACCESS_KEY_ID": "canaryid",
     "AWS_SECRET_ACCESS_KEY": "canarysecret",
-    # azurite's own, which its documentation prints
+    # the public default key of azurite, from its documentation
     "AZURE_STORAGE_ACCOUNT_KEY": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
 }
 
@@ -38,14 +38,18 @@ class Store:
     """One object store.
 
     Attributes:
-        scheme: of its URLs. proxy: before it; `options` lead to the store itself, `struck` through the proxy.
+        scheme: the scheme of its URLs.
+        proxy: the proxy before it.
+        options: the storage options that lead to the store directly.
+        faulty: the storage options that lead through the proxy.
+
     """
 
     def __init__(self, scheme: str, port: int, proxy: Proxy) -> None:
         self.scheme = scheme
         self.proxy = proxy
         self.options = self._lead_to(port)
-        self.struck = self._lead_to(proxy.port)
+        self.faulty = self._lead_to(proxy.port)
 
     def _lead_to(self, port: int) -> dict[str, str]:
         url = f"http://127.0.0.1:{port}"
@@ -58,7 +62,7 @@ class Store:
         }
 
     def with_keys(self) -> dict[str, str]:
-        """Options for other libraries, which are given the keys as well."""
+        """Return options for other libraries, with the keys in them."""
         prefix = "AWS" if self.scheme == "s3" else "AZURE"
         return self.options | {name.lower(): key for name, key in KEYS.items() if name.startswith(prefix)}
 
@@ -71,7 +75,7 @@ class Spark:
         self._process: subprocess.Popen[str] | None = None
 
     def read(self, home: Home, workspace: Path) -> pl.DataFrame:
-        """All rows of a table; every answer counts them."""
+        """Return all rows of a table, and check that `failure_rates` counts them."""
         to = str(workspace / "spark.parquet")
         keys = home.store.with_keys()
         told = {"uri": home.uri, "options": keys, "workspace": str(workspace), "to": to}
@@ -88,7 +92,7 @@ class Spark:
         return rows
 
     def end(self) -> None:
-        """It stops when there is nothing more to read."""
+        """Close the standard input, which ends Spark."""
         if self._process is not None:
             self._process.communicate(timeout=60)
 
@@ -121,9 +125,9 @@ class Home:
         self.uri = f"{store.scheme}://lakes/{uuid.uuid4().hex[:8]}"
         self.said = ""
 
-    def start(self, *words: str, machine: str = "one", struck: bool = False) -> subprocess.Popen[str]:
-        """A command of pleo-extract on this table, as a machine of that name would run it."""
-        options = self.store.struck if struck else self.store.options
+    def start(self, *words: str, machine: str = "one", faulty: bool = False) -> subprocess.Popen[str]:
+        """Start a command of pleo-extract on this table, with the cache of this machine."""
+        options = self.store.faulty if faulty else self.store.options
         store = [word for name, value in options.items() for word in ("--storage-option", f"{name}={value}")]
         at = ["--lake", self.uri] if words[0] == "sql" else [self.uri]
         rest = ["--rate", "100000"] if words[0] == "dump" else []
@@ -137,23 +141,23 @@ class Home:
         )
 
     def end(self, process: subprocess.Popen[str]) -> tuple[int, str]:
-        """Its exit code, and what it said."""
+        """Wait for a command; return its exit code and its output."""
         out, err = process.communicate(timeout=100)
         self.said += out + err
         return process.returncode, out + err
 
-    def run(self, *words: str, machine: str = "one", struck: bool = False) -> tuple[int, str]:
-        """A command, to its end."""
-        return self.end(self.start(*words, machine=machine, struck=struck))
+    def run(self, *words: str, machine: str = "one", faulty: bool = False) -> tuple[int, str]:
+        """Run a command to its end."""
+        return self.end(self.start(*words, machine=machine, faulty=faulty))
 
     def truth(self) -> pl.DataFrame:
-        """What the server lists now."""
+        """Return the jobs that the server lists now."""
         with Client(self.server, api_key=API_KEY, rate=10_000_000) as client:
             return load_export_jobs(client=client).sort("id").drop("expires_in")
 
 
 def _find_ports(count: int) -> list[int]:
-    """Ports that are free, and free 10,000 above, where SeaweedFS puts gRPC; below those that systems give out."""
+    """Return free ports; SeaweedFS puts gRPC 10,000 above them, which must be free, too."""
     found: list[int] = []
     port = 20_000 + os.getpid() % 2_000
     while len(found) < count:
@@ -173,7 +177,7 @@ def _is_free(port: int) -> bool:
 
 
 def _run_server(command: list[str], port: int, log: Path, env: dict[str, str]) -> Iterator[None]:
-    """A server until the generator is closed; it is ended with its group: PyPI's node starts another."""
+    """Run a server until the generator closes; end its process group, since PyPI's node starts another process."""
     with log.open("w") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=out, env=os.environ | env, cwd=log.parent, start_new_session=True
@@ -207,7 +211,7 @@ def _find(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """SeaweedFS: the port of its S3."""
+    """Run SeaweedFS; yield the port of its S3 API."""
     folder = tmp_path_factory.mktemp("seaweed")
     master, volume, filer, s3, admin, webdav = _find_ports(6)
     command = [
@@ -243,7 +247,7 @@ def _wait_for(is_so: object) -> None:
 
 @pytest.fixture(scope="session")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """azurite: the port of its blobs, with a container."""
+    """Run azurite with a container; yield the port of its blob API."""
     folder = tmp_path_factory.mktemp("azurite")
     (port,) = _find_ports(1)
     main = Path(_find("node")).parent.parent / "node_modules/azurite/dist/src/blob/main.js"
@@ -268,7 +272,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(params=["s3", "az"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """Each store in turn, with a proxy before it that does nothing yet."""
+    """Yield each store in turn, behind a proxy without faults."""
     port: int = request.getfixturevalue("seaweed" if request.param == "s3" else "azurite")
     with serve_proxy(port) as proxy:
         yield Store(request.param, port, proxy)
@@ -276,7 +280,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
-    """Spark, started when it is first asked."""
+    """Yield Spark, which starts at the first read."""
     found = Spark(tmp_path_factory.mktemp("spark"))
     yield found
     found.end()
@@ -284,7 +288,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
 
 @pytest.fixture
 def home(store: Store, spark: Spark, tmp_path: Path) -> Iterator[Home]:
-    """A world and an empty place; at the end no key was said or left anywhere."""
+    """Yield a world and an empty place for its table; check at the end that no key leaked."""
     world = World(jobs=1_200, days=90)
     with serve(Sandbox(world)) as running:
         found = Home(store, world, running.url, tmp_path, spark)

@@ -1,4 +1,4 @@
-"""A proxy before an object store: it passes requests on, unless it is struck."""
+"""A proxy before an object store that passes requests on, or injects faults."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrad
 
 
 class Proxy:
-    """What is asked, and what becomes of it.
+    """The requests of a proxy, and the faults that it injects.
 
-    `strike(method, path)` says what goes wrong: ``503``; ``reset``, before the store hears of it; ``lost``: it is done and
-    the answer never comes. None passes it on. `after` is called when a request is done and before it is answered.
+    Attributes:
+        asked: method and path of each request.
+        fault_for: called with method and path; returns the fault: ``503``; ``reset`` before the store gets the request;
+            ``lost``: the store does it, but the response never arrives; None for no fault.
+        after: called when the store has answered, before the client gets the response.
+
     """
 
     def __init__(self, target: int) -> None:
@@ -29,15 +33,15 @@ class Proxy:
         self.calm()
 
     def calm(self) -> None:
-        """From now on nothing goes wrong."""
+        """Remove all faults and clear the log."""
         self.asked: list[tuple[str, str]] = []
-        self.strike: Callable[[str, str], str | None] = lambda _method, _path: None
+        self.fault_for: Callable[[str, str], str | None] = lambda _method, _path: None
         self.after: Callable[[str, str], None] = lambda _method, _path: None
 
 
 @contextmanager
 def serve_proxy(target: int) -> Iterator[Proxy]:
-    """A proxy while the context lasts."""
+    """Run a proxy until the block ends."""
     proxy = Proxy(target)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
     server.daemon_threads = True
@@ -58,16 +62,16 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
-            """Say nothing."""
+            """Write nothing."""
 
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             proxy.asked.append((self.command, self.path))
-            fate = proxy.strike(self.command, self.path)
-            if fate == "reset":
+            fault = proxy.fault_for(self.command, self.path)
+            if fault == "reset":
                 self.close_connection = True
                 return
-            if fate == "503":
+            if fault == "503":
                 self.answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
                 return
             store = http.client.HTTPConnection("127.0.0.1", proxy.target, timeout=60)
@@ -77,7 +81,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             data = answer.read()
             store.close()
             proxy.after(self.command, self.path)
-            if fate == "lost":
+            if fault == "lost":
                 self.close_connection = True
                 return
             self.answer(answer.status, dict(answer.getheaders()), data)

@@ -1,7 +1,8 @@
-"""A program for Spark's own environment: reads tables as `answers` does, one after the other, in one session.
+"""A program for Spark's own environment that reads tables as `answers` does, one after another, in one session.
 
-A line of JSON on standard input names a `uri`, its `options`, the `workspace` for copies, and the file that all rows are
-to be written to. The line that it prints then says how many jobs `failure_rates` counts.
+Each line of standard input is JSON with a `uri`, its `options`, the `workspace` for copies and the `file` for all rows.
+For each it prints a line with the number of jobs that `failure_rates` counts.
+
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pleo_extract.spark import answers
 
 
 def main() -> None:
-    """Until there is no more input."""
+    """Read tables until standard input closes."""
     builder = SparkSession.builder.master("local[2]")
     for name, value in SETTINGS.items():
         builder = builder.config(name, value)

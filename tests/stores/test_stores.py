@@ -1,4 +1,4 @@
-"""A Delta table on S3 (SeaweedFS) and on Azure (azurite): read by others, killed, raced, and its store struck."""
+"""A Delta table on S3 (SeaweedFS) and on Azure (azurite): other readers, kills, races and store faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAY = 86_400.0
 
 
 def _read_by_all(home: Home) -> dict[str, pl.DataFrame]:
-    """The table as polars, pyarrow, DuckDB (without httpfs), Spark and this library read it."""
+    """Return the table as Polars, pyarrow, DuckDB (without httpfs), Spark and this library read it."""
     keys = home.store.with_keys()
     table = DeltaTable(home.uri, storage_options=keys)
     arrow = table.to_pyarrow_table(columns=list(COLUMNS))
@@ -47,7 +47,7 @@ def _read_by_all(home: Home) -> dict[str, pl.DataFrame]:
 
 
 def _is_right(home: Home) -> bool:
-    """Whether the table is the server's list, whoever reads it, and as it was written."""
+    """Check that the table equals the server's list for every reader, and is not damaged."""
     truth = home.truth()
     for name, found in _read_by_all(home).items():
         rows = found.select(COLUMNS).with_columns(pl.col("^.*_at$").dt.convert_time_zone("UTC")).sort("id")
@@ -56,11 +56,11 @@ def _is_right(home: Home) -> bool:
 
 
 def test_dumped_refreshed_and_read_by_all(home: Home) -> None:
-    """Dumped and refreshed, it is the server's list, whoever reads it; older versions stay, and every command takes it."""
+    """A dumped and refreshed table equals the server's list for every reader, and every command accepts it."""
     assert home.run("dump")[0] == 0
     home.world.advance(2 * DAY)
     code, said = home.run("dump")
-    assert (code, "read by refresh" in said) == (0, True)
+    assert (code, ", incremental sync: " in said) == (0, True)
     code, said = home.run("dump")
     assert (code, "nothing new" in said) == (0, True)
     assert _is_right(home)
@@ -84,7 +84,7 @@ POINTS: dict[str, tuple[str, bool]] = {
 
 @pytest.mark.parametrize("point", POINTS)
 def test_f34_writer_killed(home: Home, point: str) -> None:
-    """SIGKILL before and after a file and the commit: readers see one version whole, the next run makes it right."""
+    """A writer killed around a file or the commit leaves one complete version, and the next run repairs it."""
     part, after = POINTS[point]
     assert home.run("dump")[0] == 0
     home.world.advance(2 * DAY)
@@ -94,15 +94,15 @@ def test_f34_writer_killed(home: Home, point: str) -> None:
         if method in ("PUT", "POST") and part in path.replace("%3D", "="):
             running[0].kill()
 
-    def strike(method: str, path: str) -> str | None:
+    def fault_for(method: str, path: str) -> str | None:
         kill(method, path)
         return "reset" if running[0].poll() is not None else None
 
     if after:
         home.store.proxy.after = kill
     else:
-        home.store.proxy.strike = strike
-    running.append(home.start("dump", struck=True))
+        home.store.proxy.fault_for = fault_for
+    running.append(home.start("dump", faulty=True))
     assert home.end(running[0])[0] == -9
     home.store.proxy.calm()
     assert home.run("verify", machine="another")[0] == 0
@@ -111,22 +111,22 @@ def test_f34_writer_killed(home: Home, point: str) -> None:
 
 
 def test_f47_writers_race(home: Home) -> None:
-    """Two machines start together: both end well, and the table is right; a third that is overtaken merges again."""
+    """Two machines that start together both succeed; a third that meets a conflict merges again."""
     first = [home.start("dump", machine=name) for name in ("one", "two")]
     assert [home.end(process)[0] for process in first] == [0, 0], home.said
     assert _is_right(home)
     home.world.advance(2 * DAY)
     overtaken = threading.Event()
 
-    def strike(method: str, path: str) -> str | None:
+    def fault_for(method: str, path: str) -> str | None:
         if method == "PUT" and "_delta_log" in path and not overtaken.is_set():
             overtaken.set()
             assert home.run("dump", machine="two")[0] == 0
             home.world.advance(DAY)
         return None
 
-    home.store.proxy.strike = strike
-    code, said = home.run("dump", struck=True)
+    home.store.proxy.fault_for = fault_for
+    code, said = home.run("dump", faulty=True)
     assert (code, overtaken.is_set()) == (0, True), said
     assert home.run("dump")[0] == 0
     assert _is_right(home)
@@ -134,7 +134,7 @@ def test_f47_writers_race(home: Home) -> None:
 
 @pytest.mark.parametrize("moment", ["it is made", "it was made"])
 def test_f47_first_dumps_race(home: Home, moment: str) -> None:
-    """Another machine's whole first dump comes just before this one makes the table, or after: both end well."""
+    """Two machines that create the same table at the same time both succeed."""
     overtaken = threading.Event()
 
     def overtake(method: str, path: str) -> None:
@@ -144,15 +144,15 @@ def test_f47_first_dumps_race(home: Home, moment: str) -> None:
             assert home.run("dump", machine="two")[0] == 0
             home.world.advance(DAY)
 
-    def strike(method: str, path: str) -> str | None:
+    def fault_for(method: str, path: str) -> str | None:
         overtake(method, path)
         return None
 
     if moment == "it is made":
-        home.store.proxy.strike = strike
+        home.store.proxy.fault_for = fault_for
     else:
         home.store.proxy.after = overtake
-    code, said = home.run("dump", struck=True)
+    code, said = home.run("dump", faulty=True)
     assert (code, overtaken.is_set()) == (0, True), said
     assert home.run("dump")[0] == 0
     assert _is_right(home)
@@ -172,33 +172,33 @@ FAULTS: dict[str, Callable[[str, str, int], str | None]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_f46_store_that_fails(home: Home, fault: str) -> None:
-    """Answers of 503, resets, and a commit whose answer is lost, each but for a while: the run ends well, the table is right."""
+    """A dump survives 503, resets and a lost response to the commit, if they are temporary."""
     assert home.run("dump")[0] == 0
     home.world.advance(2 * DAY)
-    struck: list[str] = []
+    failed: list[str] = []
 
-    def strike(method: str, path: str) -> str | None:
-        fate = FAULTS[fault](method, path, len(home.store.proxy.asked))
-        if fate is not None:
-            struck.append(path)
+    def fault_for(method: str, path: str) -> str | None:
+        injected = FAULTS[fault](method, path, len(home.store.proxy.asked))
+        if injected is not None:
+            failed.append(path)
         limit = 1 if fault.startswith("commit") else 1_000
-        return fate if len(struck) <= limit else None
+        return injected if len(failed) <= limit else None
 
-    home.store.proxy.strike = strike
-    code, said = home.run("dump", struck=True)
-    assert (code, bool(struck)) == (0, True), said
+    home.store.proxy.fault_for = fault_for
+    code, said = home.run("dump", faulty=True)
+    assert (code, bool(failed)) == (0, True), said
     home.store.proxy.calm()
     assert _is_right(home)
     assert DeltaTable(home.uri, storage_options=home.store.with_keys()).version() == 2
 
 
 def test_f46_store_that_never_answers(home: Home) -> None:
-    """A store that answers 503 for ever: 75 within the time that a request may take; the table stays as it was."""
+    """A store that always answers 503 gives 75 within the request timeout, and the table does not change."""
     assert home.run("dump")[0] == 0
     home.world.advance(2 * DAY)
-    home.store.proxy.strike = lambda method, path: "503" if method in ("PUT", "POST") else None
-    home.store.struck |= {"max_retries": "2", "retry_timeout": "10s"}
-    code, said = home.run("dump", struck=True)
+    home.store.proxy.fault_for = lambda method, path: "503" if method in ("PUT", "POST") else None
+    home.store.faulty |= {"max_retries": "2", "retry_timeout": "10s"}
+    code, said = home.run("dump", faulty=True)
     assert code == 75, said
     home.store.proxy.calm()
     assert home.run("verify")[0] == 0
@@ -207,7 +207,7 @@ def test_f46_store_that_never_answers(home: Home) -> None:
 
 
 def test_it_forgets(home: Home) -> None:
-    """A job that is forgotten on one machine comes back by none, and no older version can be read."""
+    """A job forgotten on one machine does not come back from another, and no older version can be read."""
     assert home.run("dump")[0] == 0
     home.world.advance(DAY)
     assert home.run("dump")[0] == 0
@@ -219,7 +219,7 @@ def test_it_forgets(home: Home) -> None:
         rows = scan_lake(home.uri, storage_options=keys, workspace=home.folder / f"reader-{number}").collect()
         assert (job in rows["id"], rows.height) == (False, home.truth().height - 1)
         code, said = home.run("dump", machine=machine)
-        assert (code, "read by refresh" in said) == (0, True), said
+        assert (code, ", incremental sync: " in said) == (0, True), said
         assert home.run("verify", machine=machine)[0] == 0
         for copy in (home.folder / machine).rglob("*.parquet"):
             assert job not in pl.read_parquet(copy)["id"]

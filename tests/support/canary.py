@@ -1,8 +1,9 @@
-"""The canary: the one credential of the tests, looked for after each of them in all that it left behind.
+"""The canary: the one credential of the tests, and a pytest plugin that fails every test that leaks it.
 
-A pytest plugin; conftest takes it in. After each test no spelling of the canary may be in what was printed (read by
-the test or not), in a log record, in an error that it expected or failed with, in a warning, or in a file or the
-name of one under tmp_path and the cache folder. A key file is one whose name says so and that begins with the key.
+After each test, no form of the canary may appear in the output (read by the test or not), a log record, an expected
+or unexpected error, a warning, or in a file or file name under tmp_path and the cache folder. Exempt are key files:
+their name begins with key, token or secret, and their content begins with the canary. conftest registers the
+plugin.
 """
 
 from __future__ import annotations
@@ -24,40 +25,40 @@ if TYPE_CHECKING:
 __all__ = ["CANARY", "SPELLINGS", "found", "search_later"]
 
 CANARY: Final = "plp_CANARY/4f1e+7b=09c2d"
-"""Its characters differ in base64 and in a URL."""
+"""Some of its characters are written differently in base64 and in a URL, so that no form is missed."""
 
 
-def _spell() -> tuple[str, ...]:
+def _encode_canary() -> tuple[str, ...]:
     encoded = [base64.b64encode(text.encode()).decode() for text in (CANARY, f"{CANARY}:", f":{CANARY}")]
     return (CANARY, quote(CANARY, safe=""), *(text.rstrip("=")[:-2] for text in encoded))
 
 
-SPELLINGS: Final = _spell()
-"""How a secret might show: as it is, in a URL, in base64 alone, as a user's name and as a password."""
+SPELLINGS: Final = _encode_canary()
+"""The forms of the secret: plain, in a URL, and in base64 alone, as a user name and as a password."""
 _BYTES: Final = tuple(spelling.encode() for spelling in SPELLINGS)
 
 
 def found(text: str | bytes) -> bool:
-    """Whether any spelling of the canary is in it."""
+    """Return whether the text contains the canary in any form."""
     if isinstance(text, bytes):
         return any(spelling in text for spelling in _BYTES)
     return any(spelling in text for spelling in SPELLINGS)
 
 
 class _Watch:
-    """Where the canary was seen during one test."""
+    """The places where one test leaked the canary."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.folders: list[Path] = []
 
     def look(self, where: str, text: object) -> None:
-        """Take note if the canary is in the text."""
+        """Note the place if the text contains the canary."""
         if found(text if isinstance(text, str | bytes) else str(text)):
             self.seen.append(where)
 
     def search(self) -> None:
-        """The files below the folders of this test and their names; a link is looked at and not followed."""
+        """Search the files and names below the folders of this test; check the target of a link, but do not follow it."""
         for folder in self.folders:
             for parent, folders, names in os.walk(folder):
                 for name in (*folders, *names):
@@ -79,7 +80,7 @@ _stack = ExitStack()
 
 
 def search_later(folder: Path) -> None:
-    """Look for the canary in this folder, too, when the test is over."""
+    """Search this folder, too, when the test ends."""
     _watch.folders.append(folder)
 
 
@@ -115,10 +116,10 @@ def _watch_errors(leave: Callable[..., bool]) -> Callable[..., bool]:
 
 def _watch_output(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def readouterr(self: Any) -> Any:
-        said = read(self)
-        _watch.look("stdout, as the test read it", said.out)
-        _watch.look("stderr, as the test read it", said.err)
-        return said
+        captured = read(self)
+        _watch.look("stdout, as the test read it", captured.out)
+        _watch.look("stderr, as the test read it", captured.err)
+        return captured
 
     return readouterr
 
@@ -132,7 +133,7 @@ def _watch_warnings(warn: Callable[..., None]) -> Callable[..., None]:
 
 
 def pytest_configure() -> None:
-    """Look at records, errors, warnings and output as they are made, whoever swallows them afterwards."""
+    """Check records, errors, warnings and output when they are made, before any code can swallow them."""
     logging.setLogRecordFactory(_watch_records(logging.getLogRecordFactory()))
     _stack.enter_context(_replaced(pytest.RaisesExc, "__exit__", _watch_errors))
     _stack.enter_context(_replaced(pytest.CaptureFixture, "readouterr", _watch_output))
@@ -140,13 +141,13 @@ def pytest_configure() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """As it was."""
+    """Restore what `pytest_configure` replaced."""
     logging.setLogRecordFactory(logging.LogRecord)
     _stack.close()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Begin anew."""
+    """Forget what the previous test leaked."""
     _watch.seen.clear()
     _watch.folders.clear()
 
@@ -155,7 +156,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Look at what was captured and how it failed; when the test is over at its files, and let it fail."""
+    """Check captured output and errors, after teardown also the files; fail the test if the canary was seen."""
     report = yield
     for title, text in report.sections:
         _watch.look(title, text)

@@ -1,7 +1,7 @@
-"""A server of its own, written from the contract alone, with any combination of habits that the contract leaves open.
+"""A second server of the contract, with any combination of the behaviours that the contract leaves open.
 
-It shares no code with the sandbox. Every change to its world is numbered, and every version of every job is kept, so
-that a judge can say which versions the server had between two instants. It stands in as an httpx transport.
+It shares no code with the sandbox. It numbers every change to its world and keeps every version of every job, so
+that a test can compare rows with the versions that existed between two instants. It is an httpx transport.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ START = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Habits:
-    """What one server does where the contract is silent.
+    """The behaviour of one server where the contract says nothing.
 
     Attributes:
-        page: rows a page holds at most.
+        page: the largest page, rows.
         echo: ``full``, ``absent`` (the optional part) or ``keys`` (sorting keys, no orders).
         sorting: ``honoured``, ``refused`` (400) or ``ignored``.
         total: ``exact``, ``absent``, ``high``, ``low`` (by a constant), ``capped``, ``page`` or ``estimate``.
-        offsets: ``taken``, ``400``, ``422``, ``500`` or ``empty``: what becomes of those beyond `deepest`.
-        statuses: whether the filter is honoured.
-        nanoseconds: whether instants carry nine digits, and order the list.
+        offsets: ``taken``, ``400``, ``422``, ``500`` or ``empty``: the response to offsets beyond `deepest`.
+        deepest: the largest offset that works.
+        statuses: whether the filter works.
+        nanoseconds: whether `createdAt` has nine digits, which also order the list.
         ids: how ties are ordered: ``text`` or ``signed`` (as Java compares UUIDs).
-        canceled: whether some jobs end in a status that the contract does not know.
-        cursor_life: requests after which a cursor is refused.
-        cursors: what they name: ``jobs``, or ``positions``, so that a walk skips a job when one before it is deleted.
-        slow: seconds an answer takes, so that a long list is read in segments.
-        drift: chance that something happens in the world before an answer.
+        canceled: whether some jobs end in a status that the contract does not list.
+        cursor_life: the number of requests after which a cursor is refused.
+        cursors: what a cursor names: ``jobs``, or ``positions``: then a walk skips a job when one before it is deleted.
+        slow: seconds per response; when slow, a long list is read in segments.
+        drift: the chance that the world changes before a response.
     """
 
     page: int = 20
@@ -65,7 +66,7 @@ class Habits:
 
     @classmethod
     def draw(cls, chance: random.Random) -> Habits:
-        """Return some habits: about half of them the plain ones."""
+        """Draw habits; about half of them are the default."""
         choices: dict[str, tuple[Any, ...]] = {
             "page": (20, 20, 7, 50),
             "echo": ("full", "full", "absent", "keys"),
@@ -86,7 +87,7 @@ class Habits:
 
 
 Version = tuple[int, dict[str, Any] | None]
-"""(number of the change that made it, the job as served; None once it is deleted)."""
+"""The number of the change that made the version, and the record; None once the job is deleted."""
 
 
 @dataclass
@@ -117,10 +118,13 @@ class Job:
 
 
 class Server(httpx.BaseTransport):
-    """The server: `change` moves its world; `jobs` are all it ever had, deleted ones included.
+    """The server and its world.
 
     Attributes:
-        changes: how many there were. requests: how many were answered. fail_at: raise `failure` at this request.
+        jobs: all jobs by id, deleted ones included.
+        changes: the number of changes so far.
+        requests: the number of requests so far.
+        fail_at: the request from which on `failure` is raised.
     """
 
     def __init__(self, habits: Habits, seed: int, jobs: int) -> None:
@@ -143,12 +147,12 @@ class Server(httpx.BaseTransport):
     # The world.
 
     def note(self, job: Job) -> None:
-        """Keep the job's new version."""
+        """Store the job's new version."""
         self.changes += 1
         job.versions.append((self.changes, None if job.is_deleted else self._serve(job)))
 
     def create(self, created: datetime | None = None) -> Job:
-        """A new job, or one inserted into the past."""
+        """Create a job now, or in the past."""
         job = Job(
             str(uuid.UUID(int=self.chance.getrandbits(128), version=4)),
             (created or self.now).replace(microsecond=0),
@@ -161,12 +165,12 @@ class Server(httpx.BaseTransport):
         return job
 
     def start(self, job: Job) -> None:
-        """It is worked on."""
+        """Start a job."""
         job.status, job.started, job.updated = "in_progress", self.now, self.now
         self.note(job)
 
     def finish(self, job: Job) -> None:
-        """It ends."""
+        """End a job."""
         ends = ("completed", "completed", "failed", "completed_with_errors")
         job.status = self.chance.choice((*ends, "canceled") if self.habits.canceled else ends)
         job.reason = "service_timeout" if job.status == "failed" else None
@@ -175,7 +179,7 @@ class Server(httpx.BaseTransport):
         self.note(job)
 
     def change_settled(self) -> Job | None:
-        """A settled job says something else, against all rules."""
+        """Change a terminal job, which the contract does not allow."""
         if job := self.pick(lambda job: job.status in TERMINAL):
             job.items += 1
             job.updated = self.now
@@ -183,14 +187,14 @@ class Server(httpx.BaseTransport):
         return job
 
     def delete(self) -> Job | None:
-        """A settled job is gone."""
+        """Delete a terminal job."""
         if job := self.pick(lambda job: job.status in TERMINAL):
             job.is_deleted = True
             self.note(job)
         return job
 
     def backdate(self) -> Job:
-        """A settled job appears in the past, two hours ago or more."""
+        """Insert a completed job in the past, two hours ago or more."""
         first = min((job.created for job in self.jobs.values()), default=START)
         span = max(0.0, (self.now - first).total_seconds() - 7200)
         job = self.create(first + timedelta(seconds=self.chance.random() * span))
@@ -199,12 +203,12 @@ class Server(httpx.BaseTransport):
         return job
 
     def pick(self, wanted: Callable[[Job], bool]) -> Job | None:
-        """Return some job that is there and wanted."""
+        """Return a random listed job that matches, or None."""
         found = [job for job in self.jobs.values() if not job.is_deleted and wanted(job)]
         return self.chance.choice(found) if found else None
 
     def live(self) -> None:
-        """One thing happens, as things should."""
+        """Make one regular change: create, start or end a job."""
         self.now += timedelta(seconds=self.chance.choice((0, 1, 30, 600)))
         what = self.chance.random()
         waiting = self.pick(lambda job: job.status == "pending")
@@ -219,7 +223,7 @@ class Server(httpx.BaseTransport):
     # The endpoint.
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer as the habits say."""
+        """Return the response that the habits give."""
         target = request.extensions.get("target", request.url.raw_path).decode("ascii")
         asked = parse_qs(target.partition("?")[2], keep_blank_values=True)
         if self.habits.slow:
@@ -257,7 +261,7 @@ class Server(httpx.BaseTransport):
         more = start + len(page) < len(rows)
         return 200, {
             "data": [self._serve(job) for job in page],
-            "pagination": self._say(asked, rows, page, start, more=more),
+            "pagination": self._describe_page(asked, rows, page, start, more=more),
         }
 
     def _list(self, keys: list[str], orders: list[str], statuses: list[str], company: str) -> list[Job]:
@@ -285,7 +289,7 @@ class Server(httpx.BaseTransport):
         return tuple(part - 2**64 if part >= 2**63 else part for part in (high, low))
 
     def _find(self, cursor: str, rows: list[Job], keys: list[str], orders: list[str]) -> int | None:
-        """Return the index after the cursor's job; None where the cursor is too old or its job left the list."""
+        """Return the index after the cursor's job; None if the cursor is too old or its job is no longer listed."""
         if self.requests - self._given.get(cursor, -(10**9)) > self.habits.cursor_life:
             return None
         name = base64.b32decode(cursor.replace("~", "=")).decode()
@@ -293,7 +297,7 @@ class Server(httpx.BaseTransport):
             return int(name.removeprefix("position ")) + 1
         return next((place + 1 for place, job in enumerate(rows) if job.id == name), None)
 
-    def _say(
+    def _describe_page(
         self, asked: dict[str, list[str]], rows: list[Job], page: list[Job], start: int, *, more: bool
     ) -> dict[str, Any]:
         habits = self.habits
@@ -306,15 +310,15 @@ class Server(httpx.BaseTransport):
             echo["sortingKeys"] = asked["sorting_keys"]
             if habits.echo == "full":
                 echo["sortingOrder"] = asked["sorting_order"]
-        said: dict[str, Any] = {
+        info: dict[str, Any] = {
             "hasNextPage": more,
             "hasPreviousPage": bool(page) and page[0] is not rows[0],
             "currentRequestPagination": echo,
         }
         if page:
-            said["startCursor"], said["endCursor"] = (
-                self._mark(page[0], start),
-                self._mark(page[-1], start + len(page) - 1),
+            info["startCursor"], info["endCursor"] = (
+                self._make_cursor(page[0], start),
+                self._make_cursor(page[-1], start + len(page) - 1),
             )
         count = len(rows)
         totals = {
@@ -326,10 +330,10 @@ class Server(httpx.BaseTransport):
             "estimate": round(count * self.chance.uniform(0.9, 1.1)),
         }
         if habits.total != "absent":
-            said["total"] = totals[habits.total]
-        return said
+            info["total"] = totals[habits.total]
+        return info
 
-    def _mark(self, job: Job, place: int) -> str:
+    def _make_cursor(self, job: Job, place: int) -> str:
         name = job.id if self.habits.cursors == "jobs" else f"position {place}"
         cursor = base64.b32encode(name.encode()).decode().replace("=", "~")
         self._given[cursor] = self.requests
@@ -343,10 +347,10 @@ class Server(httpx.BaseTransport):
             "companyId": COMPANY,
             "status": job.status,
             "createdAt": created,
-            "startedAt": _spell(job.started),
-            "completedAt": _spell(job.ended) if job.status != "failed" else None,
+            "startedAt": _format_time(job.started),
+            "completedAt": _format_time(job.ended) if job.status != "failed" else None,
             "expiredAt": None,
-            "lastUpdatedAt": _spell(job.updated),
+            "lastUpdatedAt": _format_time(job.updated),
             "expiresIn": 3600,
             "createdBy": None,
             "isInteractive": False,
@@ -357,5 +361,5 @@ class Server(httpx.BaseTransport):
         }
 
 
-def _spell(instant: datetime | None) -> str | None:
+def _format_time(instant: datetime | None) -> str | None:
     return None if instant is None else instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

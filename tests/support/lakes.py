@@ -1,4 +1,4 @@
-"""Small lakes of chosen jobs, as a dump leaves them."""
+"""Small lakes of given jobs, in the form that a dump leaves, and storage calls that fail."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = [
     "SERVER",
     "WRITING",
+    "BareRun",
     "Killed",
-    "Plainly",
     "around_storage",
     "dump",
     "killed_at",
@@ -47,7 +47,7 @@ __all__ = [
 SERVER = "https://sandbox.invalid"
 WRITING = (
     "append_line",
-    "fix_file",
+    "protect_file",
     "link_file",
     "make_folder",
     "remove_file",
@@ -57,12 +57,12 @@ WRITING = (
     "sync_folder",
     "write_file",
 )
-"""The functions of `pleo_extract.lake.disk` that change something."""
+"""The functions of `pleo_extract.lake.disk` that change the disk."""
 
 
 @contextmanager
 def around_storage(call: Callable[[str, Callable[[], Any]], Any]) -> Iterator[None]:
-    """Let `call` make each storage call: it is given the function's name, and the call itself."""
+    """Replace each storage call by `call(name, go)`: `name` is the function's name, `go()` makes the call."""
 
     def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -82,48 +82,48 @@ def around_storage(call: Callable[[str, Callable[[], Any]], Any]) -> Iterator[No
 
 
 class Killed(BaseException):
-    """The process is dead: nothing it does from here on reaches the disk."""
+    """Raised in place of a storage call, as if the process had been killed before it."""
 
 
 @contextmanager
 def killed_at(call: int) -> Iterator[list[str]]:
-    """From this storage call on, counted from 1, there are none; gives the names of all that were asked for."""
+    """Raise Killed at this storage call, counted from 1, and at all later ones; yield the names of the calls."""
     calls: list[str] = []
 
-    def strike(name: str, go: Callable[[], Any]) -> Any:
+    def kill(name: str, go: Callable[[], Any]) -> Any:
         calls.append(name)
         if len(calls) >= call:
             raise Killed
         return go()
 
-    with suppress(Killed), around_storage(strike):
+    with suppress(Killed), around_storage(kill):
         yield calls
 
 
 @dataclass
-class Plainly:
-    """A run that tells nothing of itself."""
+class BareRun:
+    """A run with an empty receipt, unless one is given."""
 
     server: str = SERVER
     receipt: Mapping[str, Any] = field(default_factory=dict)
     accounts: Mapping[AccountKey, SyncState] = field(default_factory=dict)
 
     def account_for(self, _change: Change) -> Info:
-        """The same for every change."""
+        """Return the same info for every change."""
         return Info(self.server, self.receipt, self.accounts)
 
     def stand(self, _change: Change) -> None:
-        """It does not matter."""
+        """Ignore the change."""
 
 
-def publish_staged(table: Table, *stagings: Staging, run: Plainly | None = None) -> Manifest:
-    """Publish what is staged to a table that is held."""
-    facts = run or Plainly()
+def publish_staged(table: Table, *stagings: Staging, run: BareRun | None = None) -> Manifest:
+    """Publish staged rows to a table whose lock is held."""
+    facts = run or BareRun()
     return publish(table, stagings, facts, server=facts.server)
 
 
 def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:
-    """A dump of the sandbox."""
+    """Dump the sandbox to a lake."""
     with Client(
         "https://sandbox.invalid", api_key=CANARY, transport=sandbox, in_flight=1, rate=10_000_000
     ) as client:
@@ -133,14 +133,14 @@ def dump(lake: Path, sandbox: Sandbox, **options: Any) -> Receipt:
 def make_lake(
     root: Path, rows: Sequence[Row], made_at: datetime, names: Mapping[str, str] | None = None
 ) -> Path:
-    """A lake with one snapshot of these jobs; `names` of companies by id, each with an account of its own."""
+    """Write a lake with one snapshot of these jobs; `names` (company by id) makes an account for each company."""
     by_month: dict[str, list[Row]] = {}
     for row in rows:
         by_month.setdefault(f"{row['created_at']:%Y-%m}", []).append(row)
     layout = Layout(root)
     for folder in (layout.objects, layout.snapshots):
         folder.mkdir(parents=True)
-    files = [_place(layout, month, jobs) for month, jobs in by_month.items()]
+    files = [_write_month(layout, month, jobs) for month, jobs in by_month.items()]
     accounts = {
         AccountKey(f"{SERVER} {company}"): SyncState(name=name, verdict="complete", full_at=made_at)
         for company, name in (names or {"*": ""}).items()
@@ -161,18 +161,18 @@ def make_lake(
 
 
 def list_months(lake: Path) -> list[Path]:
-    """The visible months, oldest first."""
+    """Return the visible month files, oldest first."""
     return sorted(lake.glob("created_month=*/part-0.parquet"))
 
 
 def lose_month(visible: Path) -> None:
-    """Remove a month's file under both its names: from one alone the lake mends the other."""
+    """Remove a month's visible file and its object: if only one is missing, the lake repairs it from the other."""
     for path in _names_of(visible):
         path.unlink()
 
 
 def spoil_month(visible: Path, data: bytes) -> None:
-    """Write other bytes into a month's file, which has two names or is two, though its mode forbids it."""
+    """Overwrite a month's visible file and its object, which may be two files; both are read-only."""
     for path in _names_of(visible):
         path.chmod(0o644)
         path.write_bytes(data)
@@ -186,8 +186,8 @@ def _names_of(visible: Path) -> tuple[Path, Path]:
     return visible, layout.objects / name
 
 
-def _place(layout: Layout, month: str, jobs: Sequence[Row]) -> FileEntry:
-    """A month's file, visible and as an object."""
+def _write_month(layout: Layout, month: str, jobs: Sequence[Row]) -> FileEntry:
+    """Write a month's file as a visible file and an object."""
     visible = layout.root / f"created_month={month}" / "part-0.parquet"
     visible.parent.mkdir()
     parquet(visible, jobs)

@@ -1,4 +1,4 @@
-"""A trial: a lake, a server that can be struck, and what must hold before, during and after."""
+"""A trial: a lake, a server whose faults a test chooses, and the checks before, during and after a dump."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "Trial", "edit_pages"]
 
 PAGE = 20
-"""Rows on a page of the trial's server."""
+"""The rows per page of the trial's server."""
 JOBS = 240
 DAY = 86_400.0
 
 
 class Trial:
-    """An empty lake (`first`), or one whose world went on for 20 days since (`refresh`), and a server to strike.
+    """A server, and a lake that is empty (`first`) or 20 days old (`refresh`).
 
-    The first dump is 12 pages of 20; the refresh asks for the open jobs with its first request and for the newer ones,
-    10 pages, from the second on. `dumped` is a lake of that world, dumped before; without it, it is dumped now.
+    The first dump reads 12 pages of 20 rows. A refresh asks for the open jobs in its first request, and from the
+    second on reads 10 pages of newer jobs. `dumped` is a ready lake of that world to copy; without it the constructor
+    dumps one.
     """
 
     nowhere = "http://127.0.0.1:1"
-    """The address of the server where it is called in process."""
+    """The server's address while it is called in process."""
 
     def __init__(self, mode: str, lake: Path, clock: Clock, *, dumped: Path | None = None) -> None:
         self.mode = mode
@@ -67,28 +68,28 @@ class Trial:
         self.strike()
 
     def strike(self, faults: str = "", **rules: Any) -> None:
-        """From now on the server behaves so; its requests are counted from nought."""
+        """Set the server's faults and rules from now on, and count its requests from 1 again."""
         self.sandbox.faults = parse_faults(faults)
         self.sandbox.rules = replace(self.sandbox.rules, **rules)
         self.sandbox.requests.clear()
-        self.sandbox._cursors_asked.clear()
-        self.sandbox._spelled.clear()  # as the rules were before
+        self.sandbox._requested_cursors.clear()
+        self.sandbox._encoded_rows.clear()  # rows that the former rules encoded
 
     @contextlib.contextmanager
     def on_the_wire(self) -> Iterator[str]:
-        """Over a real socket from here on; the lake is told that its server has moved there."""
+        """Serve over a real socket inside the block, and rewrite the lake so that it belongs to that address."""
         with serve(self.sandbox) as running:
             self.move(running.url)
             yield running.url
 
     def move(self, url: str) -> None:
-        """The server has another address."""
+        """Give the server another address, also in the lake's manifests."""
         for path in self.lake.glob("_lake/snapshots/0*.json"):
             path.write_text(path.read_text().replace(self.url, url))
         self.url = url
 
     def open(self, **options: Any) -> Client:
-        """A client of the server, with the canary for a key."""
+        """Return a client of the server, with the canary as its key."""
         given = {"api_key": CANARY, "clock": self.clock, **self.options, **options}
         if "access_token" in given:
             del given["api_key"]
@@ -97,17 +98,17 @@ class Trial:
         return Client(self.url, **given)
 
     def dump(self, *, client: dict[str, Any] | None = None, **options: Any) -> Receipt:
-        """Dump to the lake."""
+        """Dump the server to the lake."""
         with self.open(**client or {}) as opened:
             return dump_export_jobs(self.lake, client=opened, **options)
 
     def load(self, **client: Any) -> pl.DataFrame:
-        """Load what there is."""
+        """Load all jobs of the server."""
         with self.open(**client) as opened:
             return load_export_jobs(client=opened)
 
     def survives(self, **options: Any) -> Receipt:
-        """A dump that comes to its end in spite of it, with the truth in the lake."""
+        """Dump, and check that the dump succeeds and that the lake is correct."""
         receipt = self.dump(**options)
         assert (receipt.code, receipt.mode) == (0, "full" if self.mode == "first" else "refresh"), receipt
         assert self.wrong() == []
@@ -115,7 +116,7 @@ class Trial:
         return receipt
 
     def fails(self, error: type[PleoExtractError], *, at_most: int, **options: Any) -> PleoExtractError:
-        """A dump that ends in this error: nothing published, nothing lost, all said in one line, requests bounded."""
+        """Dump, and check that it fails with this error and a one-line message, changes nothing, and stops asking."""
         before = self.published()
         with pytest.raises(PleoExtractError) as caught:
             self.dump(**options)
@@ -130,7 +131,7 @@ class Trial:
         return failure
 
     def _is_recorded(self, failure: PleoExtractError) -> None:
-        """One line that names run and account, and where it was reading; the run's record says the same."""
+        """Check that the message names run, account and page, and that the run's record says the same."""
         line = failure.tell()
         assert line.isprintable()
         assert failure.receipt is not None
@@ -142,14 +143,14 @@ class Trial:
         assert last["error"].split("; ")[0] in line
 
     def fails_of(self, *faults: str, error: type[PleoExtractError], at_most: int) -> None:
-        """Dump after dump against such faults, each going on with what was staged before; then a server that is well."""
+        """Dump once per fault, each time resuming what was staged, then without faults."""
         for fault in faults:
             self.strike(fault)
             self.fails(error, at_most=at_most)
         self.heals()
 
     def heals(self, **options: Any) -> Receipt:
-        """The next dump, of a server that is well again, goes on with what was staged and ends with the truth."""
+        """Remove the faults, dump, and check that the dump resumes what was staged and that the lake is correct."""
         staged = self.staged()
         self.transport = None
         self.strike()
@@ -162,19 +163,19 @@ class Trial:
         return receipt
 
     def wrong(self, **asked: Any) -> list[Any]:
-        """What the server, which knows the truth, finds wrong with the lake."""
+        """Return what is wrong with the rows of the lake, by the sandbox's oracle."""
         rows = scan_lake(self.lake).collect().drop("extra").to_dicts()
         return self.sandbox.truth(rows, self.sandbox.world.now, **asked)
 
     def staged(self) -> int:
-        """Rows fetched and not yet published."""
+        """Return the number of rows that are staged and not published."""
         journals = self.lake.glob("_lake/staging/*/journal.jsonl")
         return sum(
             json.loads(line)["rows"] for journal in journals for line in journal.read_text().splitlines()
         )
 
     def published(self) -> dict[str, str]:
-        """What readers see and the next run builds on: pointer, manifest, months and objects, each file with its hash."""
+        """Return the sha256 of each file that readers and the next run use: pointer, manifest, months and objects."""
         pointer = self.lake / "_lake/current"
         if not pointer.exists():
             return {}
@@ -190,14 +191,14 @@ class Trial:
 def edit_pages(
     sandbox: Sandbox, edit: Callable[[dict[str, Any], int], object]
 ) -> Callable[[RequestLike], Response]:
-    """The sandbox with its pages changed on their way: `edit` gets the page, in place, and the request's number."""
+    """Return the sandbox with edited pages: `edit(page, number)` changes the page of each request in place."""
 
     def answer(request: RequestLike) -> Response:
-        said = sandbox(request)
-        if said.status != 200:
-            return said
-        page = json.loads(said.body)
+        response = sandbox(request)
+        if response.status != 200:
+            return response
+        page = json.loads(response.body)
         edit(page, len(sandbox.requests))
-        return replace(said, body=json.dumps(page).encode())
+        return replace(response, body=json.dumps(page).encode())
 
     return answer

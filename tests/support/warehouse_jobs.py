@@ -1,4 +1,4 @@
-"""Jobs for the tests of the warehouse, as the lake has them: Parquet with the contract's columns."""
+"""Jobs for the tests of the answers, as the lake stores them: Parquet with the contract's columns."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 class Open(NamedTuple):
-    """A warehouse that is open, and the file that it reads."""
+    """An open warehouse, and the file that it reads."""
 
     file: Path
     con: duckdb.DuckDBPyConnection
@@ -50,7 +50,7 @@ TERMINAL = STATUSES[3:]
 
 
 def job(number: int, status: str = "completed", **fields: Any) -> Row:
-    """A job created `number` hours after START, one minute in the queue, two in the run."""
+    """Return a job created `number` hours after START that waits one minute and runs two."""
     created = START + timedelta(hours=number)
     ended = created + timedelta(minutes=3)
     done = status in {"completed", "completed_with_errors"}
@@ -72,18 +72,18 @@ def job(number: int, status: str = "completed", **fields: Any) -> Row:
 
 
 def frame(rows: Iterable[Row]) -> pl.DataFrame:
-    """Rows as `export_jobs` has them."""
+    """Return rows as a frame with the columns of `export_jobs`."""
     return pl.DataFrame(list(rows), schema=POLARS_SCHEMA, orient="row")
 
 
 def parquet(path: Path, rows: Iterable[Row]) -> Path:
-    """A file of a lake."""
+    """Write rows as a file of a lake."""
     frame(rows).write_parquet(path)
     return path
 
 
 def make_catalogue(folder: Path, jobs: Iterable[Row], facts: SnapshotFacts | None = None) -> Path:
-    """A catalogue in a folder that holds these jobs as a lake does, in one month."""
+    """Write a lake of these jobs, in one month, and its catalogue; return the path of the catalogue."""
     facts, rows = facts or SnapshotFacts(), list(jobs)
     if rows:
         (folder / "created_month=2026-01").mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ def make_catalogue(folder: Path, jobs: Iterable[Row], facts: SnapshotFacts | Non
 def ask(
     sql: str, jobs: Sequence[Row] | pl.DataFrame, as_of: datetime | None = None, **params: object
 ) -> pl.DataFrame:
-    """The answer to one question about these jobs."""
+    """Return the answer to one query about these jobs."""
     with warehouse(jobs, as_of) as con:
         return rows_of(con, sql, **params)
 
@@ -106,7 +106,7 @@ def ask(
 def warehouse(
     jobs: Sequence[Row] | pl.DataFrame, as_of: datetime | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A warehouse of these jobs; without any, of a lake without files."""
+    """Yield a warehouse of these jobs; without jobs, of a lake without files."""
     table = jobs if isinstance(jobs, pl.DataFrame) else frame(jobs)
     kind = (as_of, table.height > 0, tuple(table.schema.items()))
     lent = _free[kind].pop() if _free[kind] else _open(table, as_of)
@@ -118,11 +118,11 @@ def warehouse(
 
 
 def _open(table: pl.DataFrame, as_of: datetime | None) -> Open:
-    """Another warehouse. It costs as much as ten questions, so it is asked again about other jobs in the same file."""
+    """Open a warehouse. It costs as much as ten queries, so `warehouse` uses it again with another file content."""
     file = Path(mkdtemp(dir=_folder()), "jobs.parquet")
     table.write_parquet(file)
     con = open_warehouse([file] if table.height else [], facts=SnapshotFacts(as_of))
-    con.execute("SET enable_external_file_cache = FALSE")  # the file changes
+    con.execute("SET enable_external_file_cache = FALSE")  # `warehouse` overwrites the file
     return Open(file, con)
 
 
@@ -134,14 +134,14 @@ def _folder() -> str:
 
 
 def rows_of(con: duckdb.DuckDBPyConnection, sql: str, **params: object) -> pl.DataFrame:
-    """The answer to one question."""
+    """Return the answer to one query."""
     with translate_errors():
         rows: pl.DataFrame = answer(con, sql, params).pl()
         return rows
 
 
 def recorded(records: Iterable[Row]) -> pl.DataFrame:
-    """Records of the API, by the contract's names and in its words, as `export_jobs` has them."""
+    """Return records of the API as a frame with the columns and types of `export_jobs`."""
     texts = {
         field.column: pl.String() if field.kind == "instant" else POLARS_SCHEMA[field.column]
         for field in FIELDS
@@ -157,7 +157,7 @@ def recorded(records: Iterable[Row]) -> pl.DataFrame:
 
 @st.composite
 def histories(draw: st.DrawFn, *, most: int = 40) -> list[Row]:
-    """None, one or many jobs of two companies, of every status or of few, with ties and missing instants."""
+    """Draw zero to `most` jobs of two companies, of all statuses or a few, with ties and missing instants."""
     statuses = draw(st.sampled_from((STATUSES, TERMINAL, ("failed",), ("pending",), ("completed",))))
     offset = st.integers(0, 12).map(lambda days: days * 7200 + 10)
     seconds = st.sampled_from((0, 1, 1.5, 2, 2.25, 30, 30.000001, 600))

@@ -1,4 +1,4 @@
-"""The three tables, each as a run opens it and as a reader sees it."""
+"""The three tables that the suite tests, as a run opens them and as a reader sees them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import polars as pl
 from deltalake import write_deltalake
-from lakes import Plainly, around_storage, publish_staged
-from memory import MemoryTable, Shelf
+from lakes import BareRun, around_storage, publish_staged
+from memory import MemoryStore, MemoryTable
 
 from pleo_extract import scan_lake, verify_lake
 from pleo_extract.lake.staging import Header, Staging
@@ -28,36 +28,36 @@ __all__ = ["GROUNDS", "Ground", "publish_rows", "stage"]
 
 
 class Ground(Protocol):
-    """A table and its readers.
+    """A table under test and its readers.
 
     Attributes:
-        keeps_by_number: whether `expire` keeps so many snapshots, and not those of a time.
+        keeps_by_number: whether `expire` keeps a number of snapshots, not those of a period.
     """
 
     keeps_by_number: bool
 
     def open(self, name: str = "a") -> Any:
-        """The table as a run for these accounts opens it."""
+        """Open the table as a run for this account does."""
 
     def rows(self, as_of: int | None = None) -> pl.DataFrame:
-        """What a reader sees."""
+        """Return the rows that a reader sees, now or in a snapshot."""
 
     def state(self) -> Manifest | None:
-        """The newest state."""
+        """Return the newest manifest, or None."""
 
     def append(self, month: str, rows: pl.DataFrame) -> None:
-        """Another program appends these rows."""
+        """Append rows as another program would."""
 
     def around(self, call: Callable[[], None]) -> Any:
-        """Let `call` go before each step that changes the store."""
+        """Call `call` before each step that changes the store."""
 
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with it."""
+        """Return what is wrong with the table."""
 
 
 @dataclass
-class OnDisk:
-    """A folder of Parquet, or a Delta table in a folder."""
+class DiskGround:
+    """A Parquet folder, or a Delta table in a folder."""
 
     path: Path
     kind: Any
@@ -97,55 +97,55 @@ class OnDisk:
         return verify_lake(self.path).problems
 
 
-class InMemory:
-    """A table that lies in memory."""
+class MemoryGround:
+    """A table in memory."""
 
     keeps_by_number = True
 
     def __init__(self, path: Path) -> None:
-        self.shelf = Shelf()
+        self.store = MemoryStore()
         self._scratch = path
 
     def open(self, name: str = "a") -> Any:
         """See `Ground`."""
-        return MemoryTable(self.shelf, self._scratch / name)
+        return MemoryTable(self.store, self._scratch / name)
 
     def rows(self, as_of: int | None = None) -> pl.DataFrame:
         """See `Ground`."""
-        return self.shelf.rows(as_of)
+        return self.store.rows(as_of)
 
     def state(self) -> Manifest | None:
         """See `Ground`."""
-        return self.shelf.states.get(self.shelf.number)
+        return self.store.states.get(self.store.number)
 
     def append(self, month: str, rows: pl.DataFrame) -> None:
         """See `Ground`."""
-        self.shelf.append(self.shelf.keep(month, rows))
+        self.store.append(self.store.keep(month, rows))
 
     @contextmanager
     def around(self, call: Callable[[], None]) -> Iterator[None]:
         """See `Ground`."""
-        self.shelf.on_change = call
+        self.store.on_change = call
         try:
             yield
         finally:
-            self.shelf.on_change = lambda: None
+            self.store.on_change = lambda: None
 
     def problems(self) -> tuple[str, ...]:
         """See `Ground`."""
         rows = self.rows()
-        return ("a job stands twice",) if rows.select("company_id", "id").is_duplicated().any() else ()
+        return ("a job is listed twice",) if rows.select("company_id", "id").is_duplicated().any() else ()
 
 
 GROUNDS: Final[dict[str, Callable[[Path], Ground]]] = {
-    "folder": lambda path: OnDisk(path / "lake", "parquet", keeps_by_number=True),
-    "delta": lambda path: OnDisk(path / "table", "delta", keeps_by_number=False),
-    "memory": InMemory,
+    "folder": lambda path: DiskGround(path / "lake", "parquet", keeps_by_number=True),
+    "delta": lambda path: DiskGround(path / "table", "delta", keeps_by_number=False),
+    "memory": MemoryGround,
 }
 
 
 def stage(table: Any, *frames: pl.DataFrame) -> Staging:
-    """Stage these rows, as a run does."""
+    """Stage rows as a run does."""
     header = Header(run="run", mode="full", base=0, started_at=datetime.now(UTC))
     staging = Staging.start(table.scratch, "binding", header)
     for frame in frames:
@@ -160,11 +160,11 @@ def publish_rows(
     accounts: Mapping[AccountKey, SyncState] | None = None,
     keep: Keep | None = None,
 ) -> Manifest:
-    """One run that publishes these rows, with the states of these accounts."""
+    """Publish rows in one run, with the sync states of its accounts."""
     table = ground.open(name)
     with table.hold():
         table.begin()
-        manifest = publish_staged(table, stage(table, *frames), run=Plainly(accounts=accounts or {}))
+        manifest = publish_staged(table, stage(table, *frames), run=BareRun(accounts=accounts or {}))
         if keep is not None:
             table.expire(keep)
     return manifest

@@ -1,4 +1,4 @@
-"""A table that lies in memory, with as many runs at once as like, and the tables that the suite tries beside it."""
+"""A table in memory that any number of runs use at the same time: the simplest implementation of `Table`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.table import Change, Info, Keep
 
-__all__ = ["MemoryTable", "Shelf"]
+__all__ = ["MemoryStore", "MemoryTable"]
 
 
 @dataclass
-class Shelf:
-    """What the runs share: the states, by number, and the bytes of files, by path.
+class MemoryStore:
+    """The storage that the runs share.
 
     Attributes:
-        foreign: the files that another program has put there.
-        on_change: is called before each step that changes the shelf: it may be another run's, or raise.
-        on_commit: is called before each commit is looked at.
-        loses_answer: how many of the next commits are made although they seem to fail.
+        states: the manifests by snapshot number.
+        blobs: the bytes of files by path.
+        foreign: the files that another program added.
+        on_change: called before each step that changes the store; may run another run's step, or raise.
+        on_commit: called before each commit is checked.
+        loses_answer: the number of next commits that succeed but raise an error.
+        written: the number of files written so far.
     """
 
     states: dict[int, Manifest] = field(default_factory=dict)
@@ -47,11 +50,11 @@ class Shelf:
 
     @property
     def number(self) -> int:
-        """The number of the newest state; 0 for none."""
+        """The number of the newest snapshot; 0 if there is none."""
         return max(self.states, default=0)
 
     def rows(self, number: int | None = None) -> pl.DataFrame:
-        """The rows of a state."""
+        """Return the rows of a snapshot, by default the newest."""
         wanted = self.number if number is None else number
         if number is not None and number not in self.states:
             raise UsageError(f"snapshot {number} is not kept")
@@ -60,7 +63,7 @@ class Shelf:
         return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *frames])
 
     def keep(self, month: str, rows: pl.DataFrame) -> FileEntry:
-        """Put a file of these rows on the shelf."""
+        """Write a file of these rows."""
         self.on_change()
         buffer = io.BytesIO()
         rows.write_parquet(buffer)
@@ -72,7 +75,7 @@ class Shelf:
         return FileEntry(path=path, rows=rows.height, bytes=len(data), sha256=sha256)
 
     def append(self, entry: FileEntry) -> None:
-        """Another program adds a file that it has put on the shelf; it says nothing of who it is."""
+        """Commit a file as another program would, without information about a run."""
         state = self.states[self.number]
         files = sorted([*state.files, entry], key=lambda each: each.path)
         added = msgspec.structs.replace(
@@ -83,11 +86,11 @@ class Shelf:
 
 
 class MemoryTable:
-    """One run's view of a shelf; see `Table`."""
+    """One run's view of a memory store; see `Table`."""
 
-    def __init__(self, shelf: Shelf, scratch: Path) -> None:
+    def __init__(self, store: MemoryStore, scratch: Path) -> None:
         self.name = "memory"
-        self.shelf = shelf
+        self.store = store
         self._scratch = scratch
         self._begun = 0
         self._committed = 0
@@ -99,29 +102,29 @@ class MemoryTable:
 
     @contextmanager
     def hold(self) -> Iterator[Callable[[], None]]:
-        """See `Table`. Any number of runs hold it at once."""
+        """See `Table`. Any number of runs hold the table at the same time."""
         yield lambda: None
 
     def begin(self) -> Manifest | None:
-        """The state that a run starts from."""
-        self._begun = self.shelf.number
-        return self.shelf.states.get(self._begun)
+        """Return the manifest that a run starts from."""
+        self._begun = self.store.number
+        return self.store.states.get(self._begun)
 
     def latest(self, server: str) -> Base:
         """See `Table`."""
-        shelf, number = self.shelf, self.shelf.number
+        store, number = self.store, self.store.number
         raced = number not in (self._begun, self._committed)
         if not number:
-            return Base(0, None, is_news=True)
-        state = shelf.states[number]
+            return Base(0, None, must_commit=True)
+        state = store.states[number]
         if state.server != server:
             raise LakeError(f"it holds jobs of {state.server}")
-        suspects = frozenset(entry.month for entry in state.files if entry.path in shelf.foreign)
+        suspects = frozenset(entry.month for entry in state.files if entry.path in store.foreign)
         return Base(number, state, state.files, suspects=suspects, is_raced=raced)
 
     def read(self, entry: FileEntry) -> bytes:
         """See `Table`."""
-        data = self.shelf.blobs.get(entry.path, b"")
+        data = self.store.blobs.get(entry.path, b"")
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise LakeError(f"{entry.path} is not as it was written")
         return data
@@ -130,36 +133,36 @@ class MemoryTable:
         self, month: str, pieces: Iterator[pl.DataFrame], there: Sequence[FileEntry]
     ) -> list[FileEntry]:
         """See `Table`."""
-        entry = self.shelf.keep(month, pl.concat(pieces))
+        entry = self.store.keep(month, pl.concat(pieces))
         for each in there:
             if each.sha256 == entry.sha256:
-                del self.shelf.blobs[entry.path]
+                del self.store.blobs[entry.path]
                 return [each]
         return [entry]
 
     def commit(self, change: Change, info: Info) -> Manifest:
         """See `Table`."""
-        shelf = self.shelf
-        shelf.on_change()
-        shelf.on_commit()
-        if shelf.number != change.base.number:
-            raise LakeConflict(f"state {shelf.number} came first")
+        store = self.store
+        store.on_change()
+        store.on_commit()
+        if store.number != change.base.number:
+            raise LakeConflict(f"state {store.number} came first")
         base = change.base.manifest
         state = Manifest(
             format=FORMAT,
             snapshot=change.number,
             server=info.server,
-            made_at=datetime.now(UTC) if base is None or change.is_news else base.made_at,
+            made_at=datetime.now(UTC) if base is None or change.makes_snapshot else base.made_at,
             rows=change.rows,
             files=[entry for entry in change.files if entry.rows],
             library="memory",
             receipt=dict(info.receipt),
             accounts={**(base.accounts if base else {}), **info.accounts},
         )
-        shelf.states[state.snapshot] = state
+        store.states[state.snapshot] = state
         self._committed = state.snapshot
-        if shelf.loses_answer:
-            shelf.loses_answer -= 1
+        if store.loses_answer:
+            store.loses_answer -= 1
             raise TryLater("the answer was lost")
         return state
 
@@ -171,12 +174,12 @@ class MemoryTable:
         """See `Table`."""
         if self._committed != change.number:
             for entry in change.new:
-                self.shelf.blobs.pop(entry.path, None)
+                self.store.blobs.pop(entry.path, None)
 
     def expire(self, keep: Keep) -> None:
-        """See `Table`. By number alone."""
-        shelf = self.shelf
-        for number in sorted(shelf.states)[: -keep.count]:
-            del shelf.states[number]
-        named = {entry.path for state in shelf.states.values() for entry in state.files}
-        shelf.blobs = {path: data for path, data in shelf.blobs.items() if path in named}
+        """See `Table`. Only the number counts, not the age."""
+        store = self.store
+        for number in sorted(store.states)[: -keep.count]:
+            del store.states[number]
+        named = {entry.path for state in store.states.values() for entry in state.files}
+        store.blobs = {path: data for path, data in store.blobs.items() if path in named}

@@ -1,4 +1,4 @@
-"""What every table keeps, whether it is a folder, a Delta table or lies in memory: one suite over all three."""
+"""The conformance suite of tables: folder, Delta table and table in memory must pass the same tests."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ A, B = (AccountKey.of(SERVER, company) for company in ("a", "b"))
 
 @pytest.fixture(params=GROUNDS)
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
-    """A table that nobody has published to."""
+    """Return a table that no run has published to."""
     return GROUNDS[request.param](tmp_path)
 
 
 @pytest.fixture(params=["delta", "memory"])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Ground:
-    """A table that others commit to, too; a folder is held by one writer, and what others put there is in no manifest."""
+    """Return a table that several runs commit to. A folder is not one: its lock admits one writer."""
     return GROUNDS[request.param](tmp_path)
 
 
 def ids(frame: pl.DataFrame) -> list[int]:
-    """The numbers of the jobs, in order, each as often as it is there."""
+    """Return the numbers of all rows' jobs, sorted, with duplicates."""
     return sorted(int(name[-12:]) for name in frame["id"])
 
 
 def statuses(frame: pl.DataFrame) -> dict[int, str]:
-    """The status of each job."""
+    """Return the status of each job by number."""
     return {int(name[-12:]): status for name, status in frame.select("id", "status").iter_rows()}
 
 
 class Killed(BaseException):
-    """The run is dead."""
+    """Raised in place of a step, as if the run had been killed before it."""
 
 
 @contextmanager
 def killed_at(ground: Ground, step: int) -> Iterator[list[int]]:
-    """A run that dies at this step of those that change the store; gives how many there were."""
+    """Kill the run at this step, counted over the steps that change the store; yield the count of steps."""
     count = [0]
 
-    def strike() -> None:
+    def kill() -> None:
         count[0] += 1
         if count[0] >= step:
             raise Killed
 
-    with suppress(Killed), ground.around(strike):
+    with suppress(Killed), ground.around(kill):
         yield count
 
 
@@ -70,7 +70,7 @@ def killed_at(ground: Ground, step: int) -> Iterator[list[int]]:
 def before_commit(
     ground: Ground, monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, times: int = 1
 ) -> Iterator[None]:
-    """Before the next commits something else happens."""
+    """Call `what` before each of the next `times` commits."""
     left = [times]
 
     def once() -> None:
@@ -91,7 +91,7 @@ def before_commit(
 
 
 def test_a_first_commit(ground: Ground) -> None:
-    """What was staged is there, as snapshot 1, with what the run says of itself; before it there was nothing."""
+    """The first commit publishes the staged rows and the sync state as snapshot 1."""
     assert ground.state() is None
     manifest = publish_rows(ground, rows(1, 2), rows(3, month=11), accounts={A: SyncState(name="Acme")})
     assert (manifest.snapshot, manifest.rows, manifest.server) == (1, 3, SERVER)
@@ -103,7 +103,7 @@ def test_a_first_commit(ground: Ground) -> None:
 
 
 def test_no_jobs_at_all(ground: Ground) -> None:
-    """An empty list is published too: the lake knows that it was read."""
+    """An empty list is published, too: the snapshot records that the list was read."""
     assert publish_rows(ground, accounts={A: SyncState()}).snapshot == 1
     assert ids(ground.rows()) == []
     assert publish_rows(ground, rows(1)).snapshot == 2
@@ -111,7 +111,7 @@ def test_no_jobs_at_all(ground: Ground) -> None:
 
 
 def test_an_incremental_commit(ground: Ground) -> None:
-    """Later rows stand in for earlier ones, months without news keep their files, and the earlier snapshot stays readable."""
+    """Later rows replace earlier ones, unchanged months keep their files, and the old snapshot stays readable."""
     first = publish_rows(ground, rows(1, 2), rows(3, month=11, status="pending"))
     second = publish_rows(ground, rows(3, 4, month=11, hour=2))
     assert (second.snapshot, second.rows) == (2, 4)
@@ -122,7 +122,7 @@ def test_an_incremental_commit(ground: Ground) -> None:
 
 
 def test_nothing_new_is_no_snapshot(ground: Ground) -> None:
-    """Rows that are there already make no snapshot; what the run has learned of its accounts is kept all the same."""
+    """Rows without news make no snapshot, but the sync states of the run are saved."""
     publish_rows(ground, rows(1, 2), accounts={A: SyncState(full_jobs=1), B: SyncState(full_jobs=7)})
     again = publish_rows(ground, rows(2), accounts={A: SyncState(full_jobs=2)})
     assert again.snapshot == 1
@@ -132,7 +132,7 @@ def test_nothing_new_is_no_snapshot(ground: Ground) -> None:
 
 
 def test_each_account_keeps_its_state(ground: Ground) -> None:
-    """A run says nothing of accounts that it did not read."""
+    """A run does not change the states of accounts that it did not read."""
     publish_rows(ground, rows(1), accounts={A: SyncState(name="Acme")})
     publish_rows(ground, rows(2), name="b", accounts={B: SyncState(name="Bolt")})
     state = ground.state()
@@ -141,7 +141,7 @@ def test_each_account_keeps_its_state(ground: Ground) -> None:
 
 
 def test_a_conflict_is_merged_again(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes second reads what the first has committed, and nothing of either is lost."""
+    """After a conflict the run merges again with the new version, and no row of either run is lost."""
     publish_rows(shared, rows(1))
 
     def other() -> None:
@@ -155,7 +155,7 @@ def test_a_conflict_is_merged_again(shared: Ground, monkeypatch: pytest.MonkeyPa
 
 
 def test_who_is_always_second_gives_up(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After five tries the run ends with 69 and has changed nothing; nothing that it wrote is left."""
+    """After five conflicts the run fails with 69, changes nothing and leaves no file."""
     publish_rows(shared, rows(1))
     others = iter(range(10, 99))
 
@@ -172,7 +172,7 @@ def test_who_is_always_second_gives_up(shared: Ground, monkeypatch: pytest.Monke
 
 
 def test_a_folder_has_one_writer(tmp_path: Path) -> None:
-    """It is held; and of two that hold it all the same, the one whose lock was taken publishes nothing."""
+    """A folder admits one writer; a run whose lock file was replaced publishes nothing."""
     ground = GROUNDS["folder"](tmp_path)
     publish_rows(ground, rows(1))
     table = ground.open()
@@ -192,10 +192,10 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
 
 
 def test_a_lost_answer(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit that got through although its answer was lost is not made twice, and none of its files is removed."""
+    """A commit that succeeded although its response was lost is not repeated, and its files stay."""
     publish_rows(shared, rows(1))
     if isinstance(shared.open(), MemoryTable):
-        shared.shelf.loses_answer = 1  # type: ignore[attr-defined]
+        shared.store.loses_answer = 1  # type: ignore[attr-defined]
         with pytest.raises(TryLater):
             publish_rows(shared, rows(2))
     else:
@@ -214,7 +214,7 @@ def test_a_lost_answer(shared: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_at_every_step(ground: Ground) -> None:
-    """Wherever a run dies, a reader sees the state before it or the one after, whole; and the next run finds all as it should be."""
+    """A run killed at any step leaves the old or the new snapshot, complete, and the next run succeeds."""
     publish_rows(ground, rows(1), rows(2, month=11, status="pending"))
     step = 0
     while True:
@@ -233,7 +233,7 @@ def test_killed_at_every_step(ground: Ground) -> None:
 
 
 def test_old_snapshots_go(ground: Ground) -> None:
-    """What is not to be kept is refused in words, and what stays is whole."""
+    """An expired snapshot is refused with a message, and the current one stays complete."""
     for number in range(1, 5):
         publish_rows(ground, rows(number), keep=Keep(timedelta(0), 1))
     assert ids(ground.rows()) == [1, 2, 3, 4]
@@ -244,7 +244,7 @@ def test_old_snapshots_go(ground: Ground) -> None:
 
 
 def test_rows_that_another_program_appended_twice(shared: Ground) -> None:
-    """A job that another program has written a second time stands once after the next run, its later row."""
+    """The next run removes rows that another program appended twice, and keeps the latest row."""
     publish_rows(shared, rows(1, 2, status="pending"))
     shared.append("2026-10", rows(1, hour=5))
     shared.append("2026-10", rows(1, hour=5))
@@ -256,7 +256,7 @@ def test_rows_that_another_program_appended_twice(shared: Ground) -> None:
 
 
 def test_a_table_of_another_server(ground: Ground) -> None:
-    """It is refused, and stays as it is."""
+    """A table of another server is refused and does not change."""
     publish_rows(ground, rows(1))
     table = ground.open("b")
     refuse = getattr(table, "refuse_other", table.latest)
@@ -266,7 +266,7 @@ def test_a_table_of_another_server(ground: Ground) -> None:
 
 
 def test_a_state_says_when_it_was_made(ground: Ground) -> None:
-    """The instant is that of the commit; where nothing is new it stays."""
+    """A manifest's `made_at` is the time of its commit, and a run without news does not change it."""
     before = datetime.now(UTC) - timedelta(seconds=1)
     made = publish_rows(ground, rows(1)).made_at
     assert before < made <= datetime.now(UTC)

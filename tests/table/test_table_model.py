@@ -1,4 +1,4 @@
-"""Any sequence of commits, conflicts, kills, other programs and readers: deep over memory, and over a folder."""
+"""A model test: random sequences of commits, conflicts, kills, other programs and readers, on two tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grounds import GROUNDS, InMemory, publish_rows
+from grounds import GROUNDS, MemoryGround, publish_rows
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import polars as pl
 
 Jobs = dict[int, int]
-"""How late each job was last changed, by its number."""
+"""The hour of each job's last change, by its number."""
 NUMBERS = st.lists(st.integers(1, 12), min_size=0, max_size=5, unique=True)
 
 
 def read(frame: pl.DataFrame) -> Jobs:
-    """What a reader sees; of a job that stands twice, the later row."""
+    """Return what a reader sees; of a job listed twice, the later row."""
     hours = (frame["last_updated_at"] - frame["created_at"]).dt.total_hours()
     found: Jobs = {}
     for name, hour in zip(frame["id"], hours, strict=True):
@@ -35,7 +35,7 @@ def read(frame: pl.DataFrame) -> Jobs:
 
 
 class TableMachine(RuleBasedStateMachine):
-    """One table, and what its rows must be."""
+    """A table in memory, and the rows that it must have."""
 
     kind = "memory"
 
@@ -49,30 +49,30 @@ class TableMachine(RuleBasedStateMachine):
         self.remembered: dict[int, Jobs] = {}
 
     def teardown(self) -> None:
-        """Leave nothing."""
+        """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @initialize(numbers=NUMBERS)
     def begin(self, numbers: list[int]) -> None:
-        """A first commit."""
+        """Make the first commit."""
         self.publish(numbers)
 
     def frames(self, numbers: list[int]) -> list[pl.DataFrame]:
-        """New rows of these jobs: even ones of October, odd ones of November."""
+        """Return new rows of these jobs: even numbers are of October, odd ones of November."""
         self.hour += 1
         split = {10 + odd: [n for n in numbers if n % 2 == odd] for odd in (0, 1)}
         return [rows(*some, month=month, hour=self.hour) for month, some in split.items() if some]
 
     @rule(numbers=NUMBERS)
     def publish(self, numbers: list[int]) -> None:
-        """A run that is let be."""
+        """Publish without disturbance."""
         publish_rows(self.ground, *self.frames(numbers))
         self.truth |= dict.fromkeys(numbers, self.hour)
         self.doubled = False
 
     @rule(numbers=NUMBERS)
     def publish_the_same(self, numbers: list[int]) -> None:
-        """Rows that are there already, or older, and were fetched again, change nothing where nothing differs."""
+        """Publish rows that the table has already: no snapshot, unless another program wrote doubles."""
         known = [n for n in numbers if self.truth.get(n) == self.hour]
         number = self.number
         again = self.frames(known)
@@ -89,7 +89,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(numbers=NUMBERS, step=st.integers(1, 12))
     def kill(self, numbers: list[int], step: int) -> None:
-        """A run that dies on the way has published all or nothing."""
+        """Kill a run at a step: it has published everything or nothing."""
         frames = self.frames(numbers)
         before, after = self.truth, self.truth | dict.fromkeys(numbers, self.hour)
         with killed_at(self.ground, step):
@@ -102,16 +102,16 @@ class TableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "memory" and self.truth)
     @rule(mine=NUMBERS, theirs=NUMBERS)
     def race(self, mine: list[int], theirs: list[int]) -> None:
-        """Another run commits between this one's merge and its commit: the later row of each job stays, whoever is first."""
-        assert isinstance(self.ground, InMemory)
-        shelf = self.ground.shelf
+        """Let another run commit between merge and commit: the later row of each job wins."""
+        assert isinstance(self.ground, MemoryGround)
+        store = self.ground.store
         ours, others = self.frames(mine), self.frames(theirs)
 
         def other() -> None:
-            shelf.on_commit = lambda: None
+            store.on_commit = lambda: None
             publish_rows(self.ground, *others, name="b")
 
-        shelf.on_commit = other
+        store.on_commit = other
         publish_rows(self.ground, *ours)
         self.truth |= dict.fromkeys(mine, self.hour - 1) | dict.fromkeys(theirs, self.hour)
         self.doubled = False
@@ -119,7 +119,7 @@ class TableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.kind == "memory" and self.truth)
     @rule(times=st.integers(1, 3), pick=st.integers(0, 11))
     def append(self, times: int, pick: int) -> None:
-        """Another program writes a job again that is there."""
+        """Append a job that exists as another program would."""
         number = sorted(self.truth)[pick % len(self.truth)]
         month, hour = 10 + number % 2, self.truth[number]
         for _ in range(times):
@@ -128,7 +128,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 6))
     def expire(self, count: int) -> None:
-        """Old snapshots go; the current one stays."""
+        """Remove old snapshots, not the current one."""
         table = self.ground.open()
         with table.hold():
             table.begin()
@@ -138,23 +138,23 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule()
     def remember(self) -> None:
-        """A reader resolves a snapshot."""
+        """Remember the rows of the current snapshot, as a reader does who has opened it."""
         self.remembered[self.number] = read(self.ground.rows(self.number))
 
     @property
     def number(self) -> int:
-        """Of the newest snapshot."""
+        """The number of the newest snapshot."""
         state = self.ground.state()
         return state.snapshot if state else 0
 
     def has_doubles(self) -> bool:
-        """Whether a job stands twice."""
+        """Return whether a job is listed twice."""
         numbers = ids(self.ground.rows())
         return len(numbers) != len(set(numbers))
 
     @invariant()
     def is_true(self) -> None:
-        """Each job once, unless another program has written it twice since the last run; its latest row; history as it was."""
+        """Check that each job is listed once, in its latest row, unless another program doubled it, and history is kept."""
         assert read(self.ground.rows()) == self.truth
         assert self.doubled or not self.has_doubles()
         for number, jobs in self.remembered.items():
@@ -162,7 +162,7 @@ class TableMachine(RuleBasedStateMachine):
 
 
 class FolderMachine(TableMachine):
-    """The same over a folder."""
+    """The same for a folder."""
 
     kind = "folder"
 

@@ -1,4 +1,4 @@
-"""A raw server that answers with good pages, and from a chosen request on with bytes that mean harm."""
+"""A raw socket server that sends good pages and, from a chosen request on, hostile bytes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["HARMS", "HostileServer"]
 
 LONG = 600.0
-"""Seconds after which a harm that would go on for ever gives up; every run is over long before."""
+"""Seconds after which an endless attack stops; every run ends long before that."""
 
 Harm = "Callable[[bytes, random.Random], Iterator[bytes]]"
-"""Bytes to send in place of a good answer, which it is given the body of."""
+"""An attack: yields the bytes to send instead of a good response, whose body it gets."""
 
 
 def _head(body: bytes, *more: bytes, status: bytes = b"200 OK", length: int | None = None) -> bytes:
@@ -52,7 +52,7 @@ def _for_ever(piece: bytes, pause: float = 0.0) -> Iterator[bytes]:
 
 
 def flipped_bits(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """Some bits of head or body are others."""
+    """Flip a few bits of the head or the body."""
     answer = bytearray(_head(body))
     for _ in range(chance.choice((1, 1, 8))):
         answer[chance.randrange(len(answer))] ^= 1 << chance.randrange(8)
@@ -60,7 +60,7 @@ def flipped_bits(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 def swapped_values(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A good page, one of whose values is what nobody expects."""
+    """Replace one to three values of a good page by unexpected ones."""
     page = json.loads(body)
     odd: list[Any] = [
         None,
@@ -94,24 +94,24 @@ def swapped_values(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 def cut_anywhere(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """The connection ends somewhere."""
+    """End the connection at a random byte."""
     answer = _head(body)
     yield answer[: chance.randrange(len(answer))]
 
 
 def endless_1xx(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """Interim answers without end."""
+    """Send endless interim responses."""
     yield from _for_ever(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", chance.choice((0.0, 0.05)))
 
 
 def endless_head(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """Header lines without end."""
+    """Send endless header lines."""
     yield b"HTTP/1.1 200 OK\r\n"
     yield from _for_ever(b"X-More: " + b"a" * 200 + b"\r\n", chance.choice((0.0, 0.05)))
 
 
 def endless_gzip(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A packed body of empty blocks without end."""
+    """Send a compressed body with endless empty blocks."""
     yield b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
     packer = zlib.compressobj(wbits=31)
     yield packer.compress(body[:10]) + packer.flush(zlib.Z_SYNC_FLUSH)
@@ -119,13 +119,13 @@ def endless_gzip(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 def bytes_after_gzip(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A whole packed body, and bytes without end behind it."""
+    """Send a complete compressed body, followed by endless bytes."""
     yield b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + gzip.compress(body)
     yield from _for_ever(b"x" * 10_000, chance.choice((0.0, 0.05)))
 
 
 def bomb(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A small body that unpacks to hundreds of megabytes."""
+    """Send a small body that decompresses to 256 MiB."""
     yield _head(_pack_blanks(), b"Content-Encoding: gzip")
 
 
@@ -135,32 +135,32 @@ def _pack_blanks() -> bytes:
 
 
 def endless_trailers(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A chunked page with trailers without end."""
+    """Send a chunked page with endless trailers."""
     yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
     yield b"%x\r\n" % len(body) + body + b"\r\n0\r\n"
     yield from _for_ever(b"X-Trailer: a\r\n", chance.choice((0.0, 0.05)))
 
 
 def endless_chunks(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A chunked page that never ends, with an extension on each chunk."""
+    """Send a chunked page without end, with an extension on each chunk."""
     yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
     yield from _for_ever(b"1;plp=" + b"e" * 100 + b"\r\n \r\n", chance.choice((0.0, 0.05)))
 
 
 def drip(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A byte now and then."""
+    """Send one byte every 0.3 seconds."""
     for byte in _head(body):
         yield bytes([byte])
         time.sleep(0.3)
 
 
 def silence(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """Nothing at all."""
+    """Send nothing."""
     yield from _for_ever(b"", 0.5)
 
 
 def many_keys(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A row with a million fields that nobody knows."""
+    """Send a row with up to a million unknown fields."""
     page = json.loads(body)
     if page["data"]:
         page["data"][0] |= {f"k{number}": number for number in range(chance.choice((50_000, 1_000_000)))}
@@ -168,12 +168,12 @@ def many_keys(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 def deep(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """Brackets in brackets."""
+    """Send a list nested 100,000 levels deep."""
     yield _head(b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
 def stray_page(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A second answer that nobody asked for, in the same segment."""
+    """Send a second, unrequested response in the same segment."""
     page = json.loads(body)
     for row in page["data"]:
         row["numberOfItems"] = 666_666
@@ -181,7 +181,7 @@ def stray_page(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 def odd_status(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """A status that no contract has, or one with an odd head."""
+    """Send a status outside the contract, with a malformed header."""
     status = chance.choice(
         (b"204 No", b"206 Part", b"299 Odd", b"302 Go", b"418 Tea", b"422 No", b"599 X", b"999 ?")
     )
@@ -192,7 +192,7 @@ def odd_status(body: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 def noise(body: bytes, chance: random.Random) -> Iterator[bytes]:
-    """Bytes by chance, with or without a head."""
+    """Send random bytes, with or without a head."""
     data = chance.randbytes(chance.choice((0, 1, 100, 100_000)))
     yield data if chance.random() < 0.5 else _head(data)
 
@@ -222,7 +222,7 @@ HARMS: dict[str, Any] = {
 
 
 class HostileServer:
-    """Serves the pages of `inner`, and does harm in place of some from request `begin` on, each with chance `often`."""
+    """A server of the pages of `inner` that attacks from request `begin` on, each time with probability `often`."""
 
     def __init__(self, inner: Server, harm: str, chance: random.Random, *, begin: int, often: float) -> None:
         self._inner, self._harm, self._chance = inner, HARMS[harm], chance
@@ -236,7 +236,7 @@ class HostileServer:
         self._thread.start()
 
     def close(self) -> None:
-        """End it, whatever it is sending."""
+        """Stop the server and reset its connections, whatever it is sending."""
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()

@@ -1,9 +1,9 @@
-"""What a loss of power can leave of a folder, worst case: a disk that keeps only what it was told to keep.
+"""A model of power loss: a disk that keeps only what was synced.
 
-The model is stricter than any file system we know. A file holds what it held when it was last synced; one that never
-was is empty. A name in a folder (of a new file, a link, a rename, a removal) is as it was when that folder was last
-synced; syncing a file does not keep its name. A rename happens whole or not at all, and is kept by syncing the folder
-it led to. What was not synced is lost, all of it or, where a `Random` is given, any part of it.
+The model is stricter than any file system we know. After power loss a file has the content of its last sync, or is
+empty if it was never synced. The names in a folder (new files, links, renames, removals) are those of the folder's
+last sync; syncing a file does not keep its name. A rename is atomic, and syncing the target folder keeps it. Writes
+that were not synced are lost: all of them or, with a `Random`, a random part.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Disk"]
 
 @dataclass(eq=False)
 class Node:
-    """A file, a folder or a link: what it is, and what of it is kept."""
+    """A file, a folder or a link, as the program sees it and (`kept_…`) as it is after power loss."""
 
     kind: str
     leads: str = ""
@@ -37,12 +37,12 @@ class Node:
 
 @dataclass(eq=False)
 class Change:
-    """A change of names that is not kept yet: what each (folder, name) is to be; None for nothing."""
+    """A change of names that is not synced yet: the node of each (folder, name), or None for a removed name."""
 
     names: list[tuple[Node, str, Node | None]]
 
     def keep(self) -> None:
-        """It is on the disk."""
+        """Apply the change to the disk."""
         for folder, name, node in self.names:
             if node is None:
                 folder.kept_names.pop(name, None)
@@ -54,20 +54,20 @@ class Change:
 
 
 class Disk:
-    """A disk below one folder, as the program sees it and as it would be after a loss of power."""
+    """A disk below one folder, as the program sees it and as it would be after power loss."""
 
     def __init__(self, base: Path) -> None:
-        """Read what is there; all of that is kept."""
+        """Read the folder; everything in it counts as synced."""
         self.base = base.resolve()
         self.root = _read(self.base)
 
     def play(self, operations: Iterable[Operation]) -> None:
-        """Do what a process did, see `tap.py`."""
+        """Replay the operations of a process, see `tap.py`."""
         for what, path, more in operations:
             getattr(self, f"_{what}")(path, more)
 
     def write_to(self, folder: Path, luck: Random | None = None) -> None:
-        """What is there after the loss of power."""
+        """Write what is left after power loss to `folder`."""
         if luck is not None:
             self._keep_some(luck)
         _write(self.root, folder, luck)
@@ -85,7 +85,7 @@ class Disk:
                     seen.append(node)
 
     def _find(self, path: str) -> tuple[Node, str]:
-        """The folder and the name in it."""
+        """Return the node of the folder, and the name in it."""
         *parts, name = Path(path).relative_to(self.base).parts
         node = self.root
         for part in parts:
@@ -99,7 +99,7 @@ class Disk:
                 folder.names.pop(name, None)
             else:
                 folder.names[name] = node
-        # The last is the folder that a rename leads to: syncing that one keeps it.
+        # The last name is the target of a rename: syncing its folder keeps the rename.
         names[-1][0].pending.append(change)
 
     def _open(self, path: str, flags: int) -> None:
@@ -137,7 +137,9 @@ class Disk:
 
     def _replace(self, path: str, other: str) -> None:
         folder, name = self._find(path)
-        moved = folder.names.get(name) or Node("file")  # one that duckdb wrote, past Python
+        moved = folder.names.get(name) or Node(
+            "file"
+        )  # DuckDB wrote the file without Python, so the tap has not seen it
         self._change((folder, name, None), (*self._find(other), moved))
 
 

@@ -1,4 +1,4 @@
-"""Lakes before the blow: each scene is a world, a lake as it is then, and the run that is struck."""
+"""The scenarios: each is a world, a lake, and the run that a test kills or disturbs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,18 @@ TICK = 2.0
 
 @dataclass
 class Scene:
-    """A lake as it is before the blow, the world as of then, and how the run that is struck is called."""
+    """A world, a lake before the disturbed run, and the options of that run.
+
+    Attributes:
+        victims: starts the disturbed runs in child processes.
+        sandbox: the server.
+        url: its address.
+        lake: where the runs dump.
+        before: a copy of the lake as it is before each try.
+        options: the options of the disturbed run.
+        since: the world's time before that run, for the oracle.
+        ended: the snapshot that the undisturbed run publishes.
+    """
 
     victims: Victims
     sandbox: Sandbox
@@ -38,11 +49,11 @@ class Scene:
     ended: int = 0
 
     def strike(self, when: str = "", at: int = 0) -> tuple[int, dict[str, Any]]:
-        """A run in a process of its own, killed there."""
+        """Run in a child process that is killed at this storage call."""
         return self.victims.run(self.lake, self.url, options=self.options, fail=["kill", when, at])
 
     def dump(self, **options: Any) -> int:
-        """A run to its end, or to the end of its requests; its exit code."""
+        """Run in this process, to the end or to its request limit, and return the exit code."""
         with Client(self.url, api_key=API_KEY, transport=self.sandbox, rate=10_000_000) as client:
             try:
                 return dump_export_jobs(self.lake, client=client, progress=False, **options).code
@@ -50,14 +61,14 @@ class Scene:
                 return exc.code
 
     def set_up(self, *steps: Callable[[], None], **options: Any) -> None:
-        """Do the steps, and keep the lake as it is then."""
+        """Run the steps, and copy the resulting lake to `before`."""
         for step in steps:
             step()
         self.options = options
         copy_lake(self.lake, self.before)
 
     def run(self, **options: Any) -> Callable[[], None]:
-        """A step: a run."""
+        """Return a step that dumps."""
 
         def step() -> None:
             self.dump(**options)
@@ -65,7 +76,7 @@ class Scene:
         return step
 
     def move_jobs(self) -> None:
-        """A step: some jobs change their instants, from one month to the next and the other way round."""
+        """Move some of the oldest jobs to the newest month, and the other way round."""
         jobs = sorted(self.sandbox.world.visible(), key=lambda job: str(job["createdAt"]))
         settled = [job for job in jobs if job["status"] == "completed"]
         early, late = settled[:3], settled[-3:]
@@ -75,11 +86,11 @@ class Scene:
         self.since = self.sandbox.world.now
 
     def age(self) -> None:
-        """A step: the lake becomes one of format 1, as an older version would have left it."""
+        """Convert the lake to format 1, as an older version left it."""
         make_old(self.lake)
 
     def wait(self, days: float) -> Callable[[], None]:
-        """A step: time passes."""
+        """Return a step that advances the world's clock."""
 
         def step() -> None:
             self.since = self.sandbox.world.advance(days * DAY)
@@ -88,7 +99,7 @@ class Scene:
 
 
 def make_old(lake: Path) -> None:
-    """A lake of format 2 as one of format 1: links, a folder of each snapshot, and a link to the current one."""
+    """Convert a lake of format 2 to format 1: a folder of links for each snapshot, and a link to the current one."""
     layout = Layout(lake)
     (lake / "_meta").mkdir()
     for number in layout.numbers():
@@ -127,10 +138,10 @@ SCENARIOS: dict[str, Callable[[Scene], None]] = {
 
 @pytest.fixture
 def scene(request: pytest.FixtureRequest, victims: Victims, ground: Path) -> Iterator[Scene]:
-    """The scene of the test's scenario."""
+    """Build the scene of the test's scenario."""
     name = request.param
     world = World(jobs=420, days=50, seed=11)
-    # A server that takes its time is read in segments.
+    # A slow server is read in segments.
     latency = 0.03 if name in {"first dump", "full walk", "resume of a first dump"} else 0.0
     rules = Rules(max_limit=6, tick=0.0 if name == "nothing new" else TICK, latency=latency)
     sandbox = Sandbox(world, rules=rules)

@@ -1,9 +1,9 @@
-"""What the torture came to: a plugin of pytest that gathers each test's counts and prints one table at the end.
+"""The results of the torture suite: a pytest plugin that collects the counts of each test and prints one table.
 
-PYTHONPATH=tests/torture pytest -p tally tests/torture            the small form, a few minutes
-TORTURE=full PYTHONPATH=tests/torture pytest -p tally tests/torture
+PYTHONPATH=tests/torture pytest -p tally tests/torture                   the small form, a few minutes
+TORTURE=full PYTHONPATH=tests/torture pytest -p tally tests/torture      the full form, hours
 
-With TALLY=FILE the counts are also kept there, by scenario, beside those that are there from other runs.
+With TALLY=FILE the counts are also saved there by scenario; those of other scenarios stay.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ COLUMNS = ("tries", "lost", "double", "wrong", "unreadable", "again")
 
 @dataclass
 class Tally:
-    """One scenario's counts.
+    """The counts of one scenario.
 
     Attributes:
-        tries: times it was tried. lost, double: jobs that were. wrong: rows of a version the job never had.
-        unreadable: lakes that could not be read, or were not as written. again: most pages fetched a second time.
+        tries: the number of tries.
+        lost: jobs that are missing.
+        double: jobs that are listed twice.
+        wrong: rows of a version that the job never had.
+        unreadable: lakes that could not be read or were damaged.
+        again: pages fetched a second time, the most of one try.
     """
 
     scenario: str
@@ -48,14 +52,14 @@ class Tally:
     again: int = 0
 
     def count(self, discrepancies: list[Any]) -> None:
-        """Take over what the sandbox, which knows the truth, finds wrong."""
+        """Add the discrepancies that the sandbox's oracle found."""
         kinds = [each.kind for each in discrepancies]
         self.lost += kinds.count("missing")
         self.double += kinds.count("double")
         self.wrong += len(kinds) - kinds.count("missing") - kinds.count("double")
 
     def check(self) -> None:
-        """Fail unless nothing was lost, double, wrong or unreadable, and at most a batch was fetched again."""
+        """Fail if anything was lost, double, wrong or unreadable, or if more than a batch was fetched again."""
         assert self.tries
         assert (self.lost, self.double, self.wrong, self.unreadable) == (0, 0, 0, 0), self
         assert self.again <= 20, self
@@ -63,7 +67,7 @@ class Tally:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Callable[[str], Tally]:
-    """Opens a tally that is shown in the table."""
+    """Return a function that opens a tally, which the table then shows."""
 
     def open_one(scenario: str) -> Tally:
         one = Tally(scenario)
@@ -74,20 +78,20 @@ def tally(request: pytest.FixtureRequest) -> Callable[[str], Tally]:
 
 
 def sample(count: int, small: int, *, seed: int = 0) -> list[int]:
-    """The numbers from 1 to `count`: all of them in the full form, some `small` of them else, spread evenly."""
+    """Return the numbers from 1 to `count`: all in the full form, else `small` of them, spread evenly."""
     if FULL or count <= small:
         return list(range(1, count + 1))
     return sorted({1 + (seed + n * count // small) % count for n in range(small)})
 
 
 def pytest_report_to_serializable(report: pytest.TestReport) -> None:
-    """Tallies travel between processes as plain data."""
+    """Convert tallies to plain data, so that xdist can send them between processes."""
     properties = getattr(report, "user_properties", [])
     properties[:] = [(k, asdict(v) if isinstance(v, Tally) else v) for k, v in properties]
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
-    """The table."""
+    """Print the table."""
     rows = []
     for report in [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]:
         for name, value in report.user_properties:
@@ -110,7 +114,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
 
 
 def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Keep the counts for the documents; see `torture` in docs/generate.py."""
+    """Save the counts for the documents; see `torture` in docs/generate.py."""
     told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     known = {"form": "full" if FULL else "small", "when": f"{datetime.now(UTC):%Y-%m-%d}"}
     told |= {row["scenario"]: {**row, **known} for row in rows}

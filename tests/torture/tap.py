@@ -1,7 +1,7 @@
-"""Every call by which a process changes a folder, seen between Python and the system: logged, or made to fail.
+"""A tap between Python and the system: it logs every call that changes a folder, or makes one of them fail.
 
-`Tap` stands in for functions of `os`; pathlib and shutil go through them too. What it logs is enough to say later
-what of it a loss of power could have left: see `power.py`.
+`Tap` replaces functions of `os`, which pathlib and shutil also call. From its log `power.py` computes what a power
+loss could leave.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["Operation", "Tap"]
 
 Operation = tuple[str, str, Any]
-"""What, at which path, and with what: ``open`` (flags), ``write`` (bytes), ``sync``, ``mkdir``, ``rmdir``, ``unlink``,
-``replace`` (target), ``link`` (second name), ``symlink`` (where it leads), ``truncate`` (size)."""
+"""The operation, its path and its argument: ``open`` (flags), ``write`` (bytes), ``sync``, ``mkdir``, ``rmdir``,
+``unlink``, ``replace`` (target), ``link`` (second name), ``symlink`` (target), ``truncate`` (size)."""
 
 
 class Tap:
-    """Logs what happens below the folder that holds `lake`; or fails one call with an errno.
+    """Logs the calls below the folder that holds `lake`, or makes one of them fail.
 
-    `fail` is (which call, counted from 1; the errno). `count` is how many there were.
+    Attributes:
+        fail: the number of the call that fails, counted from 1, and its errno.
+        count: the number of calls so far.
     """
 
     def __init__(self, lake: Path, fail: tuple[int, int] | None = None) -> None:
@@ -49,7 +51,7 @@ class Tap:
             setattr(os, name, self._wrap(name, getattr(os, name)))
 
     def save(self, file: Path) -> None:
-        """Write the log down."""
+        """Write the log to a file."""
         file.write_bytes(pickle.dumps(self.log))
 
     def _wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +72,7 @@ class Tap:
         return call
 
     def _describe(self, name: str, args: tuple[Any, ...], more: dict[str, Any]) -> Operation | None:
-        """The operation, if it changes something below the base."""
+        """Return the operation if it changes something below the base, else None."""
         if name in {"write", "fsync"}:
             path = _path_of(args[0])
             return ("sync" if name == "fsync" else name, path, None) if self._is_ours(path) else None
@@ -101,7 +103,7 @@ def _path_of(handle: int) -> str:
 
 
 def _resolve(path: Any, folder: int | None) -> str:
-    """The path, its folder resolved, the last part as it is."""
+    """Return the path with its folder resolved and its last part unchanged."""
     text = os.fspath(path)
     if not isinstance(text, str):
         return ""

@@ -1,4 +1,4 @@
-"""F67 at large: many more bits of what is read from disk turned around, each tried at every public door."""
+"""F67 at scale: many more flipped bits in the files of a lake, each tried with every public function."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CASES = Flips()
 
 @pytest.mark.parametrize("name", [MANIFEST, RECORD])
 def test_f67_bits_of_a_lake(name: str, request: pytest.FixtureRequest) -> None:
-    """In a manifest or a record: 65 or mended, whichever bit it is."""
+    """A flipped bit in a manifest or a record gives 65 or is repaired."""
     CASES.test_f67_a_flipped_bit(name, 25 * TIMES, request.getfixturevalue("kept"))
 
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "run.json"])
 def test_f67_bits_of_staging(name: str, request: pytest.FixtureRequest) -> None:
-    """In a journal or its header: the dump ends with the truth, whichever bit it is."""
+    """A flipped bit in a journal or its header does not keep the dump from a correct lake."""
     CASES.test_f67_a_flipped_bit_in_staging(name, 25 * TIMES, request.getfixturevalue("cut"))

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or broken, and too few file handles: 74, what was there stays, and later it goes on."""
+"""A disk that is full, read-only or broken, and too few file handles: 74, the lake stays, and later runs continue."""
 
 from __future__ import annotations
 
@@ -36,16 +36,13 @@ WORLD: dict[str, Any] = {"jobs": 600, "days": 100, "seed": 39}
 
 
 def is_root() -> bool:
-    """Whether this process may mount, and become somebody else."""
+    """Return whether this process may mount disks and change its user."""
     return os.geteuid() == 0
 
 
 @contextmanager
 def mounted(size: str) -> Iterator[Path]:
-    """A small disk in memory.
-
-    Skips the test where it cannot be had.
-    """
+    """Yield a small disk in memory; skip the test where none can be mounted."""
     if not is_root():
         pytest.skip("a small disk can only be mounted by root")
     place = Path(tempfile.mkdtemp(prefix="torture-disk-"))
@@ -63,13 +60,13 @@ def mounted(size: str) -> Iterator[Path]:
 
 
 def dump_here(lake: Path, sandbox: Sandbox) -> int:
-    """A run in this process."""
+    """Dump in this process and return the exit code."""
     with Client("http://127.0.0.1:1", api_key=API_KEY, transport=sandbox, rate=10_000_000) as client:
         return dump_export_jobs(lake, client=client, progress=False).code
 
 
 def left_behind(lake: Path) -> list[str]:
-    """Temporary files and half-built snapshots."""
+    """Return the temporary files and half-built snapshots."""
     staging = lake / "_lake/staging"
     builds = list(staging.glob("build-*")) if staging.is_dir() else []
     return [str(path) for path in (*builds, *lake.rglob(".*"))]
@@ -83,7 +80,7 @@ def test_f39_an_error_at_every_system_call(
     request: pytest.FixtureRequest,
     tally: Callable[[str], Tally],
 ) -> None:
-    """EIO or ENOSPC at any one call: 74 with the path, or it did not matter; the lake as before or published whole."""
+    """EIO or ENOSPC at any system call gives 74 with the path or no error, and the old or the new snapshot."""
     one = tally(f"disk error, {request.node.callspec.id}")
     copy_lake(scene.before, scene.lake)
     _, said = scene.victims.run(scene.lake, scene.url, options=scene.options, record=True)
@@ -107,7 +104,7 @@ def test_f39_an_error_at_every_system_call(
 
 
 def test_f39_a_full_disk(victims: Victims, tally: Callable[[str], Tally]) -> None:
-    """Full at any size: 74 naming path and bytes, nothing half, no temporary file; with room it goes on and is right."""
+    """A disk of any size that fills gives 74 with the path and leaves no half-written file; with room it continues."""
     one = tally("full disk, first dump")
     with mounted("64k") as place:
         for kilobytes in range(16, 700, 20 if FULL else 120):
@@ -132,7 +129,7 @@ def test_f39_a_full_disk(victims: Victims, tally: Callable[[str], Tally]) -> Non
 
 
 def test_f39_a_disk_that_becomes_full(victims: Victims, tally: Callable[[str], Tally]) -> None:
-    """A refresh that finds no room: 74, the snapshot as before and readable, the state as before."""
+    """A refresh on a full disk gives 74 and leaves snapshot and state unchanged."""
     one = tally("full disk, refresh")
     later = Sandbox(World(**WORLD))
     with mounted("64m") as place:
@@ -162,12 +159,12 @@ def test_f39_a_disk_that_becomes_full(victims: Victims, tally: Callable[[str], T
 
 
 def resize(place: Path, size: str) -> None:
-    """A disk of another size."""
+    """Change the size of the disk."""
     subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True)
 
 
 def test_f39_read_only(victims: Victims, tally: Callable[[str], Tally]) -> None:
-    """A lake on a disk that is mounted read-only, or that belongs to somebody else: 74, and it can still be read."""
+    """A lake on a read-only disk or of another user gives 74 and stays readable."""
     one = tally("read-only disk")
     sandbox = Sandbox(World(**WORLD))
     with mounted("64m") as place:
@@ -202,14 +199,14 @@ def test_f39_read_only(victims: Victims, tally: Callable[[str], Tally]) -> None:
 
 
 def test_f39_too_few_file_handles(victims: Victims, ground: Path, tally: Callable[[str], Tally]) -> None:
-    """With any number of file handles: 74 or done, never half; with enough of them it goes on."""
+    """With too few file handles a dump gives 74 and publishes nothing; with enough it continues."""
     one = tally("file handles")
     needed = None
     for files in range(8, 64, 1 if FULL else 4):
         one.tries += 1
         lake = ground / "lake"
         code, said = victims.run(lake, world=WORLD, files=files)
-        if code:  # not even Python gets along
+        if code:  # Python itself needs more
             continue
         assert said["code"] in {0, STORAGE}, said
         if said["code"]:

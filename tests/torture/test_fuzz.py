@@ -1,4 +1,4 @@
-"""The program against bytes that mean harm: no traceback, nothing outside the lake, over in time, in little memory."""
+"""The program against hostile bytes: no traceback, no file outside the lake, in time, in little memory."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from tally import Tally
 
 QUICK = ("cut_anywhere", "deep", "endless_1xx", "noise", "odd_status", "stray_page", "swapped_values")
-"""The harms of the small form: a run against most others lasts until its deadline."""
+"""The attacks of the small form; most others last until the deadline of the run."""
 ROUNDS = 40 if FULL else 1
-"""Tries of each harm."""
+"""The number of tries of each attack."""
 DEADLINE = 4
 GRACE = 5
-"""Seconds that a run may take beyond its deadline, beyond what the machine takes to start it."""
+"""Seconds that a run may take in addition to its deadline and the time to start a process."""
 MEMORY = 400 * 2**20
 LAUNCHER = """
 import os, subprocess, sys
 _, status, used = os.wait4(subprocess.Popen(sys.argv[1:], stdout=2).pid, 0)
 print(os.waitstatus_to_exitcode(status), used.ru_maxrss)
 """
-"""Stands between: the system counts what a parent had in memory as its child's, and this one has next to nothing."""
+"""Starts the program from a small process: the system counts the parent's memory as the child's peak."""
 CODES = {0, 65, 74, 75, 76, 77, 78}
 
 
 def run(lake: Path, url: str, outside: Path) -> tuple[int, str, float, int]:
-    """One dump by the program: exit code, stderr, seconds, and the most memory it had in bytes."""
+    """Run one dump; return its exit code, stderr, seconds and peak memory in bytes."""
     command = [sys.executable, "-m", "pleo_extract", "dump", str(lake), "--base-url", url, "--quiet"]
     errors = outside / "stderr"
     environment = {
@@ -66,7 +66,7 @@ def run(lake: Path, url: str, outside: Path) -> tuple[int, str, float, int]:
 
 
 def measure_start() -> float:
-    """Seconds that the program takes to start and end on this machine, right now."""
+    """Return the seconds that the program takes to start and end on this machine at the moment."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "pleo_extract", "dump", "--help"], check=True, capture_output=True)
     return time.monotonic() - began
@@ -74,7 +74,7 @@ def measure_start() -> float:
 
 @pytest.mark.parametrize("harm", HARMS if FULL else QUICK)
 def test_f65_f67_fuzz(harm: str, tally: Callable[[str], Tally]) -> None:
-    """Whatever the server sends: a code that is documented, no traceback, in time, in memory, nothing outside."""
+    """Whatever the server sends, a dump ends in time with a documented code, no traceback and no stray file."""
     one, start = tally(f"fuzz, {harm}"), measure_start()
     with open_ground() as ground:
         for seed in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""A process that dumps again and again, as a service does, stays as it is: threads, connections, memory."""
+"""A process that dumps again and again, as a service does, does not gain threads or open files."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ with Client(rate=100_000) as shared:
 print(json.dumps(counted))
 """
 WARM, TIMES = (20, 200) if FULL else (6, 10)
-"""Dumps after which nothing is new, and dumps in all."""
+"""The dumps to warm up, and all dumps."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 @pytest.mark.parametrize("kind", ["fresh", "shared", "refresh"])
 def test_dump_after_dump_leaves_no_thread_and_no_file_open(kind: str, tmp_path: Path) -> None:
-    """Once it is warm, with a client for each, one for all, or one lake for all, no more threads and open files.
+    """After a warm-up, dumps add no thread and no open file: with one client each, one for all, or one lake.
 
-    Threads that Polars keeps for blocking reads are its own: they come and go, as many as files are read at once.
+    Not counted are the threads that Polars keeps for blocking reads: their number varies with the files read.
     """
     sandbox = Sandbox(World(jobs=30), rules=Rules(max_limit=10))
     with serve(sandbox) as running:

@@ -1,4 +1,4 @@
-"""Killed before, after and in the middle of every storage call, in every kind of run, and again while recovering."""
+"""Runs killed before, after and in the middle of every storage call, and again while they recover."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def blows(scene: Scene) -> list[tuple[str, int]]:
-    """When and at which call to strike: counted in a run that nothing happens to."""
+    """Return when and at which calls to kill, counted in an undisturbed run."""
     copy_lake(scene.before, scene.lake)
     _, said = scene.strike()
     calls = said["calls"]
@@ -38,7 +38,7 @@ def blows(scene: Scene) -> list[tuple[str, int]]:
 def test_f34_killed_at_every_storage_call(
     scene: Scene, request: pytest.FixtureRequest, tally: Callable[[str], Tally]
 ) -> None:
-    """Nothing lost, double or unreadable after the kill, the next run and one more; at most a batch fetched again."""
+    """A run killed at any storage call loses, doubles and damages nothing, and costs at most one batch again."""
     name = request.node.callspec.id
     one = tally(f"kill, {name}")
     for when, at in blows(scene):
@@ -50,7 +50,7 @@ def test_f34_killed_at_every_storage_call(
 def test_f34_killed_again_while_recovering(
     scene: Scene, request: pytest.FixtureRequest, tally: Callable[[str], Tally]
 ) -> None:
-    """The same when the run after the kill is killed too."""
+    """The same holds when the run after the kill is killed, too."""
     one = tally(f"kill twice, {request.node.callspec.id}")
     first = blows(scene)
     second = [(when, 1 + n * 5) for n in range(14) for when in ("before", "after")]
@@ -62,10 +62,10 @@ def test_f34_killed_again_while_recovering(
 
 
 def strike(scene: Scene, tally: Tally, blows: list[tuple[str, int]]) -> None:
-    """One try: the blows, a run that recovers, and one more that must be right to the day.
+    """Try once: the kills, a run that recovers, and another run that must be correct as of now.
 
-    A kill costs a batch at most. The second may cost another: a run in segments, followed by one without, has lost
-    other pages than that.
+    Each kill costs at most one batch of pages. A second kill may cost other pages than the first, for instance if
+    a run in segments is followed by one without.
     """
     tally.tries += 1
     wrong = tally.unreadable
@@ -85,7 +85,7 @@ def strike(scene: Scene, tally: Tally, blows: list[tuple[str, int]]) -> None:
     assert scene.dump(**scene.options) == 0, blows
     if not published:
         again += twice(before, asked(scene.sandbox))
-    tally.again = max(tally.again, -(-again // len(blows)))  # what each of them cost
+    tally.again = max(tally.again, -(-again // len(blows)))  # the cost per kill
     examine(scene.lake, tally, witness, settled=True)
     assert scene.since is not None
     judge(scene.sandbox, scene.lake, scene.since, tally)

@@ -1,4 +1,4 @@
-"""The model test of the quick suite, longer and deeper."""
+"""The model test of the quick suite, with more and longer sequences."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def test_any_sequence(tally: Callable[[str], Tally]) -> None:
-    """See `tests/test_lake_model.py`."""
+    """Any sequence of steps keeps the lake equal to the model; see `tests/test_lake_model.py`."""
     one = tally("model, sequences of up to 40 steps")
 
     class Counted(LakeMachine):
-        """Counts its sequences."""
+        """A machine that counts its sequences."""
 
         def teardown(self) -> None:
             one.tries += 1

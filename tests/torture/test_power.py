@@ -1,4 +1,4 @@
-"""Power lost at every system call: whatever was not synced is gone, all of it or some, and the lake is whole."""
+"""Power loss at every system call: unsynced writes are lost, all or some of them, and the lake stays complete."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_f35_power_lost_at_every_call(
     request: pytest.FixtureRequest,
     tally: Callable[[str], Tally],
 ) -> None:
-    """After it, the next run: nothing lost, double or unreadable; what a run published before it ended is kept."""
+    """Power loss at any system call loses no job after the next run, and keeps what a completed run published."""
     one = tally(f"power, {request.node.callspec.id}")
     log, _ = record(scene, 0)
     for at in [*sample(len(log), 8), len(log)]:
@@ -52,7 +52,7 @@ def test_f35_power_lost_at_every_call(
 
 
 def record(scene: Scene, code: int) -> tuple[list[Operation], Counter[str]]:
-    """A run that ends with this code: what it did to the disk, and which pages it read."""
+    """Run to this exit code; return what the run did to the disk, and which pages it read."""
     copy_lake(scene.before, scene.lake)
     asked(scene.sandbox)
     victim = scene.victims.start(scene.lake, scene.url, options=scene.options, record=True)
@@ -69,14 +69,14 @@ def lose_power(
     log: list[Operation],
     luck: random.Random | None,
 ) -> None:
-    """The lake as it would be after so much of the run."""
+    """Replace the lake by what is left after power loss at the end of `log`."""
     tally.tries += 1
     place = scene.lake.parent
     shutil.rmtree(place / "here", ignore_errors=True)
     (place / "here").mkdir()
     copy_lake(scene.before, place / "here/lake")
     disk = Disk(place / "here")
-    disk.base = scene.lake.resolve().parent  # that is where the run was
+    disk.base = scene.lake.resolve().parent  # the paths in the log are below it
     disk.play(log)
     shutil.rmtree(place / "here")
     disk.write_to(place / "here", luck)
@@ -84,12 +84,12 @@ def lose_power(
 
 
 def is_kept(scene: Scene) -> bool:
-    """Whether what the run published is there."""
+    """Return whether the snapshot of the completed run is current."""
     return Layout(scene.lake).number() == scene.ended
 
 
 def recover(scene: Scene, tally: Tally) -> None:
-    """The next run, and one more."""
+    """Dump twice and check the lake after each run."""
     examine(scene.lake, tally)
     witness = Witness(scene.lake)
     assert scene.dump(**scene.options) == 0
@@ -108,7 +108,7 @@ def test_f35_power_lost_under_way_costs_one_batch(
     scene: Scene,
     tally: Callable[[str], Tally],
 ) -> None:
-    """Pages that were staged and synced are there after a loss of power: at most a batch is fetched again."""
+    """Staged pages survive power loss: the next run fetches at most one batch again."""
     one = tally("power, staged pages")
     scene.set_up(max_requests=55)
     log, pages = record(scene, 75)

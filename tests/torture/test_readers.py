@@ -1,4 +1,4 @@
-"""Readers in polars, duckdb and pyarrow beside a writer that publishes as fast as it can and removes old snapshots."""
+"""Polars, DuckDB and pyarrow readers while a writer publishes as fast as it can and removes old snapshots."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 PUBLISHES = 1_000 if FULL else 60
 READS = 100_000 if FULL else 300
-"""How many reads through `Lake` there are to be."""
+"""The minimum number of reads through `Lake`."""
 KEEP = timedelta(seconds=6)
-"""How long a replaced snapshot stays: far longer than a read, far shorter than the test."""
+"""How long a replaced snapshot is kept: much longer than a read, much shorter than the test."""
 
 POLARS = """
 import polars as pl
@@ -125,8 +125,8 @@ PLAIN = {"polars": PLAIN_POLARS, "duckdb": PLAIN_DUCKDB, "pyarrow": PLAIN_PYARRO
 
 
 def start(code: str, lake: Path, stop: Path, reads: Path) -> subprocess.Popen[str]:
-    """A reader that reads over and over, until it is to stop."""
-    with reads.open("w") as file:  # which takes any number of lines; a pipe is full after some
+    """Start a process that reads again and again until the file `stop` exists."""
+    with reads.open("w") as file:  # a pipe would fill up and block the reader
         return subprocess.Popen(
             [sys.executable, "-c", code, str(lake), str(stop), "0.0" if FULL else "0.05"],
             env=ENVIRONMENT,
@@ -137,7 +137,7 @@ def start(code: str, lake: Path, stop: Path, reads: Path) -> subprocess.Popen[st
 
 
 class Writer:
-    """A lake that is published to as fast as it can be, and what its snapshots hold."""
+    """Publishes to a lake as fast as it can, and records rows and sum of each snapshot."""
 
     def __init__(self, lake: Path) -> None:
         self.lake = lake
@@ -147,7 +147,7 @@ class Writer:
         self.dump()
 
     def dump(self) -> None:
-        """One more snapshot."""
+        """Publish a snapshot."""
         with Client("http://127.0.0.1:1", api_key=API_KEY, transport=self.sandbox, rate=10_000_000) as client:
             receipt = dump_export_jobs(self.lake, client=client, progress=False, keep=KEEP)
         assert receipt.published
@@ -155,14 +155,14 @@ class Writer:
         self.published.add(rows.collect().row(0))
 
     def publish(self, number: int, pause: float) -> None:
-        """A new job, which changes at once."""
+        """Insert a job, change it and publish."""
         job = self.world.insert(self.world.now - timedelta(hours=number % 40 + 1))
         self.world.change(job["id"], job["companyId"], numberOfItems=number + 2)
         self.dump()
         time.sleep(pause)
 
     def check(self, tally: Tally) -> None:
-        """The lake at the end."""
+        """Check the lake at the end."""
         tally.tries = len(self.published) - 1
         assert len(Layout(self.lake).numbers()) < len(self.published), "nothing was pruned"
         examine(self.lake, tally, settled=True)
@@ -174,9 +174,9 @@ class Writer:
 def read_beside(
     writer: Writer, programs: Mapping[str, str], pause: float, *, at_least: int = 0
 ) -> list[tuple[str, bool, list[Any]]]:
-    """Publish while these programs read, and until there were `at_least` so many reads.
+    """Publish while these programs read, until they have made `at_least` reads.
 
-    Gives each program's name, whether it ended badly, and what it has read.
+    Return each program's name, whether it failed, and what it read.
     """
     stop = writer.lake.with_name(f"{writer.lake.name}-stop")
     outputs = {name: writer.lake.with_name(f"{writer.lake.name}-{name}") for name in programs}
@@ -202,22 +202,22 @@ def read_beside(
 
 
 def test_f44_readers_beside_a_writer(ground: Path, tally: Callable[[str], Tally]) -> None:
-    """No read fails, and each sees one published snapshot whole: its rows, their sum, every job once."""
+    """While a writer publishes, no read fails, and each sees one complete snapshot."""
     see_whole_snapshots(ground / "lake", READERS, tally)
 
 
 def test_f44_readers_of_an_open_lake(ground: Path, tally: Callable[[str], Tally]) -> None:
-    """A `Lake` that is opened once and read again and again: no read of 100,000 fails, each sees one snapshot whole."""
+    """A `Lake` that is opened once and read 100,000 times sees one complete snapshot in every read."""
     see_whole_snapshots(ground / "open-lake", {"Lake": LAKE, "another Lake": LAKE}, tally, at_least=READS)
 
 
 def see_whole_snapshots(
     lake: Path, readers: Mapping[str, str], tally: Callable[[str], Tally], *, at_least: int = 0
 ) -> None:
-    """Let these read beside a writer, and count."""
+    """Run these readers while a writer publishes, and count what they see."""
     writer = Writer(lake)
     programs = {name: code + LOOP for name, code in readers.items()}
-    # With a pause the small form prunes, too.
+    # The pause lets snapshots expire in the small form, too.
     for name, is_bad, answers in read_beside(
         writer, programs, pause=0.0 if FULL else 0.25, at_least=at_least
     ):
@@ -232,11 +232,11 @@ def see_whole_snapshots(
 
 
 def test_f44_plain_readers_beside_a_writer(ground: Path, tally: Callable[[str], Tally]) -> None:
-    """Of the folder itself: no job is ever missing or double, whatever tool reads; a read that fails is cured by another.
+    """A plain reader of the folder never misses a job or sees one twice; a read that fails succeeds when repeated.
 
-    A reader may see one month as it was and the next as it is: so the rows are never fewer than before, and each once.
-    A read fails where a month is replaced between two looks at it; here, where months are replaced several times a
-    second, that may happen to the next one too.
+    A reader may see an old month and a new month together, so rows never become fewer, and each appears once. A read
+    fails if a month is replaced while the tool reads it. Here months are replaced several times a second, so the
+    repeated read may fail, too.
     """
     writer = Writer(ground / "plain-lake")
     programs = {name: code + PATIENT_LOOP for name, code in PLAIN.items()}

@@ -1,4 +1,4 @@
-"""Real `pleo-extract dump` processes, killed at random, while jobs are created, start and end."""
+"""Real `pleo-extract dump` processes, killed at random times while the world changes."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 KILLS = 1_000 if FULL else 40
 ROUNDS = max(2, KILLS // 50)
-"""Lakes that are begun."""
+"""The number of lakes."""
 
 
 def command(lake: Path, url: str) -> list[str]:
-    """The command line of a dump."""
+    """Return the command line of a dump."""
     return [sys.executable, "-m", "pleo_extract", "dump", str(lake), "--base-url", url, "--quiet"]
 
 
 def environment(ground: Path) -> dict[str, str]:
-    """What a dump finds in its environment."""
+    """Return the environment of a dump."""
     return {**ENVIRONMENT, "PLEO_API_KEY": API_KEY, "XDG_CACHE_HOME": str(ground / "cache")}
 
 
 def test_f34_killed_at_random(ground: Path, tally: Callable[[str], Tally]) -> None:
-    """After any kill the lake is whole; after the next run that is let be it is equal to the truth."""
+    """A lake is complete after any kill, and correct after the next run that is not killed."""
     one = tally("killed at random")
     luck = random.Random(34)
     for n in range(ROUNDS):
@@ -64,7 +64,7 @@ def torment(
     luck: random.Random,
     tally: Tally,
 ) -> None:
-    """Kills of runs over one lake; after some of them a run is let be, and time passes."""
+    """Kill runs on one lake; now and then let a run complete and advance the clock."""
     usual = 1.5
     since = sandbox.world.now
     done = 0
@@ -99,7 +99,7 @@ def torment(
 
 
 def test_f34_a_killed_run_costs_one_batch(ground: Path, tally: Callable[[str], Tally]) -> None:
-    """A first dump that is killed over and over comes to its end, and so many kills cost no more than as many batches of pages."""
+    """A first dump that is killed again and again completes; each kill costs at most one batch of pages."""
     one = tally("killed over and over")
     luck = random.Random(35)
     sandbox = Sandbox(World(jobs=2_000, days=90, seed=5), rules=Rules(max_limit=10, latency=0.02))
@@ -116,7 +116,7 @@ def test_f34_a_killed_run_costs_one_batch(ground: Path, tally: Callable[[str], T
                 time.sleep(0.002)
             process.kill()
             process.wait(timeout=SOON)
-            time.sleep(0.1)  # answers that nobody reads any more
+            time.sleep(0.1)  # the server finishes responses that nobody reads
             pages = asked(sandbox)
             one.tries += 1
             again += twice(seen, pages)

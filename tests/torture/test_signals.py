@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, at random and at every storage call: out within seconds, what was fetched kept."""
+"""SIGTERM and Ctrl-C, at random times and at every storage call: the run ends in seconds and keeps its pages."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 PROMISED = 5.0
 MARGIN = 10.0
-"""Seconds more, for a machine that is busy with other things."""
+"""Additional seconds for a busy machine."""
 
 
 def start(lake: Path, served: object, ground: Path) -> subprocess.Popen[bytes]:
-    """A dump that has sent its first request."""
+    """Start a dump and wait for its first request."""
     sandbox: Sandbox = served.sandbox  # type: ignore[attr-defined]
     sandbox.requests.clear()
     process = subprocess.Popen(
@@ -59,10 +59,10 @@ def test_f36_told_to_stop_at_random(
     ground: Path,
     tally: Callable[[str], Tally],
 ) -> None:
-    """143 or 130 within 5 s, pages kept for the next run, which goes on; the record says how it ended."""
+    """A signal ends a run within 5 s with 143 or 130, and the next run resumes from its pages."""
     one = tally(f"signal, {number.name}")
     luck = random.Random(number)
-    # Answers take a while, and some never come: a thread that waits for one must not keep the process.
+    # Some responses are slow and some never come: a thread that waits for one must not keep the process alive.
     rules = Rules(max_limit=10, latency=0.15)
     for n in range(40 if FULL else 5):
         sandbox = Sandbox(World(jobs=900, days=60, seed=n), rules=rules, faults="40:silence,41:silence")
@@ -103,7 +103,7 @@ def test_f36_told_twice_leaves_at_once(
     ground: Path,
     tally: Callable[[str], Tally],
 ) -> None:
-    """A second signal does not wait for anything."""
+    """A second signal ends the run immediately."""
     one = tally(f"signal, {number.name} twice")
     for n in range(10 if FULL else 2):
         sandbox = Sandbox(World(jobs=900, days=60, seed=n), rules=Rules(max_limit=10), faults="20-90:silence")
@@ -131,7 +131,7 @@ def test_f36_told_at_every_storage_call(
     request: pytest.FixtureRequest,
     tally: Callable[[str], Tally],
 ) -> None:
-    """Told while it publishes, a run publishes whole, and then leaves; told before, it publishes nothing."""
+    """A signal during the publish lets it complete; a signal before it prevents it."""
     one = tally(f"signal, at every call, {request.node.callspec.id}")
     copy_lake(scene.before, scene.lake)
     calls = scene.strike()[1]["calls"]

@@ -1,12 +1,16 @@
-"""Long sequences of whatever happens, over servers with any habits: after each 0 the lake is what the server had.
+"""Long random sequences against servers with random habits: after each exit code 0 the lake equals the server.
 
-A sequence is a server with drawn habits, a lake, and steps: the world moves, is meddled with, a run is killed, cut by
-its deadline or its requests, meets a full disk, is interrupted, or is let be. After each run that ends with 0 every
-job in the lake must be in a version that the server had at some time between that run's first and last request.
-Excused, until the next full sync that one run reads, are changed settled rows (a full sync that is resumed has pages from
-before the change), and deletes as far as backdated inserts cancel them. Where `total` is of no use, each delete and each
-backdated insert can only be found by the pages that a run reads anew, so they are excused while its receipt says that it
-may have missed some. So are deleted jobs where the server does not sort: there absence proves nothing.
+A sequence is a server with drawn habits, a lake, and steps. In a step the world changes, or a test edits it, or a
+run is killed, hits its deadline or request limit, meets a full disk, is interrupted, or completes. After each run
+that ends with 0, every job in the lake must be in a version that the server had between the first and the last
+request of that run.
+
+Some differences are excused until the next full sync that a single run reads:
+- changed terminal rows (a resumed full sync has pages from before the change);
+- deletes, as far as backdated inserts cancel them in `total`;
+- every delete and backdated insert if `total` is unusable and the receipt says that the run may have missed some:
+  then only pages that are read again can show them;
+- deleted jobs on a server that does not sort, where absence proves nothing.
 """
 
 from __future__ import annotations
@@ -41,18 +45,18 @@ if TYPE_CHECKING:
 SEQUENCES = 240 if FULL else 12
 STEPS = 40 if FULL else 18
 PAIRS = 600 if FULL else 30
-"""Times that a deleted job and a backdated one cancel in `total`."""
+"""How many times a deleted and a backdated job cancel in `total`."""
 PARTS = 4
-"""Tests that the sequences are divided between, so that they run side by side."""
+"""The number of tests that share the sequences, so that they run in parallel."""
 
 
 class Killed(BaseException):
-    """The process is dead: nothing it does from here on reaches the disk."""
+    """Raised in place of a storage call, as if the process had been killed before it."""
 
 
 @contextmanager
 def struck(call: int, blow: Callable[[], BaseException]) -> Iterator[None]:
-    """From this storage call on, counted from 1, each raises what `blow` makes."""
+    """Make this storage call, counted from 1, and all later ones raise the error that `blow` makes."""
     count = 0
 
     def strike(_name: str, go: Callable[[], Any]) -> Any:
@@ -67,13 +71,13 @@ def struck(call: int, blow: Callable[[], BaseException]) -> Iterator[None]:
 
 
 def no_room() -> BaseException:
-    """Make the error of a full disk, as `disk` raises it."""
+    """Return the error of a full disk, as `disk` raises it."""
     return StorageError(f"no room: {errno.ENOSPC}")
 
 
 @dataclass
 class Sequence:
-    """One lake, one server, and what is excused since the last full sync."""
+    """One lake, one server, and the differences that are excused since the last full sync."""
 
     seed: int
     lake: Path
@@ -83,13 +87,13 @@ class Sequence:
     deleted: int = 0
     inserted: int = 0
     meddled: set[str] = field(default_factory=set)
-    """The jobs that were deleted or inserted into the past."""
+    """The jobs that were deleted or inserted in the past."""
     changed: set[str] = field(default_factory=set)
     ended: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
 
     def run(self, **options: Any) -> Receipt | None:
-        """One run; None where it did not end with 0."""
+        """Run once; return None if the exit code is not 0."""
         self.server.on_request = self._tick
         with Client(
             "http://127.0.0.1:1",
@@ -110,11 +114,11 @@ class Sequence:
                 return None
 
     def _tick(self) -> None:
-        """A request takes half a second."""
+        """Advance the clock by half a second per request."""
         self.clock.now += 0.5
 
     def go(self, name: str, **options: Any) -> list[str]:
-        """Run, and judge what a 0 claims."""
+        """Run once, and return what is wrong with the lake if the run ends with 0."""
         start = self.server.changes
         first = self.server.requests
         receipt = self.run(**options)
@@ -133,7 +137,7 @@ class Sequence:
         return wrong
 
     def judge(self, start: int, end: int, receipt: Receipt) -> list[str]:
-        """Hold every job of the lake, and every job of the server, against the server's versions of that time."""
+        """Compare the jobs of the lake and of the server with the server's versions during the run."""
         found = verify_lake(self.lake)
         wrong = [f"verify: {problem}" for problem in found.problems]
         rows = {row["id"]: row for row in scan_lake(self.lake).collect().iter_rows(named=True)}
@@ -162,8 +166,8 @@ class Sequence:
             wrong = [each for each in wrong if not each.startswith(("missing", "ghost")) or balance]
         return wrong
 
-    def step(self) -> list[str]:  # noqa: PLR0911 - one a kind of step
-        """Do one thing; say what is wrong after it."""
+    def step(self) -> list[str]:  # noqa: PLR0911 - one return for each kind of step
+        """Take one random step, and return what is wrong with the lake after it."""
         server, chance = self.server, self.chance
         what = chance.random()
         if what < 0.4:
@@ -210,12 +214,12 @@ class Sequence:
 
 
 def _is_whole(receipt: Receipt) -> bool:
-    """Whether this was a full sync that one run read, as it says."""
+    """Return whether the receipt is of a full sync that a single run read."""
     return receipt.mode == "full" and receipt.shift_chance == 1
 
 
 def _is_blind(receipt: Receipt) -> bool:
-    """Whether no total could check this run, and it says so."""
+    """Return whether the receipt says that no total could check the run."""
     return receipt.total_kind in ("", "unusable") and receipt.shift_chance < 1
 
 
@@ -234,7 +238,7 @@ def _spell(job: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def play(seed: int, ground: Path, one: Tally, ended: Counter[str]) -> None:
-    """One sequence; where it goes wrong, print all that led to it."""
+    """Play one sequence; if the lake is wrong, print the steps that led to it."""
     chance = random.Random(seed)
     habits = Habits.draw(chance)
     lake = Path(tempfile.mkdtemp(dir=ground)) / "lake"
@@ -258,7 +262,7 @@ def play(seed: int, ground: Path, one: Tally, ended: Counter[str]) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_f57_f59_f60_f61_f62_soak(part: int, tally: Callable[[str], Tally]) -> None:
-    """After each run that ends with 0, the lake is what the server had while that run read; see above."""
+    """After each run that ends with 0, the lake equals the server at the time of that run; see above."""
     one, ended = tally(f"soak, part {part + 1}"), Counter[str]()
     with open_ground() as ground:
         for seed in range(part, SEQUENCES, PARTS):
@@ -268,7 +272,7 @@ def test_f57_f59_f60_f61_f62_soak(part: int, tally: Callable[[str], Tally]) -> N
 
 
 def test_f57_pairs_that_cancel(tally: Callable[[str], Tally]) -> None:
-    """A delete and a backdated insert that cancel in `total` are found as often as receipts say, and all by a full sync."""
+    """Deletes and backdated inserts that cancel in `total` are found as often as receipts state; a full sync finds all."""
     one = tally("pairs that cancel")
     found, stated, spread = 0, 0.0, 0.0
     with open_ground() as ground:

@@ -1,4 +1,4 @@
-"""Two or more writers: one holds the lake; one that lost it while it was paused publishes nothing when it wakes."""
+"""Several writers: one holds the lake, and a writer that lost its lock while paused publishes nothing."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ WRITERS = 8
 
 
 class Gate(Sandbox):
-    """A sandbox that lets nobody have an answer before it is opened."""
+    """A sandbox that answers only after the gate is opened."""
 
     open = threading.Event()
 
     def __call__(self, request: RequestLike) -> Response:
-        """Answer, once the gate is open."""
+        """Wait for the gate, then answer."""
         self.open.wait()
         return super().__call__(request)
 
 
 def test_f37_two_writers_at_once(victims: Victims, ground: Path, tally: Callable[[str], Tally]) -> None:
-    """Of eight that start together one holds the lake, and the others end with 69 and say who that is."""
+    """Of eight writers that start together one holds the lake; the others end with 69 and name it."""
     one = tally(f"writers, {WRITERS} at once")
     gate = Gate(World(jobs=300, days=60, seed=3), rules=Rules(tick=1.0))
     lake = ground / "lake"
@@ -73,7 +73,7 @@ def test_f37_two_writers_at_once(victims: Victims, ground: Path, tally: Callable
 
 
 def break_lock(lake: Path) -> None:
-    """As on a network disk without flock, or after somebody tidied up: another file under the lock's name."""
+    """Replace the lock file, as a clean-up does, or as on a network disk without flock."""
     new = lake.with_name("lock.new")
     new.touch()
     new.rename(lake / "_lake/lock")
@@ -89,7 +89,7 @@ def test_f37_a_paused_writer_wakes_late(
     request: pytest.FixtureRequest,
     tally: Callable[[str], Tally],
 ) -> None:
-    """Paused before any storage call, its lock broken, another run made meanwhile: it publishes nothing, nothing is lost."""
+    """A writer that lost its lock while paused publishes nothing when it resumes, and no job is lost."""
     one = tally(f"wakes late, {request.node.callspec.id}")
     copy_lake(scene.before, scene.lake)
     _, said = scene.strike()
@@ -123,12 +123,12 @@ def test_f37_a_paused_writer_wakes_late(
 
 
 def published(lake: Path) -> int:
-    """The number of the current snapshot."""
+    """Return the number of the current snapshot."""
     return Layout(lake).number() or 0
 
 
 def finish(scene: Scene, sleeper: object) -> int:
-    """Let the one that woke up come to its end; its exit code."""
+    """Wait for the resumed writer to end, and return its exit code."""
     while sleeper.is_stopped():  # type: ignore[attr-defined]
         pass
     assert sleeper.wait() == 0, sleeper.complained()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What the torture plays with: victims that die where they are told to, and judges of what they leave behind."""
+"""The tools of the torture suite: child processes that die at a chosen call, and checks of the lakes they leave."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 KILLED = 86
 SOON = 300.0
-"""Seconds after which a victim that was to end hangs."""
+"""Seconds after which a child that should have ended counts as hanging."""
 ENVIRONMENT = {**os.environ, "POLARS_MAX_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @dataclass
 class Victim:
-    """One child: how it ended, and what it said."""
+    """One child process, its status and its output."""
 
     number: int
     result: Path
@@ -51,7 +51,7 @@ class Victim:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def wait(self, *, stopped: bool = False) -> int:
-        """The exit code, negative for a signal; or, with `stopped`, 0 as soon as it stands still."""
+        """Wait for the end and return the exit code, negative for a signal; with `stopped` return 0 once it is stopped."""
 
         def there() -> bool:
             return self.status is not None and (stopped or not os.WIFSTOPPED(self.status))
@@ -64,22 +64,22 @@ class Victim:
         return os.waitstatus_to_exitcode(self.status)
 
     def is_stopped(self) -> bool:
-        """Whether it stands still."""
+        """Return whether the child is stopped by SIGSTOP."""
         return self.status is not None and os.WIFSTOPPED(self.status)
 
     def said(self) -> dict[str, Any]:
-        """What it had to say at its end."""
+        """Return the result that the child wrote at its end."""
         text = self.result.read_text()
         said: dict[str, Any] = json.loads(text) if text else {}
         return said
 
     def complained(self) -> str:
-        """What it wrote to stderr."""
+        """Return what the child wrote to stderr."""
         return Path(f"{self.result}.err").read_text()
 
 
 class Victims:
-    """Where victims come from; see `victim.py`."""
+    """The process that forks the children; see `victim.py`."""
 
     def __init__(self, ground: Path) -> None:
         self._results = ground / "results"
@@ -96,7 +96,7 @@ class Victims:
         self._reader.start()
 
     def start(self, lake: Path, url: str = "", **job: Any) -> Victim:
-        """One child, let loose."""
+        """Start a child with this job."""
         number = next(self._numbers)
         victim = Victim(number, self._results / f"{number}")
         self._victims[number] = victim
@@ -107,7 +107,7 @@ class Victims:
         return victim
 
     def run(self, lake: Path, url: str = "", **job: Any) -> tuple[int, dict[str, Any]]:
-        """One child to its end: exit code, and what it said."""
+        """Run a child to its end and return its exit code and its result."""
         victim = self.start(lake, url, **job)
         code = victim.wait()
         said = victim.said()
@@ -117,7 +117,7 @@ class Victims:
         return code, said
 
     def close(self) -> None:
-        """No more victims."""
+        """End the forking process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=SOON)
@@ -137,7 +137,7 @@ class Victims:
 
 @contextmanager
 def open_ground() -> Iterator[Path]:
-    """A folder on a disk without a platter, where there is one: thousands of syncs are made on it."""
+    """Yield a temporary folder, in memory if possible: the suite makes thousands of syncs there."""
     memory = Path("/dev/shm")
     parent = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
     ground = Path(tempfile.mkdtemp(prefix="torture-", dir=parent))
@@ -149,21 +149,21 @@ def open_ground() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[Path]:
-    """A folder for this module's lakes."""
+    """Yield a folder for the lakes of this module."""
     with open_ground() as folder:
         yield folder
 
 
 @pytest.fixture(scope="module")
 def victims(ground: Path) -> Iterator[Victims]:
-    """Victims for this module."""
+    """Yield the child processes of this module."""
     opened = Victims(ground)
     yield opened
     opened.close()
 
 
 def copy_lake(source: Path, target: Path) -> Path:
-    """The lake again, at another place; what are two names of one file are so there."""
+    """Copy a lake, preserving hard links."""
     shutil.rmtree(target, ignore_errors=True)
     copies: dict[int, str] = {}
 
@@ -181,16 +181,16 @@ def copy_lake(source: Path, target: Path) -> Path:
 
 
 def fingerprint(rows: pl.LazyFrame) -> tuple[int, int]:
-    """Rows, and a sum that hardly any other rows have."""
+    """Return the number of rows and a sum of their hashes."""
     parts = rows.select(pl.len(), pl.struct("company_id", "id", "status", "last_updated_at").hash().sum())
     count, total = parts.collect().row(0)
     return count, total or 0
 
 
 class Witness:
-    """A reader that opened the lake before the blow, and must see the same after it.
+    """A reader that opened the lake before the disturbed run, and must see the same rows after it.
 
-    The files of a lake of format 1 have other names when it was carried over: one that read it then begins again.
+    Converting a lake of format 1 renames its files, so a reader of such a lake has to open it again.
     """
 
     def __init__(self, lake: Path) -> None:
@@ -201,16 +201,16 @@ class Witness:
         self.saw = fingerprint(scan_files(self.opened.files)) if self.opened else (0, 0)
 
     def is_current(self) -> bool:
-        """Whether nothing was published since."""
+        """Return whether no snapshot was published since."""
         return (Layout(self.lake).number() if self.lake.exists() else None) == self.number
 
     def still_sees_it(self) -> bool:
-        """Whether it can still read what it read then."""
+        """Return whether the reader still sees the rows that it saw first."""
         return self.began_old or self.opened is None or fingerprint(scan_files(self.opened.files)) == self.saw
 
 
 def read_plainly(lake: Path) -> pl.DataFrame:
-    """What a tool sees that knows nothing of a lake, whichever glob it is given; nothing before a lake is carried over."""
+    """Return the rows that a plain Parquet tool sees with any glob; none before a lake of format 1 is converted."""
     files = sorted(lake.glob("*/*.parquet"))
     assert not files or files == sorted(lake.rglob("*.parquet")), "a recursive glob sees more"
     return scan_files(files).collect()
@@ -221,9 +221,10 @@ def _is_behind(problem: str) -> bool:
 
 
 def examine(lake: Path, tally: Tally, witness: Witness | None = None, *, settled: bool = False) -> None:
-    """Nothing unreadable, nothing double, as a lake, as files and as a glob; at any time.
+    """Check that the lake is readable and without duplicates, through `Lake`, files and globs; may run at any time.
 
-    The visible months may be behind the pointer until the next run; `settled` says that one has come to its end.
+    After a kill the visible months may be behind the pointer until the next run. `settled` says that a run has
+    completed since, so that they must be current.
     """
     try:
         if not (lake / "_lake/lock").exists():
@@ -234,7 +235,7 @@ def examine(lake: Path, tally: Tally, witness: Witness | None = None, *, settled
         for each in (rows, visible):
             keys = each.select("company_id", "id")
             tally.double += keys.height - keys.unique().height
-        # Behind, not broken: what is there was published once.
+        # A visible month that is behind is not damage: it was published before.
         problems = found.problems if settled else [line for line in found.problems if not _is_behind(line)]
         good = not problems and not found.foreign
         good = good and (not settled or visible.equals(rows))
@@ -248,7 +249,7 @@ def examine(lake: Path, tally: Tally, witness: Witness | None = None, *, settled
 
 
 def judge(sandbox: Sandbox, lake: Path, since: datetime, tally: Tally) -> None:
-    """The lake against the truth."""
+    """Compare the lake with the sandbox's oracle, and add the discrepancies to the tally."""
     wrong = sandbox.truth(scan_lake(lake).collect().drop("extra").to_dicts(), since)
     if wrong:
         print(wrong[:5])  # noqa: T201 - as above
@@ -256,7 +257,7 @@ def judge(sandbox: Sandbox, lake: Path, since: datetime, tally: Tally) -> None:
 
 
 def is_tidy(lake: Path) -> bool:
-    """Whether nothing is left of runs that did not come to their end."""
+    """Return whether no staging, temporary file or orphan of an interrupted run is left."""
     layout = Layout(lake)
     staged = list(layout.staging.iterdir()) if layout.staging.exists() else []
     temporary = list(lake.rglob(".*"))
@@ -267,23 +268,23 @@ def is_tidy(lake: Path) -> bool:
 
 
 def can_be_asked(lake: Path) -> bool:
-    """Whether the catalogue, as any DuckDB client opens it, has every job of the lake."""
+    """Return whether the catalogue, opened with plain DuckDB, has every job of the lake."""
     with duckdb.connect(str(lake / "_jobs.duckdb"), read_only=True) as con:
         found = con.execute("SELECT count(*) FROM export_jobs").fetchone()
     return found == scan_lake(lake).select(pl.len()).collect().row(0)
 
 
 def asked(sandbox: Sandbox) -> Counter[str]:
-    """The pages that were given out since this was last asked."""
+    """Return the pages that the server sent since the last call, and clear its log."""
     pages = Counter(one.request.query for one in sandbox.requests if one.status == 200 and not one.fault)
     sandbox.requests.clear()
     return pages
 
 
 def twice(first: Counter[str], then: Counter[str]) -> int:
-    """How many pages of the first walk were asked for again.
+    """Return how many pages of the first walk were requested again.
 
-    The list of open jobs and the head of the list are read by every run that publishes: they do not count.
+    The open list and the head of the list do not count: every run that publishes reads them.
     """
     return sum(count for query, count in (first & then).items() if not _is_closing(query))
 
@@ -294,7 +295,7 @@ def _is_closing(query: str) -> bool:
 
 
 def now() -> datetime:
-    """The machine's time, UTC."""
+    """Return the machine's time, UTC."""
     return datetime.now(UTC)
 
 

@@ -1,13 +1,13 @@
-"""A process that hands each line it reads to a child, which dumps, and dies or worse at a chosen storage call.
+"""A process that gives each job it reads to a forked child, which dumps and fails at a chosen storage call.
 
-Children are forked, because a fresh interpreter takes a second, and in advance, because polars starts threads when it
-is imported and so must be imported by each of them anew.
+Children are forked, because a fresh interpreter takes a second to start. They are forked in advance, because Polars
+starts threads when it is imported and so each child must import it itself.
 
     {"job": 1, "lake": …, "url": …, "result": file, "what": "dump", "options": {…}, "fail": ["kill", "before", 17]}
 
-For each child it prints ``{"job": 1, "pid": …}``, and ``{"job": 1, "status": …}`` when it stops or ends; a status is
-what `os.waitpid` gives. `fail` says what happens (``kill``, ``stop``, ``term``, ``int``, ``eio``, ``full``), when (``before``,
-``after`` or ``half`` of it done) and at which storage call, counted from 1.
+For each child it prints ``{"job": 1, "pid": …}``, and ``{"job": 1, "status": …}`` when the child stops or ends; the
+status is that of `os.waitpid`. `fail` is what happens (``kill``, ``stop``, ``term``, ``int``, ``eio``, ``full``), when
+(``before`` the call, ``after`` it, or with ``half`` of it done) and at which storage call, counted from 1.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EARLY = (httpx, msgspec, ssl)
-"""Imported once; the rest in each child."""
+"""Modules that are imported before the fork; each child imports the rest."""
 LATE = (
     "polars",
     "pleo_extract.sync.dump",
@@ -46,14 +46,14 @@ LATE = (
     "pleo_extract.lake.disk",
 )
 STOCK = 2
-"""Children made in advance."""
+"""The number of children that wait for a job."""
 HANGS = 240.0
-"""Seconds after which a child says where it hangs, and ends."""
+"""Seconds after which a child prints its tracebacks and ends."""
 
 KILLED = 86
 WRITING = (
     "append_line",
-    "fix_file",
+    "protect_file",
     "link_file",
     "make_folder",
     "remove_file",
@@ -63,12 +63,12 @@ WRITING = (
     "sync_folder",
     "write_file",
 )
-"""The functions of `pleo_extract.lake.disk` that change something."""
+"""The functions of `pleo_extract.lake.disk` that change the disk."""
 SIGNALS = {"term": signal.SIGTERM, "int": signal.SIGINT, "stop": signal.SIGSTOP}
 
 
 class Failpoint:
-    """Stands before and after each storage call, counts them, and strikes at one."""
+    """Wraps and counts the storage calls, and fails at one of them."""
 
     def __init__(self, what: str, when: str, at: int) -> None:
         self.what, self.when, self.at = what, when, at
@@ -94,14 +94,14 @@ class Failpoint:
         return call
 
     def strike(self) -> None:
-        """Die, or be told to."""
+        """Exit, or send this process a signal."""
         if self.what == "kill":
             os._exit(KILLED)
         os.kill(os.getpid(), SIGNALS[self.what])
 
 
 def _do_half(name: str, path: Path, data: bytes = b"", *_: Any) -> None:
-    """Half of what a call does that does more than one thing."""
+    """Do half of a call that has several steps."""
     if name in {"write_file", "append_line"}:
         with path.open("ab") as file:
             file.write(data[: len(data) // 2])
@@ -112,7 +112,7 @@ def _do_half(name: str, path: Path, data: bytes = b"", *_: Any) -> None:
 
 
 def dump(job: dict[str, Any]) -> dict[str, Any]:
-    """One dump in this process; how it ended."""
+    """Dump in this process and return the result."""
     from pleo_extract import Client, PleoExtractError, dump_export_jobs  # noqa: PLC0415 - see LATE
     from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World  # noqa: PLC0415 - as above
 
@@ -132,21 +132,21 @@ def dump(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def warm_up() -> None:
-    """Import all that a dump needs: afterwards it may not be able to."""
+    """Import everything that a dump needs: with few file handles or as another user it cannot later."""
     with tempfile.TemporaryDirectory() as folder:
         dump({"lake": f"{folder}/lake", "world": {"jobs": 10}})
         dump({"lake": f"{folder}/lake", "world": {"jobs": 10}, "advance": 86_400})
 
 
 def repair(job: dict[str, Any]) -> dict[str, Any]:
-    """One repair in this process; what it did."""
+    """Repair the lake in this process and return what was done."""
     from pleo_extract.lake.folder.repair import repair_lake  # noqa: PLC0415 - see LATE
 
     return {"code": 0, "error": "", "receipt": {"done": repair_lake(job["lake"]).done}}
 
 
 def command_line(job: dict[str, Any]) -> dict[str, Any]:
-    """The command line in this process, which it ends."""
+    """Run the command line in this process, which then exits."""
     import pleo_extract.cli  # noqa: PLC0415 - see LATE
     from pleo_extract.sandbox import API_KEY  # noqa: PLC0415 - as above
 
@@ -156,7 +156,7 @@ def command_line(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(job: dict[str, Any]) -> None:
-    """What the child does."""
+    """Do the job and write the result."""
     os.umask(job.get("umask", 0o022))
     if job.get("files") or job.get("user"):
         warm_up()
@@ -187,7 +187,7 @@ def run(job: dict[str, Any]) -> None:
 
 
 class Child:
-    """A process in waiting."""
+    """A forked process that waits for a job."""
 
     def __init__(self) -> None:
         reading, self.writing = os.pipe()
@@ -199,7 +199,7 @@ class Child:
         os.close(reading)
 
     def take(self, line: bytes) -> None:
-        """Give it its job."""
+        """Send the child its job."""
         self.job = json.loads(line)["job"]
         os.write(self.writing, line + b"\n")
         os.close(self.writing)
@@ -207,14 +207,14 @@ class Child:
 
 
 def live(reading: int) -> None:
-    """A child: import what is heavy, wait for the job, do it, leave without any further ado."""
+    """Be a child: import the heavy modules, wait for a job, do it and exit without cleanup."""
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for name in LATE:
             import_module(name)
         with os.fdopen(reading, "rb") as file:
-            text = file.readline()  # there may be no end: siblings have the other side too
+            text = file.readline()  # not read(): siblings hold the other end open, so there is no EOF
         if not text.strip():
             os._exit(0)
         job = json.loads(text)
@@ -234,7 +234,7 @@ def live(reading: int) -> None:
 
 
 def main() -> None:
-    """Read jobs, hand them out, tell how the children end, until there is nothing more to read."""
+    """Give jobs to children and report how the children end, until stdin closes."""
     stock = [Child() for _ in range(STOCK)]
     running: dict[int, Child] = {}
     waiting = b""
@@ -261,7 +261,7 @@ def main() -> None:
 
 
 def tell(message: dict[str, Any]) -> None:
-    """A line on stdout."""
+    """Print a message as a line of JSON."""
     os.write(1, json.dumps(message).encode() + b"\n")
 
 

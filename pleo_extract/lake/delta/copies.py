@@ -7,13 +7,12 @@ once, and memory stays bounded. The price is disk, about 39 bytes a job.
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.errors import LakeError, StorageError
+from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk
 from pleo_extract.lake.folder.verify import has_columns
 
@@ -128,14 +127,6 @@ def _copy_file(table: Version, path: Path, entry: FileEntry) -> None:
 
 
 def _write_copy(path: Path, data: bytes) -> None:
-    """Write a copy beside its place and rename it; it is not synced, since the store has it."""
+    """Write a copy; it is not synced, since the store has it."""
     disk.make_folder(path.parent, private=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.touch(mode=0o600)
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as exc:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path} ({len(data)} bytes): {exc.strerror or exc}") from exc
+    disk.replace_file(path, data, private=True, durable=False)

@@ -34,7 +34,7 @@ from pleo_extract.lake.delta.copies import place_files, remove_copies
 from pleo_extract.lake.delta.repair import repair_table
 from pleo_extract.lake.delta.version import Version
 from pleo_extract.lake.folder.forgetting import Erasure, strip_accounts, strip_other_files
-from pleo_extract.lake.forgotten import decode_forgotten, forget_more, spell_forgotten
+from pleo_extract.lake.forgotten import decode_forgotten, encode_forgotten, forget_more
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.table import Base, Change, Info
@@ -89,7 +89,7 @@ def forget_in_table(address: Address, jobs: Sequence[str], people: Sequence[str]
         table.require_writable()
         accounts = table.manifest.accounts.values()
         more = forget_more(read_table_forgotten(table), accounts, address.uri, jobs=jobs, people=people)
-        table.write_own(PATH, spell_forgotten(more))
+        table.write_own(PATH, encode_forgotten(more))
         return _erase_locked(address, held)
 
 
@@ -126,7 +126,7 @@ def _erase_locked(address: Address, held: Layout) -> Erasure:
     remove_copies(newest, newest.manifest.files)
     for layout in _list_runs(address):
         _clear_run_folder(layout, forgotten)
-    newest.write_own(PATH, spell_forgotten(forgotten.settle()))
+    newest.write_own(PATH, encode_forgotten(forgotten.settle()))
     number = Version(address).version
     return Erasure(number, len(erased.lost), erased.blanked, rewritten=1, gone=True)
 

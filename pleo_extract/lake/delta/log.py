@@ -113,7 +113,7 @@ def _decode_state(info: _CommitInfo, where: str) -> CommitState | None:
         state = strict.decode(info.pleo_extract, CommitState)
         strict.check_accounts(state.accounts)
         strict.check_receipt(state.receipt)
-        vacuumed_at = strict.read_instant(state.vacuumed_at, "vacuumed_at")
+        vacuumed_at = strict.check_instant(state.vacuumed_at, "vacuumed_at")
     except strict.Malformed:
         return None
     return msgspec.structs.replace(state, vacuumed_at=vacuumed_at)

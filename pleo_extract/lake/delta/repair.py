@@ -46,7 +46,7 @@ def _repair_version(version: Version, scratch: Path, manifest: Manifest) -> Repa
     change = Change(base, dropped=broken)
     with files.discarded_on_failure(change):
         merge_staged(files, change, search=True)
-        if not change.is_news:
+        if not change.makes_snapshot:
             return Repair(version.version, (), _check(version, manifest.files))
         accounts = reset_walks(manifest.accounts) if broken else {}
         files.commit(change, Info(manifest.server, manifest.receipt, accounts))

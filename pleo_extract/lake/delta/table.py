@@ -217,7 +217,7 @@ class DeltaLake:
             suspects=version.suspects,
             lost=tuple(self._lost.values()),
             is_raced=self._is_raced,
-            is_news=version.state is None,
+            must_commit=version.state is None,
         )
 
     def read(self, entry: FileEntry) -> bytes:
@@ -236,9 +236,9 @@ class DeltaLake:
         version = self._require_version()
         base = change.base.manifest or version.manifest
         number, made_at = version.version, base.made_at
-        if change.is_news or not _has_recent_state(version):
+        if change.makes_snapshot or not _has_recent_state(version):
             number = self._commit(version, change, make_state(version, self._run, change, info))
-            made_at = datetime.now(UTC) if change.is_news else made_at
+            made_at = datetime.now(UTC) if change.makes_snapshot else made_at
         else:
             self._save_state(number, info)
         self._committed = change

@@ -46,6 +46,7 @@ from pleo_extract.lake import disk
 from pleo_extract.lake.delta.log import APP, read_commit
 from pleo_extract.lake.delta.translate import translated
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Manifest
+from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -308,12 +309,7 @@ class Version:
         return DeltaTable(self.address.uri, storage_options=self.address.options).version() > self.version
 
     def _load_as_of(self, as_of: datetime | int) -> None:
-        if isinstance(as_of, datetime):
-            if as_of.tzinfo is None:
-                raise UsageError("as_of has no time zone; say which, for example datetime.now(UTC)")
-            version = self._find_version(as_of)
-        else:
-            version = as_of
+        version = self._find_version(to_utc(as_of, "as_of")) if isinstance(as_of, datetime) else as_of
         if not 0 <= version <= self._table.version():
             raise UsageError(
                 f"{self.address.uri} has no version {version}; the latest is {self._table.version()}"

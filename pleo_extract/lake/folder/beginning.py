@@ -52,4 +52,4 @@ def begin_run(layout: Layout, check: Callable[[], None], *, now: datetime) -> Ma
     finish_forgetting(layout, check=check)
     manifest = layout.manifest(number)
     show_months(layout, manifest, check=check)
-    return layout.overlaid(manifest)
+    return layout.apply_state(manifest)

@@ -117,10 +117,10 @@ def _link_object(layout: Layout, snapshot: int, entry: FileEntry) -> FileEntry:
         if (
             not target.exists()
             and disk.size_of(source) == entry.bytes
-            and disk.sum_of(source) == entry.sha256
+            and disk.hash_file(source) == entry.sha256
         ):
             disk.link_file(source, target)
-            disk.fix_file(target)
+            disk.protect_file(target)
     except LakeError:  # the file is missing; `_require_objects` or the next reader reports it
         pass
     return msgspec.structs.replace(entry, object=name)

@@ -37,7 +37,7 @@ from pleo_extract.lake.folder.visible import show_months
 from pleo_extract.lake.forgotten import forget_more, read_forgotten, write_forgotten
 from pleo_extract.lake.layout import State, name_object
 from pleo_extract.lake.record import read_last_run
-from pleo_extract.lake.staging import spell_rejected
+from pleo_extract.lake.staging import encode_rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -85,7 +85,7 @@ def forget_rows(
 ) -> Erasure:
     """Record that these jobs and people are forgotten, and erase them; see `finish_forgetting`."""
     number = layout.number()
-    accounts = layout.overlaid(layout.manifest(number)).accounts if number else {}
+    accounts = layout.apply_state(layout.manifest(number)).accounts if number else {}
     known = read_forgotten(layout)
     write_forgotten(layout, forget_more(known, accounts.values(), layout.root, jobs=jobs, people=people))
     return finish_forgetting(layout, check=check)
@@ -204,7 +204,7 @@ class _Eraser:
         data, sha256 = encode_rows(stripped.rows)
         name = name_object(entry.month, sha256)
         if not (self._build / name).exists():
-            disk.write_file(self._build / name, data, fixed=True)
+            disk.write_file(self._build / name, data, read_only=True)
         new = msgspec.structs.replace(
             entry, rows=stripped.rows.height, bytes=len(data), sha256=sha256, object=name
         )
@@ -318,7 +318,7 @@ def _strip_rejected(path: Path, forgotten: Forgotten) -> None:
     kept, _ = forgotten.strip_rejected(rows)
     if not kept:
         disk.remove_file(path)
-    elif (stripped := spell_rejected(kept)) != data:
+    elif (stripped := encode_rejected(kept)) != data:
         disk.replace_file(path, stripped, private=True)
 
 

@@ -73,7 +73,7 @@ def sweep_objects(layout: Layout, check: Callable[[], None]) -> None:
     except LakeError:
         return
     for path in disk.list_folder(layout.objects):
-        if path.name not in named and (OBJECT.fullmatch(path.name) or disk.is_prepared(path)):
+        if path.name not in named and (OBJECT.fullmatch(path.name) or disk.is_temporary(path)):
             check()
             disk.remove_file(path)
 

@@ -47,7 +47,7 @@ class Opened:
             LakeError: the file was changed since it was written.
         """
         path = self.files[self.manifest.files.index(entry)]
-        if entry.sha256 and disk.sum_of(path) != entry.sha256:
+        if entry.sha256 and disk.hash_file(path) != entry.sha256:
             raise LakeError(f"{path} was changed since it was written (sha256 differs); run verify")
         return scan_files([path])
 
@@ -71,7 +71,7 @@ def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Open
         require_pointer(layout)
         return None
     manifest = layout.manifest(number)
-    return Opened(layout.overlaid(manifest), require_files(layout, manifest, lake))
+    return Opened(layout.apply_state(manifest), require_files(layout, manifest, lake))
 
 
 def require_files(layout: Layout, manifest: Manifest, lake: str | Path) -> tuple[Path, ...]:
@@ -121,7 +121,7 @@ def require_lake(layout: Layout) -> None:
     """
     if not layout.root.is_dir():
         raise LakeError(f"there is no lake at {layout.root}; make one with: pleo-extract dump {layout.root}")
-    if what := layout.foreign():
+    if what := layout.describe_foreign():
         raise LakeError(f"{layout.root} is not a lake ({what}); check the path")
 
 

@@ -277,7 +277,7 @@ def _repair_files(layout: Layout, number: int, still_held: Callable[[], None]) -
     entries = [entry for entry in manifest.files if entry not in broken]
     older = [found for entry in broken if (found := _find_older_version(layout, manifest, entry)) is not None]
     files = sorted([*entries, *older], key=lambda entry: entry.path)
-    known = layout.overlaid(manifest)
+    known = layout.apply_state(manifest)
     repaired = msgspec.structs.replace(
         known,
         snapshot=number + 1,

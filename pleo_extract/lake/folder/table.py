@@ -94,12 +94,12 @@ class FolderTable:
         """See `Table`. Nobody else commits while the lock is held, so this is what the run found or committed itself."""
         base = self._base
         if base is None:
-            return Base(0, None, is_news=True)
+            return Base(0, None, must_commit=True)
         is_older = base.format < FORMAT
         files = Counter(entry.month for entry in base.files)
         # An old format lacks columns; a damaged lake may have had several files for one month.
-        anew = frozenset(month for month, count in files.items() if is_older or count > 1)
-        return Base(base.snapshot, base, base.files, anew=anew, is_news=is_older)
+        rewrite = frozenset(month for month, count in files.items() if is_older or count > 1)
+        return Base(base.snapshot, base, base.files, rewrite=rewrite, must_commit=is_older)
 
     def read(self, entry: FileEntry) -> bytes:
         """See `Table`."""
@@ -123,7 +123,7 @@ class FolderTable:
         self._still_held()
         base = change.base.manifest
         accounts = {**(base.accounts if base else {}), **info.accounts}
-        if base is not None and not change.is_news:
+        if base is not None and not change.makes_snapshot:
             manifest = base
         else:
             manifest = self._build_manifest(change)
@@ -229,6 +229,6 @@ def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> Fil
     data = buffer.getbuffer()
     sha256 = hashlib.sha256(data).hexdigest()
     name = name_object(month, sha256)
-    disk.write_file(build / name, data, fixed=True)
+    disk.write_file(build / name, data, read_only=True)
     path = f"created_month={month}/part-0.parquet"
     return FileEntry(path=path, rows=rows, bytes=len(data), sha256=sha256, object=name)

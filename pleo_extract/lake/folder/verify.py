@@ -91,7 +91,7 @@ def verify_lake(lake: str | Path) -> Verification:
         manifest = layout.manifest(number)
     except LakeError as exc:
         return Verification(0, 0, 0, (str(exc),), foreign)
-    with disk.name_lake(layout.root):
+    with disk.name_lake_in_errors(layout.root):
         problems = (
             check_snapshot(layout, manifest)
             + _check_visible(layout, manifest)
@@ -116,7 +116,7 @@ def check_file(layout: Layout, manifest: Manifest, entry: FileEntry) -> list[str
     """Return one line if this file of a snapshot is missing or was changed since it was written."""
     path = layout.path_of(manifest.snapshot, entry)
     try:
-        size, sha256 = disk.size_of(path), disk.sum_of(path)
+        size, sha256 = disk.size_of(path), disk.hash_file(path)
     except (LakeError, StorageError) as exc:
         return [f"{entry.path}: cannot be read ({getattr(exc.__cause__, 'strerror', None) or exc})"]
     if size != entry.bytes:
@@ -141,7 +141,7 @@ def _check_visible(layout: Layout, manifest: Manifest) -> list[str]:
         if is_shown(layout, entry) or visible.is_dir():  # `find_strays` lists such a folder
             continue
         try:
-            if disk.sum_of(visible) != entry.sha256:
+            if disk.hash_file(visible) != entry.sha256:
                 problems.append(
                     f"{entry.path}: the visible file differs from the snapshot; the next dump replaces it"
                 )
@@ -157,7 +157,7 @@ def _check_forgotten(layout: Layout, manifest: Manifest) -> list[str]:
     """
     try:
         forgotten = read_forgotten(layout)
-        require_forgotten(forgotten, layout.overlaid(manifest).accounts.values(), layout.root)
+        require_forgotten(forgotten, layout.apply_state(manifest).accounts.values(), layout.root)
         pending = forgotten.pending
     except LakeError as exc:
         return [str(exc)]

@@ -125,7 +125,7 @@ def _list_parts(layout: Layout) -> Iterator[Path]:
         for path in disk.list_folder(folder):
             if _PART.fullmatch(path.name):
                 yield path
-            elif disk.is_prepared(path):
+            elif disk.is_temporary(path):
                 disk.remove_file(path)
 
 

@@ -17,7 +17,7 @@ TRUTHS = ("isInteractive", "vendorBasedBookkeeping")
 
 
 def make_manifest(url: str) -> dict[str, Any]:
-    """The source, declared."""
+    """Return the declaration of the source."""
     kinds = dict.fromkeys((*TEXTS, *TIMES), "string") | dict.fromkeys(NUMBERS, "integer")
     kinds |= dict.fromkeys(TRUTHS, "boolean")
     properties = {name: {"type": ["null", kind]} for name, kind in kinds.items()}
@@ -107,7 +107,9 @@ def run(url: str, key: str, out: str) -> None:
         source_config=make_manifest(url),
     )
     with (folder / "messages.jsonl").open("w", encoding="utf-8") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())  # it prints past sys.stdout
+        os.dup2(
+            file.fileno(), sys.stdout.fileno()
+        )  # the CDK writes to the file descriptor, not to sys.stdout
         launch(source, args)
 
 

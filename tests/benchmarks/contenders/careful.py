@@ -1,6 +1,6 @@
-"""The careful hand-written script: httpx, msgspec, polars, one pass, nothing more. Arguments: URL, key, output folder.
+"""The careful hand-written script: httpx, msgspec and Polars in one pass. Arguments: URL, key, output folder.
 
-What a good engineer writes for one use: no durable publish, no proof of completeness, no pacing, no retries.
+It is what a good engineer writes for one use: no durable publish, no proof of completeness, no rate limit, no retries.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Job(msgspec.Struct, gc=False, rename="camel"):
 
 
 class Info(msgspec.Struct, rename="camel"):
-    """What the page says about the next."""
+    """The pagination of a page."""
 
     has_next_page: bool
     end_cursor: str | None = None
@@ -64,7 +64,7 @@ SCHEMA = {
 
 
 def frame_of(rows: list[Job]) -> pl.DataFrame:
-    """Rows as a typed frame."""
+    """Return rows as a typed frame."""
     columns = zip(*map(msgspec.structs.astuple, rows), strict=True)
     series = [
         pl.Series(name, column, dtype=SCHEMA[name]) for name, column in zip(SCHEMA, columns, strict=True)

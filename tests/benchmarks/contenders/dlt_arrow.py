@@ -15,7 +15,7 @@ TIMES = ("createdAt", "startedAt", "completedAt", "expiredAt", "lastUpdatedAt")
 
 
 def pages(url: str, key: str) -> Iterator[Any]:
-    """The list as Arrow tables, twenty pages each."""
+    """Yield the list as Arrow tables of twenty pages."""
     import pyarrow as pa  # noqa: PLC0415 - only in its own environment
     import requests  # noqa: PLC0415 - as above
     from pyarrow import compute  # noqa: PLC0415 - as above

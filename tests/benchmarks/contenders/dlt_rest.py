@@ -10,7 +10,7 @@ REQUIREMENTS = ["dlt[parquet,filesystem]"]
 
 
 def pipe(url: str, key: str, out: str, destination: object, **how: str) -> None:
-    """The same pipeline to any destination."""
+    """Run the pipeline to a destination."""
     import dlt  # noqa: PLC0415 - only in its own environment
     from dlt.sources.rest_api import rest_api_source  # noqa: PLC0415 - as above
 

@@ -1,4 +1,4 @@
-"""pleo-extract, as its users type it: `pleo-extract dump`. Arguments: URL, key, output folder."""
+"""pleo-extract as its users run it, `pleo-extract dump`. Arguments: URL, key, output folder."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ REQUIREMENTS = ["singer-sdk"]
 
 
 def make_tap(url: str, key: str) -> Any:
-    """The tap."""
+    """Return the tap."""
     from singer_sdk import RESTStream, Tap  # noqa: PLC0415 - only in its own environment
     from singer_sdk import typing as th  # noqa: PLC0415 - as above
     from singer_sdk.authenticators import BasicAuthenticator  # noqa: PLC0415 - as above

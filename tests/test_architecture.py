@@ -1,0 +1,89 @@
+"""ARCHITECTURE.md says what is true: the rooms and their floors, the path of a page, the words that are ours."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from test_house import FLOORS
+
+import pleo_extract
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(pleo_extract.__file__).parent
+PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+MOST_FILES = 20
+"""Files that one page may pass on its way from the wire to a Parquet row."""
+BANNED = (
+    "so many",
+    "is none",
+    "are none",
+    "anew",
+    "gone on with",
+    "as it was written",
+    "staged of it",
+    "of which nothing",
+)
+"""Phrases of the dialect that this project once spoke; a reader stumbles over each."""
+
+
+def section(title: str) -> str:
+    """Return the text under a heading, up to the next one of its kind or above."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,3}} |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    assert found, title
+    return found[2]
+
+
+def first_cells(text: str) -> list[str]:
+    """Return the first cell of each row of a table, without its head."""
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    return rows[2:]
+
+
+def test_the_table_of_floors_is_the_one_that_is_checked() -> None:
+    """Each room stands on the floor that the house test holds it to."""
+    rows = [
+        line.split("|")[1:3] for line in section("Who may import whom").splitlines() if line.startswith("| ")
+    ]
+    listed = {
+        room: int(floor)
+        for floor, rooms in rows
+        if floor.strip().isdigit()
+        for room in re.findall(r"`([^`]+)`", rooms)
+    }
+    assert listed == FLOORS
+
+
+def imports_of(file: str) -> set[str]:
+    """Return the files of the package that a file imports from, through the face of a package too."""
+    tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+    found = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pleo_extract"):
+            parts = str(node.module).split(".")[1:]
+            found |= {"/".join([*parts, alias.name]) + ".py" for alias in node.names}
+            found.add("/".join(parts) + ".py")
+            face = "/".join([*parts, "__init__.py"])
+            if face != file and parts and (PACKAGE / face).exists():
+                found |= imports_of(face)
+    return found
+
+
+@pytest.mark.parametrize("title", ["The path of one page", "The path of one question"])
+def test_each_file_of_a_path_is_named_by_one_before(title: str) -> None:
+    """Each file of a path imports a file above it or is imported by one, so that a reader can guess where to go."""
+    files = [re.findall(r"`([^`]+\.py)`", cell)[-1] for cell in first_cells(section(title))]
+    assert len(files) <= MOST_FILES
+    for number, file in enumerate(files[1:], start=1):
+        before = files[:number]
+        is_known = any(other in imports_of(file) or file in imports_of(other) for other in before)
+        assert is_known, f"no file above {file} imports it or is imported by it"
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    """No path in the page leads nowhere."""
+    for name in re.findall(r"`([a-z_/0-9]+\.(?:py|sql|toml))`", PAGE):
+        places = (ROOT / name, PACKAGE / name)
+        assert any(place.exists() for place in places), name
