@@ -17,6 +17,7 @@ test: .venv/test.stamp
 
 # The slower checks, and those that need other tools than Python, which they install. CI runs this after `make test`.
 check: .venv/test.stamp
+	.ci/pyright
 	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 	$(BIN)/python tests/benchmarks/guard.py
 	$(BIN)/python tests/benchmarks/accounts.py --guard
@@ -68,7 +69,7 @@ notebooks: .venv/test.stamp
 	$(BIN)/python notebooks/run_all.py
 
 clean:
-	rm -rf .venv .venv-contract .venv-dask .venv-duckdb .venv-spark .venv-stores .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-contract .venv-dask .venv-duckdb .venv-pyright .venv-spark .venv-stores .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

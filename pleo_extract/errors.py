@@ -113,7 +113,7 @@ class RejectedRows(DataError):
     def __init__(
         self, reasons: Sequence[str], fate: str = "A dump sets such rows aside and keeps the rest"
     ) -> None:
-        self.reasons = tuple(reasons)
+        self.reasons: tuple[str, ...] = tuple(reasons)
         more = f"; and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
         super().__init__(
             f"{len(self.reasons)} row(s) do not fit the contract: {self.reasons[0]}{more}. {fate}"

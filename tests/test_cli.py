@@ -159,7 +159,7 @@ def test_one_is_one(
 ) -> None:
     """A count of one has a singular noun, and no message says to come back in 0 s."""
     said = pleo("dump", tmp_path / "lake", "--max-requests", 1)
-    assert "may send 1 request, and has" in said.err
+    assert "request limit of 1 reached" in said.err
     with serve(Sandbox(World(jobs=1, companies=1))) as running:
         monkeypatch.setenv("PLEO_API_KEY", API_KEY)
         said = pleo("dump", tmp_path / "one", "--base-url", running.url, "--rate", 100_000)
@@ -173,8 +173,8 @@ def test_one_is_one(
     ("words", "says"),
     [
         (("--ca-file", "nowhere.pem"), "the CA file nowhere.pem is not there"),
-        (("--proxy", "foo"), "the proxy is no URL; give http://HOST:PORT"),
-        (("--proxy", "ftp://user:secret@host"), "the proxy is no URL; give http://HOST:PORT"),
+        (("--proxy", "foo"), "the proxy is not a URL; give http://HOST:PORT"),
+        (("--proxy", "ftp://user:secret@host"), "the proxy is not a URL; give http://HOST:PORT"),
         (("--metrics", "nowhere/pleo.prom"), "there is no folder nowhere"),
     ],
 )

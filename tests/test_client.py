@@ -377,7 +377,7 @@ class TestStatus:
         assert clock.now > 2_000
         assert 5 <= len(caplog.records) <= 10
         assert all("answered 503" in record.getMessage() for record in caplog.records)
-        assert re.search(r"\(\d+ times so far\); asking again in \d+ s$", caplog.records[-1].getMessage())
+        assert re.search(r"\(\d+ times so far\); retrying in \d+ s$", caplog.records[-1].getMessage())
         for number, (one, other) in enumerate(itertools.pairwise(told)):
             assert other - one >= 10 * 2**number
 
@@ -390,7 +390,7 @@ class TestStatus:
             assert caplog.records == []
             fetch(client_of(Script(says(503, retry_after="30"), says())))
         (record,) = caplog.records
-        assert re.search(r"answered 503 .*; asking again in 3\d s$", record.getMessage())
+        assert re.search(r"answered 503 .*; retrying in 3\d s$", record.getMessage())
 
     @pytest.mark.parametrize(("status", "kind", "words"), MEANS)
     def test_what_will_not_pass(self, status: int, kind: type[PleoExtractError], words: str) -> None:
@@ -571,7 +571,7 @@ class TestWaiting:
         run = client_of(says(), clock=clock, rate=2).start_session(deadline=30)
         run.fetch(Query(), parse_page)
         run.fetch(Query(), parse_page)
-        with pytest.raises(DeadlineExceeded, match="the pace allows"):
+        with pytest.raises(DeadlineExceeded, match="the rate limit allows"):
             run.fetch(Query(), parse_page)
         assert clock.now == 1000
         assert run.requests == 2
@@ -601,7 +601,7 @@ class TestWaiting:
         run = client_of(app).start_session(max_requests=3)
         run.fetch(Query(), parse_page)
         run.fetch(Query(), parse_page)
-        with pytest.raises(RequestsExceeded, match="this run may send 3 requests, and has"):
+        with pytest.raises(RequestsExceeded, match="request limit of 3 reached"):
             run.fetch(Query(), parse_page)
         assert len(app.requests) == run.requests == 3
 
@@ -784,7 +784,7 @@ class TestWire:
             assert all(isinstance(each, TryLater) for each in failed)
             said = [r.getMessage() for r in caplog.records if "cannot be reached" in r.getMessage()]
             assert len(said) == 1
-            assert said[0].endswith(f"Connection refused); it is tried again for {longest} s at most")
+            assert said[0].endswith(f"Connection refused); retrying for at most {longest} s")
             assert caplog.records[0].levelname == "WARNING"
 
     def test_connections_are_kept(self) -> None:
@@ -856,7 +856,7 @@ class TestBodies:
             assert run.fetch(Query(limit=5), parse_page).info.rows == 5
         assert run.retries == 0
         warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-        assert warnings == ["a page came as 'text/plain', not as JSON; its rows are taken"]
+        assert warnings == ["a page came as 'text/plain', not as JSON; its rows are used"]
 
     def test_f11_gzip_bomb(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """F11: a body of more than 128 MiB after decoding is not read further and not retried: 76."""
@@ -1011,12 +1011,12 @@ class TestServer:
             ("ftp://external.pleo.io", "ftp://external.pleo.io"),
             ("file:///etc/passwd", "neither"),
             ("//external.pleo.io", "neither"),
-            ("external.pleo.io", "https:// is missing"),
-            ("external.pleo.io:443/v3", "https:// is missing"),
-            ("127.0.0.1:18080", "http:// or https:// is missing"),
-            ("localhost:18080", "http:// or https:// is missing"),
-            ("localhost", "http:// or https:// is missing"),
-            ("[::1]:18080", "http:// or https:// is missing"),
+            ("external.pleo.io", "write https:// before it"),
+            ("external.pleo.io:443/v3", "write https:// before it"),
+            ("127.0.0.1:18080", "http:// only for this machine"),
+            ("localhost:18080", "http:// only for this machine"),
+            ("localhost", "http:// only for this machine"),
+            ("[::1]:18080", "http:// only for this machine"),
             ("user:secret@external.pleo.io", "neither"),
             ("prod", "neither"),
             ("https://", "neither"),

@@ -373,7 +373,7 @@ def test_f60_reading_without_a_lake(kind: str, open_client: Any) -> None:
 
 
 class Counting(Sandbox):
-    """A server whose `total` is of a kind of its own."""
+    """A server with a `total` of its own kind."""
 
     kind = "exact"
 

@@ -1,4 +1,4 @@
-"""The lake as a Delta table, on disk: what a Parquet lake promises, and what several writers may do."""
+"""The lake as a Delta table on disk: the promises of a Parquet lake, and several writers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Home:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
-        """A client of its server."""
+        """Return a client of the server."""
         with Client(URL, api_key=API_KEY, transport=self.sandbox, rate=10_000_000) as client:
             yield client
 
@@ -70,32 +70,32 @@ class Home:
             return dump_export_jobs(self.path, client=client, **options)
 
     def truth(self) -> pl.DataFrame:
-        """What the server lists now."""
+        """Return what the server lists now."""
         with self.client() as client:
             return load_export_jobs(client=client).sort("id")
 
     def lake(self, as_of: datetime | int | None = None) -> pl.DataFrame:
-        """What the table holds."""
+        """Return the rows of the table."""
         return scan_lake(self.path, as_of).collect().sort("id")
 
     def is_right(self) -> bool:
-        """Whether the table holds what the server lists, and is as it was written."""
+        """Return whether the table equals the server and is not damaged."""
         same = self.lake().drop("expires_in").equals(self.truth().drop("expires_in"))
         return same and verify_lake(self.path).ok
 
     def table(self) -> DeltaTable:
-        """As delta-rs sees it."""
+        """Return the table as delta-rs opens it."""
         return DeltaTable(self.path)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """A world, nothing dumped yet."""
+    """Return a world and the path of its table, before the first dump."""
     return Home(tmp_path / "table")
 
 
 def _before(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, times: int = 1) -> None:
-    """Before the next commits, something else happens."""
+    """Call a function before each of the next commits."""
     commit, left = Version.commit, [times]
 
     def commit_after(table: Version, *given: Any) -> None:
@@ -108,7 +108,7 @@ def _before(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, time
 
 
 def test_dump_refresh_and_nothing_new(home: Home) -> None:
-    """The first dump is version 1, a refresh the next; where nothing is new there is no new version, and it is known."""
+    """The first dump is version 1, a refresh the next; without news there is no new version."""
     first = home.dump()
     assert (first.mode, first.snapshot, first.published, first.code) == ("full", 1, True, 0)
     assert home.is_right()
@@ -126,7 +126,7 @@ def test_dump_refresh_and_nothing_new(home: Home) -> None:
 
 
 def test_other_programs_read_it(home: Home) -> None:
-    """It is a Delta table by month, of any Delta reader, with the columns of a Parquet lake and no others beside the month."""
+    """Any Delta reader reads the table, partitioned by month, with the columns of a Parquet lake."""
     home.dump()
     with home.client() as client:
         dump_export_jobs(home.path.with_name("parquet"), client=client)
@@ -138,7 +138,7 @@ def test_other_programs_read_it(home: Home) -> None:
 
 
 def test_unchanged_files_stay(home: Home) -> None:
-    """A refresh writes the months that changed and leaves the files of the others."""
+    """A refresh writes the months that changed and keeps the files of the others."""
     home.dump()
     before = set(home.table().file_uris())
     home.world.advance(DAY)
@@ -149,7 +149,7 @@ def test_unchanged_files_stay(home: Home) -> None:
 
 
 def test_receipt_and_state_are_in_the_commit(home: Home) -> None:
-    """Another machine, with nothing but the table, goes on with a refresh, and knows the last receipt."""
+    """Another machine continues with a refresh from the table alone, and has the last receipt."""
     receipt = home.dump(workspace=home.path.with_name("one"))
     manifest = open_lake(home.path, workspace=home.path.with_name("two")).open().manifest  # type: ignore[union-attr]
     assert manifest.receipt["run"] == receipt.run
@@ -160,7 +160,7 @@ def test_receipt_and_state_are_in_the_commit(home: Home) -> None:
 
 
 def test_as_of_by_version_and_by_time(home: Home) -> None:
-    """Older versions are read by number and by instant; those that are not there are a usage error."""
+    """Older versions are read by number and instant; a missing one is a usage error."""
     home.dump()
     then, old = datetime.now(UTC), home.lake()
     home.world.advance(2 * DAY)
@@ -175,7 +175,7 @@ def test_as_of_by_version_and_by_time(home: Home) -> None:
 
 
 def test_everything_works_on_it(home: Home, tmp_path: Path) -> None:
-    """`connect`, `plan`, `status`, `report` and `verify` take it as they take a Parquet lake."""
+    """`connect`, `plan`, `status`, `report` and `verify` work on a Delta table as on a Parquet lake."""
     with home.client() as client:
         assert plan_dump(home.path, client=client).mode == "full"
     home.dump()
@@ -192,7 +192,7 @@ def test_everything_works_on_it(home: Home, tmp_path: Path) -> None:
 
 
 def test_a_list_without_jobs(home: Home) -> None:
-    """Nothing to read is published as nothing, once."""
+    """An empty list is published once, as an empty table."""
     home.sandbox = Sandbox(World(jobs=0, days=1))
     assert (home.dump().snapshot, home.dump().snapshot) == (1, 1)
     assert home.lake().height == 0
@@ -200,7 +200,7 @@ def test_a_list_without_jobs(home: Home) -> None:
 
 
 def test_the_kinds_keep_apart(home: Home, tmp_path: Path) -> None:
-    """A lake is recognised by itself, and neither kind is made where the other is."""
+    """The kind of an existing lake is detected, and a lake of the other kind is not created over it."""
     home.dump()
     assert home.dump(format=None).snapshot == 1
     with pytest.raises(ConfigurationError, match="is a Delta table"):
@@ -219,7 +219,7 @@ def test_the_kinds_keep_apart(home: Home, tmp_path: Path) -> None:
 
 
 def test_a_table_of_another_server_or_of_other_columns(home: Home) -> None:
-    """A table is bound to its server, and one that is not of export jobs is refused."""
+    """A table of another server, or one without export jobs, is refused."""
     home.dump()
     other = Client("http://127.0.0.1:2", api_key=API_KEY, transport=home.sandbox)
     with other, pytest.raises(ConfigurationError, match="needs a lake of its own"):
@@ -230,7 +230,7 @@ def test_a_table_of_another_server_or_of_other_columns(home: Home) -> None:
 
 
 def test_f37_second_run_for_the_same_account(home: Home) -> None:
-    """On one machine a second run for the same account is told so; one for another account is not."""
+    """On one machine a second run for the same account is refused; for another account it is not."""
     home.dump()
     key = f"{URL} *"
     with open_lake(home.path, accounts=[key]).hold():
@@ -242,7 +242,7 @@ def test_f37_second_run_for_the_same_account(home: Home) -> None:
 
 
 def test_f47_who_loses_a_race_merges_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another writer commits first: what it wrote stays, and what the loser read is merged into it."""
+    """After a conflict the rows of both writers are in the table."""
     home.dump()
     home.world.advance(2 * DAY)
     companies = home.truth()["company_id"].unique().to_list()
@@ -262,7 +262,7 @@ def test_f47_who_loses_a_race_merges_again(home: Home, monkeypatch: pytest.Monke
 
 
 def test_f47_first_dumps_race(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two first dumps at once make one table."""
+    """Two first dumps at the same time create one table."""
     company = home.truth()["company_id"][0]
 
     def other() -> None:
@@ -275,7 +275,7 @@ def test_f47_first_dumps_race(home: Home, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_f47_five_races_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who loses five times gives up with 69; the table is the winners', and the next run goes on with what is staged."""
+    """Five conflicts give 69 and leave the winners' table; the next run resumes the staged rows."""
     home.dump()
     home.world.advance(2 * DAY)
 
@@ -287,7 +287,7 @@ def test_f47_five_races_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     undone = Version.commit
     with monkeypatch.context() as patch:
         _before(patch, other, times=5)
-        with pytest.raises(LakeLocked, match="5 times running") as caught:
+        with pytest.raises(LakeLocked, match="5 times in a row") as caught:
             home.dump()
     assert caught.value.code == 69
     assert caught.value.receipt is None or not caught.value.receipt["published"]
@@ -299,7 +299,7 @@ def test_f47_five_races_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("done", [True, False])
 def test_f46_answer_to_the_commit_lost(home: Home, monkeypatch: pytest.MonkeyPatch, done: bool) -> None:  # noqa: FBT001
-    """The answer to a commit never comes: the log tells whether it is done; if not, it is done again, once."""
+    """If the response to a commit is lost, the log decides whether to repeat it, once."""
     home.dump()
     home.world.advance(2 * DAY)
     commit, left = Version.commit, [1]
@@ -319,7 +319,7 @@ def test_f46_answer_to_the_commit_lost(home: Home, monkeypatch: pytest.MonkeyPat
 
 
 def test_f46_whether_it_is_committed_cannot_be_known(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the commit nor the log answers: 75, and whatever was true, the next run makes it right."""
+    """If neither commit nor log respond, the run gives 75, and the next run is correct in either case."""
     home.dump()
     home.world.advance(2 * DAY)
 
@@ -344,7 +344,7 @@ def test_f46_whether_it_is_committed_cannot_be_known(home: Home, monkeypatch: py
 
 
 def test_a_first_dump_that_is_not_finished_is_a_lake(home: Home) -> None:
-    """As a folder of Parquet: no jobs yet, how the last run ended and that what it fetched is kept; the next goes on."""
+    """An unfinished first dump is a lake without jobs; it has a record, and the next run resumes."""
     with pytest.raises(RequestsExceeded):
         home.dump(max_requests=2)
     status = read_status(home.path)
@@ -367,7 +367,7 @@ def test_a_first_dump_that_is_not_finished_is_a_lake(home: Home) -> None:
 
 
 def test_f43_damaged_and_lost_files(home: Home) -> None:
-    """A file that changed, and one that is missing, are found; reading what is short or missing is an error."""
+    """Damaged and missing files are found, and reading them is an error."""
     home.dump()
     path = Path(home.table().file_uris()[0])
     whole = path.read_bytes()
@@ -384,7 +384,7 @@ def test_f43_damaged_and_lost_files(home: Home) -> None:
 
 
 def test_f41_others_may_keep_the_table(home: Home) -> None:
-    """Another's OPTIMIZE changes files and no rows: the next run is a refresh."""
+    """OPTIMIZE by another program changes no rows: the next run is a refresh."""
     home.dump()
     home.world.advance(DAY)
     home.dump()
@@ -396,7 +396,7 @@ def test_f41_others_may_keep_the_table(home: Home) -> None:
 
 @pytest.mark.parametrize("what", ["delete", "restore"])
 def test_f41_others_take_rows_away(home: Home, what: str) -> None:
-    """Rows that another program removed, or a RESTORE took back, come again: state is never ahead of data."""
+    """Rows that a DELETE or RESTORE removed come back: the sync state is never ahead of the data."""
     home.dump()
     home.world.advance(5 * DAY)
     home.dump()
@@ -410,7 +410,7 @@ def test_f41_others_take_rows_away(home: Home, what: str) -> None:
 
 
 def test_f42_newer_version(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that a newer version wrote is refused, with its number."""
+    """A table of a newer version is refused with its number."""
     with monkeypatch.context() as patch:
         for room in ("change", "log"):
             patch.setattr(f"pleo_extract.lake.delta.{room}.FORMAT", 99)
@@ -420,7 +420,7 @@ def test_f42_newer_version(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_old_files_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a day files go that no version of the time to keep needs; the current ones stay."""
+    """Files that no kept version needs are removed once a day; current ones stay."""
     home.dump()
     vacuumed: list[int] = []
     monkeypatch.setattr(Version, "vacuum", lambda _table, hours: vacuumed.append(hours))
@@ -437,7 +437,7 @@ def test_old_files_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_month_is_merged_in_pieces(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory holds a piece and a file, whatever the month; rows, order and files are those of a month merged at once."""
+    """A month merged in pieces has the same rows, order and files as one merged in memory."""
     home.dump()
     once, most = home.table(), 0
     files = {Path(uri).name.rpartition("-")[0] for uri in once.file_uris()}
@@ -463,7 +463,7 @@ def test_a_month_is_merged_in_pieces(home: Home, tmp_path: Path, monkeypatch: py
     home.table().optimize.compact()
     home.world.advance(DAY)
     home.dump(full=True)
-    assert 0 < most <= 2 * 20 + 20  # the jobs of one company and day stay together
+    assert 0 < most <= 2 * 20 + 20  # a piece may exceed its size by the jobs of one company and day
     assert before & after
     assert max(pl.read_parquet(uri).height for uri in after) == 30
     assert home.is_right()
@@ -473,7 +473,7 @@ def test_a_month_is_merged_in_pieces(home: Home, tmp_path: Path, monkeypatch: py
 def test_nothing_new_in_anothers_files_writes_nothing(
     home: Home, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files that another program has put together, in whatever order, are compared by what they say."""
+    """Files that another program rewrote are compared by content, so that no news means no commit."""
     monkeypatch.setattr(merging, "PIECE", piece)
     monkeypatch.setattr(merging, "LOOKUP", 0)
     home.dump()
@@ -490,7 +490,7 @@ def test_nothing_new_in_anothers_files_writes_nothing(
 
 
 def test_keep_is_refused(home: Home) -> None:
-    """Delta keeps versions by age: a number of snapshots to keep is refused before anything is sent or written."""
+    """A number of snapshots to keep is refused for Delta, which keeps versions by age."""
     with pytest.raises(UsageError, match="kept by age alone"):
         home.dump(keep_count=3)
     assert not home.path.exists()
@@ -498,7 +498,7 @@ def test_keep_is_refused(home: Home) -> None:
 
 
 def test_f15_one_company_of_many(home: Home) -> None:
-    """Two companies in one table, each with its state; one that fails costs the other nothing."""
+    """Two companies in one table have separate states, and one that fails does not affect the other."""
     ids = home.truth()["company_id"].unique().sort().to_list()[:2]
     with home.client() as good, Client(URL, api_key="wrong", transport=home.sandbox) as bad:
 
@@ -523,7 +523,7 @@ def test_f15_one_company_of_many(home: Home) -> None:
 
 
 def test_f49_addresses_and_endpoints() -> None:
-    """No credential in a URL, no endpoint but https or this machine's, no address of an unknown kind."""
+    """URLs with credentials, plain http endpoints of other machines and unknown schemes are refused."""
     for wrong in ("s3://key:secret@bucket/x", "s3://bucket/x?sig=1", "s3:///x", "ftp://host/x", "az://u@c/x"):
         with pytest.raises(ConfigurationError):
             read_address(wrong, {"azure_storage_account_key": "x"})
@@ -534,7 +534,7 @@ def test_f49_addresses_and_endpoints() -> None:
 
 
 def test_f49_no_metadata_service_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a credential by name, Azure and Google are not asked at all; Amazon's and Azure's services lead nowhere."""
+    """Without a named credential no metadata service of a cloud is contacted."""
     for name in ("AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "AWS_EC2_METADATA_DISABLED"):
         monkeypatch.delenv(name, raising=False)
     for uri in ("az://c/x", "abfss://c@account.dfs.core.windows.net/x", "gs://b/x"):
@@ -550,7 +550,7 @@ def test_f49_no_metadata_service_unless_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_f48_what_a_store_says_is_not_shown(home: Home) -> None:
-    """Of a store's error its codes are told and nothing else; options are in no repr."""
+    """An error of a store shows only its codes, and no repr shows the storage options."""
     address = read_address("s3://bucket/x", {"aws_secret_access_key": "canary"})
     assert "canary" not in repr(address)
     cases = {
@@ -567,7 +567,7 @@ def test_f48_what_a_store_says_is_not_shown(home: Home) -> None:
 
 
 def test_f48_secrets_are_no_options(home: Home) -> None:
-    """The command line refuses storage options that hold secrets, and does not repeat them."""
+    """The command line refuses storage options with secrets, and does not show them."""
     for name in ("aws_secret_access_key", "AZURE_STORAGE_SAS_TOKEN", "account_key"):
         ended = subprocess.run(
             [
@@ -589,7 +589,7 @@ def test_f48_secrets_are_no_options(home: Home) -> None:
 
 
 def test_parquet_does_not_import_it(tmp_path: Path) -> None:
-    """A Parquet lake, and looking at what is none, imports nothing of Delta; without the extra, a URL says what to install."""
+    """A Parquet lake imports nothing of Delta; without the extra, a URL names what to install."""
     code = (
         "import sys\n"
         "sys.modules['deltalake'] = None\n"

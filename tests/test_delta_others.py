@@ -1,4 +1,4 @@
-"""A Delta table that other engines write to: delta-rs itself compacts, appends, deletes and clears up, at chosen moments."""
+"""A Delta table that other engines write: delta-rs compacts, appends, deletes and vacuums at chosen moments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """A world, dumped twice, that has moved on since: the next dump replaces a file."""
+    """Return a world, dumped twice, that has changed since: the next dump replaces a file."""
     found = Home(tmp_path / "table")
     for _ in range(2):
         assert found.dump().code == 0
@@ -85,21 +85,21 @@ OTHERS: dict[str, Callable[[Home], None]] = {
 
 
 class At(Sandbox):
-    """A sandbox; before it answers request number `at` something else happens."""
+    """A sandbox that calls a function before it answers request number `at`."""
 
     def __init__(self, home: Home, at: int, what: Callable[[Home], object]) -> None:
         super().__init__(home.world)
         self._home, self._at, self._what = home, at, what
 
     def __call__(self, request: RequestLike) -> Response:
-        """Answer as a sandbox does."""
+        """Answer like the sandbox."""
         if len(self.requests) + 1 == self._at:
             self._what(self._home)
         return super().__call__(request)
 
 
 def _before_commit(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], *, times: int = 1) -> None:
-    """Between merging and committing, after the new files were written, something else happens."""
+    """Call a function between merge and commit, after the new files were written."""
     look_up, left = Version.find_missing, [times]
 
     def after(table: Version, entries: Any) -> list[str]:
@@ -124,7 +124,7 @@ def test_f73_another_commits_between_merge_and_commit(
     full: bool,  # noqa: FBT001
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever another engine commits there, the dump is published on top of it, each job once, as the server lists it."""
+    """Whatever another engine commits before ours, the dump is published on top of it, each job once."""
     _before_commit(monkeypatch, lambda: OTHERS[what](home))
     receipt = home.dump(full=full)
     assert (receipt.code, receipt.published) == (0, True)
@@ -141,9 +141,9 @@ def test_f73_another_commits_between_merge_and_commit(
 @pytest.mark.parametrize("at", [1, 3])
 @pytest.mark.parametrize("what", ["compact", "append", "delete", "vacuum"])
 def test_f73_another_commits_while_the_list_is_read(home: Home, what: str, at: int) -> None:
-    """A commit while pages are read is found when the dump commits: merged with, never doubled, nothing lost."""
+    """A commit of another engine during the walk is merged: nothing is lost or doubled."""
     if what == "vacuum":
-        _compact(home)  # so that there is something to clear up
+        _compact(home)  # leaves files to vacuum
     home.sandbox = At(home, at, OTHERS[what])
     assert home.dump().code == 0
     assert _has_each_job_once(home)
@@ -151,7 +151,7 @@ def test_f73_another_commits_while_the_list_is_read(home: Home, what: str, at: i
 
 
 def test_f73_a_first_dump_is_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A property that is set while the first dump commits is no harm, and the files that were written are committed."""
+    """A property set by another engine during the first commit does no harm."""
     home = Home(tmp_path / "table")
     written: list[str] = []
     write = Version.write
@@ -169,10 +169,10 @@ def test_f73_a_first_dump_is_overtaken(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_f73_others_always_commit_first(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five conflicts end with 69, whatever they are; nothing of the run stays in the table or beside it."""
+    """Five conflicts of any kind give 69, and nothing of the run is left."""
     before = home.lake()
     _before_commit(monkeypatch, lambda: _set_property(home), times=5)
-    with pytest.raises(LakeLocked, match="5 times running") as caught:
+    with pytest.raises(LakeLocked, match="5 times in a row") as caught:
         home.dump()
     assert caught.value.code == 69
     assert home.lake().equals(before)
@@ -184,7 +184,7 @@ def test_f73_others_always_commit_first(home: Home, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("what", ["append", "append all"])
 def test_f73_rows_appended_a_second_time(home: Home, what: str) -> None:
-    """The next dump leaves one row of each job, the ones after it are incremental again, and answers count each job once."""
+    """After another engine appended rows twice, the next dump keeps one row per job."""
     OTHERS[what](home)
     assert "repeat a (company_id, id)" in verify_lake(home.path).problems[0]
     receipt = home.dump()
@@ -199,16 +199,14 @@ def test_f73_rows_appended_a_second_time(home: Home, what: str) -> None:
 
 
 def test_f73_rows_that_an_earlier_race_has_doubled(tmp_path: Path) -> None:
-    """A table that an earlier race has doubled is found by its files, although our own commit was the last."""
+    """Doubles of an earlier race are found by the files, although our own commit was the last."""
     home = Home(tmp_path / "table")
     home.dump()
     _append(home)
     table = Version(read_address(home.path))
     known = Version(read_address(home.path), 1)
     assert known.state is not None
-    table.commit(
-        [], [], known.state
-    )  # as the losing run left it: its own state on top of rows that are there twice
+    table.commit([], [], known.state)  # what the losing run left: its own state, and doubled rows
     receipt = home.dump()
     assert (receipt.published, receipt.code) == (True, 0)
     assert _has_each_job_once(home)
@@ -216,7 +214,7 @@ def test_f73_rows_that_an_earlier_race_has_doubled(tmp_path: Path) -> None:
 
 
 def test_f73_a_compaction_is_looked_through_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that another engine put together are searched by the next dump, left as they are, and not searched again."""
+    """Files that another engine compacted are searched once for doubles, and not rewritten."""
     home.dump()
     _compact(home)
     assert verify_lake(home.path).ok
@@ -272,7 +270,7 @@ def _refuse(home: Home, what: str) -> None:
 def test_f47_a_refusal_is_no_conflict(
     home: Home, what: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table that does not take the commit is told by what it says, with 65 or 78 and never 69; nothing is published."""
+    """A table that refuses the commit gives 65 or 78 with its own words, never 69."""
     before = home.lake()
     said, kind = REFUSALS[what]
     if moment == "before the run":
@@ -289,7 +287,7 @@ def test_f47_a_refusal_is_no_conflict(
 
 
 def test_f73_repair_leaves_one_row_of_each_job(home: Home, pleo: Callable[..., Any]) -> None:
-    """`repair` mends a table to which rows were appended twice, by the command line too; a second one finds nothing."""
+    """`repair` removes rows that were appended twice; a second repair finds nothing."""
     truth = home.lake()
     _append_all(home)
     said = pleo("repair", home.path)
@@ -304,7 +302,7 @@ def test_f73_repair_leaves_one_row_of_each_job(home: Home, pleo: Callable[..., A
 
 @pytest.mark.parametrize("how", ["damaged", "lost"])
 def test_f43_repair_leaves_out_what_is_broken(home: Home, how: str) -> None:
-    """A file that is damaged or lost is taken out of the table; the next dump reads the whole list and brings it back."""
+    """`repair` removes damaged and missing files from the table, and the next dump reads the whole list."""
     path = next(home.path.glob("created_month=*/*.parquet"))
     if how == "lost":
         path.unlink()
@@ -318,7 +316,7 @@ def test_f43_repair_leaves_out_what_is_broken(home: Home, how: str) -> None:
 
 
 def test_f73_repair_is_overtaken(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another engine that commits while a repair does makes it begin again."""
+    """A commit of another engine during a repair makes the repair start over."""
     truth, commit, left = home.lake(), Version.commit, [1]
     _append_all(home)
 
@@ -334,7 +332,7 @@ def test_f73_repair_is_overtaken(home: Home, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _age_commit(path: Path, version: int, by: timedelta) -> None:
-    """Let a commit have been made earlier."""
+    """Set back the time of a commit."""
     file = path / "_delta_log" / f"{version:020d}.json"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line in lines:
@@ -344,7 +342,7 @@ def _age_commit(path: Path, version: int, by: timedelta) -> None:
 
 
 def test_f58_other_machines_learn_that_nothing_is_new(home: Home, tmp_path: Path) -> None:
-    """A run that finds nothing new commits its state alone, once an hour, so that all machines agree on *now*."""
+    """A run without news commits its state at most once an hour, so that all machines agree on now."""
     home.dump(workspace=tmp_path / "one")
     version = home.table().version()
     assert home.dump(workspace=tmp_path / "one").snapshot == version, "told less than an hour ago"

@@ -64,7 +64,7 @@ HOSPITABLE = [
         ),
     )
 ]
-"""Servers that keep the contract: page caps, with and without `total`, with, without and with half of the sorting."""
+"""Servers that keep the contract: with page limits, without `total`, and with all, half or no sorting."""
 
 
 def wrong(sandbox: Sandbox, frame: pl.DataFrame, since: datetime, **asked: Any) -> list[Discrepancy]:

@@ -124,7 +124,7 @@ BAD_ROWS = {
     "f29": ["baddate", "weekdate", "nozone", "hour24", "year10000", "picture"],
     "f33": ["baduuid", "braces"],
 }
-"""Rows that do not fit, by the fault they belong to, as the sandbox names them."""
+"""The variants of the sandbox's bad rows, by fault."""
 
 
 class TestRejected:

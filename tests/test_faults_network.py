@@ -231,7 +231,7 @@ class TestBodies:
         trial.strike("*:wrongtype")
         trial.survives()
         assert [r.getMessage() for r in caplog.records] == [
-            "a page came as 'text/plain', not as JSON; its rows are taken"
+            "a page came as 'text/plain', not as JSON; its rows are used"
         ]
 
     def test_f10_bad_json(self, trial: Trial) -> None:

@@ -290,7 +290,7 @@ class TestPaths:
 
 
 class TestShown:
-    """F52 to F54: a server's text where people see it."""
+    """F52 to F54: the server's text where people see it."""
 
     def test_f52_html_of_a_frame(self, trial: Trial) -> None:
         """The HTML of a frame in a notebook escapes the server's markup."""

@@ -737,8 +737,8 @@ class TestFaults:
         sandbox = Sandbox(still, faults=f"3:{text}")
         first = page(sandbox, statuses="failed", limit=5)["pagination"]["endCursor"]
         second = page(sandbox, statuses="failed", limit=5, after=first)["pagination"]["endCursor"]
-        struck = ask(sandbox, statuses="failed", limit=5, after=second)
-        assert struck != ask(sandbox, statuses="failed", limit=5, after=second)
+        response = ask(sandbox, statuses="failed", limit=5, after=second)
+        assert response != ask(sandbox, statuses="failed", limit=5, after=second)
         assert f"- `{text.split('.', maxsplit=1)[0]}`: " in (kinds_module.__doc__ or "")
 
     @pytest.mark.parametrize("text", ["429", "401", "500", "204"])

@@ -118,12 +118,12 @@ def sandbox(
 
     rules = Rules(max_limit=max_limit, latency=latency_ms / 1000, rate=rate, speed=1.0)
     try:
-        script = parse_faults(faults) and faults
+        parse_faults(faults)
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
     begun = now or datetime.now(UTC).replace(microsecond=0)
     world = World(jobs=jobs, companies=companies, seed=seed, now=begun)
-    api = Sandbox(world, rules=rules, faults=script or "")
+    api = Sandbox(world, rules=rules, faults=faults)
     with ExitStack() as stack:
         try:
             running = stack.enter_context(serve(api, port=port))

@@ -1,11 +1,16 @@
-"""The one door to the API: sends a Query, waits as `pace` says, gives back what `read` makes of the body.
+"""The only door to the API: send a `Query` at an allowed pace, and return what a parser makes of the body.
 
-    client = Client()                                  credentials from the environment
-    run = client.start_run(deadline=3600)              one budget of time and retries, and its counters
-    page = run.fetch(query, parse_page)
+    client = Client()                                       # credential from the environment
+    session = client.start_session(deadline=3600)           # one budget of time and retries, and its counters
+    page = session.fetch(query, parse_page)
 
-Requests go through one httpx transport, below httpx.Client: no redirects, no cookies, no proxies or .netrc from
-the environment. Only the host that was named is ever spoken to, and only https unless it is this machine.
+Requests go through one httpx transport, not through `httpx.Client`. So redirects, cookies, `.netrc` and proxies from
+the environment cannot happen: they do not exist on this level. The client speaks only to the host that was named, and
+only over https unless that host is this machine.
+
+Each file answers one question: `session` when to send and when to retry, `gate` and `window` whether a request may go
+now, `wire` how the bytes arrive, `answer` what they mean, `credential` who asks, `mask` what a message must not show,
+`server` where the server is, `accounts` which companies there are.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import httpx
 from pleo_extract.client.credential import Credential, Secret
 from pleo_extract.client.gate import Gate
 from pleo_extract.client.server import open_transport, resolve_server
-from pleo_extract.client.session import Channel, Clock, RealClock, Session
+from pleo_extract.client.session import Channel, Clock, RealClock, Session, build_template
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.window import SharedRateWindow, open_window
 from pleo_extract.contract import canonical_uuid
@@ -57,22 +62,27 @@ IN_FLIGHT: Final = 8
 
 
 class Client:
-    """A server, a credential and their pace. Safe to share between threads; close it, or use it as a context.
+    """A server, a credential and the pace of requests. Threads may share it; close it, or use it in a `with` block.
 
     Args:
-        base_url: ``production`` (default), ``staging`` or a URL; else the environment's PLEO_BASE_URL.
-        api_key: sent as Basic user name with an empty password; else PLEO_API_KEY.
-        access_token: sent as Bearer; a text, or a callable that returns a valid one and is called again after a
-            401; else PLEO_ACCESS_TOKEN, or the output of PLEO_TOKEN_COMMAND.
-        company_id: the company to ask for where a call names none; else PLEO_COMPANY_ID.
-        rate: requests in any minute, 500 by default, shared by all threads.
-        in_flight: requests under way at once, at most; fewer where the server refuses so many with 429.
-        ca_file: certificates to trust in place of the usual ones. proxy: URL of a proxy to go through.
-        transport: what carries requests, in place of the network: an httpx transport, or a callable like the
-            sandbox. clock: time, for tests. patience: how long to wait for what.
+        base_url: ``production``, ``staging`` or a URL; by default PLEO_BASE_URL, else production.
+        api_key: sent as the user name of Basic authentication with an empty password; by default PLEO_API_KEY.
+        access_token: sent as Bearer token. Either a text, or a function that returns a valid token; the client calls
+            it again after a 401. By default PLEO_ACCESS_TOKEN, or the output of PLEO_TOKEN_COMMAND.
+        company_id: the company to ask for when a call names none; by default PLEO_COMPANY_ID.
+        rate: requests allowed in any 60 seconds, 500 by default; all threads share it.
+        in_flight: the most requests that are under way at the same time; the client lowers this number when the
+            server answers 429 to parallel requests.
+        ca_file: a file of certificates to trust instead of the usual ones.
+        proxy: the URL of a proxy.
+        transport: what carries requests instead of the network: an httpx transport, or a function like the sandbox.
+        clock: the source of time, for tests.
+        patience: how long to wait for what.
 
     Raises:
-        ConfigurationError: a server, file or setting that cannot be used. CredentialsError: no credential, or two.
+        ConfigurationError: a server, file or setting cannot be used.
+        CredentialsError: there is no credential, or more than one.
+        UsageError: `company_id`, `rate` or `in_flight` cannot be used.
     """
 
     @check_keywords
@@ -112,6 +122,7 @@ class Client:
             server=self.server,
             networked=networked and proxy is None,
             transport=open_transport(self.server, transport, in_flight, ca_file, proxy),
+            template=build_template(self.server),
             credential=credential,
             window=open_window(rate, str(self.server), credential.fixed() if networked else None),
             patience=patience or Patience(),
@@ -120,8 +131,10 @@ class Client:
         )
 
     def __repr__(self) -> str:
-        said = vars(self)  # empty while it is made, when a traceback may already show it
-        return f"Client({str(said.get('server'))!r}, company_id={said.get('company_id')!r})"
+        known = vars(
+            self
+        )  # a traceback may show a client whose __init__ failed: some attributes are missing then
+        return f"Client({str(known.get('server'))!r}, company_id={known.get('company_id')!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +145,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that it opened; a transport that was passed in is its owner's."""
+        """Close the connections that this client opened. Its caller closes a transport that was passed in."""
         self._closed = True
         if self._owns_transport:
             self._channel.transport.close()
@@ -140,9 +153,12 @@ class Client:
             self._channel.window.close()
 
     def foresee(self, requests: int, latency: float = 0.0) -> float:
-        """Seconds that so many requests would take from now on, of `latency` seconds each; none is sent.
+        """Return the seconds that this many requests of `latency` seconds each would take from now; send none.
 
-        The pace counts what was asked with this credential in the last minute, by other runs of this machine as well.
+        The estimate counts what this credential has asked in the last minute, also in other processes of this machine.
+
+        Raises:
+            UsageError: the client is closed.
         """
         if self._closed:
             raise UsageError("this client is closed; open another")
@@ -157,9 +173,16 @@ class Client:
         name: str = "",
         waits: Waits | None = None,
     ) -> Session:
-        """A run: one budget of retries, of time (`deadline`, seconds from now) and of requests where they are given.
+        """Return a session: one budget of retries, time and requests.
 
-        Its `name` stands in what it logs; what it waits counts in `waits` too.
+        Args:
+            deadline: seconds from now in which the session must end; None for no limit.
+            max_requests: the most requests that the session sends; None for no limit.
+            name: the run that log records name.
+            waits: where the seconds that this session waits are also counted, for a dump of many accounts.
+
+        Raises:
+            UsageError: the client is closed.
         """
         if self._closed:
             raise UsageError("this client is closed; open another")

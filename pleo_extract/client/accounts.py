@@ -1,15 +1,16 @@
-"""Many companies, each with a credential of its own: the accounts file.
+"""The accounts file: many companies, each with a credential of its own.
 
-    base_url = "production"                 # for all that do not name one; else PLEO_BASE_URL, else production
+    base_url = "production"                 # for accounts that name none; by default PLEO_BASE_URL, else production
 
     [[account]]
     name = "Acme"
     company_id = "6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11"
     api_key_env = "ACME_PLEO_KEY"           # or api_key_file, access_token_env, access_token_file
-    rate = 300                              # requests in any minute; 500 by default
+    rate = 300                              # requests in any 60 seconds; 500 by default
 
-The file holds no secret, only where each is: the name of an environment variable, or a file that only its owner
-can read (relative to the accounts file).
+The file holds no secret. It says where each secret is: in an environment variable, or in a file that only its owner
+can read (relative to the accounts file). People paste a key where the name of its place belongs; so what looks like a
+key is refused and never shown.
 """
 
 from __future__ import annotations
@@ -48,18 +49,28 @@ __all__ = ["AccountEntry", "choose_shard", "read_accounts"]
 SOURCES: Final = ("api_key_env", "api_key_file", "access_token_env", "access_token_file")
 KNOWN: Final = frozenset({"name", "company_id", "base_url", "rate", *SOURCES})
 UNSEEN: Final = ("Cc", "Cf", "Zl", "Zp")
-"""Categories of characters that a name must not have: what is said of a company is one line, read in one direction."""
+"""Unicode categories that a name must not contain, so that a message about a company is one line, read left to right."""
 VARIABLE: Final = re.compile("[A-Z_][A-Z0-9_]*")
 PASTED: Final = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[^.]{16,}")
-"""What may be a credential where the name of its file belongs."""
+"""What looks like a credential in the place of a file name."""
 ENTRY: Final = re.compile(r"\s*\[\[\s*account\s*\]\]")
 CONNECTIONS: Final = 8
-"""Open connections to one server, all accounts together."""
+"""The most open connections to one server, for all accounts together."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountEntry:
-    """One account of the file: a company, its server, and where its credential is."""
+    """One account of the file.
+
+    Attributes:
+        name: what messages call it; the company_id if the file gives no name.
+        company_id: its company.
+        server: its base URL.
+        rate: requests in any 60 seconds.
+        source: the kind of credential and of place, such as ``api_key_env``.
+        place: the variable or file that holds the credential.
+        shared: what it shares with the other accounts of the file.
+    """
 
     name: str
     company_id: str
@@ -71,10 +82,11 @@ class AccountEntry:
 
     @contextmanager
     def open(self) -> Iterator[Client]:
-        """A client for this company; its credential is read now, its connections are shared with the other accounts.
+        """Open a client for this company. It reads the credential now, and shares connections with the other accounts.
 
         Raises:
-            CredentialsError: the variable or file is missing or empty. ConfigurationError: others can read the file.
+            CredentialsError: the variable or file is missing or empty.
+            ConfigurationError: the file can be read by others, or is not UTF-8.
         """
         with self._connect() as client:
             yield client
@@ -83,7 +95,7 @@ class AccountEntry:
         from pleo_extract.client import Client  # noqa: PLC0415 - the room's own front
 
         is_key = self.source.startswith("api_key")
-        text = self._read()
+        text = self._read_credential()
         try:
             client = Client(
                 self.server,
@@ -98,14 +110,14 @@ class AccountEntry:
             raise CredentialsError(f"{self.source} {self.place}: {exc}") from None
         finally:
             del text  # a traceback may show the locals of this frame
-        line = client._channel  # noqa: SLF001 - the room's own
-        line.credential.origin = self.place
-        client._channel = replace(line, gate=self.shared.gate(self.server, line.credential))  # noqa: SLF001 - as above
+        channel = client._channel  # noqa: SLF001 - the room's own
+        channel.credential.origin = self.place
+        client._channel = replace(channel, gate=self.shared.gate(self.server, channel.credential))  # noqa: SLF001 - as above
         return client
 
-    def _read(self) -> str:
+    def _read_credential(self) -> str:
         is_file = self.source.endswith("file")
-        text = _read_file(Path(self.place), self.source) if is_file else os.environ.get(self.place, "")
+        text = _read_private(Path(self.place), self.source) if is_file else os.environ.get(self.place, "")
         if not text:
             raise CredentialsError(
                 f"{self.source} {self.place} is {'empty' if is_file else 'not set, or empty'}"
@@ -114,7 +126,10 @@ class AccountEntry:
 
 
 class _Shared:
-    """What accounts of a file share: the connections to a server, and the gate of a credential."""
+    """What the accounts of one file share: the connections to each server, and the gate of each credential.
+
+    Otherwise each of perhaps ten thousand companies would open connections of its own, with a TLS handshake each.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -122,7 +137,7 @@ class _Shared:
         self._gates: dict[str, Gate] = {}
 
     def transport(self, server: str) -> httpx.BaseTransport:
-        """The connections to a server."""
+        """Return the transport for a server, which all its accounts use."""
         with self._lock:
             if server not in self._transports:
                 self._transports[server] = open_transport(
@@ -131,16 +146,16 @@ class _Shared:
             return self._transports[server]
 
     def gate(self, server: str, credential: Credential) -> Gate:
-        """The gate of a credential: what a server allows at once it allows to all accounts that use it."""
+        """Return the gate of a credential: a server's limit on concurrency is for all accounts that use the credential."""
         name = hashlib.sha256(f"{server} {credential.fixed()}".encode()).hexdigest()
         with self._lock:
             return self._gates.setdefault(name, Gate(CONNECTIONS))
 
     def __reduce__(self) -> tuple[type[_Shared], tuple[()]]:
-        return _Shared, ()  # an entry may travel to another process, where connections are opened anew
+        return _Shared, ()  # an entry may travel to another process, which opens its own connections
 
     def close(self) -> None:
-        """Close them; they are opened anew when they are needed again."""
+        """Close the connections; they open again when they are needed."""
         with self._lock:
             transports, self._transports, self._gates = self._transports, {}, {}
         for transport in transports.values():
@@ -148,10 +163,10 @@ class _Shared:
 
 
 def read_accounts(path: str | Path) -> list[AccountEntry]:
-    """The accounts of a TOML file, checked; no credential is read yet.
+    """Return the accounts of a TOML file, checked; read no credential yet.
 
     Raises:
-        ConfigurationError: the file cannot be read, or an entry cannot be used; the message names the entry.
+        ConfigurationError: the file cannot be read, or an entry cannot be used; the message names file, line and entry.
     """
     check_path(path, "the accounts file")
     path = Path(path)
@@ -162,7 +177,7 @@ def read_accounts(path: str | Path) -> list[AccountEntry]:
         raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
     except RecursionError as exc:
         raise ConfigurationError(f"{path} is nested too deeply for a list of accounts") from exc
-    except ValueError as exc:  # TOMLDecodeError, and of a number with thousands of digits
+    except ValueError as exc:  # TOMLDecodeError, or a number with thousands of digits
         raise ConfigurationError(f"{path} is not TOML: {escape(str(exc), 200)}") from exc
     if unknown := sorted(content.keys() - {"base_url", "account"}):
         raise ConfigurationError(
@@ -179,14 +194,14 @@ def read_accounts(path: str | Path) -> list[AccountEntry]:
     for n, entry in enumerate(entries, start=1):
         line = f", line {lines[n - 1]}" if len(lines) == len(entries) else ""
         accounts.append(_read_entry(entry, f"{path}{line}: account {n}", path, default, shared))
-    for what, said in (("company", "company_id"), ("name", "name")):
-        if twice := _find_twice([getattr(account, said) for account in accounts]):
+    for what, attribute in (("company", "company_id"), ("name", "name")):
+        if twice := _find_twice([getattr(account, attribute) for account in accounts]):
             raise ConfigurationError(f"{path} names {what} {escape(twice)} twice")
     return accounts
 
 
 def _decode(data: bytes, path: Path) -> str:
-    """Return a file's text; a mark of UTF-8 at its start, which some editors write, is no part of it."""
+    """Return the text of a file, without the UTF-8 byte order mark that some editors write at its start."""
     problem = ""
     try:
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
@@ -197,23 +212,25 @@ def _decode(data: bytes, path: Path) -> str:
         line = data.count(b"\n", 0, exc.start) + 1
         problem = f", line {line}: byte {data[exc.start]:#x} is not UTF-8; save the file as UTF-8"
     finally:
-        del data  # it may be a key, and a traceback may show the locals of this frame
+        del data  # the file may hold a key, and a traceback may show the locals of this frame
     raise ConfigurationError(f"{path}{problem}")
 
 
 def _find_entries(text: str) -> list[int]:
-    """Return the line of each ``[[account]]``, from 1."""
+    """Return the line number of each ``[[account]]``, from 1."""
     return [n for n, line in enumerate(text.split("\n"), start=1) if ENTRY.match(line)]
 
 
 def _find_twice(texts: Sequence[str]) -> str | None:
-    """Return a text that is there more than once, however its accents are composed."""
+    """Return a text that occurs more than once, whichever way its accents are encoded; None if there is none."""
     counts = Counter(unicodedata.normalize("NFC", text) for text in texts)
     return next((text for text, count in counts.items() if count > 1), None)
 
 
 def choose_shard(accounts: Sequence[AccountEntry], part: int, parts: int) -> list[AccountEntry]:
-    """One of so many parts of the accounts, from 1: a company is always in the same, whatever else the file holds.
+    """Return part number `part`, from 1, of the accounts split into `parts`.
+
+    The part depends on the company_id alone, so a company stays in its part when the file changes.
 
     Raises:
         UsageError: there is no such part.
@@ -225,7 +242,7 @@ def choose_shard(accounts: Sequence[AccountEntry], part: int, parts: int) -> lis
 
 def _read_entry(entry: Any, where: str, path: Path, base_url: object, shared: _Shared) -> AccountEntry:
     if not isinstance(entry, dict):
-        raise ConfigurationError(f"{where} is no table")
+        raise ConfigurationError(f"{where} is not a table")
     name = entry.get("name", "")
     if not isinstance(name, str) or ("name" in entry and not name.strip()):
         raise ConfigurationError(f"{where}: a name is a text, and not empty")
@@ -262,29 +279,34 @@ def _read_entry(entry: Any, where: str, path: Path, base_url: object, shared: _S
 
 
 def _read_place(entry: dict[str, Any], where: str, folder: Path) -> tuple[str, str]:
-    """Return which kind of credential an entry has, and where it is; it is not read yet."""
+    """Return which kind of credential an entry has, and where the credential is; do not read it."""
     given = [source for source in SOURCES if source in entry]
     if len(given) != 1 or not isinstance(entry[given[0]], str):
-        told = f" has {' and '.join(given)}, and" if len(given) > 1 else ""
-        raise ConfigurationError(f"{where}{told} needs one of {', '.join(SOURCES)}")
+        problem = f" has {' and '.join(given)}, and" if len(given) > 1 else ""
+        raise ConfigurationError(f"{where}{problem} needs one of {', '.join(SOURCES)}")
     source, place = given[0], entry[given[0]]
     if "\0" in place:
         raise ConfigurationError(f"{where}: {source} holds a NUL")
     if source.endswith("env"):
-        kind, may_be = (
-            "an environment variable, in capitals",
-            not (VARIABLE.fullmatch(place) or place in os.environ),
-        )
+        kind = "an environment variable, in capitals"
+        is_pasted = not (VARIABLE.fullmatch(place) or place in os.environ)
     else:
-        kind, may_be = "a file that exists", bool(PASTED.fullmatch(place)) and not (folder / place).exists()
-    if may_be:
+        kind = "a file that exists"
+        is_pasted = bool(PASTED.fullmatch(place)) and not (folder / place).exists()
+    if is_pasted:
         raise ConfigurationError(
-            f"{where}: {source} is the name of {kind}; what stands there is not shown, since it may be a credential"
+            f"{where}: {source} is the name of {kind}; the value is not shown, since it may be a credential"
         )
     return source, place
 
 
-def _read_file(path: Path, source: str) -> str:
+def _read_private(path: Path, source: str) -> str:
+    """Return the text of a file that only its owner can read.
+
+    Raises:
+        ConfigurationError: others can read it, or it is not UTF-8.
+        CredentialsError: it cannot be read.
+    """
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise ConfigurationError(f"{path} can be read by others; run: chmod 600 {path}")

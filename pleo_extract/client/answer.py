@@ -1,4 +1,4 @@
-"""What an answer means: a page, an error of ours, or something that may pass.
+"""What an answer means: a result, an error of ours, or a failure that may pass.
 
 Every status code and every error of httpx is translated here and nowhere else.
 """
@@ -31,29 +31,40 @@ __all__ = ["FOREIGN", "Answer", "Retryable", "Unauthorized", "forget_frames", "i
 T = TypeVar("T")
 
 REFUSED: Final = frozenset({400, 422})
-"""Codes for a query that the server understands and will not answer; some send the second for values out of range."""
+"""Codes for a query that the server understands and refuses; some send 422 for values out of range."""
 TRANSIENT: Final = frozenset({408, 425, 429})
-"""Below 500, what may pass by itself."""
+"""Codes below 500 for a failure that may pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, whole."""
+    """One complete answer.
+
+    Attributes:
+        status: the HTTP status.
+        headers: by name, in lower case.
+        body: decompressed.
+        generation: the generation of the credential that was sent.
+        crowded: whether this is a 429 that arrived while other requests were under way.
+    """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     generation: int = 0
-    """Of the credential that was sent."""
     crowded: bool = False
-    """A 429 that came while other requests were under way."""
 
 
 class Retryable(Exception):
-    """A failure that may pass: its kind, the error it is when it does not, and the wait the server asks for.
+    """A failure that may pass.
 
-    `unreachable`: there was no connection at all. `crowded`: a 429 that came while other requests were under way;
-    `too_fast`: one that came alone.
+    Attributes:
+        kind: what it is counted as: a status code, ``timeout``, ``bad body``, or the name of an error.
+        error: what to raise if it does not pass.
+        wait: the seconds that the server asks to wait; None if it does not say.
+        unreachable: whether there was no connection at all.
+        crowded: whether it is a 429 that arrived while other requests were under way.
+        too_fast: whether it is a 429 that arrived while no other request was under way.
     """
 
     too_fast = False
@@ -76,14 +87,19 @@ class Retryable(Exception):
 
     @property
     def may_be_refusal(self) -> bool:
-        """Whether this can be how a server refuses one query that it finds too much: a 5xx, or no answer in time."""
+        """Whether this may be the server's way to refuse a query that is too much for it: a 5xx, or no answer in time."""
         return not self.unreachable and (
             self.kind == "timeout" or (self.kind.isdigit() and int(self.kind) >= 500)
         )
 
 
 class Unauthorized(Exception):
-    """A 401, the generation of the credential it refused, and the error it is when that cannot be renewed."""
+    """A 401.
+
+    Attributes:
+        error: what to raise if the credential cannot be renewed.
+        generation: the generation of the credential that was refused.
+    """
 
     def __init__(self, error: CredentialsError, generation: int) -> None:
         super().__init__()
@@ -92,33 +108,43 @@ class Unauthorized(Exception):
 
 
 def interpret(
-    answer: Answer, params: Sequence[tuple[str, str]], read: Callable[[bytes], T], *, origin: str
+    answer: Answer, params: Sequence[tuple[str, str]], parse: Callable[[bytes], T], *, origin: str
 ) -> T:
-    """What a status code means. The tables of `errors` and of the contract, in one place.
+    """Return what `parse` makes of a page; raise what any other answer means.
 
-    `origin` is where the credential came from: what to check when it is refused.
+    Args:
+        answer: what the server sent.
+        params: what was asked.
+        parse: turns the body of a page into the result; raises PageError if it cannot.
+        origin: where the credential came from, which is what to check after a 401.
+
+    Raises:
+        Retryable: the failure may pass.
+        Unauthorized: the credential was refused.
+        RequestRefused: the query was refused.
+        CredentialsError: the credential has no access.
+        ContractError: the answer is not in the contract.
     """
     status = answer.status
     if status == httpx.codes.OK:
         try:
-            return read(answer.body)
+            return parse(answer.body)
         except EchoMismatch as exc:
-            raise Retryable(
-                "stray answer", exc, wait=0.0
-            ) from exc  # a fresh connection is what helps, not time
+            # A fresh connection helps here, not time: so no wait.
+            raise Retryable("stray answer", exc, wait=0.0) from exc
         except PageError as exc:
             kind = escape(answer.headers.get("content-type", "no content type"))
             raise Retryable("bad body", PageError(f"{exc}, sent as {kind}")) from exc
     if status in TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
         wait = retry_after(answer.headers)
-        error = TryLater(f"the server answered {status}{_said(answer)}")
+        error = TryLater(f"the server answered {status}{_quote(answer)}")
         again = Retryable(str(status), error, wait, crowded=answer.crowded)
         again.too_fast = status == httpx.codes.TOO_MANY_REQUESTS and not answer.crowded
         raise again
     if status == httpx.codes.UNAUTHORIZED:
         raise Unauthorized(
             CredentialsError(
-                f"the server answered 401{_said(answer)}: the key or token is missing, wrong or expired. "
+                f"the server answered 401{_quote(answer)}: the key or token is missing, wrong or expired. "
                 f"Check {origin}"
             ),
             answer.generation,
@@ -126,46 +152,58 @@ def interpret(
     if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
         company = dict(params).get("company_id", "any company")
         raise CredentialsError(
-            f"the server answered {status}{_said(answer)}: this credential has no access to export jobs of {company} "
+            f"the server answered {status}{_quote(answer)}: this credential has no access to export jobs of {company} "
             "(scope export-jobs:read), or the address is wrong: check the base URL too"
         )
     if status in REFUSED:
-        raise RequestRefused(f"the server answered {status}{_said(answer)}", params=params)
-    if httpx.codes.is_redirect(status) or 300 <= status < 400:
+        raise RequestRefused(f"the server answered {status}{_quote(answer)}", params=params)
+    if 300 <= status < 400:
         raise ContractError(
-            f"the server answered {status}, a redirect to {_target(answer)}; redirects are not followed"
+            f"the server answered {status}, a redirect to {_describe_target(answer)}; redirects are not followed"
         )
     if status < 300:
         raise Retryable("no page", PageError(f"the server answered {status} without a page"))
-    raise ContractError(f"the server answered {status}{_said(answer)}, which the contract does not have")
+    raise ContractError(
+        f"the server answered {status}{_quote(answer)}, a status that the contract does not have"
+    )
 
 
-def _said(answer: Answer) -> str:
+def _quote(answer: Answer) -> str:
+    """Return the start of the body in brackets, for a message; "" if it is empty."""
     text = answer.body[:1000].decode("utf-8", "replace").strip()
     return f" ({escape(text, 160)})" if text else ""
 
 
-def _target(answer: Answer) -> str:
+def _describe_target(answer: Answer) -> str:
+    """Return where a redirect leads, for a message. The host is enough: the rest of a URL may hold a secret."""
     try:
         host = httpx.URL(answer.headers.get("location", "")).host
-    except (httpx.InvalidURL, ValueError):  # a ValueError: a host that is no name
-        return "what is no URL"
+    except (httpx.InvalidURL, ValueError):  # ValueError: the host is not a valid name
+        return "something that is not a URL"
     return f"host {escape(host)!r}" if host else "the same host"
 
 
 FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
-"""The roots of all that httpx raises."""
+"""The roots of all errors that httpx raises."""
 
 
 def forget_frames(exc: BaseException | None) -> None:
-    """Take the tracebacks from a foreign error and its causes: the locals of those frames hold the credential."""
+    """Remove the tracebacks of an httpx error and its causes: the locals of those frames hold the credential."""
     while exc is not None:
         exc.__traceback__ = None
         exc = exc.__cause__ or exc.__context__
 
 
 def translate(exc: Exception, host: str, mask: Callable[[str], str]) -> Retryable | ConfigurationError:
-    """An error of httpx as one of ours, which keeps nothing of it; `mask` takes the credential out of its text."""
+    """Return an error of httpx as one of ours.
+
+    The new error keeps no reference to the old one, whose request carries the credential.
+
+    Args:
+        exc: what httpx raised.
+        host: the server, for the message.
+        mask: removes the credential from a text.
+    """
     if isinstance(exc, httpx.DecodingError):
         return Retryable("bad body", PageError(f"the body of {host} cannot be decompressed"))
     cause: BaseException | None = exc
@@ -173,12 +211,14 @@ def translate(exc: Exception, host: str, mask: Callable[[str], str]) -> Retryabl
         if isinstance(cause, ssl.SSLCertVerificationError):
             return ConfigurationError(
                 f"the certificate of {host} is not trusted ({escape(cause.verify_message)}). If your network has its own "
-                "authority, name its file with --ca-file"
+                "certificate authority, name its file with --ca-file"
             )
         cause = cause.__cause__ or cause.__context__
-    said = f"{type(exc).__name__}: {escape(mask(str(exc)))}"
+    reason = f"{type(exc).__name__}: {escape(mask(str(exc)))}"
     if isinstance(exc, httpx.UnsupportedProtocol | httpx.ProxyError):
-        return ConfigurationError(f"the way to {host} cannot be used: {said}")
+        return ConfigurationError(
+            f"{host} cannot be reached this way: {reason}. Check the base URL and the proxy"
+        )
     kind = "timeout" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__
-    error = TryLater(f"no proper answer from {host}: {said}")
+    error = TryLater(f"no usable answer from {host}: {reason}")
     return Retryable(kind, error, unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))

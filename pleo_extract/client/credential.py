@@ -1,4 +1,15 @@
-"""Who we are to the server: one key or token, opaque everywhere but in the one header it belongs in."""
+"""The credential: one API key or access token, visible nowhere but in the one header that it belongs in.
+
+What this file promises, and how each promise is kept:
+
+- *No object shows it.* A `Secret` keeps its text in a closure; `repr`, `str`, `format` and `vars` show stars, and
+  pickling is refused, so it cannot travel in a Spark plan.
+- *No traceback shows it.* Error trackers and notebooks print the locals of every frame. So each function deletes the
+  local that holds the text before an exception can leave it.
+- *No answer brings it back.* `Mask` removes it from what the server sends, including tokens of the recent past.
+- *No message quotes it.* Errors name where it came from: a variable, a file, an argument. What PLEO_TOKEN_COMMAND wrote
+  is shown only after everything that looks like a secret is removed.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +33,21 @@ if TYPE_CHECKING:
 __all__ = ["Credential", "Secret"]
 
 KEPT: Final = 3
-"""Tokens that are remembered, to be known again in an answer: the present one, and some before it."""
+"""Tokens to mask in answers: the present one and those before it, since an answer may be older than the last renewal."""
 COMMAND_SECONDS: Final = 60
-"""How long PLEO_TOKEN_COMMAND may take."""
+"""The longest that PLEO_TOKEN_COMMAND may take."""
 
 
 class Secret:
-    """A credential that never shows itself: not in repr, str, format, pickle or a traceback with locals."""
+    """A credential that never shows itself: not in repr, str, format, pickle or a traceback with locals.
+
+    Args:
+        text: the key or token.
+        origin: what an error about it names.
+
+    Raises:
+        CredentialsError: the text cannot be a key or token.
+    """
 
     __slots__ = ("_reveal",)
     _reveal: Callable[[], str]
@@ -37,12 +56,12 @@ class Secret:
         try:
             if problem := _find_problem(text):
                 raise CredentialsError(f"{origin} {problem}")
-            self._reveal = _keep(text)
+            self._reveal = _enclose(text)
         finally:
             del text  # a traceback may show the locals of this frame
 
     def reveal(self) -> str:
-        """The text itself, for the one header it belongs in."""
+        """Return the text itself, for the one header that it belongs in."""
         return self._reveal()
 
     def __repr__(self) -> str:
@@ -54,11 +73,11 @@ class Secret:
         return repr(self)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled; make it anew where it is needed")
+        raise TypeError("a Secret cannot be pickled; create it where it is needed")
 
 
 def _find_problem(text: object) -> str:
-    """Why this can be no key or token; empty where it can."""
+    """Return why this cannot be a key or token; "" if it can."""
     if not isinstance(text, str) or not text:
         return "is empty, or no text"
     if text != text.strip():
@@ -70,12 +89,21 @@ def _find_problem(text: object) -> str:
     return ""
 
 
-def _keep(text: str) -> Callable[[], str]:
+def _enclose(text: str) -> Callable[[], str]:
+    """Return a function that returns the text. A lambda in `__init__` would lose its text with the `del` there."""
     return lambda: text
 
 
 class Credential:
-    """One credential, and how it is renewed: once at a time, and only by who saw the present one fail."""
+    """One credential that threads share, and the way to renew it.
+
+    A 401 reaches all threads at the same time, but a refresh token works once: Pleo kills the old one. So each secret has
+    a generation, and only the first thread that saw the present generation fail gets a new one.
+
+    Attributes:
+        generation: how often the secret was renewed.
+        origin: what a user must correct when it is refused: the name of a variable, file or argument.
+    """
 
     def __init__(
         self, scheme: str, secret: Secret | None, supply: Callable[[], str] | None = None, *, origin: str = ""
@@ -84,7 +112,6 @@ class Credential:
             raise CredentialsError("an API key holds no colon; give the key alone, the password is empty")
         self.generation = 0
         self.origin = origin
-        """Where it is to be mended: the name of a variable, file or argument."""
         self._scheme = scheme
         self._secret = secret
         self._supply = supply
@@ -95,7 +122,7 @@ class Credential:
 
     @classmethod
     def find(cls, api_key: str | None, access_token: str | Callable[[], str] | None) -> Credential:
-        """The credential given, or else the environment's.
+        """Return the credential that is given, or else the environment's.
 
         Raises:
             CredentialsError: there is none, or more than one.
@@ -104,7 +131,7 @@ class Credential:
             if api_key is None and access_token is None:
                 return cls._find_in_environment()
             if api_key is not None and access_token is not None:
-                raise CredentialsError("there is an API key and an access token; give one of them")
+                raise CredentialsError("there are both an API key and an access token; give one of them")
             if callable(access_token):
                 return cls("Bearer", None, access_token, origin="what access_token returns")
             return (
@@ -131,12 +158,12 @@ class Credential:
         return cls(scheme, Secret(os.environ[given[0]], given[0]), origin=given[0])
 
     def sign(self, request: httpx.Request) -> int:
-        """Give the request its Authorization: Bearer, or Basic with the key as user name and an empty password.
+        """Add the Authorization header: Bearer, or Basic with the key as user name and an empty password.
 
         Returns:
-            The generation of the secret that it now bears, for `renew` should the server refuse it.
+            The generation of the secret, for `renew` if the server refuses it.
         """
-        secret, generation = self._present()
+        secret, generation = self._get_current()
         if self._scheme == "Basic":
             request.headers["Authorization"] = (
                 f"Basic {base64.b64encode(f'{secret.reveal()}:'.encode()).decode()}"
@@ -146,30 +173,30 @@ class Credential:
         return generation
 
     def mask(self, body: bytes) -> bytes:
-        """Return the bytes without any secret that this credential has had; see `Mask`."""
+        """Return the bytes without any secret of this credential, present or recent; see `Mask`."""
         for mask in self._masks:
             body = mask.clean(body)
         return body
 
     def mask_page(self, body: bytes) -> bytes:
-        """Return the bytes of a page, whose data must stay as it is: secrets as short as words are left."""
+        """Return the bytes of a page without long secrets. A short one stays: it may be a word of the data, which must not change."""
         for mask in self._masks:
             if mask.is_long:
                 body = mask.clean(body)
         return body
 
     def mask_text(self, text: str) -> str:
-        """Return the text without any secret that this credential has had."""
+        """Return the text without any secret of this credential, present or recent."""
         for mask in self._masks:
             text = mask.clean_text(text)
         return text
 
     def fixed(self) -> str | None:
-        """The credential itself where it stays the same, to be hashed; None where it is renewed."""
+        """Return the credential's text for hashing; None if it is one that is renewed."""
         return None if self._supply is not None or self._secret is None else self._secret.reveal()
 
     def renew(self, generation: int) -> bool:
-        """Get a new secret in place of the one of this generation; False when there is no way to get one."""
+        """Replace the secret of this generation by a new one; return False if there is no way to get one."""
         if self._supply is None:
             return False
         with self._lock:
@@ -178,7 +205,7 @@ class Credential:
                 self.generation += 1
         return True
 
-    def _present(self) -> tuple[Secret, int]:
+    def _get_current(self) -> tuple[Secret, int]:
         with self._lock:
             if self._secret is None and self._supply is not None:
                 self._secret = self._get_new()
@@ -189,17 +216,16 @@ class Credential:
     def _get_new(self) -> Secret:
         assert self._supply is not None
         secret = Secret(self._supply(), f"{self.origin}: the token")
-        self._masks = deque(
-            [Mask(secret.reveal()), *self._masks], maxlen=KEPT
-        )  # replaced: others may read it now
+        # A new deque instead of a change to the old one: other threads may be iterating over that one now.
+        self._masks = deque([Mask(secret.reveal()), *self._masks], maxlen=KEPT)
         return secret
 
 
 def _run_token_command() -> str:
-    """The output of the user's own command, which is split as a shell splits, and run without a shell."""
+    """Return what PLEO_TOKEN_COMMAND writes. It is split as a shell splits it, but no shell runs it."""
     problem = ""
     try:
-        done = subprocess.run(  # noqa: S603 - see above
+        done = subprocess.run(  # noqa: S603 - the user's own command
             shlex.split(os.environ["PLEO_TOKEN_COMMAND"]),
             capture_output=True,
             text=True,
@@ -208,8 +234,8 @@ def _run_token_command() -> str:
         )
         if done.returncode == 0:
             return done.stdout.strip()
-        problem = f"ended with {done.returncode}{_read_last_words(done.stderr, done.stdout)}"
-        del done  # it holds what the command wrote, and a traceback may show the locals of this frame
+        problem = f"ended with {done.returncode}{_format_complaint(done.stderr, done.stdout)}"
+        del done  # it may hold a token, and a traceback may show the locals of this frame
     except FileNotFoundError:
         problem = "could not be run: there is no such program"
     except subprocess.TimeoutExpired:
@@ -224,11 +250,14 @@ _LIKE_SECRETS: Final = re.compile(
     r"|(?=\S*\d)[^\s'\"]{16,}",
     re.IGNORECASE,
 )
-"""What stands after such a name, and any long word with a digit in it."""
+"""What follows a name such as `token=`, and any word of 16 characters or more with a digit in it."""
 
 
-def _read_last_words(stderr: str, stdout: str) -> str:
-    """The last line of what a command complained, without what may be a secret: what it printed, or what looks so."""
+def _format_complaint(stderr: str, stdout: str) -> str:
+    """Return the last line of stderr for a message, without anything that may be a secret.
+
+    A secret may be what the command printed on stdout, since that is the token, or any word that looks like one.
+    """
     lines = stderr.strip().splitlines()
     if not lines:
         return ", and said nothing"

@@ -1,4 +1,9 @@
-"""The gate that each request passes: who may send now. All runs of a client share it, as do accounts of one credential."""
+"""The gate that every request passes: how many may be under way now.
+
+All sessions of a client share one gate, and so do all accounts of an accounts file that use the same credential: what a
+server allows at the same time, it allows to the credential. `pace.InFlight` decides the number; here are its lock and
+the threads that wait.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["Gate"]
 
 TICK: Final = 0.25
-"""Seconds after which a thread that waits at the gate looks whether its run goes on."""
+"""Seconds after which a waiting thread checks again whether its session was stopped or is out of time."""
 
 
 class Gate:
-    """An `InFlight` with its lock, and the threads that wait for a place."""
+    """An `InFlight` that threads can share, and wait at for a place.
+
+    Args:
+        most: the most requests under way at the same time.
+    """
 
     def __init__(self, most: int) -> None:
         self._in_flight = InFlight(most)
@@ -29,7 +38,7 @@ class Gate:
 
     @contextmanager
     def pass_through(self, check: Callable[[], None]) -> Iterator[None]:
-        """Wait for a place, and hold it within. `check` raises when the wait has to end."""
+        """Wait for a place, and hold it during the `with` block. `check` raises when the wait must end."""
         with self._changed:
             while self._inside >= self._in_flight.limit:
                 check()
@@ -43,13 +52,13 @@ class Gate:
                 self._changed.notify()
 
     def is_crowded(self) -> bool:
-        """Return whether more are inside than may be: the number was halved since they came in."""
+        """Return whether more threads hold a place than may: the number was halved after they came in."""
         with self._changed:
             return self._inside > self._in_flight.limit
 
     @contextmanager
     def fly(self) -> Iterator[Flight]:
-        """Count a request as under way within."""
+        """Count a request as under way during the `with` block."""
         with self._changed:
             flight = self._in_flight.begin()
         try:
@@ -59,13 +68,13 @@ class Gate:
                 self._in_flight.end(flight)
 
     def succeed(self, now: float) -> None:
-        """Note a page; see `InFlight`."""
+        """Record a success; see `InFlight`."""
         with self._changed:
             self._in_flight.succeed(now)
             self._changed.notify()
 
     def refuse(self, flight: Flight) -> bool:
-        """Note a 429; see `InFlight`."""
+        """Record a 429; return whether it was for concurrency and not for the rate; see `InFlight`."""
         with self._changed:
             return self._in_flight.refuse(flight)
 

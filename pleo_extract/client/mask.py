@@ -1,8 +1,11 @@
-"""What a server sends back of the credential is taken out here, before anybody reads it.
+"""Removing the credential from what a server sends, before anybody reads it.
 
-Every answer passes through `Mask` once, its headers and its body alike, and so does each error of the network, whose
-text may quote the answer. So no message, record, receipt, manifest or rejected row that is made of an answer can hold
-the credential, whoever makes it: as it is, in base64 (the form that is sent), URL-encoded, or escaped as JSON or HTML.
+A server, or a proxy in front of it, may repeat the credential in a header, an error page, a row or a cursor. Masking it
+wherever a message is made does not work: there are many such places, and most of them were missed. So every answer
+passes through `Mask` once, where it comes off the wire, headers and body alike; so does the text of every network error,
+which may quote the answer. Therefore no message, record, receipt, manifest or rejected row can hold the credential,
+whoever makes it: neither as it is, nor in base64 (the form in which Basic authentication sends it), nor URL-encoded, nor
+escaped as JSON or HTML does it.
 """
 
 from __future__ import annotations
@@ -21,60 +24,69 @@ __all__ = ["Mask"]
 
 STARS: Final = b"***"
 SHORTEST: Final = 8
-"""Characters of a credential that is looked for in pages; a shorter one may be a word of the data."""
+"""The fewest characters of a credential that is masked in pages; a shorter one may be a word of the data."""
 
 _TAIL: Final = rb"[A-Za-z0-9+/_=-]*"
-"""What was encoded with it."""
+"""The base64 characters after a match: in them stands what was encoded together with the credential."""
 
 
 class Mask:
-    """One secret, and how to take it out. It holds the secret where neither repr nor vars show it."""
+    """One secret, and the way to remove it from bytes.
 
-    __slots__ = ("_sub", "is_long")
-    _sub: Callable[[bytes], bytes]
+    The secret lives in a closure only: `repr` and `vars` show an object's attributes, and tracebacks print both.
+    """
+
+    __slots__ = ("_substitute", "is_long")
+    _substitute: Callable[[bytes], bytes]
 
     def __init__(self, secret: str) -> None:
         self.is_long = len(secret) >= SHORTEST
-        """Whether it may be looked for in data."""
-        self._sub = _compile(secret)
+        """Whether the secret is long enough to be masked in data."""
+        self._substitute = _compile(secret)
         del secret  # a traceback may show the locals of this frame
 
     def clean(self, data: bytes) -> bytes:
-        """Return the bytes with three stars for each spelling of the secret; the very same bytes where there is none."""
-        return self._sub(data)
+        """Return the bytes with three stars for every form of the secret; the same object if there is none."""
+        return self._substitute(data)
 
     def clean_text(self, text: str) -> str:
-        """Return the text with three stars for each spelling of the secret."""
+        """Return the text with three stars for every form of the secret."""
         return self.clean(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def _compile(secret: str) -> Callable[[bytes], bytes]:
-    spellings = sorted(set(_spell(secret)), key=len, reverse=True)  # no part of a longer one stays behind
-    encoded = sorted(set(_encode(secret)), key=len, reverse=True)
-    parts = [*map(_match, spellings), *(re.escape(each) + _TAIL for each in encoded)]
+    # Longest first, so that a form that contains a shorter one is removed as a whole and leaves no part behind.
+    written = sorted(set(_list_written(secret)), key=len, reverse=True)
+    encoded = sorted(set(_list_encoded(secret)), key=len, reverse=True)
+    parts = [*map(_build_pattern, written), *(re.escape(form) + _TAIL for form in encoded)]
     pattern = re.compile(b"|".join(parts))
-    # A search for all of them at once is slow, and pages are many: each spelling holds one of these.
+    # A pattern with all forms is slow, and there are many pages. So plain searches come first: every written form holds
+    # the longest alphanumeric run of the secret, which no escaping changes.
     core = max(re.findall(r"[A-Za-z0-9]+", secret) or [secret], key=len).encode()
     hints = (core, *encoded)
-    characters = sorted(set(b"".join((*spellings, *encoded))) - set(b'"\\'))
+    characters = sorted(set(b"".join((*written, *encoded))) - set(b'"\\'))
 
-    def sub(data: bytes) -> bytes:
+    def substitute(data: bytes) -> bytes:
         plain = _unescape(data, characters)
         if not any(hint in plain for hint in hints):
             return data
         cleaned = pattern.sub(STARS, plain)
         return data if cleaned == plain else cleaned
 
-    return sub
+    return substitute
 
 
-def _match(spelling: bytes) -> bytes:
-    """Return a pattern for it, with the digits of a URL's escapes large or small."""
-    return re.sub(rb"%[0-9A-F]{2}", rb"(?i:\g<0>)", re.escape(spelling))
+def _build_pattern(form: bytes) -> bytes:
+    """Return a pattern that matches this form, whatever the case of the digits in its URL escapes (%2F, %2f)."""
+    return re.sub(rb"%[0-9A-F]{2}", rb"(?i:\g<0>)", re.escape(form))
 
 
 def _unescape(data: bytes, characters: Sequence[int]) -> bytes:
-    """Return the text without JSON's escapes of these characters; a pass for each is quicker than any pattern."""
+    r"""Return the bytes with JSON's escapes of these characters undone.
+
+    JSON may write any character as ``\u0041``, so that the secret has more forms than can be listed. One `replace` for
+    each character is faster than any pattern.
+    """
     if b"\\u00" in data:
         for code in characters:
             for escaped in {b"\\u%04x" % code, b"\\u%04X" % code}:
@@ -82,14 +94,18 @@ def _unescape(data: bytes, characters: Sequence[int]) -> bytes:
     return data.replace(b"\\/", b"/")
 
 
-def _spell(secret: str) -> Iterator[bytes]:
+def _list_written(secret: str) -> Iterator[bytes]:
+    """Yield the secret as it is and as URLs, JSON, HTML and Python's `repr` write it."""
     in_urls = (quote(secret), quote(secret, safe=""), quote_plus(secret))
     for text in (secret, *in_urls, json.dumps(secret)[1:-1], html.escape(secret), repr(secret)[1:-1]):
         yield text.encode()
 
 
-def _encode(secret: str) -> Iterator[bytes]:
-    """Yield the part of its base64 that is the same whatever follows it: alone, as a user's name, as a password."""
+def _list_encoded(secret: str) -> Iterator[bytes]:
+    """Yield the start of the secret's base64: alone or as a user name, and as a password.
+
+    Base64 turns three bytes into four characters, so only whole groups of three are the same whatever follows.
+    """
     for text in (secret.encode(), b":" + secret.encode()):
         whole = text[: len(text) // 3 * 3]
         if len(whole) > 3:

@@ -1,4 +1,4 @@
-"""Where the server is, and what carries requests to it."""
+"""Where the server is, and which transport carries requests to it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 __all__ = ["AppRequest", "AppResponse", "drop_idle", "open_transport", "resolve_server"]
 
 HOST: Final = re.compile(r"(localhost|[\w-]+(?=:\d)|[\w-]+(\.[\w-]+)+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/.*)?")
-"""What a host looks like, with or without a port: a name with a dot in it, or one with a port."""
+"""A text that looks like a host: a name with a dot or a port, or an IPv6 address in brackets."""
 
 
 def resolve_server(base_url: str) -> httpx.URL:
-    """The server's address, from ``production``, ``staging`` or a URL.
+    """Return the server's URL, from ``production``, ``staging`` or a URL.
 
     Raises:
-        ConfigurationError: not https (this machine excepted), no host, a user, a query or a fragment in it.
+        ConfigurationError: the URL has no host, is not https (except for this machine), or holds a user, a query or a
+            fragment.
     """
     try:
         url = httpx.URL(SERVERS.get(base_url, base_url))
-        is_name = bool(url.host and url.raw_host.decode("ascii").encode("idna"))  # as looking it up will do
+        # The look-up of a name encodes it like this: a host that cannot be encoded fails here, with our error.
+        is_name = bool(url.host and url.raw_host.decode("ascii").encode("idna"))
     except (httpx.InvalidURL, TypeError, ValueError) as exc:
         raise ConfigurationError(f"the base URL cannot be read ({type(exc).__name__})") from None
     if url.userinfo:
@@ -42,10 +44,9 @@ def resolve_server(base_url: str) -> httpx.URL:
     if url.scheme not in ("http", "https") or not is_name:
         if HOST.fullmatch(base_url):
             raise ConfigurationError(
-                "the base URL begins with its host; http:// or https:// is missing before it "
-                "(http is for this machine only)"
+                "the base URL begins with its host; write https:// before it (http:// only for this machine)"
             )
-        # A text without a scheme is not shown: it may be a key in the wrong place.
+        # A text without a scheme is not shown: it may be a key that was pasted into the wrong place.
         shown = f" {escape(str(url))!r}" if "://" in base_url else ""
         raise ConfigurationError(
             f"the base URL{shown} is neither production, staging nor an https:// address"
@@ -58,7 +59,7 @@ def resolve_server(base_url: str) -> httpx.URL:
         raise ConfigurationError(f"the base URL of {escape(url.host)} has a query or fragment; leave it out")
     if url.scheme == "http" and not _is_loopback(url.host):
         raise ConfigurationError(
-            f"http://{escape(url.host)} would send the credential unencrypted; use https:// (http is for this machine only)"
+            f"http://{escape(url.host)} would send the credential unencrypted; use https:// (http:// only for this machine)"
         )
     return url
 
@@ -79,7 +80,14 @@ def open_transport(
     ca_file: str | Path | None,
     proxy: str | None,
 ) -> httpx.BaseTransport:
-    """What carries requests to this server.
+    """Return the transport that carries requests to this server.
+
+    Args:
+        server: the base URL.
+        transport: a transport or an application to use instead of the network.
+        in_flight: the most connections.
+        ca_file: certificates to trust instead of the usual ones.
+        proxy: the URL of a proxy.
 
     Raises:
         ConfigurationError: the CA file or the proxy cannot be used.
@@ -89,43 +97,43 @@ def open_transport(
     if transport is not None:
         return _InProcess(transport)
     if ca_file is not None and not Path(ca_file).is_file():
-        raise ConfigurationError(f"the CA file {ca_file} is not there, or is no file")
+        raise ConfigurationError(f"the CA file {ca_file} does not exist, or is not a file")
     if proxy is not None:
         _check_proxy(proxy)
     limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight, keepalive_expiry=30)
     try:
-        verify = _trust(ca_file) if server.scheme == "https" else False
+        verify = _build_tls(ca_file) if server.scheme == "https" else False
         network = httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, proxy=proxy)
     except (OSError, ssl.SSLError) as exc:
         raise ConfigurationError(f"the CA file {ca_file} cannot be used: {type(exc).__name__}") from exc
-    except (ValueError, httpx.InvalidURL, ImportError) as exc:  # an ImportError: socks without its package
+    except (ValueError, httpx.InvalidURL, ImportError) as exc:  # ImportError: SOCKS without its package
         socks = "; for SOCKS, pip install 'httpx[socks]'" if isinstance(exc, ImportError) else ""
         raise ConfigurationError(f"the proxy cannot be used ({type(exc).__name__}){socks}") from None
-    pool: Any = network._pool  # noqa: SLF001 - httpx has no other way to its sockets; a test fails if this one goes
+    pool: Any = network._pool  # noqa: SLF001 - httpx offers no other way to its sockets; a test fails if this attribute goes
     pool._network_backend = DeadlineNetwork(pool._network_backend)  # noqa: SLF001 - as above
     return network
 
 
 def drop_idle(transport: httpx.BaseTransport) -> None:
-    """Close the connections that carry no request now: an answer that nobody asked for may wait in one of them."""
+    """Close all connections that carry no request now: one of them may hold an answer that nobody asked for."""
     for connection in list(getattr(getattr(transport, "_pool", None), "connections", ())):
         if connection.is_idle():
             connection.close()
 
 
 def _check_proxy(proxy: str) -> None:
-    """A proxy that is no URL; it may hold a password, so it is not shown."""
+    """Raise ConfigurationError if the proxy is not a URL. The message does not show it, since it may hold a password."""
     try:
         url = httpx.URL(proxy)
     except (httpx.InvalidURL, TypeError, ValueError):
         url = httpx.URL("")
     if url.scheme not in ("http", "https", "socks5", "socks5h") or not url.host:
         raise ConfigurationError(
-            "the proxy is no URL; give http://HOST:PORT, or https:// or socks5:// for a proxy that speaks so"
+            "the proxy is not a URL; give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
         )
 
 
-def _trust(ca_file: str | Path | None) -> ssl.SSLContext:
+def _build_tls(ca_file: str | Path | None) -> ssl.SSLContext:
     return (
         ssl.create_default_context(cafile=str(ca_file))
         if ca_file
@@ -135,7 +143,7 @@ def _trust(ca_file: str | Path | None) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class AppRequest:
-    """A request to an application in this process: the query string raw, header names in lower case."""
+    """A request to an application in this process. The query string is raw, header names are in lower case."""
 
     method: str
     path: str
@@ -144,25 +152,25 @@ class AppRequest:
 
 
 class AppResponse(Protocol):
-    """What an application in this process answers."""
+    """The answer of an application in this process."""
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """Return the HTTP status."""
         ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """By name."""
+        """Return the headers by name."""
         ...
 
     def receive(self) -> Iterator[bytes]:
-        """Return the body in pieces; ConnectionError and TimeoutError, now or between them, are those of a network."""
+        """Return the body in pieces. A ConnectionError or TimeoutError counts as one of the network."""
         ...
 
 
 class _InProcess(httpx.BaseTransport):
-    """An application in place of the network: the sandbox, in tests and notebooks, faults on the wire included."""
+    """A transport to an application in this process, such as the sandbox, which can also simulate network errors."""
 
     def __init__(self, app: Callable[[AppRequest], AppResponse]) -> None:
         self._app = app
@@ -187,7 +195,7 @@ class _Body(httpx.SyncByteStream):
 
 @contextmanager
 def _as_network() -> Iterator[None]:
-    """Raise what httpx raises where a network fails so."""
+    """Turn an error of the application into the error that httpx raises when a network fails in this way."""
     try:
         yield
     except TimeoutError as exc:

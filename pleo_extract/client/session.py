@@ -1,8 +1,32 @@
-"""One run: asks, waits, asks again where that may help, within one budget of time and retries."""
+"""One session with the API: send requests, wait, and send again where that may help.
+
+Theory of operation. A request passes five stations, in this order:
+
+1. *Gate* (`gate`): wait for one of the places in flight. The server may allow fewer than we would like; a 429 that
+   arrives while other requests are under way halves the number of places.
+2. *Window* (`window`): reserve an instant within the rate limit and wait for it. A pause may begin during this wait
+   (another thread got a Retry-After): then reserve again. The number of places may be halved during this wait: then go
+   back to the gate, since the server has just said that this many are too many.
+3. *Request limit*: count the request immediately before it is sent, so that `requests` is what the server saw.
+4. *Request deadline*: `wire.limit_time` ends the request after `Patience.request_seconds`, or at the session's deadline
+   if that is earlier, in whatever phase it is.
+5. *Answer* (`answer`): a result, a final error, or a `Retryable` failure.
+
+A retry is paid from the session's *retry budget* (`pace.Budget`), which successes refill slowly, and is one of at most
+`Patience.attempts` tries of this request. The budget bounds the load that we add to a server in trouble: when every
+request fails, each request alone may well be within its attempts, but all of them together are a flood. A refusal for
+concurrency while others succeed is not an attempt, since waiting cures it; it costs a tenth of a normal retry, and
+after a minute without success for this request it counts like any other failure.
+
+Where the server says how long to wait, the window pauses: all sessions and processes with this credential wait, once.
+Otherwise only this request backs off, with full jitter. A wait that would outlast the session's deadline is not begun:
+the session fails immediately and says when to come back, so that a scheduler need not wait for a process that sleeps.
+
+`stop` ends every wait and refuses new requests. No lock is held while a thread waits or sends.
+"""
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import threading
@@ -24,6 +48,7 @@ from pleo_extract.client.answer import (
     interpret,
     translate,
 )
+from pleo_extract.client.runlog import RunLog
 from pleo_extract.client.server import drop_idle
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.wire import drop_surplus, limit_time, read_body
@@ -53,53 +78,66 @@ if TYPE_CHECKING:
     from pleo_extract.client.window import SharedRateWindow
     from pleo_extract.contract import Query
 
-__all__ = ["Channel", "Clock", "RealClock", "Session"]
+__all__ = ["Channel", "Clock", "RealClock", "Session", "build_template"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
-
 LONGEST_TARGET: Final = 60_000
-"""Bytes of a path with its query; httpx takes 65,536 of a URL."""
+"""The most bytes of a path with its query; httpx accepts a URL of 65,536."""
 HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "gzip",
     "User-Agent": f"pleo-extract/{__version__}",
 }
-SILENCE: Final = 5.0
-"""Seconds that a request may be in trouble before it is said; each silence after that is twice the last."""
+SHORTEST: Final = 0.05
+"""The shortest timeout in seconds: a socket takes 0 for "do not block" and refuses less, which would be no timeout error."""
 
 _quote = lru_cache(maxsize=64)(quote_plus)
-"""All but the cursor is the same on every page."""
+"""Cached, because everything but the cursor is the same on every page."""
 
 
 class Clock(Protocol):
-    """Time as the client sees it."""
+    """The source of time of a client."""
 
     def monotonic(self) -> float:
-        """Seconds of a clock that never steps back."""
+        """Return the seconds of a clock that never steps back."""
+        ...
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Return after so many seconds, or as soon as `stop` is set."""
+        """Return after this many seconds, or as soon as `stop` is set."""
 
 
 class RealClock:
-    """The machine's own time."""
+    """The clock of this machine."""
 
     monotonic = staticmethod(time.monotonic)
 
     @staticmethod
     def wait(seconds: float, stop: threading.Event) -> None:
-        """Wait, or stop at once."""
+        """Return after this many seconds, or as soon as `stop` is set."""
         stop.wait(seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What all runs of one client share: the way to the server, the credential, the pace."""
+    """What all sessions of one client share: the way to the server, the credential, the pace.
+
+    Attributes:
+        server: the base URL.
+        transport: what carries requests.
+        template: the URL and headers that every request begins with.
+        networked: whether requests go straight to a socket, so that the path may be passed as bytes.
+        credential: who asks.
+        window: the rate limit.
+        patience: how long to wait for what.
+        clock: the source of time.
+        gate: the places in flight.
+        lock: guards the window and the counters of all sessions.
+    """
 
     server: httpx.URL
     transport: httpx.BaseTransport
+    template: httpx.Request
     networked: bool
     credential: Credential
     window: RateWindow | SharedRateWindow
@@ -109,284 +147,293 @@ class Channel:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Session:
-    """One run over a line: what it may spend, and what it has spent.
+def build_template(server: httpx.URL) -> httpx.Request:
+    """Return a request that carries the URL and headers of all requests to this server.
+
+    It is built once a client: parsing headers and URLs for each page was a quarter of the work around a request.
+    """
+    path = server.raw_path.rstrip(b"/") + PATH.encode()
+    return httpx.Request("GET", server.copy_with(raw_path=path), headers=HEADERS)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What has gone wrong with one request so far.
 
     Attributes:
-        requests: sent. retries: of these, sent again. faults: why, by kind.
-        known: unknown statuses that need no warning any more; runs may share it.
-        stop: set it to end all waits and refuse new requests.
-        habits: what is known of the server's; whoever reads a list learns and heeds them.
+        attempts: tries that count against `Patience.attempts`.
+        refusals: failures that may mean that the server refuses this query.
+        kind: the kind of the last failure.
+        same: how many failures of this kind there were in a row.
+        since: when this request first failed.
+    """
+
+    attempts: int = 0
+    refusals: int = 0
+    kind: str = ""
+    same: int = 0
+    since: float = math.inf
+
+
+class Session:
+    """One run over a channel: what it may spend, and what it has spent.
+
+    Attributes:
+        channel: what it shares with other sessions of its client.
+        log: its warnings.
+        requests: how many requests were sent.
+        retries: how many of these were sent again after a failure.
+        faults: how many failures there were, by kind.
+        stop: set this to end all waits and refuse new requests.
+        habits: what is known of the server's habits; whoever reads a list learns and uses them.
     """
 
     def __init__(
         self,
-        line: Channel,
+        channel: Channel,
         deadline: float | None,
         max_requests: int | None = None,
         name: str = "",
         waits: Waits | None = None,
     ) -> None:
-        self.line = line
-        self.name = name
+        self.channel = channel
+        self.log = RunLog(name)
         self.requests = 0
         self.retries = 0
         self.faults: Counter[str] = Counter()
-        self.known: set[str] = set()
         self.stop = threading.Event()
         self.habits = Habits()
-        self._clock = line.clock
-        self._waits = Waits(line.clock.monotonic, waits)
+        self._waits = Waits(channel.clock.monotonic, waits)
         self._budget = Budget()
-        self._deadline = deadline
         self._max_requests = max_requests
-        self._warned: set[str] = set()
-        self._told: dict[str, tuple[float, float]] = {}
-        self._end = self._clock.monotonic() + deadline if deadline is not None else float("inf")
-        self._target = line.server.raw_path.rstrip(b"/") + PATH.encode()
-        self._headers = httpx.Request("GET", line.server, headers=HEADERS).headers
+        self._deadline = math.inf if deadline is None else deadline
+        self._end = channel.clock.monotonic() + self._deadline
 
     @property
     def waited(self) -> float:
-        """Seconds in which a request waited (pace, pauses, backoff); those of several at once count once."""
+        """The seconds in which at least one request waited (pace, pauses, back-off)."""
         return self._waits.seconds()
 
-    def fetch(self, query: Query, read: Callable[[bytes], T], *, tries: int | None = None) -> T:
-        """Ask once, again where that may help, and give back what `read` makes of the body.
+    def fetch(self, query: Query, parse: Callable[[bytes], T], *, tries: int | None = None) -> T:
+        """Return what `parse` makes of the answer to this query; send again where that may help.
 
         Args:
             query: what to ask.
-            read: turns the body into the result; a PageError that it raises counts as a bad answer, an EchoMismatch
-                as an answer to another request: idle connections are closed before the next try.
-            tries: timeouts and answers of 5xx after which this query counts as refused, whatever others get.
+            parse: turns the body into the result. A PageError that it raises counts as a bad body. An EchoMismatch
+                counts as the answer to another request: idle connections are closed before the retry.
+            tries: after this many timeouts and answers of 5xx the query counts as refused, even while the server
+                answers other queries.
 
         Raises:
-            RequestRefused: 400, 422, or 5xx `tries` times. CredentialsError: 401, 403, 404. TryLater: it did not work for too long.
-            ContractError: an answer the contract does not have. ConfigurationError: TLS, proxy.
+            RequestRefused: the server answered 400 or 422, or failed `tries` times.
+            CredentialsError: the server answered 401, 403 or 404.
+            TryLater: the attempts or the retry budget are used up; its subclasses: deadline, request limit, stop.
+            ContractError: the answer is not in the contract.
+            ConfigurationError: TLS or the proxy cannot be used.
         """
         params = query.params()
-        alike: list[str] = []
-        attempt = 0
-        renewed = False
-        since = math.inf
-        refusals = 0
+        trouble = _Trouble()
+        is_renewed = False
         while True:
             try:
                 answer = self._ask(params)
-                result = interpret(answer, params, read, origin=self.line.credential.origin)
+                result = interpret(answer, params, parse, origin=self.channel.credential.origin)
             except Unauthorized as exc:
-                if renewed or not self.line.credential.renew(exc.generation):
+                if is_renewed or not self.channel.credential.renew(exc.generation):
                     raise exc.error from None
-                renewed = True
+                is_renewed = True
             except Retryable as exc:
-                alike = [*alike, exc.kind] if alike[-1:] in ([], [exc.kind]) else [exc.kind]
-                now = self._clock.monotonic()
-                since = min(since, now)
-                # Refused while others are served is no attempt: it is this request's turn later, but not for ever.
-                exc.crowded = exc.crowded and now - since < MINUTE and self.line.gate.is_served(now)
-                attempt += not exc.crowded
-                refusals += exc.may_be_refusal
-                if tries is not None and refusals >= tries:
-                    with self.line.lock:
+                self._record(exc, trouble)
+                if tries is not None and trouble.refusals >= tries:
+                    with self.channel.lock:
                         self.faults[exc.kind] += 1
                     raise RequestRefused(f"{exc.error}, {tries} times", params=params) from exc.error
                 if isinstance(exc.error, EchoMismatch):
-                    drop_idle(self.line.transport)
-                self._before_retry(attempt, exc, alike, since)
+                    drop_idle(self.channel.transport)
+                self._prepare_retry(exc, trouble)
             else:
-                with self.line.lock:
+                with self.channel.lock:
                     self._budget.earn()
                 kind = answer.headers.get("content-type", "application/json")
                 if "json" not in kind.lower():
-                    self.warn_once(
-                        "type", f"a page came as {escape(kind)!r}, not as JSON; its rows are taken"
+                    self.log.warn_once(
+                        "type", f"a page came as {escape(kind)!r}, not as JSON; its rows are used"
                     )
                 return result
 
-    def warn_once(self, about: str, message: str) -> None:
-        """Log a warning, the first of this run that is about this; a thousand pages are no thousand warnings."""
-        if self._is_first(about):
-            _log.warning("%s", message, extra={"run": self.name})
-
-    def _is_first(self, about: str) -> bool:
-        with self.line.lock:
-            known = about in self._warned
-            self._warned.add(about)
-        return not known
-
-    def _tell_wait(self, failure: Retryable, wait: float, since: float) -> None:
-        """Log why there is a wait: as a warning once a request has been in trouble for long, the next after twice as long.
-
-        So a passing fault is no line, and no mail from cron; an outage is one at once, and of an hour a dozen.
-        """
-        now = self._clock.monotonic()
-        with self.line.lock:
-            count = self.faults[failure.kind]
-            due, pause = self._told.get(failure.kind, (-math.inf, SILENCE))
-            if loud := now >= due and now + wait - since >= SILENCE:
-                self._told[failure.kind] = (now + 2 * pause, 2 * pause)
-        often = f" ({count} times so far)" if count > 1 else ""
-        _log.log(
-            logging.WARNING if loud else logging.INFO,
-            "%s%s; asking again in %s",
-            failure.error,
-            often,
-            span(wait),
-            extra={"run": self.name},
+    def _record(self, failure: Retryable, trouble: _Trouble) -> None:
+        """Add a failure to what has gone wrong with this request."""
+        now = self._now()
+        trouble.same = trouble.same + 1 if failure.kind == trouble.kind else 1
+        trouble.kind = failure.kind
+        trouble.since = min(trouble.since, now)
+        # A refusal for concurrency is no attempt while others are served: this request's turn comes later. After a
+        # minute it counts, so that a server that serves everybody else cannot hold this request for ever.
+        failure.crowded = (
+            failure.crowded and now - trouble.since < MINUTE and self.channel.gate.is_served(now)
         )
+        trouble.attempts += not failure.crowded
+        trouble.refusals += failure.may_be_refusal
 
-    def _tell_unreachable(self, failure: Retryable, attempt: int) -> None:
-        """Log at once that there is no way to the server, and for how long it is tried: else a run looks as if it hung."""
-        patience = self.line.patience
-        waits = sum(backoff(number, 1.0, patience) for number in range(attempt, patience.attempts))
-        left = min(waits, self._end - self._clock.monotonic())
-        _log.warning(
-            "the server cannot be reached (%s); it is tried again for %s at most",
-            failure.error,
-            span(left),
-            extra={"run": self.name},
-        )
-
-    def _before_retry(self, attempt: int, failure: Retryable, alike: list[str], since: float) -> None:
-        """Wait as the failure asks, or raise what it means when waiting will not help any more.
-
-        `since` is when this request failed first.
-        """
-        patience = self.line.patience
-        if isinstance(failure.error, PageError) and len(alike) >= patience.bad_bodies:
-            raise failure.error from failure.error.__cause__
-        with self.line.lock:
-            self.faults[failure.kind] += 1
-            last = attempt >= patience.attempts
-            is_late = failure.kind == "timeout"
-            paid = not last and self._budget.spend(timeout=is_late, crowded=failure.crowded)
-        if not paid:
-            spent = f"after {amount(attempt, 'try', 'tries')}" if last else "this run's retries are used up"
-            raise TryLater(f"{failure.error}; {spent}. Try again later") from failure.error.__cause__
-        jitter = backoff(max(1, attempt), random.random(), patience)  # noqa: S311 - spreads load, guards nothing
+    def _prepare_retry(self, failure: Retryable, trouble: _Trouble) -> None:
+        """Pay for a retry, log it and wait for it; raise the error when a retry is not allowed."""
+        patience, now = self.channel.patience, self._now()
+        self._pay_retry(failure, trouble)
+        jitter = backoff(max(1, trouble.attempts), random.random(), patience)  # noqa: S311 - spreads load, guards nothing
         wait = jitter if failure.wait is None else failure.wait + jitter / 10
-        if self._clock.monotonic() + wait >= self._end:
+        if self._now() + wait >= self._end:
             raise DeadlineExceeded(
-                f"{failure.error}; the wait of {span(wait)} that is due would outlast this run's deadline of "
+                f"{failure.error}; the next retry is due in {span(wait)}, after this run's deadline of "
                 f"{self._deadline:g} s. Come back in {span(wait)}"
             ) from failure.error.__cause__
         wait = min(wait, patience.longest_wait)
-        if failure.unreachable and self._is_first("unreachable"):
-            self._tell_unreachable(failure, attempt)
+        if failure.unreachable and self.log.is_first("unreachable"):
+            waits = sum(
+                backoff(number, 1.0, patience) for number in range(trouble.attempts, patience.attempts)
+            )
+            self.log.report_unreachable(failure, min(waits, self._end - now))
         else:
-            self._tell_wait(failure, wait, since)
-        if failure.wait is not None:
-            with self.line.lock:
-                self.line.window.pause(self._clock.monotonic(), wait, slower=failure.too_fast)
-        else:
+            count = self.faults[failure.kind]
+            self.log.report_retry(failure, count, wait=wait, now=now, since=trouble.since)
+        if failure.wait is None:
             self._wait(wait)
-        with self.line.lock:
+        else:
+            with self.channel.lock:
+                self.channel.window.pause(self._now(), wait, slower=failure.too_fast)
+        with self.channel.lock:
             self.retries += 1
 
+    def _pay_retry(self, failure: Retryable, trouble: _Trouble) -> None:
+        """Take the price of a retry from the budget; raise the error when the request or the budget has no more.
+
+        The same kind of bad body several times in a row is the server's doing, not the network's: that is final.
+        """
+        patience = self.channel.patience
+        if isinstance(failure.error, PageError) and trouble.same >= patience.bad_bodies:
+            raise failure.error from failure.error.__cause__
+        is_last = trouble.attempts >= patience.attempts
+        with self.channel.lock:
+            self.faults[failure.kind] += 1
+            is_paid = not is_last and self._budget.spend(
+                timeout=failure.kind == "timeout", crowded=failure.crowded
+            )
+        if not is_paid:
+            tries = amount(trouble.attempts, "try", "tries")
+            why = f"after {tries}" if is_last else "this run's retries are used up"
+            raise TryLater(f"{failure.error}; {why}. Try again later") from failure.error.__cause__
+
     def _ask(self, params: list[tuple[str, str]]) -> Answer:
+        """Send one request when the gate, the window and the limits allow it."""
+        gate = self.channel.gate
         while True:
-            with self.line.gate.pass_through(self._check):
-                self._wait_for_place()
-                if self.line.gate.is_crowded():  # halved while this one waited for the pace: others go first
-                    continue
+            with gate.pass_through(self._check):
+                self._wait_for_window()
+                if gate.is_crowded():
+                    continue  # the number was halved during the wait for the window: others go first
                 self._count_request()
-                return self._fly(params)
+                with gate.fly() as flight:
+                    answer = self._send(params)
+                if answer.status == httpx.codes.OK:
+                    gate.succeed(self._now())
+                if answer.status == httpx.codes.TOO_MANY_REQUESTS:
+                    return replace(answer, crowded=gate.refuse(flight))
+                return answer
 
     def _check(self) -> None:
-        """Raise if this run is not to wait any longer."""
+        """Raise if this session must not wait any longer."""
         if self.stop.is_set():
             raise Stopped("this run was stopped")
-        if self._clock.monotonic() >= self._end:
+        if self._now() >= self._end:
             raise DeadlineExceeded(
                 f"this run's deadline of {self._deadline:g} s passed while other requests were under way. "
                 "Give it more time, or come back later"
             )
 
     def _count_request(self) -> None:
-        with self.line.lock:
+        with self.channel.lock:
             if self._max_requests is not None and self.requests >= self._max_requests:
                 raise RequestsExceeded(
-                    f"this run may send {amount(self._max_requests, 'request')}, and has; what was fetched is kept, run again to go on"
+                    f"request limit of {self._max_requests:,} reached; fetched pages are kept, run again to continue"
                 )
             self.requests += 1
 
-    def _fly(self, params: list[tuple[str, str]]) -> Answer:
-        """Send a request, and tell the gate what came of it."""
-        gate = self.line.gate
-        with gate.fly() as flight:
-            answer = self._send(params)
-        if answer.status == httpx.codes.OK:
-            gate.succeed(self._clock.monotonic())
-        if answer.status == httpx.codes.TOO_MANY_REQUESTS:
-            return replace(answer, crowded=gate.refuse(flight))
-        return answer
-
-    def _wait_for_place(self) -> None:
-        line = self.line
+    def _wait_for_window(self) -> None:
+        """Reserve a place in the rate window and wait for it, again if a pause begins meanwhile."""
+        channel = self.channel
         while True:
-            with line.lock:
-                now = self._clock.monotonic()
-                wait = line.window.reserve(now)
+            with channel.lock:
+                now = self._now()
+                wait = channel.window.reserve(now)
             if now + wait >= self._end:
                 raise DeadlineExceeded(
-                    f"this run's deadline of {self._deadline:g} s would pass while waiting {span(wait)} for the next "
-                    f"request the pace allows. Give it more time, or come back in {span(wait)}"
+                    f"the rate limit allows the next request in {span(wait)}, after this run's deadline of "
+                    f"{self._deadline:g} s. Give it more time, or come back in {span(wait)}"
                 )
             self._wait(wait)
-            with line.lock:
-                if not line.window.is_paused(self._clock.monotonic()):
+            with channel.lock:
+                if not channel.window.is_paused(self._now()):
                     return
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
             with self._waits.count():
-                self._clock.wait(seconds, self.stop)
+                self.channel.clock.wait(seconds, self.stop)
         if self.stop.is_set():
             raise Stopped("this run was stopped")
 
+    def _now(self) -> float:
+        return self.channel.clock.monotonic()
+
     def _send(self, params: list[tuple[str, str]]) -> Answer:
-        patience = self.line.patience
-        started = self._clock.monotonic()
-        left = min(patience.request_seconds, self._end - started)
-        read = max(0.05, min(patience.read_seconds, left))
-        connect = max(0.05, min(patience.connect_seconds, left))
-        timeout = {"connect": connect, "read": read, "write": read, "pool": max(0.05, left)}
-        request = self._write_request(params, timeout)
-        generation = self.line.credential.sign(request)
-        mask = self.line.credential
+        """Send one request; return the answer without the credential, or raise the failure as one of ours."""
+        transport, credential = self.channel.transport, self.channel.credential
+        started = self._now()
+        left = min(self.channel.patience.request_seconds, self._end - started)
+        request = self._build_request(params, left)
+        generation = credential.sign(request)
         try:
-            with limit_time(max(0.05, left), self.stop):
-                response = self.line.transport.handle_request(request)
+            with limit_time(max(SHORTEST, left), self.stop):
+                response = transport.handle_request(request)
                 try:
-                    headers = {name: mask.mask_text(value) for name, value in response.headers.items()}
-                    body = read_body(response, headers, lambda: self._clock.monotonic() > started + left)
+                    headers = {name: credential.mask_text(value) for name, value in response.headers.items()}
+                    body = read_body(response, headers, lambda: self._now() > started + left)
                     drop_surplus(response)
                 finally:
                     response.close()
         except FOREIGN as exc:
             forget_frames(exc)
-            failure = translate(exc, self.line.server.host, mask.mask_text)
+            failure = translate(exc, self.channel.server.host, credential.mask_text)
         except Stopped as exc:
             forget_frames(exc)
             raise
         else:
             is_page = response.status_code == httpx.codes.OK
-            cleaned = mask.mask_page(body) if is_page else mask.mask(body)
-            if is_page and cleaned is not body:
-                self.warn_once(
+            clean = credential.mask_page(body) if is_page else credential.mask(body)
+            if is_page and clean is not body:
+                self.log.warn_once(
                     "repeated", "the server repeats the credential in its pages; it is masked there"
                 )
-            return Answer(response.status_code, headers, cleaned, generation)
-        raise failure  # here, where the foreign error, whose text may quote the answer, is no context of it
+            return Answer(response.status_code, headers, clean, generation)
+        # Raised outside the except block. There, Python would make the foreign error the context of ours, and a
+        # traceback would print its text, which may quote the answer and with it the credential.
+        raise failure
 
-    def _write_request(self, params: list[tuple[str, str]], timeout: dict[str, float]) -> httpx.Request:
-        server, headers, target = self.line.server, self._headers, self._target
+    def _build_request(self, params: list[tuple[str, str]], left: float) -> httpx.Request:
+        """Return a request without credential, whose every phase may take at most `left` seconds."""
+        template, patience = self.channel.template, self.channel.patience
+        target = template.url.raw_path
         if params:
             target += b"?" + "&".join([f"{name}={_quote(value)}" for name, value in params]).encode()
         if len(target) > LONGEST_TARGET:
             raise UsageError("the query is longer than a URL may be; nothing was sent")
+        read = max(SHORTEST, min(patience.read_seconds, left))
+        connect = max(SHORTEST, min(patience.connect_seconds, left))
+        timeout = {"connect": connect, "read": read, "write": read, "pool": max(SHORTEST, left)}
         extensions: dict[str, object] = {"timeout": timeout}
-        if self.line.networked:  # building a URL costs httpx more than sending the request
+        # Building a URL costs httpx more than sending the request, so a socket gets the target as bytes beside the URL.
+        url = template.url
+        if self.channel.networked:
             extensions["target"] = target
-            return httpx.Request("GET", server, headers=headers, extensions=extensions)
-        return httpx.Request("GET", server.copy_with(raw_path=target), headers=headers, extensions=extensions)
+        else:
+            url = url.copy_with(raw_path=target)
+        return httpx.Request("GET", url, headers=template.headers, extensions=extensions)

@@ -1,4 +1,4 @@
-"""For how long a run waited, as a clock on the wall sees it."""
+"""How long a run waited, in wall-clock time."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ __all__ = ["Waits"]
 
 
 class Waits:
-    """Seconds in which at least one request waited: waits of several threads at once count once.
+    """A stopwatch that runs while at least one request waits; waits of parallel threads count once.
+
+    Adding up the waits of all threads gave 223 s of waiting in a run of 35 s.
 
     Args:
-        monotonic: the clock that they are measured by.
-        within: those of a dump of several accounts; what waits here waits there.
+        monotonic: the clock to measure with.
+        parent: the stopwatch of a dump of many accounts; it runs while this one runs.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic, within: Waits | None = None) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, parent: Waits | None = None) -> None:
         self._monotonic = monotonic
-        self._within = within
+        self._parent = parent
         self._lock = threading.Lock()
         self._waiting = 0
         self._since = 0.0
-        self._over = 0.0
+        self._total = 0.0
 
     def seconds(self) -> float:
-        """Until now, a wait that is not over included."""
+        """Return the seconds so far, including a wait that is still going on."""
         with self._lock:
-            return self._over + (self._monotonic() - self._since if self._waiting else 0.0)
+            return self._total + (self._monotonic() - self._since if self._waiting else 0.0)
 
     @contextmanager
     def count(self) -> Iterator[None]:
-        """Count the time that is spent within."""
-        with self._within.count() if self._within is not None else nullcontext():
+        """Let the stopwatch run during the `with` block."""
+        with self._parent.count() if self._parent is not None else nullcontext():
             with self._lock:
                 if not self._waiting:
                     self._since = self._monotonic()
@@ -48,4 +50,4 @@ class Waits:
                 with self._lock:
                     self._waiting -= 1
                     if not self._waiting:
-                        self._over += self._monotonic() - self._since
+                        self._total += self._monotonic() - self._since

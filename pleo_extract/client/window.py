@@ -1,69 +1,78 @@
-"""One window for all processes of this machine that share a credential, so that together they keep the pace.
+"""The rate window that all processes of one user share when they use the same credential.
 
-A small file in the user's cache, named after a hash of server and credential, holds when the last requests were
-due; each process reads and writes it under a lock. It survives a crash and restart, where a window in memory would
-let twice the rate through. Instants are those of the machine's monotonic clock, which all its processes share.
+Two schedulers with one key that each keep 500 requests a minute send 1,000 together. So the instants of the last
+requests lie in a small file in the user's cache, named after a hash of server and credential; each process reads and
+writes it under a lock. The file survives a crash: a window in memory would let twice the rate through after a restart.
+Instants are those of the machine's monotonic clock, which all its processes share.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import logging
 import os
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from struct import pack, unpack
 from typing import TYPE_CHECKING, Final
 
+from pleo_extract.cache import cache_path
 from pleo_extract.core.pace import RATE_LIMIT, RateWindow
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["SharedRateWindow", "open_window"]
 
 FAR: Final = 300.0
-"""Seconds ahead that no window can lie: what is further is from before the machine was started anew."""
+"""No instant of a window lies this many seconds ahead. One that does is from before a reboot, which resets the clock."""
 
 _log = logging.getLogger(__name__)
 
 
 class SharedRateWindow:
-    """A `RateWindow` kept in a file. POSIX only."""
+    """A `RateWindow` that lies in a file and that processes share. POSIX only.
+
+    Args:
+        path: the file; it is created if need be.
+        rate: requests in any 60 seconds.
+    """
 
     def __init__(self, path: Path, rate: int) -> None:
-        RateWindow(rate)  # checks it
+        RateWindow(rate)  # raises UsageError if the rate cannot be used
         self.rate = rate
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def reserve(self, now: float) -> float:
-        """Take the next free place; returns the seconds to wait for it."""
+        """Reserve the next free place; return the seconds to wait for it."""
         with self._open(now) as window:
             return window.reserve(now)
 
     def foresee(self, now: float, requests: int, gap: float = 0.0) -> float:
-        """Seconds until so many requests would be done; see `RateWindow`."""
+        """Return the seconds until this many requests would be done; see `RateWindow.foresee`."""
         with self._open(now) as window:
-            ahead = window
-        return ahead.foresee(now, requests, gap)
+            copy = window  # used after the lock is released: a long forecast must not block other processes
+        return copy.foresee(now, requests, gap)
 
     def is_paused(self, now: float) -> bool:
-        """Whether a pause was asked for, by any process, that is not over yet."""
+        """Return whether a pause that any process has begun still lasts."""
         with self._open(now) as window:
             return window.is_paused(now)
 
     def pause(self, now: float, seconds: float, *, slower: bool = False) -> None:
-        """Send nothing for `seconds` from now, whoever asks; see `RateWindow`."""
+        """Let no process send for this many seconds from now; see `RateWindow.pause`."""
         with self._open(now) as window:
             window.pause(now, seconds, slower=slower)
 
     def close(self) -> None:
-        """Close the file; closed once is enough."""
+        """Close the file. Closing twice is safe.
+
+        The handle is dropped first: a second `close` of the same number would close the file of somebody else.
+        """
         with self._lock:
             handle, self._handle = self._handle, -1
         if handle >= 0:
@@ -76,7 +85,7 @@ class SharedRateWindow:
                 raise UsageError("this client is closed; open another")
             fcntl.flock(self._handle, fcntl.LOCK_EX)
             try:
-                window = RateWindow(self.rate, self._read(now))
+                window = RateWindow(self.rate, self._read_state(now))
                 yield window
                 values = window.state()
                 data = pack(f"<{len(values)}d", *values)
@@ -85,21 +94,24 @@ class SharedRateWindow:
             finally:
                 fcntl.flock(self._handle, fcntl.LOCK_UN)
 
-    def _read(self, now: float) -> list[float]:
+    def _read_state(self, now: float) -> list[float]:
         data = os.pread(self._handle, 8 * (RATE_LIMIT + 1), 0)
         values = unpack(f"<{len(data) // 8}d", data[: len(data) // 8 * 8])
         return [value for value in values if value < now + FAR]
 
 
 def open_window(rate: int, server: str, credential: str | None) -> RateWindow | SharedRateWindow:
-    """The window that requests keep to: shared where the credential is known and the rate one that Pleo could allow."""
+    """Return the rate window for this credential, shared between processes where that is possible.
+
+    It is not shared for a credential that is renewed (None), because its hash changes with each token; nor at a rate
+    that Pleo does not allow, because that server is a sandbox; nor where the cache cannot be written.
+    """
     if credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
         del credential  # a traceback may show the locals of this frame
         return RateWindow(rate)
-    name = hashlib.sha256(f"{server} {credential}".encode()).hexdigest()[:16]
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return SharedRateWindow(cache / "pleo_extract" / name, rate)
-    except (OSError, RuntimeError) as exc:  # RuntimeError: no HOME, and a user unknown to the machine
+        return SharedRateWindow(cache_path(f"{server} {credential}"), rate)
+    except (OSError, RuntimeError) as exc:
+        # Slim containers run as a user without a home folder: no reason to refuse a dump.
         _log.warning("the pace is not shared with other processes: %s", type(exc).__name__)
         return RateWindow(rate)

@@ -1,9 +1,14 @@
-"""The bytes of one answer: how long they may take, how many they may be, and what may follow them.
+"""The bytes of one answer: how long they may take, how many there may be, and what may follow them.
 
-A server decides how an answer arrives, so no phase of it is trusted to end. `limit_time` sets a time and an event for
-the thread that asks; every read of the network looks at both, whatever the bytes are for: answers 1xx without end, a
-head that drips, chunks, trailers. `read_body` counts bytes as they come and as they unpack. `drop_surplus` closes a
-connection on which more came than was asked for, since the next request would take that for its answer.
+What this file promises, and how each promise is kept:
+
+- *Every phase of a request ends.* A server decides how its answer arrives, and a timeout of the socket begins again with
+  each read: a head that drips one byte a second, 1xx answers, empty gzip blocks or trailers without end never reach it.
+  So `limit_time` sets an instant and a stop event for this thread, and `DeadlineNetwork` checks both at every read.
+- *A page takes bounded memory.* `read_body` counts bytes as they arrive and as they unpack, and unpacks slice by slice:
+  one chunk of a gzip bomb is 64 MiB.
+- *No answer is taken for another one.* `drop_surplus` closes a connection that holds bytes after a complete answer, since
+  the next request on it would read them as its own answer.
 """
 
 from __future__ import annotations
@@ -28,26 +33,29 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST_ERROR", "LARGEST_PAGE", "DeadlineNetwork", "drop_surplus", "limit_time", "read_body"]
 
 LARGEST_PAGE: Final = 128 * 2**20
-"""Bytes of one page, as received and as decoded: 100 rows with a megabyte of text each fit."""
+"""The most bytes of one page, received and decompressed: 100 rows with a megabyte of text each fit."""
 LARGEST_ERROR: Final = 64 * 2**10
-"""Bytes of any other answer; what is beyond is not read."""
+"""The most bytes of any other answer; the rest is not read."""
 STEEPEST: Final = 1_000
-"""Decoded bytes for each byte received. Text packs to a tenth; only a bomb comes near the 1,032 that gzip can do."""
+"""The most decompressed bytes for each received byte. Text shrinks to a tenth; only a bomb comes near gzip's limit of 1,032."""
 UNSUSPICIOUS: Final = 2**20
-"""Decoded bytes below which the ratio says nothing."""
+"""Up to this many decompressed bytes the ratio proves nothing."""
 SLICE: Final = 2**20
-"""Bytes that are unpacked at once."""
+"""The most bytes to decompress in one step."""
 TICK: Final = 0.25
-"""Seconds after which a thread that waits for bytes looks whether its run was stopped."""
+"""Seconds after which a thread that waits for bytes checks whether its session was stopped."""
 GZIP: Final = 16 + zlib.MAX_WBITS
 MEMBER: Final = b"\x1f\x8b"
-"""How each member of a gzip begins."""
+"""The first bytes of each member of a gzip file (RFC 1952)."""
 LAST_CALL: Final = 1.5
-"""Seconds that an answer under way may take to its end once its run was stopped, so that it is kept and not asked for
-again; less than who reads waits for it."""
+"""Seconds that an answer may still take after its session was stopped, so that the next run need not ask for it again.
+
+Without this, a busy machine lost the pages of all threads. It is shorter than `workers.PATIENCE`, which waits for it."""
 
 
 class _Limit(threading.local):
+    """The limit of this thread: an instant, a stop event, and when this thread first saw the event set."""
+
     until = math.inf
     stop: threading.Event | None = None
     stopped_at: float | None = None
@@ -58,7 +66,7 @@ _limit: Final = _Limit()
 
 @contextmanager
 def limit_time(seconds: float, stop: threading.Event | None = None) -> Iterator[None]:
-    """End what this thread sends and reads within after so many seconds, or soon after `stop` is set."""
+    """End what this thread sends and reads in the `with` block after this many seconds, or soon after `stop` is set."""
     before = _limit.until, _limit.stop, _limit.stopped_at
     _limit.until, _limit.stop, _limit.stopped_at = time.monotonic() + seconds, stop, None
     try:
@@ -68,11 +76,7 @@ def limit_time(seconds: float, stop: threading.Event | None = None) -> Iterator[
 
 
 class DeadlineNetwork:
-    """A network, or a stream of it, that keeps to the limit of the thread that uses it, however its bytes come.
-
-    A timeout of the socket alone would not do: it begins again with each read, and a server that always has a few
-    bytes more never runs into it.
-    """
+    """A network of httpcore, or a stream of it, that keeps to the limit of the thread that uses it."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -81,9 +85,9 @@ class DeadlineNetwork:
         return getattr(self._inner, name)
 
     def connect_tcp(self, *args: Any, timeout: float | None = None, **more: Any) -> DeadlineNetwork:
-        """Connect, or raise once the time is up or the run was stopped."""
-        # Looking up a name heeds no timeout and no signal, and each address of a host has the whole timeout to itself.
-        # So a thread of its own does both, and is left behind when it comes too late.
+        """Connect, or raise when the time is up or the session was stopped."""
+        # The C library looks up a name without a timeout and deaf to signals, and httpcore gives each address of a host
+        # the whole timeout. So a thread of its own does both, and is left behind if it comes too late.
         left = _left(timeout, httpcore.ConnectTimeout)
         connected: Future[Any] = Future()
 
@@ -99,21 +103,21 @@ class DeadlineNetwork:
             while not connected.done():
                 wait([connected], min(TICK, _left(end - time.monotonic(), httpcore.ConnectTimeout)))
         except BaseException:
-            connected.add_done_callback(_hang_up)
+            connected.add_done_callback(_close_late)
             raise
         return DeadlineNetwork(connected.result())
 
     def start_tls(self, *args: Any, timeout: float | None = None, **more: Any) -> DeadlineNetwork:
-        """Shake hands over TLS; where that is under way it ends with its timeout, not with the run."""
+        """Do the TLS handshake. It ends with its timeout; a stop does not interrupt it."""
         left = _left(timeout, httpcore.ConnectTimeout)
         return DeadlineNetwork(self._inner.start_tls(*args, timeout=left, **more))
 
     def read(self, size: int, timeout: float | None = None) -> bytes:
-        """Return what comes next, or raise once the time is up or the run was stopped."""
+        """Return the next bytes, or raise when the time is up or the session was stopped."""
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             left = _left(end - time.monotonic(), httpcore.ReadTimeout)
-            # Nothing came within the tick: the wait goes on, unless the run was stopped or the time is up.
+            # If nothing comes within the tick, `_left` decides whether to wait longer.
             with suppress(httpcore.ReadTimeout):
                 data: bytes = self._inner.read(size, timeout=min(left, TICK))
                 return data
@@ -123,14 +127,14 @@ class DeadlineNetwork:
         self._inner.write(data, timeout=_left(timeout, httpcore.WriteTimeout))
 
 
-def _hang_up(connected: Future[Any]) -> None:
-    """Close a connection that came too late."""
+def _close_late(connected: Future[Any]) -> None:
+    """Close a connection that was established too late."""
     if connected.exception() is None:
         connected.result().close()
 
 
 def _left(timeout: float | None, late: type[Exception]) -> float:
-    """Return the seconds that are left of this timeout and of the thread's limit; raise `late` where none are."""
+    """Return the seconds left of this timeout and of the thread's limit; raise `late` if there are none."""
     now = time.monotonic()
     if _limit.stop is not None and _limit.stop.is_set():
         _limit.stopped_at = now if _limit.stopped_at is None else _limit.stopped_at
@@ -143,19 +147,29 @@ def _left(timeout: float | None, late: type[Exception]) -> float:
 
 
 def read_body(response: httpx.Response, headers: Mapping[str, str], is_late: Callable[[], bool]) -> bytes:
-    """Return the body, unpacked as the headers say; of anything but a page no more than is worth showing.
+    """Return the body, decompressed; of anything but a page, only as much as a message may quote.
+
+    Args:
+        response: the answer, whose body was not read yet.
+        headers: its headers.
+        is_late: returns whether the request is out of time.
 
     Raises:
-        PageError: more than `LARGEST_PAGE` bytes, or a bomb. Again: it cannot be unpacked.
-        httpx.ReadTimeout: it took longer than allowed.
+        PageError: a page has more than `LARGEST_PAGE` bytes, or is a bomb.
+        Retryable: a page cannot be decompressed.
+        httpx.ReadTimeout: the request is out of time.
     """
     is_page = response.status_code == httpx.codes.OK
     encoding = headers.get("content-encoding", "").strip().lower()
-    if encoding not in ("", "identity", "gzip"):  # others, or several, unpack a bomb within one chunk
+    if encoding not in (
+        "",
+        "identity",
+        "gzip",
+    ):  # any other, or several, would unpack a bomb within one chunk
         if not is_page:
             return b""
         raise Retryable(
-            "bad body", PageError(f"the body is packed as {escape(encoding)}, which nobody asked for")
+            "bad body", PageError(f"the body is compressed as {escape(encoding)}, which nobody asked for")
         )
     body = _Body(LARGEST_PAGE if is_page else LARGEST_ERROR, packed=encoding == "gzip")
     try:
@@ -163,45 +177,50 @@ def read_body(response: httpx.Response, headers: Mapping[str, str], is_late: Cal
             body.add(chunk)
             if is_late():
                 raise httpx.ReadTimeout("the answer came too slowly")
-            if body.is_over():
+            if body.is_done():
                 break
     except zlib.error:
-        body.broken = True
+        body.is_broken = True
     if is_page:
         body.check()
     return bytes(body.data)
 
 
 class _Body:
-    """A body while it arrives."""
+    """A body that is arriving.
+
+    Args:
+        most: the most bytes to keep.
+        packed: whether it is compressed with gzip.
+    """
 
     def __init__(self, most: int, *, packed: bool) -> None:
         self.data = bytearray()
-        self.broken = False
+        self.is_broken = False
         self._most = most
         self._received = 0
         self._unpacked = 0
         self._gzip = zlib.decompressobj(GZIP) if packed else None
 
     def add(self, chunk: bytes) -> None:
-        """Take what came next; never more than one byte beyond the limit."""
+        """Add the next bytes, decompressed; keep at most one byte more than the limit."""
         self._received += len(chunk)
         if self._gzip is None:
             self.data += chunk
             return
-        # Slice by slice: a chunk of a bomb unpacks to 64 MiB, and several threads may get one at once.
-        slice_ = b" "
-        while slice_ and not self.is_over():
-            slice_ = self._gzip.decompress(chunk, min(SLICE, self._most + 1 - len(self.data)))
+        # Slice by slice: one chunk of a bomb unpacks to 64 MiB, and eight threads may get one at the same time.
+        part = b" "
+        while part and not self.is_done():
+            part = self._gzip.decompress(chunk, min(SLICE, self._most + 1 - len(self.data)))
             chunk = self._gzip.unconsumed_tail
             self._unpacked = self._received - len(chunk)
-            self.data += slice_
-            if self._gzip.unused_data[:2] == MEMBER:  # a gzip may be several, one behind the other (RFC 1952)
-                chunk, slice_ = self._gzip.unused_data, b" "
+            self.data += part
+            if self._gzip.unused_data[:2] == MEMBER:  # a gzip may have several members (RFC 1952)
+                chunk, part = self._gzip.unused_data, b" "
                 self._gzip = zlib.decompressobj(GZIP)
 
-    def is_over(self) -> bool:
-        """Return whether there is nothing more to read: it is too much, or bytes follow the end of the gzip."""
+    def is_done(self) -> bool:
+        """Return whether to read no further: the body is too large, or other bytes follow the end of the gzip."""
         is_followed = self._gzip is not None and not MEMBER.startswith(self._gzip.unused_data)
         return self._is_too_much() or self._is_bomb() or is_followed
 
@@ -212,24 +231,27 @@ class _Body:
         return self._gzip is not None and len(self.data) > max(UNSUSPICIOUS, STEEPEST * self._unpacked)
 
     def check(self) -> None:
-        """Raise if this can be no page."""
+        """Raise if this cannot be a page.
+
+        Raises:
+            PageError: it is too large.
+            Retryable: it is damaged or cut short.
+        """
         if self._is_bomb():
-            raise PageError(
-                f"a page that unpacks to more than {STEEPEST} times its size; it was not read further"
-            )
+            raise PageError(f"a page unpacks to more than {STEEPEST} times its size; the rest was not read")
         if self._is_too_much():
-            raise PageError(f"a page of more than {self._most} bytes after decoding; it was not read further")
-        if self.broken or (self._gzip is not None and self._received and not self._gzip.eof):
+            raise PageError(f"a page has more than {self._most} bytes after decoding; the rest was not read")
+        if self.is_broken or (self._gzip is not None and self._received and not self._gzip.eof):
             raise Retryable("bad body", PageError("the body cannot be decompressed"))
 
 
 def drop_surplus(response: httpx.Response) -> None:
-    """Close the connection of an answer that was read to its end, if more bytes have come on it.
+    """Close the connection of a complete answer if more bytes have arrived on it.
 
-    Nobody asked for them: the next request on this connection would take them for its answer. What comes later is
-    httpcore's to notice, which drops an idle connection that has something to read.
+    The next request on this connection would take them for its answer. Bytes that arrive later are noticed by httpcore,
+    which drops an idle connection that has something to read.
     """
-    # httpx and httpcore show neither the connection nor what its parser holds; a test fails if these names go.
+    # httpx and httpcore offer no way to the connection and its parser; a test fails if these attributes go.
     stream: Any = response.stream
     for name in ("_httpcore_stream", "_stream", "_connection", "_h11_state"):
         stream = getattr(stream, name, None)

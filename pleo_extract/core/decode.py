@@ -85,17 +85,13 @@ _TYPES: Final[dict[str, Any]] = {
 }
 
 
-def _declare_field(field: Field) -> tuple[str, Any] | tuple[str, Any, None]:
-    kind = _TYPES[field.kind]
-    return (field.column, kind) if field.required else (field.column, kind | None, None)
-
-
 def _declare_job(name: str, *, strict: bool) -> Any:
     """Return a struct with the fields of the contract; a strict one refuses unknown fields."""
-    ordered = sorted(FIELDS, key=lambda field: not field.required)
+    required = [(field.column, _TYPES[field.kind]) for field in FIELDS if field.required]
+    optional = [(field.column, _TYPES[field.kind] | None, None) for field in FIELDS if not field.required]
     names = {field.column: field.name for field in FIELDS}
     return msgspec.defstruct(
-        name, [_declare_field(f) for f in ordered], rename=names, gc=False, forbid_unknown_fields=strict
+        name, [*required, *optional], rename=names, gc=False, forbid_unknown_fields=strict
     )
 
 
@@ -128,7 +124,7 @@ class _Pagination(msgspec.Struct, rename="camel", gc=False):
 
 
 class _FastPage(msgspec.Struct):
-    data: list[_Job]
+    data: list[_Job]  # pyright: ignore[reportInvalidTypeForm] - made at import, from the declarations of the contract
     pagination: _Pagination
 
 
@@ -467,11 +463,6 @@ def _to_columns(pages: Sequence[Page]) -> pl.DataFrame:
     return pl.DataFrame([*series, nothing])
 
 
-def _parse_plain(column: pl.Expr) -> pl.Expr:
-    """Parse instants in the documented form; any other text gives null."""
-    return column.str.to_datetime(_PLAIN_FORMAT, time_unit="us", strict=False).cast(_INSTANT)
-
-
 def _parse_instant(column: pl.Expr) -> pl.Expr:
     """Parse instants in any RFC 3339 form with an offset; any other text, or a year beyond 1 to 9999, gives null."""
     upper = column.str.to_uppercase()
@@ -490,18 +481,19 @@ def _instant_key(column: pl.Expr) -> pl.Expr:
 _INSTANT_KEY: Final = _instant_key(pl.col("created_at"))
 
 
-def _parse_uuid(column: pl.Expr) -> pl.Expr:
+def _parse_field(field: Field) -> pl.Expr:
+    """Parse a column of UUIDs or instants in any form; any other text gives null."""
+    column = pl.col(field.column)
+    if field.kind == "instant":
+        return _parse_instant(column)
     lower = column.str.to_lowercase()
     return pl.when(lower.str.contains(_CANONICAL)).then(lower)
 
 
-def _parse_field(field: Field) -> pl.Expr:
-    """Parse a column of UUIDs or instants in any form."""
-    return (_parse_uuid if field.kind == "uuid" else _parse_instant)(pl.col(field.column))
-
-
 _PLAIN: Final = [
-    _parse_plain(pl.col(field.column)) if field.kind == "instant" else pl.col(field.column)
+    pl.col(field.column).str.to_datetime(_PLAIN_FORMAT, time_unit="us", strict=False).cast(_INSTANT)
+    if field.kind == "instant"
+    else pl.col(field.column)
     for field in (*FIELDS, EXTRA)
 ]
 """All columns, parsed as if every text were in the documented form; most are."""

@@ -65,7 +65,7 @@ class Proof:
         self.candidate: Order = _asked_order(query)
         self.has_echo = False
         self.rows = 0
-        self.id_orders = ID_ORDERS
+        self.id_orders: tuple[IdOrder, ...] = ID_ORDERS
         self._last: Key | None = None
 
     def resume(self, candidate: Order, *, rows: int, has_echo: bool, last: Key | None) -> None:

@@ -1,4 +1,4 @@
-"""Read the list: one page, a walk, segments side by side; as a frame, as batches, as a LazyFrame."""
+"""Reading the list: one page, one walk, or segments in parallel; as a frame, as batches, or as a LazyFrame."""
 
 from __future__ import annotations
 

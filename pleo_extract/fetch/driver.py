@@ -1,4 +1,4 @@
-"""One walk driven: `paging` says what to ask, `client` asks, `decode` makes frames of the answers."""
+"""Driving one walk: `core.walk` says what to ask, `client` asks, `core.decode` makes frames of the answers."""
 
 from __future__ import annotations
 
@@ -14,55 +14,109 @@ from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import EchoMismatch, PleoExtractError, RequestRefused, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from pleo_extract.client import Session
     from pleo_extract.contract import Query
     from pleo_extract.core.walk import Walk
 
-__all__ = ["BATCH_BYTES", "BATCH_PAGES", "Batch", "Driver", "Pages", "ask", "ask_offset", "drive"]
+__all__ = [
+    "BATCH_BYTES",
+    "BATCH_PAGES",
+    "Batch",
+    "Driver",
+    "PageGroup",
+    "ask",
+    "ask_offset",
+    "build_batch",
+    "count_bytes",
+    "drive",
+]
 
 BATCH_PAGES: Final = 20
-"""So many pages at most are asked for and not yet staged: what a kill costs."""
+"""The most pages that are read and not yet staged: what a kill costs."""
 BATCH_BYTES: Final = 16 * 2**20
-"""A batch is full with the page that reaches this, whatever its pages."""
-
-
+"""A batch is full with the page that reaches this size, however few its pages are."""
 OFFSET_TRIES: Final = 3
-"""Times that a 5xx or silence is taken from a request for an offset: search engines refuse deep ones so."""
+"""How often a request for an offset may fail with a 5xx or a timeout: search engines refuse deep offsets that way."""
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Some pages of a list: the rows as a typed frame, the rows that do not fit, where its segments stand after them."""
+    """Some pages of a list, ready to be staged.
+
+    Attributes:
+        frame: the rows, typed.
+        rejected: the rows that do not fit the contract.
+        checkpoints: where the walk of each segment stands after these pages, by segment number.
+    """
 
     frame: pl.DataFrame
     rejected: list[Rejected]
-    marks: dict[int, Checkpoint]
+    checkpoints: dict[int, Checkpoint]
+
+
+class PageGroup(msgspec.Struct, frozen=True):
+    """Consecutive pages of one segment.
+
+    Attributes:
+        segment: the number of the segment.
+        number: counts the groups of this segment, from 0.
+        pages: in the order in which they were read.
+        checkpoint: where the walk stands after them.
+    """
+
+    segment: int
+    number: int
+    pages: list[Page]
+    checkpoint: Checkpoint
+
+
+def build_batch(groups: Sequence[PageGroup]) -> Batch:
+    """Return the rows of these groups as one batch; of the groups of one segment, the last gives the checkpoint."""
+    frame, rejected = build_frame([page for group in groups for page in group.pages])
+    return Batch(frame, rejected, {group.segment: group.checkpoint for group in groups})
+
+
+def count_bytes(pages: Sequence[Page]) -> int:
+    """Return the bytes of these pages."""
+    return sum(len(page.body) for page in pages)
 
 
 def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = None) -> Page:
-    """Return one page; an error says which. `tries`: see `Session.fetch`."""
-    echoed: list[str] = []
+    """Return the page that answers this query.
+
+    Args:
+        session: what sends the request.
+        query: what to ask.
+        number: the number of the page, which an error names.
+        tries: see `Session.fetch`.
+
+    Raises:
+        PleoExtractError: as `Session.fetch`.
+    """
+    misfits: list[str] = []
     try:
-        page = session.fetch(query, partial(_read, session, query, number, echoed), tries=tries)
+        page = session.fetch(query, partial(_parse, session, query, number, misfits), tries=tries)
     except PleoExtractError as exc:
         exc.page = number
         raise
-    if unknown := page.info.statuses.difference(STATUSES, session.known):
-        session.known.update(unknown)
-        session.warn_once(
+    log = session.log
+    if unknown := page.info.statuses.difference(STATUSES, log.known_statuses):
+        log.known_statuses.update(unknown)
+        log.warn_once(
             "status", f"page {number}: status {escape(min(unknown))!r} is unknown, and kept as it is"
         )
     return page
 
 
 def ask_offset(session: Session, query: Query, number: int = 1) -> Page:
-    """Return the page at the query's offset, and remember whether the server goes that deep.
+    """Return the page at the query's offset, and learn whether the server takes offsets that deep.
 
-    No rows mean that it does not, unless the list is not known to be longer, and never that the list ends there.
+    A page without rows means that it does not, if the list is known to be longer. It never means that the list ends.
 
     Raises:
-        RequestRefused: it does not: the offset was refused, or answered with a 5xx or not at all, time after time.
+        RequestRefused: the server refuses the offset, or fails for it time after time.
+        PleoExtractError: as `Session.fetch`.
     """
     assert query.offset is not None
     try:
@@ -75,37 +129,36 @@ def ask_offset(session: Session, query: Query, number: int = 1) -> Page:
     return page
 
 
-def _read(session: Session, query: Query, number: int, echoed: list[str], body: bytes) -> Page:
-    """Parse a page, and refuse one that says that it is for another place; `echoed` is what earlier tries said.
+def _parse(session: Session, query: Query, number: int, misfits: list[str], body: bytes) -> Page:
+    """Parse a page; raise EchoMismatch if it says that it answers another query.
 
-    If a fresh connection brings no echo that fits either, it is how this server echoes: then it proves nothing for this run.
+    `misfits` collects what earlier tries of this request echoed. If a fresh connection brings an echo that does not fit
+    either, this is how the server echoes, and its echo proves nothing in this run.
     """
     page = parse_page(body, number=number)
     misfit = session.habits.find_misfit(query, page.info)
-    if misfit and echoed:
+    if misfit and misfits:
         session.habits.echoes = False
     elif misfit:
-        echoed.append(misfit)
-        raise EchoMismatch(
-            f"page {number} says it is for another place than was asked for ({escape(misfit, 200)})"
-        )
+        misfits.append(misfit)
+        raise EchoMismatch(f"page {number} answers another request than was sent ({escape(misfit, 200)})")
     if not query.statuses:
         session.habits.longest = max(session.habits.longest, page.info.total or 0)
     return page
 
 
-class Pages(msgspec.Struct, frozen=True):
-    """Pages of one segment, and where it stands after them. `number` counts what the segment has handed over."""
-
-    segment: int
-    number: int
-    held: list[Page]
-    size: int
-    mark: Checkpoint
-
-
 class Driver:
-    """One walk under way: steps through it, and holds the pages read since the last part was taken."""
+    """One walk under way. It holds the pages that were read and not yet handed over.
+
+    Args:
+        session: what sends the requests.
+        walk: says what to ask.
+        segment: the number of the walk among those that read one list.
+        on_page: called with the walk after each page.
+
+    Attributes:
+        pages: the pages that it holds.
+    """
 
     def __init__(
         self, session: Session, walk: Walk, segment: int = 0, *, on_page: Callable[[Walk], None] | None = None
@@ -114,21 +167,22 @@ class Driver:
         self.walk = walk
         self.segment = segment
         self.on_page = on_page
-        self.held: list[Page] = []
-        self._size = 0
-        self._mark = walk.checkpoint
-        self._handed = 0
+        self.pages: list[Page] = []
+        self._groups = 0
+        # The checkpoint is taken with the page and not when pages are handed over: a step that a signal interrupts
+        # may have moved the walk on, but its page was not read.
+        self._checkpoint = walk.checkpoint
         self._steps = walk.steps()
         self._query: Query | None = None
 
     def step(self) -> bool:
-        """One page more; False when the walk is over."""
+        """Read the next page; return False when the walk is over."""
         try:
             if self._query is None:
                 self._query = next(self._steps)
-            find = ask_offset if self._query.offset else ask
+            fetch = ask_offset if self._query.offset else ask
             try:
-                page = find(self.session, self._query, self.walk.checkpoint.pages + 1)
+                page = fetch(self.session, self._query, self.walk.checkpoint.pages + 1)
             except RequestRefused as refusal:
                 self._query = self._steps.throw(refusal)
                 return True
@@ -136,44 +190,38 @@ class Driver:
             return False
         try:
             self._query = self._steps.send(page.info)
+            goes_on = True
         except StopIteration:
-            self._hold(page)
-            return False
-        self._hold(page)
-        return True
-
-    def _hold(self, page: Page) -> None:
-        self.held.append(page)
-        self._size += len(page.body)
-        self._mark = self.walk.checkpoint  # and no other: an interrupted step must not count as read
+            goes_on = False
+        self.pages.append(page)
+        self._checkpoint = self.walk.checkpoint
         if self.on_page is not None:
             self.on_page(self.walk)
+        return goes_on
 
     def is_full(self, pages: int = BATCH_PAGES) -> bool:
-        """Whether a part is due."""
-        return len(self.held) >= pages or self._size >= BATCH_BYTES
+        """Return whether it holds enough pages for a batch."""
+        return len(self.pages) >= pages or count_bytes(self.pages) >= BATCH_BYTES
 
-    def take(self) -> Batch:
-        """The rows held, as a part."""
-        pages = self.hand_over()
-        frame, rejected = build_frame(pages.held)
-        return Batch(frame, rejected, {self.segment: pages.mark})
+    def hand_over(self) -> PageGroup:
+        """Return the pages that it holds, and hold them no longer."""
+        group = PageGroup(self.segment, self._groups, self.pages, self._checkpoint)
+        self.pages, self._groups = [], self._groups + 1
+        return group
 
-    def hand_over(self) -> Pages:
-        """The pages held, and where the walk stands after them."""
-        pages = Pages(self.segment, self._handed, self.held, self._size, self._mark)
-        self.held, self._size, self._handed = [], 0, self._handed + 1
-        return pages
+    def take_batch(self) -> Batch:
+        """Return the pages that it holds as a batch, and hold them no longer."""
+        return build_batch([self.hand_over()])
 
 
 def drive(driver: Driver, pages: int = BATCH_PAGES) -> Generator[Batch, None, None]:
-    """A walk's rows, in parts of up to so many pages. What was read before an error is given out before it is raised."""
+    """Yield the rows of a walk in batches of up to `pages` pages. Before an error, yield what was read."""
     try:
         while driver.step():
             if driver.is_full(pages):
-                yield driver.take()
+                yield driver.take_batch()
     except (PleoExtractError, KeyboardInterrupt, SystemExit):
-        if driver.held:
-            yield driver.take()
+        if driver.pages:
+            yield driver.take_batch()
         raise
-    yield driver.take()
+    yield driver.take_batch()

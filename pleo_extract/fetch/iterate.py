@@ -1,4 +1,4 @@
-"""The live API as a stream of frames, each job once, in bounded memory."""
+"""The live API as a stream of frames: each job once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 class Batches:
-    """Export jobs as they are read: an iterator of typed frames, or one Arrow stream. To be read once.
+    """Export jobs while they are read: an iterator of typed frames, or one Arrow stream. It can be read once.
 
-    In order of created_at and id where the server keeps that order, each job once. The memory it takes is that of a
-    batch; without a proven order, the keys read so far are remembered too.
+    Each job comes once, in order of created_at and id if the server keeps that order. A batch is in memory at a time;
+    without a proven order, the keys of all jobs so far are in memory too.
     """
 
     def __init__(self, source: Iterator[pl.DataFrame]) -> None:
@@ -50,8 +50,8 @@ class Batches:
         return next(self._source)
 
     def to_arrow(self) -> pa.RecordBatchReader:
-        """The same as a pyarrow.RecordBatchReader, for DuckDB, Delta Lake, a Parquet writer."""
-        import pyarrow as pa  # noqa: PLC0415 - only where Arrow is asked for
+        """Return the rows as a pyarrow.RecordBatchReader, for DuckDB, Delta Lake or a Parquet writer."""
+        import pyarrow as pa  # noqa: PLC0415 - only for those who ask for Arrow
 
         schema = pl.DataFrame(schema=POLARS_SCHEMA).to_arrow().schema
         batches = (batch for frame in self for batch in frame.to_arrow().cast(schema).to_batches())
@@ -72,15 +72,15 @@ def iter_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     progress: bool | None = None,
     deadline: float | None = DEADLINE,
 ) -> Batches:
-    """Every export job once, in batches and bounded memory: what `load_export_jobs` gives at once.
+    """Return every export job once, in batches and bounded memory.
 
-    With `since` the newest come first. Arguments and columns are those of `load_export_jobs`; each frame holds up to
-    20 pages. An error comes after the batches read before it. Where `total` promises more jobs than came, the list is
-    read once more, to see whether that is so.
+    Arguments and columns are those of `load_export_jobs`. Each frame holds the rows of up to 20 pages. With `since`, the
+    newest jobs come first. An error comes after the batches that were read before it. If the list ends with fewer jobs
+    than `total` says, it is read a second time to find out which of the two is wrong.
 
     Raises:
-        As `load_export_jobs`; also WalkError where the server's order breaks on the way, since jobs given out before
-        can then no longer be told from new ones.
+        WalkError: the server's order broke after jobs were given out, so that repeated jobs can no longer be recognised.
+        PleoExtractError: as `load_export_jobs`.
     """
     wanted = check_wanted(company_id, statuses, since, until)
     check_amount("deadline", deadline)
@@ -95,67 +95,96 @@ def stream_wanted(
     few: int | None = None,
     deadline: float | None = DEADLINE,
 ) -> Iterator[pl.DataFrame]:
-    """The frames of `iter_export_jobs`. Where only a `few` rows are wanted, small pages, each given out at once."""
+    """Yield the frames of `iter_export_jobs`.
+
+    Args:
+        wanted: what the caller wants.
+        client: server and credential; by default from the environment.
+        progress: whether to show a progress bar.
+        few: the rows that are wanted, if not all; pages are then no larger, and each is a batch.
+        deadline: seconds that reading may take; None for no limit.
+
+    Raises:
+        PleoExtractError: as `iter_export_jobs`.
+    """
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
         session = source.start_session(deadline=deadline)
         walk = wanted.for_company_of(source).start_walk(
             page=PAGE_SIZE if few is None else min(few, PAGE_SIZE)
         )
-        once = _Once(walk)
+        given = _GivenOut(walk)
         pages = BATCH_PAGES if few is None else 1
-        for part in read_walk(session, walk, RowCount(session, update).count, pages=pages):
-            if part.rejected:
-                raise RejectedRows([str(row) for row in part.rejected])
-            kept = wanted.keep(once.keep_new(part.frame))
+        for batch in read_walk(session, walk, RowCount(session, update).count, pages=pages):
+            if batch.rejected:
+                raise RejectedRows([str(row) for row in batch.rejected])
+            kept = wanted.filter(given.select_new(batch.frame))
             if kept.height:
                 yield kept
         if walk.ended == "end":
-            verdict = decide_verdict(once.count, walk.checkpoint.totals)
+            verdict = decide_verdict(given.count, walk.checkpoint.totals)
             if verdict.name == "incomplete":
-                _confirm(session, walk, once)
+                _confirm(session, walk, given)
 
 
-def _confirm(session: Session, walk: Walk, once: _Once) -> None:
-    """Read the list once more, giving nothing out: the same jobs again mean that `total` is not to be trusted."""
-    again = Walk(walk.query)
-    seen = _Once(again)
-    for part in read_walk(session, again):
-        seen.keep_new(part.frame)
-    if (seen.count, seen.digest) != (once.count, once.digest):
+def _confirm(session: Session, walk: Walk, first: _GivenOut) -> None:
+    """Read the list a second time: the same jobs again mean that `total` is wrong, and not the list.
+
+    Raises:
+        IncompleteWalk: the second time the list has other jobs.
+    """
+    walk_again = Walk(walk.query)
+    second = _GivenOut(walk_again)
+    for batch in read_walk(session, walk_again):
+        second.select_new(batch.frame)
+    if (second.count, second.digest) != (first.count, first.digest):
         raise IncompleteWalk(
-            f"{once.count} jobs read, fewer than the total of {walk.checkpoint.totals[0]}, and {seen.count} when read again. Try again"
+            f"the list has {first.count} jobs when read once and {second.count} when read again, "
+            f"and its total is {walk.checkpoint.totals[0]}. Try again"
         )
     _log.warning(
         "complete_with_drift: total_untrusted: %s jobs read twice, fewer than the total of %s",
-        once.count,
+        first.count,
         walk.checkpoint.totals[0],
     )
 
 
-class _Once:
-    """Lets each job through once: by its place where the order is proven, by remembering keys where it is not."""
+class _GivenOut:
+    """The jobs of a walk that were given out, so that each is given out once.
+
+    In proven order the last job is enough to recognise a repeated one. Otherwise all keys are remembered.
+
+    Attributes:
+        count: how many jobs were given out.
+        digest: a checksum of their keys that does not depend on the order.
+    """
 
     def __init__(self, walk: Walk) -> None:
         self.count = 0
-        self.digest = 0  # of the keys let through, in whatever order
+        self.digest = 0
         self._walk = walk
         self._order = ""
         self._last: datetime | None = None
         self._at_last: list[str] = []
         self._seen: set[JobKey] = set()
 
-    def keep_new(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def select_new(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows whose jobs were not given out before, and count them as given out.
+
+        Raises:
+            WalkError: the order was proven when jobs were given out, and is broken now.
+        """
         if self._order == "strict" != self._walk.order and self.count:
             raise WalkError(
                 f"the server's order broke at page {self._walk.checkpoint.pages}, after {self.count} jobs were given out; "
-                "use load_export_jobs, which sorts out repeated jobs at the end"
+                "use load_export_jobs, which removes repeated jobs at the end"
             )
-        # Where keys were remembered at first, they go on to be: a walk can prove its order later, by its rows.
+        # A walk may prove its order late, by its rows. If keys were remembered until then, that continues: the last job
+        # alone says nothing about jobs that were given out while there was no order.
         self._order = "none" if self._seen else self._walk.order
         if not frame["id"].is_unique().all():
             frame = frame.unique(KEY, keep="last", maintain_order=True)
         if self._order == "strict":
-            frame = self._beyond_last(frame)
+            frame = self._select_beyond_last(frame)
         else:
             keys = list(frame.select(KEY).iter_rows())
             frame = frame.filter(pl.Series([key not in self._seen for key in keys], dtype=pl.Boolean))
@@ -164,10 +193,11 @@ class _Once:
         self.digest = (self.digest + frame.select(pl.struct(KEY).hash().sum()).item()) % 2**64
         return frame
 
-    def _beyond_last(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows beyond the last one given out: after a lost cursor a walk reads some again.
+    def _select_beyond_last(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows beyond the last one given out; a walk that lost its cursor reads some rows again.
 
-        Jobs of one instant are told apart by name: the server may order them by digits that a frame does not hold.
+        Jobs created at the same microsecond are compared by name, because the server may order them by nanoseconds, which
+        a frame does not hold.
         """
         created = pl.col("created_at")
         if self._last is not None:

@@ -1,4 +1,4 @@
-"""The live API as frames: all of it at once, in batches, or one page."""
+"""The live API as one frame, or one page of it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 DEADLINE: Final = 3600.0
-"""Seconds that one load may take by default."""
+"""The most seconds that one load takes by default."""
 
 
 @contextmanager
 def open_client(client: Client | None) -> Iterator[Client]:
-    """The client given, or one from the environment that is closed at the end."""
+    """Open a client from the environment, and close it at the end; a client that is given stays open."""
     if client is not None:
         yield client
         return
@@ -64,27 +64,31 @@ def load_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     progress: bool | None = None,
     deadline: float | None = DEADLINE,
 ) -> pl.DataFrame:
-    """Every export job once, as a typed DataFrame; or an error that says why not.
+    """Return every export job once as a typed DataFrame, or raise an error that says why that is not possible.
 
     Args:
-        company_id: one company's jobs; by default the client's company, or all that the credential may see.
+        company_id: only jobs of this company; by default the client's company, or all that the credential may see.
         statuses: only jobs in these states (pending, in_progress, failed, completed, completed_with_errors).
         since: only jobs created at or after this instant: a datetime with a time zone, a date (midnight UTC) or
-            ISO 8601 text. The API has no date filter: with `since`, the list is read newest first
-            and no further than needed, where the server keeps that order.
+            ISO 8601 text. The API has no date filter. With `since`, the list is read newest first, and only as far as
+            needed if the server keeps that order.
         until: only jobs created before this instant.
         client: server and credential; by default from the environment (PLEO_API_KEY and others, see Client).
-        progress: show a progress bar; by default on a terminal and in a notebook.
-        deadline: seconds that it may take, an hour by default; None for as long as it takes.
+        progress: whether to show a progress bar; by default on a terminal and in a notebook.
+        deadline: seconds that loading may take, an hour by default; None for no limit.
 
     Returns:
-        One row a job, ordered by created_at and id, with the columns of `pleo_extract.COLUMNS`: timestamps in UTC
-        to the microsecond, `expires_in` in seconds. All columns also when there are no rows.
+        One row a job, ordered by created_at and id, with the columns of `pleo_extract.COLUMNS`, also when there are no
+        rows. Timestamps are in UTC and microseconds, `expires_in` is in seconds.
 
     Raises:
-        UsageError: an argument. CredentialsError: no access. RejectedRows: rows that do not fit the contract.
-        IncompleteWalk: fewer jobs than the server says there are. ContractError: pages that make no list.
-        TryLater: it did not work within the deadline.
+        UsageError: an argument cannot be used.
+        CredentialsError: the credential is missing or has no access.
+        ConfigurationError: the server, its certificate or the proxy cannot be used.
+        RejectedRows: rows do not fit the contract.
+        IncompleteWalk: the list has fewer jobs than the server says, and others when read again.
+        ContractError: the pages do not make a list.
+        TryLater: the server did not answer properly, or not within the deadline.
     """
     wanted = check_wanted(company_id, statuses, since, until)
     check_amount("deadline", deadline)
@@ -99,46 +103,51 @@ def _load(
     session: Session, wanted: Selection, segments: int, on_page: Callable[[Walk], None]
 ) -> pl.DataFrame:
     frame, walks = _read_once(session, wanted, segments, on_page)
-    verdict = _judge(frame, walks)
+    if walks[-1].ended == "until":  # `total` counts the whole list, of which this is a part
+        verdict = Verdict("complete")
+    else:
+        verdict = decide_verdict(frame.height, totals_of(walks))
     if verdict.again:
-        before, told = frame.height, totals_of(walks)[0]
-        more, walks = _read_once(session, wanted, segments, on_page)
-        same = is_same_list(frame, more)
-        frame = keep_latest(pl.concat([frame, more]))
-        verdict = decide_verdict(frame.height, (told, totals_of(walks)[1]), previous=before, confirmed=same)
+        jobs, first_total = frame.height, totals_of(walks)[0]
+        second, walks = _read_once(session, wanted, segments, on_page)
+        is_same = is_same_list(frame, second)
+        frame = keep_latest(pl.concat([frame, second]))
+        totals = (first_total, totals_of(walks)[1])
+        verdict = decide_verdict(frame.height, totals, previous=jobs, confirmed=is_same)
     if verdict.name == "incomplete":
         raise IncompleteWalk(
-            f"{verdict.why}; the list is not complete. Try again, or dump it, which keeps what it gets"
+            f"{verdict.why}; the list is not complete. Try again, or use a dump, which keeps what it has read"
         )
     if verdict.why:
         _log.warning("%s: %s", verdict.name, verdict.why)
-    return wanted.keep(frame).sort("created_at", "id")
+    return wanted.filter(frame).sort("created_at", "id")
 
 
 def _read_once(
     session: Session, wanted: Selection, segments: int, on_page: Callable[[Walk], None]
 ) -> tuple[pl.DataFrame, list[Walk]]:
-    walks, parts = wanted.start_reading(session, segments, on_page)
+    """Read what is wanted; return its rows, each job once, and the walks that read them."""
+    walks, batches = wanted.start_reading(session, segments, on_page)
     frames: list[pl.DataFrame] = []
     rejected: list[Rejected] = []
-    with closing(parts):
-        for part in parts:
-            frames.append(part.frame)
-            rejected += part.rejected
+    # Closed in any case: a generator that an error's traceback keeps alive would keep signals held.
+    with closing(batches):
+        for batch in batches:
+            frames.append(batch.frame)
+            rejected += batch.rejected
     if rejected:
         raise RejectedRows([str(row) for row in rejected])
     return keep_latest(pl.concat(frames)), walks
 
 
-def _judge(frame: pl.DataFrame, walks: list[Walk]) -> Verdict:
-    if walks[-1].ended == "until":
-        return Verdict("complete")
-    return decide_verdict(frame.height, totals_of(walks))
-
-
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """One page: its rows as a frame with the columns of `load_export_jobs`, and what the server said about it."""
+    """One page.
+
+    Attributes:
+        frame: the rows, with the columns of `load_export_jobs`.
+        info: what the server says about the page.
+    """
 
     frame: pl.DataFrame
     info: PageInfo
@@ -146,10 +155,11 @@ class JobPage:
 
 @check_keywords
 def fetch_page(query: Query, *, client: Client | None = None) -> JobPage:
-    """One page of the list, for one query with any of the endpoint's parameters.
+    """Return one page of the list, for a query with any of the endpoint's parameters.
 
     Raises:
-        RejectedRows: rows that do not fit the contract; else as `load_export_jobs`.
+        RejectedRows: rows do not fit the contract.
+        PleoExtractError: as `load_export_jobs`.
     """
     with open_client(client) as source:
         page = ask(source.start_session(deadline=DEADLINE), query)

@@ -1,11 +1,11 @@
-"""The live API as a LazyFrame: what a query does not need is not asked for.
+"""The live API as a LazyFrame that asks the server only for what a query needs (pushdown).
 
 Polars hands a scan the columns, the predicate and the number of rows that a query needs. The API can filter by one
-company and by known statuses, and a newest-first walk can end at a created_at; whatever else a predicate says is
-applied here, and polars' whole predicate always is, so a filter that is not understood costs requests, never rows.
+company and by known statuses, and a newest-first walk can end at a created_at. The whole predicate is applied here as
+well: so a filter that is not understood costs requests, but never changes rows.
 
-A predicate is taken apart with public means only: popped into its inputs, put together again, and believed where
-the result is equal to what was taken apart.
+Polars offers no public way to inspect an expression. So a predicate is popped into its inputs and put together again, and
+only if the result equals the original it is what we took it for.
 """
 
 from __future__ import annotations
@@ -34,37 +34,39 @@ __all__ = ["Pushed", "scan_export_jobs", "understand"]
 
 @check_keywords
 def scan_export_jobs(*, client: Client | None = None, deadline: float | None = DEADLINE) -> pl.LazyFrame:
-    """Every export job of the live API, lazily: a query asks the server only for what it needs.
+    """Return every export job of the live API as a LazyFrame that asks the server only for what a query needs.
 
-    ``head(n)`` stops paging; ``status == …`` and ``is_in`` of known statuses, ``company_id == …`` and lower bounds of
-    ``created_at`` travel to the server, alone or joined by ``&``; everything else is applied here. Each `collect`
-    reads anew. Polars' streaming engine, its default, sees Ctrl-C when the list has come to its end;
-    ``collect(engine="in-memory")`` stops at once, but reads all where a filter stays here and `head` could stop sooner.
+    ``head(n)`` stops paging. These filters travel to the server, alone or joined by ``&``: ``status == …`` and ``is_in``
+    with known statuses, ``company_id == …``, and lower bounds of ``created_at``. Everything else is applied here. Each
+    `collect` reads the list again. Polars' streaming engine, its default, notices Ctrl-C only at the end of the list;
+    ``collect(engine="in-memory")`` stops immediately, but reads the whole list when a filter stays here and `head` could
+    stop sooner.
 
     Args:
         client: server and credential; by default from the environment, when the query runs.
-        deadline: seconds that each query may take, an hour by default; None for as long as it takes.
+        deadline: seconds that each query may take, an hour by default; None for no limit.
 
     Returns:
-        A LazyFrame with the columns of `pleo_extract.COLUMNS`, in order of created_at and id where the server keeps
-        that order.
+        A LazyFrame with the columns of `pleo_extract.COLUMNS`, in order of created_at and id if the server keeps that
+        order.
 
     Raises:
-        When the query runs, as `iter_export_jobs`.
+        UsageError: the deadline cannot be used.
+        PleoExtractError: when the query runs, as `iter_export_jobs`.
     """
     check_amount("deadline", deadline)
 
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _batch: int | None
     ) -> Iterator[pl.DataFrame]:
-        # With both, `rows` counts rows before the predicate: then nothing may be left out.
+        # With both, `rows` counts rows before the predicate is applied: then the server must not leave any out.
         pushed = understand(predicate) if predicate is not None and rows is None else Pushed()
         left = rows
-        for frame in _read(pushed, client, rows, deadline):
-            some = frame if left is None else frame.head(left)
-            left = None if left is None else left - some.height
-            some = some if predicate is None else some.filter(predicate)
-            yield some if columns is None else some.select(columns)
+        for frame in _stream_pushed(pushed, client, rows, deadline):
+            part = frame if left is None else frame.head(left)
+            left = None if left is None else left - part.height
+            part = part if predicate is None else part.filter(predicate)
+            yield part if columns is None else part.select(columns)
             if left is not None and left <= 0:
                 return
 
@@ -73,15 +75,22 @@ def scan_export_jobs(*, client: Client | None = None, deadline: float | None = D
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What the server is asked for: None leaves it open; `nothing` means that no row can fit."""
+    """What the server is asked to filter.
+
+    Attributes:
+        company_id: the company; None for any.
+        statuses: the statuses; None for any.
+        since: the earliest created_at; None for any.
+        nothing: whether no row can match, so that there is nothing to ask.
+    """
 
     company_id: str | None = None
     statuses: frozenset[str] | None = None
     since: datetime | None = None
     nothing: bool = False
 
-    def both(self, other: Pushed) -> Pushed:
-        """What fits this and the other."""
+    def intersect(self, other: Pushed) -> Pushed:
+        """Return what matches both this and the other."""
         statuses = [each.statuses for each in (self, other) if each.statuses is not None]
         companies = {each.company_id for each in (self, other) if each.company_id is not None}
         common = frozenset.intersection(*statuses) if statuses else None
@@ -93,9 +102,10 @@ class Pushed:
         )
 
 
-def _read(
+def _stream_pushed(
     pushed: Pushed, client: Client | None, rows: int | None, deadline: float | None
 ) -> Iterator[pl.DataFrame]:
+    """Yield the rows that the server gives for these filters, in ascending order; at least `rows` of them, if given."""
     if pushed.nothing or rows == 0:
         return iter([pl.DataFrame(schema=POLARS_SCHEMA)])
     wanted = check_wanted(pushed.company_id, sorted(pushed.statuses or ()), pushed.since, None)
@@ -107,20 +117,23 @@ def _read(
 
 
 def understand(predicate: pl.Expr) -> Pushed:
-    """What of a predicate the server can be asked for; nothing of what is not understood for certain."""
+    """Return what the server can filter of this predicate; only what is understood for certain."""
     if (parts := _split(predicate, lambda a, b: a & b)) is not None:
-        return understand(parts[0]).both(understand(parts[1]))
-    if (statuses := _statuses(predicate)) is not None:
+        return understand(parts[0]).intersect(understand(parts[1]))
+    if (statuses := _parse_statuses(predicate)) is not None:
         return Pushed(statuses=statuses)
-    if (company := _equal(predicate, "company_id")) is not None:
-        # Another spelling of a UUID is another text, and no row has it; a text that is none cannot be asked for.
-        fits = isinstance(company, str) and uuid_problem(company) is None and company == company.lower()
-        return Pushed(company_id=str(company)) if fits else Pushed()
-    return Pushed(since=_lower_bound(predicate))
+    if (company := _parse_equal(predicate, "company_id")) is not None:
+        # The server takes a UUID in capitals for the same company, but here it is another text, which no row has. And it
+        # refuses a text that is not a UUID.
+        is_canonical = (
+            isinstance(company, str) and uuid_problem(company) is None and company == company.lower()
+        )
+        return Pushed(company_id=str(company)) if is_canonical else Pushed()
+    return Pushed(since=_parse_lower_bound(predicate))
 
 
 def _split(e: pl.Expr, join: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> tuple[pl.Expr, pl.Expr] | None:
-    """The two sides of an expression, if joining them gives it again."""
+    """Return the two sides of an expression if joining them gives the same expression again, else None."""
     inputs = e.meta.pop()
     if len(inputs) != 2:
         return None
@@ -128,26 +141,26 @@ def _split(e: pl.Expr, join: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> tuple[pl.
     return (left, right) if join(left, right).meta.eq(e) else None
 
 
-def _statuses(e: pl.Expr) -> frozenset[str] | None:
-    """The known statuses that this tests for, and nothing else; None where it tests for something else, or more."""
+def _parse_statuses(e: pl.Expr) -> frozenset[str] | None:
+    """Return the known statuses that this expression selects; None if it tests anything else."""
     if (parts := _split(e, lambda a, b: a | b)) is not None:
-        left, right = map(_statuses, parts)
+        left, right = map(_parse_statuses, parts)
         return None if left is None or right is None else left | right
-    one = _equal(e, "status")
-    values = [one] if one is not None else _among(e, "status")
-    if values is None or not all(isinstance(value, str) and value in STATUSES for value in values):
+    value = _parse_equal(e, "status")
+    values = [value] if value is not None else _parse_is_in(e, "status")
+    if values is None or not all(isinstance(each, str) and each in STATUSES for each in values):
         return None
     return frozenset(values)
 
 
-def _equal(e: pl.Expr, name: str) -> Any:
-    """The value of ``col(name) == value``, either way round; None where it is something else."""
+def _parse_equal(e: pl.Expr, name: str) -> Any:
+    """Return the value of ``col(name) == value``, in either order; None for any other expression."""
     parts = _split(e, lambda a, b: a == b)
-    return None if parts is None else _value_beside(parts, name)
+    return None if parts is None else _other_side(parts, name)
 
 
-def _among(e: pl.Expr, name: str) -> list[Any] | None:
-    """The values of ``col(name).is_in(values)``; None where it is something else."""
+def _parse_is_in(e: pl.Expr, name: str) -> list[Any] | None:
+    """Return the values of ``col(name).is_in(values)``; None for any other expression."""
     inputs = e.meta.pop()
     if len(inputs) != 2 or not inputs[0].meta.is_literal() or not pl.col(name).is_in(inputs[0]).meta.eq(e):
         return None
@@ -155,27 +168,29 @@ def _among(e: pl.Expr, name: str) -> list[Any] | None:
     return values.explode().to_list() if isinstance(values.dtype, pl.List) else values.to_list()
 
 
-_BOUNDS: Final[tuple[tuple[Callable[[Any, Any], pl.Expr], bool], ...]] = (
+_COMPARISONS: Final[tuple[tuple[Callable[[Any, Any], pl.Expr], bool], ...]] = (
     (lambda a, b: a >= b, True),
     (lambda a, b: a > b, True),
     (lambda a, b: a <= b, False),
     (lambda a, b: a < b, False),
 )
+"""Comparisons, each with whether the column stands on the left when the comparison is a lower bound of it."""
 
 
-def _lower_bound(e: pl.Expr) -> datetime | None:
-    """The instant that ``created_at`` must reach, from a comparison either way round."""
-    for compare, column_first in _BOUNDS:
+def _parse_lower_bound(e: pl.Expr) -> datetime | None:
+    """Return the instant of ``created_at >= instant`` or ``>``, in either order; None for any other expression."""
+    for compare, column_first in _COMPARISONS:
         parts = _split(e, compare)
         if parts is None or not parts[0 if column_first else 1].meta.eq(pl.col("created_at")):
             continue
-        value = _value_beside(parts, "created_at")
+        value = _other_side(parts, "created_at")
         if isinstance(value, datetime) and has_zone(value):
             return value.astimezone(UTC)
     return None
 
 
-def _value_beside(parts: tuple[pl.Expr, pl.Expr], name: str) -> Any:
+def _other_side(parts: tuple[pl.Expr, pl.Expr], name: str) -> Any:
+    """Return the literal beside this column; None if the two sides are anything else."""
     left, right = parts
     if left.meta.eq(pl.col(name)) and right.meta.is_literal():
         return pl.select(right).item()

@@ -1,10 +1,19 @@
-"""The list read: one walk, or a long list in segments.
+"""Reading a whole list: one walk, or a long list in several segments at the same time.
 
-A long list in proven order is cut: k segments start at k offsets, found by one probe each, and each follows its own
-cursor to the first job of the next, or where ids are in no proven order, to the first job created later. So k requests
-are in flight, no page is fetched twice, and jobs that appear meanwhile cannot shift anything. Where the server takes no
-offset as deep as that, the part that it can reach is cut instead, and the last segment goes on by cursor to the end.
-Where offsets, `total` or order are missing there is one walk.
+Theory of operation. A cursor leads from page to page, so one walk has one request in flight: at 300 ms a page, that is 200
+of the 500 requests a minute that Pleo allows. But the API also takes offsets. So a long list is cut: an offset gives the first page of a segment, found by one
+*probe*; from there each segment follows its own cursor, to the first job of the next segment. Offsets only find where a
+segment begins, and never which rows are read: jobs that appear or vanish meanwhile shift offsets, but no cursor.
+
+What cutting needs, and what happens where it is missing:
+
+- *A proven order.* The end of a segment is recognised by its key. Where ties of `created_at` are in an unknown order, a
+  segment reads on to the first job that was created strictly later. Without any order there is one walk.
+- *`total`.* It says where to cut. Without it there is one walk.
+- *Deep offsets.* Search engines refuse them. Then the part of the list that offsets do reach is cut, and the last segment
+  follows its cursor to the end.
+- *A server that is slow enough.* A server that answers in a few milliseconds is read by one thread: eight threads took
+  turns for the interpreter and gained nothing. The second page of the list measures this.
 """
 
 from __future__ import annotations
@@ -30,29 +39,33 @@ if TYPE_CHECKING:
 __all__ = ["RowCount", "narrow", "read_list", "read_walk", "totals_of"]
 
 QUICK_SECONDS: Final = 0.01
-"""A server that answers a page within these is read by one thread: more would only cost."""
+"""A server that answers a page within this time is read by one thread: more threads would only cost."""
 WORTH_SECONDS: Final = 0.003
-"""What a page costs us, and something more: a slower server is read by as many threads as keep us busy meanwhile."""
+"""About what a page costs us in CPU. A slower server is read by as many threads as keep us busy meanwhile."""
 USUAL_WINDOW: Final = 10_000
-"""Rows that search engines let offsets reach, unless told otherwise; tried where deeper offsets are refused."""
+"""Rows that search engines let offsets reach by default; tried where deeper offsets are refused."""
 FEW_PAGES: Final = 8
-"""A list or a segment that is shorter is not worth cutting."""
+"""A list or segment of fewer pages is not worth cutting."""
 
 
 def narrow(query: Query, *, company_id: str | None = None, statuses: tuple[str, ...] = ()) -> Query:
-    """The same query for one company, for some statuses."""
+    """Return the same query for one company and for some statuses."""
     return replace(query, company_id=company_id, statuses=statuses)
 
 
 def totals_of(walks: Sequence[Walk]) -> tuple[int | None, int | None]:
-    """`total` as told first, and on the page that ended the list."""
-    return walks[0].checkpoint.totals[0], next(
-        (walk.checkpoint.totals[1] for walk in walks if walk.ended == "end"), None
-    )
+    """Return the first `total` of the list, and the one on the page that ended it."""
+    first = walks[0].checkpoint.totals[0]
+    return first, next((walk.checkpoint.totals[1] for walk in walks if walk.ended == "end"), None)
 
 
 class RowCount:
-    """Adds up the rows of all walks of a run, for a progress bar."""
+    """The rows of all walks of a run, added up for a progress bar.
+
+    Args:
+        session: tells how long requests have waited.
+        update: called with the rows so far, the `total` and the seconds waited.
+    """
 
     def __init__(self, session: Session, update: Callable[[int, int | None, float], None]) -> None:
         self._session = session
@@ -60,7 +73,7 @@ class RowCount:
         self._rows: dict[int, int] = {}
 
     def count(self, walk: Walk) -> None:
-        """Told of every page."""
+        """Update the bar after a page of this walk."""
         self._rows[id(walk)] = walk.checkpoint.rows
         self._update(sum(self._rows.values()), walk.checkpoint.totals[1], self._session.waited)
 
@@ -68,7 +81,7 @@ class RowCount:
 def read_walk(
     session: Session, walk: Walk, on_page: Callable[[Walk], None] | None = None, *, pages: int = BATCH_PAGES
 ) -> Generator[Batch, None, None]:
-    """The walk's rows, in parts of up to so many pages. What was read before an error is given out before it is raised."""
+    """Yield the rows of a walk in batches of up to `pages` pages. Before an error, yield what was read."""
     return drive(Driver(session, walk, on_page=on_page), pages)
 
 
@@ -77,24 +90,24 @@ def read_list(
     query: Query,
     *,
     segments: int = 1,
-    marks: Mapping[int, Checkpoint] | None = None,
+    checkpoints: Mapping[int, Checkpoint] | None = None,
     on_page: Callable[[Walk], None] | None = None,
 ) -> tuple[list[Walk], Generator[Batch, None, None]]:
-    """A full walk over an ascending list, in as many segments as are worth it, or resumed where `marks` say.
+    """Read a whole ascending list in up to `segments` segments, or resume at these checkpoints.
 
     Returns:
-        The walks, which tell what they have seen (more may join them while the parts are read), and the parts.
+        The walks, which say what they have seen, and the batches. The list of walks may grow while batches are read.
     """
-    resumed = _resume_walks(query, marks or {})
+    resumed = _resume_walks(query, checkpoints or {})
     walks = list(resumed.values())
     return walks, _read_walks(session, walks, tuple(resumed), segments, on_page)
 
 
-def _resume_walks(query: Query, marks: Mapping[int, Checkpoint]) -> dict[int, Walk]:
-    """By segment. Each walk goes on to where the next one began; the last one to the end of the list."""
-    ordered = sorted(marks.items(), key=lambda item: item[1].first or ("", ""))
-    walks = {segment: Walk(query, checkpoint=mark) for segment, mark in ordered}
-    if 0 not in walks:  # nothing of the first was kept
+def _resume_walks(query: Query, checkpoints: Mapping[int, Checkpoint]) -> dict[int, Walk]:
+    """Return the walks by segment. Each ends where the next one began, the last one at the end of the list."""
+    ordered = sorted(checkpoints.items(), key=lambda item: item[1].first or ("", ""))
+    walks = {segment: Walk(query, checkpoint=checkpoint) for segment, checkpoint in ordered}
+    if 0 not in walks:  # the run that was cut short staged nothing of the first segment
         walks = {0: Walk(query), **walks}
     for walk, following in pairwise(walks.values()):
         walk.until = following.checkpoint.first
@@ -108,50 +121,56 @@ def _read_walks(
     segments: int,
     on_page: Callable[[Walk], None] | None,
 ) -> Generator[Batch, None, None]:
-    if len(walks) == 1 and segments > 1:
-        opening = Driver(session, walks[0], on_page=on_page)
+    drivers = [Driver(session, walk, n, on_page=on_page) for n, walk in zip(numbers, walks, strict=True)]
+    if len(drivers) == 1 and segments > 1:
+        opening = drivers[0]
         try:
-            goes_on = opening.step()
-            while goes_on and not opening.held:  # the first sorting was refused: a simpler one is asked for
-                goes_on = opening.step()
-            drivers = [opening]
-            if goes_on:
-                started = time.monotonic()
-                goes_on = opening.step()
-                took = time.monotonic() - started
-                worth = 1 if took < QUICK_SECONDS else int(took / WORTH_SECONDS)
-                drivers += _cut(opening, min(segments, worth)) if goes_on else []
+            drivers += _open_segments(opening, segments)
         except (PleoExtractError, KeyboardInterrupt, SystemExit):
-            if opening.held:
-                yield opening.take()
+            if opening.pages:
+                yield opening.take_batch()
             raise
         walks[1:] = [driver.walk for driver in drivers[1:]]
-    else:
-        drivers = [Driver(session, walk, n, on_page=on_page) for n, walk in zip(numbers, walks, strict=True)]
     if len(drivers) == 1:
         yield from drive(drivers[0])
         return
     try:
         yield from drive_together(session, drivers)
     except CursorRefused:
-        walks[:] = [Walk(walks[0].query, restarts=0)]  # from the start, once; what was read is merged by id
+        # A segment that lost its cursor cannot start over: its offset may show other jobs now. So the list is read
+        # once more from its start in one walk; rows that come twice are merged by their key.
+        walks[:] = [Walk(walks[0].query, restarts=0)]
         yield from drive(Driver(session, walks[0], on_page=on_page))
 
 
-def _cut(opening: Driver, segments: int) -> list[Driver]:
-    """Return drivers of further segments, each with its first page read; none where the list does not allow it.
+def _open_segments(opening: Driver, segments: int) -> list[Driver]:
+    """Read the first two pages of a list; return drivers of further segments if that is worth it."""
+    goes_on = opening.step()
+    while goes_on and not opening.pages:  # the server refused the sorting: the walk asks for a simpler one
+        goes_on = opening.step()
+    if not goes_on:
+        return []
+    started = time.monotonic()
+    goes_on = opening.step()  # the second page: the first one also paid for the connection
+    seconds = time.monotonic() - started
+    worth = 1 if seconds < QUICK_SECONDS else int(seconds / WORTH_SECONDS)
+    return _cut(opening, min(segments, worth)) if goes_on else []
 
-    A probe that does not land strictly beyond the segment before it is dropped: the server ignores offsets, or the
-    list is shorter than it said.
+
+def _cut(opening: Driver, segments: int) -> list[Driver]:
+    """Return drivers of further segments, each with its first page read; none if the list cannot be cut.
+
+    A probe that does not land strictly beyond the segment before it is dropped: the server ignores offsets, or the list
+    is shorter than it said.
     """
     walk = opening.walk
-    size, total = len(opening.held[0].info.keys), walk.checkpoint.totals[1]
+    size, total = len(opening.pages[0].info.keys), walk.checkpoint.totals[1]
     if walk.order == "none" or total is None or walk.query.statuses or not size:
         return []
-    offsets = _offsets(total, size, segments)
+    offsets = _choose_offsets(total, size, segments)
     found = _probe(opening, offsets)
     if offsets and not found:
-        found = _probe(opening, _offsets(min(offsets[0], USUAL_WINDOW - size), size, segments))
+        found = _probe(opening, _choose_offsets(min(offsets[0], USUAL_WINDOW - size), size, segments))
     useful: list[Driver] = []
     for driver in found:
         before, first = (useful or [opening])[-1].walk, driver.walk.checkpoint.first
@@ -164,10 +183,11 @@ def _cut(opening: Driver, segments: int) -> list[Driver]:
     return useful
 
 
-def _offsets(total: int, size: int, segments: int) -> list[int]:
-    """Where segments after the first begin: each with the last row of the page that ends the one before.
+def _choose_offsets(total: int, size: int, segments: int) -> list[int]:
+    """Return where the segments after the first begin: with the last row of the page that ends the one before.
 
-    So the one before ends with that page, and needs no other to know that it has reached the next.
+    So the segment before sees the first row of the next one on its own last page, and needs no further page to know that
+    it has arrived.
     """
     pages = -(-total // size)
     count = min(segments, pages // FEW_PAGES)
@@ -179,7 +199,7 @@ def _offsets(total: int, size: int, segments: int) -> list[int]:
 
 
 def _probe(opening: Driver, offsets: Sequence[int]) -> list[Driver]:
-    """Return drivers of the segments at these offsets, all asked for at once, without those that the server refuses."""
+    """Read a page at each of these offsets in parallel; return a driver for each offset that the server takes."""
     query = opening.walk.query
     drivers = [
         Driver(opening.session, Walk(replace(query, offset=offset), restarts=0), n, on_page=opening.on_page)

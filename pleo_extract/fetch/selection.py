@@ -1,4 +1,4 @@
-"""What a caller wants of the list: which jobs, and so which walk."""
+"""What a caller wants of the list: which jobs, and therefore which walk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ Instant = datetime | date | str
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a caller wants of the list, checked: the walk it takes and the rows that are kept."""
+    """The jobs that a caller wants.
+
+    Attributes:
+        company_id: their company; None for all that the credential may see.
+        statuses: their statuses; empty for all.
+        since: the earliest created_at, inclusive.
+        until: the latest created_at, exclusive.
+    """
 
     company_id: str | None
     statuses: tuple[str, ...]
@@ -35,13 +42,13 @@ class Selection:
     until: datetime | None
 
     def for_company_of(self, client: Client) -> Selection:
-        """The same, for the client's company where none was named."""
+        """Return the same selection for the client's company, if the caller named none."""
         return replace(self, company_id=self.company_id or client.company_id)
 
     def start_reading(
         self, session: Session, segments: int, on_page: Callable[[Walk], None]
     ) -> tuple[list[Walk], Generator[Batch, None, None]]:
-        """The walks that read what is wanted, and what they read: in segments where the whole list is."""
+        """Return the walks that read the selection, and their batches; only a whole list is read in segments."""
         if self.since is None and not self.statuses:
             query = narrow(BY_CREATION, company_id=self.company_id)
             return read_list(session, query, segments=segments, on_page=on_page)
@@ -49,7 +56,11 @@ class Selection:
         return [walk], read_walk(session, walk, on_page)
 
     def start_walk(self, *, page: int = PAGE_SIZE) -> Walk:
-        """Ascending to the end; with `since`, newest first down to it; `page` rows asked for at once."""
+        """Return the walk that reads the selection: ascending to the end, or with `since` newest first down to it.
+
+        Args:
+            page: the rows to ask for at a time.
+        """
         query = narrow(
             BY_CREATION if self.since is None else NEWEST_FIRST,
             company_id=self.company_id,
@@ -58,8 +69,8 @@ class Selection:
         line = None if self.since is None else (instant_key(self.since), "")
         return Walk(replace(query, limit=page), until=line, restarts=5 if self.statuses else 1)
 
-    def keep(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Only rows that were asked for, whatever the server makes of filters."""
+    def filter(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that belong to the selection. The server may ignore `statuses`, and knows no dates."""
         if self.statuses:
             frame = frame.filter(pl.col("status").is_in(self.statuses))
         if self.since is not None:
@@ -72,10 +83,10 @@ class Selection:
 def check_wanted(
     company_id: str | None, statuses: Sequence[str] | None, since: Instant | None, until: Instant | None
 ) -> Selection:
-    """What a caller wants, checked at the door.
+    """Return what a caller wants as a selection.
 
     Raises:
-        UsageError: an unknown status, no UUID, an instant without a zone, an empty span.
+        UsageError: a status is unknown, the company_id is not a UUID, an instant has no zone, or the span is empty.
     """
     query = Query(company_id=company_id, statuses=statuses or ())
     low, high = _to_instant("since", since), _to_instant("until", until)
@@ -85,17 +96,18 @@ def check_wanted(
 
 
 def check_amount(name: str, value: float | None) -> None:
-    """Refuse a limit, such as a deadline in seconds, that is no finite number above 0; None is no limit.
-
-    Raises:
-        UsageError: it is something else.
-    """
+    """Raise UsageError if a limit, such as a deadline in seconds, is neither None nor a finite number above 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (is_number and 0 < value < float("inf")):
         raise UsageError(f"{name} must be a number above 0, not {value!r}")
 
 
 def _to_instant(name: str, value: Instant | None) -> datetime | None:
+    """Return an argument as an instant in UTC; a day is its midnight.
+
+    Raises:
+        UsageError: it is neither, or has no time zone; the message calls it `name`.
+    """
     if value is None:
         return None
     try:

@@ -1,4 +1,27 @@
-"""Several walks driven at once, each in a thread of its own, their pages gathered into parts here."""
+"""Driving several walks in parallel: a thread reads each one, and the caller gets their rows in batches.
+
+Theory of operation. Each driver has a worker thread. A worker reads one page, puts it into a queue as a `PageGroup`, and
+waits for a free *slot* before it reads the next. The caller's thread takes groups from the queue, and builds and yields a
+batch whenever half of the slots are taken. Decoding stays in the caller's thread: the workers wait for the network most of
+the time, and more threads that decode would only take turns for the interpreter.
+
+*Slots.* A semaphore counts the pages that may still be read. The caller frees the slots of a batch after its consumer has
+staged it, and not when it takes a page from the queue. So at most `BATCH_PAGES` pages (two for each driver, if that is
+more) are in memory or lost by a kill. A worker takes a slot after it has handed over a page, since its next page needs it.
+
+*Failure.* The first failure counts, whether a worker's or the caller's. It stops the session, so that the other workers
+end soon with `Stopped`, which is not a failure of its own. Every worker hands over what it holds before it ends. The
+caller waits at most `PATIENCE` seconds for that, because a worker may hang in a call that nothing interrupts. Then the
+pages are yielded, and after them the failure is raised: the next run resumes from what was staged.
+
+*Signals.* A signal raises KeyboardInterrupt or SystemExit between any two instructions of the main thread, also between
+taking a page from the queue and remembering it. So signals are held for the whole time (`hold_signals`): the first one
+only sets the session's stop event, the second one ends the process immediately. A consumer may still throw one of the two
+into the generator, as `sync.task` does after an interrupt while it stages: that is a failure like any other.
+
+*Gaps.* A checkpoint says that all pages before it were staged. If an exception tears a group out of the sequence, the
+later groups of its segment are dropped, which `PageGroup.number` makes visible. The next run reads them again.
+"""
 
 from __future__ import annotations
 
@@ -8,167 +31,147 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.core.decode import build_frame
 from pleo_extract.errors import PleoExtractError, Stopped
-from pleo_extract.fetch.driver import BATCH_BYTES, BATCH_PAGES, Batch, Driver, Pages
+from pleo_extract.fetch.driver import (
+    BATCH_BYTES,
+    BATCH_PAGES,
+    Batch,
+    Driver,
+    PageGroup,
+    build_batch,
+    count_bytes,
+)
 from pleo_extract.signals import hold_signals
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pleo_extract.client import Session
-    from pleo_extract.core.decode import Page
-    from pleo_extract.core.walk import Checkpoint
 
 __all__ = ["PATIENCE", "drive_together"]
 
 PATIENCE: Final = 2.0
-"""Seconds to wait for other threads to hand over what they have read when one has failed."""
-GLANCE: Final = 0.25
-"""Seconds after which whoever waits for pages looks whether the run was stopped."""
+"""Seconds to wait, after a failure, for other threads to hand over what they have read."""
+TICK: Final = 0.25
+"""Seconds after which a thread that waits for pages checks whether the session was stopped."""
 
 
 def drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Batch, None, None]:
-    """The rows of all these walks, in parts. What was read before an error is given out before it is raised.
-
-    No more than a batch of pages (two a driver, if that is more) are under way or wait to be staged at any time.
-    """
-    # A signal may come at any moment, between any two instructions, and pages on their way would be lost with it. So it
-    # is held until the threads have stopped, and all that they have read was given out.
+    """Yield the rows of all these walks in batches. Before an error, yield what was read."""
     with hold_signals(session.stop):
         yield from _drive_together(session, drivers)
 
 
 def _drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Batch, None, None]:
     most = max(BATCH_PAGES, 2 * len(drivers))
-    crew = _Crew(session, drivers, room=most - sum(max(1, len(driver.held)) for driver in drivers))
-    gathered = crew.gather()
-    batch = _Batch()
+    crew = _Crew(session, drivers, slots=most - sum(max(1, len(driver.pages)) for driver in drivers))
+    groups: list[PageGroup] = []
     try:
-        for pages in gathered:
-            batch.add(pages)
-            if batch.pages >= most // 2 or batch.size >= BATCH_BYTES:
+        for group in crew.gather():
+            groups.append(group)
+            pages = [page for each in groups for page in each.pages]
+            if len(pages) >= most // 2 or count_bytes(pages) >= BATCH_BYTES:
                 try:
-                    part = batch.take()
-                except (KeyboardInterrupt, SystemExit) as exc:  # the pages stay in the batch
+                    batch = build_batch(groups)
+                except (KeyboardInterrupt, SystemExit) as exc:  # the groups stay for the last batch
                     crew.fail(exc)
                     continue
-                taken, batch = batch.pages, _Batch()
+                groups = []
                 try:
-                    yield part
+                    yield batch
                 except (KeyboardInterrupt, SystemExit) as exc:
                     crew.fail(exc)
-                crew.make_room(taken)
+                crew.free_slots(len(pages))
     except (PleoExtractError, KeyboardInterrupt, SystemExit):
-        if batch.pages:
-            yield batch.take()
+        if groups:
+            yield build_batch(groups)
         raise
-    if batch.pages:
-        yield batch.take()
+    if groups:
+        yield build_batch(groups)
 
 
 class _Crew:
-    """Drivers at work, and the first failure among them or of the one who reads."""
+    """The workers of several drivers, and the first failure of a worker or of the caller."""
 
-    def __init__(self, session: Session, drivers: Sequence[Driver], *, room: int) -> None:
+    def __init__(self, session: Session, drivers: Sequence[Driver], *, slots: int) -> None:
         self._session = session
         self._drivers = drivers
-        self._room = threading.Semaphore(room)
-        self._read: queue.SimpleQueue[Pages | BaseException | None] = queue.SimpleQueue()
+        self._slots = threading.Semaphore(slots)
+        self._queue: queue.SimpleQueue[PageGroup | BaseException | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._until = math.inf
 
-    def gather(self) -> Generator[Pages, None, None]:
-        """What the drivers read. When one fails, all stop, hand over what they have, and the failure is raised."""
+    def gather(self) -> Generator[PageGroup, None, None]:
+        """Yield what the drivers read, each segment in order; raise the first failure when all have stopped."""
         for driver in self._drivers:
-            threading.Thread(target=_work, args=(driver, self._read, self._room), daemon=True).start()
+            threading.Thread(target=_work, args=(driver, self._queue, self._slots), daemon=True).start()
         working = len(self._drivers)
-        numbers = dict.fromkeys((driver.segment for driver in self._drivers), 0)
+        expected = dict.fromkeys((driver.segment for driver in self._drivers), 0)
         try:
-            while working and not isinstance(got := self._get(), queue.Empty):
-                if isinstance(got, Pages) and got.number == numbers[got.segment]:
-                    numbers[got.segment] += 1
-                    yield got
-                elif got is None:
+            while working and not isinstance(message := self._receive(), queue.Empty):
+                if isinstance(message, PageGroup) and message.number == expected[message.segment]:
+                    expected[message.segment] += 1
+                    yield message
+                elif message is None:
                     working -= 1
-                elif isinstance(got, BaseException):
-                    self.fail(got)
+                elif isinstance(message, BaseException):
+                    self.fail(message)
         finally:
             if working:
                 self._stop()
         if self._failure is not None:
+            # A session whose workers have all ended may be used again, for example to read the list in one walk.
             if not working:
                 self._session.stop.clear()
             raise self._failure
 
     def fail(self, failure: BaseException) -> None:
-        """All stop; the first failure counts, unless it only says that another stopped it."""
+        """Stop all workers. The first failure counts, unless it only says that the session was stopped."""
         if self._failure is None or isinstance(self._failure, Stopped):
             self._failure, self._until = failure, time.monotonic() + PATIENCE
             self._stop()
 
-    def make_room(self, pages: int) -> None:
-        """So many pages more may be read."""
-        self._room.release(pages)
+    def free_slots(self, pages: int) -> None:
+        """Let the workers read this many more pages."""
+        self._slots.release(pages)
 
-    def _get(self) -> Pages | BaseException | None:
-        """Return what comes next; queue.Empty when nothing has come in time after a failure."""
+    def _receive(self) -> PageGroup | BaseException | None:
+        """Return the next message of a worker; queue.Empty if none came in time after a failure."""
         while True:
-            left = max(0.0, min(GLANCE, self._until - time.monotonic()))
+            left = max(0.0, min(TICK, self._until - time.monotonic()))
             try:
-                return self._read.get(timeout=left)
+                return self._queue.get(timeout=left)
             except queue.Empty as exc:
                 if time.monotonic() >= self._until:
                     return exc
             except (KeyboardInterrupt, SystemExit) as exc:
                 return exc
-            if (
-                self._session.stop.is_set() and self._failure is None
-            ):  # by a signal, while no thread may ever answer
+            # A signal has stopped the session, and perhaps no worker will ever answer.
+            if self._session.stop.is_set() and self._failure is None:
                 return Stopped("this run was stopped")
 
     def _stop(self) -> None:
         self._session.stop.set()
-        self._room.release(len(self._drivers))  # who waits for room is to see it
-
-
-class _Batch:
-    """Pages of several segments on their way to become one part."""
-
-    def __init__(self) -> None:
-        self.pages = 0
-        self.size = 0
-        self._held: list[Page] = []
-        self._marks: dict[int, Checkpoint] = {}
-
-    def add(self, pages: Pages) -> None:
-        """Further pages of a segment."""
-        self._held += pages.held
-        self._marks[pages.segment] = pages.mark
-        self.pages += len(pages.held)
-        self.size += pages.size
-
-    def take(self) -> Batch:
-        """All of them, as a part."""
-        return Batch(*build_frame(self._held), self._marks)
+        self._slots.release(len(self._drivers))  # wakes the workers that wait for a slot
 
 
 def _work(
-    driver: Driver, pages: queue.SimpleQueue[Pages | BaseException | None], room: threading.Semaphore
+    driver: Driver, messages: queue.SimpleQueue[PageGroup | BaseException | None], slots: threading.Semaphore
 ) -> None:
+    """Read a walk page by page: put each page, then an error if there is one, then None into the queue."""
     try:
-        if driver.held:
-            pages.put(driver.hand_over())
-            room.acquire()
+        if driver.pages:  # the page of the probe that found this segment
+            messages.put(driver.hand_over())
+            slots.acquire()
         while driver.step():
-            if driver.held:
-                pages.put(driver.hand_over())
-                room.acquire()
-    except BaseException as exc:  # noqa: BLE001 - carried to the thread that reads, and raised there
-        pages.put(exc)
+            if driver.pages:
+                messages.put(driver.hand_over())
+                slots.acquire()
+    except BaseException as exc:  # noqa: BLE001 - carried to the caller's thread, and raised there
+        messages.put(exc)
     finally:
-        if driver.held:
-            pages.put(driver.hand_over())
+        if driver.pages:
+            messages.put(driver.hand_over())
         else:
-            room.release()
-        pages.put(None)
+            slots.release()  # free for another driver: this one reads no further page
+        messages.put(None)

@@ -108,7 +108,7 @@ def _translate_errors(verb: str, path: Path, size: int | None = None) -> Iterato
         amount = f" ({size} bytes)" if size is not None else ""
         reason = exc.strerror or type(exc).__name__
         raise StorageError(
-            f"cannot {verb} {path}{amount}: {reason}. Nothing was published; mend the disk and run again"
+            f"cannot {verb} {path}{amount}: {reason}. Free or repair the disk and run again; what was published stays"
         ) from exc
 
 

@@ -243,7 +243,7 @@ def _list_leaving(stagings: Sequence[Staging]) -> dict[str, pl.DataFrame]:
     for staging in stagings:
         for month, jobs in staging.leaving.items():
             leaving.setdefault(month, set()).update(jobs)
-    schema = dict.fromkeys(KEY, pl.String)
+    schema = dict.fromkeys(KEY, pl.String())
     return {month: pl.DataFrame(sorted(jobs), schema, orient="row") for month, jobs in leaving.items()}
 
 

@@ -67,8 +67,8 @@ class OldNames:
         try:
             folder = self.current.resolve()
             is_inside = folder.parent == self.snapshots.resolve() and folder.is_dir()
-        except (OSError, RuntimeError, ValueError):
-            is_inside = False
-        if not is_inside or not NUMBER.fullmatch(folder.name):
-            raise LakeError(f"{self.current} does not lead to a snapshot of this lake; run repair")
-        return int(folder.name)
+            if is_inside and NUMBER.fullmatch(folder.name):
+                return int(folder.name)
+        except (OSError, RuntimeError, ValueError):  # a loop of links, or a name that is no path
+            pass
+        raise LakeError(f"{self.current} does not lead to a snapshot of this lake; run repair")

@@ -74,36 +74,45 @@ class Store(Table, Protocol):
 
     def exists(self) -> bool:
         """Return whether there is such a lake."""
+        ...
 
     def open(self, as_of: datetime | int | None = None) -> Opened | None:
         """Return a state to read, its files checked; None before the first snapshot."""
+        ...
 
     def history(self) -> Iterator[Manifest]:
         """Yield the manifests of the snapshots that are kept, oldest first; the current one is the last."""
+        ...
 
     def last_run(self) -> LastRun | None:
         """Return how the last run ended, as far as this machine knows."""
+        ...
 
     def verify(self) -> Verification:
         """Read the current state in full and compare it with what was written."""
+        ...
 
     def refuse_other(self, server: str) -> None:
         """Raise ConfigurationError if it holds jobs of another server, before anything in it is changed."""
 
     def repair(self) -> Repair:
         """Repair it from what is left of it; see `lake.folder.repair`."""
+        ...
 
     def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
         """Erase these jobs, and what identifies these people, and keep them from coming back."""
+        ...
 
     def begin(self) -> Manifest | None:
         """Return the state that a run starts from; None for a new lake.
 
         Its files are checked first, and what killed runs have left is removed.
         """
+        ...
 
     def scan(self, base: Manifest | None) -> pl.LazyFrame:
         """Scan the rows that a run starts from."""
+        ...
 
 
 def is_delta(lake: str | Path) -> bool:

@@ -169,6 +169,7 @@ class Files(Protocol):
     @property
     def scratch(self) -> Path:
         """A folder of this machine for sorted rows."""
+        ...
 
     def read(self, entry: FileEntry) -> bytes:
         """Return the bytes of a file of the base, verified.
@@ -176,6 +177,7 @@ class Files(Protocol):
         Raises:
             LakeError: the file is missing, or has changed since it was written.
         """
+        ...
 
     def write(
         self, month: str, pieces: Iterator[pl.DataFrame], there: Sequence[FileEntry]
@@ -190,6 +192,7 @@ class Files(Protocol):
         Returns:
             The files of the month after the commit.
         """
+        ...
 
     def discard(self, change: Change) -> None:
         """Remove what was written for a change that is not committed."""
@@ -211,6 +214,7 @@ class Table(Files, Protocol):
             LakeError: the table is damaged.
             ConfigurationError: it would not take the commit.
         """
+        ...
 
     def commit(self, change: Change, info: Info) -> Manifest:
         """Make a change current, whole or not at all; if it makes no snapshot, keep what the run has learned.
@@ -219,15 +223,18 @@ class Table(Files, Protocol):
             LakeConflict: another commit came first; merge again into a later base.
             LakeLocked: this run no longer holds the table.
         """
+        ...
 
     def is_published(self, number: int) -> bool:
         """Return whether the commit of this number got through, even if it raised an error."""
+        ...
 
     def expire(self, keep: Keep) -> None:
         """Remove the snapshots that are no longer kept."""
 
     def hold(self) -> AbstractContextManager[Callable[[], None]]:
         """Hold the table for a run; give a function that raises LakeLocked once the run no longer holds it."""
+        ...
 
 
 def merge_staged(

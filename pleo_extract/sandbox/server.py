@@ -76,7 +76,7 @@ class _Server(ThreadingTCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - the only kind that starts it
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 

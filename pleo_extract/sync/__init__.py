@@ -1,4 +1,4 @@
-"""The hall: the only place where the API and the lake meet. Dump, merge, plan, forget."""
+"""The hall between the two wings, where rows go from the API into the lake: dump, merge, plan, forget."""
 
 from __future__ import annotations
 

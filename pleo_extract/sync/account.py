@@ -1,9 +1,9 @@
-"""One account of a dump: read into staging, a refresh where that suffices, a full walk where it does not."""
+"""One account of a dump: read into staging by an incremental sync where that suffices, else by a full sync."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -24,13 +24,13 @@ from pleo_extract.errors import (
 from pleo_extract.fetch.segments import RowCount
 from pleo_extract.fetch.selection import check_amount
 from pleo_extract.lake.staging import Header, Staging
-from pleo_extract.sync.full import read_everything
-from pleo_extract.sync.incremental import Mismatch, refresh
-from pleo_extract.sync.receipt import Evidence, Receipt, Standing
+from pleo_extract.sync.full import sync_fully
+from pleo_extract.sync.incremental import Mismatch, sync_incrementally
+from pleo_extract.sync.receipt import CurrentSnapshot, Evidence
 from pleo_extract.sync.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from pleo_extract.client import Client, Session, Waits
@@ -39,21 +39,19 @@ if TYPE_CHECKING:
     from pleo_extract.lake.staging import Left
     from pleo_extract.lake.store import Store
 
-__all__ = ["FEW_JOBS", "AccountDump", "DumpOptions", "is_small"]
+__all__ = ["FEW_JOBS", "AccountDump", "DumpOptions", "Origin", "Outcome", "Preload", "is_small"]
 
 _log = logging.getLogger(__name__)
 
 FEW_JOBS: Final = 10_000
-"""A company with no more jobs than these, as of its last full walk, is held in memory while it is read."""
-
-
+"""Up to this many jobs, as of its last full sync, the lake's rows of a company are held in memory while it is read."""
 SHORT: Final = 2
-"""Pages that cost no more than the closing reads."""
+"""A list of at most this many pages costs no more than its closing reads would."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DumpOptions:
-    """How a dump is to be made; see `dump_export_jobs`."""
+    """The options that apply to each account of a dump; see `dump_export_jobs`."""
 
     full: bool = False
     full_every: timedelta = FULL_EVERY
@@ -68,8 +66,59 @@ class DumpOptions:
             raise UsageError(f"full_every must be a timedelta, not negative; it is {self.full_every!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What all accounts of a run start from.
+
+    Attributes:
+        run: the name of the run.
+        lake: the lake, held by the run.
+        base: its manifest when the run began; None for a new lake.
+        known: unknown statuses that runs of this lake have warned of; shared, so that each is warned of once.
+        waits: counts the seconds in which any request of the run waits.
+        update: moves the progress bar: rows, total, seconds waited.
+    """
+
+    run: str
+    lake: Store
+    base: Manifest | None
+    known: set[str]
+    waits: Waits
+    update: Callable[[int, int | None, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Preload:
+    """What was read for many accounts together; None where each account reads its own.
+
+    Attributes:
+        left: the staging folders that earlier runs left.
+        rows: the lake's rows of this account.
+    """
+
+    left: Left | None = None
+    rows: pl.DataFrame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What reading one account came to.
+
+    Attributes:
+        staging: the rows; None if they must not be published, or once they are.
+        state: the account's new state; None if nothing may be published.
+        rejected: the rejected rows that the state of earlier runs names.
+        error: why nothing may be published, or what is wrong although the rest may be.
+    """
+
+    staging: Staging | None = None
+    state: SyncState | None = None
+    rejected: Mapping[str, RejectedRecord] = field(default_factory=dict)
+    error: PleoExtractError | None = None
+
+
 def is_small(before: SyncState | None) -> bool:
-    """Whether the lake's rows of an account in this state may be held in memory."""
+    """Return whether the lake's rows of an account in this state may be held in memory."""
     return before is not None and before.full_jobs <= FEW_JOBS
 
 
@@ -77,124 +126,105 @@ class AccountDump:
     """One account of one dump.
 
     Attributes:
-        key: the account's name in the manifest. evidence: what this run can say about it, filled as it
-            goes. standing: what the lake has. receipt: both, and how the run ended, once it has.
-        staging, state: its rows and what the manifest will say about it, once they may be published; else None.
-        error: why they may not be, or what there is to complain of although they may.
-        run: while it is read. left: what earlier runs staged, where that was looked for once for all accounts.
-        rows: what the lake has of it, where that was read together with other accounts'.
-        spoiled: the rows that earlier runs rejected, by name.
-        known: unknown statuses that the lake's runs have warned of.
+        key: the account's key in the manifest.
+        name: what the accounts file calls the company.
+        evidence: what the run knows of what it has read, filled while it reads.
+        snapshot: the current snapshot as this account's receipt shows it.
+        session: the session while the account is read, so that another thread can stop it; else None.
+        outcome: what reading came to; empty until then.
     """
 
     def __init__(
         self,
         key: AccountKey,
         open_client: Callable[[], AbstractContextManager[Client]],
-        how: DumpOptions,
+        options: DumpOptions,
         *,
         name: str = "",
     ) -> None:
         self.key = key
         self.name = name
         self.evidence = Evidence(account=str(key), name=name)
-        self.standing = Standing()
-        self.receipt = Receipt(account=str(key), name=name)
+        self.snapshot = CurrentSnapshot()
         self.session: Session | None = None
-        self.left: Left | None = None
-        self.rows: pl.DataFrame | None = None
-        self.spoiled: dict[str, RejectedRecord] = {}
-        self.known: set[str] = set()
-        self.staging: Staging | None = None
-        self.state: SyncState | None = None
-        self.error: PleoExtractError | None = None
+        self.outcome = Outcome()
         self._open_client = open_client
-        self._how = how
+        self._options = options
 
     @property
     def company_id(self) -> str | None:
         """The company, or None for any."""
         return self.key.company_id
 
-    def read(
-        self,
-        lake: Store,
-        base: Manifest | None,
-        run: str,
-        update: Callable[[int, int | None, float], None],
-        *,
-        waits: Waits | None = None,
-    ) -> None:
-        """Read what the lake lacks into staging, waits counted. An error is kept in `error`; staged pages stay for the next run."""
+    def read(self, origin: Origin, preload: Preload = Preload()) -> None:
+        """Read into staging what the lake lacks. Errors of this account go to `outcome`; staged pages stay for the next run."""
+        before = origin.base.accounts.get(self.key) if origin.base else None
+        staging: Staging | None = None
+        state: SyncState | None = None
+        error: PleoExtractError | None = None
         try:
             with self._open_client() as client:
                 self.session = client.start_session(
-                    deadline=self._how.deadline, max_requests=self._how.max_requests, name=run, waits=waits
+                    deadline=self._options.deadline,
+                    max_requests=self._options.max_requests,
+                    name=origin.run,
+                    waits=origin.waits,
                 )
-                self.session.known = self.known
-                self.state, self.staging = self._read(lake, base, run, client.in_flight, update)
-            self.error = self._complain(lake.layout)
+                self.session.log.known_statuses = origin.known
+                state, staging = self._sync(self.session, client.in_flight, origin, before, preload)
+            error = self._find_complaint(origin.lake.layout, state, staging, before)
         except PleoExtractError as exc:
-            self.error = exc
-        except pl.exceptions.PolarsError as exc:  # our own frames fit; what does not is a file of the lake
-            self.error = LakeError(
-                f"the lake {lake.name} cannot be read ({escape(str(exc), 200)}); run verify"
+            error = exc
+        except pl.exceptions.PolarsError as exc:  # our own frames always fit, so a file of the lake does not
+            error = LakeError(
+                f"the lake {origin.lake.name} cannot be read ({escape(str(exc), 200)}); run verify"
             )
-            self.error.__cause__ = exc
-        except FileNotFoundError as exc:  # if it does not come back, the next run's beginning says which
-            self.error = TryLater(
-                f"a file of the lake {lake.name} went while it was read: others rewrote it meanwhile; run again"
+            error.__cause__ = exc
+        except FileNotFoundError as exc:  # if the file does not come back, the start of the next run names it
+            error = TryLater(
+                f"another program removed a file of the lake {origin.lake.name} while it was read; run again"
             )
-            self.error.__cause__ = exc
+            error.__cause__ = exc
         finally:
-            self.rows = None
             if self.session is not None:
                 self.evidence.count_session(self.session)
-                self.session = None  # each of thousands would keep its client, pace and credential
+                self.session = (
+                    None  # else each of thousands of accounts would keep its client, pace and credential
+                )
+            self.outcome = Outcome(staging, state, before.spoiled if before else {}, error)
 
-    def tell(self, standing: Standing, seconds: float, error: BaseException | None = None) -> Receipt:
-        """Return the receipt of what was read so far, where the lake stands so."""
-        return Receipt.of(self.evidence, standing, seconds=seconds, error=error)
+    def drop_traceback(self) -> None:
+        """Drop the traceback of the error: the local variables of thousands of failed accounts would stay in memory."""
+        if (error := self.outcome.error) is not None:
+            error.__traceback__ = error.__cause__ = error.__context__ = None
 
-    def forget_trace(self) -> None:
-        """Of thousands of companies, each that fails would keep what was at hand where it failed."""
-        if self.error is not None:
-            self.error.__traceback__ = self.error.__cause__ = self.error.__context__ = None
-
-    def _read(
-        self,
-        lake: Store,
-        base: Manifest | None,
-        run: str,
-        in_flight: int,
-        update: Callable[[int, int | None, float], None],
+    def _sync(
+        self, session: Session, in_flight: int, origin: Origin, before: SyncState | None, preload: Preload
     ) -> tuple[SyncState, Staging]:
-        assert self.session is not None
-        now = datetime.now(UTC)
-        how, evidence = self._how, self.evidence
-        before = base.accounts.get(self.key) if base else None
-        self.spoiled = before.spoiled if before else {}
+        now, lake = datetime.now(UTC), origin.lake
+        options, evidence = self._options, self.evidence
         evidence.data_as_of = before.data_as_of if before else None
-        mode, why = choose_mode(before, now=now, full=how.full, full_every=how.full_every)
-        header = Header(run=run, mode=mode, base=binding_of(before) ^ lake.forgotten.number(), started_at=now)
-        staging = self._open_staging(lake.layout, header)
+        mode, why = choose_mode(before, now=now, full=options.full, full_every=options.full_every)
+        binding = binding_of(before) ^ lake.forgotten.number()
+        header = Header(run=origin.run, mode=mode, base=binding, started_at=now)
+        staging = self._open_staging(lake.layout, header, preload.left)
         staging.forgotten = lake.forgotten
         evidence.resumed = staging.resumed
         task = Task(
-            session=self.session,
+            session=session,
             in_flight=in_flight,
             company_id=self.company_id,
-            lake=self._scan(lake, base, before),
+            lake=self._scan(origin, before) if preload.rows is None else preload.rows.lazy(),
             before=before or SyncState(),
             staging=staging,
             evidence=evidence,
-            on_page=RowCount(self.session, update).count,
+            on_page=RowCount(session, origin.update).count,
             rejected=lake.layout.rejected,
             clock=lambda: datetime.now(UTC),
         )
-        doubt = ""
+        mismatch = ""
         if before is not None and mode == "refresh":
-            self.session.habits = Habits(
+            session.habits = Habits(
                 echoes=not before.misechoes,
                 filters=not before.ignores_statuses,
                 refused_offset=before.refused_offset,
@@ -202,93 +232,93 @@ class AccountDump:
         if staging.mode == "refresh" and not staging.is_done("refresh"):
             try:
                 evidence.mode = "refresh"
-                return self._stamp(refresh(task), before, staging), staging
+                return self._complete_state(session, sync_incrementally(task), before, staging), staging
             except Mismatch as misfit:
-                why, doubt = str(misfit), misfit.kind
-                _log.warning("%s: %s; reading everything", self.key, why, extra={"run": run})
+                why, mismatch = str(misfit), misfit.kind
+                _log.warning("%s: %s; reading the whole list", self.key, why, extra={"run": origin.run})
                 if (
                     staging.resumed
-                ):  # what an earlier run has staged may be gone: only a walk of this run can tell
+                ):  # jobs that an earlier run staged may be gone; only a walk of this run shows it
                     task.restart()
                 staging.finish("refresh")
-                self.session.habits = Habits()  # also a full sync that was not due tries everything again
+                session.habits = Habits()  # every full sync tries what the server refused before
         evidence.mode, evidence.why_full = "full", why
-        state = read_everything(task, accept_vanished=how.accept_vanished, doubt=doubt)
-        return self._stamp(state, before, staging), staging
+        state = sync_fully(task, accept_vanished=options.accept_vanished, mismatch=mismatch)
+        return self._complete_state(session, state, before, staging), staging
 
-    def _stamp(self, state: SyncState, before: SyncState | None, staging: Staging) -> SyncState:
+    def _complete_state(
+        self, session: Session, state: SyncState, before: SyncState | None, staging: Staging
+    ) -> SyncState:
         """Return the state with the account's name and what was learned of the server.
 
-        A run that is not complete leaves the instant of the data as it was.
+        After an incomplete sync the rows are true as of the same instant as before.
         """
-        assert self.session is not None
         if state.data_as_of is None and before is not None:
             state = msgspec.structs.replace(state, data_as_of=before.data_as_of)
         self.evidence.data_as_of = state.data_as_of
-        habits = self.session.habits
         return msgspec.structs.replace(
             state,
             name=self.name,
-            refused_offset=habits.refused_offset,
-            misechoes=not habits.echoes,
-            ignores_statuses=not habits.filters,
+            refused_offset=session.habits.refused_offset,
+            misechoes=not session.habits.echoes,
+            ignores_statuses=not session.habits.filters,
             forgotten_people=len(staging.forgotten.people),
             watermark=staging.forgotten.strip_key(state.watermark) if state.watermark else None,
         )
 
-    def _open_staging(self, layout: Layout, header: Header) -> Staging:
-        """Return what an earlier run left, or a new one.
+    def _open_staging(self, layout: Layout, header: Header, left: Left | None) -> Staging:
+        """Resume what an earlier run staged, or start a new staging folder.
 
-        A refresh that was cut short does not stand in for a full sync. A list of a page or two that was read to its end
-        is read again: that costs no more than the closing reads over it.
+        What an incremental sync staged cannot stand in for a full sync. A list of a page or two is read again, which
+        costs no more than the closing reads over it.
         """
-        left = Staging.resume(layout.staging, self.key, base=header.base, left=self.left)
-        if left is not None and ((left.mode == "refresh" and header.mode == "full") or _is_short(left)):
-            left.clear()
-            left = None
-        if left is None:
-            return Staging.start(layout.staging, self.key, header, left=self.left)
+        found = Staging.resume(layout.staging, self.key, base=header.base, left=left)
+        if found is not None and ((found.mode == "refresh" and header.mode == "full") or _is_short(found)):
+            found.clear()
+            found = None
+        if found is None:
+            return Staging.start(layout.staging, self.key, header, left=left)
         _log.info(
             "%s: resuming with %d staged batches of run %s",
             self.key,
-            len(left.batches),
-            left.run,
+            len(found.batches),
+            found.run,
             extra={"run": header.run},
         )
-        return left
+        return found
 
-    def _scan(self, lake: Store, base: Manifest | None, before: SyncState | None) -> pl.LazyFrame:
-        """The lake's rows of this account; those of a small company are read once, not for each question anew."""
-        if self.rows is not None:
-            return self.rows.lazy()
-        rows = lake.scan(base)
+    def _scan(self, origin: Origin, before: SyncState | None) -> pl.LazyFrame:
+        """Return the lake's rows of this account; of a small one they are read here, once, not for each question."""
+        rows = origin.lake.scan(origin.base)
         if self.company_id is None:
             return rows
         own = rows.filter(pl.col("company_id") == self.company_id)
         return own.collect().lazy() if is_small(before) else own
 
-    def _complain(self, layout: Layout) -> PleoExtractError | None:
-        assert self.state is not None
-        assert self.staging is not None
-        self.evidence.rejected = len(set(self.staging.names))
+    def _find_complaint(
+        self, layout: Layout, state: SyncState, staging: Staging, before: SyncState | None
+    ) -> PleoExtractError | None:
+        """Return the error that the run ends with although its rows are published; None if all is well."""
+        self.evidence.rejected = len(set(staging.names))
         if self.evidence.verdict == "incomplete":
             return IncompleteWalk(
-                f"{self.evidence.why}. What there is was published as incomplete; the next run reads all again"
+                f"{self.evidence.why}. The rows that were read are published as incomplete; the next run reads the whole list again"
             )
-        named = zip(self.staging.names, self.staging.reasons, strict=False)
-        if reasons := [reason for name, reason in named if name in self.state.rejected]:
-            placed = self.staging.place_rejected(layout.rejected, self.spoiled)
-            files = {row.file for name, row in placed.items() if name in self.state.rejected}
+        named = zip(staging.names, staging.reasons, strict=False)
+        if reasons := [reason for name, reason in named if name in state.rejected]:
+            placed = staging.place_rejected(layout.rejected, before.spoiled if before else {})
+            files = {row.file for name, row in placed.items() if name in state.rejected}
             where = f"{layout.shown_rejected}/{files.pop()}" if len(files) == 1 else layout.shown_rejected
             return RejectedRows(reasons, f"They are in {where}; the rest is published")
-        if self.state.rejected:
+        if state.rejected:
             return RejectedRows(
-                [f"{self.state.rejected[0]} was rejected by an earlier run, and not seen right since"]
+                [f"{state.rejected[0]} was rejected by an earlier run, and no valid row of it was read since"]
             )
         return None
 
 
 def _is_short(staging: Staging) -> bool:
-    """Return whether all that is staged is a whole list of a page or two."""
-    marks = staging.checkpoints("full").values()
-    return bool(marks) and all(mark.at_end for mark in marks) and sum(mark.pages for mark in marks) <= SHORT
+    """Return whether staging holds a whole list of a page or two."""
+    checkpoints = staging.checkpoints("full").values()
+    is_whole = bool(checkpoints) and all(each.at_end for each in checkpoints)
+    return is_whole and sum(each.pages for each in checkpoints) <= SHORT

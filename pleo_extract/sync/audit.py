@@ -1,12 +1,13 @@
-"""The audit of a refresh: a few pages of old jobs, read at ranks chosen by chance.
+"""The audit of an incremental sync: a few pages of old jobs, read at random ranks.
 
-Such a page shows two things. Its rows must say what the lake says of them. And it must *begin* with the job that the
-lake's ranking puts there: a job deleted and another one inserted into the past leave `total` as it was, but shift all
-that lie between them by one. So a few pages show a change that no count shows, with a chance that can be computed.
+Theory of operation. Such a page is checked twice. Its rows must equal the lake's rows (`incremental` compares them).
+And it must *begin* with the job that the lake's ranking puts at that rank. If one job is deleted and another one is
+inserted into the past, `total` stays the same, but every job between the two shifts by one rank. So a few pages show a
+change that no count shows, with a probability that can be computed (`shift_chance` in the receipt).
 
-Jobs that appear while the refresh reads shift every page by their number. What a page is off by must therefore be
-what `total` has changed by since the head was read; or, where that does not hold, no more than the jobs that a second
-look at the head finds.
+Jobs that appear while the sync reads shift every page too. Therefore a page's shift must equal the growth of `total`
+since the head was read. If it does not, the head is read a second time, and the shift must not exceed the number of jobs
+that have appeared there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pleo_extract.core.rows import keep_latest
 from pleo_extract.core.walk import NEWEST_FIRST, PAGE_SIZE, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused
 from pleo_extract.fetch.segments import narrow
+from pleo_extract.sync.task import build_key_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,91 +38,105 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 AUDIT_PAGES: Final = 2
-"""Old pages read in each refresh: where one job is gone and another one new, at random places, they show 58 % of pairs."""
+"""Old pages read per incremental sync. Of pairs of one deletion and one insertion at random places, two pages show 58 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shift:
-    """How many ranks deeper than expected a page begins: from `least` to `most`, since jobs of one instant may swap."""
+    """How many ranks deeper than expected a page begins.
+
+    Attributes:
+        least: the smallest possible shift. Jobs of one instant may swap places, so the shift is only known as a range.
+        most: the largest possible shift.
+        grown: by how much `total` has grown since the head was read; None if `total` is unusable.
+    """
 
     least: int
     most: int
     grown: int | None
-    """What `total` has grown by since the head was read; None where it tells nothing."""
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether the growth of `total` alone explains the shift."""
+        return self.least <= (self.grown or 0) <= self.most
 
 
-def audit(task: Task, front: Head, vanished: set[JobKey]) -> str:
-    """Read some old pages anew, and note in the evidence what they prove; returns what is wrong with their ranks."""
+def audit(task: Task, head: Head, vanished: set[JobKey]) -> str:
+    """Read some old pages, write to the evidence what they prove, and return what is wrong with their ranks, else ""."""
     gone = vanished | task.known_vanished()
     fresh = task.staging.frame()
     jobs = task.count_lake() + task.count_new(fresh) - len(gone) + len(task.list_forgotten())
     evidence = task.evidence
-    if front.ended or jobs <= front.rows:
+    if head.ended or jobs <= head.rows:
         evidence.shift_chance = 1.0
         return ""
     phase = random.random()  # noqa: S311 - a sample, not a secret
     reached = min(jobs, task.session.habits.refused_offset or jobs)
-    ranks = spread_ranks(front.rows, reached, page=PAGE_SIZE, count=AUDIT_PAGES, phase=phase)
-    pages = task.read_places("audit", narrow(NEWEST_FIRST, company_id=task.company_id), ranks) or []
+    ranks = spread_ranks(head.rows, reached, page=PAGE_SIZE, count=AUDIT_PAGES, phase=phase)
+    pages = task.read_pages_with_info("audit", narrow(NEWEST_FIRST, company_id=task.company_id), ranks) or []
     if not pages:
-        evidence.shift_chance = round(chance_of_shift(front.rows, jobs, []), 4)
+        evidence.shift_chance = round(chance_of_shift(head.rows, jobs, []), 4)
         return ""
     audited = pl.concat([frame for frame, _ in pages]).unique(KEY).height
     evidence.audited, evidence.audited_share = audited, round(audited / jobs, 6)
     if not task.before.has_ranks:
         return ""
-    shifts = _find_shifts(task, front, pages, ranks, gone)
-    evidence.shift_chance = round(chance_of_shift(front.rows, jobs, ranks if shifts else []), 4)
-    if all(_is_explained(shift) for shift in shifts):
+    shifts = _find_shifts(task, head, pages, ranks, gone)
+    evidence.shift_chance = round(chance_of_shift(head.rows, jobs, ranks if shifts else []), 4)
+    unexplained = sum(not shift.is_explained for shift in shifts)
+    if not unexplained:
         return ""
-    came = _look_again(task, front)
-    if came is not None and _fit_arrivals(shifts, came):
+    arrivals = _count_arrivals(task, head)
+    if arrivals is not None and _fit_arrivals(shifts, arrivals):
         return ""
-    return f"{sum(not _is_explained(shift) for shift in shifts)} of {len(shifts)} old pages are not where they must be"
+    return f"{unexplained} of {len(shifts)} old pages do not begin at their rank"
 
 
 def _find_shifts(
     task: Task,
-    front: Head,
+    head: Head,
     pages: Sequence[tuple[pl.DataFrame, PageInfo]],
     ranks: Sequence[int],
     gone: set[JobKey],
 ) -> list[_Shift]:
-    """Compare where each page begins with where the lake has that job; nothing where offsets are ignored."""
+    """Compare the rank at which each page was read with the lake's rank of its first job.
+
+    Returns:
+        One shift per page that has a usable first row; an empty list if the server ignores offsets.
+    """
     firsts = [frame["created_at"][0] if frame.height else None for frame, _ in pages]
     if all(first is None for first in firsts):
         return []
-    newer, same = _rank(task, [first for first in firsts if first is not None], gone)
-    unknown = task.count_unknown(sorted({*task.before.rejected, *task.staging.names}))
-    unknown += len(task.list_forgotten())  # where these stand is not known, either
-    told = front.totals[1] if task.before.total_kind != "unusable" else None
+    newer, same = _count_newer_and_same(task, [first for first in firsts if first is not None], gone)
+    # Rejected rows and forgotten jobs may stand anywhere in the list, so they widen the range.
+    unplaced = task.count_missing(sorted({*task.before.rejected, *task.staging.names}))
+    unplaced += len(task.list_forgotten())
+    total = head.totals[1] if task.before.total_kind != "unusable" else None
     shifts: list[_Shift] = []
     for (frame, info), first, rank in zip(pages, firsts, ranks, strict=True):
-        if first is None:  # no row that fits, or beyond the end: nothing to compare
+        if first is None:  # no usable row, or beyond the end of the list
             continue
         at, ties = newer[first], same[first]
-        if at < front.rows <= rank:
+        if at < head.rows <= rank:  # a page of the head, although a deeper one was asked for
             return []
-        aside = info.rows - frame.height
-        grown = None if told is None or info.total is None else info.total - told
-        shifts.append(_Shift(rank - at - max(0, ties - 1) - unknown, rank - at + aside, grown))
+        rejected = info.rows - frame.height
+        grown = None if total is None or info.total is None else info.total - total
+        shifts.append(_Shift(rank - at - max(0, ties - 1) - unplaced, rank - at + rejected, grown))
     return shifts
 
 
-def _rank(
+def _count_newer_and_same(
     task: Task, instants: Sequence[datetime], gone: set[JobKey]
 ) -> tuple[dict[datetime, int], dict[datetime, int]]:
-    """Count the jobs that were created later than each instant, and those created at it, vanished ones left out."""
+    """Return, for each instant, how many jobs were created after it and how many at it, vanished ones left out."""
     created = pl.col("created_at")
     keys = sorted(set(instants))
-    lost = pl.DataFrame(sorted(gone), schema=dict.fromkeys(KEY, pl.String), orient="row")
     staged = keep_latest(task.staging.frame()).select(*KEY, "created_at")
-    near = task.lake_rows(staged)
+    near = task.read_lake_near(staged)
     fresh = staged.join(near, on=[*KEY, "created_at"], how="anti")
-    left = pl.concat(
-        [lost, fresh.select(KEY)]
-    )  # one that the lake has elsewhere has moved: it stands here now
-    lake = task.lake.select(*KEY, "created_at").join(left.lazy(), on=KEY, how="anti")
+    # A fresh row that the lake has at another instant has moved: it counts where it is listed now.
+    excluded = pl.concat([build_key_frame(gone), fresh.select(KEY)])
+    lake = task.lake.select(*KEY, "created_at").join(excluded.lazy(), on=KEY, how="anti")
     counts = [
         expression.sum().alias(f"{name}{n}")
         for n, key in enumerate(keys)
@@ -132,18 +148,14 @@ def _rank(
     return newer, same
 
 
-def _is_explained(shift: _Shift) -> bool:
-    return shift.least <= (shift.grown or 0) <= shift.most
-
-
-def _look_again(task: Task, front: Head) -> int | None:
-    """Read the head down to what was its newest job; returns how many jobs have come, None where it cannot be read."""
-    if front.newest is None:
+def _count_arrivals(task: Task, head: Head) -> int | None:
+    """Read the head again, down to what was its newest job, and return how many jobs have appeared; None if refused."""
+    if head.newest is None:
         return None
     before = task.staging.frame().select(KEY)
     batch = len(task.staging.batches)
     try:
-        task.walk("again", Walk(narrow(NEWEST_FIRST, company_id=task.company_id), until=front.newest))
+        task.walk("again", Walk(narrow(NEWEST_FIRST, company_id=task.company_id), until=head.newest))
     except (CursorRefused, RequestRefused):
         return None
     late = pl.concat(
@@ -152,11 +164,11 @@ def _look_again(task: Task, front: Head) -> int | None:
     return late.unique().join(before, on=KEY, how="anti").height
 
 
-def _fit_arrivals(shifts: Sequence[_Shift], came: int) -> bool:
-    """Whether jobs that came one after the other explain the shifts: none too many, and never fewer than before."""
+def _fit_arrivals(shifts: Sequence[_Shift], arrivals: int) -> bool:
+    """Return whether arrivals explain the shifts: a page read later may shift more than an earlier one, never less."""
     least = 0
     for shift in shifts:
         least = max(least, shift.least)
-        if least > min(came, shift.most):
+        if least > min(arrivals, shift.most):
             return False
     return True

@@ -1,14 +1,20 @@
-"""The closing reads of a sync: what makes it true as of now, whatever was staged before.
+"""The closing reads of a sync: the requests that make its rows true as of now.
 
-Staged pages may be days old. Jobs have ended since, others have begun. So the run that publishes reads anew, and last,
-whatever can have changed: the open list, the head of the list down to what earlier reading has staged, and every job
-that lake or staging holds as unsettled and the open list does not show, at its rank. The instant at which these reads
-begin is the one as of which the rows are true.
+Theory of operation. Staged pages may be days old: since then jobs have ended and others have begun. So the run that
+publishes first reads everything that can have changed:
 
-The newest-first walk may be cut short as well. What it has staged is kept as *stretches*: the next run first takes
-each cut stretch on to the next older one, or to the line, and then reads the head down to the newest stretch.
+1. the open list (`statuses` = pending, in_progress);
+2. the head of the list, newest first, down to the rows that are already staged, or to a given key;
+3. every job that lake or staging holds as unsettled and that 1 and 2 did not show, at its rank (`find_jobs`).
 
-    newest  |--- head, read last ---|-- stretch 1 --> goes on --|-- stretch 0 --> goes on --| line
+Rows change only from unsettled to settled, and new jobs only appear at the head. Together the three therefore bring
+all rows to the instant at which they begin, and that instant is the account's `data_as_of`. This is why staging has no
+age at which it turns wrong.
+
+The head walk may be cut short too. What it has staged stays as *segments*. The next run first continues each segment to
+where the next older one begins, or to the lower end, and then reads the head down to the newest segment:
+
+    newest  |--- head, read last ---|-- segment 1 --> continued --|-- segment 0 --> continued --| until
 """
 
 from __future__ import annotations
@@ -38,52 +44,55 @@ if TYPE_CHECKING:
     from pleo_extract.core.walk import Checkpoint
     from pleo_extract.sync.task import Task
 
-__all__ = ["MANY_SOUGHT", "Head", "find_jobs", "read_front", "read_start"]
+__all__ = ["MANY_SOUGHT", "Head", "find_jobs", "read_from_start", "read_head"]
 
 SLACK: Final = 20
-"""Rows that a page for one job also shows before its expected rank, since jobs appear and vanish meanwhile."""
+"""Rows that a page for one job begins before the job's expected rank, because jobs appear and vanish meanwhile."""
 MANY_SOUGHT: Final = 1_000
-"""More jobs than these are not looked for one by one."""
+"""Above this many jobs, one walk over the list is cheaper than looking up each."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the closing reads have shown of the newest jobs.
+    """The result of reading the newest jobs.
 
     Attributes:
-        as_of: when they began (UTC). batch: the number of the first batch they staged.
-        order: proven by every stretch. edge, newest: the oldest and the newest key of all stretches.
-        ended: whether these reach to the end of the list. rows: newest rows read by the head alone.
-        totals: as the head told them first and last.
+        as_of: when the closing reads began (UTC).
+        batch: the number of the first batch that they staged.
+        order: the weakest order that a segment proves.
+        oldest: the oldest key of all segments.
+        newest: the newest key of all segments.
+        ended: True if the segments reach the end of the list.
+        rows: how many rows the head walk alone read.
+        totals: `total` on the first and on the last page of the head walk.
     """
 
     as_of: datetime
     batch: int
     order: str
-    edge: Key | None
+    oldest: Key | None
     newest: Key | None
     ended: bool
     rows: int
     totals: tuple[int | None, int | None]
 
 
-def read_front(task: Task, phase: str, line: Key | None) -> Head:
-    """Read the open list, and the list newest-first down to `line`, over the stretches that earlier runs have staged.
+def read_head(task: Task, phase: str, until: Key | None) -> Head:
+    """Read the open list, then the list newest first down to `until`; segments that earlier runs staged are reused.
 
     Raises:
-        CursorRefused, RequestRefused: the list cannot be read newest-first.
+        CursorRefused, RequestRefused: the list cannot be read newest first.
     """
-    newest = narrow(NEWEST_FIRST, company_id=task.company_id)
-    walks = _finish_stretches(task, phase, line)
+    walks = _continue_segments(task, phase, until)
     as_of, batch = task.clock(), len(task.staging.batches)
     _read_open(task)
-    seen = [walk.checkpoint for walk in walks]
-    tops = [stop_line(each.first) for each in seen if each.first is not None]
-    until = max([*tops, *([] if line is None else [line])], default=None)
+    ends = [stop_line(first) for walk in walks if (first := walk.checkpoint.first) is not None]
+    ends += [] if until is None else [until]
     segment = max(task.staging.checkpoints(phase), default=-1) + 1
-    head = task.walk(phase, Walk(newest, until=until), segment)
+    query = narrow(NEWEST_FIRST, company_id=task.company_id)
+    head = task.walk(phase, Walk(query, until=max(ends, default=None)), segment)
     walks.append(head)
     seen = [walk.checkpoint for walk in walks]
     keys = [key for each in seen for key in (each.furthest, each.newest) if key is not None]
@@ -91,7 +100,7 @@ def read_front(task: Task, phase: str, line: Key | None) -> Head:
         as_of=as_of,
         batch=batch,
         order=weakest(walk.order for walk in walks),
-        edge=min(keys, default=None),
+        oldest=min(keys, default=None),
         newest=max(keys, default=None),
         ended=any(walk.ended == "end" for walk in walks),
         rows=head.checkpoint.rows,
@@ -99,57 +108,60 @@ def read_front(task: Task, phase: str, line: Key | None) -> Head:
     )
 
 
-def _finish_stretches(task: Task, phase: str, line: Key | None) -> list[Walk]:
-    """Take each stretch on to the one that is older, or to the line; returns them, oldest first."""
+def _continue_segments(task: Task, phase: str, until: Key | None) -> list[Walk]:
+    """Continue each staged segment to the next older one, or to `until`, and return their walks, oldest first."""
     query, walks = narrow(NEWEST_FIRST, company_id=task.company_id), list[Walk]()
-    until = line
-    for segment, mark in _sort_stretches(task.staging.checkpoints(phase)):
-        walk = Walk(query, until=until, checkpoint=mark)
+    end = until
+    for segment, checkpoint in _sort_segments(task.staging.checkpoints(phase)):
+        walk = Walk(query, until=end, checkpoint=checkpoint)
         if not walk.ended:
             task.walk(phase, walk, segment)
         walks.append(walk)
-        assert mark.first is not None
-        until = max(stop_line(mark.first), line) if line is not None else stop_line(mark.first)
+        assert checkpoint.first is not None
+        first = stop_line(checkpoint.first)
+        end = first if until is None else max(first, until)
     return walks
 
 
-def _sort_stretches(marks: dict[int, Checkpoint]) -> list[tuple[int, Checkpoint]]:
-    """Oldest first, without those that show nothing, or whose order is not proven: these prove no stretch."""
-    useful = [(n, mark) for n, mark in marks.items() if mark.first is not None and mark.order != "none"]
+def _sort_segments(checkpoints: dict[int, Checkpoint]) -> list[tuple[int, Checkpoint]]:
+    """Return the segments oldest first. Leave out those without rows or without a proven order: they may have gaps."""
+    useful = [(n, each) for n, each in checkpoints.items() if each.first is not None and each.order != "none"]
     return sorted(useful, key=lambda item: item[1].first or ("", ""))
 
 
 def _read_open(task: Task) -> None:
-    """Read the jobs that are open now, up to the first page that shows that the server ignores `statuses`.
+    """Read the open jobs. Stop at the first page with another status: this server ignores `statuses`.
 
-    What the open list does not show is looked for by rank, so one that cannot be had does no harm. A server that ignores
-    them is not asked again before the next full sync.
+    A failure here is harmless, because jobs that the open list does not show are looked up by rank. A server that ignores
+    `statuses` is not asked again before the next full sync.
     """
     if not task.session.habits.filters:
         return
     query = narrow(BY_CREATION, company_id=task.company_id, statuses=OPEN)
+    # A filtered list loses its cursor whenever the job that it points to ends, so this walk may restart more often.
     driver = Driver(task.session, Walk(query, restarts=5), on_page=task.on_page)
     try:
         goes_on = True
         while goes_on:
             goes_on = driver.step()
-            if driver.held and not driver.held[-1].info.statuses.issubset(OPEN):
+            if driver.pages and not driver.pages[-1].info.statuses.issubset(OPEN):
                 goes_on = task.session.habits.filters = False
             if driver.is_full() or not goes_on:
-                task.add("open", driver.take())
+                task.add("open", driver.take_batch())
     except (CursorRefused, RequestRefused) as exc:
         _log.info("%s: the open list could not be read: %s", task.evidence.account, exc)
     finally:
         task.evidence.count_walk(driver.walk)
 
 
-def read_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]]:
-    """Read the open list, and a list in no proven order from its start to the first page that is staged as it is.
+def read_from_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]]:
+    """Read the open list, then an unordered list from its start to the first page that is already staged unchanged.
 
     Returns:
-        When this began (UTC), the number of its first batch, and the totals told first and last.
+        When the reads began (UTC), the number of the first batch that they staged, and `total` on the first and on the
+        last page.
     """
-    as_of, batch = task.clock(), len(task.staging.batches)
+    as_of, first_batch = task.clock(), len(task.staging.batches)
     _read_open(task)
     walk = Walk(narrow(BY_CREATION, company_id=task.company_id))
     driver = Driver(task.session, walk, on_page=task.on_page)
@@ -157,22 +169,22 @@ def read_start(task: Task) -> tuple[datetime, int, tuple[int | None, int | None]
         goes_on = True
         while goes_on:
             goes_on = driver.step()
-            if not driver.held:  # the sorting was refused: the next request asks for a simpler one
+            if not driver.pages:  # the sorting was refused; the next request asks for a simpler one
                 continue
-            part = driver.take()
-            goes_on = goes_on and not (part.frame.height and _is_staged(task, part.frame))
-            task.add("start", part)
+            batch = driver.take_batch()
+            goes_on = goes_on and not (batch.frame.height and _is_staged(task, batch.frame))
+            task.add("start", batch)
     finally:
         task.evidence.count_walk(walk)
-    return as_of, batch, walk.checkpoint.totals
+    return as_of, first_batch, walk.checkpoint.totals
 
 
 def _is_staged(task: Task, rows: pl.DataFrame) -> bool:
-    """Return whether all these rows are staged as they are; `expires_in` aside, which may count down."""
-    said = [column for column in COLUMNS if column != "expires_in"]
+    """Return whether staging holds every one of these rows unchanged. `expires_in` is ignored: it may count down."""
+    compared = [column for column in COLUMNS if column != "expires_in"]
     left = rows
     for frame in task.staging.pages():
-        left = left.join(frame, on=said, how="anti", nulls_equal=True)
+        left = left.join(frame, on=compared, how="anti", nulls_equal=True)
         if left.is_empty():
             return True
     return left.is_empty()
@@ -185,42 +197,47 @@ def find_jobs(
     *,
     walk_down: bool = True,
 ) -> set[JobKey] | None:
-    """Read the pages on which these jobs must stand, or walk down to the oldest, into staging.
+    """Look up jobs by rank, or by a walk down to the oldest of them, and stage what is found.
+
+    A job's rank in the newest-first list is the number of jobs created after it. The page at that offset must hold it.
+    Where several jobs lie close together, one page serves them all. If the page does not reach the job's instant, the
+    pages before and after it are read too.
 
     Args:
-        task: as whose reading.
-        jobs: their `created_at` and key.
-        count_newer: counts the jobs of the list that match each of these expressions.
-        walk_down: whether to walk down the list where ranks do not lead there.
+        task: the account's sync.
+        jobs: their created_at, company_id and id.
+        count_newer: returns, for each expression, how many jobs of the list match it.
+        walk_down: walk down the list if ranks do not lead to the jobs.
 
     Returns:
-        Those that are not there; None where some could not be looked for.
+        The jobs that the server does not list; None if some could not be looked up.
     """
-    newest, left = narrow(NEWEST_FIRST, company_id=task.company_id), jobs
+    query, left = narrow(NEWEST_FIRST, company_id=task.company_id), jobs
     ranks: list[int] = []
     if jobs.height <= MANY_SOUGHT:
         keys = [(instant_key(created), name) for created, name in jobs.select("created_at", "id").iter_rows()]
         ranks = count_newer([is_beyond(key) for key in keys])
     offsets = group_ranks(ranks, page=PAGE_SIZE, slack=SLACK)
-    if ranks and len(offsets) <= max(ranks) // PAGE_SIZE + 1:
-        beside = PAGE_SIZE - SLACK
-        for step in (0, -beside, beside):
-            pages = task.read_pages("rank", newest, [max(0, offset + step) for offset in offsets])
+    if ranks and len(offsets) <= max(ranks) // PAGE_SIZE + 1:  # else a walk down costs no more pages
+        neighbour = PAGE_SIZE - SLACK
+        for shift in (0, -neighbour, neighbour):
+            pages = task.read_pages("rank", query, [max(0, offset + shift) for offset in offsets])
             if pages is None:
                 break
-            left = task.without_spoiled(left.join(pl.concat(pages), on=KEY, how="anti"))
-            inside = [_lies_on(pages, created) for created in left["created_at"]]
-            if all(inside):  # where it must stand it does not
+            left = task.drop_rejected(left.join(pl.concat(pages), on=KEY, how="anti"))
+            # A page that spans a job's instant and does not show the job proves that it is gone.
+            if all(_is_spanned(pages, created) for created in left["created_at"]):
                 return set(left.select(KEY).iter_rows())
     if not walk_down:
         return None
     created = left["created_at"].min()
     batch = len(task.staging.batches)
-    task.walk("deep", Walk(newest, until=(instant_key(created), "")))  # type: ignore[arg-type]
+    task.walk("deep", Walk(query, until=(instant_key(created), "")))  # type: ignore[arg-type]
     met = [frame.select(KEY) for n, frame in task.staging.numbered() if n >= batch]
-    left = task.without_spoiled(left.join(pl.concat([left.select(KEY).clear(), *met]), on=KEY, how="anti"))
+    left = task.drop_rejected(left.join(pl.concat([left.select(KEY).clear(), *met]), on=KEY, how="anti"))
     return set(left.select(KEY).iter_rows())
 
 
-def _lies_on(pages: list[pl.DataFrame], created: object) -> bool:
+def _is_spanned(pages: list[pl.DataFrame], created: object) -> bool:
+    """Return whether a page holds both older and newer jobs than this instant."""
     return any(page["created_at"].min() < created < page["created_at"].max() for page in pages if page.height)  # type: ignore[operator]

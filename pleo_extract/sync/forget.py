@@ -1,4 +1,4 @@
-"""The door of `forget`: jobs and people erased from a lake for good."""
+"""The door of `forget`: erase jobs and people from a lake for good."""
 
 from __future__ import annotations
 
@@ -28,33 +28,35 @@ def forget(
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
 ) -> Erasure:
-    """Erase jobs and people from a lake, from every snapshot of it, for good; no later dump brings them back.
+    """Erase jobs and people from every snapshot of a lake, for good. No later dump brings them back.
 
-    The rows of a job go. The rows of a person stay, and say neither who asked for the job nor, in words, why it failed:
-    `created_by`, `failure_reason` and `extra` are null. An id that another row spells in a text is replaced there. Snapshots keep
-    their numbers, and what else the lake keeps is searched too: what was staged goes, rejected rows and records are written
-    anew. What is forgotten is remembered as salted hashes, by which later dumps and merges know what to leave out.
+    The rows of a job are removed. The rows of a person stay, with null in `created_by`, `failure_reason` and `extra`. Where
+    another row holds the id in a text, the id is replaced. Snapshots keep their numbers. Staged rows are removed, rejected
+    rows and records are rewritten. The lake remembers what it has forgotten as salted hashes, so that later dumps and
+    merges leave it out.
 
-    Of a Delta table the older versions can no longer be read afterwards.
+    The older versions of a Delta table can no longer be read afterwards.
 
-    Killed, it is finished by being run again, or by the next dump or repair. A lake that has been copied, backed up or
-    merged elsewhere is not reached, nor is the server.
+    If `forget` is killed, run it again; the next dump or repair finishes it too. Copies, backups and merges of the lake
+    are not changed, nor is the server.
 
     Args:
         lake: the lake's folder, or the URL or folder of a Delta table.
-        jobs: ids of jobs, of whichever company.
-        people: ids of people, as they stand in `created_by`.
-        storage_options: how the object store of a Delta table is reached, as for delta-rs.
-        workspace: where a Delta table's runs keep what is not in it; by default in the user's cache.
+        jobs: ids of jobs, of any company.
+        people: ids of people, as in `created_by`.
+        storage_options: options for the object store of a Delta table, as for delta-rs.
+        workspace: the local folder for staging and records of a Delta table; by default in the user's cache.
 
     Returns:
         What was done: rows `removed` and `blanked` in the current snapshot, snapshots `rewritten`.
 
     Raises:
-        UsageError: nothing is named, or an id is none; nothing was touched. LakeLocked: a run holds the lake, or others
-        commit all the time. LakeError: there is no lake, or it is broken. StorageError, TryLater: run it again.
+        UsageError: no job or person is named, or an id is not a UUID; nothing was changed.
+        LakeLocked: a run holds the lake, or other writers keep committing first.
+        LakeError: there is no lake, or it is damaged.
+        StorageError, TryLater: the erasure is not finished; run it again.
     """
-    chosen = _read_ids(jobs, "jobs", "a job's id"), _read_ids(people, "people", "a person's id")
+    chosen = _check_ids(jobs, "jobs", "a job's id"), _check_ids(people, "people", "a person's id")
     if not any(chosen):
         raise UsageError("name the jobs or people to forget")
     store = open_lake(lake, storage_options=storage_options, workspace=workspace)
@@ -64,7 +66,8 @@ def forget(
     return done
 
 
-def _read_ids(given: object, name: str, what: str) -> list[str]:
+def _check_ids(given: object, name: str, what: str) -> list[str]:
+    """Return the ids in canonical form."""
     if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
         raise UsageError(f"{name} must be a list of ids, not {type(given).__name__}")
     return [canonical_uuid(each, what=what) for each in given]

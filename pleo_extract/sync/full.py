@@ -1,8 +1,24 @@
-"""A full sync: the whole list is walked, the closing reads make it true as of now, and what that proves is said.
+"""The full sync: walk the whole list, make the closing reads, and decide what that proves.
 
-A walk that earlier runs have begun is taken to its end. Jobs that were deleted or inserted among its pages meanwhile
-show in the counts only; so where these do not fit what the closing reads tell, the list is walked again, by this run
-alone, before anything is judged.
+Theory of operation. A full sync assumes nothing of the lake. It takes up to three passes over the list:
+
+    full      always; if earlier runs began it, this run continues their segments
+    again     if the distinct jobs and `total` do not fit (`decide_verdict`), or if an unordered list has shrunk a lot
+    confirm   if jobs of the lake were not met: only what two passes miss has vanished
+
+The passes run in different situations:
+
+1. *The first pass was resumed.* Its pages may be days old. Jobs deleted or inserted among them since then show in the
+   counts only. So the closing reads come before the verdict; if their totals do not fit the jobs met, staging is dropped
+   and this run walks the list alone. What an earlier run's *incremental* sync staged is dropped at the start.
+2. *This run walked the list alone.* The verdict comes first. The closing reads follow, unless the list has one page
+   (then everything is of one instant) or the pass was incomplete.
+
+What the lake holds and no pass met has vanished, if the order was proven and the verdict is not incomplete. The row
+stays, marked. If more than 100 jobs and more than 1 % vanish, the server probably serves other data: the sync ends in a
+ContractError until someone confirms with --accept-vanished.
+
+An incomplete sync is published too, but its state keeps the old watermark, so that the next run is full again.
 """
 
 from __future__ import annotations
@@ -22,9 +38,10 @@ from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, lea
 from pleo_extract.core.walk import BY_CREATION, PAGE_SIZE
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused
 from pleo_extract.fetch.segments import narrow, read_list, totals_of
-from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_front, read_start
-from pleo_extract.sync.moved import OTHER_DATA, find_listed, move_jobs, settle_split
-from pleo_extract.sync.readings import count_unknown
+from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
+from pleo_extract.sync.moved import OTHER_DATA, choose_months, find_staged, move_jobs
+from pleo_extract.sync.readings import count_rereads
+from pleo_extract.sync.task import is_many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,21 +49,26 @@ if TYPE_CHECKING:
 
     from pleo_extract.contract import Key
     from pleo_extract.core.state import JobKey
-    from pleo_extract.core.walk import Walk
     from pleo_extract.sync.task import Task
 
-__all__ = ["read_everything"]
+__all__ = ["sync_fully"]
 
 _log = logging.getLogger(__name__)
 
-MANY_VANISHED: Final = 100
-"""Above this many vanished jobs, and above 1 % of all, the server is not believed without confirmation."""
 CONFIRM: Final = "If it is the same and these jobs are gone for good, run again with --accept-vanished"
 
 
 @dataclass(frozen=True, slots=True)
-class _Walked:
-    """The walks over the whole list: the order they prove, different jobs met, the newest key, totals first and last."""
+class _Pass:
+    """The result of one pass over the whole list.
+
+    Attributes:
+        order: the weakest order that its walks prove.
+        jobs: different jobs staged after it, unusable rows included.
+        newest: the newest key met.
+        totals: `total` on the first and on the last page.
+        pages: how many pages were read.
+    """
 
     order: str
     jobs: int
@@ -56,169 +78,214 @@ class _Walked:
 
 
 @dataclass(frozen=True, slots=True)
-class _Closed:
-    """What the closing reads have shown: when they began, jobs in all, newest key, totals, whether all was found."""
+class _Closing:
+    """The result of the closing reads over a pass.
+
+    Attributes:
+        as_of: when they began (UTC).
+        jobs: different jobs of the pass and the closing reads together.
+        newest: the newest key that the closing reads met.
+        totals: `total` on the first and on the last page of the head.
+        is_whole: False if a job that was looked up is gone, or could not be looked up.
+        reread: how many rows of the pass the closing reads read again; such rows are no duplicates.
+    """
 
     as_of: datetime
     jobs: int
     newest: Key | None
     totals: tuple[int | None, int | None]
     is_whole: bool = True
+    reread: int = 0
 
 
-def read_everything(task: Task, *, accept_vanished: bool, doubt: str = "") -> SyncState:
-    """Read the whole list into staging, twice where the counts ask for it; returns the account's new state.
+def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> SyncState:
+    """Read the whole list into staging, more than once if the counts ask for it, and return the account's new state.
 
-    `doubt` says what a refresh has found amiss before: ``ranks`` where offsets did not lead where they must.
+    Args:
+        task: the account's sync.
+        accept_vanished: accept the loss of any number of jobs.
+        mismatch: the `kind` of the `Mismatch` that an incremental sync of this run raised before.
 
     Raises:
-        DataError: too many rows that do not fit. ContractError: too many jobs have vanished.
-        PleoExtractError: the walk did not come to its end.
+        DataError: too many rows do not fit the contract.
+        ContractError: too many jobs have vanished.
+        PleoExtractError: the walk did not reach the end of the list.
     """
-    began, reread = task.clock(), 0
-    walked, closed, verdict = _read_until_it_fits(task, accept_vanished=accept_vanished)
-    # Of what an earlier run staged and this one took over, the counts alone are checked.
-    task.evidence.shift_chance = 1.0 if closed is None else 0.0
-    task.refuse_many_rejected()
-    if closed is None and walked.pages > 1 and verdict.name != "incomplete":
-        before_rows = task.evidence.rows
-        closed = _close(task, walked, resumed=False)
-        reread = task.evidence.rows - before_rows - (closed.jobs - walked.jobs)
-        task.refuse_many_rejected()
-    elif closed is None:  # one page is of one instant
-        closed = _Closed(began, walked.jobs, walked.newest, walked.totals)
-    complete = verdict.name != "incomplete"
-    settle_split(task)
+    walked, closing, verdict = _walk_and_close(task, accept_vanished=accept_vanished)
+    is_complete = verdict.name != "incomplete"
+    choose_months(task)
     unmet = _move_unmet(task)
-    is_proven = complete and walked.order != "none"
+    is_proven = is_complete and walked.order != "none"
     vanished = _find_vanished(task, unmet, accept_vanished=accept_vanished) if is_proven else set()
-    news = sorted(vanished - task.known_vanished())
-    if news:
-        why = f"{len(news)} job(s) of the lake are no longer listed"
+    newly_vanished = sorted(vanished - task.known_vanished())
+    if newly_vanished:
+        why = f"{len(newly_vanished)} job(s) of the lake are no longer listed"
         verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
     if verdict.why:
         _log.warning(
-            "%s, %s: %s", task.evidence.account, verdict.name, verdict.why, extra={"run": task.session.name}
+            "%s, %s: %s",
+            task.evidence.account,
+            verdict.name,
+            verdict.why,
+            extra={"run": task.session.log.run},
         )
-    task.evidence.conclude(verdict, distinct=closed.jobs, reread=reread)
-    task.evidence.order, task.evidence.vanished = walked.order, news
-    before = task.before
-    if not complete:
-        return SyncState(
-            verdict=verdict.name,
-            watermark=before.watermark,
-            vanished=before.vanished,
-            rejected=sorted(task.staging.unresolved()),
-            unknown=before.unknown,
-            total_kind=before.total_kind,
-            total_offset=before.total_offset,
-            total_misses=before.total_misses,
-            forgotten=sorted(task.list_forgotten()),
-        )
-    told = learn_total(before, closed.jobs, (*walked.totals, *closed.totals), page=PAGE_SIZE)
-    task.evidence.total_kind = told.total_kind
+    task.evidence.conclude(verdict, distinct=closing.jobs, reread=closing.reread)
+    task.evidence.order, task.evidence.vanished = walked.order, newly_vanished
+    if not is_complete:
+        return _keep_state(task)
+    learned = learn_total(task.before, closing.jobs, (*walked.totals, *closing.totals), page=PAGE_SIZE)
+    task.evidence.total_kind = learned.total_kind
     return msgspec.structs.replace(
-        told,
+        learned,
         verdict=verdict.name,
         order=walked.order,
-        watermark=max(filter(None, (walked.newest, closed.newest)), default=None),
+        watermark=max(filter(None, (walked.newest, closing.newest)), default=None),
         full_at=task.clock(),
-        full_jobs=closed.jobs,
+        full_jobs=closing.jobs,
         vanished=sorted(vanished),
         rejected=sorted(task.staging.unresolved()),
         spoiled={},
-        unknown=count_unknown(task),
-        data_as_of=closed.as_of,
-        has_ranks=doubt != "ranks" or bool(news) or _has_inserted(task),
+        unknown=count_rereads(task),
+        data_as_of=closing.as_of,
+        # Ranks that misled the audit although nothing had vanished or been inserted: this server's offsets are no ranks.
+        has_ranks=mismatch != "ranks" or bool(newly_vanished) or _has_inserted(task),
         forgotten=sorted(task.staging.met_forgotten()),
     )
 
 
-def _read_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Walked, _Closed | None, Verdict]:
-    """Walk the list, once more where the counts do not fit; the closing reads too, where the first walk was resumed."""
+def _keep_state(task: Task) -> SyncState:
+    """Return the state after an incomplete sync: what is known of jobs and `total` stays, what a walk proved does not."""
+    before = task.before
+    return SyncState(
+        verdict="incomplete",
+        watermark=before.watermark,
+        vanished=before.vanished,
+        rejected=sorted(task.staging.unresolved()),
+        unknown=before.unknown,
+        total_kind=before.total_kind,
+        total_offset=before.total_offset,
+        total_misses=before.total_misses,
+        forgotten=sorted(task.list_forgotten()),
+    )
+
+
+def _walk_and_close(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _Closing, Verdict]:
+    """Walk the list and make the closing reads, unless they would show nothing new."""
+    began = task.clock()
+    walked, closing, verdict = _walk_until_it_fits(task, accept_vanished=accept_vanished)
+    # Pages that an earlier run staged are checked by counts alone, where a deletion and an insertion cancel out.
+    task.evidence.shift_chance = 1.0 if closing is None else 0.0
+    task.refuse_many_rejected()
+    if closing is not None:
+        return walked, closing, verdict
+    if walked.pages <= 1 or verdict.name == "incomplete":
+        return walked, _Closing(began, walked.jobs, walked.newest, walked.totals), verdict
+    rows = task.evidence.rows
+    closing = _read_closing(task, walked, resumed=False)
+    reread = task.evidence.rows - rows - (closing.jobs - walked.jobs)
+    task.refuse_many_rejected()
+    return walked, replace(closing, reread=reread), verdict
+
+
+def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _Closing | None, Verdict]:
+    """Walk the list, and once more if the counts do not fit. The closing reads are made if the first pass was resumed.
+
+    Raises:
+        ContractError: an unordered list without a usable `total` has lost too many jobs, twice.
+    """
     previous: int | None = None
     resumed = bool(task.staging.checkpoints("full"))
-    if task.staging.resumed and not resumed:  # what an earlier run's refresh met may be gone since
+    if (
+        task.staging.resumed and not resumed
+    ):  # rows of an earlier incremental sync: their jobs may be gone by now
         task.restart()
-    walked = _pass(task, "full")
+    walked = _walk_list(task, "full")
     if resumed:
-        closed = _close(task, walked, resumed=True)
-        totals = expect_total(task.before, closed.totals)
-        verdict, most = decide_verdict(closed.jobs, totals), max(filter(None, totals), default=closed.jobs)
-        if closed.is_whole and not verdict.again and closed.jobs <= most:
-            return (
-                replace(walked, totals=closed.totals),
-                closed,
-                verdict,
-            )  # what was told days ago tells nothing now
-        _log.info("%s: what was staged does not fit any longer; reading all again", task.evidence.account)
+        closing = _read_closing(task, walked, resumed=True)
+        totals = expect_total(task.before, closing.totals)
+        verdict, most = decide_verdict(closing.jobs, totals), max(filter(None, totals), default=closing.jobs)
+        if closing.is_whole and not verdict.again and closing.jobs <= most:
+            # The totals of the first pass may be days old; only those of the closing reads count.
+            return replace(walked, totals=closing.totals), closing, verdict
+        _log.info(
+            "%s: the staged pages no longer fit the list; reading everything again", task.evidence.account
+        )
         task.restart()
-        walked, previous = _pass(task, "full"), closed.jobs
+        walked, previous = _walk_list(task, "full"), closing.jobs
         previous = previous if previous == walked.jobs else None
     verdict = decide_verdict(walked.jobs, expect_total(task.before, walked.totals), previous=previous)
     if not verdict.again and not _is_drop(task, walked, accept_vanished=accept_vanished):
         return walked, None, verdict
-    told, first = walked.totals[0], walked.jobs
-    walked = _pass(task, "again")
+    first = walked
+    walked = _walk_list(task, "again")
     same = _is_met_again(task)
-    walked = replace(walked, totals=(told, walked.totals[1]))  # both passes are staged
+    # Both passes are staged, so the first total of the first pass is the one to compare with: where cursors are
+    # positions, a job deleted behind the reader moves another one past it, and the total of the second pass fits.
+    walked = replace(walked, totals=(first.totals[0], walked.totals[1]))
     totals = expect_total(task.before, walked.totals)
-    verdict = decide_verdict(walked.jobs, totals, previous=walked.jobs if same else first, confirmed=same)
+    verdict = decide_verdict(
+        walked.jobs, totals, previous=walked.jobs if same else first.jobs, confirmed=same
+    )
     if _is_drop(task, walked, accept_vanished=accept_vanished):
         task.staging.clear()
         raise ContractError(
-            f"the server lists {walked.jobs} jobs, of {task.before.full_jobs} at the last full walk; nothing was published. "
+            f"the server lists {walked.jobs} jobs, {task.before.full_jobs} at the last full sync; nothing was published. "
             f"{OTHER_DATA}. {CONFIRM}"
         )
     return walked, None, verdict
 
 
-def _is_drop(task: Task, walked: _Walked, *, accept_vanished: bool) -> bool:
-    """Return whether far fewer jobs are listed than at the last full walk, where nothing else would show it."""
+def _is_drop(task: Task, walked: _Pass, *, accept_vanished: bool) -> bool:
+    """Return whether far fewer jobs are listed than at the last full sync, in a list without proven order or `total`.
+
+    With a proven order `_find_vanished` counts the loss, and with a `total` the verdict shows it.
+    """
     if (
         walked.order != "none"
         or accept_vanished
         or any(total is not None for total in expect_total(task.before, walked.totals))
     ):
         return False
-    known = task.before.full_jobs
-    return walked.jobs < known - max(MANY_VANISHED, known // 100)
+    return is_many(task.before.full_jobs - walked.jobs, task.before.full_jobs)
 
 
-def _close(task: Task, walked: _Walked, *, resumed: bool) -> _Closed:
-    """Make the closing reads over what the walk has staged."""
+def _read_closing(task: Task, walked: _Pass, *, resumed: bool) -> _Closing:
+    """Make the closing reads over a staged pass."""
     if walked.order == "none":
-        return _close_unordered(task, walked, resumed=resumed)
-    line = None if walked.newest is None else stop_line(walked.newest)
+        return _read_closing_unordered(task, walked, resumed=resumed)
+    until = None if walked.newest is None else stop_line(walked.newest)
     try:
-        front = read_front(task, "head", line)
+        head = read_head(task, "head", until)
     except (CursorRefused, RequestRefused) as exc:
-        _log.info("%s: the head could not be read newest-first: %s", task.evidence.account, exc)
-        return _close_unordered(task, walked, resumed=resumed)
-    new = _count_new(task, front.batch, resumed=resumed)
-    sought = task.without_spoiled(task.unsettled.find(before=front.batch))
-    if not resumed:  # those of other statuses are true as this run has read them, and no list would show them
+        _log.info("%s: the head could not be read newest first: %s", task.evidence.account, exc)
+        return _read_closing_unordered(task, walked, resumed=resumed)
+    new = _count_new(task, head.batch, resumed=resumed)
+    sought = task.drop_rejected(task.unsettled.find(before=head.batch))
+    if (
+        not resumed
+    ):  # rows of unknown statuses were read by this run moments ago, and no open list would show them
         sought = sought.filter(pl.col("status").is_in(OPEN))
-    is_whole = front.order != "none"
+    is_whole = head.order != "none"
     if sought.height and (sought.height <= MANY_SOUGHT or not resumed):
         lost = find_jobs(task, sought, lambda keys: _count_staged(task, keys, new), walk_down=resumed)
         is_whole = is_whole and not lost and lost is not None
     elif sought.height:
         is_whole = False
-    return _Closed(front.as_of, walked.jobs + new, front.newest, front.totals, is_whole)
+    return _Closing(head.as_of, walked.jobs + new, head.newest, head.totals, is_whole)
 
 
-def _close_unordered(task: Task, walked: _Walked, *, resumed: bool) -> _Closed:
-    """A job that has ended since it was staged can be anywhere: only another walk would meet it."""
-    as_of, batch, totals = read_start(task)
-    ended = resumed and task.without_spoiled(task.unsettled.find(before=batch)).height > 0
-    return _Closed(as_of, walked.jobs + _count_new(task, batch, resumed=resumed), None, totals, not ended)
+def _read_closing_unordered(task: Task, walked: _Pass, *, resumed: bool) -> _Closing:
+    """Make the closing reads over an unordered list. Without ranks, a staged job that has ended cannot be looked up."""
+    as_of, batch, totals = read_from_start(task)
+    ended = resumed and task.drop_rejected(task.unsettled.find(before=batch)).height > 0
+    return _Closing(as_of, walked.jobs + _count_new(task, batch, resumed=resumed), None, totals, not ended)
 
 
 def _count_new(task: Task, batch: int, *, resumed: bool) -> int:
-    """Count the jobs that only batches from this number on have.
+    """Return how many jobs only batches from this number on hold; after a resumed pass, only batches of other phases.
 
-    Of a walk that was resumed, those that it did not meet, whichever run has: all of them are taken over.
+    An earlier run may have staged a head of its own. Its new jobs count too: uncounted, they would make up for deleted
+    ones.
     """
     phases = [each.phase for each in task.staging.batches]
     is_late = [phase != "full" if resumed else n >= batch for n, phase in enumerate(phases)]
@@ -235,7 +302,7 @@ def _count_new(task: Task, batch: int, *, resumed: bool) -> int:
 
 
 def _count_staged(task: Task, keys: Sequence[pl.Expr], new: int) -> list[int]:
-    """Count the jobs of the walk that match each of these, with the `new` ones that came before all of them."""
+    """Return how many jobs of the pass match each expression, plus the `new` ones, which stand before all of them."""
     counts = [new] * len(keys)
     for frame in task.staging.pages("full"):
         found = frame.select(key.sum().alias(str(n)) for n, key in enumerate(keys)).row(0)
@@ -244,7 +311,7 @@ def _count_staged(task: Task, keys: Sequence[pl.Expr], new: int) -> list[int]:
 
 
 def _is_met_again(task: Task) -> bool:
-    """Return whether the second pass, by itself, met what the first one met."""
+    """Return whether the second pass alone met the same jobs as the first one."""
     columns = (*KEY, "created_at")
     first, again = (
         pl.concat(
@@ -259,7 +326,7 @@ def _is_met_again(task: Task) -> bool:
 
 
 def _has_inserted(task: Task) -> bool:
-    """Return whether jobs are staged that lie in the lake's past, and that it does not have."""
+    """Return whether staging holds jobs older than the watermark that the lake lacks: inserted into the past."""
     if task.before.watermark is None:
         return True
     until = stop_line(task.before.watermark)
@@ -270,77 +337,75 @@ def _has_inserted(task: Task) -> bool:
     return False
 
 
-def _pass(task: Task, phase: str) -> _Walked:
-    """One walk over the list, with the number of different jobs that are staged after it, unusable rows included.
+def _walk_list(task: Task, phase: str) -> _Pass:
+    """Walk the whole list into staging as one phase.
 
-    What the walks prove of rows counts where as many are staged as they have read; else those staged are counted.
+    In strict order the walks themselves prove how many different jobs they met, which spares a count over all staged
+    rows. They are believed only if as many rows are staged as they have read: after a signal at the wrong moment they
+    may have read more.
     """
     query = narrow(BY_CREATION, company_id=task.company_id)
-    walks, parts = read_list(
+    walks, batches = read_list(
         task.session,
         query,
         segments=task.in_flight,
-        marks=task.staging.checkpoints(phase),
+        checkpoints=task.staging.checkpoints(phase),
         on_page=task.on_page,
     )
     try:
-        task.stage(phase, parts)
+        task.stage(phase, batches)
     finally:
         for walk in walks:
             task.evidence.count_walk(walk)
-    unkeyed = sum(walk.checkpoint.unkeyed for walk in walks) - settle_split(task)
+    unkeyed = sum(walk.checkpoint.unkeyed for walk in walks) - choose_months(task)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
     is_staged = task.staging.count_rows(phase) >= sum(walk.checkpoint.rows for walk in walks)
     jobs = sum(proven)
     if len(proven) < len(walks) or phase != "full" or not is_staged:
-        jobs = sum(_count_jobs(task, month) for month in task.staging.months())
-        jobs += len(task.staging.met_forgotten())
-    return _describe(walks, jobs + unkeyed)
-
-
-def _describe(walks: Sequence[Walk], jobs: int) -> _Walked:
-    newest = [walk.checkpoint.newest for walk in walks if walk.checkpoint.newest is not None]
-    return _Walked(
+        jobs = len(task.staging.met_forgotten())
+        for month in task.staging.months():  # a month at a time, to bound memory
+            jobs += pl.concat([frame.select(KEY) for frame in task.staging.read(month)]).unique().height
+    newest = [newest for walk in walks if (newest := walk.checkpoint.newest) is not None]
+    return _Pass(
         order=weakest(walk.order for walk in walks),
-        jobs=jobs,
+        jobs=jobs + unkeyed,
         newest=max(newest, default=None),
         totals=totals_of(walks),
         pages=sum(walk.checkpoint.pages for walk in walks),
     )
 
 
-def _count_jobs(task: Task, month: str) -> int:
-    frames = [frame.select(KEY) for frame in task.staging.read(month)]
-    return pl.concat(frames).unique().height
-
-
 def _move_unmet(task: Task) -> set[JobKey]:
-    """Let jobs move that the walk met in other months than the lake has them in; returns those that it did not meet."""
-    unmet = _unmet(task)
-    listed = find_listed(task, unmet.keys())
+    """Move the jobs that are staged in another month than the lake's, and return those that are not staged at all."""
+    unmet = _find_unmet(task)
+    listed = find_staged(task, unmet.keys())
     move_jobs(task, {job: unmet[job] for job in listed})
     return unmet.keys() - listed
 
 
 def _find_vanished(task: Task, unmet: set[JobKey], *, accept_vanished: bool) -> set[JobKey]:
-    """Jobs of the lake that a full walk in proven order did not meet, twice; `unmet` are those it did not meet once."""
+    """Return the jobs of the lake that no pass met, after one more pass; `unmet` are those of the passes so far.
+
+    Raises:
+        ContractError: too many jobs have vanished.
+    """
     known = task.known_vanished()
     if unmet <= known:
         return unmet
-    _pass(task, "confirm")
+    _walk_list(task, "confirm")
     unmet = _move_unmet(task)
     drop = len(unmet - known)
-    if drop > max(MANY_VANISHED, task.before.full_jobs // 100) and not accept_vanished:
+    if is_many(drop, task.before.full_jobs) and not accept_vanished:
         task.staging.clear()
         raise ContractError(
-            f"{drop} jobs that the lake has are no longer listed by the server, of {task.before.full_jobs} at the last "
-            f"full walk; nothing was published. {OTHER_DATA}. {CONFIRM}"
+            f"{drop} jobs of the lake are no longer listed by the server, of {task.before.full_jobs} at the last "
+            f"full sync; nothing was published. {OTHER_DATA}. {CONFIRM}"
         )
     return unmet
 
 
-def _unmet(task: Task) -> dict[JobKey, list[str]]:
-    """Jobs of the lake that are neither staged in its month nor set aside, with that month."""
+def _find_unmet(task: Task) -> dict[JobKey, list[str]]:
+    """Return the jobs of the lake that are neither rejected nor staged in the lake's month, with that month."""
     unmet: dict[JobKey, list[str]] = {}
     rejected = set(task.staging.names)
     months = task.lake.select(created_month().unique()).collect().to_series().to_list()

@@ -1,9 +1,31 @@
-"""A refresh: only what can have changed is read, and what was read must fit what the lake has.
+"""The incremental sync (mode `refresh` in receipts): read only what can have changed, and check that it fits the lake.
 
-(a) the open jobs, by status; (b) the list newest-first, down to an hour below the last frontier; (c) jobs that lake or
-staging holds as unsettled and the open list does not show, each on the page where it must stand; (d) a few pages of
-old jobs, by chance, which must be where the lake's ranking puts them; (e) counts against `total`. Whatever does not fit
-is said, and turns the run into a full sync. A refresh that is not resumed is nothing but its closing reads.
+Theory of operation. A job changes while it is unsettled (pending, in_progress or of an unknown status) and new jobs
+appear at the head of the list. So a handful of requests can bring a lake of any size up to date:
+
+1. the closing reads (see `closing`): the open list, and the list newest first down to the watermark less an hour;
+2. each job that lake or staging holds as unsettled and that 1 did not show, looked up at its rank;
+3. the audit: a few pages of old jobs at random ranks;
+4. the checks below.
+
+The lake is the expectation, what was read is the evidence. Each of these raises `Mismatch`, and the caller then runs a
+full sync, which is slower but assumes nothing:
+
+    a settled job is missing where the head walk passed      a deletion
+    a settled job differs from the lake's row                a change that the contract excludes
+    an old page holds a job that the lake lacks, or lacks
+    one that the lake has                                    an insertion or a deletion in the past
+    an old page does not begin at its rank                   a deletion and an insertion that cancel out in `total`
+    the lake's jobs plus the new ones are not `total`        any of these, anywhere
+
+An *unsettled* job that is gone is no mismatch. It has vanished: its row stays in the lake, marked.
+
+`total` is taken from the first page of the head. A newest-first walk shows no job that came after its first page, so a
+later `total` would let a deleted job hide behind an arrival. For the same reason jobs that only later reads have met are
+not counted (`_find_late`).
+
+No second round of closing reads is needed: what an interrupted run left staged is older than this run's head walk, and
+all unsettled jobs of it are looked up again.
 """
 
 from __future__ import annotations
@@ -19,9 +41,10 @@ from pleo_extract.core.state import stop_line
 from pleo_extract.core.verdict import Verdict, expect_total
 from pleo_extract.errors import CursorRefused, RequestRefused
 from pleo_extract.sync.audit import audit
-from pleo_extract.sync.closing import find_jobs, read_front
-from pleo_extract.sync.moved import move_listed, settle_split
-from pleo_extract.sync.readings import count_unknown
+from pleo_extract.sync.closing import find_jobs, read_head
+from pleo_extract.sync.moved import choose_months, move_listed
+from pleo_extract.sync.readings import count_rereads
+from pleo_extract.sync.task import drop_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +53,13 @@ if TYPE_CHECKING:
     from pleo_extract.sync.closing import Head
     from pleo_extract.sync.task import Task
 
-__all__ = ["Mismatch", "refresh"]
+__all__ = ["Mismatch", "sync_incrementally"]
 
 
 class Mismatch(Exception):
-    """What was read does not fit the lake: only a full sync can tell. The message says what.
+    """Raised when what was read does not fit the lake, so that a full sync is due. The message says what does not fit.
 
-    `kind` is ``ranks`` where offsets do not lead to the jobs that must stand there.
+    `kind` is ``ranks`` if the offsets of the server do not lead to the jobs that must stand there.
     """
 
     def __init__(self, message: str, *, kind: str = "") -> None:
@@ -44,70 +67,71 @@ class Mismatch(Exception):
         self.kind = kind
 
 
-def refresh(task: Task) -> SyncState:
-    """Read what can have changed into staging; returns the account's new state.
+def sync_incrementally(task: Task) -> SyncState:
+    """Read what can have changed into staging, check it against the lake, and return the account's new state.
 
     Raises:
-        Misfit: a full sync is due.
+        Mismatch: a full sync is due.
     """
-    front = _read_front(task)
-    batch = len(task.staging.batches)
-    vanished, unlisted = _find_settled(task, front)
-    problem = audit(task, front, vanished)
+    head = _read_head(task)
+    first_late = len(task.staging.batches)
+    vanished, unlisted = _look_up_settled(task, head)
+    problem = audit(task, head, vanished)
     if problem:
         raise Mismatch(problem, kind="ranks")
     fresh = task.staging.frame()
     phases = [batch.phase for batch in task.staging.batches]
-    pages = [frame for n, frame in task.staging.numbered(start=front.batch) if phases[n] in ("audit", "rank")]
-    lake = task.lake_rows(fresh, pages)
-    settle_split(task)
+    pages = [frame for n, frame in task.staging.numbered(start=head.batch) if phases[n] in ("audit", "rank")]
+    lake = task.read_lake_near(fresh, pages)
+    choose_months(task)
     news = fresh.join(lake, on=[*KEY, "created_at"], how="anti")
     moved = move_listed(task, news)
     _compare(task, pages, lake, vanished, moved)
-    new = _without(news.unique(KEY), moved | _find_late(task, front, batch))
-    state = _conclude(task, front, new.height, vanished, unlisted)
-    return msgspec.structs.replace(state, unknown=count_unknown(task))
+    new = drop_jobs(news.unique(KEY), moved | _find_late(task, head, first_late))
+    state = _conclude(task, head, new.height, vanished, unlisted)
+    return msgspec.structs.replace(state, unknown=count_rereads(task))
 
 
-def _read_front(task: Task) -> Head:
+def _read_head(task: Task) -> Head:
     before = task.before
     assert before.watermark is not None, "choose_mode asks for a full sync without one"
     try:
-        front = read_front(task, "new", stop_line(before.watermark))
+        head = read_head(task, "new", stop_line(before.watermark))
     except (CursorRefused, RequestRefused) as exc:
-        raise Mismatch(f"the list could not be read in parts ({exc})") from exc
-    if front.order == "none" or (front.order == "created" and before.order == "strict"):
+        raise Mismatch(f"the list could not be read newest first ({exc})") from exc
+    if head.order == "none" or (head.order == "created" and before.order == "strict"):
         raise Mismatch("the server no longer keeps the order of creation")
-    if front.edge is None:
+    if head.oldest is None:
         raise Mismatch("the list is empty")
-    return front
+    return head
 
 
-def _find_settled(task: Task, front: Head) -> tuple[set[JobKey], set[JobKey]]:
-    """Look for the jobs that were open and are so no longer, and for those whose rows were rejected.
+def _look_up_settled(task: Task, head: Head) -> tuple[set[JobKey], set[JobKey]]:
+    """Look up the jobs that were unsettled and that no read has shown, and the jobs whose rows were rejected.
 
     Returns:
-        Of the first those that have vanished; of the others those that are not listed.
+        The unsettled jobs that have vanished, and the rejected ones that are no longer listed.
     """
-    assert front.edge is not None
+    assert head.oldest is not None
     staged = task.staging.frame().select(KEY)
     columns = ("created_at", *KEY)
-    # A walk that ended has passed everything, also what is older than the last job that it showed.
-    is_passed = pl.lit(value=True) if front.ended else is_later(front.edge)
-    near = task.lake if front.ended else task.lake.filter(is_as_late(front.edge))
+    # A walk that reached the end has passed the whole list, even jobs older than the last one that it showed: those
+    # have been deleted.
+    is_passed = pl.lit(value=True) if head.ended else is_later(head.oldest)
+    near = task.lake if head.ended else task.lake.filter(is_as_late(head.oldest))
     passed = near.select("status", *columns).collect()
     known = task.known_vanished()
-    gone = task.without_spoiled(passed.filter(is_passed).join(staged, on=KEY, how="anti"))
+    gone = task.drop_rejected(passed.filter(is_passed).join(staged, on=KEY, how="anti"))
     settled = [key for key in gone.filter(~task.is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
         raise Mismatch(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
     vanished = set(gone.select(KEY).iter_rows()) - known
     unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
     missing = unsettled.filter(~is_passed).join(staged, on=KEY, how="anti")
-    stale = task.unsettled.find(before=front.batch)  # what earlier runs saw open may have ended since
-    missing = task.without_spoiled(pl.concat([missing, stale.select(columns)]).unique(KEY))
-    missing = _without(missing, known)
-    rejected = task.find_rejected().join(staged, on=KEY, how="anti").join(missing, on=KEY, how="anti")
+    stale = task.unsettled.find(before=head.batch)  # jobs that an earlier run saw open may have ended since
+    missing = task.drop_rejected(pl.concat([missing, stale.select(columns)]).unique(KEY))
+    missing = drop_jobs(missing, known)
+    rejected = task.find_unmet_rejected().join(staged, on=KEY, how="anti").join(missing, on=KEY, how="anti")
     sought = pl.concat([missing, rejected.select(columns)])
     if not sought.height:
         return vanished, set()
@@ -117,25 +141,22 @@ def _find_settled(task: Task, front: Head) -> tuple[set[JobKey], set[JobKey]]:
     return vanished | (lost & set(missing.select(KEY).iter_rows())), lost & task.known_rejected()
 
 
-def _find_late(task: Task, front: Head, batch: int) -> set[JobKey]:
-    """Return the jobs first met from this batch on that were not in the list yet when its head was read.
+def _find_late(task: Task, head: Head, first_late: int) -> set[JobKey]:
+    """Return the jobs that appeared after the head was read: as new as its newest, first met from this batch on.
 
-    The head told how many jobs there were then. One that was met later and counted all the same would make up for one
-    that was inserted into the past.
+    The `total` on the head's first page does not count them. If they counted here, one of them could make up for a job
+    that was inserted into the past, and the run would be called complete without that job.
     """
-    assert front.newest is not None
-    met = {True: [task.lake.head(0).select(KEY).collect()], False: [task.lake.head(0).select(KEY).collect()]}
+    assert head.newest is not None
+    nothing = task.lake.head(0).select(KEY).collect()
+    met = {True: [nothing], False: [nothing]}
     for n, frame in task.staging.numbered():
-        met[n >= batch].append(frame.filter(is_as_late(front.newest)).select(KEY))
+        met[n >= first_late].append(frame.filter(is_as_late(head.newest)).select(KEY))
     return set(pl.concat(met[True]).join(pl.concat(met[False]), on=KEY, how="anti").iter_rows())
 
 
-def _without(jobs: pl.DataFrame, keys: set[JobKey]) -> pl.DataFrame:
-    return jobs.filter([key not in keys for key in jobs.select(KEY).iter_rows()]) if keys else jobs
-
-
 def _count_newer(task: Task, keys: Sequence[pl.Expr]) -> list[int]:
-    """How many jobs of the list match each of these, those that are new to the lake before all of them."""
+    """Return how many jobs match each expression, in lake and staging. Jobs new to the lake stand before all others."""
     counts = task.lake.select(key.sum().alias(str(n)) for n, key in enumerate(keys)).collect().row(0)
     fresh = task.count_new(task.staging.frame())
     return [fresh + count for count in counts]
@@ -148,60 +169,67 @@ def _compare(
     vanished: set[JobKey],
     moved: set[JobKey],
 ) -> None:
-    """Compare what was read with what the lake has of it, and these old pages with all that must lie between their ends.
+    """Raise `Mismatch` where what was read differs from the lake.
 
-    Jobs that moved are accounted for.
+    Args:
+        task: the account's sync.
+        pages: the pages of old jobs; each must show exactly what the lake has between its first and last row.
+        known: the lake's rows, as `Task.read_lake_near` returns them.
+        vanished: unsettled jobs that this run found to be gone.
+        moved: jobs listed with another created_at.
     """
     assert task.before.watermark is not None
-    expected = moved | task.known_rejected()  # what was rejected had changed
-    changed = _without(find_changed(known, task.staging.frame(), task.before.unknown), expected)
+    expected = moved | task.known_rejected()  # the lake may hold an older row of a rejected job
+    changed = drop_jobs(find_changed(known, task.staging.frame(), task.before.unknown), expected)
     if changed.height:
         raise Mismatch(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
     for page in filter(len, pages):
         low, high = page["created_at"].min(), page["created_at"].max()
         lake = known.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY)
-        unknown = _without(find_unknown(lake, page, until=stop_line(task.before.watermark)), moved)
-        rejected = set(task.before.rejected)  # seen right at last
-        unknown = unknown.filter(
-            [f"{company}/{name}" not in rejected for company, name in unknown.select(KEY).iter_rows()]
-        )
+        unknown = find_unknown(lake, page, until=stop_line(task.before.watermark))
+        unknown = drop_jobs(unknown, expected)  # an earlier run rejected the row of such a job: it is not new
         if unknown.height:
             raise Mismatch(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
         inside = lake.filter(pl.col("created_at").is_between(low, high, closed="none"))
         gone = set(inside.join(page, on=KEY, how="anti").select(KEY).iter_rows())
-        gone -= task.known_vanished() | task.spoiled() | vanished | moved
+        gone -= task.known_vanished() | task.list_rejected() | vanished | moved
         if gone:
             raise Mismatch(f"{len(gone)} old job(s) are no longer listed")
 
 
-def _conclude(task: Task, front: Head, new: int, vanished: set[JobKey], unlisted: set[JobKey]) -> SyncState:
-    """Compare counts with `total`, given so many new jobs; where they fit, this refresh is complete.
+def _conclude(task: Task, head: Head, new: int, vanished: set[JobKey], unlisted: set[JobKey]) -> SyncState:
+    """Compare the number of jobs with `total`, set the verdict and return the new state.
 
-    `unlisted` are jobs of rejected rows that are no longer listed: there is nothing to wait for.
+    Args:
+        task: the account's sync.
+        head: the result of reading the newest jobs.
+        new: how many jobs are new to the lake.
+        vanished: unsettled jobs that this run found to be gone.
+        unlisted: rejected jobs that are no longer listed; the state stops waiting for them.
     """
     task.refuse_many_rejected()
     before, staged = task.before, task.staging.frame()
     met = set(staged.select(KEY).iter_rows())
-    gone = (task.known_vanished() | vanished) - met - task.spoiled()
+    gone = (task.known_vanished() | vanished) - met - task.list_rejected()
     seen = {f"{company}/{name}" for company, name in met | unlisted}
     rejected = sorted(({*before.rejected} - seen) | task.staging.unresolved())
-    jobs = task.count_lake() + new - len(gone) + task.count_unknown(rejected) + len(task.list_forgotten())
-    totals = [total for total in expect_total(before, front.totals) if total is not None]
+    jobs = task.count_lake() + new - len(gone) + task.count_missing(rejected) + len(task.list_forgotten())
+    totals = [total for total in expect_total(before, head.totals) if total is not None]
     if totals and not min(totals) <= jobs <= (max(totals) if vanished else totals[0]):
         raise Mismatch(f"the lake and what was read make {jobs} jobs, the server counts {totals[0]}")
     drift = len(set(totals)) > 1 or vanished
     why = f"{len(vanished)} open job(s) are no longer listed" if vanished else "jobs came or went meanwhile"
     verdict = Verdict("complete_with_drift", why) if drift else Verdict("complete")
     task.evidence.conclude(verdict, distinct=len(met) + len(task.staging.met_forgotten()))
-    task.evidence.order, task.evidence.vanished = front.order, sorted(vanished)
+    task.evidence.order, task.evidence.vanished = head.order, sorted(vanished)
     task.evidence.total_kind = before.total_kind
-    newest = max(key for key in (front.newest, before.watermark) if key is not None)
+    newest = max(key for key in (head.newest, before.watermark) if key is not None)
     return msgspec.structs.replace(
         before,
         verdict=verdict.name,
         watermark=newest,
         vanished=sorted(gone),
         rejected=rejected,
-        data_as_of=front.as_of,
+        data_as_of=head.as_of,
         forgotten=sorted(task.list_forgotten()),
     )

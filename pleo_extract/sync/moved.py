@@ -1,7 +1,8 @@
-"""Jobs whose created_at has moved: a job stands in one month, so its rows leave every other one.
+"""Moved jobs: jobs that the server lists with another created_at than the lake has.
 
-By the contract `createdAt` never changes. Servers were seen to change it all the same, and to show a job twice in one
-walk while they do. The lake files a job by the month of its creation: without this it would hold such a job twice.
+The contract says that `createdAt` never changes. Some servers change it all the same, and may then show one job twice in
+one walk, under both months. The lake stores a job in the month of its creation, so without this file it would hold
+such a job twice. A moved job is kept in one month; publishing removes its rows from every other (`Staging.leaving`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import polars as pl
 from pleo_extract.contract import KEY
 from pleo_extract.core.rows import created_month, keep_latest
 from pleo_extract.errors import ContractError
+from pleo_extract.sync.task import build_key_frame, is_many
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,37 +22,37 @@ if TYPE_CHECKING:
     from pleo_extract.core.state import JobKey
     from pleo_extract.sync.task import Task
 
-__all__ = ["OTHER_DATA", "find_listed", "move_jobs", "move_listed", "settle_split"]
+__all__ = ["OTHER_DATA", "choose_months", "find_staged", "move_jobs", "move_listed"]
 
-MANY_MOVED: Final = 100
-"""Above this many moved jobs, and above 1 % of all, the server is not believed."""
-OTHER_DATA: Final = "If the server holds other data now (another account, a sandbox started anew), dump that to a folder of its own"
+OTHER_DATA: Final = (
+    "If the server holds other data now (another account, a new sandbox), dump that to a folder of its own"
+)
 
 
-def settle_split(task: Task) -> int:
-    """Choose the month of each job that was read under two or more; returns how many rows too many these jobs have.
+def choose_months(task: Task) -> int:
+    """Choose the month of each job that is staged under several, and return how many (job, month) pairs are surplus.
 
-    The latest row stays, as everywhere: of the later `last_updated_at`, of equals the one fetched later.
+    The month of the latest row wins, by the order of `keep_latest`.
     """
     split = task.staging.find_split()
     if split.is_empty():
         return 0
-    stays = keep_latest(split).select(*KEY, stays=created_month())
-    read = split.select(*KEY, month=created_month()).unique().join(stays, on=KEY)
-    for company, name, month, home in read.iter_rows():
+    latest = keep_latest(split).select(*KEY, chosen=created_month())
+    staged = split.select(*KEY, month=created_month()).unique().join(latest, on=KEY)
+    for company, name, month, chosen in staged.iter_rows():
         leaving = task.staging.leaving.setdefault(month, set())
-        if month == home:
+        if month == chosen:
             leaving.discard((company, name))  # it moved back
         else:
             leaving.add((company, name))
-    _count(task)
-    return read.height - stays.height
+    _count_moved(task)
+    return staged.height - latest.height
 
 
 def move_listed(task: Task, news: pl.DataFrame) -> set[JobKey]:
-    """Let jobs move that the lake has, though not at the instants of these rows; returns all such jobs.
+    """Move the jobs that the lake has at another instant than these rows, and return all of them.
 
-    One that stays in its month is merged there by its key.
+    A job whose month stays the same needs no move: the merge of that month replaces its row by key.
     """
     if news.is_empty():
         return set()
@@ -64,32 +66,32 @@ def move_listed(task: Task, news: pl.DataFrame) -> set[JobKey]:
     return set(had.select(KEY).iter_rows())
 
 
-def find_listed(task: Task, jobs: Collection[JobKey]) -> set[JobKey]:
-    """Which of these jobs are staged, in whatever month."""
+def find_staged(task: Task, jobs: Collection[JobKey]) -> set[JobKey]:
+    """Return those of the jobs that are staged, in any month."""
     if not jobs:
         return set()
-    wanted = pl.DataFrame(sorted(jobs), schema=dict.fromkeys(KEY, pl.String), orient="row")
+    wanted = build_key_frame(jobs)
     frames = (frame.select(KEY) for month in task.staging.months() for frame in task.staging.read(month))
     return {(c, name) for frame in frames for c, name in frame.join(wanted, on=KEY, how="semi").iter_rows()}
 
 
 def move_jobs(task: Task, jobs: Mapping[JobKey, list[str]]) -> None:
-    """Let these jobs leave the months in which the lake has them: they are listed in others now.
+    """Remove each job from the given months of the lake when this sync is published; it is listed in another month now.
 
     Raises:
-        ContractError: more than 100 of them, and more than 1 % of the account's jobs.
+        ContractError: more than 100 jobs, and more than 1 % of the account's, have moved.
     """
-    if len(jobs) > max(MANY_MOVED, task.before.full_jobs // 100):
+    if is_many(len(jobs), task.before.full_jobs):
         task.staging.clear()
         raise ContractError(
-            f"{len(jobs)} job(s) of the lake are listed with another created_at, {min(jobs)[1]} among them, and a job's "
-            f"never changes; nothing was published. {OTHER_DATA}"
+            f"{len(jobs)} job(s) of the lake are listed with another created_at, {min(jobs)[1]} among them, although "
+            f"created_at never changes; nothing was published. {OTHER_DATA}"
         )
     for job, months in jobs.items():
         for month in months:
             task.staging.leaving.setdefault(month, set()).add(job)
-    _count(task)
+    _count_moved(task)
 
 
-def _count(task: Task) -> None:
+def _count_moved(task: Task) -> None:
     task.evidence.moved = len(set().union(*task.staging.leaving.values()))

@@ -1,4 +1,4 @@
-"""What the next dump would take, estimated from one request."""
+"""Estimate from one request what the next dump would cost."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.rows import created_month
 from pleo_extract.core.state import FULL_EVERY, AccountKey, choose_mode
 from pleo_extract.core.walk import NEWEST_FIRST, PAGE_SIZE
-from pleo_extract.errors import ConfigurationError, RequestRefused
+from pleo_extract.errors import RequestRefused
 from pleo_extract.fetch.driver import ask
 from pleo_extract.fetch.load import open_client
 from pleo_extract.fetch.segments import narrow
 from pleo_extract.keywords import check_keywords
+from pleo_extract.lake.folder.opening import refuse_other_server
 from pleo_extract.lake.layout import scan_files
 from pleo_extract.lake.store import open_lake
 
@@ -31,22 +32,24 @@ if TYPE_CHECKING:
 __all__ = ["DumpPlan", "plan_dump"]
 
 REFRESH_LEAST: Final = 1
-"""Requests of a refresh besides the new pages: the open jobs."""
+"""The fewest requests of an incremental sync besides the pages of new jobs: one page of open jobs."""
 REFRESH_MOST: Final = 9
-"""The same at most, as a rule: two pages of open jobs, an hour's overlap, two old pages, a few jobs at their rank."""
+"""As a rule the most: two pages of open jobs, the overlap of an hour, two audited pages, a few jobs at their rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class DumpPlan:
-    """An estimate, each range from what it takes when all fits to what it takes as a rule at most.
+    """An estimate of the next dump. A range goes from the cost if everything fits to the usual maximum.
 
     Attributes:
-        mode: ``full`` or ``refresh``; why: why it is full.
-        total: jobs at the server, None where it does not say. known: jobs of the account in the lake.
-        requests: a range, None where the server tells no total. Each is a page.
-        seconds: a range, by the time that the one request took and by the pace, which counts what was asked with the
+        mode: ``full``, or ``refresh`` for an incremental sync.
+        why: why the sync is full.
+        total: how many jobs the server counts; None if it does not say.
+        known: how many jobs of the account the lake holds.
+        requests: a range; None if `total` is not known. Each request reads a page.
+        seconds: a range, from the latency of the one request and the rate limit, which counts the requests made with the
             same credential in the last minute.
-        months: partitions that it is likely to write; None where that is not known before the first dump.
+        months: the months that the dump is likely to write; None before the first dump.
     """
 
     mode: str
@@ -69,22 +72,31 @@ def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defa
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
 ) -> DumpPlan:
-    """Ask once, for the newest job, and say what a dump would take. Nothing is written.
+    """Request the newest job and return an estimate of what a dump would cost. Nothing is written.
+
+    Args:
+        lake: the lake's folder, or the URL of a Delta table; it need not exist yet.
+        company_id: one company; by default the client's company, or all that the credential may see.
+        client: server and credential; by default from the environment.
+        full: estimate a full sync.
+        full_every: how often a full sync is due.
+        storage_options: options for the object store of a Delta table.
+        workspace: the local folder of a Delta table.
 
     Raises:
-        ConfigurationError: the lake holds another server's jobs. Else as `load_export_jobs`.
+        ConfigurationError: the lake holds jobs of another server.
+
+    All other errors are those of `load_export_jobs`.
     """
-    kept = open_lake(lake, storage_options=storage_options, workspace=workspace)
-    opened = kept.open() if kept.exists() else None
+    store = open_lake(lake, storage_options=storage_options, workspace=workspace)
+    opened = store.open() if store.exists() else None
     base = opened.manifest if opened else None
     with open_client(client) as source:
         server = str(source.server).rstrip("/")
-        if base is not None and base.server != server:
-            raise ConfigurationError(
-                f"the lake {lake} holds jobs of {base.server}; {server} needs a lake of its own"
-            )
+        if base is not None:
+            refuse_other_server(str(lake), base.server, server)
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
-        info, latency = _ask_newest(source, narrow(NEWEST_FIRST, company_id=company))
+        info, latency = _request_newest(source, narrow(NEWEST_FIRST, company_id=company))
         account = base.accounts.get(AccountKey.of(server, company)) if base else None
         mode, why = choose_mode(account, now=datetime.now(UTC), full=full, full_every=full_every)
         rows = scan_files(opened.files if opened else ())
@@ -101,12 +113,12 @@ def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defa
             seconds=None
             if requests is None
             else tuple(round(source.foresee(n, latency), 1) for n in requests),  # type: ignore[arg-type]
-            months=_guess_months(rows, info, total) if base else None,
+            months=_estimate_months(rows, info, total) if base else None,
         )
 
 
-def _ask_newest(client: Client, query: Query) -> tuple[PageInfo, float]:
-    """The newest job, or any one where the server does not sort; and the seconds that the answer took."""
+def _request_newest(client: Client, query: Query) -> tuple[PageInfo, float]:
+    """Return the page of the newest job, or of any job if the server does not sort, and its latency in seconds."""
     session, started = client.start_session(deadline=120), time.monotonic()
     try:
         info = ask(session, replace(query, limit=1)).info
@@ -123,8 +135,8 @@ def _count_requests(mode: str, total: int, known: int) -> tuple[int, int]:
     return REFRESH_LEAST + pages, REFRESH_MOST + pages
 
 
-def _guess_months(rows: pl.LazyFrame, info: PageInfo, total: int | None) -> tuple[str, ...]:
-    """The months from the lake's newest job to the server's; none where the server has none that is newer."""
+def _estimate_months(rows: pl.LazyFrame, info: PageInfo, total: int | None) -> tuple[str, ...]:
+    """Return the months from the lake's newest job to the server's newest."""
     newest = rows.select(pl.col("created_at").max()).collect().item()
     if not info.keys or newest is None:
         return ()

@@ -1,4 +1,9 @@
-"""Many accounts read side by side: stalest first, those that failed last time last, each let go of when it is done."""
+"""Read many accounts in parallel: stalest accounts first, those that failed last time last.
+
+Threads take accounts from one queue. Small companies are queued in groups whose rows are read from the lake together:
+ten thousand companies would otherwise mean ten thousand scans of the same files. An account that is done keeps its
+outcome only, not its client, session or rows.
+"""
 
 from __future__ import annotations
 
@@ -14,58 +19,54 @@ import polars as pl
 
 from pleo_extract.fetch.workers import PATIENCE
 from pleo_extract.lake.staging import find_resumable
-from pleo_extract.sync.account import FEW_JOBS, is_small
+from pleo_extract.sync.account import FEW_JOBS, Preload, is_small
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from pleo_extract.lake.layout import Manifest
-    from pleo_extract.lake.store import Store
-    from pleo_extract.sync.account import AccountDump
+    from pleo_extract.sync.account import AccountDump, Origin
 
 __all__ = ["read_all"]
 
 THREADS: Final = 8
-"""Accounts read at once."""
+"""Accounts read in parallel."""
 GROUP: Final = 50
-"""Accounts whose rows are read from the lake together, at most."""
+"""Largest number of accounts whose rows are read from the lake together."""
 
 Groups = SimpleQueue["list[AccountDump]"]
 
 
 def read_all(
-    accounts: Sequence[AccountDump],
-    lake: Store,
-    base: Manifest | None,
-    read: Callable[[AccountDump], None],
-    *,
-    every: float,
+    accounts: Sequence[AccountDump], origin: Origin, *, every: float
 ) -> Generator[list[AccountDump], None, None]:
-    """Read these accounts, up to eight at once; where one raises, all stop, and stage what they hold.
+    """Read these accounts in parallel. If one raises, the others stage what they hold and stop.
 
     Yields:
-        After each `every` seconds, while others are still being read: the accounts that are done since the last time.
-        Those that are done after the last of these are not yielded: the run is over then.
+        Every `every` seconds, while accounts are still being read, those that were done since the last time. Accounts
+        that are done after the last interval are not yielded.
     """
-    todo, done, stopped = _line_up(accounts, lake, base), SimpleQueue["AccountDump"](), Event()
+    # The staging folder is listed once, not by each of thousands of accounts.
+    left = find_resumable(origin.lake.layout.staging)
+    todo, done, stopped = _queue_groups(accounts, origin), SimpleQueue["AccountDump"](), Event()
 
     def work() -> None:
-        while group := _take(todo):
-            _hold_rows(group, lake, base)
+        while group := _next_group(todo):
+            rows = _read_rows(group, origin)
             for account in group:
                 if stopped.is_set():
                     return
-                read(account)
-                account.forget_trace()
+                account.read(origin, Preload(left, rows.pop(account.company_id, None)))
+                account.drop_traceback()
                 done.put(account)
 
     threads = min(THREADS, len(accounts))
     pool = ThreadPoolExecutor(max_workers=threads)
     futures = {pool.submit(work) for _ in range(threads)}
     try:
-        for _ in _pass_time(futures, every):
-            if some := list(_drain(done)):
-                yield some
+        for _ in _tick(futures, every):
+            if finished := [done.get_nowait() for _ in range(done.qsize())]:
+                yield finished
     except BaseException:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
@@ -77,24 +78,24 @@ def read_all(
     pool.shutdown()
 
 
-def _line_up(accounts: Sequence[AccountDump], lake: Store, base: Manifest | None) -> Groups:
-    todo, left = Groups(), find_resumable(lake.layout.staging)
-    for account in accounts:
-        account.left = left
-    most = max(1, min(GROUP, len(accounts) // THREADS // 4))
-    for group in _group(_sort_stalest(accounts, lake, base), base, most):
+def _queue_groups(accounts: Sequence[AccountDump], origin: Origin) -> Groups:
+    todo = Groups()
+    largest = max(
+        1, min(GROUP, len(accounts) // THREADS // 4)
+    )  # four groups a thread, so that all end together
+    for group in _split_into_groups(_sort_stalest(accounts, origin), origin.base, largest):
         todo.put(group)
     return todo
 
 
-def _sort_stalest(accounts: Sequence[AccountDump], lake: Store, base: Manifest | None) -> list[AccountDump]:
-    """Return the stalest accounts first, in the order of the lake's rows where they were read by one run.
+def _sort_stalest(accounts: Sequence[AccountDump], origin: Origin) -> list[AccountDump]:
+    """Return the stalest accounts first; of accounts read by the same run, in the order of the lake's rows.
 
-    Those that failed last time come last, although they are the stalest of all: a dead key or a server that drips
-    must not hold a thread while healthy companies wait.
+    Accounts that failed last time come last, although they are the stalest: a revoked key or a slow server must not
+    occupy a thread while healthy companies wait.
     """
-    known = base.accounts if base else {}
-    last = lake.last_run()
+    known = origin.base.accounts if origin.base else {}
+    last = origin.lake.last_run()
     failed = last.failed.keys() if last is not None else set()
     never = datetime.min.replace(tzinfo=UTC)
 
@@ -106,15 +107,17 @@ def _sort_stalest(accounts: Sequence[AccountDump], lake: Store, base: Manifest |
     return sorted(accounts, key=rank)
 
 
-def _group(accounts: Sequence[AccountDump], base: Manifest | None, most: int) -> Iterator[list[AccountDump]]:
-    """The accounts in the order given; small ones side by side, so many at most, whose rows can be held together."""
+def _split_into_groups(
+    accounts: Sequence[AccountDump], base: Manifest | None, largest: int
+) -> Iterator[list[AccountDump]]:
+    """Yield the accounts in groups, in the order given. The rows of a group of several fit into memory together."""
     known = base.accounts if base else {}
     group: list[AccountDump] = []
     jobs = 0
     for account in accounts:
         before = known.get(account.key)
         size = before.full_jobs if before is not None and is_small(before) else FEW_JOBS
-        if group and (len(group) >= most or jobs + size > FEW_JOBS):
+        if group and (len(group) >= largest or jobs + size > FEW_JOBS):
             yield group
             group, jobs = [], 0
         group.append(account)
@@ -123,15 +126,15 @@ def _group(accounts: Sequence[AccountDump], base: Manifest | None, most: int) ->
         yield group
 
 
-def _take(todo: Groups) -> list[AccountDump]:
-    """What is next; nothing when all is under way."""
+def _next_group(todo: Groups) -> list[AccountDump]:
+    """Return the next group; an empty list if there is none."""
     with suppress(Empty):
         return todo.get_nowait()
     return []
 
 
-def _pass_time(futures: set[Future[None]], every: float) -> Iterator[None]:
-    """Yield after each `every` seconds until all are done; raise what one of them raised."""
+def _tick(futures: set[Future[None]], every: float) -> Iterator[None]:
+    """Yield every `every` seconds until all futures are done; raise what one of them raised."""
     pending = futures
     due = time.monotonic() + every
     while pending:
@@ -144,24 +147,16 @@ def _pass_time(futures: set[Future[None]], every: float) -> Iterator[None]:
             due = time.monotonic() + every
 
 
-def _drain(done: SimpleQueue[AccountDump]) -> Iterator[AccountDump]:
-    """Yield what is in the queue now."""
-    with suppress(Empty):
-        while True:
-            yield done.get_nowait()
-
-
-def _hold_rows(group: Sequence[AccountDump], lake: Store, base: Manifest | None) -> None:
-    """Read what the lake has of these accounts at once: its files would be looked through for each of thousands."""
+def _read_rows(group: Sequence[AccountDump], origin: Origin) -> dict[str | None, pl.DataFrame]:
+    """Return the lake's rows of these accounts by company, read together; nothing where each account reads its own."""
     companies = [account.company_id for account in group if account.company_id is not None]
     if len(group) == 1 or len(companies) < len(group):
-        return  # it reads its own
+        return {}
     company = pl.col("company_id")
     within = company.is_between(pl.lit(min(companies)), pl.lit(max(companies)))
     try:
-        rows = lake.scan(base).filter(within, company.is_in(companies)).collect()
-    except pl.exceptions.PolarsError:
-        return  # a file of the lake is damaged: each account finds that out for itself
+        rows = origin.lake.scan(origin.base).filter(within, company.is_in(companies)).collect()
+    except pl.exceptions.PolarsError:  # a file of the lake is damaged; each account reports that for itself
+        return {}
     found = rows.partition_by("company_id", as_dict=True)
-    for account in group:
-        account.rows = found.get((account.company_id,), rows.clear())
+    return {each: found.get((each,), rows.clear()) for each in companies}

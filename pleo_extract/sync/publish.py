@@ -1,7 +1,20 @@
-"""What is staged, published: the one loop for dump and merge, over whichever table.
+"""The publish loop of dump and merge, over any table: merge staged rows into the latest state and commit the result.
 
-A commit goes on top of the state that was merged. Whoever was not first reads what others have committed and merges
-again. Until the commit, signals end a run at once and nothing was published; while it is made they wait.
+Theory of operation. Concurrency is optimistic. Each attempt takes these steps:
+
+    base = table.latest()            the state to merge with
+    change = merge(base, staged)     new files are written; no reader sees them
+    info = run.build_info(change)    receipt and account states, built as values for this attempt
+    table.commit(change, info)       makes the change current, or raises LakeConflict: another commit came first
+
+After a conflict the loop reads what the others have committed. If their commit changed no files (it brought only state),
+the files already written are still right, and only the commit is repeated; else they are discarded and merged again.
+Receipt and states are values made per attempt, so a failed attempt leaves nothing to undo.
+
+Until the commit begins, a signal ends the run at once and nothing was published. During the commit signals wait:
+between "the pointer was replaced" and "the run knows it" there must be no way out, or the receipt would deny a snapshot
+that exists. An error can still come after the commit got through (a lost answer of an object store); then
+`table.is_published` finds out, and the run is notified before the error goes on.
 """
 
 from __future__ import annotations
@@ -23,36 +36,37 @@ if TYPE_CHECKING:
 __all__ = ["Publication", "publish"]
 
 TRIES: Final = 5
-"""How often a run that was not the first merges again."""
+"""Attempts before a run gives up because other writers keep committing first."""
 
 _log = logging.getLogger(__name__)
 
 
 class Publication(Protocol):
-    """A run that publishes."""
+    """A run that publishes: a dump or a merge."""
 
-    def account_for(self, change: Change) -> Info:
-        """What is to be committed with this change. Asked again where another run was first."""
+    def build_info(self, change: Change) -> Info:
+        """Return the receipt and the account states to commit with a change; called once per attempt."""
 
-    def stand(self, change: Change) -> None:
-        """Note that this change is committed, however the run ends."""
+    def note_committed(self, change: Change) -> None:
+        """Remember that this change is current now, even if an error follows."""
 
 
 def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, server: str) -> Manifest:
-    """Merge what is staged into a table and commit it.
+    """Merge staged rows into a table and commit the result.
 
     Args:
-        table: held by this run.
-        stagings: what is staged, in the order it was fetched; cleared when it is published.
-        run: gives what is committed with it.
-        server: whose jobs these are.
+        table: the table, held by this run.
+        stagings: the staged rows, in the order in which they were fetched; removed once they are published.
+        run: builds what is committed with the rows.
+        server: the server that the jobs belong to.
 
     Returns:
-        The state that is current now.
+        The manifest of the snapshot that is current now.
 
     Raises:
-        LakeLocked: another run has taken the table; or others were first, `TRIES` times running.
-        LakeError: a file of the table is not as it was written. TryLater: whether it is committed cannot be known.
+        LakeLocked: another run has taken the table, or other writers committed first `TRIES` times in a row.
+        LakeError: a file of the table is damaged.
+        TryLater: the store did not say whether the commit got through.
     """
     last: LakeConflict | None = None
     change: Change | None = None
@@ -68,7 +82,7 @@ def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, serv
                 merge_staged(table, change, stagings)
             return _commit(table, change, run, stagings)
         except LakeConflict as exc:
-            _log.info("%s; reading what others have committed", exc)
+            _log.info("%s; merging with what other writers have committed", exc)
             last = exc
         except BaseException:
             if change is not None:
@@ -79,18 +93,18 @@ def publish(table: Table, stagings: Sequence[Staging], run: Publication, *, serv
     if last is not None and isinstance(last.__cause__, TryLater):
         raise last.__cause__
     raise LakeLocked(
-        f"other writers have committed to {table.name} first, {TRIES} times running; run again later"
+        f"other writers have committed to {table.name} first, {TRIES} times in a row; run again later"
     )
 
 
 def _commit(table: Table, change: Change, run: Publication, stagings: Sequence[Staging]) -> Manifest:
     with hold_signals():
-        info = run.account_for(change)
+        info = run.build_info(change)
         try:
             manifest = table.commit(change, info)
         finally:
             if table.is_published(change.number):
-                run.stand(change)
+                run.note_committed(change)
         for staging in stagings:
             staging.clear()
     return manifest

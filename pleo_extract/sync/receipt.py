@@ -1,4 +1,8 @@
-"""What one run can prove about itself."""
+"""The receipt: what one run read, what that proves, what was published, and how the run ended.
+
+`Evidence` is filled while an account is read. `CurrentSnapshot` says what the lake holds. A `Receipt` is made of both,
+once per attempt to publish and once at the end, and is never changed afterwards.
+"""
 
 from __future__ import annotations
 
@@ -21,30 +25,47 @@ if TYPE_CHECKING:
     from pleo_extract.lake.layout import Manifest
     from pleo_extract.lake.table import Change
 
-__all__ = ["Evidence", "Receipt", "Standing"]
+__all__ = ["CurrentSnapshot", "Evidence", "Receipt"]
 
 
 class Evidence(msgspec.Struct, kw_only=True):
-    """What a run can say of what it has read, filled as it goes.
+    """What a run knows of what it has read, filled while it reads.
 
     Attributes:
-        run: its name. lake: the folder, as it was given. account: server and company it is about, ``*`` for any company.
-        mode: ``full``, ``refresh`` or ``merge``. verdict: ``complete``, ``complete_with_drift`` or ``incomplete``; why: in words.
-        pages, requests, retries: counts. waited: seconds in which a request waited (pace, pauses, backoff); those of
-            several at once count once.
-        rows: rows received. distinct: different jobs among them. duplicates: rows beyond these. rejected: rows set aside.
-        total_first, total_last: the server's `total` on the first and last page; None where it told none.
-        order: the order the walk proved, ``strict``, ``created`` or ``none``.
+        run: the name of the run.
+        lake: the lake as it was given.
+        account: the server and the company, ``*`` for any company.
+        name: what the accounts file calls the company.
+        mode: ``full``, ``refresh`` (an incremental sync) or ``merge``.
+        why_full: why the sync was full.
+        resumed: True if the run continued what an earlier run had staged.
+        verdict: ``complete``, ``complete_with_drift`` or ``incomplete``.
+        why: the reason for the verdict, in words.
+        pages: pages read.
+        requests: requests sent.
+        retries: requests sent again.
+        waited: seconds in which at least one request waited (rate limit, pauses, back-off).
+        rows: rows received.
+        distinct: different jobs among them.
+        duplicates: rows that repeat a job, apart from those read twice on purpose.
+        rejected: rows that do not fit the contract.
+        total_first: the server's `total` on the first page; None if it gave none.
+        total_last: the server's `total` on the last page; None if it gave none.
+        order: the order that the walk proved, ``strict``, ``created`` or ``none``.
         understood: sorting keys, sorting orders and limit as the server echoed them.
-        vanished: (company_id, id) of jobs newly found to be no longer listed; their rows stay as last seen.
-        moved: jobs whose created_at moved to another month; each stands in the new one.
-        audited: old jobs read anew by chance; audited_share: of all jobs, the chance that one changed row is noticed.
-        shift_chance: the chance that a job deleted and another one inserted into the past, which leave the total as it
-            was, are noticed; 1 after a full sync that one run read, 0 after one that took over what others had staged.
+        vanished: (company_id, id) of jobs that this run found to be no longer listed; their rows stay as last seen.
+        moved: jobs whose created_at moved to another month; each is kept in the new month.
+        audited: old jobs that the audit read.
+        audited_share: their share of all jobs: the probability that the audit notices one changed row.
+        shift_chance: the probability that one deletion together with one insertion into the past, which leave `total`
+            unchanged, is noticed. It is 1 after a full sync that one run read alone, and 0 after a full sync that
+            continued the pages of earlier runs.
         total_kind: what the server's `total` is worth: ``exact``, ``constant`` (wrong by the same number each time) or
-            ``unusable`` (capped, of the page, or an estimate); empty where there is none.
-        faults: why requests were repeated, by kind. restarts: times a lost cursor sent a walk back.
-        source: the lake that was merged into this one, with its snapshot; taken: rows of it that were news here.
+            ``unusable`` (capped, of the page, or an estimate); empty if there is none.
+        faults: why requests were sent again, with counts per kind.
+        restarts: how often a refused cursor sent a walk back.
+        source: the lake that was merged into this one, with its snapshot.
+        taken: rows of `source` that were new or later.
         data_as_of: the instant as of which the account's rows are true (UTC); of several accounts, the earliest.
     """
 
@@ -82,12 +103,12 @@ class Evidence(msgspec.Struct, kw_only=True):
     data_as_of: datetime | None = None
 
     def count_session(self, session: Session) -> None:
-        """Take over what the client counted."""
+        """Take over the counts of a session."""
         self.requests, self.retries = session.requests, session.retries
         self.waited, self.faults = round(session.waited, 3), dict(session.faults)
 
     def count_walk(self, walk: Walk) -> None:
-        """Add what a walk has seen."""
+        """Add the counts of a walk."""
         keys, orders, limit = walk.understood
         first_total, last_total = walk.checkpoint.totals
         self.pages += walk.checkpoint.pages
@@ -99,44 +120,51 @@ class Evidence(msgspec.Struct, kw_only=True):
         self.understood = {"sorting_keys": keys, "sorting_order": orders, "limit": limit}
 
     def conclude(self, verdict: Verdict, *, distinct: int, reread: int = 0) -> None:
-        """Note the verdict, and the count it rests on; `reread` rows were read again on purpose, and are no duplicates."""
+        """Set the verdict and the counts that it rests on; `reread` rows were read twice on purpose: no duplicates."""
         self.verdict, self.why, self.distinct = verdict.name, verdict.why, distinct
         self.duplicates = max(0, self.rows - reread - distinct - self.rejected)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What the lake has, however the run ends.
+class CurrentSnapshot:
+    """The current snapshot of the lake, as an account's receipt shows it.
 
     Attributes:
-        snapshot: the one that is current. rows: in it.
-        is_published: whether it came of this run. months: the partitions written for it.
+        number: its number; 0 if nothing was published yet.
+        rows: its rows.
+        is_published: True if this run published it.
+        months: the months that were written for it.
     """
 
-    snapshot: int = 0
+    number: int = 0
     rows: int = 0
     is_published: bool = False
     months: tuple[str, ...] = ()
 
     @classmethod
-    def at(cls, manifest: Manifest | None) -> Standing:
-        """The state that a run began with."""
+    def of(cls, manifest: Manifest | None) -> CurrentSnapshot:
+        """Return the snapshot that a run starts from."""
         return cls(manifest.snapshot, manifest.rows) if manifest else cls()
 
     @classmethod
-    def after(cls, change: Change) -> Standing:
-        """The state that is current when this is committed."""
+    def after(cls, change: Change) -> CurrentSnapshot:
+        """Return the snapshot that is current once this change is committed."""
         return cls(change.number, change.rows, change.makes_snapshot, tuple(change.months))
 
 
 class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a dataclass it could not be frozen
-    """One run's own account: what it read, what it published, how it ended.
+    """The receipt of a run: what it read, what that proves, what it published, how it ended.
 
     Attributes:
-        published: whether a new snapshot came of it. snapshot: the one now current. lake_rows: rows in it.
-        months_written: partitions rewritten. seconds: of the clock on the wall, from start to end.
-        code: the exit code; error: the message that goes with it.
-        The others are those of `Evidence`.
+        seconds: wall-clock seconds from start to end.
+        published: True if the run published a new snapshot.
+        snapshot: the number of the snapshot that is current now.
+        lake_rows: the rows of that snapshot.
+        months_written: the months whose files were rewritten.
+        code: the exit code.
+        error: the message that goes with the exit code; None for 0.
+
+    All other attributes are those of `Evidence`.
     """
 
     seconds: float = 0.0
@@ -149,31 +177,36 @@ class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a
 
     @classmethod
     def of(
-        cls, evidence: Evidence, standing: Standing, *, seconds: float, error: BaseException | None = None
+        cls,
+        evidence: Evidence,
+        snapshot: CurrentSnapshot,
+        *,
+        seconds: float,
+        error: BaseException | None = None,
     ) -> Receipt:
-        """The receipt of a run that has read this and found or left the lake so, and what ended it, if anything did."""
+        """Return the receipt for this evidence and snapshot, with the error that ended the run, if any."""
         return cls(
             **msgspec.structs.asdict(evidence),
             seconds=seconds,
-            published=standing.is_published,
-            snapshot=standing.snapshot,
-            lake_rows=standing.rows,
-            months_written=list(standing.months),
-        ).ended(error)
+            published=snapshot.is_published,
+            snapshot=snapshot.number,
+            lake_rows=snapshot.rows,
+            months_written=list(snapshot.months),
+        ).with_error(error)
 
-    def ended(self, error: BaseException | None) -> Receipt:
-        """The same with the exit code and the message of this error."""
+    def with_error(self, error: BaseException | None) -> Receipt:
+        """Return a copy with the exit code and the message of an error; the receipt itself if there is none."""
         if error is None:
             return self
-        code = _code_of(error)
-        message = error.tell() if isinstance(error, PleoExtractError) else _word(error, code)
+        code = _exit_code(error)
+        message = error.tell() if isinstance(error, PleoExtractError) else _describe_error(error, code)
         return msgspec.structs.replace(self, code=code, error=message)
 
     @classmethod
     def sum(cls, receipts: Sequence[Receipt], *, waited: float) -> Receipt:
-        """One receipt for the accounts of one run: counts added, the worst verdict and code.
+        """Return one receipt for all accounts of a run: counts added, the worst verdict and code.
 
-        Accounts wait side by side, so what they `waited` together is not the sum, and comes from who counted it.
+        `waited` is an argument because accounts wait in parallel: summed up, a run of 35 s had waited 223 s.
         """
         counts = (
             "pages",
@@ -211,19 +244,19 @@ class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
+        """Return the receipt as plain data, ready for JSON."""
         built: dict[str, Any] = msgspec.to_builtins(self)
         return built
 
 
-def _code_of(error: BaseException) -> int:
+def _exit_code(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 1)
 
 
-def _word(error: BaseException, code: int) -> str:
-    """What an error that is not ours says; one that says nothing goes by its name."""
+def _describe_error(error: BaseException, code: int) -> str:
+    """Return the message of an error that is not ours: the signal's name, its text, or else the name of its type."""
     if isinstance(error, SystemExit | KeyboardInterrupt) and code in WORDS:
         return WORDS[code]
     return str(error) or type(error).__name__

@@ -1,4 +1,8 @@
-"""One account's reading under way: what it reads with, what it knows, where it puts what it reads."""
+"""What the syncs of one account share: the session, the lake's rows, the staging folder, and questions about them.
+
+The two syncs, the closing reads and the audit all take a `Task`. Whatever they read goes through `Task.stage`,
+`Task.add` or `Task.read_pages` into staging, so that a kill at any point costs at most the batch under way.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from pleo_extract.fetch.driver import Driver, ask_offset, drive
 from pleo_extract.signals import hold_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -28,28 +32,30 @@ if TYPE_CHECKING:
     from pleo_extract.lake.staging import Staging
     from pleo_extract.sync.receipt import Evidence
 
-__all__ = ["Task", "Unsettled"]
+__all__ = ["Task", "Unsettled", "build_key_frame", "drop_jobs", "is_many"]
 
-MANY_REJECTED: Final = 100
-"""Above this many rejected rows, and above 1 % of all rows, nothing is published."""
+MANY: Final = 100
+"""Up to this many rows or jobs, or up to 1 % of all, may be rejected, moved or vanished in one sync (`is_many`)."""
 MANY_INSTANTS: Final = 1_000
-"""Up to so many, the lake is asked for rows of these very instants; above, for a span of each month."""
+"""With at most this many different instants, the lake is asked for exactly these; with more, for a time span per month.
+
+A longer list of literals costs more in the query engine than the rows that it would spare."""
 
 
 class Unsettled:
-    """The jobs that staged rows show as unsettled, each with the batch that showed it last.
+    """Staged jobs that may still change, each with the number of the batch that showed it last.
 
-    What a closing read must confirm: a job that staging holds as open may have ended since it was read.
+    Staged rows can be days old, so a job that staging holds as open may have ended since. The closing reads must look
+    each of these up.
     """
 
     def __init__(self) -> None:
         self._seen: dict[JobKey, tuple[str, datetime, int]] = {}
 
     def note(self, frame: pl.DataFrame, batch: int) -> None:
-        """Take in the rows of one batch; a job that it shows as settled is no longer of interest."""
+        """Record the unsettled jobs of one batch, and drop those that the batch shows as settled."""
         if self._seen:
-            known = pl.DataFrame(list(self._seen), schema=dict.fromkeys(KEY, pl.String), orient="row")
-            for key in frame.select(KEY).join(known, on=KEY, how="semi").iter_rows():
+            for key in frame.select(KEY).join(build_key_frame(self._seen), on=KEY, how="semi").iter_rows():
                 self._seen.pop(key, None)
         for company, name, status, created in (
             frame.filter(is_unsettled()).select(*KEY, "status", "created_at").iter_rows()
@@ -57,7 +63,7 @@ class Unsettled:
             self._seen[company, name] = (status, created, batch)
 
     def find(self, *, before: int) -> pl.DataFrame:
-        """Return the jobs that no batch from number `before` on has shown: status, created_at and key."""
+        """Return the jobs last shown by a batch numbered below `before`: status, created_at, company_id, id."""
         rows = [
             (status, created, *key) for key, (status, created, batch) in self._seen.items() if batch < before
         ]
@@ -69,20 +75,26 @@ class Unsettled:
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all recorded jobs."""
         self._seen.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One account of one dump.
+    """The sync of one account during one dump.
 
     Attributes:
-        run, in_flight: how requests are sent. company_id: whose jobs; None for all that the credential may see.
-        lake: the lake's rows of this account, lazily. before: its state after the last run.
-        staging: where rows go. evidence: what is counted. on_page: told of every page.
-        rejected: the folder for rows that are set aside for good. clock: tells the instant, UTC.
-        unsettled: the jobs that are staged as unsettled.
+        session: sends the requests.
+        in_flight: how many requests may be under way together.
+        company_id: whose jobs to read; None for all that the credential may see.
+        lake: the lake's rows of this account, lazily.
+        before: the account's state after the last run.
+        staging: where rows go.
+        evidence: the counts for the receipt.
+        on_page: called after every page.
+        rejected: the folder that keeps rejected rows after the run.
+        clock: returns the current instant, UTC.
+        unsettled: the staged jobs that may still change.
     """
 
     session: Session
@@ -101,41 +113,40 @@ class Task:
         for number, frame in self.staging.numbered():
             self.unsettled.note(frame, number)
 
-    def stage(self, phase: str, parts: Generator[Batch, None, None]) -> None:
-        """Put what a walk reads into staging. When interrupted, what the walk holds is staged before it ends.
+    def stage(self, phase: str, batches: Generator[Batch, None, None]) -> None:
+        """Stage all batches of a walk. After a signal, stage what the walk still holds, then raise.
 
-        However it ends, the walk does too: what it holds, such as signals, is not to wait until its memory is cleared up.
+        The generator is closed in every case. After an error of staging it would otherwise live on in the frames of
+        the traceback, with the signals that it holds back, until the garbage collector closes it, perhaps in another
+        thread, where restoring signal handlers raises ValueError.
         """
-        with closing(parts):
-            self._stage(phase, parts)
-
-    def _stage(self, phase: str, parts: Generator[Batch, None, None]) -> None:
         interrupt: BaseException | None = None
-        while True:
-            try:
-                part = next(parts) if interrupt is None else parts.throw(interrupt)
-            except StopIteration:
-                break
-            staged = len(self.staging.batches)
-            try:
-                self.add(phase, part)
-            except (KeyboardInterrupt, SystemExit) as exc:
-                interrupt = exc
-                if (
-                    len(self.staging.batches) == staged
-                ):  # told before it began; none may be staged after a gap
-                    self.add(phase, part)
+        with closing(batches):
+            while True:
+                try:
+                    batch = next(batches) if interrupt is None else batches.throw(interrupt)
+                except StopIteration:
+                    break
+                staged = len(self.staging.batches)
+                try:
+                    self.add(phase, batch)
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    interrupt = exc
+                    # The signal came before the batch was staged. Later batches move the checkpoints past this one,
+                    # so without it the next run would resume beyond a gap.
+                    if len(self.staging.batches) == staged:
+                        self.add(phase, batch)
         if interrupt is not None:
             raise interrupt
 
-    def add(self, phase: str, part: Batch) -> None:
-        """Stage one part, and note which of its jobs are unsettled."""
+    def add(self, phase: str, batch: Batch) -> None:
+        """Stage one batch and record its unsettled jobs."""
         with hold_signals():
-            frame = self.staging.add(part.frame, part.rejected, phase=phase, checkpoints=part.marks)
+            frame = self.staging.add(batch.frame, batch.rejected, phase=phase, checkpoints=batch.checkpoints)
         self.unsettled.note(frame, len(self.staging.batches) - 1)
 
     def walk(self, phase: str, walk: Walk, segment: int = 0) -> Walk:
-        """Read a walk into staging, as this segment of its phase."""
+        """Read a walk into staging as one segment of a phase, and return it."""
         try:
             self.stage(phase, drive(Driver(self.session, walk, segment, on_page=self.on_page)))
         finally:
@@ -143,22 +154,23 @@ class Task:
         return walk
 
     def restart(self) -> None:
-        """Forget all that is staged: what follows is read by this run."""
+        """Drop all staged rows, so that this run reads everything itself."""
         self.staging.restart()
         self.unsettled.clear()
 
     def read_pages(self, phase: str, query: Query, offsets: Sequence[int]) -> list[pl.DataFrame] | None:
-        """Read single pages into staging; None where the server takes no offset that deep, or does not keep the order."""
-        pages = self.read_places(phase, query, offsets)
+        """Read the pages at these offsets into staging.
+
+        Returns:
+            One frame per offset; None if the server refuses an offset that deep, or does not keep the order.
+        """
+        pages = self.read_pages_with_info(phase, query, offsets)
         return None if pages is None else [frame for frame, _ in pages]
 
-    def read_places(
+    def read_pages_with_info(
         self, phase: str, query: Query, offsets: Sequence[int]
     ) -> list[tuple[pl.DataFrame, PageInfo]] | None:
-        """Read single pages as `read_pages` does, each with what it says about itself.
-
-        An offset that is known to be refused is not asked for.
-        """
+        """Read pages as `read_pages` does, and return each with its page info. Never request an offset known to be refused."""
         if not all(map(self.session.habits.reaches, offsets)):
             return None
         pages = []
@@ -183,73 +195,78 @@ class Task:
         return pages
 
     def refuse_many_rejected(self) -> None:
-        """Give up where so many rows do not fit that it is no matter of rows; they are kept, nothing is built on them.
+        """Stop the sync if too many rows were rejected: then the contract has changed, and not single rows.
+
+        The rejected rows are kept for inspection; everything else that is staged is dropped.
 
         Raises:
-            DataError: more than 100 rows, and 1 % of those read.
+            DataError: more than 100 rows, and more than 1 % of those read, were rejected.
         """
         count = len(set(self.staging.names))
-        if count > MANY_REJECTED and count > self.evidence.rows / 100:
+        if is_many(count, self.evidence.rows):
             self.staging.keep_rejected(self.rejected)
             self.staging.clear()
             raise DataError(
                 f"{count} of {self.evidence.rows} rows do not fit the contract, more than 1 %: nothing was published. "
-                f"They are in {self.rejected}; perhaps the API changed: look for a newer pleo-extract"
+                f"The API may have changed: look for a newer pleo-extract. The rows are in {self.rejected}"
             )
 
-    def spoiled(self) -> set[JobKey]:
-        """Jobs whose rows do not fit, where their names can be read: they are listed all the same."""
-        keys = (name.partition("/") for name in self.staging.names)
-        return {(company, name) for company, slash, name in keys if slash}
+    def list_rejected(self) -> set[JobKey]:
+        """Return the jobs whose staged rows were rejected, if their ids are readable. The server does list these jobs."""
+        return _parse_names(self.staging.names)
 
     def known_rejected(self) -> set[JobKey]:
-        """Jobs whose rows earlier runs rejected, where their names can be read."""
-        keys = (name.partition("/") for name in self.before.rejected)
-        return {(company, name) for company, slash, name in keys if slash}
+        """Return the jobs whose rows earlier runs rejected, if their ids are readable."""
+        return _parse_names(self.before.rejected)
 
-    def find_rejected(self) -> pl.DataFrame:
-        """Jobs whose rows earlier runs rejected and this one has not met, where it can be told when they were created."""
-        keys = sorted(self.known_rejected() - self.spoiled())
-        wanted = pl.DataFrame(keys, schema=dict.fromkeys(KEY, pl.String), orient="row")
+    def find_unmet_rejected(self) -> pl.DataFrame:
+        """Return the jobs rejected by earlier runs and not met by this one, if their created_at is known.
+
+        A job has a readable created_at in its rejected row, or else the one that the lake holds.
+        """
+        keys = sorted(self.known_rejected() - self.list_rejected())
+        wanted = build_key_frame(keys)
         if wanted.is_empty():
             return wanted.with_columns(created_at=pl.lit(None, pl.Datetime("us", "UTC")))
         had = (
             self.lake.filter(pl.col("id").is_in(wanted["id"].implode())).select(*KEY, "created_at").collect()
         )
-        spoiled = self.before.spoiled
-        said = [read_key(spoiled[f"{c}/{n}"].created_at) if f"{c}/{n}" in spoiled else None for c, n in keys]
-        found = wanted.with_columns(said=pl.Series(said, dtype=pl.Datetime("us", "UTC")))
+        records = self.before.spoiled
+        created = [
+            read_key(records[f"{c}/{n}"].created_at) if f"{c}/{n}" in records else None for c, n in keys
+        ]
+        found = wanted.with_columns(rejected_at=pl.Series(created, dtype=pl.Datetime("us", "UTC")))
         found = found.join(had.unique(KEY), on=KEY, how="left")
-        return found.select(*KEY, created_at=pl.coalesce("said", "created_at")).drop_nulls()
+        return found.select(*KEY, created_at=pl.coalesce("rejected_at", "created_at")).drop_nulls()
 
-    def without_spoiled(self, jobs: pl.DataFrame) -> pl.DataFrame:
-        """Return these jobs without those whose rows do not fit."""
-        spoiled = self.spoiled()
-        return jobs.filter([key not in spoiled for key in jobs.select(KEY).iter_rows()]) if spoiled else jobs
+    def drop_rejected(self, jobs: pl.DataFrame) -> pl.DataFrame:
+        """Return `jobs` without those whose staged rows were rejected."""
+        return drop_jobs(jobs, self.list_rejected())
 
-    def count_unknown(self, rejected: Sequence[str]) -> int:
-        """How many of these rejected rows are of jobs that the lake does not have."""
+    def count_missing(self, rejected: Sequence[str]) -> int:
+        """Return how many of these rejected rows belong to jobs that are not in the lake."""
         names = job_name()
         return len(rejected) - int(
             self.lake.select(names.is_in(rejected).sum()).collect().item() if rejected else 0
         )
 
     def list_forgotten(self) -> set[str]:
-        """Jobs that the server lists and that the lake has forgotten, by their hashes, as far as it is known."""
+        """Return the hashes of the jobs that the lake has forgotten and that the server is known to list."""
         return {*self.before.forgotten, *self.staging.met_forgotten()}
 
     def is_unsettled(self) -> pl.Expr:
-        """Rows whose job may still change, as far as this account knows."""
+        """Return an expression for rows whose job may still change, by what is known of this account."""
         return is_unsettled(self.before.unknown)
 
     def count_lake(self) -> int:
-        """Jobs of this account in the lake."""
+        """Return how many jobs of this account the lake holds."""
         return int(self.lake.select(pl.len()).collect().item())
 
-    def lake_rows(self, fresh: pl.DataFrame, pages: Iterable[pl.DataFrame] = ()) -> pl.DataFrame:
-        """Rows of the lake created when these were, and perhaps others: all that can share a key with them.
+    def read_lake_near(self, fresh: pl.DataFrame, pages: Iterable[pl.DataFrame] = ()) -> pl.DataFrame:
+        """Return the lake's rows that may be the same jobs as `fresh`, with every row in the time span of each page.
 
-        With all that were created between the first and the last row of each of these pages.
+        One query for both, because each one reads through the lake's files. It selects by created_at, so that files and
+        row groups outside these spans are skipped; it may return more rows than needed, never fewer.
         """
         if fresh.is_empty():
             return self.lake.head(0).collect()
@@ -262,16 +279,36 @@ class Task:
         ends = [(page["created_at"].min(), page["created_at"].max()) for page in pages if page.height]
         return self.lake.filter(pl.any_horizontal(near, *(_is_within(*span) for span in ends))).collect()
 
-    def count_new(self, fresh: pl.DataFrame, lake: pl.DataFrame | None = None) -> int:
-        """Jobs of these rows that the lake does not have; `lake` is what `lake_rows` gives for them."""
-        lake = self.lake_rows(fresh) if lake is None else lake
-        return fresh.unique(KEY).join(lake, on=KEY, how="anti").height
+    def count_new(self, fresh: pl.DataFrame) -> int:
+        """Return how many jobs of `fresh` are not in the lake."""
+        return fresh.unique(KEY).join(self.read_lake_near(fresh), on=KEY, how="anti").height
 
     def known_vanished(self) -> set[JobKey]:
-        """Jobs of the lake that the server was known not to list any more."""
+        """Return the jobs of the lake that the server had stopped listing before this run."""
         return {(company, name) for company, name in self.before.vanished}
 
 
+def is_many(count: int, total: int) -> bool:
+    """Return whether a count is above 100 and above 1 % of `total`: then the server or the contract is another one."""
+    return count > max(MANY, total // 100)
+
+
+def build_key_frame(keys: Iterable[JobKey]) -> pl.DataFrame:
+    """Return a frame of company_id and id, one row per job, to join with."""
+    return pl.DataFrame(list(keys), schema=dict.fromkeys(KEY, pl.String), orient="row")
+
+
+def drop_jobs(rows: pl.DataFrame, keys: Collection[JobKey]) -> pl.DataFrame:
+    """Return the rows without those of the given jobs."""
+    return rows.filter([key not in keys for key in rows.select(KEY).iter_rows()]) if keys else rows
+
+
+def _parse_names(names: Iterable[str]) -> set[JobKey]:
+    """Return the jobs that names of rejected rows stand for; a row without a readable id has a name of another form."""
+    keys = (name.partition("/") for name in names)
+    return {(company, name) for company, slash, name in keys if slash}
+
+
 def _is_within(start: object, end: object) -> pl.Expr:
-    """Rows created from one instant to another; by this a file that has none is not read."""
+    """Return an expression for rows created in a time span, one by which files without such rows are skipped."""
     return pl.col("created_at").is_between(pl.lit(start), pl.lit(end))

@@ -56,7 +56,7 @@ class Mock:
             return ask()
         except PleoExtractError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - that there is none is what is tested
+        except Exception as error:  # noqa: BLE001 - the test is that none is raised
             pytest.fail(f"{error!r} came out of our client for {bytes(self.seen.last_body[:5000])!r}")
 
 

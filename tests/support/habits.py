@@ -65,7 +65,7 @@ class Habits:
     drift: float = 0.0
 
     @classmethod
-    def draw(cls, chance: random.Random) -> Habits:
+    def draw(cls, rng: random.Random) -> Habits:
         """Draw habits; about half of them are the default."""
         choices: dict[str, tuple[Any, ...]] = {
             "page": (20, 20, 7, 50),
@@ -83,7 +83,7 @@ class Habits:
             "slow": (0.0, 0.0, 0.0, 0.012),
             "drift": (0.0, 0.1, 0.5),
         }
-        return cls(**{each.name: chance.choice(choices[each.name]) for each in fields(cls)})
+        return cls(**{each.name: rng.choice(choices[each.name]) for each in fields(cls)})
 
 
 Version = tuple[int, dict[str, Any] | None]
@@ -129,7 +129,7 @@ class Server(httpx.BaseTransport):
 
     def __init__(self, habits: Habits, seed: int, jobs: int) -> None:
         self.habits = habits
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.now = START
         self.changes = 0
         self.requests = 0
@@ -137,11 +137,11 @@ class Server(httpx.BaseTransport):
         self.fail_at = 0
         self.on_request: Callable[[], None] = lambda: None
         self.jobs: dict[str, Job] = {}
-        self.wrong_by = self.chance.choice((3, 17, 400))
+        self.wrong_by = self.rng.choice((3, 17, 400))
         self._lock = threading.RLock()
         self._given: dict[str, int] = {}
         for _ in range(jobs):
-            self.now += timedelta(seconds=self.chance.choice((0, 0, 60, 1800, 7200, 40_000)))
+            self.now += timedelta(seconds=self.rng.choice((0, 0, 60, 1800, 7200, 40_000)))
             self.finish(self.create())
 
     # The world.
@@ -154,10 +154,10 @@ class Server(httpx.BaseTransport):
     def create(self, created: datetime | None = None) -> Job:
         """Create a job now, or in the past."""
         job = Job(
-            str(uuid.UUID(int=self.chance.getrandbits(128), version=4)),
+            str(uuid.UUID(int=self.rng.getrandbits(128), version=4)),
             (created or self.now).replace(microsecond=0),
-            self.chance.choice((0, 0, 1, 999, 123_456_789, 999_999_999)) if self.habits.nanoseconds else 0,
-            items=self.chance.randint(1, 50),
+            self.rng.choice((0, 0, 1, 999, 123_456_789, 999_999_999)) if self.habits.nanoseconds else 0,
+            items=self.rng.randint(1, 50),
         )
         job.updated = job.created
         self.jobs[job.id] = job
@@ -172,7 +172,7 @@ class Server(httpx.BaseTransport):
     def finish(self, job: Job) -> None:
         """End a job."""
         ends = ("completed", "completed", "failed", "completed_with_errors")
-        job.status = self.chance.choice((*ends, "canceled") if self.habits.canceled else ends)
+        job.status = self.rng.choice((*ends, "canceled") if self.habits.canceled else ends)
         job.reason = "service_timeout" if job.status == "failed" else None
         job.started = job.started or self.now
         job.ended = job.updated = self.now
@@ -197,7 +197,7 @@ class Server(httpx.BaseTransport):
         """Insert a completed job in the past, two hours ago or more."""
         first = min((job.created for job in self.jobs.values()), default=START)
         span = max(0.0, (self.now - first).total_seconds() - 7200)
-        job = self.create(first + timedelta(seconds=self.chance.random() * span))
+        job = self.create(first + timedelta(seconds=self.rng.random() * span))
         job.status, job.ended = "completed", job.created
         self.note(job)
         return job
@@ -205,12 +205,12 @@ class Server(httpx.BaseTransport):
     def pick(self, wanted: Callable[[Job], bool]) -> Job | None:
         """Return a random listed job that matches, or None."""
         found = [job for job in self.jobs.values() if not job.is_deleted and wanted(job)]
-        return self.chance.choice(found) if found else None
+        return self.rng.choice(found) if found else None
 
     def live(self) -> None:
         """Make one regular change: create, start or end a job."""
-        self.now += timedelta(seconds=self.chance.choice((0, 1, 30, 600)))
-        what = self.chance.random()
+        self.now += timedelta(seconds=self.rng.choice((0, 1, 30, 600)))
+        what = self.rng.random()
         waiting = self.pick(lambda job: job.status == "pending")
         running = self.pick(lambda job: job.status == "in_progress")
         if what < 0.4 or (waiting is None and running is None):
@@ -233,7 +233,7 @@ class Server(httpx.BaseTransport):
             self.on_request()
             if self.failure is not None and self.requests >= self.fail_at:
                 raise self.failure
-            while self.chance.random() < self.habits.drift:
+            while self.rng.random() < self.habits.drift:
                 self.live()
             status, body = self._answer(asked)
         return httpx.Response(status, json=body, headers={"content-type": "application/json"})
@@ -327,7 +327,7 @@ class Server(httpx.BaseTransport):
             "low": max(0, count - self.wrong_by),
             "capped": min(count, 100),
             "page": len(page),
-            "estimate": round(count * self.chance.uniform(0.9, 1.1)),
+            "estimate": round(count * self.rng.uniform(0.9, 1.1)),
         }
         if habits.total != "absent":
             info["total"] = totals[habits.total]

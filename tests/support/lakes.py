@@ -108,11 +108,11 @@ class BareRun:
     receipt: Mapping[str, Any] = field(default_factory=dict)
     accounts: Mapping[AccountKey, SyncState] = field(default_factory=dict)
 
-    def account_for(self, _change: Change) -> Info:
+    def build_info(self, _change: Change) -> Info:
         """Return the same info for every change."""
         return Info(self.server, self.receipt, self.accounts)
 
-    def stand(self, _change: Change) -> None:
+    def note_committed(self, _change: Change) -> None:
         """Ignore the change."""
 
 

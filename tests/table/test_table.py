@@ -164,7 +164,7 @@ def test_who_is_always_second_gives_up(shared: Ground, monkeypatch: pytest.Monke
 
     with (
         before_commit(shared, monkeypatch, other, times=99),
-        pytest.raises(LakeLocked, match="5 times running"),
+        pytest.raises(LakeLocked, match="5 times in a row"),
     ):
         publish_rows(shared, rows(2), name="b")
     assert ids(shared.rows()) == [1, 10, 11, 12, 13, 14]

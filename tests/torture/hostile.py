@@ -51,15 +51,15 @@ def _for_ever(piece: bytes, pause: float = 0.0) -> Iterator[bytes]:
         time.sleep(pause)
 
 
-def flipped_bits(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def flipped_bits(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Flip a few bits of the head or the body."""
     answer = bytearray(_head(body))
-    for _ in range(chance.choice((1, 1, 8))):
-        answer[chance.randrange(len(answer))] ^= 1 << chance.randrange(8)
+    for _ in range(rng.choice((1, 1, 8))):
+        answer[rng.randrange(len(answer))] ^= 1 << rng.randrange(8)
     yield bytes(answer)
 
 
-def swapped_values(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def swapped_values(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Replace one to three values of a good page by unexpected ones."""
     page = json.loads(body)
     odd: list[Any] = [
@@ -87,44 +87,44 @@ def swapped_values(body: bytes, chance: random.Random) -> Iterator[bytes]:
     ]
     for row in page["data"][:2]:
         places += [(row, key) for key in row]
-    for _ in range(chance.choice((1, 1, 3))):
-        where, key = chance.choice(places)
-        where[key] = chance.choice(odd)
+    for _ in range(rng.choice((1, 1, 3))):
+        where, key = rng.choice(places)
+        where[key] = rng.choice(odd)
     yield _head(json.dumps(page).encode("utf-8", "surrogatepass"))
 
 
-def cut_anywhere(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def cut_anywhere(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """End the connection at a random byte."""
     answer = _head(body)
-    yield answer[: chance.randrange(len(answer))]
+    yield answer[: rng.randrange(len(answer))]
 
 
-def endless_1xx(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def endless_1xx(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send endless interim responses."""
-    yield from _for_ever(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", chance.choice((0.0, 0.05)))
+    yield from _for_ever(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", rng.choice((0.0, 0.05)))
 
 
-def endless_head(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def endless_head(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send endless header lines."""
     yield b"HTTP/1.1 200 OK\r\n"
-    yield from _for_ever(b"X-More: " + b"a" * 200 + b"\r\n", chance.choice((0.0, 0.05)))
+    yield from _for_ever(b"X-More: " + b"a" * 200 + b"\r\n", rng.choice((0.0, 0.05)))
 
 
-def endless_gzip(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def endless_gzip(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a compressed body with endless empty blocks."""
     yield b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
     packer = zlib.compressobj(wbits=31)
     yield packer.compress(body[:10]) + packer.flush(zlib.Z_SYNC_FLUSH)
-    yield from _for_ever(b"\x00\x00\x00\xff\xff" * 2000, chance.choice((0.0, 0.05)))
+    yield from _for_ever(b"\x00\x00\x00\xff\xff" * 2000, rng.choice((0.0, 0.05)))
 
 
-def bytes_after_gzip(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def bytes_after_gzip(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a complete compressed body, followed by endless bytes."""
     yield b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + gzip.compress(body)
-    yield from _for_ever(b"x" * 10_000, chance.choice((0.0, 0.05)))
+    yield from _for_ever(b"x" * 10_000, rng.choice((0.0, 0.05)))
 
 
-def bomb(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def bomb(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a small body that decompresses to 256 MiB."""
     yield _head(_pack_blanks(), b"Content-Encoding: gzip")
 
@@ -134,45 +134,45 @@ def _pack_blanks() -> bytes:
     return gzip.compress(b" " * 2**28, 9)
 
 
-def endless_trailers(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def endless_trailers(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a chunked page with endless trailers."""
     yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
     yield b"%x\r\n" % len(body) + body + b"\r\n0\r\n"
-    yield from _for_ever(b"X-Trailer: a\r\n", chance.choice((0.0, 0.05)))
+    yield from _for_ever(b"X-Trailer: a\r\n", rng.choice((0.0, 0.05)))
 
 
-def endless_chunks(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def endless_chunks(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a chunked page without end, with an extension on each chunk."""
     yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
-    yield from _for_ever(b"1;plp=" + b"e" * 100 + b"\r\n \r\n", chance.choice((0.0, 0.05)))
+    yield from _for_ever(b"1;plp=" + b"e" * 100 + b"\r\n \r\n", rng.choice((0.0, 0.05)))
 
 
-def drip(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def drip(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send one byte every 0.3 seconds."""
     for byte in _head(body):
         yield bytes([byte])
         time.sleep(0.3)
 
 
-def silence(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def silence(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send nothing."""
     yield from _for_ever(b"", 0.5)
 
 
-def many_keys(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def many_keys(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a row with up to a million unknown fields."""
     page = json.loads(body)
     if page["data"]:
-        page["data"][0] |= {f"k{number}": number for number in range(chance.choice((50_000, 1_000_000)))}
+        page["data"][0] |= {f"k{number}": number for number in range(rng.choice((50_000, 1_000_000)))}
     yield _head(json.dumps(page).encode())
 
 
-def deep(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def deep(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a list nested 100,000 levels deep."""
     yield _head(b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
-def stray_page(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def stray_page(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a second, unrequested response in the same segment."""
     page = json.loads(body)
     for row in page["data"]:
@@ -180,21 +180,21 @@ def stray_page(body: bytes, chance: random.Random) -> Iterator[bytes]:
     yield _head(body) + _head(json.dumps(page).encode())
 
 
-def odd_status(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def odd_status(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a status outside the contract, with a malformed header."""
-    status = chance.choice(
+    status = rng.choice(
         (b"204 No", b"206 Part", b"299 Odd", b"302 Go", b"418 Tea", b"422 No", b"599 X", b"999 ?")
     )
-    location = chance.choice(
+    location = rng.choice(
         (b"Location: //elsewhere", b"Location: \xff", b"Retry-After: " + b"9" * 5000, b"X:")
     )
     yield _head(body, location, status=status)
 
 
-def noise(body: bytes, chance: random.Random) -> Iterator[bytes]:
+def noise(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send random bytes, with or without a head."""
-    data = chance.randbytes(chance.choice((0, 1, 100, 100_000)))
-    yield data if chance.random() < 0.5 else _head(data)
+    data = rng.randbytes(rng.choice((0, 1, 100, 100_000)))
+    yield data if rng.random() < 0.5 else _head(data)
 
 
 HARMS: dict[str, Any] = {
@@ -224,8 +224,8 @@ HARMS: dict[str, Any] = {
 class HostileServer:
     """A server of the pages of `inner` that attacks from request `begin` on, each time with probability `often`."""
 
-    def __init__(self, inner: Server, harm: str, chance: random.Random, *, begin: int, often: float) -> None:
-        self._inner, self._harm, self._chance = inner, HARMS[harm], chance
+    def __init__(self, inner: Server, harm: str, rng: random.Random, *, begin: int, often: float) -> None:
+        self._inner, self._harm, self._rng = inner, HARMS[harm], rng
         self._begin, self._often = begin, often
         self._requests = 0
         self._lock = threading.Lock()
@@ -259,14 +259,14 @@ class HostileServer:
                     pass
                 with self._lock:
                     self._requests += 1
-                    harmful = self._requests >= self._begin and self._chance.random() < self._often
+                    harmful = self._requests >= self._begin and self._rng.random() < self._often
                 target = head.split(b" ")[1].decode()
                 answer = self._inner.handle_request(httpx.Request("GET", f"http://x{target}"))
                 body = answer.read()
                 if not harmful:
                     connection.sendall(_head(body, status=b"%d X" % answer.status_code))
                     continue
-                for piece in self._harm(body, self._chance):
+                for piece in self._harm(body, self._rng):
                     connection.sendall(piece)
                 if self._harm not in (stray_page, many_keys, deep, swapped_values):
                     return

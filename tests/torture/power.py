@@ -66,18 +66,18 @@ class Disk:
         for what, path, more in operations:
             getattr(self, f"_{what}")(path, more)
 
-    def write_to(self, folder: Path, luck: Random | None = None) -> None:
+    def write_to(self, folder: Path, rng: Random | None = None) -> None:
         """Write what is left after power loss to `folder`."""
-        if luck is not None:
-            self._keep_some(luck)
-        _write(self.root, folder, luck)
+        if rng is not None:
+            self._keep_some(rng)
+        _write(self.root, folder, rng)
 
-    def _keep_some(self, luck: Random) -> None:
+    def _keep_some(self, rng: Random) -> None:
         folders, seen = [self.root], [self.root]
         while folders:
             folder = folders.pop()
             for change in list(folder.pending):
-                if luck.random() < 0.5:
+                if rng.random() < 0.5:
                     change.keep()
             for node in (*folder.names.values(), *folder.kept_names.values()):
                 if node.kind == "folder" and node not in seen:
@@ -153,17 +153,17 @@ def _read(path: Path) -> Node:
     return Node("file", data=data, kept_data=data)
 
 
-def _write(node: Node, path: Path, luck: Random | None) -> None:
+def _write(node: Node, path: Path, rng: Random | None) -> None:
     if node.kind == "link":
         path.symlink_to(node.leads)
     elif node.kind == "file":
         data = node.kept_data
-        if luck is not None and node.data != data:
-            data = luck.choice(
-                [data, node.data, node.data[: luck.randint(0, len(node.data))], bytes(len(node.data))]
+        if rng is not None and node.data != data:
+            data = rng.choice(
+                [data, node.data, node.data[: rng.randint(0, len(node.data))], bytes(len(node.data))]
             )
         path.write_bytes(data)
     else:
         path.mkdir()
         for name, each in node.kept_names.items():
-            _write(each, path / name, luck)
+            _write(each, path / name, rng)

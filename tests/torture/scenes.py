@@ -48,7 +48,7 @@ class Scene:
     since: datetime | None = None
     ended: int = 0
 
-    def strike(self, when: str = "", at: int = 0) -> tuple[int, dict[str, Any]]:
+    def run_killed(self, when: str = "", at: int = 0) -> tuple[int, dict[str, Any]]:
         """Run in a child process that is killed at this storage call."""
         return self.victims.run(self.lake, self.url, options=self.options, fail=["kill", when, at])
 

@@ -78,11 +78,11 @@ def test_f65_f67_fuzz(harm: str, tally: Callable[[str], Tally]) -> None:
     one, start = tally(f"fuzz, {harm}"), measure_start()
     with open_ground() as ground:
         for seed in range(ROUNDS):
-            chance = random.Random(f"{harm} {seed}")
+            rng = random.Random(f"{harm} {seed}")
             place = Path(tempfile.mkdtemp(dir=ground))
             inner = Server(Habits(drift=0.2), seed, 60)
-            begin = chance.choice((1, 2, 3))
-            server = HostileServer(inner, harm, chance, begin=begin, often=chance.choice((0.3, 1.0)))
+            begin = rng.choice((1, 2, 3))
+            server = HostileServer(inner, harm, rng, begin=begin, often=rng.choice((0.3, 1.0)))
             try:
                 for _ in range(2 if FULL else 1):
                     code, said, seconds, memory = run(place / "lake", server.url, place)

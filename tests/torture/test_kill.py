@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def blows(scene: Scene) -> list[tuple[str, int]]:
+def list_kills(scene: Scene) -> list[tuple[str, int]]:
     """Return when and at which calls to kill, counted in an undisturbed run."""
     copy_lake(scene.before, scene.lake)
-    _, said = scene.strike()
+    _, said = scene.run_killed()
     calls = said["calls"]
     chosen = sample(len(calls), 5)
     halves = [n for n, name in enumerate(calls, 1) if name in {"write_file", "append_line", "remove_tree"}]
@@ -41,8 +41,8 @@ def test_f34_killed_at_every_storage_call(
     """A run killed at any storage call loses, doubles and damages nothing, and costs at most one batch again."""
     name = request.node.callspec.id
     one = tally(f"kill, {name}")
-    for when, at in blows(scene):
-        strike(scene, one, [(when, at)])
+    for when, at in list_kills(scene):
+        try_kills(scene, one, [(when, at)])
     one.check()
 
 
@@ -52,16 +52,16 @@ def test_f34_killed_again_while_recovering(
 ) -> None:
     """The same holds when the run after the kill is killed, too."""
     one = tally(f"kill twice, {request.node.callspec.id}")
-    first = blows(scene)
+    first = list_kills(scene)
     second = [(when, 1 + n * 5) for n in range(14) for when in ("before", "after")]
     step = 5 if FULL else 24
     pairs = [(a, b) for n, a in enumerate(first) for m, b in enumerate(second) if (n * 7 + m) % step == 0]
     for pair in pairs if FULL else pairs[:: max(1, len(pairs) // 6)]:
-        strike(scene, one, list(pair))
+        try_kills(scene, one, list(pair))
     one.check()
 
 
-def strike(scene: Scene, tally: Tally, blows: list[tuple[str, int]]) -> None:
+def try_kills(scene: Scene, tally: Tally, kills: list[tuple[str, int]]) -> None:
     """Try once: the kills, a run that recovers, and another run that must be correct as of now.
 
     Each kill costs at most one batch of pages. A second kill may cost other pages than the first, for instance if
@@ -73,8 +73,8 @@ def strike(scene: Scene, tally: Tally, blows: list[tuple[str, int]]) -> None:
     witness = Witness(scene.lake)
     asked(scene.sandbox)
     before, again = asked(scene.sandbox), 0
-    for when, at in blows:
-        code, said = scene.strike(when, at)
+    for when, at in kills:
+        code, said = scene.run_killed(when, at)
         assert code in {0, KILLED}, said
         examine(scene.lake, tally, witness)
         pages = asked(scene.sandbox)
@@ -82,17 +82,17 @@ def strike(scene: Scene, tally: Tally, blows: list[tuple[str, int]]) -> None:
             again += twice(before, pages)
         before += pages
     published = not witness.is_current()
-    assert scene.dump(**scene.options) == 0, blows
+    assert scene.dump(**scene.options) == 0, kills
     if not published:
         again += twice(before, asked(scene.sandbox))
-    tally.again = max(tally.again, -(-again // len(blows)))  # the cost per kill
+    tally.again = max(tally.again, -(-again // len(kills)))  # the cost per kill
     examine(scene.lake, tally, witness, settled=True)
     assert scene.since is not None
     judge(scene.sandbox, scene.lake, scene.since, tally)
     today = scene.sandbox.world.now
-    assert scene.dump() == 0, blows
+    assert scene.dump() == 0, kills
     examine(scene.lake, tally, witness, settled=True)
     judge(scene.sandbox, scene.lake, today, tally)
-    assert is_tidy(scene.lake), blows
-    assert can_be_asked(scene.lake), blows
-    assert tally.unreadable == wrong, blows
+    assert is_tidy(scene.lake), kills
+    assert can_be_asked(scene.lake), kills
+    assert tally.unreadable == wrong, kills

@@ -67,7 +67,7 @@ def lose_power(
     scene: Scene,
     tally: Tally,
     log: list[Operation],
-    luck: random.Random | None,
+    rng: random.Random | None,
 ) -> None:
     """Replace the lake by what is left after power loss at the end of `log`."""
     tally.tries += 1
@@ -79,7 +79,7 @@ def lose_power(
     disk.base = scene.lake.resolve().parent  # the paths in the log are below it
     disk.play(log)
     shutil.rmtree(place / "here")
-    disk.write_to(place / "here", luck)
+    disk.write_to(place / "here", rng)
     copy_lake(place / "here/lake", scene.lake)
 
 

@@ -114,7 +114,7 @@ while not stop.exists():
         try:
             print(json.dumps(read(lake)), flush=True)
             break
-        except BaseException as exc:  # a panic of polars is none of Exception
+        except BaseException as exc:  # a panic of Polars is not an Exception
             print(json.dumps(["failed", f"{type(exc).__name__}: {exc}"[:200]]), flush=True)
             if not chance:
                 raise

@@ -46,13 +46,13 @@ def environment(ground: Path) -> dict[str, str]:
 def test_f34_killed_at_random(ground: Path, tally: Callable[[str], Tally]) -> None:
     """A lake is complete after any kill, and correct after the next run that is not killed."""
     one = tally("killed at random")
-    luck = random.Random(34)
+    rng = random.Random(34)
     for n in range(ROUNDS):
         sandbox = Sandbox(
             World(jobs=900, days=90, seed=n), rules=Rules(max_limit=15, tick=1.0, latency=0.004)
         )
         with serve(sandbox) as served:
-            torment(ground / f"lake-{n}", served.url, sandbox, luck, one)
+            torment(ground / f"lake-{n}", served.url, sandbox, rng, one)
     assert one.tries >= KILLS
     one.check()
 
@@ -61,7 +61,7 @@ def torment(
     lake: Path,
     url: str,
     sandbox: Sandbox,
-    luck: random.Random,
+    rng: random.Random,
     tally: Tally,
 ) -> None:
     """Kill runs on one lake; now and then let a run complete and advance the clock."""
@@ -77,8 +77,8 @@ def torment(
             stdout=subprocess.DEVNULL,
         )
         started = time.monotonic()
-        if luck.random() < 0.75:
-            until = started + luck.uniform(0.25, 1.05) * usual
+        if rng.random() < 0.75:
+            until = started + rng.uniform(0.25, 1.05) * usual
             while time.monotonic() < until and process.poll() is None:
                 time.sleep(0.002)
             process.kill()
@@ -92,7 +92,7 @@ def torment(
             usual = 0.5 * usual + 0.5 * (time.monotonic() - started)
             judge(sandbox, lake, since, tally)
             assert is_tidy(lake)
-            since = sandbox.world.advance(luck.choice([0, 3_600, 86_400, 20 * 86_400]))
+            since = sandbox.world.advance(rng.choice([0, 3_600, 86_400, 20 * 86_400]))
         if process.stderr is not None:
             process.stderr.close()
         examine(lake, tally, witness)
@@ -101,7 +101,7 @@ def torment(
 def test_f34_a_killed_run_costs_one_batch(ground: Path, tally: Callable[[str], Tally]) -> None:
     """A first dump that is killed again and again completes; each kill costs at most one batch of pages."""
     one = tally("killed over and over")
-    luck = random.Random(35)
+    rng = random.Random(35)
     sandbox = Sandbox(World(jobs=2_000, days=90, seed=5), rules=Rules(max_limit=10, latency=0.02))
     lake = ground / "again"
     with serve(sandbox) as served:
@@ -111,7 +111,7 @@ def test_f34_a_killed_run_costs_one_batch(ground: Path, tally: Callable[[str], T
             process = subprocess.Popen(command(lake, served.url), env=environment(ground))
             while not sandbox.requests and process.poll() is None:
                 time.sleep(0.002)
-            until = time.monotonic() + luck.uniform(0.05, 0.4)
+            until = time.monotonic() + rng.uniform(0.05, 0.4)
             while time.monotonic() < until and process.poll() is None:
                 time.sleep(0.002)
             process.kill()

@@ -61,7 +61,7 @@ def test_f36_told_to_stop_at_random(
 ) -> None:
     """A signal ends a run within 5 s with 143 or 130, and the next run resumes from its pages."""
     one = tally(f"signal, {number.name}")
-    luck = random.Random(number)
+    rng = random.Random(number)
     # Some responses are slow and some never come: a thread that waits for one must not keep the process alive.
     rules = Rules(max_limit=10, latency=0.15)
     for n in range(40 if FULL else 5):
@@ -70,7 +70,7 @@ def test_f36_told_to_stop_at_random(
         with serve(sandbox) as served:
             since = sandbox.world.now
             process = start(lake, served, ground)
-            time.sleep(luck.uniform(0, 2.0))
+            time.sleep(rng.uniform(0, 2.0))
             told = time.monotonic()
             process.send_signal(number)
             _, complaint = process.communicate(timeout=SOON)
@@ -134,7 +134,7 @@ def test_f36_told_at_every_storage_call(
     """A signal during the publish lets it complete; a signal before it prevents it."""
     one = tally(f"signal, at every call, {request.node.callspec.id}")
     copy_lake(scene.before, scene.lake)
-    calls = scene.strike()[1]["calls"]
+    calls = scene.run_killed()[1]["calls"]
     places = [n for n, name in enumerate(calls, 1) if name in {"place", "rename", "link_file", "swap_link"}]
     for at in sorted({*sample(len(calls), 5), *(places if FULL else places[-2:])}):
         one.tries += 1

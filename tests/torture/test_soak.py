@@ -55,18 +55,18 @@ class Killed(BaseException):
 
 
 @contextmanager
-def struck(call: int, blow: Callable[[], BaseException]) -> Iterator[None]:
-    """Make this storage call, counted from 1, and all later ones raise the error that `blow` makes."""
+def failing_from(call: int, make_error: Callable[[], BaseException]) -> Iterator[None]:
+    """Make this storage call, counted from 1, and all later ones raise the error that `make_error` makes."""
     count = 0
 
-    def strike(_name: str, go: Callable[[], Any]) -> Any:
+    def fail(_name: str, go: Callable[[], Any]) -> Any:
         nonlocal count
         count += 1
         if count >= call:
-            raise blow()
+            raise make_error()
         return go()
 
-    with suppress(Killed), around_storage(strike):
+    with suppress(Killed), around_storage(fail):
         yield
 
 
@@ -82,7 +82,7 @@ class Sequence:
     seed: int
     lake: Path
     server: Server
-    chance: random.Random
+    rng: random.Random
     clock: FakeClock = field(default_factory=FakeClock)
     deleted: int = 0
     inserted: int = 0
@@ -101,7 +101,7 @@ class Sequence:
             transport=self.server,
             clock=self.clock,
             rate=10_000_000,
-            in_flight=self.chance.choice((1, 4)),
+            in_flight=self.rng.choice((1, 4)),
         ) as client:
             try:
                 return dump_export_jobs(self.lake, client=client, progress=False, **options)
@@ -168,8 +168,8 @@ class Sequence:
 
     def step(self) -> list[str]:  # noqa: PLR0911 - one return for each kind of step
         """Take one random step, and return what is wrong with the lake after it."""
-        server, chance = self.server, self.chance
-        what = chance.random()
+        server, rng = self.server, self.rng
+        what = rng.random()
         if what < 0.4:
             self._live()
             return []
@@ -177,31 +177,31 @@ class Sequence:
             self._meddle()
             return []
         if what < 0.56:
-            with struck(chance.randint(1, 90), Killed):
+            with failing_from(rng.randint(1, 90), Killed):
                 return self.go("killed")
         if what < 0.62:
-            with struck(chance.randint(1, 60), no_room):
+            with failing_from(rng.randint(1, 60), no_room):
                 return self.go("full disk")
         if what < 0.68:
-            server.failure, server.fail_at = KeyboardInterrupt(), server.requests + chance.randint(1, 30)
+            server.failure, server.fail_at = KeyboardInterrupt(), server.requests + rng.randint(1, 30)
             try:
                 return self.go("interrupted")
             finally:
                 server.failure = None
         if what < 0.76:
-            return self.go("cut", max_requests=chance.randint(2, 25))
+            return self.go("cut", max_requests=rng.randint(2, 25))
         if what < 0.8:
-            return self.go("short of time", deadline=chance.uniform(1, 15))
+            return self.go("short of time", deadline=rng.uniform(1, 15))
         if what < 0.84:
             return self.go("full", full=True, accept_vanished=True)
         return self.go("run")
 
     def _live(self) -> None:
-        for _ in range(self.chance.choice((1, 5, 40))):
+        for _ in range(self.rng.choice((1, 5, 40))):
             self.server.live()
 
     def _meddle(self) -> None:
-        what = self.chance.choice(("delete", "backdate", "change"))
+        what = self.rng.choice(("delete", "backdate", "change"))
         self.log.append(what)
         if what == "delete" and (job := self.server.delete()):
             self.deleted += 1
@@ -239,10 +239,10 @@ def _spell(job: dict[str, Any]) -> tuple[Any, ...]:
 
 def play(seed: int, ground: Path, one: Tally, ended: Counter[str]) -> None:
     """Play one sequence; if the lake is wrong, print the steps that led to it."""
-    chance = random.Random(seed)
-    habits = Habits.draw(chance)
+    rng = random.Random(seed)
+    habits = Habits.draw(rng)
     lake = Path(tempfile.mkdtemp(dir=ground)) / "lake"
-    sequence = Sequence(seed, lake, Server(habits, seed, chance.choice((0, 30, 150, 400))), chance)
+    sequence = Sequence(seed, lake, Server(habits, seed, rng.choice((0, 30, 150, 400))), rng)
     wrong: list[str] = []
     for _ in range(STEPS):
         wrong = sequence.step()

@@ -92,7 +92,7 @@ def test_f37_a_paused_writer_wakes_late(
     """A writer that lost its lock while paused publishes nothing when it resumes, and no job is lost."""
     one = tally(f"wakes late, {request.node.callspec.id}")
     copy_lake(scene.before, scene.lake)
-    _, said = scene.strike()
+    _, said = scene.run_killed()
     for at in sample(len(said["calls"]), 6, seed=len(other)):
         one.tries += 1
         copy_lake(scene.before, scene.lake)

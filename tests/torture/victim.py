@@ -85,15 +85,15 @@ class Failpoint:
             if here and self.when == "half":
                 _do_half(name, *args)
             if here and self.when != "after":
-                self.strike()
+                self.fail()
             result = function(*args, **more)
             if here and self.when == "after":
-                self.strike()
+                self.fail()
             return result
 
         return call
 
-    def strike(self) -> None:
+    def fail(self) -> None:
         """Exit, or send this process a signal."""
         if self.what == "kill":
             os._exit(KILLED)

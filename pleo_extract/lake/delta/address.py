@@ -6,13 +6,13 @@ of a cloud machine is asked only if the option ``instance_metadata`` is true.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from pleo_extract.cache import cache_path
 from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path
 
 if TYPE_CHECKING:
@@ -110,11 +110,7 @@ def read_address(
     if not may_ask:
         _require_credentials(scheme, given)
         given |= _redirect_metadata(scheme, given)
-    home = (
-        Path(workspace).absolute()
-        if workspace
-        else _find_cache() / hashlib.sha256(uri.encode()).hexdigest()[:16]
-    )
+    home = Path(workspace).absolute() if workspace else _find_cache(uri)
     return Address(uri=uri, local=None, home=home, options={**DEFAULTS, **given})
 
 
@@ -182,11 +178,10 @@ def _disable_metadata(*, may_ask: bool) -> None:
         os.environ.setdefault(SWITCH, OURS)
 
 
-def _find_cache() -> Path:
+def _find_cache(uri: str) -> Path:
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return cache_path(uri, "lakes")
     except RuntimeError:  # HOME is not set and the user has no entry, as in slim containers
         raise ConfigurationError(
             "no home folder is known for the copies of a Delta table; set XDG_CACHE_HOME, or use --workspace"
         ) from None
-    return cache / "pleo_extract" / "lakes"
