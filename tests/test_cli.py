@@ -586,7 +586,7 @@ def test_a_folder_of_other_files_is_no_empty_lake(
     (tmp_path / "other/notes.txt").write_text("mine")
     said = pleo(*command, tmp_path / "other")
     assert said.code == 65
-    assert "is no lake" in said.err
+    assert "is not a lake" in said.err
 
 
 def test_status_tells_the_lakes_verdict_from_how_the_last_run_ended(

@@ -294,7 +294,7 @@ def test_f73_repair_leaves_one_row_of_each_job(home: Home, pleo: Callable[..., A
     truth = home.lake()
     _append_all(home)
     said = pleo("repair", home.path)
-    assert (said.code, f"{truth.height} rows that repeated a job left out" in said.out) == (0, True)
+    assert (said.code, f"{truth.height} rows that repeated a job removed" in said.out) == (0, True)
     assert home.lake().equals(truth)
     assert verify_lake(home.path).ok
     found = open_lake(home.path).repair()

@@ -685,9 +685,9 @@ def spoil(lake: Path, how: str) -> str:  # noqa: C901, PLR0912 - one branch a ha
         layout.current.write_text("7\n")
     return {
         "bit": "sha256 differs", "truncation": "written with", "nothing in it": "0 bytes", "both names": "cannot be read",
-        "object, and another month": "cannot be read", "visible": "not there to read",
-        "another month": "is not what the snapshot has", "stranger": "not in the lake", "month too many": "not in the lake",
-        "link": "not there to read", "columns": "columns or types", "month": "holds rows of 2026-10",
+        "object, and another month": "cannot be read", "visible": "visible file cannot be read",
+        "another month": "differs from the snapshot", "stranger": "not in the lake", "month too many": "not in the lake",
+        "link": "visible file cannot be read", "columns": "columns or types", "month": "holds rows of 2026-10",
         "double": "repeat a (company_id, id)", "rows": "4 in the manifest", "manifest": "missing", "broken manifest": "broken",
         "state": "broken", "pointer": "no pointer", "pointer out": "does not name", "pointer beyond": "does not name",
     }[how]  # fmt: skip

@@ -217,7 +217,7 @@ def read_plainly(lake: Path) -> pl.DataFrame:
 
 
 def _is_behind(problem: str) -> bool:
-    return problem.endswith(("the next dump puts that in its place", "the next dump puts it there"))
+    return problem.endswith("the next dump replaces it")
 
 
 def examine(lake: Path, tally: Tally, witness: Witness | None = None, *, settled: bool = False) -> None:

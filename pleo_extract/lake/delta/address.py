@@ -1,6 +1,7 @@
-"""Where a Delta table is and how it is reached. Credentials are the store's own: the environment, profiles, options.
+"""The address of a Delta table and how it is reached.
 
-Nothing asks an instance's metadata service for credentials unless the option ``instance_metadata`` is true.
+Credentials come from the environment, from profiles of the store's client, or from storage options. The metadata service
+of a cloud machine is asked only if the option ``instance_metadata`` is true.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ GOOGLE: Final = ("gs",)
 AMAZON: Final = ("s3", "s3a")
 SCHEMES: Final = (*AMAZON, *AZURE, *GOOGLE)
 DEFAULTS: Final = {"max_retries": "6", "retry_timeout": "60s", "timeout": "60s", "connect_timeout": "10s"}
-"""Bounds of one request to the store and of its repetitions; options of the same name go before."""
+"""Timeouts and retries of one request to the store; options of the same name take precedence."""
 INSTANCE_METADATA: Final = "instance_metadata"
-"""Our own option: a metadata service may be asked for credentials."""
+"""An option of ours: whether the metadata service may be asked for credentials."""
 NOWHERE: Final = "http://127.0.0.1:9"
-"""Loopback's discard port: where a metadata service is looked for that must not be asked."""
+"""The discard port of loopback, given as the address of a metadata service that must not be asked."""
 SWITCH: Final = "AWS_EC2_METADATA_DISABLED"
 OURS: Final = "True"
-"""As nobody else spells it: so it is known who has set it. The SDK does not mind."""
+"""A spelling that nobody else uses, so that we recognise our own setting. The SDK ignores case."""
 KNOWN: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     AZURE: (
         "account_key",
@@ -48,16 +49,18 @@ KNOWN: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     ),
     GOOGLE: ("service_account", "service_account_path", "application_credentials", "skip_signature"),
 }
-"""Names that hold or lead to credentials, below `azure_storage_`, `azure_`, `google_` or nothing."""
+"""Options that hold or lead to credentials, after the prefix `azure_storage_`, `azure_`, `google_storage_`, `google_` or none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A Delta table's place.
+    """Where a Delta table is.
 
     Attributes:
-        uri: for delta-rs. local: its folder; None in an object store. options: for delta-rs, never shown.
-        home: what this machine keeps of it: copies of data files, and the folders of runs.
+        uri: the address for delta-rs.
+        local: its folder; None in an object store.
+        home: the folder in which this machine keeps copies of data files, and the folders of runs.
+        options: storage options for delta-rs; they may hold secrets and are never shown.
     """
 
     uri: str
@@ -65,27 +68,33 @@ class Address:
     home: Path
     options: dict[str, str] = field(repr=False)
 
+    @property
+    def runs(self) -> list[Path]:
+        """The folders of runs on this machine, one for each set of accounts."""
+        return sorted((self.home / "runs").glob("*"))
+
 
 def read_address(
     lake: str | Path, options: Mapping[str, str] | None = None, workspace: str | Path | None = None
 ) -> Address:
-    """The address of a folder or URL.
+    """Return the address of a folder or URL.
 
     Args:
         lake: a folder, or a URL without a query, a fragment or a password.
-        options: as delta-rs takes them.
-        workspace: the home; by default the folder's ``_pleo_extract``, or one in the user's cache for a URL.
+        options: storage options of delta-rs.
+        workspace: the home; by default ``_pleo_extract`` in the folder, or for a URL a folder in the user's cache.
 
     Raises:
-        ConfigurationError: a URL that cannot be used, or an endpoint that is neither https nor on this machine.
-        CredentialsError: none was named, and nothing may be asked for one.
+        ConfigurationError: the URL cannot be used, or an endpoint is neither https nor on this machine.
+        CredentialsError: no credential is given, and the metadata service may not be asked for one.
+        UsageError: there are storage options for a folder.
     """
     text = str(lake)
     for path, what in ((lake, "the lake's address"), (workspace or ".", "the workspace")):
         check_path(path, what)
     if "://" not in text:
         if options:
-            raise UsageError(f"{text} is a folder: storage options are for an object store")
+            raise UsageError(f"{text} is a folder; storage options are for an object store")
         local = Path(lake).absolute()
         if local.exists() and not local.is_dir():
             raise ConfigurationError(f"{local} is a file, not a folder that can hold a Delta table")
@@ -94,14 +103,14 @@ def read_address(
     uri = _check_url(text)
     scheme = urlsplit(uri).scheme
     given = {str(key): str(value) for key, value in (options or {}).items()}
-    asks = given.pop(INSTANCE_METADATA, "false").lower() in ("true", "1", "yes")
+    may_ask = given.pop(INSTANCE_METADATA, "false").lower() in ("true", "1", "yes")
     _check_endpoints(given)
     if scheme in AMAZON:
-        _switch_off(asks=asks)
-    if not asks:
+        _disable_metadata(may_ask=may_ask)
+    if not may_ask:
         _require_credentials(scheme, given)
-        given |= _without_metadata(scheme, given)
-    home = Path(workspace).absolute() if workspace else _cache(uri)
+        given |= _redirect_metadata(scheme, given)
+    home = Path(workspace).absolute() if workspace else _find_cache(uri)
     return Address(uri=uri, local=None, home=home, options={**DEFAULTS, **given})
 
 
@@ -110,12 +119,12 @@ def _check_url(text: str) -> str:
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)
         raise ConfigurationError(
-            f"a lake has no address that begins with {parts.scheme}://; there are {known}"
+            f"addresses that begin with {parts.scheme}:// are not supported; use a folder, or one of {known}"
         )
     is_container = parts.scheme.startswith("abfs") and parts.password is None
     if parts.query or parts.fragment or not parts.netloc or ("@" in parts.netloc and not is_container):
         raise ConfigurationError(
-            f"the address of a {parts.scheme}:// lake has a bucket and a path, and nothing else: no credential, no query"
+            f"the address of a {parts.scheme}:// lake is a bucket and a path; remove the credential, query or fragment"
         )
     return text.rstrip("/")
 
@@ -124,17 +133,20 @@ def _check_endpoints(options: Mapping[str, str]) -> None:
     for name, value in options.items():
         if "endpoint" in name.lower():
             parts = urlsplit(value)
-            near = parts.hostname in ("127.0.0.1", "localhost", "::1")
+            is_loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
             if (
                 parts.username
                 or parts.password
-                or not (parts.scheme == "https" or (parts.scheme == "http" and near))
+                or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback))
             ):
                 raise ConfigurationError(f"the option {name} must be an https:// URL without a credential")
 
 
 def _require_credentials(scheme: str, options: Mapping[str, str]) -> None:
-    """Without any, the stores' clients ask the metadata service; S3's can be told not to, see below."""
+    """Raise where no credential is named: the clients of Azure and Google would then ask the metadata service.
+
+    That of S3 has a switch against it, see `_disable_metadata`.
+    """
     known = next((names for schemes, names in KNOWN.items() if scheme in schemes), None)
     if known is None:
         return
@@ -144,32 +156,32 @@ def _require_credentials(scheme: str, options: Mapping[str, str]) -> None:
     if not any(name.lower() == prefix + each for name in named for prefix in prefixes for each in known):
         example = "AZURE_STORAGE_ACCOUNT_KEY" if company == "azure" else "GOOGLE_APPLICATION_CREDENTIALS"
         raise CredentialsError(
-            f"no credential for {scheme}:// is named in the environment, {example} for one; on a machine that has a "
-            f"role of its own, say so with the storage option {INSTANCE_METADATA}=true"
+            f"no credential for {scheme}:// is set; set one in the environment, for example {example}. On a machine "
+            f"that has a role of its own, use the storage option {INSTANCE_METADATA}=true"
         )
 
 
-def _without_metadata(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
-    """Options that keep a client from asking a metadata service, unless one of the same name is given."""
+def _redirect_metadata(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return options that keep a client from asking a metadata service, except those that the user gives."""
     nowhere = {"azure_msi_endpoint": NOWHERE} if scheme in AZURE else {}
     if scheme in AMAZON:
         nowhere = {"aws_metadata_endpoint": NOWHERE}
     return {name: value for name, value in nowhere.items() if name not in {each.lower() for each in options}}
 
 
-def _switch_off(*, asks: bool) -> None:
-    """Amazon's own switch, which its SDK obeys and no option sets. What the user has set stays."""
-    if asks:
+def _disable_metadata(*, may_ask: bool) -> None:
+    """Set or clear the environment variable that Amazon's SDK obeys, since no option does the same; a user's value stays."""
+    if may_ask:
         if os.environ.get(SWITCH) == OURS:
             del os.environ[SWITCH]
     else:
         os.environ.setdefault(SWITCH, OURS)
 
 
-def _cache(uri: str) -> Path:
+def _find_cache(uri: str) -> Path:
     try:
         return cache_path(uri, "lakes")
-    except RuntimeError:
+    except RuntimeError:  # HOME is not set and the user has no entry, as in slim containers
         raise ConfigurationError(
-            "there is no home folder for the copies of a Delta table; set XDG_CACHE_HOME, or name one with --workspace"
+            "no home folder is known for the copies of a Delta table; set XDG_CACHE_HOME, or use --workspace"
         ) from None

@@ -1,46 +1,51 @@
-"""What a change is made of in a Delta table: the files of a month, and the state that goes into the commit."""
+"""The parts of a change to a Delta table: the files of a month, and the state that goes into the commit."""
 
 from __future__ import annotations
 
-import hashlib
-import io
+import logging
 import secrets
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import polars as pl
 
-from pleo_extract.errors import PleoExtractError
+from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError
 from pleo_extract.lake import disk
 from pleo_extract.lake.delta.copies import check_sum, keep_copy, path_of
-from pleo_extract.lake.delta.log import State
-from pleo_extract.lake.delta.version import sum_names
+from pleo_extract.lake.delta.log import CommitState
+from pleo_extract.lake.delta.version import Version, hash_paths
+from pleo_extract.lake.folder.objects import encode_rows
 from pleo_extract.lake.layout import FORMAT, FileEntry
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pleo_extract.lake.delta.version import Version
+    from pleo_extract.lake.delta.address import Address
     from pleo_extract.lake.table import Change, Info
 
-__all__ = ["VACUUM_EVERY", "VersionFiles", "make_state", "spell_file"]
+__all__ = ["VACUUM_EVERY", "VersionFiles", "encode_file", "make_state", "retry_conflicts"]
+
+T = TypeVar("T")
 
 VACUUM_EVERY: Final = timedelta(days=1)
-"""How often files that no version needs are removed."""
+"""How often files that no kept version needs are removed."""
+
+TRIES: Final = 5
+"""How often a repair or an erasure starts again because another writer committed first."""
 
 FILE_ROWS: Final = 100_000
-"""Rows of a file at most: some megabytes. A month that grows at its end keeps the files before."""
-ROW_GROUP: Final = 50_000
-"""Rows that a reader holds at once, at least."""
+"""Most rows of a file, which makes some megabytes. A month that grows at its end keeps its earlier files."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class VersionFiles:
-    """The files of a version, and those that are to be of the next; see `lake.table.Files`."""
+    """Reads files of a version and writes files for the next one; implements `lake.table.Files`."""
 
     version: Version
     scratch: Path
@@ -57,8 +62,8 @@ class VersionFiles:
         """See `Files`."""
         known = {entry.sha256: entry for entry in there if entry.sha256}
         files = []
-        for part in _slice(pieces):
-            entry, data = spell_file(month, part)
+        for part in _slice_files(pieces):
+            entry, data = encode_file(month, part)
             if entry.sha256 in known:
                 entry = known.pop(entry.sha256)
             else:
@@ -68,50 +73,87 @@ class VersionFiles:
         return files
 
     def discard(self, change: Change) -> None:
-        """See `Files`. What cannot be removed goes with the next vacuum."""
+        """See `Files`. Files that cannot be removed now are removed by the next vacuum."""
         with suppress(PleoExtractError):
             self.version.remove([entry.path for entry in change.new])
 
+    @contextmanager
+    def discarded_on_failure(self, change: Change) -> Iterator[None]:
+        """Discard a change where this block fails."""
+        try:
+            yield
+        except PleoExtractError:
+            self.discard(change)
+            raise
 
-def make_state(version: Version, run: str, change: Change, info: Info) -> State:
-    """Return what a run writes into its commit.
+    def commit(self, change: Change, info: Info) -> None:
+        """Commit a change that is not part of a run, with a random token of its own.
+
+        Raises:
+            LakeConflict, LakeError, ConfigurationError, TryLater: see `Version.commit`.
+        """
+        state = make_state(self.version, secrets.token_hex(16), change, info)
+        self.version.commit(change.new, change.old, state)
+
+
+def retry_conflicts(address: Address, attempt: Callable[[Version], T]) -> T:
+    """Call `attempt` with the latest version until no other writer commits first; return its result.
+
+    Raises:
+        LakeLocked: other writers committed first every time.
+        ConfigurationError: the table has a constraint.
+    """
+    for _ in range(TRIES):
+        version = Version(address)
+        version.require_writable()
+        try:
+            return attempt(version)
+        except LakeConflict as exc:
+            _log.info("%s; starting again from the latest version", exc)
+    raise LakeLocked(
+        f"other writers committed to {address.uri} first, {TRIES} times running; run again later"
+    )
+
+
+def make_state(version: Version, run: str, change: Change, info: Info) -> CommitState:
+    """Return the state that a run writes into its commit.
 
     Args:
-        version: the version that it is committed on top of.
-        run: the run's own token.
-        change: what it adds and removes.
-        info: the run's receipt, and the state of its accounts.
+        version: the version that is committed on top of.
+        run: the random token of the run.
+        change: the files that the commit adds and removes.
+        info: the run's receipt, and the sync state of its accounts.
     """
     now, before = datetime.now(UTC), version.state
     last = before.vacuumed_at if before else now
     months: dict[str, list[FileEntry]] = {}
     for entry in change.files:
         months.setdefault(entry.month, []).append(entry)
-    proven = {month: sum_names(months[month]) for month in change.searched}
-    told = change.base.manifest.accounts if change.base.manifest else {}
-    return State(
+    proven = {month: hash_paths(months[month]) for month in change.searched}
+    known = change.base.manifest.accounts if change.base.manifest else {}
+    return CommitState(
         format=FORMAT,
         run=run,
         server=version.manifest.server,
         library=__version__,
         vacuumed_at=now if now - last >= VACUUM_EVERY else last,
         receipt=dict(info.receipt),
-        accounts={**told, **info.accounts},
+        accounts={**known, **info.accounts},
         proven=_keep_proven({**(before.proven if before else {}), **proven}, months),
     )
 
 
 def _keep_proven(proven: Mapping[str, str], months: Mapping[str, list[FileEntry]]) -> dict[str, str]:
-    """Return what is proven of months that have these very files, and need a proof since others wrote some of them."""
+    """Return the proofs that still hold: for months with files of other programs that have not changed since."""
     return {
         month: proven[month]
         for month, held in months.items()
-        if proven.get(month) == sum_names(held) and not all(entry.sha256 for entry in held)
+        if proven.get(month) == hash_paths(held) and not all(entry.sha256 for entry in held)
     }
 
 
-def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows, a file's at a time, however many there are in a piece."""
+def _slice_files(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield the same rows, as many as fit in a file at a time, whatever the size of the pieces."""
     held: list[pl.DataFrame] = []
     rows = 0
     for piece in pieces:
@@ -125,11 +167,8 @@ def _slice(pieces: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         yield pl.concat(held, rechunk=False)
 
 
-def spell_file(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
-    """Return a file of these rows, named after its sum and by chance: a name is never used again."""
-    buffer = io.BytesIO()
-    rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
-    data = buffer.getvalue()
-    sha256 = hashlib.sha256(data).hexdigest()
+def encode_file(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
+    """Return the entry and the bytes of a file; its name has the sha256 and a random part, so that no name is used twice."""
+    data, sha256 = encode_rows(rows)
     path = f"created_month={month}/part-{sha256}-{secrets.token_hex(4)}.parquet"
     return FileEntry(path=path, rows=rows.height, bytes=len(data), sha256=sha256), data

@@ -1,7 +1,7 @@
-"""Data files of a table on this machine. A file never changes under its name, so a copy is good for ever.
+"""Copies of a table's data files on this machine. A file never changes under its name, so a copy never goes stale.
 
-What reads a lake reads local Parquet: DuckDB needs no extension and keeps its pushdown, a refresh asks the store for a
-file once, and memory stays bounded; the price is disk, about 39 bytes a job.
+Readers of a lake read local Parquet only: DuckDB needs no extension and keeps its pushdown, a file is read from the store
+once, and memory stays bounded. The price is disk, about 39 bytes a job.
 """
 
 from __future__ import annotations
@@ -23,59 +23,63 @@ if TYPE_CHECKING:
     from pleo_extract.lake.delta.version import Version
     from pleo_extract.lake.layout import FileEntry
 
-__all__ = ["check_file", "check_sum", "keep_copy", "path_of", "place_files", "remove_stale"]
+__all__ = ["check_file", "check_sum", "keep_copy", "path_of", "place_files", "remove_copies", "remove_stale"]
 
 THREADS: Final = 8
-"""Files that are copied at once."""
+"""How many files are copied in parallel."""
 STALE: Final = 24 * 3600.0
-"""Seconds after which a copy goes that no reading has wanted since."""
+"""Seconds after its last use when a copy that the current version does not need is removed."""
 
 
 def path_of(table: Version, entry: FileEntry) -> Path:
-    """Where a data file is, or will be, on this machine."""
+    """Return the path of a data file on this machine, whether or not it is there yet."""
     address = table.address
     return (address.local if address.local is not None else address.home / "files") / entry.path
 
 
 def place_files(table: Version, entries: Sequence[FileEntry]) -> tuple[Path, ...]:
-    """The paths of these data files, those copied first that are not here yet.
+    """Return the local paths of data files, after copying those that are not on this machine yet.
 
     Raises:
-        LakeError: one is missing or not as it was written.
+        LakeError: a file is missing or was changed since it was written.
     """
     paths = tuple(path_of(table, entry) for entry in entries)
     if table.address.local is not None:
         for path, entry in zip(paths, entries, strict=True):
             if disk.size_of(path) != entry.bytes:
-                raise LakeError(f"{entry.path} of {table.address.uri} is not as it was written; run verify")
+                raise LakeError(
+                    f"{entry.path} of {table.address.uri} was changed since it was written; run verify"
+                )
         return paths
-    missing = [(p, e) for p, e in zip(paths, entries, strict=True) if not _is_here(p, e)]
+    missing = [(p, e) for p, e in zip(paths, entries, strict=True) if not _has_copy(p, e)]
     if missing:
         with ThreadPoolExecutor(min(THREADS, len(missing))) as pool:
-            for _ in pool.map(lambda pair: _copy(table, *pair), missing):
+            for _ in pool.map(lambda pair: _copy_file(table, *pair), missing):
                 pass
-    _mark_used(paths)
+    for path in paths:
+        with suppress(OSError):
+            path.touch()  # the time of its last use, see STALE
     return paths
 
 
 def keep_copy(table: Version, entry: FileEntry, data: bytes) -> None:
-    """A file that was just written to the store, so that it need not be read from there."""
+    """Keep a copy of a file that was just written to the store, so that it need not be read from there."""
     if table.address.local is None:
-        _write(path_of(table, entry), data)
+        _write_copy(path_of(table, entry), data)
 
 
 def check_sum(entry: FileEntry, data: bytes, where: str) -> None:
-    """Whether these are the bytes that were written.
+    """Raise unless these bytes have the sha256 of the entry; a file of another program has none to compare with.
 
     Raises:
-        LakeError: they are not; a file of another program's has no sum to go by.
+        LakeError: the file was changed since it was written.
     """
     if entry.sha256 and hashlib.sha256(data).hexdigest() != entry.sha256:
         raise LakeError(f"{entry.path} of {where} changed since it was written (sha256 differs)")
 
 
 def check_file(table: Version, entry: FileEntry) -> list[str]:
-    """One line if this file is not as it was written; asked of the store, not of a copy."""
+    """Return one line if a file in the store, not its copy, is missing or was changed since it was written."""
     try:
         data = table.read(entry.path, entry.bytes)
         check_sum(entry, data, table.address.uri)
@@ -87,35 +91,42 @@ def check_file(table: Version, entry: FileEntry) -> list[str]:
     return []
 
 
+def remove_copies(table: Version, wanted: Iterable[FileEntry]) -> None:
+    """Remove this machine's copies of all files but `wanted`; a program that has one open can read it to its end.
+
+    Raises:
+        StorageError: a copy cannot be removed.
+    """
+    for path in _list_unwanted(table, wanted):
+        disk.remove_file(path)
+
+
 def remove_stale(table: Version, wanted: Iterable[FileEntry]) -> None:
-    """Remove copies that nobody has wanted for a day; one that is read at this moment can still be read."""
-    folder = table.address.home / "files"
-    if table.address.local is not None or not folder.is_dir():
-        return
-    keep = {path_of(table, entry) for entry in wanted}
-    for path in folder.glob("*/*"):
-        with suppress(OSError):  # another process may be faster
-            if path not in keep and time.time() - path.stat().st_mtime > STALE:
+    """Remove the same copies as `remove_copies`, as far as possible, if nobody used them for a day."""
+    for path in _list_unwanted(table, wanted):
+        with suppress(OSError):  # another process may remove it first
+            if time.time() - path.stat().st_mtime > STALE:
                 path.unlink()
 
 
-def _is_here(path: Path, entry: FileEntry) -> bool:
+def _list_unwanted(table: Version, wanted: Iterable[FileEntry]) -> list[Path]:
+    if table.address.local is not None:
+        return []
+    keep = {path_of(table, entry) for entry in wanted}
+    return [path for path in (table.address.home / "files").glob("*/*") if path not in keep]
+
+
+def _has_copy(path: Path, entry: FileEntry) -> bool:
     return path.is_file() and path.stat().st_size == entry.bytes
 
 
-def _copy(table: Version, path: Path, entry: FileEntry) -> None:
+def _copy_file(table: Version, path: Path, entry: FileEntry) -> None:
     data = table.read(entry.path, entry.bytes)
     check_sum(entry, data, table.address.uri)
-    _write(path, data)
+    _write_copy(path, data)
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all; not synced, since it can be had again."""
+def _write_copy(path: Path, data: bytes) -> None:
+    """Write a copy; it is not synced, since the store has it."""
     disk.make_folder(path.parent, private=True)
     disk.replace_file(path, data, private=True, durable=False)
-
-
-def _mark_used(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with suppress(OSError):
-            path.touch()

@@ -1,17 +1,25 @@
-"""Jobs and people erased from a Delta table: by a commit without them, after which nothing older can be read.
+"""Erase jobs and people from a Delta table, by a commit without them after which no older version can be read.
 
-What is forgotten stands in the table itself, in `_pleo_extract/forgotten.json`, so that all machines that write to it
-know. The rows are rewritten and committed on top of the latest version; a checkpoint takes the place of the log before it,
-whose files go; and so do data files that this version does not name, at once. A run on another machine that had read
-before meets the commit, sees that more is forgotten than it knew, and ends: nothing of it is published. Killed anywhere,
-the next run that writes finishes it.
+Theory of operation. The ids are written to `_pleo_extract/forgotten.json` in the table itself first, as salted hashes,
+with `pending` set: every machine that writes to the table reads that file. Until `pending` is cleared, any run that
+writes finishes the erasure before anything else, so a kill at any step loses nothing.
+
+    1  commit a version without the rows of forgotten jobs and without what names forgotten people, on top of the latest.
+       It is made even if no row changes: what older commits say of files and accounts goes with them in step 2
+    2  write a checkpoint of that version and remove the log before it: no older version can be read
+    3  vacuum without a retention time: remove every data file that this version does not name
+    4  remove this machine's copies, staged pages and records of runs that may hold what is forgotten
+    5  clear `pending`
+
+A run on another machine that read the table before step 1 meets a conflict. It sees that more is forgotten than it
+knew, and ends without publishing. A machine that keeps copies of removed files deletes them at its next run, and
+remembers that in `forgotten` in the run's folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import secrets
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,13 +28,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError
 from pleo_extract.lake import disk
-from pleo_extract.lake.delta.change import VersionFiles, make_state, spell_file
-from pleo_extract.lake.delta.copies import path_of, place_files
+from pleo_extract.lake.delta.change import VersionFiles, encode_file, retry_conflicts
+from pleo_extract.lake.delta.copies import place_files, remove_copies
 from pleo_extract.lake.delta.repair import repair_table
 from pleo_extract.lake.delta.version import Version
-from pleo_extract.lake.folder.forgetting import Erasure, strip_accounts, strip_beside
+from pleo_extract.lake.folder.forgetting import Erasure, strip_accounts, strip_other_files
 from pleo_extract.lake.forgotten import decode_forgotten, encode_forgotten, forget_more
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
@@ -40,64 +47,61 @@ if TYPE_CHECKING:
     from pleo_extract.lake.delta.address import Address
     from pleo_extract.lake.forgotten import Forgotten
 
-__all__ = ["erase", "forget_here", "forget_in_table", "read_memory"]
+__all__ = ["finish_erasure", "forget_in_table", "forget_on_this_machine", "read_table_forgotten"]
 
-MEMORY: Final = "_pleo_extract/forgotten.json"
-TRIES: Final = 5
-"""How often an erasure that was not first begins again."""
-
-_log = logging.getLogger(__name__)
+PATH: Final = "_pleo_extract/forgotten.json"
 
 
 @dataclass(slots=True)
 class _Erased:
-    """What a commit is to change, the rows that go with it, and how many stay and say less."""
+    """An erasure to commit: the change, the jobs whose rows it removes, and how many rows it blanks."""
 
     change: Change
     lost: list[JobKey] = field(default_factory=list)
     blanked: int = 0
 
 
-def read_memory(table: Version) -> Forgotten:
-    """Return what the table has forgotten; nothing where it does not say.
+def read_table_forgotten(table: Version) -> Forgotten:
+    """Return what the table has forgotten; nothing where it has no such file.
 
     Raises:
-        LakeError: what it says is broken.
+        LakeError: the file is broken.
     """
     uri = table.address.uri
-    return decode_forgotten(table.read_own(MEMORY), f"{uri}/{MEMORY}", uri)
+    return decode_forgotten(table.read_own(PATH), f"{uri}/{PATH}", uri)
 
 
 def forget_in_table(address: Address, jobs: Sequence[str], people: Sequence[str], *, held: Layout) -> Erasure:
-    """Note that these jobs and people are forgotten, and erase them.
+    """Record that these jobs and people are forgotten, and erase them.
 
     Args:
-        address: the table's.
-        jobs: their ids.
-        people: theirs.
-        held: the folder of the run that forgets, which is locked.
+        address: the table.
+        jobs: ids of jobs.
+        people: ids of people.
+        held: the folder of this run, which is locked.
 
     Raises:
-        LakeError: there is no table, or a file of it is not as it was written. LakeLocked: a run of this machine is under way.
+        LakeError: there is no table, or a file of it is missing or was changed since it was written.
+        LakeLocked: another run on this machine is under way.
     """
-    with _hold_others(address, held):  # a run that is refused leaves no trace
+    with _lock_other_runs(address, held):  # before anything is written: a refused run leaves no trace
         table = Version(address)
         table.require_writable()
         accounts = table.manifest.accounts.values()
-        more = forget_more(read_memory(table), accounts, address.uri, jobs=jobs, people=people)
-        table.write_own(MEMORY, encode_forgotten(more))
-        return _erase(address, held)
+        more = forget_more(read_table_forgotten(table), accounts, address.uri, jobs=jobs, people=people)
+        table.write_own(PATH, encode_forgotten(more))
+        return _erase_locked(address, held)
 
 
-def erase(address: Address, *, held: Layout) -> Erasure:
-    """Erase what is to be forgotten, as the table says; see `forget_in_table`."""
-    with _hold_others(address, held):
-        return _erase(address, held)
+def finish_erasure(address: Address, *, held: Layout) -> Erasure:
+    """Complete a pending erasure; see `forget_in_table`."""
+    with _lock_other_runs(address, held):
+        return _erase_locked(address, held)
 
 
 @contextmanager
-def _hold_others(address: Address, held: Layout) -> Iterator[None]:
-    """Keep out the other runs of this machine."""
+def _lock_other_runs(address: Address, held: Layout) -> Iterator[None]:
+    """Lock the folders of the other runs on this machine."""
     with ExitStack() as locks:
         for layout in _list_runs(address):
             if layout.root != held.root:
@@ -106,69 +110,54 @@ def _hold_others(address: Address, held: Layout) -> Iterator[None]:
 
 
 def _list_runs(address: Address) -> list[Layout]:
-    return [Layout(path) for path in sorted((address.home / "runs").glob("*"))]
+    return [Layout(path) for path in address.runs]
 
 
-def _erase(address: Address, held: Layout) -> Erasure:
+def _erase_locked(address: Address, held: Layout) -> Erasure:
     table = Version(address)
-    forgotten = read_memory(table)
+    forgotten = read_table_forgotten(table)
     if table.suspects:
         repair_table(address, held.staging, lambda table: table.manifest)
-    erased = _commit(address, forgotten, held.staging)
+    disk.make_folder(held.staging, private=True)
+    erased = retry_conflicts(address, lambda version: _commit_erasure(version, forgotten, held.staging))
     Version(address).expire_log()
-    newest = Version(address)  # one that was read before knows of files that are gone
+    newest = Version(address)  # a version that was opened before still lists the removed files
     newest.vacuum(0)
-    _remove_copies(newest)
+    remove_copies(newest, newest.manifest.files)
     for layout in _list_runs(address):
-        _clear_run(layout, forgotten)
-    newest.write_own(MEMORY, encode_forgotten(forgotten.settle()))
+        _clear_run_folder(layout, forgotten)
+    newest.write_own(PATH, encode_forgotten(forgotten.settle()))
     number = Version(address).version
     return Erasure(number, len(erased.lost), erased.blanked, rewritten=1, gone=True)
 
 
-def forget_here(version: Version, forgotten: Forgotten, *, held: Layout) -> None:
-    """Remove what this machine keeps of what another has let the table forget, once: copies, and what this run's folder has."""
-    mark, number = held.own / "forgotten", str(forgotten.number()).encode()
-    if not forgotten or (disk.is_plain(mark) and disk.read_file(mark) == number):
+def forget_on_this_machine(version: Version, forgotten: Forgotten, *, held: Layout) -> None:
+    """Remove what this machine still keeps of an erasure that another machine made: copies, and files of this run's folder."""
+    # The number of the last list of forgotten ids that was applied here; later runs then skip this.
+    applied, number = held.own / "forgotten", str(forgotten.number()).encode()
+    if not forgotten or (disk.is_plain(applied) and disk.read_file(applied) == number):
         return
-    _remove_copies(version)
-    _clear_run(held, forgotten)
+    remove_copies(version, version.manifest.files)
+    _clear_run_folder(held, forgotten)
     disk.make_folder(held.own)
-    disk.replace_file(mark, number, private=True)
+    disk.replace_file(applied, number, private=True)
 
 
-def _commit(address: Address, forgotten: Forgotten, scratch: Path) -> _Erased:
-    """Commit a version without what is forgotten, also where no row holds it: what earlier commits say of files goes with these."""
-    disk.make_folder(scratch, private=True)
-    for _ in range(TRIES):
-        version = Version(address)
-        version.require_writable()
-        manifest, files = version.manifest, VersionFiles(version, scratch)
-        place_files(version, manifest.files)
-        erased = _Erased(Change(Base(version.version, manifest, manifest.files)))
-        try:
-            _strip_files(files, forgotten, erased)
-            receipt = forgotten.strip_json(manifest.receipt)
-            info = Info(
-                manifest.server,
-                receipt,
-                strip_accounts(forgotten, manifest.accounts, erased.lost, blanked=erased.blanked > 0),
-            )
-            state = make_state(version, secrets.token_hex(16), erased.change, info)
-            version.commit(erased.change.new, erased.change.old, state)
-        except LakeConflict as exc:
-            files.discard(erased.change)
-            _log.info("%s; beginning again", exc)
-            continue
-        except PleoExtractError:
-            files.discard(erased.change)
-            raise
-        return erased
-    raise LakeLocked(f"others have committed to {address.uri} first, {TRIES} times running; run again later")
+def _commit_erasure(version: Version, forgotten: Forgotten, scratch: Path) -> _Erased:
+    """Commit a version without what is forgotten, even if no row changes: the erasure then removes all older commits."""
+    manifest, files = version.manifest, VersionFiles(version, scratch)
+    place_files(version, manifest.files)
+    erased = _Erased(Change(Base(version.version, manifest, manifest.files)))
+    with files.discarded_on_failure(erased.change):
+        _strip_files(files, forgotten, erased)
+        receipt = forgotten.strip_json(manifest.receipt)
+        accounts = strip_accounts(forgotten, manifest.accounts, erased.lost, blanked=erased.blanked > 0)
+        files.commit(erased.change, Info(manifest.server, receipt, accounts))
+    return erased
 
 
 def _strip_files(files: VersionFiles, forgotten: Forgotten, erased: _Erased) -> None:
-    """Files written anew where they hold what is forgotten; the others of such a month stay."""
+    """Write files without what is forgotten, and note in `erased` which ones they replace; other files stay."""
     change = erased.change
     for entry in change.base.files:
         stripped = forgotten.strip_rows(pl.read_parquet(io.BytesIO(files.read(entry))))
@@ -180,31 +169,22 @@ def _strip_files(files: VersionFiles, forgotten: Forgotten, erased: _Erased) -> 
             change.months[entry.month] = [each for each in change.base.files if each.month == entry.month]
         change.months[entry.month].remove(entry)
         if stripped.rows.height:
-            anew, data = spell_file(entry.month, stripped.rows)
-            if not entry.sha256:  # another program's: what is to be proven of its month still is
+            new, data = encode_file(entry.month, stripped.rows)
+            # A file of another program keeps a name without a sha256, so that its month is still searched for duplicates.
+            if not entry.sha256:
                 name = hashlib.sha256(entry.path.encode()).hexdigest()[:16]
-                anew = msgspec.structs.replace(
-                    anew,
+                new = msgspec.structs.replace(
+                    new,
                     path=f"created_month={entry.month}/part-{name}-{secrets.token_hex(4)}.parquet",
                     sha256="",
                 )
-            files.version.write(anew.path, data)
-            change.months[entry.month].append(anew)
+            files.version.write(new.path, data)
+            change.months[entry.month].append(new)
 
 
-def _remove_copies(table: Version) -> None:
-    """Copies on this machine of files that the table no longer has."""
-    folder = table.address.home / "files"
-    if table.address.local is None and folder.is_dir():
-        keep = {path_of(table, entry) for entry in table.manifest.files}
-        for path in folder.glob("*/*"):
-            if path not in keep:
-                disk.remove_file(path)
-
-
-def _clear_run(layout: Layout, forgotten: Forgotten) -> None:
-    """What runs of this machine keep beside the table: staged pages, a state that a version had, records, rejected rows."""
+def _clear_run_folder(layout: Layout, forgotten: Forgotten) -> None:
+    """Clear the folder of a run on this machine: staged pages, saved state, and what its records say of forgotten ids."""
     for path in disk.list_folder(layout.staging):
         disk.remove_tree(path)
     disk.remove_file(layout.state)
-    strip_beside(layout, forgotten)
+    strip_other_files(layout, forgotten)

@@ -1,4 +1,4 @@
-"""What the commits of a table's log say: whether they changed rows, and what a run of ours wrote into its own."""
+"""Decode the log of a table: whether a commit changed rows, and the state that a run of ours wrote into it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from pleo_extract.errors import LakeError
 from pleo_extract.lake import strict
 from pleo_extract.lake.layout import FORMAT
 
-__all__ = ["APP", "Commit", "State", "read_commit"]
+__all__ = ["APP", "Commit", "CommitState", "read_commit"]
 
 APP: Final = "pleo_extract"
-"""Our name in commits, and in Delta's transaction identifiers."""
+"""The key of our state in a commit, and our name in Delta's transaction identifiers."""
 
 
-class State(msgspec.Struct, kw_only=True):
-    """What a run writes into its commit, beside the data.
+class CommitState(msgspec.Struct, kw_only=True):
+    """What a run writes into its commit beside the data.
 
     Attributes:
-        run: the committing run's own token, by which it knows its commit again.
-        vacuumed_at: when files that no version needs were last removed.
-        proven: months with files of other programs in which every job was found once, each with `sum_names` of its files.
+        format: the version of the lake's format.
+        run: a random token of the run, by which it finds its own commit.
+        server: the server whose jobs the table holds.
+        library: the version of this library.
+        vacuumed_at: when files that no kept version needs were last removed (UTC).
+        receipt: the receipt of the run.
+        accounts: the sync state of every account.
+        proven: months with files of other programs that hold no job twice, each with `hash_paths` of its files.
     """
 
     format: int
@@ -43,16 +48,17 @@ class Commit:
     """One commit of the log.
 
     Attributes:
-        made_at: by the committer's clock (UTC). state: what our run wrote into it; None for another program's.
+        made_at: when it was made, by the writer's clock (UTC).
+        state: what a run of ours wrote into it; None for a commit of another program.
         changes_rows: whether it added or removed rows; a compaction or a new property does not.
     """
 
     made_at: datetime
-    state: State | None
+    state: CommitState | None
     changes_rows: bool
 
 
-class _Info(msgspec.Struct):
+class _CommitInfo(msgspec.Struct):
     timestamp: int = 0
     pleo_extract: str | None = None
 
@@ -61,50 +67,50 @@ class _Action(msgspec.Struct):
     dataChange: bool = True  # noqa: N815 - Delta's name
 
 
-class _Line(msgspec.Struct):
-    commitInfo: _Info | None = None  # noqa: N815 - Delta's name
+class _LogLine(msgspec.Struct):
+    commitInfo: _CommitInfo | None = None  # noqa: N815 - Delta's name
     add: _Action | None = None
     remove: _Action | None = None
 
 
-class _Version(msgspec.Struct):
+class _StateFormat(msgspec.Struct):
     format: int
 
 
 def read_commit(data: bytes, where: str) -> Commit:
-    """Return what one file of the log says.
+    """Decode one file of the log.
 
     Args:
         data: its bytes.
-        where: the table, for a message.
+        where: the table's address, for the message.
 
     Raises:
         LakeError: a newer version of this library wrote it.
     """
-    info, changes = _Info(), False
+    info, changes = _CommitInfo(), False
     for text in data.splitlines():
         try:
-            line = strict.decode(text, _Line)
+            line = strict.decode(text, _LogLine)
         except strict.Malformed:
-            changes = True  # it may say anything
+            changes = True  # a line that cannot be decoded may have changed rows
             continue
         info = line.commitInfo or info
         action = line.add or line.remove
         changes = changes or (action is not None and action.dataChange)
-    return Commit(_instant(info.timestamp), _decode_state(info, where), changes)
+    return Commit(_parse_timestamp(info.timestamp), _decode_state(info, where), changes)
 
 
-def _decode_state(info: _Info, where: str) -> State | None:
+def _decode_state(info: _CommitInfo, where: str) -> CommitState | None:
     if info.pleo_extract is None:
         return None
     try:
-        version = strict.decode(info.pleo_extract, _Version).format
+        version = strict.decode(info.pleo_extract, _StateFormat).format
         if version > FORMAT:
             raise LakeError(
                 f"{where} has lake format {version}; this version of pleo-extract knows {FORMAT}. "
                 "Upgrade pleo-extract"
             )
-        state = strict.decode(info.pleo_extract, State)
+        state = strict.decode(info.pleo_extract, CommitState)
         strict.check_accounts(state.accounts)
         strict.check_receipt(state.receipt)
         vacuumed_at = strict.check_instant(state.vacuumed_at, "vacuumed_at")
@@ -113,7 +119,7 @@ def _decode_state(info: _Info, where: str) -> State | None:
     return msgspec.structs.replace(state, vacuumed_at=vacuumed_at)
 
 
-def _instant(milliseconds: int) -> datetime:
+def _parse_timestamp(milliseconds: int) -> datetime:
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (OverflowError, OSError, ValueError):

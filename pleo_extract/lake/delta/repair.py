@@ -1,16 +1,13 @@
-"""A table that holds jobs twice, or whose files are damaged or lost, made whole again by a commit of its own."""
+"""Repair a table that holds jobs twice, or whose files are damaged or lost, by one commit."""
 
 from __future__ import annotations
 
-import logging
-import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pleo_extract.core.state import reset_walks
-from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError, amount
-from pleo_extract.lake.delta.change import VersionFiles, make_state
+from pleo_extract.errors import amount
+from pleo_extract.lake.delta.change import VersionFiles, retry_conflicts
 from pleo_extract.lake.delta.copies import check_file, path_of
-from pleo_extract.lake.delta.version import Version
 from pleo_extract.lake.folder.repair import Repair
 from pleo_extract.lake.folder.verify import check_rows
 from pleo_extract.lake.table import Base, Change, Info, merge_staged
@@ -20,63 +17,51 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.lake.delta.address import Address
+    from pleo_extract.lake.delta.version import Version
     from pleo_extract.lake.layout import FileEntry, Manifest
 
 __all__ = ["repair_table"]
 
-TRIES: Final = 5
-"""How often a repair that was not first begins again."""
-
-_log = logging.getLogger(__name__)
-
 
 def repair_table(address: Address, scratch: Path, overlay: Callable[[Version], Manifest]) -> Repair:
-    """Rewrite months that hold a job more than once, and drop files that are damaged or missing.
+    """Rewrite months that hold a job more than once, and remove damaged or missing files from the table.
 
     Args:
-        address: the table's.
-        scratch: a folder of this machine, for what is sorted.
-        overlay: gives the manifest of a version with what this machine knows beside it.
+        address: the table.
+        scratch: a folder on this machine for temporary files.
+        overlay: returns the manifest of a version with the sync states that only this machine knows.
 
     Raises:
-        LakeLocked: others commit all the time. LakeError: there is no table, or it does not take the commit.
+        LakeLocked: other writers committed first every time.
+        LakeError: there is no table, or it does not accept the commit.
     """
-    for _ in range(TRIES):
-        version = Version(address)
-        version.require_writable()
-        manifest, files = overlay(version), VersionFiles(version, scratch)
-        checked = [(entry, check_file(version, entry)) for entry in manifest.files]
-        broken = [entry for entry, problems in checked if problems]
-        done = [problem for _, problems in checked for problem in problems]
-        base = Base(version.version, manifest, manifest.files, suspects=version.suspects)
-        change = Change(base, dropped=broken)
-        try:
-            merge_staged(files, change, search=True)
-            if not change.makes_snapshot:
-                return Repair(version.version, (), _check(version, manifest.files))
-            accounts = reset_walks(manifest.accounts) if broken else {}
-            info = Info(manifest.server, manifest.receipt, accounts)
-            version.commit(change.new, change.old, make_state(version, secrets.token_hex(16), change, info))
-        except LakeConflict as exc:
-            files.discard(change)
-            _log.info("%s; beginning again", exc)
-            continue
-        except PleoExtractError:
-            files.discard(change)
-            raise
-        done += _tell(change)
-        return Repair(change.number, tuple(done), _check(version, change.files))
-    raise LakeLocked(f"others have committed to {address.uri} first, {TRIES} times running; run again later")
+    return retry_conflicts(address, lambda version: _repair_version(version, scratch, overlay(version)))
 
 
-def _tell(change: Change) -> list[str]:
+def _repair_version(version: Version, scratch: Path, manifest: Manifest) -> Repair:
+    files = VersionFiles(version, scratch)
+    checked = [(entry, check_file(version, entry)) for entry in manifest.files]
+    broken = [entry for entry, problems in checked if problems]
+    base = Base(version.version, manifest, manifest.files, suspects=version.suspects)
+    change = Change(base, dropped=broken)
+    with files.discarded_on_failure(change):
+        merge_staged(files, change, search=True)
+        if not change.makes_snapshot:
+            return Repair(version.version, (), _check(version, manifest.files))
+        accounts = reset_walks(manifest.accounts) if broken else {}
+        files.commit(change, Info(manifest.server, manifest.receipt, accounts))
+    done = [problem for _, problems in checked for problem in problems]
+    return Repair(change.number, (*done, _describe(change)), _check(version, change.files))
+
+
+def _describe(change: Change) -> str:
     rows = sum(e.rows for e in change.base.files if e not in change.dropped) - change.rows
-    said = [f"version {change.number} was made"]
+    parts = [f"version {change.number} was made"]
     if change.months:
-        said.append(f"{amount(rows, 'row')} that repeated a job left out, in {', '.join(change.months)}")
+        parts.append(f"{amount(rows, 'row')} that repeated a job removed from {', '.join(change.months)}")
     if change.dropped:
-        said.append(f"{amount(len(change.dropped), 'file')} left out; the next dump reads the whole list")
-    return ["; ".join(said)]
+        parts.append(f"{amount(len(change.dropped), 'file')} removed; the next dump reads the whole list")
+    return "; ".join(parts)
 
 
 def _check(version: Version, files: Sequence[FileEntry]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""delta-rs's errors as ours. What a store says may hold a signed URL or a key's name: of that only its codes are told."""
+"""Translate errors of delta-rs into ours. The text of a store's error may hold a signed URL or a key: only its codes are shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _REFUSED: Final = re.compile(
 _NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|InvalidBucketName|bucket does not exist")
 _OF_STORE: Final = re.compile(r"Generic|://|[Ss]torage error|[Oo]bject ?[Ss]tore|error sending")
 _PROPERTY: Final = re.compile(r"append-only|[Ff]eature|[Pp]rotocol")
-"""Refusals that a property of the table has caused."""
+"""In a refused commit: a property of the table is the cause, so its owner must change it."""
 _SETTING: Final = re.compile(
     r"[Bb]uilder error|invalid (?:URL|value)|Missing region|Configuration key|Unable to (?:parse|convert)"
 )
@@ -51,11 +51,14 @@ _SETTING: Final = re.compile(
 
 @contextmanager
 def translated(address: Address, verb: str) -> Iterator[None]:
-    """While the store is spoken to; `verb` says what is being done, for the message.
+    """Translate what delta-rs raises in this block; `verb` says what is being done, for the message.
 
     Raises:
-        LakeError: there is no table, or one that is not ours to read. ConfigurationError: it does not take a commit.
-        TryLater: the store did not answer properly. CredentialsError, ConfigurationError: it refused.
+        NoLake: there is no table.
+        LakeError: the table cannot be read, or a file of it is missing.
+        ConfigurationError: the table does not accept the commit, the bucket does not exist, or a storage option is wrong.
+        CredentialsError: the store refuses the credential.
+        TryLater: the store gave no proper answer.
         StorageError: the disk refused.
     """
     try:
@@ -63,7 +66,7 @@ def translated(address: Address, verb: str) -> Iterator[None]:
     except PleoExtractError:
         raise
     except CommitFailedError as exc:
-        raise _refusal(address, verb, str(exc)) from None
+        raise _translate_commit(address, verb, str(exc)) from None
     except TableNotFoundError:
         raise NoLake(
             f"there is no lake at {address.uri}; make one with: pleo-extract dump {address.uri}"
@@ -72,42 +75,42 @@ def translated(address: Address, verb: str) -> Iterator[None]:
         raise LakeError(f"the Delta table {address.uri} cannot be used: {_first_line(exc)}") from None
     except (DeltaError, OSError, ValueError) as exc:
         if address.local is not None:
-            raise _on_disk(address, verb, exc) from exc
-        raise _in_store(address, verb, str(exc)) from None  # it may hold what must not be shown
+            raise _translate_disk(address, verb, exc) from exc
+        raise _translate_store(address, verb, str(exc)) from None  # a chained error would show the secrets
 
 
-def _refusal(address: Address, verb: str, said: str) -> PleoExtractError:
-    """A commit that the table does not take, in delta-rs's words. That another was first is looked at by who commits."""
-    if address.local is None and _OF_STORE.search(said):
-        return _in_store(address, verb, said)
-    kind = ConfigurationError if _PROPERTY.search(said) else LakeError
-    return kind(f"the Delta table {address.uri} does not take this commit: {_first_line(said)}")
+def _translate_commit(address: Address, verb: str, text: str) -> PleoExtractError:
+    """Return the error for a refused commit, with the words of delta-rs. `Version.commit` handles conflicts itself."""
+    if address.local is None and _OF_STORE.search(text):
+        return _translate_store(address, verb, text)
+    kind = ConfigurationError if _PROPERTY.search(text) else LakeError
+    return kind(f"the Delta table {address.uri} does not accept this commit: {_first_line(text)}")
 
 
-def _on_disk(address: Address, verb: str, exc: Exception) -> PleoExtractError:
+def _translate_disk(address: Address, verb: str, exc: Exception) -> PleoExtractError:
     if isinstance(exc, FileNotFoundError) or "not found" in str(exc).lower():
         return LakeError(f"cannot {verb} {address.uri}: a file of it is missing ({_first_line(exc)})")
     if isinstance(exc, OSError):
-        return StorageError(f"cannot {verb} {address.uri}: {_first_line(exc)}. See to the disk and run again")
+        return StorageError(f"cannot {verb} {address.uri}: {_first_line(exc)}. Check the disk and run again")
     return LakeError(f"cannot {verb} {address.uri}: {_first_line(exc)}")
 
 
-def _in_store(address: Address, verb: str, said: str) -> PleoExtractError:
-    found = [part for match in _CODE.finditer(said) for part in match.groups() if part]
+def _translate_store(address: Address, verb: str, text: str) -> PleoExtractError:
+    found = [part for match in _CODE.finditer(text) for part in match.groups() if part]
     codes = f" ({', '.join(dict.fromkeys(found))})" if found else ""
-    if _NO_BUCKET.search(said):
-        return ConfigurationError(f"cannot {verb} {address.uri}: there is no such bucket or container{codes}")
-    if _REFUSED.search(said):
-        return CredentialsError(
-            f"cannot {verb} {address.uri}: the store refuses the credential, or there is none{codes}"
+    if _NO_BUCKET.search(text):
+        return ConfigurationError(
+            f"cannot {verb} {address.uri}: the bucket or container does not exist{codes}"
         )
-    if _SETTING.search(said):
+    if _REFUSED.search(text):
+        return CredentialsError(
+            f"cannot {verb} {address.uri}: the store refuses the credential, or none is set{codes}"
+        )
+    if _SETTING.search(text):
         return ConfigurationError(f"cannot {verb} {address.uri}: a storage option is missing or wrong")
-    if "not found" in said.lower() or "404" in found:
+    if "not found" in text.lower() or "404" in found:
         return LakeError(f"cannot {verb} {address.uri}: a file of it is missing{codes}")
-    return TryLater(
-        f"cannot {verb} {address.uri}: the store does not answer properly{codes}; run again later"
-    )
+    return TryLater(f"cannot {verb} {address.uri}: the store gave no proper answer{codes}; run again later")
 
 
 def _first_line(exc: Exception | str) -> str:

@@ -1,4 +1,27 @@
-"""One version of a Delta table: which files it has, what the runs know that made it, and the store they lie in."""
+"""One version of a Delta table: its files, the state that our runs wrote, its store, and the commit on top of it.
+
+Theory of operation. A run merges with version N. It writes its new data files beside the old ones, under names that were
+never used, and then commits version N + 1: the files that it adds and removes, its receipt, and the sync state of its
+accounts, all in one file of Delta's log. Before that commit nothing is visible, and files that no version names are
+removed by a later vacuum.
+
+*On top of which version.* On N, and no other. By default delta-rs repeats a refused commit on top of the versions
+that came meanwhile. It compares their files with ours except where a commit is written as an append, and append is the
+only form that takes added and removed files together. So if another engine compacted the table in between, the
+repeated commit doubled its rows. We allow no repetition (`max_commit_retries=0`). Delta's transaction identifier of our
+name excludes two commits of ours on the same version as well.
+
+*What is a conflict.* Any commit after N, whoever made it and whatever it changed. Another conflict is a new file of ours
+that is gone before the commit: the full vacuum of another program removes what no version names. The publish loop then
+reads the latest version. If it has the same files as N, the merged change is committed on top of it; else it is merged
+again. Files that others took from the table since the run began still belong to the server's list, and are merged
+back. Any other refusal, such as a protocol feature or a constraint, is an error and not a conflict.
+
+*Lost answers.* A commit may arrive although its answer is lost. Every commit carries a random token of its run. After a
+conflict or an unanswered commit the run looks for its token in the log above N. If it is there, the run has published.
+If it is not, the change is merged or committed again; but the lost commit may still arrive, so its data files are not
+removed. If the log cannot be read, the run ends with TryLater; a later run merges by key, so nothing is added twice.
+"""
 
 from __future__ import annotations
 
@@ -29,42 +52,46 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pleo_extract.lake.delta.address import Address
-    from pleo_extract.lake.delta.log import Commit, State
+    from pleo_extract.lake.delta.log import Commit, CommitState
 
-__all__ = ["MONTH", "Version", "create_table", "sum_in", "sum_names"]
+__all__ = ["MONTH", "Version", "create_table", "hash_paths", "parse_sha256"]
 
 MONTH: Final = "created_month"
 CONSTRAINT: Final = "delta.constraints."
-"""How the names of properties begin that hold a condition on every row."""
+"""The prefix of table properties that hold a condition on every row."""
 INVARIANT: Final = "delta.invariants"
-"""The same, kept with a column."""
+"""The key of such a condition in the metadata of a column."""
 SERVER: Final = "pleo_extract.server"
-"""The table property that binds the table to a server."""
-FAR: Final = 1_000
-"""Commits of others that are looked through for our last."""
+"""The table property that names the server whose jobs the table holds."""
+MOST_COMMITS: Final = 1_000
+"""How many commits are read to find our last one."""
 COLUMNS: Final = {**POLARS_SCHEMA, MONTH: pl.String()}
 _OVERTAKEN: Final = re.compile(r"Failed to commit transaction: \d+|Tried committing existing table version")
-"""What delta-rs says of a version that is there already."""
+"""What delta-rs reports where the version exists already."""
 _NUMBERED: Final = re.compile(r"(?:.*/)?_delta_log/([0-9]{20})\..*")
-"""A file of the log that belongs to one version."""
-_SUM: Final = re.compile(r".*/part-([0-9a-f]{64})-[0-9a-f]{8}\.parquet")
+"""A file of the log that belongs to one version; checkpoints among them."""
+_SHA256_NAME: Final = re.compile(r".*/part-([0-9a-f]{64})-[0-9a-f]{8}\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """Our last commit at or before a version: its state, its instant, and whether others have changed rows since.
+class _LastCommit:
+    """Our last commit at or before a version.
 
-    `made_at` is the instant of the version itself.
+    Attributes:
+        state: what it says; None where it is not among the commits that were read.
+        state_at: when it was made (UTC).
+        untouched: whether no other program has changed rows since.
+        made_at: when the version itself was made (UTC).
     """
 
-    state: State | None
-    told_at: datetime | None
+    state: CommitState | None
+    state_at: datetime | None
     untouched: bool
     made_at: datetime
 
 
 def create_table(address: Address, server: str) -> None:
-    """An empty table, bound to a server; one that is there already is left as it is."""
+    """Make an empty table for the jobs of a server; an existing table stays unchanged."""
     schema = Schema.from_arrow(pl.DataFrame(schema=COLUMNS).to_arrow().schema)
     if address.local is not None:
         disk.make_folder(address.local)
@@ -82,7 +109,7 @@ def create_table(address: Address, server: str) -> None:
             )
         except CommitFailedError:
             if not DeltaTable.is_deltatable(address.uri, address.options):
-                raise  # else another was faster
+                raise  # if it is one now, another run made it first
     if address.local is not None:
         _sync_log(address, 0)
 
@@ -91,9 +118,11 @@ class Version:
     """One version of a Delta table, loaded once.
 
     Attributes:
-        version: its number. manifest: what it is, its files among it.
-        state: what our last commit said, None for none. told_at: when it said so.
-        suspects: months in which a job may stand twice.
+        version: its number.
+        manifest: its description, with its files.
+        state: the state that our last commit carries; None where there is none.
+        state_at: when that commit was made (UTC).
+        suspects: months that may hold a job twice, see `_find_suspects`.
     """
 
     def __init__(self, address: Address, as_of: datetime | int | None = None) -> None:
@@ -102,13 +131,13 @@ class Version:
             self._table = DeltaTable(address.uri, storage_options=address.options)
             self._handler = DeltaFileSystemHandler(address.uri, address.options)
         if as_of is not None:
-            self._go_to(as_of)
+            self._load_as_of(as_of)
         self.version = self._table.version()
-        self._check()
-        found = self._find_state()
-        self.state, self.told_at = found.state, found.told_at
-        files = self._files()
-        self._sized = self._open_sized(files)
+        self._require_supported()
+        found = self._find_last_commit()
+        self.state, self.state_at = found.state, found.state_at
+        files = self._list_files()
+        self._sized_handler = self._open_store(files)
         accounts = found.state.accounts if found.state else {}
         self.manifest = Manifest(
             format=FORMAT,
@@ -124,19 +153,19 @@ class Version:
         self.suspects = self._find_suspects(found)
 
     def read(self, path: str, size: int) -> bytes:
-        """All bytes of a file.
+        """Return all bytes of a data file.
 
         Raises:
-            LakeError: it is missing, or not as long.
+            LakeError: it is missing or has another size.
         """
         with translated(self.address, f"read {path} of"):
-            data = bytes(self._sized.open_input_file(path).read(size))
+            data = bytes(self._sized_handler.open_input_file(path).read(size))
         if len(data) != size:
             raise LakeError(f"{path} of {self.address.uri} has {len(data)} bytes, not {size}")
         return data
 
     def write(self, path: str, data: bytes) -> None:
-        """A new file, whole or not at all; synced where it is on disk."""
+        """Write a new file as a whole; on disk it is synced."""
         if self.address.local is not None:
             target = self.address.local / path
             disk.make_folder(target.parent)
@@ -149,7 +178,7 @@ class Version:
             stream.close()  # type: ignore[attr-defined] # its stub lacks it
 
     def read_own(self, path: str) -> bytes | None:
-        """All bytes of a file that is ours and not Delta's; None where there is none."""
+        """Return all bytes of a file that belongs to us and not to Delta; None where there is none."""
         if self.address.local is not None:
             target = self.address.local / path
             return disk.read_file(target) if target.exists() else None
@@ -161,7 +190,7 @@ class Version:
             return bytes(self._handler.open_input_file(path).read(found.size))
 
     def write_own(self, path: str, data: bytes) -> None:
-        """A file that is ours and not Delta's, in place of the one of that name; for its owner alone where it is on disk."""
+        """Write or replace a file that belongs to us and not to Delta; on disk only its owner may read it."""
         if self.address.local is None:
             self.write(path, data)
             return
@@ -170,7 +199,7 @@ class Version:
         disk.replace_file(target, data, private=True)
 
     def expire_log(self) -> None:
-        """Put a checkpoint in place of the log before this version, and remove that: no earlier version can be read any longer."""
+        """Write a checkpoint and remove the log before this version, so that no earlier version can be read."""
         with translated(self.address, "write a checkpoint of"):
             self._table.create_checkpoint()
             names = [
@@ -186,47 +215,57 @@ class Version:
             disk.sync_folder(self.address.local / "_delta_log")
 
     def remove(self, paths: Sequence[str]) -> None:
-        """Remove files that no version names."""
+        """Remove files; the caller knows that no version needs them."""
         for path in paths:
             with translated(self.address, f"remove {path} from"):
                 self._handler.delete_file(path)
 
     def find_missing(self, entries: Sequence[FileEntry]) -> list[str]:
-        """The paths of those files that are not in the store as long as they were written."""
+        """Return the paths of the files that are missing from the store or have another size."""
         with translated(self.address, "look up new files of"):
             found = self._handler.get_file_info([entry.path for entry in entries]) if entries else []
         return [e.path for e, info in zip(entries, found, strict=True) if info.size != e.bytes]
 
     def require_writable(self) -> None:
-        """Refuse a table with conditions on its rows: whoever commits files must keep them, and delta-rs does not look.
+        """Raise where the table has conditions on its rows: a writer must keep them, and delta-rs does not check them.
 
         Raises:
-            ConfigurationError: it has some.
+            ConfigurationError: it has a constraint or an invariant.
         """
         names = [name for name in self._table.metadata().configuration if name.startswith(CONSTRAINT)]
         names += [each.name for each in self._table.schema().fields if INVARIANT in each.metadata]
         if names:
             raise ConfigurationError(
                 f"the Delta table {self.address.uri} has a constraint, {escape(names[0])}, which this library cannot "
-                "check; drop it to let this library write to the table"
+                "check; drop the constraint, then run again"
             )
 
-    def commit(self, new: Sequence[FileEntry], old: Sequence[FileEntry], state: State) -> None:
-        """Commit files that were added and removed on top of this very version, and the state with them.
+    def commit(self, new: Sequence[FileEntry], old: Sequence[FileEntry], state: CommitState) -> None:
+        """Commit added and removed files, with the run's state, on top of this version and no other.
 
-        delta-rs repeats a commit on top of others' by default, and compares no files when it is written as an append,
-        which is the only form that takes both kinds of actions: a compaction meanwhile would double its rows. So it
-        makes one attempt, and any commit in between is a conflict.
+        Args:
+            new: files to add; they are in the store.
+            old: files to remove.
+            state: what the run writes into the commit.
 
         Raises:
-            LakeConflict: another has committed since. ConfigurationError, LakeError: the table does not take it.
+            LakeConflict: another writer has committed since this version.
+            ConfigurationError, LakeError: the table does not accept the commit.
+            TryLater: the store gave no answer; the commit may have got through.
         """
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
-            *(AddAction(e.path, e.bytes, _month(e), now, data_change=True, stats=_stats(e)) for e in new),
+            *(
+                AddAction(e.path, e.bytes, _partition(e), now, data_change=True, stats=_encode_stats(e))
+                for e in new
+            ),
             *(
                 RemoveAction(
-                    e.path, data_change=True, deletion_timestamp=now, size=e.bytes, partition_values=_month(e)
+                    e.path,
+                    data_change=True,
+                    deletion_timestamp=now,
+                    size=e.bytes,
+                    partition_values=_partition(e),
                 )
                 for e in old
             ),
@@ -243,13 +282,13 @@ class Version:
                 )
             except CommitFailedError as exc:
                 if _OVERTAKEN.match(str(exc)) or self._is_overtaken():
-                    raise LakeConflict(f"another writer has committed to {self.address.uri} first") from None
+                    raise LakeConflict(f"another writer committed to {self.address.uri} first") from None
                 raise
         if self.address.local is not None:
             _sync_log(self.address, self.version + 1)
 
     def find_commit(self, run: str) -> int | None:
-        """The version that this run committed, above this one; asked of the log alone."""
+        """Return the version above this one that a run committed; None where the log has none."""
         version = self.version + 1
         while (commit := self._read_commit(version)) is not None:
             if commit.state is not None and commit.state.run == run:
@@ -258,18 +297,18 @@ class Version:
         return None
 
     def commits_since(self, version: int) -> list[Commit | None]:
-        """The commits above `version`, up to this one; None for one that is no longer kept."""
+        """Return the commits above `version`, up to this one; None for each that is no longer kept."""
         return [self._read_commit(each) for each in range(version + 1, self.version + 1)]
 
     def vacuum(self, hours: int) -> list[str]:
-        """Remove files that no version of the last `hours` needs, those of runs that were killed among them."""
+        """Remove files that no version of the last `hours` needs, including those of killed runs; return their paths."""
         with translated(self.address, "clear up"):
             return list(self._table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True))
 
     def _is_overtaken(self) -> bool:
         return DeltaTable(self.address.uri, storage_options=self.address.options).version() > self.version
 
-    def _go_to(self, as_of: datetime | int) -> None:
+    def _load_as_of(self, as_of: datetime | int) -> None:
         version = self._find_version(to_utc(as_of, "as_of")) if isinstance(as_of, datetime) else as_of
         if not 0 <= version <= self._table.version():
             raise UsageError(
@@ -282,7 +321,7 @@ class Version:
             raise UsageError(f"version {version} of {self.address.uri} is no longer kept") from None
 
     def _find_version(self, as_of: datetime) -> int:
-        """The last version that was committed at this instant or before, by the commits' own time."""
+        """Return the last version that was committed at this instant or before, by the time in the commits."""
         for version in range(self._table.version(), -1, -1):
             commit = self._read_commit(version)
             if commit is None:
@@ -293,58 +332,58 @@ class Version:
             f"no version of {self.address.uri} is as old as {as_of}; older ones are no longer kept"
         )
 
-    def _check(self) -> None:
-        """That this is a table of export jobs whose files can be read one by one."""
+    def _require_supported(self) -> None:
+        """Raise unless this is a table of export jobs whose data files can be read one by one."""
         features = set(self._table.protocol().reader_features or ()) - {"timestampNtz"}
         if features:
             raise LakeError(
-                f"the Delta table {self.address.uri} uses {', '.join(sorted(features))}, which this library does not read"
+                f"the Delta table {self.address.uri} uses {', '.join(sorted(features))}, which this library cannot read"
             )
         mode = self._table.metadata().configuration.get("delta.columnMapping.mode") or "none"
         if mode != "none":
             raise LakeError(
-                f"the Delta table {self.address.uri} maps its columns by {escape(mode)}, which this library does not read"
+                f"the Delta table {self.address.uri} maps its columns by {escape(mode)}, which this library cannot read"
             )
         fields = {each.name: str(each.type) for each in self._table.schema().fields}
         wanted = Schema.from_arrow(pl.DataFrame(schema=COLUMNS).to_arrow().schema)
         ours = {each.name: str(each.type) for each in wanted.fields}
         if fields != ours or self._table.metadata().partition_columns != [MONTH]:
             raise LakeError(
-                f"the Delta table {self.address.uri} is not one of export jobs, or has other columns"
+                f"the Delta table {self.address.uri} is not a table of export jobs, or has other columns"
             )
 
-    def _files(self) -> list[FileEntry]:
+    def _list_files(self) -> list[FileEntry]:
         with translated(self.address, "read"):
             found = pl.DataFrame(self._table.get_add_actions(flatten=True))
         entries = []
         for path, size, rows in found.select("path", "size_bytes", "num_records").sort("path").iter_rows():
             if not DATA_FILE.fullmatch(path) or rows is None:
                 raise LakeError(
-                    f"the Delta table {self.address.uri} names {escape(path)!r}, which is no file of ours"
+                    f"the Delta table {self.address.uri} names {escape(path)!r}, which is not a data file of a lake"
                 )
-            entries.append(FileEntry(path=path, rows=rows, bytes=size, sha256=sum_in(path)))
+            entries.append(FileEntry(path=path, rows=rows, bytes=size, sha256=parse_sha256(path)))
         return entries
 
-    def _open_sized(self, files: Sequence[FileEntry]) -> DeltaFileSystemHandler:
-        """The store, told how long the files are: else it asks, and holds up all threads meanwhile."""
+    def _open_store(self, files: Sequence[FileEntry]) -> DeltaFileSystemHandler:
+        """Return the store with the sizes of all files: without them it asks for each, and blocks all threads meanwhile."""
         with translated(self.address, "read"):
             sizes = {entry.path: entry.bytes for entry in files}
             return DeltaFileSystemHandler(self.address.uri, self.address.options, sizes)
 
-    def _find_state(self) -> _Found:
+    def _find_last_commit(self) -> _LastCommit:
         untouched, made_at = True, None
-        for version in range(self.version, max(-1, self.version - FAR), -1):
+        for version in range(self.version, max(-1, self.version - MOST_COMMITS), -1):
             commit = self._read_commit(version)
             if commit is None:
                 break
             made_at = made_at or commit.made_at
             if commit.state is not None:
-                return _Found(commit.state, commit.made_at, untouched, made_at)
+                return _LastCommit(commit.state, commit.made_at, untouched, made_at)
             untouched = untouched and not commit.changes_rows
-        return _Found(None, None, untouched=False, made_at=made_at or datetime.now(UTC))
+        return _LastCommit(None, None, untouched=False, made_at=made_at or datetime.now(UTC))
 
-    def _find_suspects(self, found: _Found) -> frozenset[str]:
-        """Months in which a job may stand twice: those of other programs' files that nobody has looked through yet."""
+    def _find_suspects(self, found: _LastCommit) -> frozenset[str]:
+        """Return months that may hold a job twice: others wrote to them, and no run of ours has searched them since."""
         months: dict[str, list[FileEntry]] = {}
         for entry in self.manifest.files:
             months.setdefault(entry.month, []).append(entry)
@@ -353,11 +392,11 @@ class Version:
             month
             for month, files in months.items()
             if (not found.untouched or not all(entry.sha256 for entry in files))
-            and proven.get(month) != sum_names(files)
+            and proven.get(month) != hash_paths(files)
         )
 
     def _read_commit(self, version: int) -> Commit | None:
-        """What a commit says; None where it is no longer kept."""
+        """Return a commit; None where it is no longer kept."""
         path = f"_delta_log/{version:020d}.json"
         try:
             with translated(self.address, f"read {path} of"):
@@ -368,32 +407,32 @@ class Version:
         return read_commit(data, self.address.uri)
 
 
-def sum_in(path: str) -> str:
-    """The sha256 that is in the name of a file of ours; empty for one that another program wrote."""
-    found = _SUM.fullmatch(path)
+def parse_sha256(path: str) -> str:
+    """Return the sha256 in the name of a file of ours; empty for a file of another program."""
+    found = _SHA256_NAME.fullmatch(path)
     return found[1] if found else ""
 
 
-def sum_names(files: Sequence[FileEntry]) -> str:
-    """A name for this very set of files."""
+def hash_paths(files: Sequence[FileEntry]) -> str:
+    """Return a short hash that identifies a set of files by their paths."""
     names = "\n".join(sorted(entry.path for entry in files))
     return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
-def _month(entry: FileEntry) -> dict[str, str | None]:
+def _partition(entry: FileEntry) -> dict[str, str | None]:
     return {MONTH: entry.month}
 
 
-def _stats(entry: FileEntry) -> str:
+def _encode_stats(entry: FileEntry) -> str:
     return msgspec.json.encode({"numRecords": entry.rows}).decode()
 
 
 def _sync_log(address: Address, version: int) -> None:
-    """The commit on disk, durably: delta-rs does not see to that. Another's in its place does no harm."""
+    """Sync a commit to disk, which delta-rs does not do. If the file is another writer's commit, that does no harm."""
     assert address.local is not None
     log = address.local / "_delta_log"
-    for path in (log / f"{version:020d}.json",):
-        if path.exists():
-            disk.sync_file(path)
+    commit = log / f"{version:020d}.json"
+    if commit.exists():
+        disk.sync_file(commit)
     disk.sync_folder(log)
     disk.sync_folder(address.local)

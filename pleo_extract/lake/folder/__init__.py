@@ -1,4 +1,4 @@
-"""The folder of Parquet: objects, snapshots, the pointer, and the visible months."""
+"""A lake kept as a folder of Parquet: objects, snapshots, the pointer, and the visible months."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A lake of format 1 carried over: its files become objects, its manifests are written anew, its pointer is moved.
+"""Convert a lake of format 1 in place: files become objects, manifests are rewritten, the pointer moves.
 
-All that is whole is carried, history too, and nothing is read from the server. Whoever kills it leaves one format or
-the other: until `_lake/current` is there the lake is what it was, and from then on what is left of the old one is removed,
-before the first visible month appears, so that no glob ever sees both.
+Every undamaged snapshot is converted, history included, and nothing is read from the server. A kill leaves one format or
+the other: until `_lake/current` exists the lake is of format 1. After that the remains of format 1 are removed, before
+the first visible month appears, so that no glob ever matches both.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import FileEntry, Layout, Manifest
 
-__all__ = ["carry_over", "carry_what_is_left"]
+__all__ = ["carry_over", "carry_over_damaged"]
 
 
 def carry_over(layout: Layout, *, check: Callable[[], None]) -> bool:
-    """Make a lake of format 1 one of this format; returns whether it was one, whole or half carried over.
+    """Convert a lake of format 1; return whether it was one, including one that is half converted.
 
     Args:
         layout: the lake.
-        check: raises where the lake is another run's by now.
+        check: raises LakeLocked when another run has taken the lake.
 
     Raises:
-        LakeError: its pointer is broken, or the current snapshot is not as it was written.
+        LakeError: the pointer is broken, or a file of the current snapshot is missing or damaged.
     """
     if layout.is_old:
-        _carry(layout, check, layout.number(), lenient=False)
-    return _finish(layout, check)
+        _convert(layout, check, layout.number(), lenient=False)
+    return _remove_leftovers(layout, check)
 
 
-def carry_what_is_left(layout: Layout, number: int | None, *, check: Callable[[], None]) -> bool:
-    """As `carry_over`, but this snapshot is to be the current one, and its files need not be as they were written."""
-    _carry(layout, check, number, lenient=True)
-    return _finish(layout, check)
+def carry_over_damaged(layout: Layout, number: int | None, *, check: Callable[[], None]) -> bool:
+    """Convert a damaged lake of format 1 and make snapshot `number` current, although files of it may be damaged."""
+    _convert(layout, check, number, lenient=True)
+    return _remove_leftovers(layout, check)
 
 
-def _finish(layout: Layout, check: Callable[[], None]) -> bool:
-    if not _list_old(layout):
+def _remove_leftovers(layout: Layout, check: Callable[[], None]) -> bool:
+    if not _list_leftovers(layout):
         return False
     for name in ("staging", "rejected"):
         if (folder := layout.root / f"_{name}").is_dir() and not (layout.own / name).exists():
@@ -57,7 +57,7 @@ def _finish(layout: Layout, check: Callable[[], None]) -> bool:
     return True
 
 
-def _carry(layout: Layout, check: Callable[[], None], number: int | None, *, lenient: bool) -> None:
+def _convert(layout: Layout, check: Callable[[], None], number: int | None, *, lenient: bool) -> None:
     manifests = []
     for each in layout.numbers():
         try:
@@ -67,7 +67,7 @@ def _carry(layout: Layout, check: Callable[[], None], number: int | None, *, len
                 raise
     disk.make_folder(layout.objects)
     disk.make_folder(layout.snapshots)
-    carried = [_carry_files(layout, manifest) for manifest in manifests]
+    carried = [_convert_manifest(layout, manifest) for manifest in manifests]
     for manifest in carried:
         if manifest.snapshot == number and not lenient:
             _require_objects(layout, manifest)
@@ -77,9 +77,8 @@ def _carry(layout: Layout, check: Callable[[], None], number: int | None, *, len
     if number is None:
         return
     for manifest in carried:
-        target = (
-            layout.snapshots / f"{manifest.snapshot:06d}.json"
-        )  # manifest_file names the old one until the pointer is there
+        # Until the pointer exists, `layout.manifest_file` is the path of format 1.
+        target = layout.snapshots / f"{manifest.snapshot:06d}.json"
         disk.replace_file(target, strict.encode(manifest), check=check)
     disk.sync_folder(layout.own)
     point_to(layout, number, check=check)
@@ -89,22 +88,21 @@ def _require_objects(layout: Layout, manifest: Manifest) -> None:
     for entry in manifest.files:
         if not (layout.objects / entry.object).exists():
             raise LakeError(
-                f"{entry.path} of snapshot {manifest.snapshot} of {layout.root} is missing, or not as it was written; "
+                f"{entry.path} of snapshot {manifest.snapshot} of {layout.root} is missing or damaged; "
                 f"run: pleo-extract repair {layout.root}"
             )
 
 
-def _carry_files(layout: Layout, manifest: Manifest) -> Manifest:
-    """The manifest of a snapshot whose whole files are objects now.
+def _convert_manifest(layout: Layout, manifest: Manifest) -> Manifest:
+    """Return the manifest in this format, and link its undamaged files as objects.
 
-    Its format stays below this one where its files lack columns: then the next publish writes them anew.
+    A format below 1 is kept, since its files lack columns: the next publish then rewrites them.
     """
     files: list[FileEntry] = []
     for entry in manifest.files:
-        carried = _carry_file(layout, manifest.snapshot, entry)
-        number = sum(
-            each.month == entry.month for each in files
-        )  # a repair may have left several, of any names
+        carried = _link_object(layout, manifest.snapshot, entry)
+        # A repair of format 1 may have left a month with several files, under any names.
+        number = sum(each.month == entry.month for each in files)
         path = f"created_month={entry.month}/part-{number}.parquet"
         files.append(msgspec.structs.replace(carried, path=path))
     return msgspec.structs.replace(
@@ -112,7 +110,7 @@ def _carry_files(layout: Layout, manifest: Manifest) -> Manifest:
     )
 
 
-def _carry_file(layout: Layout, snapshot: int, entry: FileEntry) -> FileEntry:
+def _link_object(layout: Layout, snapshot: int, entry: FileEntry) -> FileEntry:
     name = name_object(entry.month, entry.sha256)
     source, target = layout.old.snapshot_folder(snapshot) / entry.path, layout.objects / name
     try:
@@ -123,21 +121,21 @@ def _carry_file(layout: Layout, snapshot: int, entry: FileEntry) -> FileEntry:
         ):
             disk.link_file(source, target)
             disk.protect_file(target)
-    except LakeError:  # it is missing; whoever needs it says so
+    except LakeError:  # the file is missing; `_require_objects` or the next reader reports it
         pass
     return msgspec.structs.replace(entry, object=name)
 
 
 def _remove_old(layout: Layout) -> None:
-    """The pointer first, so that nobody takes what is left for a lake."""
+    """Remove the files of format 1, the pointer first: a kill in between must not leave what looks like a lake."""
     disk.remove_file(layout.old.current)
     disk.sync_folder(layout.root)
-    for name in _list_old(layout):
+    for name in _list_leftovers(layout):
         if name != layout.old.lock.name:
             disk.remove_tree(layout.root / name)
     disk.remove_file(layout.old.lock)
     disk.sync_folder(layout.root)
 
 
-def _list_old(layout: Layout) -> list[str]:
+def _list_leftovers(layout: Layout) -> list[str]:
     return [path.name for path in disk.list_folder(layout.root) if OLD_NAMES.fullmatch(path.name)]

@@ -1,4 +1,4 @@
-"""What a lake needs of the file system that it lies on, tried once, when the lake is made."""
+"""Check that a file system can hold a lake. Done once, when the lake is made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["require_abilities"]
 
-_DISK: Final = {
+_INCONCLUSIVE: Final = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EIO,
@@ -24,41 +24,42 @@ _DISK: Final = {
     errno.ENOMEM,
     errno.EACCES,
 }
-"""What a disk says that could hold a lake, only not now, or not for us."""
+"""Errors that say nothing about what the file system can do: it is full, broken, busy, or closed to this user."""
 
 
 def require_abilities(layout: Layout) -> None:
-    """Try what a lake needs of its file system, before the first list is read and not after.
+    """Raise where the file system cannot hold a lake; called before the first list is read, not after hours of reading.
 
-    Hard links are not among it: where they are not possible, files are copied.
+    Hard links are not tried: where they are impossible, files are copied.
 
     Raises:
-        ConfigurationError: it cannot do that. StorageError: the disk refuses.
+        ConfigurationError: the file system lacks something that a lake needs.
+        StorageError: the disk is full, broken or not writable.
     """
     what = "a file"
-    trial = layout.staging / f"build-{secrets.token_hex(4)}"
+    probe = layout.staging / f"build-{secrets.token_hex(4)}"
     try:
         disk.make_folder(layout.staging, private=True)
-        disk.make_folder(trial)
+        disk.make_folder(probe)
         try:
-            disk.write_file(trial / "file", b"")
+            disk.write_file(probe / "file", b"")
             what = "a name such as created_month=2026-11"
-            disk.make_folder(trial / "created_month=2026-11")
+            disk.make_folder(probe / "created_month=2026-11")
             what = "one file put in place of another"
-            disk.replace_file(trial / "file", b"0")
-            is_kept = disk.read_file(trial / "file") == b"0"
+            disk.replace_file(probe / "file", b"0")
+            is_kept = disk.read_file(probe / "file") == b"0"
         finally:
-            disk.remove_tree(trial)
+            disk.remove_tree(probe)
     except StorageError as exc:
         cause = exc.__cause__
-        if not isinstance(cause, OSError) or cause.errno in _DISK:
+        if not isinstance(cause, OSError) or cause.errno in _INCONCLUSIVE:
             raise
-        raise _refusal(layout, f"{what} ({cause.strerror})") from exc
+        raise _unsupported(layout, f"{what} ({cause.strerror})") from exc
     if not is_kept:
-        raise _refusal(layout, f"{what}: it is something else afterwards")
+        raise _unsupported(layout, f"{what}: the old content is still there")
 
 
-def _refusal(layout: Layout, what: str) -> ConfigurationError:
+def _unsupported(layout: Layout, what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{layout.root} lies on a file system that cannot do what a lake needs: {what}. Name a folder elsewhere"
+        f"the file system of {layout.root} cannot do what a lake needs: {what}. Choose a folder on another file system"
     )

@@ -1,12 +1,20 @@
-"""Jobs and people erased from a folder: from every snapshot under its own number, and from all that is kept beside them.
+"""Erase jobs and people from a folder: from every snapshot, which keeps its number, and from all other files of the lake.
 
-What is to be forgotten is written down first, as hashes, with the word that it is under way. From then on every run that
-writes finishes it before anything else, so that it does not matter who is killed where. Then, in this order, so that
-whoever reads meanwhile sees the old rows or the new ones: new objects; the state; the manifests, one by one; the visible
-months; and then what nobody needs any longer goes. Who has opened a snapshot before and reads its files now may find one
-gone, and opens it again.
+Theory of operation. The ids are written to `_lake/forgotten.json` first, as salted hashes, with `pending` set. From then
+on every run that writes finishes the erasure before anything else, so a kill at any step loses nothing. The steps are
+ordered so that a reader sees the old rows or the new ones:
 
-A snapshot that cannot be read cannot be searched. The current one must be repaired first; an older one goes.
+    1  write new objects, without the rows of forgotten jobs and without what names forgotten people
+    2  rewrite `state.json`, then the manifests, one by one, under their own numbers
+    3  update the visible months
+    4  remove staging, strip the records beside the snapshots, remove the objects that no manifest names any longer
+    5  clear `pending`
+
+The new objects are computed from the old ones whenever a run repeats these steps, and objects are named by their hash: a
+repetition writes the same files. A reader that opened a snapshot before may find a file missing, and opens it again.
+
+A snapshot that cannot be read cannot be searched. If it is the current one, it must be repaired first; an older one is
+removed.
 """
 
 from __future__ import annotations
@@ -14,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
@@ -22,7 +30,7 @@ import polars as pl
 from pleo_extract.core.decode import Rejected
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
-from pleo_extract.lake.folder.objects import ROW_GROUP, begin_build, place_objects, sweep_objects
+from pleo_extract.lake.folder.objects import begin_build, encode_rows, place_objects, sweep_objects
 from pleo_extract.lake.folder.publish import write_manifest
 from pleo_extract.lake.folder.verify import UNREADABLE
 from pleo_extract.lake.folder.visible import show_months
@@ -39,19 +47,20 @@ if TYPE_CHECKING:
     from pleo_extract.lake.forgotten import Forgotten
     from pleo_extract.lake.layout import FileEntry, Layout, Manifest
 
-__all__ = ["Erasure", "finish_forgetting", "forget_rows", "strip_accounts", "strip_beside"]
+__all__ = ["Erasure", "finish_forgetting", "forget_rows", "strip_accounts", "strip_other_files"]
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What `forget` did.
+    """The result of `forget`.
 
     Attributes:
-        snapshot: the one that is current; 0 for none.
-        removed: rows of it that went. blanked: rows of it that stay, and no longer say what they did.
-        rewritten: snapshots that were written anew, under their own numbers.
-        dropped: the numbers of older snapshots that could not be read, and went.
-        gone: whether snapshots that were kept can no longer be read, as of a Delta table.
+        snapshot: the number of the current snapshot; 0 for none.
+        removed: rows that were removed from it.
+        blanked: rows of it that stay, with columns set to null or ids replaced in texts.
+        rewritten: how many snapshots were rewritten under their own numbers.
+        dropped: the numbers of older snapshots that could not be read and were removed.
+        gone: whether older snapshots can no longer be read, which is so for a Delta table.
     """
 
     snapshot: int = 0
@@ -62,8 +71,8 @@ class Erasure:
     gone: bool = False
 
 
-class _Line(msgspec.Struct):
-    """A line of a file of rejected rows."""
+class _RejectedLine(msgspec.Struct):
+    """One line of a file of rejected rows."""
 
     page: int
     path: str
@@ -71,13 +80,10 @@ class _Line(msgspec.Struct):
     row: str
 
 
-_IGNORED: Final = (LakeError, strict.Malformed)
-
-
 def forget_rows(
     layout: Layout, jobs: Collection[str], people: Collection[str], *, check: Callable[[], None]
 ) -> Erasure:
-    """Note that these jobs and people are forgotten, and erase them; see `finish_forgetting`."""
+    """Record that these jobs and people are forgotten, and erase them; see `finish_forgetting`."""
     number = layout.number()
     accounts = layout.apply_state(layout.manifest(number)).accounts if number else {}
     known = read_forgotten(layout)
@@ -86,25 +92,24 @@ def forget_rows(
 
 
 def finish_forgetting(layout: Layout, *, check: Callable[[], None]) -> Erasure:
-    """Erase what is to be forgotten, if that is under way; the lake is held, and what killed runs left is swept away.
+    """Complete a pending erasure; do nothing where none is pending. The lake is locked, and `sweep` has run.
 
     Args:
         layout: the lake, in this format.
-        check: raises where the lake is another run's by now.
+        check: raises LakeLocked when another run has taken the lake.
 
     Raises:
-        LakeError: the current snapshot cannot be read; what is to be forgotten is noted, and a repair finishes it.
+        LakeError: the current snapshot cannot be read. The erasure stays pending, and a repair finishes it.
     """
     forgotten = read_forgotten(layout)
     if not forgotten.pending:
         return Erasure(layout.number() or 0)
-    erasing = _Erasing(layout, forgotten, check)
     build = begin_build(layout)
-    done = erasing.rewrite(build)
+    done = _Eraser(layout, forgotten, check, build).rewrite()
     for path in disk.list_folder(layout.staging):
         if path != build:
             disk.remove_tree(path)
-    strip_beside(layout, forgotten)
+    strip_other_files(layout, forgotten)
     sweep_objects(layout, check)
     disk.sync_folder(layout.objects if layout.objects.is_dir() else layout.own)
     disk.remove_tree(build)
@@ -114,35 +119,36 @@ def finish_forgetting(layout: Layout, *, check: Callable[[], None]) -> Erasure:
 
 
 @dataclass(slots=True)
-class _Changed:
-    """A file of a snapshot as it is to be: its entry, the rows that went from it, and how many say less."""
+class _StrippedFile:
+    """A file of a snapshot after the erasure: its new entry, the jobs removed, and how many rows were blanked."""
 
     entry: FileEntry
     lost: list[JobKey] = field(default_factory=list)
     blanked: int = 0
 
 
-class _Erasing:
-    """A lake on its way to forget; objects that several snapshots share are searched once."""
+class _Eraser:
+    """An erasure under way; it remembers each object's outcome, since snapshots share most of their objects."""
 
-    def __init__(self, layout: Layout, forgotten: Forgotten, check: Callable[[], None]) -> None:
+    def __init__(self, layout: Layout, forgotten: Forgotten, check: Callable[[], None], build: Path) -> None:
         self._layout = layout
         self._forgotten = forgotten
         self._check = check
-        self._searched: dict[str, _Changed | None] = {}
+        self._build = build
+        self._stripped: dict[str, _StrippedFile | None] = {}
 
-    def rewrite(self, build: Path) -> Erasure:
-        """Write what is to be written anew: objects into this folder and then in their place, and what names them."""
+    def rewrite(self) -> Erasure:
+        """Write the new objects, then the state and the manifests that name them, then the visible months."""
         layout, current = self._layout, self._layout.number()
-        plans = {number: self._plan(number, build) for number in layout.numbers()}
+        plans = {number: self._plan(number) for number in layout.numbers()}
         dropped = tuple(number for number, plan in plans.items() if plan is None)
         if current is not None and plans.get(current) is None:
-            layout.manifest(current)  # says what is wrong with it, if it can
+            layout.manifest(current)  # if the manifest is at fault, this raises the exact reason
             raise LakeError(
-                f"a file of snapshot {current} of {layout.root} is missing or not as it was written: it cannot be searched. "
-                f"What is to be forgotten is noted; run: pleo-extract repair {layout.root}"
+                f"a file of snapshot {current} of {layout.root} is missing or damaged and cannot be searched. "
+                f"Nothing was erased yet; run: pleo-extract repair {layout.root}, which finishes the erasure"
             )
-        place_objects(layout, build)
+        place_objects(layout, self._build)
         self._rewrite_state(current, plans)
         rewritten = 0
         for number, plan in plans.items():
@@ -153,11 +159,11 @@ class _Erasing:
                 rewritten += 1
         if layout.snapshots.is_dir():
             disk.sync_folder(layout.snapshots)
-        mine = plans.get(current) if current is not None else None
-        if current is None or mine is None:
+        plan = plans.get(current) if current is not None else None
+        if current is None or plan is None:
             return Erasure(0, rewritten=rewritten, dropped=dropped)
         show_months(layout, layout.manifest(current), check=self._check)
-        changes = mine[1]
+        changes = plan[1]
         return Erasure(
             current,
             removed=sum(len(each.lost) for each in changes),
@@ -166,26 +172,25 @@ class _Erasing:
             dropped=dropped,
         )
 
-    def _plan(self, number: int, build: Path) -> tuple[Manifest, list[_Changed]] | None:
-        """The manifest of a snapshot and its files as they are to be; None where they cannot be searched."""
+    def _plan(self, number: int) -> tuple[Manifest, list[_StrippedFile]] | None:
+        """Return the old manifest of a snapshot and its new files; None where a file cannot be searched."""
         try:
             manifest = self._layout.manifest(number)
         except LakeError:
             return None
         changes = []
         for entry in manifest.files:
-            if entry.object not in self._searched:
-                self._searched[entry.object] = self._search(number, entry, build)
-            changed = self._searched[entry.object]
-            if changed is None:
+            if entry.object not in self._stripped:
+                self._stripped[entry.object] = self._strip_file(number, entry)
+            stripped = self._stripped[entry.object]
+            if stripped is None:
                 return None
-            found = changed.entry
-            same = msgspec.structs.replace(found, path=entry.path)
-            changes.append(_Changed(same, changed.lost, changed.blanked))
+            renamed = msgspec.structs.replace(stripped.entry, path=entry.path)
+            changes.append(_StrippedFile(renamed, stripped.lost, stripped.blanked))
         return manifest, changes
 
-    def _search(self, number: int, entry: FileEntry, build: Path) -> _Changed | None:
-        """A file as it is to be, written if it holds what is to be forgotten; None where it is not as it was written."""
+    def _strip_file(self, number: int, entry: FileEntry) -> _StrippedFile | None:
+        """Return a file without what is forgotten, written if it differs; None where the old one is missing or damaged."""
         self._check()
         try:
             data = disk.read_file(self._layout.path_of(number, entry))
@@ -195,21 +200,18 @@ class _Erasing:
             return None
         stripped = self._forgotten.strip_rows(pl.read_parquet(io.BytesIO(data)))
         if not stripped.lost and not stripped.blanked:
-            return _Changed(entry)
-        buffer = io.BytesIO()
-        stripped.rows.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
-        data = buffer.getvalue()
-        sha256 = hashlib.sha256(data).hexdigest()
+            return _StrippedFile(entry)
+        data, sha256 = encode_rows(stripped.rows)
         name = name_object(entry.month, sha256)
-        if not (build / name).exists():
-            disk.write_file(build / name, data, read_only=True)
-        anew = msgspec.structs.replace(
+        if not (self._build / name).exists():
+            disk.write_file(self._build / name, data, read_only=True)
+        new = msgspec.structs.replace(
             entry, rows=stripped.rows.height, bytes=len(data), sha256=sha256, object=name
         )
-        return _Changed(anew, stripped.lost, stripped.blanked)
+        return _StrippedFile(new, stripped.lost, stripped.blanked)
 
-    def _rewrite_manifest(self, manifest: Manifest, changes: list[_Changed]) -> bool:
-        """Write a manifest anew where it says or names what is to be forgotten; returns whether it did."""
+    def _rewrite_manifest(self, manifest: Manifest, changes: list[_StrippedFile]) -> bool:
+        """Rewrite a manifest if anything in it changes; return whether it did."""
         files = [each.entry for each in changes]
         stripped = msgspec.structs.replace(
             manifest,
@@ -224,15 +226,15 @@ class _Erasing:
         return True
 
     def _rewrite_state(
-        self, current: int | None, plans: Mapping[int, tuple[Manifest, list[_Changed]] | None]
+        self, current: int | None, plans: Mapping[int, tuple[Manifest, list[_StrippedFile]] | None]
     ) -> None:
-        """What runs have learned since the current snapshot; a state that nobody will read again goes."""
+        """Strip `state.json`; remove it where it is broken or belongs to another snapshot than the current one."""
         path = self._layout.state
         if not path.exists():
             return
         try:
             state = strict.decode(disk.read_file(path), State)
-        except _IGNORED:
+        except (LakeError, strict.Malformed):
             state = None
         plan = plans.get(current) if current is not None else None
         if state is None or plan is None or state.snapshot != current:
@@ -247,7 +249,7 @@ class _Erasing:
             disk.replace_file(path, strict.encode(stripped), check=self._check)
 
     def _strip_accounts(
-        self, accounts: Mapping[AccountKey, SyncState], changes: Collection[_Changed]
+        self, accounts: Mapping[AccountKey, SyncState], changes: Collection[_StrippedFile]
     ) -> dict[AccountKey, SyncState]:
         lost = [pair for each in changes for pair in each.lost]
         return strip_accounts(self._forgotten, accounts, lost, blanked=any(each.blanked for each in changes))
@@ -256,7 +258,14 @@ class _Erasing:
 def strip_accounts(
     forgotten: Forgotten, accounts: Mapping[AccountKey, SyncState], lost: Iterable[JobKey], *, blanked: bool
 ) -> dict[AccountKey, SyncState]:
-    """Return the states of accounts without what is forgotten; the jobs of each that were lost still count."""
+    """Return the sync states of accounts without what is forgotten.
+
+    Args:
+        forgotten: what is to be forgotten.
+        accounts: the states.
+        lost: company and hash of each job whose row was removed; the states keep these, since the server still counts them.
+        blanked: whether rows of forgotten people were blanked.
+    """
     by_company: dict[str, set[str]] = {"*": set()}
     for company, job in lost:
         by_company.setdefault(company, set()).add(job)
@@ -267,8 +276,8 @@ def strip_accounts(
     }
 
 
-def strip_beside(layout: Layout, forgotten: Forgotten) -> None:
-    """Strip what is kept beside the snapshots: how the last run ended, rejected rows, what the catalogue reads, strays."""
+def strip_other_files(layout: Layout, forgotten: Forgotten) -> None:
+    """Strip the files beside the snapshots: the record of the last run, rejected rows, the catalogue's CSV files, strays."""
     if layout.last_run.exists():
         _strip_last_run(layout, forgotten)
     for path in disk.list_folder(layout.rejected):
@@ -276,15 +285,15 @@ def strip_beside(layout: Layout, forgotten: Forgotten) -> None:
             _strip_rejected(path, forgotten)
     for name in ("now.csv", "vanished.csv"):
         if disk.is_plain(path := layout.own / name):
-            _strip_lines(path, forgotten)
+            _strip_csv(path, forgotten)
     for path in disk.list_folder(layout.own / "strays"):
-        if not disk.is_plain(path) or _may_hold(path, forgotten):
+        if not disk.is_plain(path) or _may_contain(path, forgotten):
             disk.remove_tree(path)
 
 
 def _strip_last_run(layout: Layout, forgotten: Forgotten) -> None:
     record = read_last_run(layout)
-    if record is None:  # it is broken, and may say anything
+    if record is None:  # a broken file cannot be searched
         disk.remove_file(layout.last_run)
         return
     stripped = msgspec.structs.replace(
@@ -298,14 +307,14 @@ def _strip_last_run(layout: Layout, forgotten: Forgotten) -> None:
 
 
 def _strip_rejected(path: Path, forgotten: Forgotten) -> None:
-    """A file of rejected rows; a line that is none of ours goes, since it may hold anything."""
+    """Strip a file of rejected rows; lines that cannot be decoded are removed, since they cannot be searched."""
     data, rows = disk.read_file(path), []
     for line in data.splitlines():
         try:
-            said = strict.decode(line, _Line)
+            parsed = strict.decode(line, _RejectedLine)
         except strict.Malformed:
             continue
-        rows.append(Rejected(said.page, said.path, said.reason, said.row.encode()))
+        rows.append(Rejected(parsed.page, parsed.path, parsed.reason, parsed.row.encode()))
     kept, _ = forgotten.strip_rejected(rows)
     if not kept:
         disk.remove_file(path)
@@ -313,15 +322,15 @@ def _strip_rejected(path: Path, forgotten: Forgotten) -> None:
         disk.replace_file(path, stripped, private=True)
 
 
-def _strip_lines(path: Path, forgotten: Forgotten) -> None:
+def _strip_csv(path: Path, forgotten: Forgotten) -> None:
     text = disk.read_file(path).decode("utf-8", "replace")
     kept = "".join(line for line in text.splitlines(keepends=True) if forgotten.strip_text(line) == line)
     if kept != text:
         disk.replace_file(path, kept.encode())
 
 
-def _may_hold(path: Path, forgotten: Forgotten) -> bool:
-    """Whether a file that is not the lake's may hold what is to be forgotten: it does, or it cannot be searched."""
+def _may_contain(path: Path, forgotten: Forgotten) -> bool:
+    """Return whether a stray contains what is to be forgotten, or cannot be searched."""
     try:
         stripped = forgotten.strip_rows(pl.read_parquet(io.BytesIO(disk.read_file(path))))
     except (*UNREADABLE, LakeError):

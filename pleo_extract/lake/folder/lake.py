@@ -1,4 +1,4 @@
-"""A folder of Parquet as a lake: the table that runs publish to, and what its readers ask of it."""
+"""A folder of Parquet as a lake: the table that runs publish to, with what readers need."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["FolderLake"]
 
 
 class FolderLake(FolderTable):
-    """A folder of Parquet, with immutable snapshots behind it; see `lake`."""
+    """A folder of Parquet that implements `Store`, which documents the methods."""
 
     counts_snapshots: bool = True
     forgotten: Forgotten = NOTHING
@@ -56,7 +56,7 @@ class FolderLake(FolderTable):
 
     def verify(self) -> Verification:
         """See `Store`."""
-        from pleo_extract.lake.folder.verify import verify_lake  # noqa: PLC0415 - only where it is asked for
+        from pleo_extract.lake.folder.verify import verify_lake  # noqa: PLC0415 - a dump starts faster without it
 
         return verify_lake(self.name)
 

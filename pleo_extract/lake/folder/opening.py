@@ -1,4 +1,4 @@
-"""The door for readers: one snapshot, resolved once, with all its files there."""
+"""Open one snapshot for reading: the pointer is resolved once, and every file is checked to be there."""
 
 from __future__ import annotations
 
@@ -30,29 +30,39 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One whole state of a lake of either kind, for reading: its manifest, and its data files on this machine, in its order."""
+    """One whole snapshot of a lake of either kind, for reading.
+
+    Attributes:
+        manifest: its description.
+        files: its data files on this machine, in the order of the manifest.
+    """
 
     manifest: Manifest
     files: tuple[Path, ...]
 
     def read(self, entry: FileEntry) -> pl.LazyFrame:
-        """The rows of one of the manifest's files, its bytes compared with its sum first.
+        """Return the rows of one file of the manifest, after checking its sha256.
 
         Raises:
-            LakeError: it is not as it was written.
+            LakeError: the file was changed since it was written.
         """
         path = self.files[self.manifest.files.index(entry)]
         if entry.sha256 and disk.hash_file(path) != entry.sha256:
-            raise LakeError(f"{path} is not as it was written (sha256 differs); run verify")
+            raise LakeError(f"{path} was changed since it was written (sha256 differs); run verify")
         return scan_files([path])
 
 
 def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Opened | None:
-    """A state to read, resolved once; None for a lake in which nothing was published yet.
+    """Return a snapshot to read; None for a lake that has not published yet.
+
+    Args:
+        lake: the folder.
+        as_of: a snapshot's number, or an instant; the current snapshot by default.
 
     Raises:
-        LakeError: there is no such folder, it is not a lake, its pointer is lost, or a file is missing or not as long
-        as it was written. UsageError: no such snapshot is kept.
+        LakeError: there is no such folder, it is not a lake, its pointer is lost, or a file is missing or has the wrong
+            size.
+        UsageError: no such snapshot is kept.
     """
     layout = Layout(lake)
     require_lake(layout)
@@ -65,10 +75,10 @@ def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Open
 
 
 def require_files(layout: Layout, manifest: Manifest, lake: str | Path) -> tuple[Path, ...]:
-    """All files of a snapshot, each as long as it was written: what can be told without reading them.
+    """Return the paths of all files of a snapshot, after checking that each exists and has its size; none is read.
 
     Raises:
-        LakeError: one is missing, or is not.
+        LakeError: a file is missing or has the wrong size.
     """
     paths = layout.paths_of(manifest)
     for path, entry in zip(paths, manifest.files, strict=True):
@@ -80,17 +90,22 @@ def require_files(layout: Layout, manifest: Manifest, lake: str | Path) -> tuple
             ) from exc
         if size != entry.bytes:
             raise LakeError(
-                f"{entry.path} of {lake} is not as it was written ({size} bytes, not {entry.bytes}); "
+                f"{entry.path} of {lake} was changed since it was written ({size} bytes, not {entry.bytes}); "
                 f"run: pleo-extract repair {lake}"
             )
     return paths
 
 
 def refuse_other_server(lake: str, held: str, server: str) -> None:
-    """Refuse a run for one server to a lake that holds jobs of another; an empty name is of a lake that does not say.
+    """Raise where a run would bring jobs of one server into the lake of another.
+
+    Args:
+        lake: its name, for the message.
+        held: the server whose jobs the lake holds; empty where the lake does not say.
+        server: the server of the run.
 
     Raises:
-        ConfigurationError: they are two.
+        ConfigurationError: the two differ.
     """
     if "" not in (held, server) and held != server:
         raise ConfigurationError(
@@ -99,19 +114,19 @@ def refuse_other_server(lake: str, held: str, server: str) -> None:
 
 
 def require_lake(layout: Layout) -> None:
-    """A folder that is there, and that does not hold other files and no lake: a slip in the path is no empty lake.
+    """Raise unless the folder exists and is a lake or empty: a mistyped path must not look like an empty lake.
 
     Raises:
-        LakeError: it is not so.
+        LakeError: there is no folder, or it holds files but no lake.
     """
     if not layout.root.is_dir():
         raise LakeError(f"there is no lake at {layout.root}; make one with: pleo-extract dump {layout.root}")
     if what := layout.describe_foreign():
-        raise LakeError(f"{layout.root} is no lake ({what}); check the path")
+        raise LakeError(f"{layout.root} is not a lake ({what}); check the path")
 
 
 def require_pointer(layout: Layout) -> None:
-    """A lake without a pointer is one without a snapshot, unless a run has published to it, or made a catalogue of it.
+    """Raise where a lake without a pointer has lost it: a run recorded a snapshot, or wrote the catalogue.
 
     Raises:
         LakeError: the pointer is lost.

@@ -1,4 +1,4 @@
-"""What is no longer kept: snapshots that were replaced long enough ago, and what killed runs have left."""
+"""Remove what is no longer kept: old snapshots, and what killed runs left."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["prune", "sweep"]
 
 KEEP_ALL: Final = timedelta(hours=48)
-"""How long every snapshot stays that is kept at all; of older ones the last of each day stays."""
+"""How long all kept snapshots stay. Of older ones only the last of each day stays."""
 SLACK: Final = timedelta(minutes=5)
-"""By how much clocks of two machines may differ."""
+"""How far the clocks of two machines may differ."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +31,13 @@ _log = logging.getLogger(__name__)
 def sweep(
     layout: Layout, current: int | None, *, now: datetime, check: Callable[[], None] = lambda: None
 ) -> None:
-    """Remove what a run left that was killed: manifests and objects beyond the pointer, staging that nobody resumed for a month.
+    """Remove what killed runs left: manifests beyond the pointer, unnamed objects, staging that nobody resumed for 30 days.
 
-    `check` raises where the lake is another run's by now.
+    Args:
+        layout: the lake.
+        current: the number of the current snapshot; None where nothing was published.
+        now: the current time (UTC).
+        check: raises LakeLocked when another run has taken the lake.
     """
     newest = current or 0
     beyond = [number for number in layout.numbers() if number > newest]
@@ -57,22 +61,30 @@ def prune(
     now: datetime,
     check: Callable[[], None] = lambda: None,
 ) -> list[int]:
-    """Remove the snapshots that are not to be kept, as long as `check` lets it; returns their numbers.
+    """Remove the snapshots that need not be kept; return their numbers.
 
-    A clock that runs ahead makes everything old at once, and the newest manifest says what that clock says. So an age
-    is taken between manifests: from the one that replaced a snapshot to the last but one. An instant in the future
-    says that a clock was wrong, and not which: then nothing is removed for its age.
+    A clock that ran ahead once made every snapshot old, and all but the current one were removed. The newest manifest
+    carries that clock's time too, so ages are measured between older manifests: from the manifest that replaced a snapshot
+    to the last but one. An instant in the future proves that some clock was wrong, but not which one: then no
+    snapshot is removed because of its age.
+
+    Args:
+        layout: the lake.
+        current: the number of the current snapshot, which always stays.
+        keep: which others stay.
+        now: the current time (UTC).
+        check: raises LakeLocked when another run has taken the lake; asked before each removal.
     """
     numbers = [n for n in layout.numbers() if n <= current]
     gone = set(numbers[: max(0, len(numbers) - max(1, keep.count))])
     made: dict[int, datetime] = {}
     for number in numbers:
-        with suppress(LakeError):  # a broken manifest does not say when: no earlier than its successor
+        with suppress(LakeError):  # a broken manifest has no instant; `_find_old` takes that of its successor
             made[number] = layout.made_at(number)
     if ahead := [number for number, made_at in made.items() if made_at > now + SLACK]:
         _log.warning(
-            "snapshot %d of %s says that it was made at %s, which is in the future: a clock was wrong. Snapshots are "
-            "kept, whatever their age; a dump with --keep %s removes them",
+            "snapshot %d of %s has a time in the future (%s): a clock was wrong. No snapshot is removed because of its "
+            "age; to remove old ones, run a dump with --keep %s",
             ahead[-1],
             layout.root,
             f"{made[ahead[-1]]:%Y-%m-%d %H:%M} UTC",
@@ -81,18 +93,21 @@ def prune(
     else:
         gone |= _find_old(numbers, made, keep, now=now)
     if gone:
-        mark = begin_build(layout)  # so that what a killed one has left is found
+        marker = begin_build(layout)  # if this is killed, it tells the next run to look for unnamed objects
         for number in sorted(gone):
             check()
             disk.remove_file(layout.manifest_file(number))
         disk.sync_folder(layout.snapshots)
         sweep_objects(layout, check)
-        disk.remove_tree(mark)
+        disk.remove_tree(marker)
     return sorted(gone)
 
 
 def _find_old(numbers: Sequence[int], made: dict[int, datetime], keep: Keep, *, now: datetime) -> set[int]:
-    """Those of these snapshots, the current one last, that were replaced so long before the last but one was made."""
+    """Return the snapshots that are too old; `numbers` ends with the current one.
+
+    The age of a snapshot runs from the instant of its successor to that of the last but one.
+    """
     earlier = [made[number] for number in numbers[:-1] if number in made]
     until = min([now, *earlier[-1:]]) if keep.span else now
     old, replaced_at, day = set(), now, None

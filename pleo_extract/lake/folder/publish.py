@@ -1,6 +1,6 @@
-"""The last steps of a new snapshot: its manifest, then the pointer, then the visible months, see `visible`.
+"""Make a snapshot current: write its manifest, replace the pointer, then update the visible months.
 
-Whatever lies beyond the pointer was never published; the next run sweeps it away.
+A manifest beyond the pointer was never published, and the next run removes it. The module `table` tells what a kill leaves.
 """
 
 from __future__ import annotations
@@ -18,25 +18,31 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import Layout, Manifest
 
-__all__ = ["finish_first", "make_current", "point_to", "write_manifest"]
+__all__ = ["finish_first_publish", "make_current", "point_to", "write_manifest"]
 
 
 def make_current(
     layout: Layout, manifest: Manifest, base: Manifest | None, *, still_held: Callable[[], None]
 ) -> None:
-    """Write a manifest and point to it: now it is published.
+    """Write a manifest and point to it: this publishes the snapshot.
 
-    Where it has its base's number there is no new snapshot: what the run has learned is kept beside the current one.
+    A manifest with the number of its base is no new snapshot: then only its receipt and its accounts go to `state.json`.
+
+    Args:
+        layout: the lake.
+        manifest: the snapshot to publish; its objects are in place.
+        base: the snapshot that it was made from; None for the first one.
+        still_held: raises LakeLocked when another run has taken the lake.
 
     Raises:
-        LakeLocked: another run has taken the lake, or published since `base` was read; this one publishes nothing.
+        LakeLocked: another run has taken the lake, or has published since `base` was read. Nothing was published.
     """
 
     def check() -> None:
         still_held()
         if (layout.number() or 0) != (base.snapshot if base else 0):
             raise LakeLocked(
-                f"another run has published to {layout.root} meanwhile, although this one held the lock; run again"
+                f"another run published to {layout.root} although this one held the lock; run again"
             )
 
     if base is not None and base.snapshot == manifest.snapshot:
@@ -55,17 +61,20 @@ def make_current(
 
 
 def write_manifest(layout: Layout, manifest: Manifest, *, check: Callable[[], None] | None = None) -> None:
-    """Write a manifest in place of the one of its number."""
+    """Write a manifest; it replaces one of the same number."""
     disk.replace_file(layout.manifest_file(manifest.snapshot), strict.encode(manifest), check=check)
 
 
 def point_to(layout: Layout, number: int, *, check: Callable[[], None] | None = None) -> None:
-    """Make this snapshot the current one."""
+    """Make this snapshot current by replacing the pointer."""
     disk.replace_file(layout.current, f"{number}\n".encode(), check=check)
 
 
-def finish_first(layout: Layout) -> int | None:
-    """The current snapshot. A first one that lacks nothing but the pointer, since its run was killed, is given it."""
+def finish_first_publish(layout: Layout) -> int | None:
+    """Return the number of the current snapshot; None where nothing was published.
+
+    A first publish that was killed just before its pointer is completed: manifest 1 and all its files are there.
+    """
     number = layout.number()
     if number is None and layout.numbers() == [1]:
         with suppress(LakeError):

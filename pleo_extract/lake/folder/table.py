@@ -1,6 +1,26 @@
-"""The folder of Parquet as a table: changed months become objects, all synced, then the pointer is replaced.
+"""A folder of Parquet as a table that runs publish to.
 
-Order, so that power may fail at any point: objects synced, renamed, their folder synced, manifest, pointer, visible months.
+Theory of operation. The bytes of each month's file are an *object*, `_lake/objects/MONTH-SHA256`, written once and never
+changed. A *manifest*, `_lake/snapshots/NUMBER.json`, lists the objects of one snapshot, the receipt of the run that made it
+and the sync state of every account. The *pointer*, `_lake/current`, holds the number of the current snapshot. The *visible
+months*, `created_month=MONTH/part-0.parquet`, are second names of the current objects, for programs that know nothing of
+a lake. A run holds the lock of the folder from its start to its end, so nobody else commits meanwhile.
+
+A commit takes these steps. Each is synced to disk, file and folder, before the next begins: power may fail anywhere.
+
+    step                                         a kill after it leaves
+    1  write changed months to staging/build-…   the old snapshot; the next run removes the build folder
+    2  rename them to objects/                   the old snapshot; the build folder makes the next run look for, and
+                                                 remove, objects that no manifest names
+    3  write the manifest                        the old snapshot; the next run removes manifests beyond the pointer (but
+                                                 completes the first one of a lake, which lacks only its pointer)
+    4  replace the pointer                       the new snapshot; the next run updates the visible months
+    5  replace the visible months                the new snapshot
+    6  remove the build folder                   the new snapshot
+
+Before every rename the run asks whether it still holds the lock: a process that was paused (a laptop asleep, a stopped
+virtual machine) may wake up after another run has taken over. A run that finds nothing new makes no snapshot: it writes
+its receipt and its sync states to `_lake/state.json`, which counts as long as that snapshot is current.
 """
 
 from __future__ import annotations
@@ -40,10 +60,11 @@ __all__ = ["FolderTable"]
 
 
 class FolderTable:
-    """A folder of Parquet; what each verb does, `Table` says.
+    """A folder of Parquet that implements `Table`, which documents the methods.
 
     Attributes:
-        name: as it was given. layout: its folders.
+        name: the folder, as the caller gave it.
+        layout: the paths below it.
     """
 
     def __init__(self, lake: str | Path) -> None:
@@ -65,17 +86,18 @@ class FolderTable:
             yield self._still_held
 
     def begin(self) -> Manifest | None:
-        """The state that a run starts from; see `begin_run`."""
+        """Return the manifest that a run starts from; see `begin_run`."""
         self._base = begin_run(self.layout, self._still_held, now=datetime.now(UTC))
         return self._base
 
     def latest(self, server: str) -> Base:  # noqa: ARG002 - a folder is bound to its server by its first commit
-        """See `Table`. Nobody else publishes while the folder is held: it is as this run found or left it."""
+        """See `Table`. Nobody else commits while the lock is held, so this is what the run found or committed itself."""
         base = self._base
         if base is None:
             return Base(0, None, must_commit=True)
         is_older = base.format < FORMAT
         files = Counter(entry.month for entry in base.files)
+        # An old format lacks columns; a damaged lake may have had several files for one month.
         rewrite = frozenset(month for month, count in files.items() if is_older or count > 1)
         return Base(base.snapshot, base, base.files, rewrite=rewrite, must_commit=is_older)
 
@@ -84,14 +106,14 @@ class FolderTable:
         path = self._path_of(entry)
         data = disk.read_file(path)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise self._changed(path)
+            raise self._changed_error(path)
         return data
 
     def write(
         self,
         month: str,
         pieces: Iterator[pl.DataFrame],
-        there: Sequence[FileEntry],  # noqa: ARG002 - one file a month, so that it is replaced in one step
+        there: Sequence[FileEntry],  # noqa: ARG002 - a month is one file, so that one rename replaces it
     ) -> list[FileEntry]:
         """See `Table`."""
         return [_write_month(self._begin_build(), month, pieces)]
@@ -104,7 +126,7 @@ class FolderTable:
         if base is not None and not change.makes_snapshot:
             manifest = base
         else:
-            manifest = self._describe(change)
+            manifest = self._build_manifest(change)
             place_objects(self.layout, self._begin_build())
         manifest = msgspec.structs.replace(
             manifest, server=info.server, receipt=dict(info.receipt), accounts=accounts
@@ -118,11 +140,11 @@ class FolderTable:
         """See `Table`."""
         return self.layout.number() == number
 
-    def discard(self, change: Change) -> None:  # noqa: ARG002 - all that nothing names goes
-        """See `Table`."""
+    def discard(self, change: Change) -> None:  # noqa: ARG002 - every object that no manifest names is removed
+        """See `Table`. On a full disk, what is left over would be in the way of the next run."""
         if self._build is not None:
-            with suppress(PleoExtractError):  # on a full disk they would be in the way
-                self._still_held()  # else what nothing names may be another run's
+            with suppress(PleoExtractError):  # tidying up must not hide the error that led here
+                self._still_held()  # if not, unnamed objects may be those of the run that took over
                 sweep_objects(self.layout, self._still_held)
                 self._end_build()
 
@@ -140,13 +162,13 @@ class FolderTable:
             disk.remove_tree(self._build)
             self._build = None
 
-    def _describe(self, change: Change) -> Manifest:
-        """The manifest of a new snapshot, still without what the run says of it."""
+    def _build_manifest(self, change: Change) -> Manifest:
+        """Return the manifest of a new snapshot, without server, receipt and accounts."""
         if change.number > MOST_SNAPSHOTS:
-            raise LakeError(f"{self.layout.root} has no number left for a snapshot; merge it into a new lake")
+            raise LakeError(f"no snapshot number is left in {self.layout.root}; merge it into a new lake")
         for entry in change.files:
-            if entry.month not in change.months:
-                self._require_size(entry)
+            if entry.month not in change.months and disk.size_of(path := self._path_of(entry)) != entry.bytes:
+                raise self._changed_error(path)
         files = [entry for entry in change.files if entry.rows or _is_needed(self.layout, entry)]
         return Manifest(
             format=FORMAT,
@@ -159,25 +181,19 @@ class FolderTable:
             leaving=sorted(change.leaving),
         )
 
-    def _require_size(self, entry: FileEntry) -> None:
-        """A file that stays as it is must be there.
-
-        Raises:
-            LakeError: it is not as it was written, as far as its size tells.
-        """
-        path = self._path_of(entry)
-        if disk.size_of(path) != entry.bytes:
-            raise self._changed(path)
-
     def _path_of(self, entry: FileEntry) -> Path:
         return self.layout.path_of(self._base.snapshot if self._base else 0, entry)
 
-    def _changed(self, path: Path) -> LakeError:
+    def _changed_error(self, path: Path) -> LakeError:
         return LakeError(f"{path} changed since it was written; run: pleo-extract repair {self.layout.root}")
 
 
 def _is_needed(layout: Layout, entry: FileEntry) -> bool:
-    """Whether readers of the folder may still have begun with rows of this month, all of which have moved since."""
+    """Return whether an empty month must keep a file: some kept snapshot has rows in it.
+
+    A program that lists the folder now may read its files later. It must find the file of that month, although all its
+    jobs moved away.
+    """
     for number in reversed(layout.numbers()):
         with suppress(LakeError):
             if any(each.month == entry.month and each.rows for each in layout.manifest(number).files):
@@ -186,10 +202,11 @@ def _is_needed(layout: Layout, entry: FileEntry) -> bool:
 
 
 def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> FileEntry:
+    """Write the rows of a month to a build folder, a piece at a time: no more than one piece is in memory as a frame."""
     buffer, rows = io.BytesIO(), 0
     failures: list[BaseException] = []
 
-    def give(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:
+    def read_pieces(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:
         nonlocal rows
         try:
             for piece in pieces:
@@ -200,11 +217,13 @@ def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> Fil
             raise
 
     try:
-        register_io_source(give, schema=POLARS_SCHEMA).sink_parquet(
+        register_io_source(read_pieces, schema=POLARS_SCHEMA).sink_parquet(
             buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP, maintain_order=True
         )
     except PolarsError:
-        if failures:  # polars has made an error of its own of it
+        if (
+            failures
+        ):  # polars wraps what the generator raised, and would hide a LakeError or a KeyboardInterrupt
             raise failures[0] from None
         raise
     data = buffer.getbuffer()

@@ -1,4 +1,4 @@
-"""Is the lake as it was written? Every file of the current snapshot against its manifest, every row against its key."""
+"""Verify a lake: every file of the current snapshot against its manifest, every row against its month and its key."""
 
 from __future__ import annotations
 
@@ -51,14 +51,19 @@ _OWN_FILES: Final = (
     "strays",
 )
 UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
-"""What polars raises for a file that is no Parquet, or whose bytes are not what its footer says."""
+"""What polars raises for a file that is not Parquet, or whose bytes contradict its footer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What `verify_lake` found: the snapshot (0: none yet), its files and rows, and one line a problem.
+    """The result of `verify_lake`.
 
-    `foreign` names what lies in the lake's folder and is not the lake's; it is left alone and does no harm.
+    Attributes:
+        snapshot: the number of the current snapshot; 0 where nothing was published.
+        files: how many files it has.
+        rows: how many rows it has.
+        problems: one line for each problem.
+        foreign: files in the lake's folder that do not belong to the lake; they do no harm and are left alone.
     """
 
     snapshot: int
@@ -69,12 +74,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether the lake is as it was written."""
+        """Return whether no problem was found."""
         return not self.problems
 
 
 def verify_lake(lake: str | Path) -> Verification:
-    """Read the current snapshot in full and compare it with its manifest; see `lakes.verify_lake`."""
+    """Read the current snapshot in full and compare it with its manifest; see `store.verify_lake`."""
     layout = Layout(lake)
     require_lake(layout)
     foreign = tuple(_find_foreign(layout))
@@ -96,7 +101,7 @@ def verify_lake(lake: str | Path) -> Verification:
 
 
 def check_snapshot(layout: Layout, manifest: Manifest) -> list[str]:
-    """One line for each way in which a snapshot is not as its manifest says; rows are looked at where files are right."""
+    """Return one line for each way in which a snapshot differs from its manifest; rows are read only if all files match."""
     problems = [problem for entry in manifest.files for problem in check_file(layout, manifest, entry)]
     if problems:
         return problems
@@ -108,7 +113,7 @@ def check_snapshot(layout: Layout, manifest: Manifest) -> list[str]:
 
 
 def check_file(layout: Layout, manifest: Manifest, entry: FileEntry) -> list[str]:
-    """One line if this file of a snapshot is not as it was written."""
+    """Return one line if this file of a snapshot is missing or was changed since it was written."""
     path = layout.path_of(manifest.snapshot, entry)
     try:
         size, sha256 = disk.size_of(path), disk.hash_file(path)
@@ -124,29 +129,32 @@ def check_file(layout: Layout, manifest: Manifest, entry: FileEntry) -> list[str
 
 
 def _check_visible(layout: Layout, manifest: Manifest) -> list[str]:
-    """One line for each month that readers of the folder do not see as it is in the snapshot."""
+    """Return one line for each visible file that differs from the snapshot, and for each stray."""
     if layout.is_old:
         return []
     problems = [
-        f"{path.relative_to(layout.root).as_posix()}: in the folder, but not in the lake; its readers take it for part of it"
+        f"{path.relative_to(layout.root).as_posix()}: in the folder, but not in the lake; readers of the folder take it for data"
         for path in find_strays(layout, manifest)
     ]
     for entry in manifest.files:
         visible = layout.root / entry.path
-        if is_shown(layout, entry) or visible.is_dir():  # a folder is among the strays
+        if is_shown(layout, entry) or visible.is_dir():  # `find_strays` lists such a folder
             continue
         try:
             if disk.hash_file(visible) != entry.sha256:
                 problems.append(
-                    f"{entry.path}: is not what the snapshot has; the next dump puts that in its place"
+                    f"{entry.path}: the visible file differs from the snapshot; the next dump replaces it"
                 )
         except (LakeError, StorageError):
-            problems.append(f"{entry.path}: is not there to read; the next dump puts it there")
+            problems.append(f"{entry.path}: the visible file cannot be read; the next dump replaces it")
     return problems
 
 
 def _check_forgotten(layout: Layout, manifest: Manifest) -> list[str]:
-    """One line where what was forgotten is not known, or is not all gone; only the lake's owner may look."""
+    """Return one line where the list of forgotten jobs is lost, or an erasure is unfinished.
+
+    Only the owner may read that list: others get no line.
+    """
     try:
         forgotten = read_forgotten(layout)
         require_forgotten(forgotten, layout.apply_state(manifest).accounts.values(), layout.root)
@@ -155,13 +163,11 @@ def _check_forgotten(layout: Layout, manifest: Manifest) -> list[str]:
         return [str(exc)]
     except StorageError:
         return []
-    return (
-        ["what is to be forgotten is not all gone; the next dump or repair finishes that"] if pending else []
-    )
+    return ["an erasure is unfinished; the next dump or repair finishes it"] if pending else []
 
 
 def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:
-    """Whether this is a Parquet file with our columns, or the bytes of one; an older format may lack some."""
+    """Return whether a file, or the bytes of one, is Parquet with our columns; formats below 1 may lack some."""
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         schema = dict(pl.scan_parquet(source, glob=False, hive_partitioning=False).collect_schema())
@@ -172,7 +178,7 @@ def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:
 
 
 def _find_foreign(layout: Layout) -> list[str]:
-    """What a lake does not put into its folder, into `snapshots` and into `objects`."""
+    """Return the names in the folder, in `_lake`, `snapshots` and `objects` that a lake does not make."""
     manifests = rf"{NUMBER.pattern}\.json"
     if layout.is_old:
         own = {
@@ -187,21 +193,21 @@ def _find_foreign(layout: Layout) -> list[str]:
             layout.snapshots: manifests,
             layout.objects: OBJECT.pattern,
         }
-    prepared = r"|\..+\.new|\.catalogue-.+"  # by a run that is under way, or was killed
+    temporary = r"|\..+\.new|\.catalogue-.+"  # of a run that is under way, or was killed
     return sorted(
         path.relative_to(layout.root).as_posix()
         for folder, names in own.items()
         for path in disk.list_folder(folder)
-        if not re.fullmatch(names + prepared, path.name)
+        if not re.fullmatch(names + temporary, path.name)
     )
 
 
 def check_rows(files: Sequence[tuple[str, Path]], rows: int) -> list[str]:
-    """One line for each file that holds rows of another month than its own, and for keys and rows that are too many.
+    """Return one line for each row count that is wrong, each file with rows of another month, and repeated keys.
 
     Args:
-        files: all data files of a state, each with its month.
-        rows: how many it was written with.
+        files: all data files of a snapshot, each with its month.
+        rows: how many rows the snapshot was written with.
     """
     problems, found = [], 0
     for month, path in files:
@@ -216,12 +222,15 @@ def check_rows(files: Sequence[tuple[str, Path]], rows: int) -> list[str]:
 
 
 def _read_months(path: Path) -> tuple[int, list[str]]:
-    """How many rows a file has, and of which months: those of the first and the last row say whether of more than one."""
+    """Return how many rows a file has, and their months.
+
+    All instants are read only where the earliest and the latest row are of two months.
+    """
     created = pl.scan_parquet(path, glob=False, hive_partitioning=False).select("created_at")
-    ends = created.select(
+    extremes = created.select(
         pl.len(), pl.col("created_at").min().alias("first"), pl.col("created_at").max().alias("last")
     ).collect(engine="streaming")
     months = months_of(
-        ends.select(pl.concat_list("first", "last").explode().alias("created_at").drop_nulls())
+        extremes.select(pl.concat_list("first", "last").explode().alias("created_at").drop_nulls())
     )
-    return ends["len"][0], months if len(months) <= 1 else months_of(created.collect())
+    return extremes["len"][0], months if len(months) <= 1 else months_of(created.collect())
