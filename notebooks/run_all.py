@@ -1,4 +1,4 @@
-"""Run the notebooks anew and keep what they show (`make notebooks`), without what would differ the next time.
+"""Run the notebooks and keep their outputs (`make notebooks`), without what differs from run to run.
 
 Warnings are errors. The kernel is the interpreter that runs this, whatever kernels the machine knows.
 """

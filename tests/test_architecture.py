@@ -16,15 +16,9 @@ PACKAGE = Path(pleo_extract.__file__).parent
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 MOST_FILES = 20
 """Files that one page may pass on its way from the wire to a Parquet row."""
-BANNED = (
-    "so many",
-    "is none",
-    "are none",
-    "anew",
-    "gone on with",
-    "as it was written",
-    "staged of it",
-    "of which nothing",
+BANNED = re.compile(
+    r"\bso many\b|\b(?:id|part|path|URL|name|quantile|cursor)s? (?:is|are|that is|that are) none\b|\banew\b|gone on with"
+    r"|as it was written|is staged of it|the next so|of which nothing|\b(?:is|was|were|are) told\b"
 )
 """Phrases of the dialect that this project once spoke; a reader stumbles over each."""
 
@@ -87,3 +81,49 @@ def test_every_file_that_the_page_names_is_there() -> None:
     for name in re.findall(r"`([a-z_/0-9]+\.(?:py|sql|toml))`", PAGE):
         places = (ROOT / name, PACKAGE / name)
         assert any(place.exists() for place in places), name
+
+
+def texts() -> list[Path]:
+    """Return the files that people read: code, documents, tests, and what the commands print."""
+    found = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("tests/help/*.txt"),
+        *ROOT.glob("notebooks/*.ipynb"),
+    ]
+    for folder in (PACKAGE, ROOT / "tests", ROOT / "docs", ROOT / "data"):
+        found += folder.rglob("*.py")
+        found += folder.rglob("*.sql")
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", texts(), ids=lambda path: path.name)
+def test_no_banned_phrase(path: Path) -> None:
+    """No text of the project uses a phrase that its style bans."""
+    if path != Path(__file__):
+        found = BANNED.search(path.read_text(encoding="utf-8"))
+        assert found is None, found and found[0]
+
+
+def glossary() -> dict[str, str]:
+    """Return the words of the glossary with their meanings."""
+    rows = [
+        line.strip("|").split("|", 1) for line in section("Glossary").splitlines() if line.startswith("|")
+    ]
+    return {word.strip(): meaning.strip() for word, meaning in rows[2:]}
+
+
+def test_the_glossary_is_sorted_and_defines_each_word_once() -> None:
+    """A word stands where a reader looks for it, once."""
+    words = re.findall(r"^\| ([^|]+) \|", section("Glossary"), re.MULTILINE)[1:]
+    assert words == sorted(set(words), key=str.lower)
+    assert all(glossary().values())
+
+
+@pytest.mark.parametrize("word", sorted(glossary()))
+def test_a_word_of_the_glossary_is_used(word: str) -> None:
+    """A definition of a word that nothing uses would only cost the reader."""
+    stem = re.escape(word.rstrip("s")).replace("\\ ", r"[\s_]+")
+    used = re.compile(rf"\b{stem}", re.IGNORECASE)
+    sources = [path for path in texts() if path.suffix in {".py", ".sql"} and path != Path(__file__)]
+    assert any(used.search(path.read_text(encoding="utf-8")) for path in sources)

@@ -113,7 +113,7 @@ def test_an_open_session_equals_a_fresh_one_over_a_years_end(tmp_path: Path) -> 
                 nows.append(now_of(opened))
             months = months_of(opened)
             names = dict(opened.sql("SELECT name, id FROM companies").fetchall())
-        assert (lake / "_jobs.duckdb").stat().st_ino == written, "nothing made it necessary to write it anew"
+        assert (lake / "_jobs.duckdb").stat().st_ino == written, "no change required writing it again"
     assert months == [f"2026-{month:02d}" for month in (9, 10, 11, 12)] + ["2027-01", "2027-02"]
     assert names == dict(zip(("Acme", "Bé", "C"), world.companies, strict=True))
     assert numbers == sorted(set(numbers))

@@ -70,8 +70,8 @@ def test_dump_status_plan_verify_sql(pleo: Callable[..., Said], served: Served, 
     assert status.code == 0
     for words in ("1,000, 2 of them open", "last run", "code 0", "next full sync", served.url):
         assert words in status.out, words
-    told = json.loads(pleo("status", lake, "--json").out)
-    assert (told["rows"], told["snapshot"], told["last_run"]["code"]) == (1_000, 1, 0)
+    reported = json.loads(pleo("status", lake, "--json").out)
+    assert (reported["rows"], reported["snapshot"], reported["last_run"]["code"]) == (1_000, 1, 0)
     assert "all intact" in pleo("verify", lake).out
     answer = pleo(
         "sql", "--lake", lake, "select count(*) as n from export_jobs where status = $s", "-p", "s=failed"
@@ -459,8 +459,8 @@ def test_f58_freshness_of_each_company(pleo: Callable[..., Said], served: Served
     before, after = fresh(first), fresh(second)
     assert before[0] == after[0], "its key is dead"
     assert all(then < now for then, now in zip(before[1:], after[1:], strict=True))
-    told = json.loads(pleo("status", lake, "--json").out)
-    by_company = {each["account"].rpartition(" ")[2]: each["data_as_of"] for each in told["accounts"]}
+    reported = json.loads(pleo("status", lake, "--json").out)
+    by_company = {each["account"].rpartition(" ")[2]: each["data_as_of"] for each in reported["accounts"]}
     assert [datetime.fromisoformat(by_company[each]).timestamp() for each in companies] == pytest.approx(
         after
     )
@@ -515,8 +515,8 @@ def test_status_counts_from_now(pleo: Callable[..., Said], served: Served, tmp_p
     then = datetime.now(UTC) - timedelta(days=59)
     record.write_text(json.dumps(last | {"ended_at": then.isoformat(), "last_complete_at": then.isoformat()}))
     assert last["seconds_since_complete"] == 0
-    told = json.loads(pleo("status", lake, "--json").out)
-    assert told["last_run"]["seconds_since_complete"] == pytest.approx(59 * 86_400, abs=600)
+    reported = json.loads(pleo("status", lake, "--json").out)
+    assert reported["last_run"]["seconds_since_complete"] == pytest.approx(59 * 86_400, abs=600)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "delta"])
@@ -615,15 +615,15 @@ def test_f54_status_shows_no_control_character(
     lake, hostile = tmp_path / "lake", "\x1b[2J\x9b31m\r\nforged"
     pleo("dump", lake, "--rate", 100_000)
     record, manifest = lake / "_lake/last_run.json", Layout(lake).manifest_file(1)
-    told = json.loads(record.read_text())
-    told["error"] = hostile if place == "error" else None
-    told["failed"] = {
+    reported = json.loads(record.read_text())
+    reported["error"] = hostile if place == "error" else None
+    reported["failed"] = {
         hostile if place == "failed name" else "Company 1": [
             hostile if place == "failed code" else 77,
             hostile if place == "failed error" else "no",
         ]
     }
-    record.write_text(json.dumps(told))
+    record.write_text(json.dumps(reported))
     named = json.loads(manifest.read_text())
     if place == "server":
         named["server"] += hostile
@@ -652,8 +652,8 @@ def test_repair_says_what_it_did(pleo: Callable[..., Said], served: Served, tmp_
     assert (said.code, "nothing needed repair" in said.out) == (0, False)
     assert "snapshot 2 was made of" in said.out
     manifest = Layout(lake).manifest_file(2)
-    told = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**told, "rows": told["rows"] + 1}))
+    reported = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**reported, "rows": reported["rows"] + 1}))
     said = pleo("repair", lake)
     assert (said.code, "nothing needed repair" in said.out) == (0, False)
     assert pleo("verify", lake).code == 0

@@ -364,10 +364,10 @@ class TestStatus:
         """An outage is reported after 5 seconds, then after 10, 20, 40 … seconds."""
         clock = Clock()
         client = client_of(Script(says(503)), clock=clock, patience=Patience(attempts=200))
-        told: list[float] = []
+        reported: list[float] = []
 
         def note(_: logging.LogRecord) -> bool:
-            told.append(clock.now)
+            reported.append(clock.now)
             return True
 
         caplog.handler.addFilter(note)
@@ -378,7 +378,7 @@ class TestStatus:
         assert 5 <= len(caplog.records) <= 10
         assert all("answered 503" in record.getMessage() for record in caplog.records)
         assert re.search(r"\(\d+ times so far\); retrying in \d+ s$", caplog.records[-1].getMessage())
-        for number, (one, other) in enumerate(itertools.pairwise(told)):
+        for number, (one, other) in enumerate(itertools.pairwise(reported)):
             assert other - one >= 10 * 2**number
 
     def test_a_long_wait_is_said_at_once_and_a_short_one_is_not(

@@ -300,13 +300,13 @@ def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
         sandbox.world.insert(sandbox.world.now - timedelta(days=10 + 350 * luck.random()))
         random.seed(seed)
         # One of the cases that read everything again is enough.
-        told = tell(lake, sandbox, max_requests=None if met == 0 else 6)
-        if told["mode"] == "full":
-            assert told["code"] == RequestsExceeded.code or len(told["vanished"]) == 1
+        reported = tell(lake, sandbox, max_requests=None if met == 0 else 6)
+        if reported["mode"] == "full":
+            assert reported["code"] == RequestsExceeded.code or len(reported["vanished"]) == 1
             met += 1
         else:
-            assert (told["code"], told["requests"] <= 4) == (0, True)
-            chances.append(told["shift_chance"])
+            assert (reported["code"], reported["requests"] <= 4) == (0, True)
+            chances.append(reported["shift_chance"])
     assert met >= tries / 2
     assert all(0.45 < chance < 0.65 for chance in chances)
 
@@ -314,15 +314,15 @@ def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
 def test_f23_the_chance_is_what_is_computed() -> None:
     """The audit hits the range between two jobs as often as `chance_of_shift` computes."""
     luck = random.Random(7)
-    start, jobs, tries, met, told = 100, 5_000, 20_000, 0, 0.0
+    start, jobs, tries, met, reported = 100, 5_000, 20_000, 0, 0.0
     for _ in range(tries):
         ranks = spread_ranks(start, jobs, page=100, count=2, phase=luck.random())
         assert all(start <= rank <= jobs - 100 for rank in ranks)
         low, high = sorted(luck.randrange(jobs) for _ in range(2))
         met += low < start or any(low < rank <= high for rank in ranks)
-        told += chance_of_shift(start, jobs, ranks)
-    assert abs(met - told) / tries < 0.02
-    assert told / tries > 0.55
+        reported += chance_of_shift(start, jobs, ranks)
+    assert abs(met - reported) / tries < 0.02
+    assert reported / tries > 0.55
     assert chance_of_shift(0, 0, []) == 1.0
     assert spread_ranks(100, 150, page=100, count=3, phase=0.5) == []
 

@@ -297,8 +297,8 @@ class TestRows:
         pages = [parse_page(one, number=1), parse_page(two, number=2)]
         frame, rejected = build_frame(pages)
         assert frame["number_of_items"].to_list() == [1, 2, 3, 4]
-        told = {(row.page, row.path): json.loads(row.raw) for row in rejected}
-        assert told == {
+        reported = {(row.page, row.path): json.loads(row.raw) for row in rejected}
+        assert reported == {
             (1, "$.data[1].status"): job(status=None),
             (1, "$.data[3].id"): job(id="bad"),
             (2, "$.data[0].createdAt"): job(createdAt="bad"),

@@ -545,8 +545,8 @@ def test_f49_no_metadata_service_unless_told(monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "false")
         assert read_address("s3://b/x").options["aws_metadata_endpoint"] == "http://127.0.0.1:9"
-    told = read_address("s3://b/x", {"instance_metadata": "true"}).options
-    assert not told.keys() & {"instance_metadata", "aws_metadata_endpoint"}
+    reported = read_address("s3://b/x", {"instance_metadata": "true"}).options
+    assert not reported.keys() & {"instance_metadata", "aws_metadata_endpoint"}
 
 
 def test_f48_what_a_store_says_is_not_shown(home: Home) -> None:

@@ -139,8 +139,8 @@ def test_examples_of_the_sandbox_serve(line: str) -> None:
 
 def test_the_sandboxs_help_lists_its_faults() -> None:
     """`pleo-extract sandbox --help` lists every kind of fault with its variants."""
-    told = (ROOT / "tests/help/sandbox.txt").read_text(encoding="utf-8")
-    listed = " ".join(told.partition("Faults, as")[2].split())
+    reported = (ROOT / "tests/help/sandbox.txt").read_text(encoding="utf-8")
+    listed = " ".join(reported.partition("Faults, as")[2].split())
     for name, kind in KINDS.items():
         assert re.search(rf" {name} ", listed), name
         assert not kind.variants or f"Variants: {', '.join(kind.variants)}." in listed, name

@@ -350,9 +350,9 @@ def test_a_rejected_row_is_a_job_that_is_listed(place: str, refresh: Callable[..
             receipt = refresh(sandbox)
         except RejectedRows as exc:
             met += 1
-            told = exc.receipt
-            assert told is not None
-            assert (told["mode"], told["verdict"], told["vanished"]) == ("refresh", "complete", [])
+            reported = exc.receipt
+            assert reported is not None
+            assert (reported["mode"], reported["verdict"], reported["vanished"]) == ("refresh", "complete", [])
         else:
             assert (place, receipt.mode, receipt.code, met) == ("old", "refresh", 0, 0)
     assert met == tries or (place == "old" and met)

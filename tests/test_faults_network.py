@@ -77,8 +77,8 @@ class TestPauses:
         trial.sandbox.timer = clock.monotonic
         trial.strike("3:429.30", max_limit=10)
         trial.survives(client=SEVERAL)
-        (told,) = [asked.time for asked in trial.sandbox.requests if asked.status == 429]
-        assert [asked for asked in trial.sandbox.requests if told < asked.time < told + 30] == []
+        (reported,) = [asked.time for asked in trial.sandbox.requests if asked.status == 429]
+        assert [asked for asked in trial.sandbox.requests if reported < asked.time < reported + 30] == []
 
     def test_f1_longer_than_the_deadline(self, trial: Trial, clock: FakeClock) -> None:
         """A wait longer than the run's deadline ends the run immediately with 75 and says when to return."""

@@ -239,7 +239,7 @@ def stall(phase: str, answered: int) -> Iterator[Stalling]:
 
 
 @dataclass
-class Told:
+class Ended:
     """A dump that got SIGTERM, and how it ended."""
 
     code: int
@@ -247,7 +247,7 @@ class Told:
     seconds: float
 
 
-def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> Told:
+def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> Ended:
     """Start a dump, wait until it is waiting, send SIGTERM, and return how it ended."""
     environment = os.environ | {
         "PLEO_API_KEY": CANARY,
@@ -268,17 +268,17 @@ def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> To
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(SOON)
-            return Told(process.poll() or 0, errors.read_text(), time.monotonic() - began)
+            return Ended(process.poll() or 0, errors.read_text(), time.monotonic() - began)
         finally:
             process.kill()
             process.wait()
 
 
-def check(told: Told, lake: Path) -> None:
+def check(reported: Ended, lake: Path) -> None:
     """Check that the dump ended in time, with its code, and recorded it."""
-    assert told.code == 143, told
+    assert reported.code == 143, reported
     said = "pleo-extract: terminated; fetched pages are kept, run again to continue"
-    assert told.said.splitlines()[-1] == said
+    assert reported.said.splitlines()[-1] == said
     last = json.loads((lake / "_lake/last_run.json").read_text())
     assert (last["code"], last["error"]) == (143, "terminated")
 
@@ -292,8 +292,8 @@ def test_f36_in_every_phase(phase: str, answered: int, tmp_path: Path) -> None:
     with stall(phase, answered) as server:
         command = [*PROGRAM, "dump", str(lake), "--base-url", server.url, "--in-flight", "4", "--quiet"]
         command += ["--ca-file", str(PEM)] if server.context else []
-        told = tell(command, tmp_path, lambda: server.is_reached(PHASES[phase][2]))
-    check(told, lake)
+        reported = tell(command, tmp_path, lambda: server.is_reached(PHASES[phase][2]))
+    check(reported, lake)
 
 
 @pytest.mark.slow
@@ -304,8 +304,8 @@ def test_f36_in_every_phase_of_many_accounts(phase: str, tmp_path: Path) -> None
     with stall(phase, 0 if PHASES[phase][1] else 7) as server:
         accounts = write_accounts(tmp_path, server)
         command = [*PROGRAM, "dump", str(lake), "--accounts", str(accounts), "--quiet"]
-        told = tell(command, tmp_path, lambda: server.is_reached(PHASES[phase][2]))
-    check(told, lake)
+        reported = tell(command, tmp_path, lambda: server.is_reached(PHASES[phase][2]))
+    check(reported, lake)
 
 
 def write_accounts(folder: Path, server: Stalling, rate: int = 500) -> Path:
@@ -331,8 +331,8 @@ def test_f36_as_it_waits_for_the_pace(accounts: str, tmp_path: Path) -> None:
             else ["--base-url", server.url]
         )
         command = [*PROGRAM, "dump", str(lake), *where, "--quiet", "--rate", str(rate)]
-        told = tell(command, tmp_path, lambda: server.requests == rate)
-    check(told, lake)
+        reported = tell(command, tmp_path, lambda: server.requests == rate)
+    check(reported, lake)
 
 
 LOOKS_UP = """

@@ -297,9 +297,9 @@ class TestPlace:
         assert strays
         assert (receipt.code, receipt.verdict, receipt.faults) == (0, "complete", {"stray answer": 1})
 
-    @pytest.mark.parametrize("told", ["ALWAYS", None])
+    @pytest.mark.parametrize("reported", ["ALWAYS", None])
     def test_f66_an_echo_that_never_fits_proves_nothing(
-        self, told: str | None, dump: Callable[..., Receipt]
+        self, reported: str | None, dump: Callable[..., Receipt]
     ) -> None:
         """A server that always echoes other cursors is asked once more, then its rows decide."""
         server = Heard(Habits(page=100), 1_500)
@@ -311,7 +311,7 @@ class TestPlace:
             if "after" in asked:
                 count += 1
                 echo.pop("parameters", None)
-                echo["after"] = told or asked["after"][0].lower()
+                echo["after"] = reported or asked["after"][0].lower()
 
         server.edit = respell
         receipt = dump(server, in_flight=1)

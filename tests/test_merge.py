@@ -250,9 +250,9 @@ def test_a_company_that_one_has_read_in_part_is_read_in_full(pair: Pair) -> None
     known = {key.rpartition(" ")[2] for key in Layout(pair.first).manifest(4).accounts}
     company = next(each for each in news["company_id"] if each in known)
     path = Layout(pair.second).manifest_file(Layout(pair.second).numbers()[-1])
-    told = json.loads(path.read_text())
-    told["accounts"][f"http://127.0.0.1:1 {company}"]["verdict"] = "incomplete"
-    path.write_text(json.dumps(told))
+    reported = json.loads(path.read_text())
+    reported["accounts"][f"http://127.0.0.1:1 {company}"]["verdict"] = "incomplete"
+    path.write_text(json.dumps(reported))
     merge_lakes(pair.second, pair.first)
     modes = {each: pair.dump(pair.first, each).mode for each in pair.world.companies}
     assert {each for each, mode in modes.items() if mode == "full"} == {company}

@@ -1139,7 +1139,7 @@ class TestTotals:
     """The meaning of the totals."""
 
     @pytest.mark.parametrize(
-        ("told", "taken"),
+        ("reported", "taken"),
         [
             ([5, 6, 7], (5, 7)),
             ([None, 6, None], (6, 6)),
@@ -1150,11 +1150,11 @@ class TestTotals:
         ],
     )
     def test_f20_first_and_last(
-        self, told: Sequence[int | None], taken: tuple[int | None, int | None]
+        self, reported: Sequence[int | None], taken: tuple[int | None, int | None]
     ) -> None:
         """F20: the first and the last total are kept; missing and negative ones are ignored."""
         walk = Walk(BY_CREATION)
-        pages = [page(n, cursor="A" * (n + 1), total=total) for n, total in enumerate(told)]
+        pages = [page(n, cursor="A" * (n + 1), total=total) for n, total in enumerate(reported)]
         drive(walk, replay(*pages[:-1], replace(pages[-1], has_next=False)))
         assert walk.checkpoint.totals == taken
 

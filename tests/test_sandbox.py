@@ -207,12 +207,12 @@ class TestWorld:
         """The list at an instant is the same, whether it is computed before or after that instant."""
         world = World(jobs=500, days=5)
         later = NOW + timedelta(hours=10)
-        told = world.truth(later)
+        reported = world.truth(later)
         world.advance(10 * 3600)
-        assert world.visible() == told
+        assert world.visible() == reported
         world.advance(3600)
-        assert world.truth(later) == told
-        assert world.visible() != told
+        assert world.truth(later) == reported
+        assert world.visible() != reported
 
     def test_interventions(self) -> None:
         """A test can remove, change and insert jobs; each edit has a time and does not change the past."""

@@ -102,8 +102,8 @@ def test_what_travels_to_the_server(
     expression = predicate(company)
     assert_frame_equal(lazy.filter(expression).collect(), everything().filter(expression))
     parameters = sandbox.requests[0].parameters
-    told = {key: sorted(parameters[key]) for key in ("statuses", "company_id") if key in parameters}
-    assert told == {key: [company] if value == ["COMPANY"] else value for key, value in asked.items()}
+    reported = {key: sorted(parameters[key]) for key in ("statuses", "company_id") if key in parameters}
+    assert reported == {key: [company] if value == ["COMPANY"] else value for key, value in asked.items()}
 
 
 def test_a_bound_of_created_at_ends_the_walk() -> None:

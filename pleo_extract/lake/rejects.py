@@ -28,7 +28,7 @@ def is_kept_in(folder: Path, name: str) -> bool:
 def prune_rejected(
     folder: Path, *, named: Collection[str], before: Collection[str], now: datetime
 ) -> list[str]:
-    """Remove the files whose rows are all resolved, and old ones of which nothing is known.
+    """Remove the files whose rows are all resolved, and old ones that no state mentions.
 
     Args:
         folder: where they are.

@@ -56,10 +56,10 @@ class Page:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._commands, json.dumps(message).encode() + b"\0")
-        while (told := self._read()).get("id") != self._number:
-            self.events.append(told)
-        assert "error" not in told, told
-        return told["result"]
+        while (reported := self._read()).get("id") != self._number:
+            self.events.append(reported)
+        assert "error" not in reported, reported
+        return reported["result"]
 
     def show(self, path: Path, *, width: int, dark: bool = False) -> None:
         """Open a file at this width."""
@@ -74,7 +74,7 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[feature])
         self.events.clear()
         self.send("Page.navigate", url=path.as_uri())
-        while not any(told.get("method") == "Page.loadEventFired" for told in self.events):
+        while not any(reported.get("method") == "Page.loadEventFired" for reported in self.events):
             self.events.append(self._read())
 
     def ask(self, expression: str) -> Any:
@@ -106,31 +106,31 @@ class Page:
             assert more, "the browser has gone"
             self._buffer += more
         message, _, self._buffer = self._buffer.partition(b"\0")
-        told: dict[str, Any] = json.loads(message)
-        return told
+        reported: dict[str, Any] = json.loads(message)
+        return reported
 
 
 @contextmanager
 def open_browser(program: str) -> Iterator[Page]:
     """Yield a tab of a browser with an empty profile; close it at the end."""
-    commands, told = os.pipe(), os.pipe()
+    commands, reported = os.pipe(), os.pipe()
     # Chromium reads commands from descriptor 3 and answers on 4. A shell moves the pipes there from descriptors above
     # 9, so that neither overwrites the other.
-    read, write = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in (commands[0], told[1]))
+    read, write = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 10) for each in (commands[0], reported[1]))
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         asked = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         shell = ["bash", "-c", f'exec "$@" 3<&{read} 4>&{write}', "bash", *asked]
         with subprocess.Popen(
             shell, pass_fds=(read, write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as browser:
-            for each in (read, write, commands[0], told[1]):
+            for each in (read, write, commands[0], reported[1]):
                 os.close(each)
             try:
-                page = Page(commands[1], told[0])
+                page = Page(commands[1], reported[0])
                 page.attach()
                 yield page
             finally:
                 browser.terminate()
                 browser.wait(10)
                 os.close(commands[1])
-                os.close(told[0])
+                os.close(reported[0])

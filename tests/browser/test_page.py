@@ -83,9 +83,9 @@ def test_the_page_fits_loads_nothing_and_is_accessible(
     page.ask(Path(os.environ["AXE"]).read_text(encoding="utf-8") + "; 0")
     found: list[str] = page.ask(AXE)
     assert not [each for each in found if each.startswith(("serious", "critical"))], found
-    assert told(page, "Network.requestWillBeSent", "request", "url") == [reports[name].as_uri()]
-    assert told(page, "Log.entryAdded", "entry", "text") == []
-    assert told(page, "Runtime.exceptionThrown", "exceptionDetails", "text") == []
+    assert reported(page, "Network.requestWillBeSent", "request", "url") == [reports[name].as_uri()]
+    assert reported(page, "Log.entryAdded", "entry", "text") == []
+    assert reported(page, "Runtime.exceptionThrown", "exceptionDetails", "text") == []
 
 
 def test_no_script_runs(page: Page, reports: dict[str, Path]) -> None:
@@ -99,7 +99,7 @@ def test_no_script_runs(page: Page, reports: dict[str, Path]) -> None:
     )
     page.ask("new Promise(done => setTimeout(done, 100))")
     assert page.ask("document.title") == "Export jobs"
-    refused = told(page, "Log.entryAdded", "entry", "text")
+    refused = reported(page, "Log.entryAdded", "entry", "text")
     assert len(refused) == 2
     assert all("Content Security Policy" in text for text in refused)
 
@@ -113,6 +113,6 @@ def test_it_prints(page: Page, reports: dict[str, Path], name: str) -> None:
     assert 1 <= paper.count(b"/Type /Page\n") <= 9
 
 
-def told(page: Page, method: str, part: str, name: str) -> list[Any]:
+def reported(page: Page, method: str, part: str, name: str) -> list[Any]:
     """Return the browser's events of one kind since the page was opened."""
     return [each["params"][part][name] for each in page.events if each.get("method") == method]

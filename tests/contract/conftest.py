@@ -26,10 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print what each tool checked, and how much of it."""
-    told: dict[tuple[str, str], list[str]] = {}
+    reported: dict[tuple[str, str], list[str]] = {}
     for tool, what, count in config.stash[NOTES]:
-        told.setdefault((tool, what), []).append(count)
-    rows = [("by", "what", "count"), *((*key, ", ".join(counts)) for key, counts in told.items())]
+        reported.setdefault((tool, what), []).append(count)
+    rows = [("by", "what", "count"), *((*key, ", ".join(counts)) for key, counts in reported.items())]
     wide, wider = (max(len(row[place]) for row in rows) for place in (0, 1))
     terminalreporter.section("the contract checked by others' tools")
     for row in rows:

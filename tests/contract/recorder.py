@@ -55,11 +55,11 @@ class Recorder(httpx.BaseTransport):
 
 
 def _read_violations(response: httpx.Response) -> tuple[str, ...]:
-    told = json.loads(response.headers.get("sl-violations", "[]"))
-    if not told and response.headers.get("content-type", "").startswith("application/problem+json"):
+    reported = json.loads(response.headers.get("sl-violations", "[]"))
+    if not reported and response.headers.get("content-type", "").startswith("application/problem+json"):
         return (f"Prism answers {response.status_code} in the API's place",)
     return tuple(
-        f"{wrong['location'][0]} {'.'.join(wrong['location'][1:])}: {wrong['message']}" for wrong in told
+        f"{wrong['location'][0]} {'.'.join(wrong['location'][1:])}: {wrong['message']}" for wrong in reported
     )
 
 

@@ -177,5 +177,5 @@ def test_loop_on_the_command_line(open_mock: Callable[..., Mock], tmp_path: Path
 
 def spell(got: Counter[str], mock: Mock) -> str:
     """Format how often each result came, and from how many requests."""
-    told = ", ".join(f"{times} {name}" for name, times in got.most_common())
-    return f"{len(mock.seen.answers)} requests: {told}"
+    reported = ", ".join(f"{times} {name}" for name, times in got.most_common())
+    return f"{len(mock.seen.answers)} requests: {reported}"

@@ -262,5 +262,5 @@ def test_violation_of_a_request_is_reported(open_line: Callable[..., Line], quer
 def count(line: Line, rows: int) -> str:
     """Return the number of requests and responses, for the table."""
     pages = sum(answer.status == httpx.codes.OK for answer in line.seen.answers)
-    told = f"{len(line.seen.answers)} requests, {pages} pages"
-    return f"{told}, {rows:,} rows" if rows else told
+    reported = f"{len(line.seen.answers)} requests, {pages} pages"
+    return f"{reported}, {rows:,} rows" if rows else reported

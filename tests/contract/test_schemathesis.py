@@ -78,8 +78,8 @@ def judged(request: pytest.FixtureRequest, mended: Path, tmp_path_factory: pytes
     options = ["--max-examples", str(EXAMPLES), "--continue-on-failure", *AUTHENTICATION[request.param]]
     with sandbox(folder) as url:
         run = run_schemathesis(mended, url, folder, *options)
-    told = json.loads((folder / "har.json").read_text(encoding="utf-8"))
-    return Judged(request.param, run.returncode, run.stdout + run.stderr, told["log"]["entries"])
+    reported = json.loads((folder / "har.json").read_text(encoding="utf-8"))
+    return Judged(request.param, run.returncode, run.stdout + run.stderr, reported["log"]["entries"])
 
 
 def test_no_violation(judged: Judged, note: Note) -> None:
@@ -99,8 +99,8 @@ def test_no_violation(judged: Judged, note: Note) -> None:
     assert statuses["GET", 400] > EXAMPLES // 5
     assert statuses["GET", 401] > 1
     rows = sum(len(page["data"]) for page in pages)
-    told = f"{len(exchanges):,} requests, {len(pages):,} pages, {rows:,} rows"
-    note("schemathesis", f"sandbox, {judged.kind}", told)
+    reported = f"{len(exchanges):,} requests, {len(pages):,} pages, {rows:,} rows"
+    note("schemathesis", f"sandbox, {judged.kind}", reported)
 
 
 def test_query_and_sandbox_draw_the_same_line(judged: Judged, note: Note) -> None:
@@ -110,7 +110,7 @@ def test_query_and_sandbox_draw_the_same_line(judged: Judged, note: Note) -> Non
         for each in judged.exchanges
         if each["request"]["method"] == "GET" and each["response"]["status"] != 401
     ]
-    wrong = [told for each in asked if (told := _disagreement(each))]
+    wrong = [reported for each in asked if (reported := _disagreement(each))]
     assert wrong == []
     note("schemathesis", f"our Query = the sandbox, {judged.kind}", f"{len(asked):,} queries")
 

@@ -31,8 +31,8 @@ KINDS = {
 def document() -> dict[str, Any]:
     """Return the committed contract as data."""
     command = [str(TOOLS / "bin/python"), "-c", AS_JSON]
-    told = subprocess.run(command, input=CONTRACT.read_bytes(), capture_output=True, check=True).stdout
-    return dict(json.loads(told))
+    reported = subprocess.run(command, input=CONTRACT.read_bytes(), capture_output=True, check=True).stdout
+    return dict(json.loads(reported))
 
 
 def test_copy_is_verbatim(note: Note) -> None:
@@ -59,7 +59,7 @@ def test_fields(document: dict[str, Any], note: Note) -> None:
     ours = {field.name: field for field in FIELDS}
     assert set(ours) == set(job["properties"])
     assert {name for name, field in ours.items() if field.required} == set(job["required"])
-    kinds = {name: KINDS[told["type"], told.get("format")] for name, told in job["properties"].items()}
+    kinds = {name: KINDS[reported["type"], reported.get("format")] for name, reported in job["properties"].items()}
     assert {name: field.kind for name, field in ours.items()} == kinds
     note("comparison", "our declaration = the contract", f"{len(ours)} fields")
 
@@ -69,8 +69,8 @@ def test_question(document: dict[str, Any]) -> None:
     assert list(document["paths"]) == [PATH]
     assert list(SERVERS.values()) == [server["url"] for server in document["servers"]]
     parameters = document["paths"][PATH]["get"]["parameters"]
-    assert {told["name"] for told in parameters} == set(Query.__slots__)
-    assert {told["schema"].get("pattern") for told in parameters} == {None, "^[A-Z2-7=~]+$"}
+    assert {reported["name"] for reported in parameters} == set(Query.__slots__)
+    assert {reported["schema"].get("pattern") for reported in parameters} == {None, "^[A-Z2-7=~]+$"}
     schemas = document["components"]["schemas"]
     assert list(STATUSES) == schemas["ExportJobStatus"]["enum"]
     assert [str(order) for order in PageOrder] == schemas["PageOrder"]["enum"]

@@ -78,12 +78,12 @@ class Spark:
         """Return all rows of a table, and check that `failure_rates` counts them."""
         to = str(workspace / "spark.parquet")
         keys = home.store.with_keys()
-        told = {"uri": home.uri, "options": keys, "workspace": str(workspace), "to": to}
+        reported = {"uri": home.uri, "options": keys, "workspace": str(workspace), "to": to}
         workspace.mkdir(exist_ok=True)
         process = self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(told) + "\n")
+        process.stdin.write(json.dumps(reported) + "\n")
         process.stdin.flush()
         said = process.stdout.readline()
         assert said, (self._folder / "log").read_text()[-3000:]

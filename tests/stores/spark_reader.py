@@ -25,10 +25,10 @@ def main() -> None:
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("OFF")
     for line in sys.stdin:
-        told = json.loads(line)
-        answers(spark, told["uri"], storage_options=told["options"], workspace=told["workspace"])
+        reported = json.loads(line)
+        answers(spark, reported["uri"], storage_options=reported["options"], workspace=reported["workspace"])
         rows = pl.DataFrame(pl.from_arrow(spark.table("export_jobs").toArrow()))
-        rows.write_parquet(told["to"])
+        rows.write_parquet(reported["to"])
         counted = spark.sql("SELECT sum(jobs) AS jobs FROM failure_rates('all')").collect()
         print(json.dumps(counted[0].asDict()), flush=True)  # noqa: T201 - it is how it answers
     spark.stop()

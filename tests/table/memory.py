@@ -126,7 +126,7 @@ class MemoryTable:
         """See `Table`."""
         data = self.store.blobs.get(entry.path, b"")
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise LakeError(f"{entry.path} is not as it was written")
+            raise LakeError(f"{entry.path} changed since it was written")
         return data
 
     def write(

@@ -115,7 +115,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
 
 def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
     """Save the counts for the documents; see `torture` in docs/generate.py."""
-    told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    reported = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     known = {"form": "full" if FULL else "small", "when": f"{datetime.now(UTC):%Y-%m-%d}"}
-    told |= {row["scenario"]: {**row, **known} for row in rows}
-    file.write_text(json.dumps(dict(sorted(told.items())), indent=1) + "\n", encoding="utf-8")
+    reported |= {row["scenario"]: {**row, **known} for row in rows}
+    file.write_text(json.dumps(dict(sorted(reported.items())), indent=1) + "\n", encoding="utf-8")

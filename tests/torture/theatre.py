@@ -126,11 +126,11 @@ class Victims:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            told = json.loads(line)
-            victim = self._victims[told["job"]]
+            reported = json.loads(line)
+            victim = self._victims[reported["job"]]
             with victim.changed:
-                victim.pid = told.get("pid", victim.pid)
-                victim.status = told.get("status", victim.status)
+                victim.pid = reported.get("pid", victim.pid)
+                victim.status = reported.get("status", victim.status)
                 victim.changed.notify_all()
         self._process.stdout.close()
 

@@ -52,8 +52,8 @@ def make_tap(url: str, key: str) -> Any:
             return {"limit": 100} | ({"after": next_page_token} if next_page_token else {})
 
         def get_next_page_token(self, response: Any, previous_token: Any) -> Any:
-            told = response.json()["pagination"]
-            return told["endCursor"] if told["hasNextPage"] else None
+            reported = response.json()["pagination"]
+            return reported["endCursor"] if reported["hasNextPage"] else None
 
     class PleoTap(Tap):  # type: ignore[misc,unused-ignore]
         name = "tap-pleo"
