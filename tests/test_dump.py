@@ -352,7 +352,11 @@ def test_a_rejected_row_is_a_job_that_is_listed(place: str, refresh: Callable[..
             met += 1
             reported = exc.receipt
             assert reported is not None
-            assert (reported["mode"], reported["verdict"], reported["vanished"]) == ("refresh", "complete", [])
+            assert (reported["mode"], reported["verdict"], reported["vanished"]) == (
+                "refresh",
+                "complete",
+                [],
+            )
         else:
             assert (place, receipt.mode, receipt.code, met) == ("old", "refresh", 0, 0)
     assert met == tries or (place == "old" and met)

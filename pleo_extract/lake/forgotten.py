@@ -72,6 +72,10 @@ class _Named(msgspec.Struct, rename="camel"):
     created_by: Any = None
 
 
+_NAMED: Final = msgspec.json.Decoder(_Named)
+"""Built here, before there are threads: see `strict`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stripped:
     """Rows without what is forgotten.
@@ -447,7 +451,7 @@ def _blank(rows: pl.DataFrame, is_theirs: pl.Series) -> pl.DataFrame:
 def _read_names(raw: bytes) -> tuple[str, str]:
     """Return the id of a row and the id of who asked for it; empty texts if they cannot be read."""
     try:
-        row = msgspec.json.decode(raw, type=_Named)
+        row = _NAMED.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "", ""
     return str(row.id), str(row.created_by)

@@ -59,7 +59,9 @@ def test_fields(document: dict[str, Any], note: Note) -> None:
     ours = {field.name: field for field in FIELDS}
     assert set(ours) == set(job["properties"])
     assert {name for name, field in ours.items() if field.required} == set(job["required"])
-    kinds = {name: KINDS[reported["type"], reported.get("format")] for name, reported in job["properties"].items()}
+    kinds = {
+        name: KINDS[reported["type"], reported.get("format")] for name, reported in job["properties"].items()
+    }
     assert {name: field.kind for name, field in ours.items()} == kinds
     note("comparison", "our declaration = the contract", f"{len(ours)} fields")
 
