@@ -172,7 +172,7 @@ def test_one_is_one(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--ca-file", "nowhere.pem"), "the CA file nowhere.pem is not there"),
+        (("--ca-file", "nowhere.pem"), "the CA file nowhere.pem does not exist"),
         (("--proxy", "foo"), "the proxy is not a URL; give http://HOST:PORT"),
         (("--proxy", "ftp://user:secret@host"), "the proxy is not a URL; give http://HOST:PORT"),
         (("--metrics", "nowhere/pleo.prom"), "there is no folder nowhere"),
@@ -650,7 +650,7 @@ def test_repair_says_what_it_did(pleo: Callable[..., Said], served: Served, tmp_
     lose_month(list_months(lake)[0])
     said = pleo("repair", lake)
     assert (said.code, "nothing needed repair" in said.out) == (0, False)
-    assert "snapshot 2 was made of" in said.out
+    assert "snapshot 2 was made from" in said.out
     manifest = Layout(lake).manifest_file(2)
     reported = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**reported, "rows": reported["rows"] + 1}))
@@ -722,8 +722,8 @@ def test_f36_a_signal_after_the_snapshot_says_that_it_was_published(
 ) -> None:
     """A signal after the publish says that the snapshot was published: there are no pages to continue from."""
     program = (
-        "import os, sys; from pleo_extract.cli import main; from pleo_extract.sync import dump; "
-        f"dump.renew_catalogue = lambda *_, **__: os.kill(os.getpid(), {int(number)}); main()"
+        "import os, sys; from pleo_extract.cli import main; from pleo_extract.sync import run; "
+        f"run.renew_catalogue = lambda *_, **__: os.kill(os.getpid(), {int(number)}); main()"
     )
     command = [sys.executable, "-c", program, "dump", str(tmp_path / "lake"), "--rate", "100000"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -350,7 +350,7 @@ def test_a_first_dump_that_is_not_finished_is_a_lake(home: Home) -> None:
     status = read_status(home.path)
     assert (status.snapshot, status.rows) == (0, 0)
     assert status.last_run is not None
-    assert (status.last_run.code, "what was fetched is kept" in str(status.last_run.error)) == (75, True)
+    assert (status.last_run.code, "fetched pages are kept" in str(status.last_run.error)) == (75, True)
     assert scan_lake(home.path).collect().height == 0
     assert verify_lake(home.path).ok
     with connect(home.path) as con:

@@ -22,7 +22,7 @@ from pleo_extract.lake.layout import FORMAT, Layout
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.sandbox import Sandbox, World, serve
 from pleo_extract.sync import account as account_module
-from pleo_extract.sync import dump as dump_module
+from pleo_extract.sync import run as run_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +124,7 @@ class TestClock:
     @pytest.mark.parametrize("years", [-20, 20])
     def test_f40_wrong_clock(self, years: int, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
         """A clock that is years off, then right, then off again loses no job; the watermark is the server's time."""
-        for module in (account_module, dump_module):
+        for module in (account_module, run_module):
             monkeypatch.setattr(module, "datetime", Skewed)
         for set_to in (years, 0, years):
             monkeypatch.setattr(Skewed, "years", set_to)

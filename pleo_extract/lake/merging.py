@@ -243,7 +243,8 @@ def _list_leaving(stagings: Sequence[Staging]) -> dict[str, pl.DataFrame]:
     for staging in stagings:
         for month, jobs in staging.leaving.items():
             leaving.setdefault(month, set()).update(jobs)
-    return {month: pl.DataFrame(sorted(jobs), list(KEY), orient="row") for month, jobs in leaving.items()}
+    schema: dict[str, pl.DataType] = {name: pl.String() for name in KEY}
+    return {month: pl.DataFrame(sorted(jobs), schema, orient="row") for month, jobs in leaving.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def test_f36_told_to_stop_at_random(
             assert took < PROMISED + MARGIN
             examine(lake, one)
             if process.returncode:
-                assert b"run again to go on" in complaint
+                assert b"run again to continue" in complaint
                 last = read_last_run(Layout(lake))
                 assert last is not None
                 assert last.code == CODES[number]
