@@ -1,15 +1,15 @@
 """Answers: DuckDB over the Parquet files of a lake, with the statements of `sql/` as views and macros.
 
-Only `doors` knows lakes. The other files get the Parquet files as an argument and never search for them. The instant that
-counts as now is an argument too, never the clock: the same files and instants give the same answers.
+Only `doors` knows lakes; the other modules are given Parquet files and never search for them. "Now" is an argument too,
+not the time of the clock: the same files and instants give the same answers.
 
     statement     the files of `sql/`: names, parameters, manual, query
     facts         what a lake knows about a snapshot besides its rows: instants, names, vanished jobs
     definition    a statement as DuckDB's CREATE VIEW or CREATE MACRO
-    connection    open_warehouse: a connection with all of them; answer: the result of one read-only query
+    connection    open_warehouse: a connection with all views and macros; answer: the result of one read-only query
     catalogue     the same definitions in a DuckDB file, for other clients
     output        an answer as a table for people, or as CSV, JSON or Parquet
-    doors         connect, list_answers and write_catalogue: from a lake to all of these
+    doors         connect, list_answers and write_catalogue: the way in, by the name of a lake
 """
 
 from __future__ import annotations

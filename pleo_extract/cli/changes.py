@@ -36,7 +36,7 @@ TABLE_COLUMNS: Final = (
     "last_updated_at",
     "failure_reason_type",
 )
-"""The columns that a table shows: a terminal has no room for all. Files have all."""
+"""The columns of a printed table. A terminal has no room for all columns; files have them all."""
 
 
 @click.command(epilog=EXAMPLES, short_help="Compare two snapshots of a lake")
@@ -79,14 +79,14 @@ def _find_previous(lake: Lake) -> int:
     """Return the number of the snapshot before the current one.
 
     Raises:
-        UsageError: the lake keeps none.
+        UsageError: the lake keeps no earlier snapshot.
     """
     from pleo_extract.lake.store import is_delta
 
     numbers: list[int] = lake.snapshots()["snapshot"].to_list()
     if numbers and is_delta(lake.name):
         # `snapshots` lists only the current version of a Delta table. Versions are numbered without gaps, and version 0
-        # is the empty table. A version that a VACUUM has removed is an error of `changes`, which says so.
+        # is the empty table. If a VACUUM has removed the files of a version, `changes` raises an error that says so.
         numbers = list(range(1, numbers[-1] + 1))
     if len(numbers) < 2:
         raise UsageError(

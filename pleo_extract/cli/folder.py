@@ -18,8 +18,8 @@ __all__ = ["FilePathParam", "LakeFolder"]
 class FilePathParam(click.Path):
     """A path in UTF-8.
 
-    Other paths can be neither written into a record nor printed. They are refused here, because a dump would find out
-    only after it has read the whole list.
+    Other paths can be neither recorded nor printed. They are refused here: otherwise a dump would fail only after it has
+    read the whole list.
     """
 
     def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:

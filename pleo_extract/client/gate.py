@@ -1,8 +1,8 @@
-"""The gate that every request passes: how many may be under way now.
+"""Limit how many requests are under way at the same time: every request passes the gate.
 
-All sessions of a client share one gate, and so do all accounts of an accounts file that use the same credential: what a
-server allows at the same time, it allows to the credential. `pace.InFlight` decides the number; here are its lock and
-the threads that wait.
+All sessions of a client share one gate, and so do all accounts of an accounts file that use the same credential, because
+a server limits concurrency per credential. `pace.InFlight` decides the number; this module adds the lock and makes
+threads wait.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TICK: Final = 0.25
 
 
 class Gate:
-    """An `InFlight` that threads can share, and wait at for a place.
+    """An `InFlight` that threads share, and at which they wait for a place.
 
     Args:
-        most: the most requests under way at the same time.
+        most: how many requests may be under way at the same time, at most.
     """
 
     def __init__(self, most: int) -> None:
@@ -52,7 +52,7 @@ class Gate:
                 self._changed.notify()
 
     def is_crowded(self) -> bool:
-        """Return whether more threads hold a place than may: the number was halved after they came in."""
+        """Return whether more threads hold a place than the limit allows: it was halved after they took theirs."""
         with self._changed:
             return self._inside > self._in_flight.limit
 
@@ -74,7 +74,7 @@ class Gate:
             self._changed.notify()
 
     def refuse(self, flight: Flight) -> bool:
-        """Record a 429; return whether it was for concurrency and not for the rate; see `InFlight`."""
+        """Record a 429; return True if it was about concurrency, False if about the rate. See `InFlight`."""
         with self._changed:
             return self._in_flight.refuse(flight)
 

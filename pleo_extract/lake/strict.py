@@ -1,8 +1,8 @@
-"""Read JSON that comes back from disk: the one place that does, since anything can have happened to the bytes.
+"""Decode and check the JSON that runs have written, in one place: bytes that come back from disk cannot be trusted.
 
-A bit flips, another program writes, somebody tries what happens. `decode` returns a value of the type that was asked for or
-raises `Malformed`, whatever the bytes are. The checks below look at what a type cannot say: instants that can be calculated
-with, dates that exist, names that can be shown. The caller decides what follows: an error, or a repair.
+A bit may flip, another program may write to the file, somebody may tamper with it. Whatever the bytes are, `decode` returns
+a value of the requested type or raises `Malformed`. The checks below cover what a type cannot express: that an instant is in
+a usable range, that a key can be compared, that a name is safe to print. The caller decides between an error and a repair.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _BUILDING: Final = Lock()
 
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
-"""Far enough from the last year of the calendar that a time span can be added."""
+"""Early enough that adding a time span does not pass the year 9999, where the calendar ends."""
 MONTH: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _JOB: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HASH: Final = re.compile(r"[0-9a-f]{32}")
 """The salted hash of a forgotten job or person, see `forgotten`."""
 _MOST: Final = 2**53
-"""The largest count; up to here the numbers of JSON are exact everywhere."""
+"""The largest count; every JSON parser reads whole numbers up to here exactly."""
 _FIGURES: Final = (
     "code",
     "lake_rows",
@@ -74,7 +74,7 @@ _FIGURES: Final = (
 
 
 class Malformed(ValueError):
-    """Bytes that no run writes; the message says why, and can be shown."""
+    """The error for bytes that no run writes; its message says why and is safe to print."""
 
 
 def decode(data: bytes | str, kind: type[_T]) -> _T:
@@ -92,8 +92,8 @@ def decode(data: bytes | str, kind: type[_T]) -> _T:
 def _make_decoder(kind: type[_T]) -> msgspec.json.Decoder[_T]:
     """Return the decoder of a type, built by one thread at a time.
 
-    msgspec 0.22 gathers what it knows of a type when it is first decoded. If two threads do that together, one may use
-    what the other has half built: many accounts that resumed staged pages together crashed the interpreter.
+    msgspec 0.22 analyses a type when its first decoder is built. If two threads do so at once, one may use what the
+    other has only half built: the interpreter crashed when many accounts resumed staged pages at once.
     """
     with _BUILDING:
         if kind not in _DECODERS:
@@ -110,7 +110,7 @@ def _make(kind: type[Any], value: Any) -> AccountKey:
 
 
 def encode(value: msgspec.Struct) -> bytes:
-    """Encode a value as JSON that people can read, too."""
+    """Encode a value as JSON, indented so that people can read it too."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1)
 
 
@@ -132,7 +132,7 @@ def check_instant(value: datetime, name: str) -> datetime:
 
 
 def check_name(text: str, name: str) -> None:
-    """Refuse a text that would do more in a terminal, a log or a path than show a name.
+    """Refuse a text that could do harm when a terminal, a log or a path shows it.
 
     Raises:
         Malformed: it has a control character or half of a surrogate pair.
@@ -211,7 +211,7 @@ def check_receipt(receipt: Mapping[str, Any]) -> None:
 
 
 def _check_key(key: Key | None, where: str) -> None:
-    """Refuse a key whose instant has a time zone or cannot be read: keys are compared as text, all without a zone."""
+    """Refuse a key whose instant has a time zone or cannot be read. Keys are compared as text, so none may have a zone."""
     if key is None:
         return
     try:
@@ -231,5 +231,5 @@ def _check_jobs(jobs: Iterable[tuple[str, str]], where: str) -> None:
 
 @cache
 def _list_instants(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Return the names of the fields that hold instants, once for all accounts: there can be 10,000."""
+    """Return the names of the fields that hold instants; cached, since a lake can have 10,000 accounts."""
     return tuple(each.name for each in msgspec.structs.fields(kind) if "datetime" in str(each.type))

@@ -31,7 +31,7 @@ class Column:
     Attributes:
         head: its heading.
         cell: returns the HTML of its cell for a row.
-        kind: its CSS classes: `n` for numbers, `plot` for drawings, `less` for what a phone leaves out.
+        kind: its CSS classes: `n` for numbers, `plot` for drawings, `less` for columns that a phone hides.
     """
 
     head: str
@@ -62,14 +62,14 @@ def legend(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Any]) -> str:
-    """Return a table. The cells of its first column are the headings of the rows."""
+    """Return a table whose first column holds the headings of its rows."""
     head = "".join(f'<th scope="col"{_class(column)}>{column.head}</th>' for column in columns)
     body = "".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def folded(caption: str, columns: Sequence[Column], rows: Iterable[Any]) -> str:
-    """Return the numbers of a chart as a folded table. A wide one scrolls sideways, also with the keyboard."""
+    """Return the numbers of a chart as a folded table; a wide table scrolls sideways, with the keyboard too."""
     inner = table(caption, columns, rows)
     return (
         "<details><summary>The numbers</summary>"

@@ -1,4 +1,4 @@
-"""The parsing of requests: credentials and parameters, or the refusal that the contract demands."""
+"""Parse the credential and the parameters of a request, or refuse it as the contract demands."""
 
 import re
 from base64 import b64decode
@@ -17,7 +17,7 @@ Parameters = dict[str, list[str]]
 
 
 class Refusal(Exception):
-    """Raised to answer with an error: its status, the body's type and message, and further headers."""
+    """Raised to answer with an error; carries the status, the type and message of the body, and further headers."""
 
     def __init__(
         self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
@@ -32,11 +32,11 @@ class Question:
 
     Attributes:
         company: the `company_id`, in lower case.
-        statuses: the statuses; None for all.
+        statuses: the statuses to return; None for all.
         after: the cursor to start after.
         before: the cursor to end before.
         offset: the number of rows to skip.
-        limit: the rows of the page.
+        limit: the most rows on the page.
         sort: the sorting that the server applies.
         echoed: the sorting that the response claims; differs from `sort` only if `Rules.unsortable` is `lie`.
         parameters: the parameters as received.

@@ -1,4 +1,4 @@
-"""Open one snapshot for reading: the pointer is resolved once, and every file is checked to be there."""
+"""Open one snapshot for reading: resolve the pointer once, and check that every file exists."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Opened:
 
 
 def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Opened | None:
-    """Return a snapshot to read; None for a lake that has not published yet.
+    """Return a snapshot to read; None if nothing was published yet.
 
     Args:
         lake: the folder.
@@ -75,7 +75,7 @@ def open_snapshot(lake: str | Path, as_of: datetime | int | None = None) -> Open
 
 
 def require_files(layout: Layout, manifest: Manifest, lake: str | Path) -> tuple[Path, ...]:
-    """Return the paths of all files of a snapshot, after checking that each exists and has its size; none is read.
+    """Check that each file of a snapshot exists and has the recorded size, without reading it; return all paths.
 
     Raises:
         LakeError: a file is missing or has the wrong size.
@@ -97,11 +97,11 @@ def require_files(layout: Layout, manifest: Manifest, lake: str | Path) -> tuple
 
 
 def refuse_other_server(lake: str, held: str, server: str) -> None:
-    """Raise where a run would bring jobs of one server into the lake of another.
+    """Raise if a run would add jobs of one server to the lake of another.
 
     Args:
         lake: its name, for the message.
-        held: the server whose jobs the lake holds; empty where the lake does not say.
+        held: the server whose jobs the lake holds; empty if the lake does not say.
         server: the server of the run.
 
     Raises:
@@ -126,7 +126,7 @@ def require_lake(layout: Layout) -> None:
 
 
 def require_pointer(layout: Layout) -> None:
-    """Raise where a lake without a pointer has lost it: a run recorded a snapshot, or wrote the catalogue.
+    """Raise if a lake without a pointer once had one: the last run recorded a snapshot, or there is a catalogue.
 
     Raises:
         LakeError: the pointer is lost.

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["prune", "sweep"]
 
 KEEP_ALL: Final = timedelta(hours=48)
-"""How long all kept snapshots stay. Of older ones only the last of each day stays."""
+"""Up to this age, several snapshots of a day are kept; of older ones, only the last of each day."""
 SLACK: Final = timedelta(minutes=5)
-"""How far the clocks of two machines may differ."""
+"""How far the clocks of two machines may differ before one counts as wrong."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,23 +63,23 @@ def prune(
 ) -> list[int]:
     """Remove the snapshots that need not be kept; return their numbers.
 
-    A clock that ran ahead once made every snapshot old, and all but the current one were removed. The newest manifest
-    carries that clock's time too, so ages are measured between older manifests: from the manifest that replaced a snapshot
-    to the last but one. An instant in the future proves that some clock was wrong, but not which one: then no
-    snapshot is removed because of its age.
+    Once, a clock that ran ahead made every snapshot look old, and all but the current one were removed. The newest
+    manifest carries the time of that same clock, so ages are measured without it: from the manifest that replaced a
+    snapshot to the last manifest but one. An instant in the future proves that some clock was wrong, but not which one:
+    then no snapshot is removed because of its age.
 
     Args:
         layout: the lake.
         current: the number of the current snapshot, which always stays.
-        keep: which others stay.
+        keep: the rule by which others stay.
         now: the current time (UTC).
-        check: raises LakeLocked when another run has taken the lake; asked before each removal.
+        check: raises LakeLocked when another run has taken the lake; called before each removal.
     """
     numbers = [n for n in layout.numbers() if n <= current]
     gone = set(numbers[: max(0, len(numbers) - max(1, keep.count))])
     made: dict[int, datetime] = {}
     for number in numbers:
-        with suppress(LakeError):  # a broken manifest has no instant; `_find_old` takes that of its successor
+        with suppress(LakeError):  # a broken manifest has no instant; `_find_old` uses that of its successor
             made[number] = layout.made_at(number)
     if ahead := [number for number, made_at in made.items() if made_at > now + SLACK]:
         _log.warning(
@@ -93,7 +93,8 @@ def prune(
     else:
         gone |= _find_old(numbers, made, keep, now=now)
     if gone:
-        marker = begin_build(layout)  # if this is killed, it tells the next run to look for unnamed objects
+        # If this run is killed, the marker tells the next one to look for unnamed objects.
+        marker = begin_build(layout)
         for number in sorted(gone):
             check()
             disk.remove_file(layout.manifest_file(number))
@@ -106,7 +107,7 @@ def prune(
 def _find_old(numbers: Sequence[int], made: dict[int, datetime], keep: Keep, *, now: datetime) -> set[int]:
     """Return the snapshots that are too old; `numbers` ends with the current one.
 
-    The age of a snapshot runs from the instant of its successor to that of the last but one.
+    The age of a snapshot runs from the instant of its successor to that of the last snapshot but one, see `prune`.
     """
     earlier = [made[number] for number in numbers[:-1] if number in made]
     until = min([now, *earlier[-1:]]) if keep.span else now
