@@ -52,7 +52,8 @@ def connect(
     Args:
         lake: the folder of the lake, or the URL or folder of a Delta table; see `scan_lake`.
         as_of: the snapshot that was current at this instant, or the number of a snapshot; by default the current one.
-        locked: refuse access to any file outside the lake. False by default, so that you can join files of your own.
+        locked: refuse access to any file outside the lake; of the files in it, only their permissions keep `COPY … TO` from
+            overwriting them. False by default, so that you can join files of your own.
         allow: further files and folders that a locked connection may read.
         storage_options: how to reach an object store; see `scan_lake`.
         workspace: the folder to which files of an object store are copied.
