@@ -54,7 +54,7 @@ def read(lake):
 PYARROW = """
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from pleo_extract.lake import open_snapshot
+from pleo_extract.lake.folder.opening import open_snapshot
 
 def read(lake):
     opened = open_snapshot(lake)
