@@ -250,7 +250,9 @@ class Layout:
             instant = to_utc(as_of, "as_of")
             numbers = [n for n in numbers if self.made_at(n) <= instant]
         elif as_of not in numbers:
-            raise UsageError(f"snapshot {as_of} is not kept in {self.root}; these are: {', '.join(map(str, numbers))}")
+            raise UsageError(
+                f"snapshot {as_of} is not kept in {self.root}; these are: {', '.join(map(str, numbers))}"
+            )
         if not numbers:
             raise UsageError(
                 f"no snapshot of {self.root} is as old as {as_of}: older ones were pruned, or never made"
