@@ -40,7 +40,7 @@ class Block:
         language: the language of the fence.
         text: the code.
         line: the line of the fence in the document.
-        output: the documented output; None if there is none.
+        output: the documented output, or None.
         span: where the output is in the document.
     """
 

@@ -144,7 +144,7 @@ def find_statement(name: str) -> Statement:
     """Return the view or macro with this name.
 
     Raises:
-        UsageError: there is none. The message suggests similar names, and says how to list all.
+        UsageError: no answer has this name. The message suggests similar names, and says how to list all.
     """
     if (found := statements().get(name)) is not None:
         return found

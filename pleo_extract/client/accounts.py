@@ -222,7 +222,7 @@ def _find_entries(text: str) -> list[int]:
 
 
 def _find_twice(texts: Sequence[str]) -> str | None:
-    """Return a text that occurs more than once, whichever way its accents are encoded; None if there is none."""
+    """Return a text that occurs more than once, whichever way its accents are encoded, or None."""
     counts = Counter(unicodedata.normalize("NFC", text) for text in texts)
     return next((text for text, count in counts.items() if count > 1), None)
 

@@ -125,7 +125,7 @@ class Credential:
         """Return the credential that is given, or else the environment's.
 
         Raises:
-            CredentialsError: there is none, or more than one.
+            CredentialsError: no credential is set, or more than one.
         """
         try:
             if api_key is None and access_token is None:

@@ -46,7 +46,7 @@ class Mask:
         del secret  # a traceback may show the locals of this frame
 
     def clean(self, data: bytes) -> bytes:
-        """Return the bytes with three stars for every form of the secret; the same object if there is none."""
+        """Return the bytes with three stars for every form of the secret; the same object if the secret does not occur."""
         return self._substitute(data)
 
     def clean_text(self, text: str) -> str:

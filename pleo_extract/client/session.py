@@ -9,7 +9,7 @@ Theory of operation. A request passes five stations, in this order:
    back to the gate, since the server has just said that this many are too many.
 3. *Request limit*: count the request immediately before it is sent, so that `requests` is what the server saw.
 4. *Request deadline*: `wire.limit_time` ends the request after `Patience.request_seconds`, or at the session's deadline
-   if that is earlier, in whatever phase it is.
+   if that is earlier, in every phase.
 5. *Answer* (`answer`): a result, a final error, or a `Retryable` failure.
 
 A retry is paid from the session's *retry budget* (`pace.Budget`), which successes refill slowly, and is one of at most

@@ -78,7 +78,7 @@ def write_last_run(
 
 
 def read_last_run(layout: Layout) -> LastRun | None:
-    """Return the record of the last run; None if there is none or it is broken, since the next run writes a new one."""
+    """Return the record of the last run; None if it is missing or broken, since the next run writes a new one."""
     try:
         return _check(strict.decode(disk.read_file(layout.last_run), LastRun))
     except (LakeError, strict.Malformed):

@@ -61,7 +61,7 @@ class Store(Table, Protocol):
     Attributes:
         name: the path or URL that the user gave.
         layout: the folders of a run on this machine: staging, rejected rows, its record, its lock.
-        catalogue: the DuckDB file that leads other programs to it; None if there is none.
+        catalogue: the DuckDB file that leads other programs to it, or None.
         counts_snapshots: True if `expire` can keep a number of snapshots; else it keeps them by age alone.
         forgotten: the jobs and people that it has forgotten.
     """

@@ -208,7 +208,7 @@ class Table(Files, Protocol):
     name: str
 
     def latest(self, server: str) -> Base:
-        """Return the state to merge with now; make the table, for jobs of this server, if there is none yet.
+        """Return the state to merge with now; make the table, for jobs of this server, if it does not exist yet.
 
         Raises:
             LakeError: the table is damaged.

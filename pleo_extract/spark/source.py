@@ -193,7 +193,7 @@ def _to_batches(frames: Iterator[pl.DataFrame]) -> Iterator[pa.RecordBatch]:
 
 
 def count_machines(spark: SparkSession) -> int:
-    """Return the number of hosts that have an executor. If there is none yet, run an empty job, which waits for one."""
+    """Return the number of hosts that have an executor. If no host has one yet, run an empty job, which waits for one."""
     context = spark.sparkContext
     if context.master.startswith("local"):
         return 1

@@ -55,7 +55,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     sync follows if anything does not fit, and every 7 days. A dump continues what an interrupted dump has fetched.
 
     Args:
-        lake: the lake's folder, or the URL of a Delta table; created if there is none. A lake belongs to one server.
+        lake: the lake's folder, or the URL of a Delta table; created if it does not exist. A lake belongs to one server.
         company_id: dump this company only; by default the client's company, or all that the credential may see.
         client: server and credential; by default from the environment (PLEO_API_KEY and others, see Client).
         progress: show a progress bar; by default on a terminal and in a notebook.
@@ -136,7 +136,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
     end, and every few minutes if it takes longer.
 
     Args:
-        lake: the lake's folder, or the URL of a Delta table; created if there is none.
+        lake: the lake's folder, or the URL of a Delta table; created if it does not exist.
         accounts: the accounts file, or the accounts that `client.read_accounts` returns; all of one server.
         shard: dump one part of the accounts only: ``(1, 4)`` is the first of four. A company is always in the same part.
         publish_every: how often a long run publishes the companies that are done (5 minutes).

@@ -67,7 +67,7 @@ def merge_lakes(
 
     Args:
         source: the lake to read. It is locked during the merge; of a Delta table the latest version is read.
-        target: the lake to merge into; created if there is none.
+        target: the lake to merge into; created if it does not exist.
         progress: show a progress bar; by default on a terminal and in a notebook.
         format: the kind of a new target, ``parquet`` or ``delta``; by default Delta for a URL, Parquet for a folder.
         storage_options: options for the object stores of source and target, as for delta-rs.

@@ -127,7 +127,7 @@ def _split_into_groups(
 
 
 def _next_group(todo: Groups) -> list[AccountDump]:
-    """Return the next group; an empty list if there is none."""
+    """Return the next group; an empty list at the end."""
     with suppress(Empty):
         return todo.get_nowait()
     return []

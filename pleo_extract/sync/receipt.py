@@ -61,7 +61,7 @@ class Evidence(msgspec.Struct, kw_only=True):
             unchanged, is noticed. It is 1 after a full sync that one run read alone, and 0 after a full sync that
             continued the pages of earlier runs.
         total_kind: what the server's `total` is worth: ``exact``, ``constant`` (wrong by the same number each time) or
-            ``unusable`` (capped, of the page, or an estimate); empty if there is none.
+            ``unusable`` (capped, of the page, or an estimate); empty if that is not known.
         faults: why requests were sent again, with counts per kind.
         restarts: how often a refused cursor sent a walk back.
         source: the lake that was merged into this one, with its snapshot.
@@ -195,7 +195,7 @@ class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a
         ).with_error(error)
 
     def with_error(self, error: BaseException | None) -> Receipt:
-        """Return a copy with the exit code and the message of an error; the receipt itself if there is none."""
+        """Return a copy with the exit code and the message of an error; the receipt itself without an error."""
         if error is None:
             return self
         code = _exit_code(error)

@@ -120,7 +120,7 @@ class Version:
     Attributes:
         version: its number.
         manifest: its description, with its files.
-        state: the state that our last commit carries; None where there is none.
+        state: the state that our last commit carries, or None.
         state_at: when that commit was made (UTC).
         suspects: months that may hold a job twice, see `_find_suspects`.
     """
@@ -178,7 +178,7 @@ class Version:
             stream.close()  # type: ignore[attr-defined] # its stub lacks it
 
     def read_own(self, path: str) -> bytes | None:
-        """Return all bytes of a file that belongs to us and not to Delta; None where there is none."""
+        """Return all bytes of a file that belongs to us and not to Delta, or None if the file does not exist."""
         if self.address.local is not None:
             target = self.address.local / path
             return disk.read_file(target) if target.exists() else None
