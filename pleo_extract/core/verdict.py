@@ -25,25 +25,23 @@ if TYPE_CHECKING:
     from pleo_extract.core.state import SyncState, TotalKind
 
 __all__ = [
-    "MANY_GONE",
-    "MANY_JOBS",
+    "MANY",
     "MANY_MISSES",
     "VERDICTS",
     "Verdict",
     "VerdictName",
     "decide_verdict",
     "expect_total",
+    "is_many",
     "learn_total",
 ]
 
 
-MANY_GONE: Final = 100
-"""A `total` that falls by more than this and by more than 1 % during one walk is not drift (F21)."""
+MANY: Final = 100
+"""Up to this many jobs, or up to 1 % of all, may come, go or be wrong before it is more than drift (`is_many`, F21)."""
 VerdictName = Literal["complete", "complete_with_drift", "incomplete"]
 VERDICTS: Final[tuple[VerdictName, ...]] = get_args(VerdictName)
 """From the best to the worst."""
-MANY_JOBS: Final = 100
-"""A `total` that wobbles by more than this and by more than 1 % of the jobs is an estimate."""
 MANY_MISSES: Final = 2
 """Doubtful full walks in a row after which `total` is unusable: one may have been unlucky."""
 _ROUND: Final = 1_000
@@ -64,6 +62,11 @@ class Verdict(msgspec.Struct, frozen=True):
     again: bool = False
 
 
+def is_many(count: int, total: int) -> bool:
+    """Return whether a count is above 100 and above 1 % of `total`: then it is more than the drift of a moving list."""
+    return count > max(MANY, total // 100)
+
+
 def decide_verdict(
     distinct: int,
     totals: tuple[int | None, int | None],
@@ -80,7 +83,7 @@ def decide_verdict(
         confirmed: whether the second pass alone met the same jobs as the first.
     """
     known = [total for total in totals if total is not None]
-    fell = bool(known) and known[0] - known[-1] > max(MANY_GONE, known[0] // 100) and distinct < known[0]
+    fell = bool(known) and is_many(known[0] - known[-1], known[0]) and distinct < known[0]
     if fell and not confirmed:
         why = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
         return Verdict("incomplete", why, again=previous is None)
@@ -128,7 +131,7 @@ def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, p
     given = [total for total in totals if total is not None and total >= 0]
     if not given:
         return msgspec.structs.replace(before, total_kind="", total_offset=0, total_misses=0)
-    much, offset = max(MANY_JOBS, jobs // 100), given[-1] - jobs
+    offset = given[-1] - jobs
     fits = offset == before.total_offset
     fall = max(high - low for n, high in enumerate(given) for low in given[n:])
     wobble = fall if fits else max(given) - min(given)
@@ -140,6 +143,7 @@ def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, p
     kind: TotalKind = "constant" if offset else "exact"
     if misses:
         kind = ""
-    if is_short or wobble > much or (offset and moved > much) or misses >= MANY_MISSES:
+    is_estimate = is_many(wobble, jobs) or (offset != 0 and is_many(moved, jobs))
+    if is_short or is_estimate or misses >= MANY_MISSES:
         kind = "unusable"
     return msgspec.structs.replace(before, total_kind=kind, total_offset=offset, total_misses=misses)

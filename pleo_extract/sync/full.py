@@ -34,14 +34,13 @@ from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.order import weakest
 from pleo_extract.core.rows import OPEN, created_month, find_unknown, is_same_list, months_of
 from pleo_extract.core.state import SyncState, stop_line
-from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, learn_total
+from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, is_many, learn_total
 from pleo_extract.core.walk import BY_CREATION, PAGE_SIZE
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused
 from pleo_extract.fetch.segments import narrow, read_list, totals_of
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
 from pleo_extract.sync.moved import OTHER_DATA, choose_months, find_staged, move_jobs
 from pleo_extract.sync.readings import count_rereads
-from pleo_extract.sync.task import is_many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,9 @@ import polars as pl
 
 from pleo_extract.contract import KEY
 from pleo_extract.core.rows import created_month, keep_latest
+from pleo_extract.core.verdict import is_many
 from pleo_extract.errors import ContractError
-from pleo_extract.sync.task import build_key_frame, is_many
+from pleo_extract.sync.task import build_key_frame
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -15,6 +15,7 @@ import polars as pl
 from pleo_extract.contract import KEY
 from pleo_extract.core.decode import build_frame
 from pleo_extract.core.rows import created_month, is_unsettled, job_name, read_key
+from pleo_extract.core.verdict import is_many
 from pleo_extract.core.walk import Walk
 from pleo_extract.errors import DataError, RequestRefused
 from pleo_extract.fetch.driver import Driver, ask_offset, drive
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
     from pleo_extract.lake.staging import Staging
     from pleo_extract.sync.receipt import Evidence
 
-__all__ = ["Task", "Unsettled", "build_key_frame", "drop_jobs", "is_many"]
+__all__ = ["Task", "Unsettled", "build_key_frame", "drop_jobs"]
 
-MANY: Final = 100
-"""Up to this many rows or jobs, or up to 1 % of all, may be rejected, moved or vanished in one sync (`is_many`)."""
 MANY_INSTANTS: Final = 1_000
 """With at most this many different instants, the lake is asked for exactly these; with more, for a time span per month.
 
@@ -285,11 +284,6 @@ class Task:
     def known_vanished(self) -> set[JobKey]:
         """Return the jobs of the lake that the server had stopped listing before this run."""
         return {(company, name) for company, name in self.before.vanished}
-
-
-def is_many(count: int, total: int) -> bool:
-    """Return whether a count is above 100 and above 1 % of `total`: then the server or the contract is another one."""
-    return count > max(MANY, total // 100)
 
 
 def build_key_frame(keys: Iterable[JobKey]) -> pl.DataFrame:
