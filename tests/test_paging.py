@@ -728,9 +728,8 @@ class TestLostCursors:
         assert set(keys_of(sandbox)) <= set(trip.keys)
         assert any(trip.stray) is (deleted > 10)
         edge = ("", "")
-        for info, stray in zip(
-            trip.got, trip.stray, strict=True
-        ):  # pages that belong to the walk leave no gap
+        # Pages that belong to the walk leave no gap.
+        for info, stray in zip(trip.got, trip.stray, strict=True):
             if not stray and info.keys:
                 between = [k for k in keys_of(sandbox) if edge < k < info.keys[0]]
                 assert between == []

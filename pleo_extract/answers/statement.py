@@ -177,9 +177,8 @@ def check_value(statement: Statement, parameter: str, value: str, kind: str) -> 
     if parameter not in CHECKS:
         return None
     condition, words = CHECKS[parameter]
-    if (
-        statement.name == "incidents" and parameter == "grain"
-    ):  # one single period has no past to compare with
+    if statement.name == "incidents" and parameter == "grain":
+        # One single period has no past to compare with.
         condition, words = condition.replace(", 'all'", ""), words.replace(", year or all", " or year")
     text = f"coalesce(CAST({value} AS {kind}), 'null')"
     return condition.format(value), f"concat('invalid {parameter} ', {text}, ': use {words}')"
@@ -214,9 +213,8 @@ def vanished_keys_query(facts: SnapshotFacts, explode: Callable[[str], str]) -> 
         facts: the facts of the snapshot.
         explode: makes of a text the engine's SQL for one row per item between commas.
     """
-    if (
-        not facts.vanished
-    ):  # without any key no id has to be read from the files to compare it; STRING is in both engines
+    if not facts.vanished:
+        # Without any key, no id has to be read from the files to compare it. STRING is a type of both engines.
         return "SELECT CAST(NULL AS STRING) AS company_id, CAST(NULL AS STRING) AS id WHERE FALSE"
     entries = explode(",".join(f"{company} {job}" for company, job in facts.vanished))
     return (

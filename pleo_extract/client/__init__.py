@@ -131,9 +131,8 @@ class Client:
         )
 
     def __repr__(self) -> str:
-        known = vars(
-            self
-        )  # a traceback may show a client whose __init__ failed: some attributes are missing then
+        # A traceback may show a client whose __init__ failed: some attributes are missing then.
+        known = vars(self)
         return f"Client({str(known.get('server'))!r}, company_id={known.get('company_id')!r})"
 
     def __enter__(self) -> Self:

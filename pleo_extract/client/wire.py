@@ -161,11 +161,8 @@ def read_body(response: httpx.Response, headers: Mapping[str, str], is_late: Cal
     """
     is_page = response.status_code == httpx.codes.OK
     encoding = headers.get("content-encoding", "").strip().lower()
-    if encoding not in (
-        "",
-        "identity",
-        "gzip",
-    ):  # any other, or several, would unpack a bomb within one chunk
+    # Any other encoding, or several, would unpack a bomb within one chunk.
+    if encoding not in ("", "identity", "gzip"):
         if not is_page:
             return b""
         raise Retryable(

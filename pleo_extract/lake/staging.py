@@ -399,9 +399,8 @@ class Staging:
         disk.remove_tree(self.folder)
 
     def _write(self, name: str, data: bytes) -> None:
-        disk.remove_file(
-            self.folder / name
-        )  # a run that was killed before its journal line can have left one
+        # A run that was killed before its journal line can have left one.
+        disk.remove_file(self.folder / name)
         disk.write_file(self.folder / name, data, private=True)
 
     def _append(self, batch: StagedBatch) -> None:

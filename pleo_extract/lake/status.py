@@ -100,9 +100,8 @@ class LakeStatus:
         if not failed:
             return worst
         known = {each.name or each.account for each in self.accounts}
-        total = len(self.accounts) + len(
-            failed.keys() - known
-        )  # some of those that failed may never have been in the lake
+        # Some of those that failed may never have been in the lake.
+        total = len(self.accounts) + len(failed.keys() - known)
         named = [f"{name} failed with {code}" for name, (code, _) in list(failed.items())[:MOST_NAMED]]
         more = f" and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
         count = f"{len(good):,}" if good else "none"

@@ -188,9 +188,8 @@ class AccountDump:
         finally:
             if self.session is not None:
                 self.evidence.count_session(self.session)
-                self.session = (
-                    None  # else each of thousands of accounts would keep its client, pace and credential
-                )
+                # Else each of thousands of accounts would keep its client, pace and credential.
+                self.session = None
             self.outcome = Outcome(staging, state, before.spoiled if before else {}, error)
 
     def drop_traceback(self) -> None:
@@ -236,9 +235,8 @@ class AccountDump:
             except Mismatch as misfit:
                 why, mismatch = str(misfit), misfit.kind
                 _log.warning("%s: %s; reading the whole list", self.key, why, extra={"run": origin.run})
-                if (
-                    staging.resumed
-                ):  # jobs that an earlier run staged may be gone; only a walk of this run shows it
+                # Jobs that an earlier run staged may be gone; only a walk of this run shows it.
+                if staging.resumed:
                     task.restart()
                 staging.finish("refresh")
                 session.habits = Habits()  # every full sync tries what the server refused before

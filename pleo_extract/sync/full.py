@@ -194,9 +194,8 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
     """
     previous: int | None = None
     resumed = bool(task.staging.checkpoints("full"))
-    if (
-        task.staging.resumed and not resumed
-    ):  # rows of an earlier incremental sync: their jobs may be gone by now
+    # What an earlier incremental sync staged is read again: its jobs may be gone by now.
+    if task.staging.resumed and not resumed:
         task.restart()
     walked = _walk_list(task, "full")
     if resumed:
@@ -260,9 +259,8 @@ def _read_closing(task: Task, walked: _Pass, *, resumed: bool) -> _Closing:
         return _read_closing_unordered(task, walked, resumed=resumed)
     new = _count_new(task, head.batch, resumed=resumed)
     sought = task.drop_rejected(task.unsettled.find(before=head.batch))
-    if (
-        not resumed
-    ):  # rows of unknown statuses were read by this run moments ago, and no open list would show them
+    # Rows of unknown statuses were read by this run moments ago, and no open list would show them.
+    if not resumed:
         sought = sought.filter(pl.col("status").is_in(OPEN))
     is_whole = head.order != "none"
     if sought.height and (sought.height <= MANY_SOUGHT or not resumed):

@@ -80,9 +80,8 @@ def read_all(
 
 def _queue_groups(accounts: Sequence[AccountDump], origin: Origin) -> Groups:
     todo = Groups()
-    largest = max(
-        1, min(GROUP, len(accounts) // THREADS // 4)
-    )  # four groups a thread, so that all end together
+    # Four groups a thread, so that all end together.
+    largest = max(1, min(GROUP, len(accounts) // THREADS // 4))
     for group in _split_into_groups(_sort_stalest(accounts, origin), origin.base, largest):
         todo.put(group)
     return todo

@@ -221,9 +221,8 @@ def _write_month(build: Path, month: str, pieces: Iterator[pl.DataFrame]) -> Fil
             buffer, compression="zstd", compression_level=1, row_group_size=ROW_GROUP, maintain_order=True
         )
     except PolarsError:
-        if (
-            failures
-        ):  # polars wraps what the generator raised, and would hide a LakeError or a KeyboardInterrupt
+        # Polars wraps what the generator raised, and would hide a LakeError or a KeyboardInterrupt.
+        if failures:
             raise failures[0] from None
         raise
     data = buffer.getbuffer()
