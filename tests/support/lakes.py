@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from canary import CANARY
+from storage_calls import WRITING
 from warehouse_jobs import Row, parquet
 
 from pleo_extract import Client, dump_export_jobs
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SERVER",
-    "WRITING",
     "BareRun",
     "Killed",
     "around_storage",
@@ -45,19 +45,6 @@ __all__ = [
 ]
 
 SERVER = "https://sandbox.invalid"
-WRITING = (
-    "append_line",
-    "protect_file",
-    "link_file",
-    "make_folder",
-    "remove_file",
-    "remove_tree",
-    "rename",
-    "replace_file",
-    "sync_folder",
-    "write_file",
-)
-"""The functions of `pleo_extract.lake.disk` that change the disk."""
 
 
 @contextmanager

@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 KILLED = 86
 SOON = 300.0
 """Seconds after which a child that should have ended counts as hanging."""
-ENVIRONMENT = {**os.environ, "POLARS_MAX_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+SUPPORT = Path(__file__).parent.parent / "support"
+ENVIRONMENT = {
+    **os.environ,
+    "POLARS_MAX_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")])),
+}
 
 
 @dataclass

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
+from storage_calls import WRITING
 from tap import Tap
 
 if TYPE_CHECKING:
@@ -51,19 +52,6 @@ HANGS = 240.0
 """Seconds after which a child prints its tracebacks and ends."""
 
 KILLED = 86
-WRITING = (
-    "append_line",
-    "protect_file",
-    "link_file",
-    "make_folder",
-    "remove_file",
-    "remove_tree",
-    "rename",
-    "replace_file",
-    "sync_folder",
-    "write_file",
-)
-"""The functions of `pleo_extract.lake.disk` that change the disk."""
 SIGNALS = {"term": signal.SIGTERM, "int": signal.SIGINT, "stop": signal.SIGSTOP}
 
 
