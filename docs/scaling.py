@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pleo_extract.core.pace import RATE
+from pleo_extract.core.pages import SAFE
 from pleo_extract.core.state import FULL_EVERY, OVERLAP
-from pleo_extract.core.walk import PAGE_SIZE
 from pleo_extract.lake.staging import KEEP_STAGED
 from pleo_extract.sync.audit import AUDIT_PAGES
 
@@ -89,7 +89,7 @@ def count_requests(*, new: float, an_hour: float, is_open: int) -> int:
         is_open: open jobs.
     """
     overlap = an_hour * (OVERLAP / timedelta(hours=1))
-    return ceil(is_open / PAGE_SIZE) + ceil((new + overlap) / PAGE_SIZE) + AUDIT_PAGES
+    return ceil(is_open / SAFE) + ceil((new + overlap) / SAFE) + AUDIT_PAGES
 
 
 def scale_measured() -> Iterator[str]:
@@ -107,7 +107,7 @@ def scale_measured() -> Iterator[str]:
 
 def scale_limits() -> Iterator[str]:
     """Return the limit of each part, and what to use beyond it."""
-    an_hour = RATE * 60 * PAGE_SIZE
+    an_hour = RATE * 60 * SAFE
     week = an_hour * (FULL_EVERY / timedelta(hours=1))
     newest = an_hour * 24 / (1 + OVERLAP / timedelta(hours=1))
     rows = [
@@ -198,7 +198,7 @@ def _read() -> dict[str, Any]:
 
 
 def _pages(jobs: int) -> int:
-    return ceil(jobs / PAGE_SIZE)
+    return ceil(jobs / SAFE)
 
 
 def _cell(cpu: float, peak: float) -> str:

@@ -15,6 +15,7 @@
      │   └─ Stopped                the run was asked to stop
      ├─ ContractError         76   the server broke its contract
      │   ├─ PageError              an answer that is not a page
+     │   │   ├─ PageTooLarge       more bytes than are read
      │   │   └─ EchoMismatch       an answer to another request than the one sent
      │   ├─ WalkError              pages that do not make a list: a loop, a lost cursor, a foreign row
      │   │   └─ CursorRefused      a cursor that the server gave out and then refused
@@ -49,6 +50,7 @@ __all__ = [
     "LakeLocked",
     "NoLake",
     "PageError",
+    "PageTooLarge",
     "PleoExtractError",
     "RejectedRows",
     "RequestRefused",
@@ -174,6 +176,10 @@ class ContractError(PleoExtractError):
 
 class PageError(ContractError):
     """An answer that is not a page: not JSON, without `data` or `pagination`, or too large."""
+
+
+class PageTooLarge(PageError):
+    """A page with more bytes than are read. Fewer rows may fit."""
 
 
 class EchoMismatch(PageError):

@@ -42,6 +42,7 @@ from pleo_extract.errors import (
     CredentialsError,
     DeadlineExceeded,
     PageError,
+    PageTooLarge,
     PleoExtractError,
     RequestRefused,
     RequestsExceeded,
@@ -326,14 +327,11 @@ class TestRequest:
 
 TRANSIENT = [408, 425, 429, 500, 501, 502, 503, 504, 507, 520, 599]
 MEANS: list[tuple[int, type[PleoExtractError], str]] = [
-    *[(status, RequestRefused, f"answered {status}") for status in (400, 422)],
+    *[(status, RequestRefused, f"answered {status}") for status in (400, 413, 422)],
     (401, CredentialsError, "answered 401"),
     (403, CredentialsError, f"no access to export jobs of {COMPANY}"),
     (404, CredentialsError, f"no access to export jobs of {COMPANY}"),
-    *[
-        (status, ContractError, f"answered {status}")
-        for status in (402, 405, 406, 409, 410, 413, 414, 431, 451)
-    ],
+    *[(status, ContractError, f"answered {status}") for status in (402, 405, 406, 409, 410, 414, 431, 451)],
     *[(status, ContractError, "a redirect") for status in (300, 301, 302, 303, 304, 307, 308)],
 ]
 
@@ -865,7 +863,7 @@ class TestBodies:
         sandbox = sandbox_of("*:bomb.3")
         with serve(sandbox) as served, client_of(url=served.url) as client:
             error, run = fail(client)
-        assert type(error) is PageError
+        assert type(error) is PageTooLarge
         assert "more than 1048576 bytes after decoding" in str(error)
         assert run.requests == 1
 

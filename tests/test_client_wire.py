@@ -19,7 +19,7 @@ from pleo_extract.client import wire
 from pleo_extract.contract import Query
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.pace import Patience
-from pleo_extract.errors import DeadlineExceeded, PageError, PleoExtractError, Stopped
+from pleo_extract.errors import DeadlineExceeded, PageError, PageTooLarge, PleoExtractError, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -233,7 +233,7 @@ class TestWithoutEnd:
         monkeypatch.setattr(wire, "LARGEST_PAGE", 2**18)
         with listen(flood(*ENDLESS["empty gzip blocks"])) as server, client_of(url=server.url) as client:
             error, run = fail(client)
-        assert type(error) is PageError
+        assert type(error) is PageTooLarge
         assert "more than 262144 bytes" in str(error)
         assert run.requests == 1
 

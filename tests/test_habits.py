@@ -103,6 +103,23 @@ def live(server: Heard) -> None:
     server.finish(server.create())
 
 
+class TestLargePages:
+    """F11: a server that refuses, or fails at, more than 100 rows at a time, instead of giving fewer."""
+
+    @pytest.mark.parametrize("large", ["lowered", "400", "413", "422", "500"])
+    def test_f11_pages_of_100_are_found(self, large: str, dump: Callable[..., Receipt]) -> None:
+        """The first dump asks once or twice too much, and later ones take the usual requests."""
+        server = Heard(Habits(page=100, large=large), 2_000)
+        first = dump(server)
+        assert (first.mode, first.order, first.verdict, first.code) == ("full", "strict", "complete", 0)
+        assert server.requests <= 2_000 / 100 + 8
+        for _ in range(3):
+            live(server)
+            receipt = dump(server)
+            assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+            assert receipt.requests <= PLAIN
+
+
 class TestEcho:
     """F59: the optional part of the echo is absent, but the list is sorted as requested."""
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pleo_extract.contract import PATH, PageInfo, Query, is_cursor
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.order import PROOF
+from pleo_extract.core.pages import MOST, SAFE
 from pleo_extract.core.verdict import Verdict, decide_verdict
 from pleo_extract.core.walk import BY_CREATION, MAX_PAGES, NEWEST_FIRST, Checkpoint, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError
@@ -142,6 +143,15 @@ def replay(*answers: PageInfo | RequestRefused) -> Answer:
     return answer
 
 
+def count_pages(jobs: int, largest: int, *, first: int | None) -> int:
+    """Return the pages of a list whose walk first asks for this many rows, and for twice as many each time, up to `MOST`."""
+    assert first is not None
+    pages, limit = 0, first
+    while jobs > 0:
+        jobs, pages, limit = jobs - min(limit, largest), pages + 1, min(MOST, 2 * limit)
+    return pages
+
+
 class TestWays:
     """The list is read from page to page by cursor, from wherever a walk begins. `fetch_page` covers the other two ways."""
 
@@ -154,7 +164,7 @@ class TestWays:
         trip = drive(walk, ask(sandbox))
         assert trip.keys == sorted(keys_of(sandbox), reverse=query.descending)
         assert (walk.checkpoint.pages, walk.checkpoint.rows, walk.distinct) == (
-            -(-250 // min(100, limit)),
+            count_pages(250, limit, first=query.limit),
             250,
             250,
         )
@@ -162,7 +172,7 @@ class TestWays:
         assert walk.checkpoint.totals == (250, 250)
         assert (walk.checkpoint.first, walk.checkpoint.furthest) == (trip.keys[0], trip.keys[-1])
         assert walk.checkpoint.newest == max(trip.keys)
-        assert walk.understood == (query.sorting_keys, query.sorting_order, min(100, limit))
+        assert walk.understood == (query.sorting_keys, query.sorting_order, min(query.limit or 0, limit))
 
     def test_empty_list(self) -> None:
         """A list without jobs is one page and complete."""
@@ -180,12 +190,15 @@ class TestWays:
         assert drive(Walk(BY_CREATION.at(offset=130)), ask(sandbox)).keys == keys_of(sandbox)[130:]
 
     def test_what_is_asked_stays(self) -> None:
-        """Every page has the same company, statuses, limit and sorting, and one position."""
+        """Every page has the same company, statuses and sorting, and one position. The limit doubles up to `MOST`."""
         world = World(jobs=2_000)
-        query = replace(BY_CREATION, company_id=world.companies[0], statuses=("completed",), limit=50)
-        trip = drive(Walk(query), ask(Sandbox(world)))
-        assert len(trip.asked) > 3
-        assert {replace(asked, after=None) for asked in trip.asked} == {query}
+        query = replace(BY_CREATION, company_id=world.companies[0], statuses=("completed",), limit=150)
+        trip = drive(Walk(query), ask(Sandbox(world, rules=Rules(max_limit=50))))
+        assert len(trip.asked) > 5
+        assert {replace(asked, after=None, limit=None) for asked in trip.asked} == {
+            replace(query, limit=None)
+        }
+        assert [asked.limit for asked in trip.asked] == [150, 300, 600] + [MOST] * (len(trip.asked) - 3)
 
 
 class TestGuards:
@@ -1222,13 +1235,14 @@ class TestTotals:
 
 
 def test_the_standard_walks() -> None:
-    """Both walks sort by createdAt, then id: ascending to read all, descending to stop early."""
+    """Both walks sort by createdAt, then id: ascending to read all, descending and from a small page on to stop early."""
     assert BY_CREATION.params() == [
-        ("limit", "100"),
+        ("limit", "1000"),
         ("sorting_keys", "createdAt"),
         ("sorting_keys", "id"),
         ("sorting_order", "ASC"),
         ("sorting_order", "ASC"),
     ]
     assert [value for name, value in NEWEST_FIRST.params() if name == "sorting_order"] == ["DESC", "DESC"]
+    assert NEWEST_FIRST.limit == SAFE
     assert all(early < late for early, late in pairwise(map(key, range(500))))

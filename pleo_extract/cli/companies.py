@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pleo_extract.errors import UsageError
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["read_companies"]
 
 
-def read_companies(path: Path, others: Mapping[str, object]) -> list[AccountEntry]:
+def read_companies(
+    path: Path, others: Mapping[str, object], *, page_size: int | None = None
+) -> list[AccountEntry]:
     """Return the accounts of a file.
 
     Args:
         path: the accounts file.
         others: the options that set for one company what the file sets for each, with their values.
+        page_size: the rows to ask for at a time, for all companies.
 
     Raises:
         UsageError: one of the other options has a value.
@@ -32,4 +36,4 @@ def read_companies(path: Path, others: Mapping[str, object]) -> list[AccountEntr
         raise UsageError(
             f"{wrong[0]} and --accounts exclude each other: the accounts file sets it for each company"
         )
-    return read_accounts(path)
+    return [replace(entry, page_size=page_size) for entry in read_accounts(path)]

@@ -128,6 +128,7 @@ def dump(
     base_url: str | None,
     company_id: str | None,
     rate: int,
+    page_size: int | None,
     in_flight: int,
     deadline: float | None,
     ca_file: Path | None,
@@ -179,13 +180,19 @@ def dump(
                 "--ca-file": ca_file,
                 "--proxy": proxy,
             }
-            companies = read_companies(accounts, single)
+            companies = read_companies(accounts, single, page_size=page_size)
             _dump_many(lake, companies, shard, options, quiet=quiet, progress=progress)
             return
         if shard is not None:
             raise UsageError("--shard needs --accounts: it divides the companies of that file")
         with Client(
-            base_url, company_id=company_id, rate=rate, in_flight=in_flight, ca_file=ca_file, proxy=proxy
+            base_url,
+            company_id=company_id,
+            rate=rate,
+            in_flight=in_flight,
+            page_size=page_size,
+            ca_file=ca_file,
+            proxy=proxy,
         ) as client:
             receipt = dump_export_jobs(lake, client=client, progress=progress, **options)
         if not quiet:

@@ -10,6 +10,7 @@ import click
 from pleo_extract.cli.folder import FilePathParam, LakeFolder
 from pleo_extract.cli.span import InstantParam
 from pleo_extract.core.pace import RATE
+from pleo_extract.core.pages import LARGEST
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,6 +91,13 @@ _rate_option: Final = click.option(
     help="Maximum number of requests in any 60 seconds",
 )
 
+_page_size_option: Final = click.option(
+    "--page-size",
+    type=click.IntRange(min=1, max=LARGEST),
+    metavar="N",
+    help="Rows to ask for at a time [default: up to 1,000, or what the server gives]",
+)
+
 _workspace_option: Final = click.option(
     "--workspace",
     type=FilePathParam(file_okay=False),
@@ -108,7 +116,7 @@ _storage_option: Final = click.option(
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which server to ask, for whom, and how fast."""
-    return _base_url_option(_company_id_option(_accounts_option(_rate_option(command))))
+    return _base_url_option(_company_id_option(_accounts_option(_rate_option(_page_size_option(command)))))
 
 
 def store_options(command: Callable[..., Any]) -> Callable[..., Any]:

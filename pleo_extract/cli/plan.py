@@ -36,6 +36,7 @@ def plan(
     base_url: str | None,
     company_id: str | None,
     rate: int,
+    page_size: int | None,
     accounts: Path | None,
     full: bool,
 ) -> None:
@@ -48,10 +49,11 @@ def plan(
     from pleo_extract.sync.plan import plan_dump
 
     if accounts is not None:
-        companies = read_companies(accounts, {"--base-url": base_url, "--company-id": company_id})
+        single: dict[str, object] = {"--base-url": base_url, "--company-id": company_id}
+        companies = read_companies(accounts, single, page_size=page_size)
         _plan_many(lake, companies, full=full, store=store)
         return
-    with Client(base_url, company_id=company_id, rate=rate) as client:
+    with Client(base_url, company_id=company_id, rate=rate, page_size=page_size) as client:
         click.echo(_format_plan(plan_dump(lake, client=client, full=full, **store)))
 
 

@@ -28,6 +28,7 @@ from pleo_extract.client.waits import Waits
 from pleo_extract.client.window import SharedRateWindow, open_window
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.pace import RATE, Patience
+from pleo_extract.core.pages import LARGEST, PageSize
 from pleo_extract.errors import UsageError
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lazy import attach
@@ -75,6 +76,8 @@ class Client:
             server answers 429 to parallel requests.
         ca_file: a file of certificates to trust instead of the usual ones.
         proxy: the URL of a proxy.
+        page_size: the rows to ask for at a time where many are wanted, 1 to 10,000; by default 1,000, or what the server
+            turns out to give.
         transport: what carries requests instead of the network: an httpx transport, or a function like the sandbox.
         clock: the source of time, for tests.
         patience: how long to wait for what.
@@ -82,7 +85,7 @@ class Client:
     Raises:
         ConfigurationError: a server, file or setting cannot be used.
         CredentialsError: there is no credential, or more than one.
-        UsageError: `company_id`, `rate` or `in_flight` cannot be used.
+        UsageError: `company_id`, `rate`, `in_flight` or `page_size` cannot be used.
     """
 
     @check_keywords
@@ -97,6 +100,7 @@ class Client:
         in_flight: int = IN_FLIGHT,
         ca_file: str | Path | None = None,
         proxy: str | None = None,
+        page_size: int | None = None,
         transport: httpx.BaseTransport | Callable[[AppRequest], AppResponse] | None = None,
         clock: Clock | None = None,
         patience: Patience | None = None,
@@ -113,8 +117,12 @@ class Client:
         self.company_id = canonical_uuid(company) if company is not None else None
         if not isinstance(in_flight, int) or isinstance(in_flight, bool) or in_flight < 1:
             raise UsageError(f"in_flight must be a whole number from 1, not {in_flight!r}")
+        is_number = isinstance(page_size, int) and not isinstance(page_size, bool)
+        if page_size is not None and not (is_number and 1 <= page_size <= LARGEST):
+            raise UsageError(f"page_size must be a whole number from 1 to {LARGEST:,}, not {page_size!r}")
         self.in_flight = in_flight
         self.rate = rate
+        self.page_size = page_size
         self._closed = False
         self._owns_transport = transport is None
         networked = transport is None or isinstance(transport, httpx.HTTPTransport)
@@ -128,6 +136,7 @@ class Client:
             patience=patience or Patience(),
             clock=clock or RealClock(),
             gate=Gate(in_flight),
+            pages=PageSize(chosen=self.page_size),
         )
 
     def __repr__(self) -> str:
@@ -171,6 +180,7 @@ class Client:
         max_requests: int | None = None,
         name: str = "",
         waits: Waits | None = None,
+        pages: PageSize | None = None,
     ) -> Session:
         """Return a session: one budget of retries, time and requests.
 
@@ -179,10 +189,11 @@ class Client:
             max_requests: the most requests that the session sends; None for no limit.
             name: the run that log records name.
             waits: where the seconds that this session waits are also counted, for a dump of many accounts.
+            pages: the page size that the sessions of a run share; by default the client's own.
 
         Raises:
             UsageError: the client is closed.
         """
         if self._closed:
             raise UsageError("this client is closed; open another")
-        return Session(self._channel, deadline, max_requests, name, waits)
+        return Session(self._channel, deadline, max_requests, name, waits, pages)

@@ -70,6 +70,7 @@ class AccountEntry:
         source: the kind of credential and of place, such as ``api_key_env``.
         place: the variable or file that holds the credential.
         shared: what it shares with the other accounts of the file.
+        page_size: the rows to ask for at a time; None to find out.
     """
 
     name: str
@@ -79,6 +80,7 @@ class AccountEntry:
     source: str
     place: str
     shared: _Shared
+    page_size: int | None = None
 
     @contextmanager
     def open(self) -> Iterator[Client]:
@@ -104,6 +106,7 @@ class AccountEntry:
                 company_id=self.company_id,
                 rate=self.rate,
                 in_flight=1,
+                page_size=self.page_size,
                 transport=self.shared.transport(self.server),
             )
         except CredentialsError as exc:

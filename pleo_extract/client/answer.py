@@ -30,7 +30,7 @@ __all__ = ["FOREIGN", "Answer", "Retryable", "Unauthorized", "forget_frames", "i
 
 T = TypeVar("T")
 
-REFUSED: Final = frozenset({400, 422})
+REFUSED: Final = frozenset({400, 413, 422})
 """Codes for a query that the server understands and refuses; some send 422 for values out of range."""
 TRANSIENT: Final = frozenset({408, 425, 429})
 """Codes below 500 for a failure that may pass."""

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from pleo_extract.client.gate import Gate
     from pleo_extract.client.window import SharedRateWindow
     from pleo_extract.contract import Query
+    from pleo_extract.core.pages import PageSize
 
 __all__ = ["Channel", "Clock", "RealClock", "Session", "build_template"]
 
@@ -91,6 +92,9 @@ HEADERS: Final = {
 }
 SHORTEST: Final = 0.05
 """The shortest timeout in seconds: a socket takes 0 for "do not block" and refuses less, which would be no timeout error."""
+
+LIGHTEN_AFTER: Final = 2
+"""Failures of one request (5xx, no answer in time) after which it asks for less: the first one may be chance."""
 
 _quote = lru_cache(maxsize=64)(quote_plus)
 """Cached, because everything but the cursor is the same on every page."""
@@ -132,6 +136,7 @@ class Channel:
         patience: how long to wait for what.
         clock: the source of time.
         gate: the places in flight.
+        pages: the page size of the server.
         lock: guards the window and the counters of all sessions.
     """
 
@@ -144,6 +149,7 @@ class Channel:
     patience: Patience
     clock: Clock
     gate: Gate
+    pages: PageSize
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -186,6 +192,7 @@ class Session:
         faults: how many failures there were, by kind.
         stop: set this to end all waits and refuse new requests.
         habits: what is known of the server's habits; whoever reads a list learns and uses them.
+        pages: the server's page size, which is learned and used likewise.
     """
 
     def __init__(
@@ -195,6 +202,7 @@ class Session:
         max_requests: int | None = None,
         name: str = "",
         waits: Waits | None = None,
+        pages: PageSize | None = None,
     ) -> None:
         self.channel = channel
         self.log = RunLog(name)
@@ -203,6 +211,8 @@ class Session:
         self.faults: Counter[str] = Counter()
         self.stop = threading.Event()
         self.habits = Habits()
+        # A size that the user has chosen is the client's, and stands above what a run finds out.
+        self.pages = channel.pages if pages is None or channel.pages.is_chosen else pages
         self._waits = Waits(channel.clock.monotonic, waits)
         self._budget = Budget()
         self._max_requests = max_requests
@@ -214,7 +224,14 @@ class Session:
         """The seconds in which at least one request waited (pace, pauses, back-off)."""
         return self._waits.seconds()
 
-    def fetch(self, query: Query, parse: Callable[[bytes], T], *, tries: int | None = None) -> T:
+    def fetch(
+        self,
+        query: Query,
+        parse: Callable[[bytes], T],
+        *,
+        tries: int | None = None,
+        lighten: Callable[[], Query | None] | None = None,
+    ) -> T:
         """Return what `parse` makes of the answer to this query; send again where that may help.
 
         Args:
@@ -223,6 +240,7 @@ class Session:
                 counts as the answer to another request: idle connections are closed before the retry.
             tries: after this many timeouts and answers of 5xx the query counts as refused, even while the server
                 answers other queries.
+            lighten: called after `LIGHTEN_AFTER` of these. It returns a query that asks for less, to continue with, or None.
 
         Raises:
             RequestRefused: the server answered 400 or 422, or failed `tries` times.
@@ -251,6 +269,9 @@ class Session:
                 if isinstance(exc.error, EchoMismatch):
                     drop_idle(self.channel.transport)
                 self._prepare_retry(exc, trouble)
+                if lighten is not None and trouble.refusals == LIGHTEN_AFTER and exc.may_be_refusal:
+                    lighter = lighten()
+                    params = params if lighter is None else lighter.params()
             else:
                 with self.channel.lock:
                     self._budget.earn()

@@ -25,7 +25,7 @@ import httpcore
 import httpx
 
 from pleo_extract.client.answer import Retryable
-from pleo_extract.errors import PageError, Stopped, escape
+from pleo_extract.errors import PageError, PageTooLarge, Stopped, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -155,7 +155,8 @@ def read_body(response: httpx.Response, headers: Mapping[str, str], is_late: Cal
         is_late: returns whether the request is out of time.
 
     Raises:
-        PageError: a page has more than `LARGEST_PAGE` bytes, or is a bomb.
+        PageTooLarge: a page has more than `LARGEST_PAGE` bytes.
+        PageError: a page is a bomb.
         Retryable: a page cannot be decompressed.
         httpx.ReadTimeout: the request is out of time.
     """
@@ -231,13 +232,16 @@ class _Body:
         """Raise if this cannot be a page.
 
         Raises:
-            PageError: it is too large.
+            PageTooLarge: it is too large.
+            PageError: it is a bomb.
             Retryable: it is damaged or cut short.
         """
         if self._is_bomb():
             raise PageError(f"a page unpacks to more than {STEEPEST} times its size; the rest was not read")
         if self._is_too_much():
-            raise PageError(f"a page has more than {self._most} bytes after decoding; the rest was not read")
+            raise PageTooLarge(
+                f"a page has more than {self._most} bytes after decoding; the rest was not read"
+            )
         if self.is_broken or (self._gzip is not None and self._received and not self._gzip.eof):
             raise Retryable("bad body", PageError("the body cannot be decompressed"))
 

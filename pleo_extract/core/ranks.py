@@ -41,13 +41,15 @@ def chance_of_shift(start: int, jobs: int, ranks: Sequence[int]) -> float:
     return 1.0 - sum((high - low) ** 2 for low, high in pairwise(ends)) / jobs**2
 
 
-def group_ranks(ranks: Sequence[int], *, page: int, slack: int) -> list[int]:
-    """Return the offsets of as few pages as show all these ranks.
+def group_ranks(ranks: Sequence[int], *, page: int, slack: int) -> list[tuple[int, int]]:
+    """Return offset and rows of as few pages of at most `page` rows as show all these ranks.
 
     Each rank has about `slack` rows on either side, since jobs may have been inserted or deleted meanwhile.
     """
-    offsets: list[int] = []
+    pages: list[tuple[int, int]] = []
     for rank in sorted(ranks):
-        if not offsets or rank >= offsets[-1] + page - slack:
-            offsets.append(max(0, rank - slack))
-    return offsets
+        if not pages or rank >= pages[-1][0] + page - slack:
+            pages.append((max(0, rank - slack), 0))
+        offset = pages[-1][0]
+        pages[-1] = offset, min(page, rank + slack + 1 - offset)
+    return pages

@@ -109,6 +109,8 @@ class SyncState(msgspec.Struct, kw_only=True, rename={"watermark": "frontier"}):
         misechoes: whether the server echoes another place than was asked for.
         forgotten: hashes of jobs that the server lists and that were erased from the lake; they count as read.
         forgotten_people: how many people had been erased from the lake when this was written.
+        page_size: the rows that a page of this server has at most; 0 if that is not known. Only an explicit full sync asks
+            for more.
     """
 
     name: str = ""
@@ -132,6 +134,7 @@ class SyncState(msgspec.Struct, kw_only=True, rename={"watermark": "frontier"}):
     misechoes: bool = False
     forgotten: list[str] = []
     forgotten_people: int = 0
+    page_size: int = 0
 
 
 def choose_mode(
@@ -175,6 +178,7 @@ def reset_walks(accounts: dict[AccountKey, SyncState]) -> dict[AccountKey, SyncS
             total_offset=account.total_offset,
             forgotten=account.forgotten,
             forgotten_people=account.forgotten_people,
+            page_size=account.page_size,
         )
         for key, account in accounts.items()
     }
@@ -238,6 +242,7 @@ def _join(own: SyncState, other: SyncState) -> SyncState:
         data_as_of=max(instants, default=None),  # the lake has the rows of the later reading
         forgotten=own.forgotten,
         forgotten_people=own.forgotten_people,
+        page_size=own.page_size,
     )
 
 

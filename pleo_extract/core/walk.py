@@ -37,6 +37,7 @@ import msgspec
 
 from pleo_extract.contract import Key, PageInfo, PageOrder, Query, is_cursor
 from pleo_extract.core.order import SORTING, Order, Proof
+from pleo_extract.core.pages import MOST, SAFE
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
 
 if TYPE_CHECKING:
@@ -46,12 +47,9 @@ __all__ = [
     "BY_CREATION",
     "MAX_PAGES",
     "NEWEST_FIRST",
-    "PAGE_SIZE",
     "Checkpoint",
     "Walk",
 ]
-PAGE_SIZE: Final = 100
-"""Rows asked for; the largest page that clients of a sibling endpoint have seen."""
 MAX_PAGES: Final = 1_000_000
 """Pages after which a walk ends in an error: a server that invents new cursors would be read for ever (F17)."""
 EMPTY_PAGES: Final = 10
@@ -60,12 +58,10 @@ ANCHOR_TRIES: Final = 3
 """How often to look for an anchor without meeting a new job, before the walk restarts."""
 LONGEST_CURSOR: Final = 8_192
 """Characters; a longer cursor does not fit into a URL that servers accept."""
-BY_CREATION: Final = Query(
-    limit=PAGE_SIZE, sorting_keys=SORTING, sorting_order=(PageOrder.ASC, PageOrder.ASC)
-)
+BY_CREATION: Final = Query(limit=MOST, sorting_keys=SORTING, sorting_order=(PageOrder.ASC, PageOrder.ASC))
 """The query of a full sync: jobs that are created meanwhile land at its end."""
-NEWEST_FIRST: Final = replace(BY_CREATION, sorting_order=(PageOrder.DESC, PageOrder.DESC))
-"""The query of a walk that can stop early."""
+NEWEST_FIRST: Final = replace(BY_CREATION, limit=SAFE, sorting_order=(PageOrder.DESC, PageOrder.DESC))
+"""The query of a walk that can stop early, so that it begins with a small page."""
 
 
 class Checkpoint(
@@ -241,7 +237,13 @@ class Walk:
             largest = max(largest, info.rows)
             self._take(info, is_reread=reread_to is not None)
             number = self.checkpoint.pages
-            query = None if self.ended else query.at(after=guard.check_cursor(number, info))
+            query = None if self.ended else self._grow(query).at(after=guard.check_cursor(number, info))
+
+    def _grow(self, query: Query) -> Query:
+        """Return the query with twice the limit: a walk that goes on wants more rows than it seemed."""
+        if query.limit is None or query.limit >= MOST:
+            return query
+        return replace(query, limit=min(MOST, 2 * max(1, query.limit)))
 
     def _first_query(self) -> Query | None:
         """Return the query to begin or to resume with; None if the walk is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ import polars as pl
 from pleo_extract.contract import STATUSES
 from pleo_extract.core.decode import Page, Rejected, build_frame, parse_page
 from pleo_extract.core.walk import Checkpoint
-from pleo_extract.errors import EchoMismatch, PleoExtractError, RequestRefused, escape
+from pleo_extract.errors import EchoMismatch, PageTooLarge, PleoExtractError, RequestRefused, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -23,20 +24,24 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH_BYTES",
     "BATCH_PAGES",
+    "BATCH_ROWS",
     "Batch",
     "Driver",
     "PageGroup",
     "ask",
+    "ask_exactly",
     "ask_offset",
     "build_batch",
-    "count_bytes",
     "drive",
+    "is_full",
 ]
 
-BATCH_PAGES: Final = 20
-"""The most pages that are read and not yet staged: what a kill costs."""
+BATCH_ROWS: Final = 2_000
+"""A batch is full with the page that reaches this number of rows."""
 BATCH_BYTES: Final = 16 * 2**20
-"""A batch is full with the page that reaches this size, however few its pages are."""
+"""A batch is full with the page that reaches this size, however few its rows are."""
+BATCH_PAGES: Final = 20
+"""A batch is full with this many pages, however small they are: about what a kill costs."""
 OFFSET_TRIES: Final = 3
 """How often a request for an offset may fail with a 5xx or a timeout: search engines refuse deep offsets that way."""
 
@@ -77,26 +82,96 @@ def build_batch(groups: Sequence[PageGroup]) -> Batch:
     return Batch(frame, rejected, {group.segment: group.checkpoint for group in groups})
 
 
-def count_bytes(pages: Sequence[Page]) -> int:
-    """Return the bytes of these pages."""
-    return sum(len(page.body) for page in pages)
+def is_full(pages: Sequence[Page], rows: int = BATCH_ROWS) -> bool:
+    """Return whether these pages are enough for a batch."""
+    return (
+        len(pages) >= BATCH_PAGES
+        or sum(page.info.rows for page in pages) >= rows
+        or sum(len(page.body) for page in pages) >= BATCH_BYTES
+    )
 
 
 def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = None) -> Page:
-    """Return the page that answers this query.
+    """Return the page that answers this query. The page is as large as the server gives it, see `core.pages`.
 
     Args:
         session: what sends the request.
-        query: what to ask.
+        query: what to ask; its `limit` is what the caller would like.
         number: the number of the page, which an error names.
         tries: see `Session.fetch`.
 
     Raises:
         PleoExtractError: as `Session.fetch`.
     """
+    sizes = session.pages
+    wanted = sizes.clip(query.limit)
+    limit, refusal = wanted, None
+    while True:
+        try:
+            page, limit = _ask_lighter(session, replace(query, limit=limit), number, tries)
+        except PageTooLarge:
+            if (smaller := sizes.after_flood(limit)) is None:
+                raise
+            limit = smaller
+            sizes.lower(limit)
+            session.log.warn_once("large", f"a page is too large to hold; asking for {limit} rows at a time")
+        except RequestRefused as exc:
+            if refusal is not None:
+                sizes.clear_of_suspicion()
+                raise refusal from exc
+            smaller = sizes.after_refusal(limit, is_sorted=bool(query.sorting_keys))
+            if smaller is None:
+                raise
+            limit, refusal = smaller, exc
+        else:
+            break
+    if refusal is not None and limit is not None:
+        sizes.refuse(limit)
+    sizes.note_page(limit, page.info.rows, has_next=page.info.has_next)
+    return page
+
+
+def _ask_lighter(session: Session, query: Query, number: int, tries: int | None) -> tuple[Page, int | None]:
+    """Return the page that answers this query, or a smaller one if the server fails at it; and the limit it answers."""
+    sizes, smaller = session.pages, session.pages.after_failure(query.limit)
+    limits = [query.limit]
+
+    def lighten() -> Query | None:
+        if smaller is None:
+            return None
+        limits.append(smaller)
+        return replace(query, limit=smaller)
+
+    page = ask_exactly(session, query, number, tries=tries, lighten=lighten)
+    if len(limits) > 1 and smaller is not None:
+        sizes.lower(smaller)
+    return page, limits[-1]
+
+
+def ask_exactly(
+    session: Session,
+    query: Query,
+    number: int = 1,
+    *,
+    tries: int | None = None,
+    lighten: Callable[[], Query | None] | None = None,
+) -> Page:
+    """Return the page that answers this query, with the limit that it has.
+
+    Args:
+        session: what sends the request.
+        query: what to ask.
+        number: the number of the page, which an error names.
+        tries: see `Session.fetch`.
+        lighten: see `Session.fetch`.
+
+    Raises:
+        PleoExtractError: as `Session.fetch`.
+    """
     misfits: list[str] = []
+    parse = partial(_parse, session, query, number, misfits)
     try:
-        page = session.fetch(query, partial(_parse, session, query, number, misfits), tries=tries)
+        page = session.fetch(query, parse, tries=tries, lighten=lighten)
     except PleoExtractError as exc:
         exc.page = number
         raise
@@ -199,10 +274,6 @@ class Driver:
             self.on_page(self.walk)
         return goes_on
 
-    def is_full(self, pages: int = BATCH_PAGES) -> bool:
-        """Return whether it holds enough pages for a batch."""
-        return len(self.pages) >= pages or count_bytes(self.pages) >= BATCH_BYTES
-
     def hand_over(self) -> PageGroup:
         """Return the pages that it holds, and hold them no longer."""
         group = PageGroup(self.segment, self._groups, self.pages, self._checkpoint)
@@ -214,11 +285,11 @@ class Driver:
         return build_batch([self.hand_over()])
 
 
-def drive(driver: Driver, pages: int = BATCH_PAGES) -> Generator[Batch, None, None]:
-    """Yield the rows of a walk in batches of up to `pages` pages. Before an error, yield what was read."""
+def drive(driver: Driver, rows: int = BATCH_ROWS) -> Generator[Batch, None, None]:
+    """Yield the rows of a walk in batches of at least `rows` rows. Before an error, yield what was read."""
     try:
         while driver.step():
-            if driver.is_full(pages):
+            if is_full(driver.pages, rows):
                 yield driver.take_batch()
     except (PleoExtractError, KeyboardInterrupt, SystemExit):
         if driver.pages:

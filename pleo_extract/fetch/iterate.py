@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
+from pleo_extract.core.pages import MOST
 from pleo_extract.core.rows import job_name
 from pleo_extract.core.verdict import decide_verdict
-from pleo_extract.core.walk import PAGE_SIZE, Walk
+from pleo_extract.core.walk import Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
-from pleo_extract.fetch.driver import BATCH_PAGES
+from pleo_extract.fetch.driver import BATCH_ROWS
 from pleo_extract.fetch.load import DEADLINE, open_client
 from pleo_extract.fetch.segments import RowCount, read_walk
 from pleo_extract.fetch.selection import Instant, Selection, check_amount, check_wanted
@@ -74,7 +75,7 @@ def iter_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
 ) -> Batches:
     """Return every export job once, in batches and bounded memory.
 
-    Arguments and columns are those of `load_export_jobs`. Each frame holds the rows of up to 20 pages. With `since`, the
+    Arguments and columns are those of `load_export_jobs`. Each frame holds at most 20 pages, and 2,000 rows or a page more. With `since`, the
     newest jobs come first. An error comes after the batches that were read before it. If the list ends with fewer jobs
     than `total` says, it is read a second time to find out which of the two is wrong.
 
@@ -109,12 +110,10 @@ def stream_wanted(
     """
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
         session = source.start_session(deadline=deadline)
-        walk = wanted.for_company_of(source).start_walk(
-            page=PAGE_SIZE if few is None else min(few, PAGE_SIZE)
-        )
+        walk = wanted.for_company_of(source).start_walk(page=None if few is None else min(few, MOST))
         given = _GivenOut(walk)
-        pages = BATCH_PAGES if few is None else 1
-        for batch in read_walk(session, walk, RowCount(session, update).count, pages=pages):
+        rows = BATCH_ROWS if few is None else 1
+        for batch in read_walk(session, walk, RowCount(session, update).count, rows=rows):
             if batch.rejected:
                 raise RejectedRows([str(row) for row in batch.rejected])
             kept = wanted.filter(given.select_new(batch.frame))

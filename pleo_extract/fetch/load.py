@@ -14,7 +14,7 @@ from pleo_extract.core.decode import build_frame
 from pleo_extract.core.rows import is_same_list, keep_latest
 from pleo_extract.core.verdict import Verdict, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows
-from pleo_extract.fetch.driver import ask
+from pleo_extract.fetch.driver import ask_exactly
 from pleo_extract.fetch.segments import RowCount, totals_of
 from pleo_extract.fetch.selection import check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
@@ -162,7 +162,7 @@ def fetch_page(query: Query, *, client: Client | None = None) -> JobPage:
         PleoExtractError: as `load_export_jobs`.
     """
     with open_client(client) as source:
-        page = ask(source.start_session(deadline=DEADLINE), query)
+        page = ask_exactly(source.start_session(deadline=DEADLINE), query)
     frame, rejected = build_frame([page])
     if rejected:
         raise RejectedRows([str(row) for row in rejected])

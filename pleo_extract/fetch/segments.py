@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from pleo_extract.core.walk import Checkpoint, Walk
 from pleo_extract.errors import CursorRefused, PleoExtractError, RequestRefused
-from pleo_extract.fetch.driver import BATCH_PAGES, Driver, drive
+from pleo_extract.fetch.driver import BATCH_ROWS, Driver, drive
 from pleo_extract.fetch.workers import drive_together
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class RowCount:
 
 
 def read_walk(
-    session: Session, walk: Walk, on_page: Callable[[Walk], None] | None = None, *, pages: int = BATCH_PAGES
+    session: Session, walk: Walk, on_page: Callable[[Walk], None] | None = None, *, rows: int = BATCH_ROWS
 ) -> Generator[Batch, None, None]:
-    """Yield the rows of a walk in batches of up to `pages` pages. Before an error, yield what was read."""
-    return drive(Driver(session, walk, on_page=on_page), pages)
+    """Yield the rows of a walk in batches of at least `rows` rows. Before an error, yield what was read."""
+    return drive(Driver(session, walk, on_page=on_page), rows)
 
 
 def read_list(

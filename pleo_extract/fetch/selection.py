@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pleo_extract.contract import Query, instant_key
-from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Walk
+from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, Walk
 from pleo_extract.errors import UsageError
 from pleo_extract.fetch.segments import narrow, read_list, read_walk
 from pleo_extract.zones import assume_utc, to_utc
@@ -55,11 +55,11 @@ class Selection:
         walk = self.start_walk()
         return [walk], read_walk(session, walk, on_page)
 
-    def start_walk(self, *, page: int = PAGE_SIZE) -> Walk:
+    def start_walk(self, *, page: int | None = None) -> Walk:
         """Return the walk that reads the selection: ascending to the end, or with `since` newest first down to it.
 
         Args:
-            page: the rows to ask for at a time.
+            page: the rows to ask for first; by default as many as suit the walk.
         """
         query = narrow(
             BY_CREATION if self.since is None else NEWEST_FIRST,
@@ -67,7 +67,7 @@ class Selection:
             statuses=self.statuses,
         )
         line = None if self.since is None else (instant_key(self.since), "")
-        return Walk(replace(query, limit=page), until=line, restarts=5 if self.statuses else 1)
+        return Walk(replace(query, limit=page or query.limit), until=line, restarts=5 if self.statuses else 1)
 
     def filter(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that belong to the selection. The server may ignore `statuses`, and knows no dates."""

@@ -8,7 +8,7 @@ Theory of operation. Each account has a folder of its own, `_lake/staging/<hash 
     journal.jsonl                  one line a batch: sha256, rows, months, and where each segment of the walk stood after it
 
 A batch counts once its line is in the journal. The files are written and synced first, then the line. So a kill costs the
-pages that are not staged yet, at most `fetch.driver.BATCH_PAGES`, and nothing that an earlier batch has. A file without a
+pages that are not staged yet, about `fetch.driver.BATCH_ROWS` rows, and nothing that an earlier batch has. A file without a
 line is overwritten by the next batch of its number.
 
 The next run resumes if the account was not published since and the lake has forgotten no more jobs (`Header.base`). It reads

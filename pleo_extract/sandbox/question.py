@@ -99,6 +99,8 @@ def parse_question(parameters: Parameters, rules: Rules) -> Question:
     if offset is not None and rules.offsets == "refuse":
         raise _bad("offset", "is not supported")
     limit = _number(parameters, "limit", bits=31)
+    if limit is not None and limit > rules.max_limit and rules.large_limits != "lower":
+        raise Refusal(rules.large_limits, "bad_limit", f"limit must be at most {rules.max_limit}")
     sort, echoed = _read_sort(parameters, rules)
     return Question(
         company=company.lower() if company is not None and rules.filter_company else None,

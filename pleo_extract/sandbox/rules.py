@@ -15,7 +15,8 @@ class Rules:
     """The rules of a sandbox. The defaults make a server that keeps the contract.
 
     List:
-        max_limit: the largest page, rows; a larger limit is lowered, and the echo shows it.
+        max_limit: the largest page, rows.
+        large_limits: what happens to a larger limit: lowered (`lower`), which the echo shows, or answered with this status.
         default_limit: the rows of a page if the request has no limit.
         total: True is exact, False absent; `big`, `small`, `negative` and `shrinking` are wrong.
         sorting: the names that `sorting_keys` accepts.
@@ -49,6 +50,7 @@ class Rules:
     """
 
     max_limit: int = 100
+    large_limits: Literal["lower", 400, 413, 422, 500, 503, 504] = "lower"
     default_limit: int = 20
     total: bool | Literal["big", "small", "negative", "shrinking"] = True
     sorting: tuple[str, ...] = tuple(SORTABLE)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pleo_extract.client import Client, Session, Waits
+    from pleo_extract.core.pages import PageSize
     from pleo_extract.core.state import AccountKey, RejectedRecord
     from pleo_extract.lake.layout import Layout, Manifest
     from pleo_extract.lake.staging import Left
@@ -76,6 +77,7 @@ class Origin:
         base: its manifest when the run began; None for a new lake.
         known: unknown statuses that runs of this lake have warned of; shared, so that each is warned of once.
         waits: counts the seconds in which any request of the run waits.
+        pages: the page size of the server; shared, so that it is found once.
         update: moves the progress bar: rows, total, seconds waited.
     """
 
@@ -84,6 +86,7 @@ class Origin:
     base: Manifest | None
     known: set[str]
     waits: Waits
+    pages: PageSize
     update: Callable[[int, int | None, float], None]
 
 
@@ -127,6 +130,7 @@ class AccountDump:
 
     Attributes:
         key: the account's key in the manifest.
+        options: how to dump it.
         name: what the accounts file calls the company.
         evidence: what the run knows of what it has read, filled while it reads.
         snapshot: the current snapshot as this account's receipt shows it.
@@ -149,7 +153,7 @@ class AccountDump:
         self.session: Session | None = None
         self.outcome = Outcome()
         self._open_client = open_client
-        self._options = options
+        self.options = options
 
     @property
     def company_id(self) -> str | None:
@@ -165,10 +169,11 @@ class AccountDump:
         try:
             with self._open_client() as client:
                 self.session = client.start_session(
-                    deadline=self._options.deadline,
-                    max_requests=self._options.max_requests,
+                    deadline=self.options.deadline,
+                    max_requests=self.options.max_requests,
                     name=origin.run,
                     waits=origin.waits,
+                    pages=origin.pages,
                 )
                 self.session.log.known_statuses = origin.known
                 state, staging = self._sync(self.session, client.in_flight, origin, before, preload)
@@ -201,7 +206,7 @@ class AccountDump:
         self, session: Session, in_flight: int, origin: Origin, before: SyncState | None, preload: Preload
     ) -> tuple[SyncState, Staging]:
         now, lake = datetime.now(UTC), origin.lake
-        options, evidence = self._options, self.evidence
+        options, evidence = self.options, self.evidence
         evidence.data_as_of = before.data_as_of if before else None
         mode, why = choose_mode(before, now=now, full=options.full, full_every=options.full_every)
         binding = binding_of(before) ^ lake.forgotten.number()
@@ -260,6 +265,7 @@ class AccountDump:
             refused_offset=session.habits.refused_offset,
             misechoes=not session.habits.echoes,
             ignores_statuses=not session.habits.filters,
+            page_size=session.pages.learned,
             forgotten_people=len(staging.forgotten.people),
             watermark=staging.forgotten.strip_key(state.watermark) if state.watermark else None,
         )

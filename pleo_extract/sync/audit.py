@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import KEY
+from pleo_extract.core.pages import SAFE
 from pleo_extract.core.ranks import chance_of_shift, spread_ranks
 from pleo_extract.core.rows import keep_latest
-from pleo_extract.core.walk import NEWEST_FIRST, PAGE_SIZE, Walk
+from pleo_extract.core.walk import NEWEST_FIRST, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused
 from pleo_extract.fetch.segments import narrow
 from pleo_extract.sync.task import build_key_frame
@@ -72,8 +73,9 @@ def audit(task: Task, head: Head, vanished: set[JobKey]) -> str:
         return ""
     phase = random.random()  # noqa: S311 - a sample, not a secret
     reached = min(jobs, task.session.habits.refused_offset or jobs)
-    ranks = spread_ranks(head.rows, reached, page=PAGE_SIZE, count=AUDIT_PAGES, phase=phase)
-    pages = task.read_pages_with_info("audit", narrow(NEWEST_FIRST, company_id=task.company_id), ranks) or []
+    ranks = spread_ranks(head.rows, reached, page=SAFE, count=AUDIT_PAGES, phase=phase)
+    query = narrow(NEWEST_FIRST, company_id=task.company_id)
+    pages = task.read_pages("audit", [query.at(offset=rank) for rank in ranks]) or []
     if not pages:
         evidence.shift_chance = round(chance_of_shift(head.rows, jobs, []), 4)
         return ""

@@ -20,19 +20,20 @@ where the next older one begins, or to the lower end, and then reads the head do
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pleo_extract.contract import COLUMNS, KEY, instant_key
 from pleo_extract.core.order import weakest
+from pleo_extract.core.pages import SAFE
 from pleo_extract.core.ranks import group_ranks
 from pleo_extract.core.rows import OPEN, is_beyond
 from pleo_extract.core.state import stop_line
-from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, PAGE_SIZE, Walk
+from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused
-from pleo_extract.fetch.driver import Driver
+from pleo_extract.fetch.driver import Driver, is_full
 from pleo_extract.fetch.segments import narrow
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _read_open(task: Task) -> None:
     """
     if not task.session.habits.filters:
         return
-    query = narrow(BY_CREATION, company_id=task.company_id, statuses=OPEN)
+    query = replace(narrow(BY_CREATION, company_id=task.company_id, statuses=OPEN), limit=SAFE)
     # A filtered list loses its cursor whenever the job that it points to ends, so this walk may restart more often.
     driver = Driver(task.session, Walk(query, restarts=5), on_page=task.on_page)
     try:
@@ -146,7 +147,7 @@ def _read_open(task: Task) -> None:
             goes_on = driver.step()
             if driver.pages and not driver.pages[-1].info.statuses.issubset(OPEN):
                 goes_on = task.session.habits.filters = False
-            if driver.is_full() or not goes_on:
+            if is_full(driver.pages) or not goes_on:
                 task.add("open", driver.take_batch())
     except (CursorRefused, RequestRefused) as exc:
         _log.info("%s: the open list could not be read: %s", task.evidence.account, exc)
@@ -217,13 +218,22 @@ def find_jobs(
     if jobs.height <= MANY_SOUGHT:
         keys = [(instant_key(created), name) for created, name in jobs.select("created_at", "id").iter_rows()]
         ranks = count_newer([is_beyond(key) for key in keys])
-    offsets = group_ranks(ranks, page=PAGE_SIZE, slack=SLACK)
-    if ranks and len(offsets) <= max(ranks) // PAGE_SIZE + 1:  # else a walk down costs no more pages
-        neighbour = PAGE_SIZE - SLACK
+    size = task.session.pages.usual
+    slack = min(SLACK, size // 4)
+    groups = group_ranks(ranks, page=size, slack=slack)
+    if ranks and len(groups) <= max(ranks) // size + 1:  # else a walk down costs no more pages
+        neighbour = size - slack
         for shift in (0, -neighbour, neighbour):
-            pages = task.read_pages("rank", query, [max(0, offset + shift) for offset in offsets])
-            if pages is None:
+            read = task.read_pages(
+                "rank",
+                [
+                    replace(query, offset=max(0, offset + shift), limit=max(SAFE, size if shift else rows))
+                    for offset, rows in groups
+                ],
+            )
+            if read is None:
                 break
+            pages = [frame for frame, _ in read]
             left = task.drop_rejected(left.join(pl.concat(pages), on=KEY, how="anti"))
             # A page that spans a job's instant and does not show the job proves that it is gone.
             if all(_is_spanned(pages, created) for created in left["created_at"]):

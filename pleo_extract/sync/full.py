@@ -35,7 +35,7 @@ from pleo_extract.core.order import weakest
 from pleo_extract.core.rows import OPEN, created_month, find_unknown, is_same_list, months_of
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, is_many, learn_total
-from pleo_extract.core.walk import BY_CREATION, PAGE_SIZE
+from pleo_extract.core.walk import BY_CREATION
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused
 from pleo_extract.fetch.segments import narrow, read_list, totals_of
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
@@ -132,7 +132,9 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
     task.evidence.order, task.evidence.vanished = walked.order, newly_vanished
     if not is_complete:
         return _keep_state(task)
-    learned = learn_total(task.before, closing.jobs, (*walked.totals, *closing.totals), page=PAGE_SIZE)
+    learned = learn_total(
+        task.before, closing.jobs, (*walked.totals, *closing.totals), page=task.session.pages.usual
+    )
     task.evidence.total_kind = learned.total_kind
     return msgspec.structs.replace(
         learned,
@@ -165,6 +167,7 @@ def _keep_state(task: Task) -> SyncState:
         total_offset=before.total_offset,
         total_misses=before.total_misses,
         forgotten=sorted(task.list_forgotten()),
+        page_size=before.page_size,
     )
 
 

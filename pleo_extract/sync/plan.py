@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import canonical_uuid
+from pleo_extract.core.pages import MOST, SAFE
 from pleo_extract.core.rows import created_month
 from pleo_extract.core.state import FULL_EVERY, AccountKey, choose_mode
-from pleo_extract.core.walk import NEWEST_FIRST, PAGE_SIZE
+from pleo_extract.core.walk import NEWEST_FIRST
 from pleo_extract.errors import RequestRefused
 from pleo_extract.fetch.driver import ask
 from pleo_extract.fetch.load import open_client
@@ -96,14 +97,18 @@ def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defa
         if base is not None:
             refuse_other_server(str(lake), base.server, server)
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
-        info, latency = _request_newest(source, narrow(NEWEST_FIRST, company_id=company))
         account = base.accounts.get(AccountKey.of(server, company)) if base else None
+        size = 0 if account is None or full else account.page_size
+        # A whole page shows how many rows this server gives.
+        query = replace(narrow(NEWEST_FIRST, company_id=company), limit=1 if size else MOST)
+        info, latency = _request_newest(source, query)
+        size = size or (info.rows if info.has_next and info.rows else source.page_size or MOST)
         mode, why = choose_mode(account, now=datetime.now(UTC), full=full, full_every=full_every)
         rows = scan_files(opened.files if opened else ())
         rows = rows if company is None else rows.filter(pl.col("company_id") == company)
         known = int(rows.select(pl.len()).collect().item())
         total = info.total if info.total is not None and info.total >= 0 else None
-        requests = None if total is None else _count_requests(mode, total, known)
+        requests = None if total is None else _count_requests(mode, total, known, page=size)
         return DumpPlan(
             mode=mode,
             why=why,
@@ -121,18 +126,18 @@ def _request_newest(client: Client, query: Query) -> tuple[PageInfo, float]:
     """Return the page of the newest job, or of any job if the server does not sort, and its latency in seconds."""
     session, started = client.start_session(deadline=120), time.monotonic()
     try:
-        info = ask(session, replace(query, limit=1)).info
+        info = ask(session, query).info
     except RequestRefused:
-        info = ask(session, replace(query, limit=1, sorting_keys=(), sorting_order=())).info
+        info = ask(session, replace(query, sorting_keys=(), sorting_order=())).info
     return info, max(0.0, time.monotonic() - started - session.waited)
 
 
-def _count_requests(mode: str, total: int, known: int) -> tuple[int, int]:
+def _count_requests(mode: str, total: int, known: int, *, page: int) -> tuple[int, int]:
     if mode == "full":
-        pages = max(1, -(-total // PAGE_SIZE))
+        pages = max(1, -(-total // page))
         return pages, 2 * pages
-    pages = max(1, -(-max(0, total - known) // PAGE_SIZE))
-    return REFRESH_LEAST + pages, REFRESH_MOST + pages
+    new = max(0, total - known)  # an incremental sync begins with small pages
+    return REFRESH_LEAST + max(1, -(-new // page)), REFRESH_MOST + max(1, -(-new // min(page, SAFE)))
 
 
 def _estimate_months(rows: pl.LazyFrame, info: PageInfo, total: int | None) -> tuple[str, ...]:

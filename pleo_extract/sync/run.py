@@ -18,6 +18,7 @@ import msgspec
 
 from pleo_extract.answers.doors import renew_catalogue
 from pleo_extract.client import Waits
+from pleo_extract.core.pages import PageSize
 from pleo_extract.errors import (
     ConfigurationError,
     LakeLocked,
@@ -133,7 +134,10 @@ class DumpRun:
     ) -> None:
         """Read all accounts; publish those that are done every few minutes, so that a slow one does not hold them back."""
         known = {status for state in (base.accounts.values() if base else ()) for status in state.unknown}
-        origin = Origin(self.name, self.lake, base, known, self._waits, update)
+        # An explicit full sync tries large pages again.
+        states = base.accounts.values() if base and not any(each.options.full for each in accounts) else ()
+        pages = PageSize(max((state.page_size for state in states), default=0))
+        origin = Origin(self.name, self.lake, base, known, self._waits, pages, update)
         if len(accounts) == 1:
             accounts[0].read(origin)
             return

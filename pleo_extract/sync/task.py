@@ -157,24 +157,19 @@ class Task:
         self.staging.restart()
         self.unsettled.clear()
 
-    def read_pages(self, phase: str, query: Query, offsets: Sequence[int]) -> list[pl.DataFrame] | None:
-        """Read the pages at these offsets into staging.
+    def read_pages(self, phase: str, queries: Sequence[Query]) -> list[tuple[pl.DataFrame, PageInfo]] | None:
+        """Read the pages at the offsets of these queries into staging. Never request an offset known to be refused.
 
         Returns:
-            One frame per offset; None if the server refuses an offset that deep, or does not keep the order.
+            The rows and the page info of each; None if the server refuses an offset that deep, or does not keep the
+            order.
         """
-        pages = self.read_pages_with_info(phase, query, offsets)
-        return None if pages is None else [frame for frame, _ in pages]
-
-    def read_pages_with_info(
-        self, phase: str, query: Query, offsets: Sequence[int]
-    ) -> list[tuple[pl.DataFrame, PageInfo]] | None:
-        """Read pages as `read_pages` does, and return each with its page info. Never request an offset known to be refused."""
+        offsets = [query.offset or 0 for query in queries]
         if not all(map(self.session.habits.reaches, offsets)):
             return None
         pages = []
-        for offset in offsets:
-            walk = Walk(query.at(offset=offset))
+        for query, offset in zip(queries, offsets, strict=True):
+            walk = Walk(query)
             steps = walk.steps()
             try:
                 page = ask_offset(self.session, next(steps))

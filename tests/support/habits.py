@@ -47,6 +47,7 @@ class Habits:
         cursors: what a cursor names: ``jobs``, or ``positions``: then a walk skips a job when one before it is deleted.
         slow: seconds per response; when slow, a long list is read in segments.
         drift: the chance that the world changes before a response.
+        large: the response to limits over 100: ``lowered``, or a status.
     """
 
     page: int = 20
@@ -63,6 +64,7 @@ class Habits:
     cursors: str = "jobs"
     slow: float = 0.0
     drift: float = 0.0
+    large: str = "lowered"
 
     @classmethod
     def draw(cls, rng: random.Random) -> Habits:
@@ -82,6 +84,7 @@ class Habits:
             "cursors": ("jobs", "jobs", "positions"),
             "slow": (0.0, 0.0, 0.0, 0.012),
             "drift": (0.0, 0.1, 0.5),
+            "large": ("lowered",) * 6 + ("400", "413", "422", "500"),
         }
         return cls(**{each.name: rng.choice(choices[each.name]) for each in fields(cls)})
 
@@ -241,6 +244,8 @@ class Server(httpx.BaseTransport):
     def _answer(self, asked: dict[str, list[str]]) -> tuple[int, Any]:
         habits = self.habits
         keys, orders = asked.get("sorting_keys", []), asked.get("sorting_order", [])
+        if habits.large != "lowered" and int(asked.get("limit", ["20"])[0]) > 100:
+            return int(habits.large), {"type": "error", "message": "limit is too large"}
         if keys and habits.sorting == "refused":
             return 400, {"type": "bad_request", "message": "sorting is not supported"}
         rows = self._list(keys, orders, asked.get("statuses", []), asked.get("company_id", [""])[0])
