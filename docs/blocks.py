@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -25,7 +26,7 @@ from unittest.mock import patch
 from pleo_extract.sandbox import API_KEY, Sandbox, World, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
@@ -65,11 +66,10 @@ def read_blocks(document: str) -> list[Block]:
     ]
 
 
-def run_blocks(document: str) -> Iterator[tuple[Block, str]]:
-    """Run the blocks that can run, and yield each with what it printed.
+def run_blocks(document: str) -> Iterator[tuple[Block, Callable[[], str]]]:
+    """Yield each block that can run, with a function that runs it and returns what it printed.
 
-    Raises:
-        AssertionError: a block failed.
+    The function raises AssertionError if the block fails.
     """
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -81,11 +81,12 @@ def run_blocks(document: str) -> Iterator[tuple[Block, str]]:
         names: dict[str, Any] = {"__name__": "__document__"}
         for block in read_blocks(document):
             if block.language == "python":
-                yield block, _run_python(block, names)
+                yield block, partial(_run_python, block, names)
             elif block.language == "sh" and not block.installs:
-                yield block, _run_shell(block.text, block.line)
+                yield block, partial(_run_shell, block.text, block.line)
             elif block.language == "cron":
-                yield block, _run_shell(block.text[block.text.index("pleo-extract") :], block.line)
+                text = block.text[block.text.index("pleo-extract") :]
+                yield block, partial(_run_shell, text, block.line)
 
 
 def _environment(url: str, folder: Path) -> dict[str, str]:
@@ -123,7 +124,8 @@ def _run_shell(text: str, line: int) -> str:
 def fill(document: str) -> str:
     """Return the document with each documented output replaced by what its block prints now."""
     pieces, at = [], 0
-    for block, printed in run_blocks(document):
+    for block, run in run_blocks(document):
+        printed = run()
         if block.output is not None:
             pieces += [document[at : block.span[0]], printed]
             at = block.span[1]

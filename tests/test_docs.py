@@ -37,11 +37,12 @@ blocks = runpy.run_path(str(ROOT / "docs" / "blocks.py"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_block_runs_and_prints_what_it_says(path: Path) -> None:
+def test_every_block_runs_and_prints_what_it_says(path: Path, subtests: pytest.Subtests) -> None:
     """Commands and snippets run in order, as for a reader, see docs/blocks.py. `make docs` updates the outputs."""
-    for block, printed in blocks["run_blocks"](path.read_text(encoding="utf-8")):
-        if block.output is not None:
-            assert printed == block.output, f"{path.name}, line {block.line}"
+    for block, run in blocks["run_blocks"](path.read_text(encoding="utf-8")):
+        with subtests.test(f"{path.name}, line {block.line}"):
+            printed = run()
+            assert block.output is None or printed == block.output
 
 
 def test_every_block_has_a_language_that_is_known() -> None:
