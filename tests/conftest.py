@@ -73,9 +73,9 @@ def own_environment(
     log.setLevel(before[1])
 
 
-@pytest.fixture(autouse=True)
-def segments_whatever_the_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make long lists of the sandbox in process worth segments, although it answers immediately."""
+@pytest.fixture
+def read_in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read long lists in segments, although the sandbox in process answers immediately."""
     monkeypatch.setattr("pleo_extract.fetch.segments.QUICK_SECONDS", 0)
     monkeypatch.setattr("pleo_extract.fetch.segments.WORTH_SECONDS", 1e-9)
 
@@ -124,8 +124,14 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["first", "refresh"])
-def trial(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock, dumped: Path) -> Trial:
-    """Return a trial of a first dump, and one of a refresh."""
+def trial(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    clock: FakeClock,
+    dumped: Path,
+    read_in_segments: None,
+) -> Trial:
+    """Return a trial of a first dump in segments, and one of a refresh."""
     return Trial(request.param, tmp_path / "lake", clock, dumped=dumped)
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.layout import Manifest
     from pleo_extract.sandbox import RequestLike, Response
 
+pytestmark = pytest.mark.usefixtures("read_in_segments")
 
 COMPANIES = 48
 

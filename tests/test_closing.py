@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     Later = Callable[[Sandbox, float], None]
 
+pytestmark = pytest.mark.usefixtures("read_in_segments")
 
 HOUR = 3_600.0
 DAY = 24 * HOUR

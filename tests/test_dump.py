@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     OpenClient = Callable[[Sandbox], Client]
     MakeSandbox = Callable[..., Sandbox]
 
+pytestmark = pytest.mark.usefixtures("read_in_segments")
 
 HOUR = 3_600.0
 DAY = 86_400.0
@@ -399,8 +400,6 @@ def test_f36_ctrl_c_between_reading_and_staging_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C before, during or after the staging of a batch leaves no gap in the staged pages."""
-    monkeypatch.setattr("pleo_extract.fetch.segments.QUICK_SECONDS", 0.0)
-    monkeypatch.setattr("pleo_extract.fetch.segments.WORTH_SECONDS", 1e-9)
     sandbox = make_sandbox(jobs=3_600)
     room, _, name = place.rpartition(".")
     real = getattr(sys.modules[room], name)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     OpenClient = Callable[[Sandbox], Client]
     MakeSandbox = Callable[..., Sandbox]
 
+pytestmark = pytest.mark.usefixtures("read_in_segments")
+
 HOSPITABLE = [
     {"max_limit": limit, "total": total, **sorting}
     for limit, total, sorting in itertools.product(

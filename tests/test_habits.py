@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pleo_extract.client import Clock
     from pleo_extract.sync.receipt import Receipt
 
+pytestmark = pytest.mark.usefixtures("read_in_segments")
+
 MANY = 5_000
 QUIET = 12
 """The most requests of a refresh with few new jobs at 5,000 jobs, whatever the server's habits."""

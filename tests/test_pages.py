@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pleo_extract.fetch.driver import Batch, PageGroup
     from pleo_extract.sandbox import RequestLike
 
+pytestmark = pytest.mark.usefixtures("read_in_segments")
+
 JOBS = 2_345
 DAY = 86_400.0
 REFUSALS = (400, 413, 422)
