@@ -118,7 +118,9 @@ class RejectedRows(DataError):
         self.reasons = tuple(reasons)
         first, *others = self.reasons
         more = f"; and {len(others)} more" if others else ""
-        super().__init__(f"{len(self.reasons)} row(s) do not fit the contract: {first}{more}. {fate}")
+        super().__init__(
+            f"{amount(len(self.reasons), 'row does', 'rows do')} not fit the contract: {first}{more}. {fate}"
+        )
 
     def __reduce__(self) -> tuple[type[RejectedRows], tuple[tuple[str, ...]], dict[str, Any]]:
         # By default, pickle would pass the message for `reasons`.

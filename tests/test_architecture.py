@@ -19,8 +19,9 @@ MOST_FILES = 20
 BANNED = re.compile(
     r"\bso many\b|\b(?:id|part|path|URL|name|quantile|cursor)s? (?:is|are|that is|that are) none\b|\banew\b|gone on with"
     r"|as it was written|is staged of it|the next so|of which nothing|\b(?:is|was|were|are) told\b"
+    r"|\b(?:job|row|file|page|month|account|request|company)\(s\)"
 )
-"""Phrases of the dialect that this project once spoke; a reader stumbles over each."""
+"""Phrases of the dialect that this project once spoke, and plurals in brackets; a reader stumbles over each."""
 
 
 def section(title: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -777,7 +778,9 @@ def test_a_plan_counts_what_was_asked_just_before(
 
     def soonest() -> int:
         line = pleo("plan", tmp_path / "lake", "--rate", 50).out.splitlines()[1]
-        return int(line.split("; ")[1].split()[0])
+        number = re.search(r"\d+", line.split("; ")[1].split(" to ")[0])
+        assert number is not None
+        return int(number[0])
 
     before = soonest()
     with Client() as client:
@@ -1021,3 +1024,30 @@ def test_changes_compares_the_last_two_snapshots(
     assert found.columns == ["change", "status_before", *COLUMNS]
     assert f"({amount(found.height, 'row')}" in shown.out
     assert pleo("changes", lake, "--since", "soon").code == 2
+
+
+def test_a_lake_without_a_snapshot(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """After a first dump that failed, every command says that nothing is published, and none invents a snapshot."""
+    lake = tmp_path / "lake"
+    assert pleo("dump", lake, "--max-requests", 2).code == 75
+    verified, changed, shown = pleo("verify", lake), pleo("changes", lake), pleo("status", lake)
+    assert (verified.code, changed.code) == (0, 75)
+    assert "nothing is published yet" in verified.out
+    assert "has no snapshot yet" in changed.err
+    assert not re.search(r"server\s*$", shown.out, re.MULTILINE)
+
+
+def test_a_plan_of_nothing_is_no_range(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """Less than a second is said as such, and two ends that read the same are one number."""
+    lines = pleo("plan", tmp_path / "lake").out
+    assert " 0 s" not in lines
+    assert "under 1 s to under 1 s" not in lines
+
+
+@pytest.mark.parametrize("day", ["yesterday", "2026-13-01", "01.02.2026"])
+def test_a_bad_day_of_a_report(pleo: Callable[..., Said], day: str) -> None:
+    """A day that cannot be read is refused with an example, not with a format of strptime."""
+    said = pleo("report", SAMPLE, "--since", day)
+    assert said.code == 2
+    assert "write 2026-11-01" in said.err
+    assert "%Y" not in said.err

@@ -506,6 +506,17 @@ class TestWaiting:
         assert 0 <= clock.now - 1000 <= 1
         assert run.retries == 1
 
+    @pytest.mark.parametrize(
+        ("refusal", "is_slower"), [(says(429), False), (says(429, retry_after="3"), True)]
+    )
+    def test_f25_a_lone_429_that_names_a_wait_lowers_the_rate(self, refusal: App, *, is_slower: bool) -> None:
+        """F25: with nothing else in flight it is about the rate. Without a wait it may be chance."""
+        clock = Clock()
+        client = client_of(Script(refusal, says()), clock=clock, rate=50)
+        for _ in range(45):  # with the 429 and its retry still within the rate
+            fetch(client)
+        assert (clock.now - 1000 > 50) == is_slower
+
     def test_f3_huge(self) -> None:
         """F3: a wait beyond any deadline ends the run."""
         error, run = fail(client_of(sandbox_of("1:429huge")), deadline=3600)
@@ -1221,7 +1232,9 @@ class TestCredentials:
     def test_none_or_two(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """No credential, or more than one, gives 77 and says what to set or unset; an empty variable does not count."""
         monkeypatch.setenv("PLEO_API_KEY", "")
-        with pytest.raises(CredentialsError, match="set PLEO_API_KEY"):
+        with pytest.raises(
+            CredentialsError, match="set one of PLEO_API_KEY, PLEO_ACCESS_TOKEN, PLEO_TOKEN_COMMAND"
+        ):
             Client()
         with pytest.raises(CredentialsError, match="give one of them"):
             Client(api_key=CANARY, access_token=CANARY)

@@ -132,8 +132,8 @@ def test_errors_travel(kind: type[PleoExtractError], carry: object) -> None:
 def test_rejected_rows_names_the_first_and_counts_the_rest() -> None:
     """The message has the first row's reason, the number of rows, and what to do."""
     one, three = RejectedRows(["page 1, a: b"]), RejectedRows(["page 1, a: b", "c", "d"])
-    assert str(one).startswith("1 row(s) do not fit the contract: page 1, a: b. A dump ")
-    assert str(three).startswith("3 row(s) do not fit the contract: page 1, a: b; and 2 more. A dump ")
+    assert str(one).startswith("1 row does not fit the contract: page 1, a: b. A dump ")
+    assert str(three).startswith("3 rows do not fit the contract: page 1, a: b; and 2 more. A dump ")
     assert three.reasons == ("page 1, a: b", "c", "d")
 
 

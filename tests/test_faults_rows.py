@@ -272,7 +272,7 @@ class TestUnknownStatuses:
             sandbox.world.change(job["id"], numberOfItems=77)
         receipt = dump(sandbox)
         assert receipt.mode == "full"
-        assert "settled job(s) changed" in receipt.why_full
+        assert "settled jobs changed" in receipt.why_full
         assert is_true(lake, sandbox)
 
 

@@ -473,7 +473,7 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
             write_report(SAMPLE, path, company_id=spelt)
     with pytest.raises(UsageError, match="since has no time zone"):
         write_report(SAMPLE, path, since=datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is tested
-    with pytest.raises(UsageError, match="is not before until"):
+    with pytest.raises(UsageError, match=r"is not before until \("):
         write_report(SAMPLE, path, since=date(2026, 2, 1), until=date(2026, 2, 1))
     assert not path.exists()
 

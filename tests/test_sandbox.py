@@ -707,6 +707,7 @@ class TestFaults:
             ("1:999", "999"),
             ("1:badrow.nonsense", "badrow"),
             ("1:reset.7", "reset"),
+            ("1:503.x", "503"),
         ],
     )
     def test_unreadable_script(self, text: str, wrong: str) -> None:

@@ -111,7 +111,7 @@ def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str =
         connections = [relation._con]  # noqa: SLF001 -- as in `_stream`
         count = _run_interruptibly(lambda: relation.count("*").fetchall()[0][0], connections)
     clipped = any(cell is not None and len(cell) > LONGEST_CELL for row in cells[:rows] for cell in row)
-    note = f"the first {rows} of {count:,} rows" if count > rows else amount(count, "row")
+    note = f"the first {rows:,} of {count:,} rows" if count > rows else amount(count, "row")
     note += f"; texts are cut at {LONGEST_CELL} characters" if clipped else ""
     note += f"; {hint}" if hint and (clipped or count > rows) else ""
     return AnswerTable(

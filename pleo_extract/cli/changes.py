@@ -9,7 +9,7 @@ import click
 from pleo_extract.cli.answer import choose_format, write_answer
 from pleo_extract.cli.options import answer_format_option, lake_argument, output_option, store_options
 from pleo_extract.cli.span import SnapshotParam
-from pleo_extract.errors import UsageError
+from pleo_extract.errors import TryLater, UsageError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,6 +79,7 @@ def _find_previous(lake: Lake) -> int:
     """Return the number of the snapshot before the current one.
 
     Raises:
+        TryLater: the lake has no snapshot.
         UsageError: the lake keeps no earlier snapshot.
     """
     from pleo_extract.lake.store import is_delta
@@ -88,6 +89,8 @@ def _find_previous(lake: Lake) -> int:
         # `snapshots` lists only the current version of a Delta table. Versions are numbered without gaps, and version 0
         # is the empty table. If a VACUUM has removed the files of a version, `changes` raises an error that says so.
         numbers = list(range(1, numbers[-1] + 1))
+    if not numbers:
+        raise TryLater(f"{lake.name} has no snapshot yet: no dump has been completed")
     if len(numbers) < 2:
         raise UsageError(
             f"{lake.name} keeps no snapshot before the current one to compare with; dump again, or keep snapshots longer with "

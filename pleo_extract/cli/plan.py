@@ -84,8 +84,8 @@ def _plan_many(lake: str | Path, entries: Sequence[AccountEntry], *, full: bool,
 
 
 def _list_cells(found: DumpPlan) -> tuple[str, ...]:
-    requests = "unknown" if found.requests is None else "{:,} to {:,}".format(*found.requests)
-    seconds = "unknown" if found.seconds is None else " to ".join(map(_format_seconds, found.seconds))
+    requests = "unknown" if found.requests is None else _format_range(*map("{:,}".format, found.requests))
+    seconds = "unknown" if found.seconds is None else _format_range(*map(_format_seconds, found.seconds))
     total = "unknown" if found.total is None else f"{found.total:,}"
     return "incremental" if found.mode == "refresh" else "full", total, f"{found.known:,}", requests, seconds
 
@@ -97,7 +97,7 @@ def _sum_cells(plans: Sequence[DumpPlan]) -> tuple[str, ...]:
     total = "unknown" if None in totals else f"{sum(filter(None, totals)):,}"
     known = [each for each in ranges if each is not None]
     least, most = sum(low for low, _ in known), sum(high for _, high in known)
-    requests = "unknown" if len(known) < len(ranges) else f"{least:,} to {most:,}"
+    requests = "unknown" if len(known) < len(ranges) else _format_range(f"{least:,}", f"{most:,}")
     return f"{len(plans)} together", "", total, f"{sum(each.known for each in plans):,}", requests, ""
 
 
@@ -110,12 +110,19 @@ def _format_plan(found: DumpPlan) -> str:
     else:
         (least, most), (soonest, latest) = found.requests, found.seconds
         lines.append(
-            f"{least:,} to {most:,} requests, one page each; {_format_seconds(soonest)} to {_format_seconds(latest)}"
+            f"{_format_range(f'{least:,}', f'{most:,}')} requests, one page each; "
+            f"{_format_range(_format_seconds(soonest), _format_seconds(latest))}"
         )
     if found.months is not None:
         lines.append(f"months to write: {', '.join(found.months) or 'those of jobs that changed, if any'}")
     return "\n".join(lines)
 
 
+def _format_range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
 def _format_seconds(seconds: float) -> str:
+    if seconds < 0.5:
+        return "under 1 s"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,11 @@ import click
 
 from pleo_extract.cli.folder import FilePathParam
 from pleo_extract.cli.options import lake_argument, store_options
+from pleo_extract.cli.span import InstantParam
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["report"]
@@ -39,13 +41,11 @@ Examples:
 @click.option("--company", "company_id", metavar="UUID", help="Only the jobs of this company")
 @click.option(
     "--since",
-    type=click.DateTime(["%Y-%m-%d"]),
+    type=InstantParam(),
     metavar="DATE",
     help="Only jobs created on this day or later [default: a year, with its last 30 days in front]",
 )
-@click.option(
-    "--until", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Only jobs created before this day"
-)
+@click.option("--until", type=InstantParam(), metavar="DATE", help="Only jobs created before this day")
 def report(
     lake: str | Path,
     store: StoreOptions,
@@ -61,6 +61,5 @@ def report(
     """
     from pleo_extract.report import write_report
 
-    bounds = [bound and bound.replace(tzinfo=UTC) for bound in (since, until)]
-    path = write_report(lake, output, company_id=company_id, since=bounds[0], until=bounds[1], **store)
+    path = write_report(lake, output, company_id=company_id, since=since, until=until, **store)
     click.echo(f"{path}: {path.stat().st_size / 1000:,.0f} kB")

@@ -59,7 +59,7 @@ def _format_status(found: LakeStatus, now: datetime) -> str:
         ),
         ("data as of", _format_data_as_of(found, now)),
         ("newest job", _format_age(found.newest, now)),
-        ("server", found.server),
+        ("server", found.server or "known with the first snapshot"),
     ]
     if found.accounts:
         # The verdict is the lake's: how the last run ended changes it only for the companies that failed.
@@ -75,7 +75,7 @@ def _format_status(found: LakeStatus, now: datetime) -> str:
             for name, (code, error) in last.failed.items()
         ]
     if chance := found.last_run.receipt.get("shift_chance") if found.last_run else None:
-        lines.append(("hidden change", f"a chance of {chance:.0%} that the last run noticed one"))
+        lines.append(("audit", f"{chance:.0%} chance to notice a deleted job that an older new one hides"))
     due = [each.next_full_at for each in found.accounts if each.next_full_at is not None]
     lines.append(("next full sync", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))
     lines += [

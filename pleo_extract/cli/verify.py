@@ -35,6 +35,9 @@ def verify(lake: str | Path, store: StoreOptions) -> None:
         click.echo(escape(problem, 500))
     if not found.ok:
         raise LakeError(f"{lake}: {amount(len(found.problems), 'problem')}. Run: pleo-extract repair {lake}")
+    if not found.snapshot:
+        click.echo(f"{lake}: nothing is published yet, so there is nothing to check")
+        return
     click.echo(
         f"{lake}: snapshot {found.snapshot}, {amount(found.files, 'file')}, {amount(found.rows, 'job')}, all intact"
     )

@@ -148,7 +148,7 @@ class Credential:
         given = [name for name in names if os.environ.get(name)]
         if not given:
             raise CredentialsError(
-                "no credential: set PLEO_API_KEY (or PLEO_ACCESS_TOKEN), or pass api_key to Client"
+                f"no credential: set one of {', '.join(names)} (in Python, Client(api_key=...) works too)"
             )
         if len(given) > 1:
             raise CredentialsError(f"{' and '.join(given)} are set; unset all but one")

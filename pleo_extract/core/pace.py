@@ -11,7 +11,8 @@ Theory of operation. Three limits stand between a run and its next request, and 
   while other requests are in flight halves their number, and every `RECOVER_AFTER` successes raise it by one, up to
   where it began: additive increase, multiplicative decrease, as in TCP. A burst of 429s is one signal, so requests that
   were sent before the last halving do not halve it again. A 429 that comes with nothing else in flight is about the
-  rate: the window then sends a fifth less for a minute.
+  rate: if it names a wait, the window then sends a fifth less for a minute. Without one, the request only backs off: some
+  proxies answer so by chance, and a few of them in a minute would stop a run for the rest of it.
 - `Budget` is the retry budget of one run. Failures spend its tokens and successes earn them back slowly, so that a
   server that is down is not asked for ever. A refusal for concurrency costs a tenth of any other, since it says that
   the server is well.

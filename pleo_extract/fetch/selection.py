@@ -91,7 +91,7 @@ def check_wanted(
     query = Query(company_id=company_id, statuses=statuses or ())
     low, high = _to_instant("since", since), _to_instant("until", until)
     if low is not None and high is not None and low >= high:
-        raise UsageError(f"since ({low}) is not before until ({high}): no job can lie between them")
+        raise UsageError(f"since ({low}) is not before until ({high})")
     return Selection(query.company_id, tuple(query.statuses), low, high)
 
 

@@ -22,7 +22,7 @@ import polars as pl
 from pleo_extract.contract import FIELDS
 from pleo_extract.core.decode import Rejected
 from pleo_extract.core.state import RereadCounts
-from pleo_extract.errors import LakeError
+from pleo_extract.errors import LakeError, amount
 from pleo_extract.lake import disk, strict
 
 if TYPE_CHECKING:
@@ -396,7 +396,7 @@ def require_forgotten(forgotten: Forgotten, accounts: Iterable[SyncState], lake:
         raise LakeError(
             f"forgotten.json of {lake} is missing or belongs to another lake: it does not name all that was forgotten, and "
             f"the rest would come back. Restore it from a copy of the lake, or forget all of it again in one command, at "
-            f"least {jobs} job(s) and {people} people: pleo-extract forget {lake} …"
+            f"least {amount(jobs, 'job')} and {amount(people, 'person', 'people')}: pleo-extract forget {lake} …"
         )
     return forgotten
 

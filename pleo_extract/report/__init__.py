@@ -79,7 +79,7 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     check_path(path, "the report's file")
     first, last = read_bound(since, "since"), read_bound(until, "until")
     if first and last and first >= last:
-        raise UsageError(f"since {first:%Y-%m-%d} is not before until {last:%Y-%m-%d}")
+        raise UsageError(f"since ({first:%Y-%m-%d}) is not before until ({last:%Y-%m-%d})")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     company = None if company_id is None else canonical_uuid(company_id)
     figures = ask_lake(lake, company_id=company, since=first, until=last, store=store)

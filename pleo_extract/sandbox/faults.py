@@ -66,8 +66,7 @@ def _parse(part: str) -> Fault:
     if match is None or (match["first"] is None and match["p"] is None):
         raise ValueError(f"{part!r} is not a fault; write 12:503, 30-32:429, 5-:500 or reset=0.01")
     kind, variant = match["kind"], match["variant"] or ""
-    if not STATUS.fullmatch(kind):
-        _check_kind(kind, variant)
+    _check_kind(kind, variant)
     endless = match["first"] in (None, "*") or match["open"] == "-"
     first = 1 if match["first"] in (None, "*") else int(match["first"])
     return Fault(
@@ -76,6 +75,12 @@ def _parse(part: str) -> Fault:
 
 
 def _check_kind(kind: str, variant: str) -> None:
+    if STATUS.fullmatch(kind):
+        if variant and not variant.isdigit():
+            raise ValueError(
+                f"{kind!r} has no variant {variant!r}; its variant is the Retry-After in seconds"
+            )
+        return
     if kind not in KINDS:
         raise ValueError(
             f"{kind!r} is not a kind of fault; choose an HTTP status or one of {', '.join(sorted(KINDS))}"

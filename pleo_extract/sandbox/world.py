@@ -60,6 +60,9 @@ class World:
         now: datetime = datetime(2026, 11, 1, tzinfo=UTC),
         days: int = 365,
     ) -> None:
+        for name, value, least in (("jobs", jobs, 0), ("companies", companies, 1), ("days", days, 1)):
+            if value < least:
+                raise ValueError(f"{name} must be {least} or more, not {value}")
         self.lock = RLock()
         self.edits: list[Edit] = []
         self._t = to_micros(now)

@@ -91,7 +91,7 @@ def audit(task: Task, head: Head, vanished: set[JobKey]) -> str:
     arrivals = _count_arrivals(task, head)
     if arrivals is not None and _fit_arrivals(shifts, arrivals):
         return ""
-    return f"{unexplained} of {len(shifts)} old pages do not begin at their rank"
+    return f"{unexplained} of {len(shifts)} pages of old jobs begin with another job than the lake says"
 
 
 def _find_shifts(

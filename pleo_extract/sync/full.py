@@ -36,7 +36,7 @@ from pleo_extract.core.rows import OPEN, created_month, find_unknown, is_same_li
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, is_many, learn_total
 from pleo_extract.core.walk import BY_CREATION
-from pleo_extract.errors import ContractError, CursorRefused, RequestRefused
+from pleo_extract.errors import ContractError, CursorRefused, RequestRefused, amount
 from pleo_extract.fetch.segments import narrow, read_list, totals_of
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
 from pleo_extract.sync.moved import OTHER_DATA, choose_months, find_staged, move_jobs
@@ -118,7 +118,7 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
     vanished = _find_vanished(task, unmet, accept_vanished=accept_vanished) if is_proven else set()
     newly_vanished = sorted(vanished - task.known_vanished())
     if newly_vanished:
-        why = f"{len(newly_vanished)} job(s) of the lake are no longer listed"
+        why = f"{amount(len(newly_vanished), 'job of the lake is', 'jobs of the lake are')} no longer listed"
         verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
     if verdict.why:
         _log.warning(

@@ -39,7 +39,7 @@ from pleo_extract.contract import KEY
 from pleo_extract.core.rows import find_changed, find_unknown, is_as_late, is_later
 from pleo_extract.core.state import stop_line
 from pleo_extract.core.verdict import Verdict, expect_total
-from pleo_extract.errors import CursorRefused, RequestRefused
+from pleo_extract.errors import CursorRefused, RequestRefused, amount
 from pleo_extract.sync.audit import audit
 from pleo_extract.sync.closing import find_jobs, read_head
 from pleo_extract.sync.moved import choose_months, move_listed
@@ -100,7 +100,7 @@ def _read_head(task: Task) -> Head:
     except (CursorRefused, RequestRefused) as exc:
         raise Mismatch(f"the list could not be read newest first ({exc})") from exc
     if head.order == "none" or (head.order == "created" and before.order == "strict"):
-        raise Mismatch("the server no longer keeps the order of creation")
+        raise Mismatch("the server does not list the newest jobs first")
     if head.oldest is None:
         raise Mismatch("the list is empty")
     return head
@@ -124,7 +124,9 @@ def _look_up_settled(task: Task, head: Head) -> tuple[set[JobKey], set[JobKey]]:
     gone = task.drop_rejected(passed.filter(is_passed).join(staged, on=KEY, how="anti"))
     settled = [key for key in gone.filter(~task.is_unsettled()).select(KEY).iter_rows() if key not in known]
     if settled:
-        raise Mismatch(f"{len(settled)} settled job(s) that the walk passed are no longer listed")
+        raise Mismatch(
+            f"{amount(len(settled), 'settled job is', 'settled jobs are')} no longer listed where the walk passed"
+        )
     vanished = set(gone.select(KEY).iter_rows()) - known
     unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
     missing = unsettled.filter(~is_passed).join(staged, on=KEY, how="anti")
@@ -182,19 +184,21 @@ def _compare(
     expected = moved | task.known_rejected()  # the lake may hold an older row of a rejected job
     changed = drop_jobs(find_changed(known, task.staging.frame(), task.before.unknown), expected)
     if changed.height:
-        raise Mismatch(f"{changed.height} settled job(s) changed, {changed['id'][0]} among them")
+        raise Mismatch(f"{amount(changed.height, 'settled job')} changed, {changed['id'][0]} among them")
     for page in filter(len, pages):
         low, high = page["created_at"].min(), page["created_at"].max()
         lake = known.filter(pl.col("created_at").is_between(low, high)).select("created_at", *KEY)
         unknown = find_unknown(lake, page, until=stop_line(task.before.watermark))
         unknown = drop_jobs(unknown, expected)  # an earlier run rejected the row of such a job: it is not new
         if unknown.height:
-            raise Mismatch(f"{unknown.height} old job(s) are new to the lake, {unknown['id'][0]} among them")
+            raise Mismatch(
+                f"{amount(unknown.height, 'old job is', 'old jobs are')} new to the lake, {unknown['id'][0]} among them"
+            )
         inside = lake.filter(pl.col("created_at").is_between(low, high, closed="none"))
         gone = set(inside.join(page, on=KEY, how="anti").select(KEY).iter_rows())
         gone -= task.known_vanished() | task.list_rejected() | vanished | moved
         if gone:
-            raise Mismatch(f"{len(gone)} old job(s) are no longer listed")
+            raise Mismatch(f"{amount(len(gone), 'old job is', 'old jobs are')} no longer listed")
 
 
 def _conclude(task: Task, head: Head, new: int, vanished: set[JobKey], unlisted: set[JobKey]) -> SyncState:
@@ -218,7 +222,11 @@ def _conclude(task: Task, head: Head, new: int, vanished: set[JobKey], unlisted:
     if totals and not min(totals) <= jobs <= (max(totals) if vanished else totals[0]):
         raise Mismatch(f"the lake and what was read make {jobs} jobs, the server counts {totals[0]}")
     drift = len(set(totals)) > 1 or vanished
-    why = f"{len(vanished)} open job(s) are no longer listed" if vanished else "jobs came or went meanwhile"
+    why = (
+        f"{amount(len(vanished), 'open job is', 'open jobs are')} no longer listed"
+        if vanished
+        else "jobs came or went meanwhile"
+    )
     verdict = Verdict("complete_with_drift", why) if drift else Verdict("complete")
     task.evidence.conclude(verdict, distinct=len(met) + len(task.staging.met_forgotten()))
     task.evidence.order, task.evidence.vanished = head.order, sorted(vanished)

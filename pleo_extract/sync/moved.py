@@ -14,7 +14,7 @@ import polars as pl
 from pleo_extract.contract import KEY
 from pleo_extract.core.rows import created_month, keep_latest
 from pleo_extract.core.verdict import is_many
-from pleo_extract.errors import ContractError
+from pleo_extract.errors import ContractError, amount
 from pleo_extract.sync.task import build_key_frame
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def move_jobs(task: Task, jobs: Mapping[JobKey, list[str]]) -> None:
     if is_many(len(jobs), task.before.full_jobs):
         task.staging.clear()
         raise ContractError(
-            f"{len(jobs)} job(s) of the lake are listed with another created_at, {min(jobs)[1]} among them, although "
+            f"{amount(len(jobs), 'job of the lake is', 'jobs of the lake are')} listed with another created_at, {min(jobs)[1]} among them, although "
             f"created_at never changes; nothing was published. {OTHER_DATA}"
         )
     for job, months in jobs.items():

@@ -26,6 +26,7 @@ from pleo_extract.errors import (
     RejectedRows,
     Stopped,
     StorageError,
+    amount,
 )
 from pleo_extract.lake.folder.opening import refuse_other_server
 from pleo_extract.lake.record import write_last_run
@@ -103,7 +104,9 @@ class DumpRun:
                 account.snapshot = CurrentSnapshot.of(base)
             if base is not None:
                 refuse_other_server(self.lake.name, base.server, self._server)
-            _log.info("dump of %d account(s) to %s", len(accounts), self.lake.name, extra={"run": self.name})
+            _log.info(
+                "dump of %s to %s", amount(len(accounts), "account"), self.lake.name, extra={"run": self.name}
+            )
             self._read(accounts, base, update)
             self._still_held()  # if another run has taken the lake, nothing else matters
             if manifest := self._publish([each for each in accounts if each.outcome.state is not None]):
