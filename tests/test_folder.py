@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -448,3 +448,51 @@ def test_the_owner_of_the_open_files_does_not_matter(lake: Path) -> None:
     sweep_objects(layout, check=lambda: None)
     named = {entry.object for number in (2, 3) for entry in layout.manifest(number).files}
     assert {path.name for path in layout.objects.iterdir()} == named
+
+
+def record_calls(calls: list[tuple[str, Path]]) -> Callable[[str, Callable[[], Any]], Any]:
+    """Return a function for `around_storage` that notes each call and the path that it changes, and makes it."""
+
+    def note(name: str, go: Callable[[], Any]) -> Any:
+        assert isinstance(go, functools.partial)
+        calls.append((name, go.args[1] if name == "link_file" else go.args[0]))
+        return go()
+
+    return note
+
+
+def test_f35_a_month_that_loses_jobs_is_gone_for_good_before_another_shows_them(tmp_path: Path) -> None:
+    """F35: after power loss between the two, a removal that was not synced would show the jobs in both months."""
+    lake, sandbox = tmp_path / "lake", Sandbox(World(jobs=300, days=90, seed=12), api_keys={CANARY: None})
+    dump(lake, sandbox)
+    jobs = [job for job in sandbox.world.visible() if job["status"] == "completed"]
+    early, late = jobs[:2], jobs[-2:]
+    for job, other in zip([*early, *late], [*late, *early], strict=True):
+        moved = datetime.fromisoformat(other["createdAt"]) + timedelta(seconds=1)
+        sandbox.world.move(job["id"], moved, job["companyId"])
+    calls: list[tuple[str, Path]] = []
+    with around_storage(record_calls(calls)):
+        assert dump(lake, sandbox, full=True).moved == 4
+    shown = [n for n, (name, path) in enumerate(calls) if name == "link_file" and path.parent.parent == lake]
+    gone = [n for n, (name, path) in enumerate(calls) if name == "remove_file" and path.parent.parent == lake]
+    assert len(gone) == 2
+    for n in gone:
+        assert ("sync_folder", calls[n][1].parent) in calls[n : min(shown)]
+
+
+def test_f35_removed_objects_are_gone_for_good_before_the_marker(lake: Path, sandbox: Sandbox) -> None:
+    """F35: the build folder tells the next run to look for objects that no manifest names, so it goes last."""
+    sandbox.world.advance(DAY)
+    layout = Layout(lake)
+    calls: list[tuple[str, Path]] = []
+    with around_storage(record_calls(calls)):
+        dump(lake, sandbox, keep_count=1)
+    last = max(
+        n for n, (name, path) in enumerate(calls) if name == "remove_file" and path.parent == layout.objects
+    )
+    marker = next(
+        n
+        for n, (name, path) in enumerate(calls)
+        if n > last and name == "remove_tree" and path.name.startswith("build-")
+    )
+    assert ("sync_folder", layout.objects) in calls[last:marker]

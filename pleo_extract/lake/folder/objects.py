@@ -72,10 +72,16 @@ def sweep_objects(layout: Layout, check: Callable[[], None]) -> None:
         named = {entry.object for number in layout.numbers() for entry in layout.manifest(number).files}
     except LakeError:
         return
-    for path in disk.list_folder(layout.objects):
-        if path.name not in named and (OBJECT.fullmatch(path.name) or disk.is_temporary(path)):
-            check()
-            disk.remove_file(path)
+    unnamed = [
+        path
+        for path in disk.list_folder(layout.objects)
+        if path.name not in named and (OBJECT.fullmatch(path.name) or disk.is_temporary(path))
+    ]
+    for path in unnamed:
+        check()
+        disk.remove_file(path)
+    if unnamed:  # before the caller removes its build folder: after power loss nothing else would tell of them
+        disk.sync_folder(layout.objects)
 
 
 def restore_object(layout: Layout, entry: FileEntry) -> bool:

@@ -49,9 +49,7 @@ def show_months(layout: Layout, manifest: Manifest, *, check: Callable[[], None]
     behind = [entry for entry in manifest.files if not is_shown(layout, entry)]
     leaving = [entry for entry in behind if entry.month in manifest.leaving]
     if len(leaving) > 1:  # a job may have moved between two of them: neither order of replacing would do
-        for entry in leaving:
-            check()
-            disk.remove_file(layout.root / entry.path)
+        _hide([layout.root / entry.path for entry in leaving], check)
     for entry in [*leaving, *(entry for entry in behind if entry not in leaving)]:
         target, source = layout.root / entry.path, layout.path_of(manifest.snapshot, entry)
         if source == target:  # the object is lost, and `path_of` found the same bytes in the visible file
@@ -109,6 +107,16 @@ def _is_skipped(path: Path) -> bool:
 def is_shown(layout: Layout, entry: FileEntry) -> bool:
     """Return whether the visible file is the object of this entry."""
     return disk.is_same(layout.root / entry.path, layout.objects / entry.object)
+
+
+def _hide(paths: list[Path], check: Callable[[], None]) -> None:
+    """Remove these visible files for good: after power loss, none may come back beside those that replace it."""
+    for path in paths:
+        check()
+        disk.remove_file(path)
+    for folder in {path.parent for path in paths}:
+        if folder.is_dir():
+            disk.sync_folder(folder)
 
 
 def _remove_part(path: Path) -> None:
