@@ -137,7 +137,7 @@ class Lake:
         Returns:
             One row a job that differs: `change` (``new``, ``ended``, ``changed``, ``vanished`` or ``removed``),
             `status_before`, and the columns of `COLUMNS` with the values of the later snapshot; ordered by created_at
-            and id.
+            and id. DuckDB reads such a frame by the name of its variable: ``lake.connect().sql("from changes")``.
 
         Raises:
             UsageError: no such snapshot is kept, or `since` is the later one.
