@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import httpx
 
-from pleo_extract.client.credential import Credential, Secret
+from pleo_extract.client.credential import Credential, Secret, find_exposed
 from pleo_extract.client.gate import Gate
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.client.session import Channel, Clock, RealClock, Session, build_template
@@ -50,6 +50,7 @@ __all__ = [
     "Session",
     "Waits",
     "choose_shard",
+    "find_exposed",
     "read_accounts",
     "resolve_server",
 ]

@@ -26,16 +26,33 @@ from pleo_extract.client.mask import Mask
 from pleo_extract.errors import CredentialsError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import httpx
 
-__all__ = ["Credential", "Secret"]
+__all__ = ["Credential", "Secret", "find_exposed"]
 
 KEPT: Final = 3
 """Tokens to mask in answers: the present one and those before it, since an answer may be older than the last renewal."""
+_SECRETS: Final = ("PLEO_API_KEY", "PLEO_ACCESS_TOKEN")
+"""The variables that hold a credential themselves."""
 COMMAND_SECONDS: Final = 60
 """The longest that PLEO_TOKEN_COMMAND may take."""
+
+
+def find_exposed(settings: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the names, sorted, of the settings that are named after a credential's variable, or hold the credential."""
+    secrets = [text for name in _SECRETS if (text := os.environ.get(name))]
+    try:
+        return sorted(
+            {
+                key
+                for key, value in settings
+                if any(name in key.upper() for name in _SECRETS) or any(secret in value for secret in secrets)
+            }
+        )
+    finally:
+        del secrets, settings  # a traceback may show the locals of this frame
 
 
 class Secret:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import AccountEntry
 
-__all__ = ["OPTIONS", "Options", "read_companies", "read_options"]
+__all__ = ["OPTIONS", "SAFE_PLACES", "Options", "read_companies", "read_options"]
 
 OPTIONS: Final = {
     "base_url": "production, staging or a URL; default: PLEO_BASE_URL of each executor",
@@ -35,6 +35,9 @@ OPTIONS: Final = {
 
 TASKS: Final = 100
 """The default limit. A task costs Spark about 50 ms: with one task for each small company that would dominate."""
+
+SAFE_PLACES: Final = "put PLEO_API_KEY into the environment of the workers, or name a file with api_key_file in an accounts.toml"
+"""Where a credential may be on a cluster. Spark shows `spark.executorEnv.*` to all who see its UI or its event logs."""
 
 _CREDENTIAL: Final = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
 
@@ -105,7 +108,7 @@ def _explain_unknown(name: str) -> str:
     if _CREDENTIAL.search(name):
         return (
             f"a credential cannot be an option ({escape(name)}), because Spark shows options in its plans and its UI; "
-            "set PLEO_API_KEY for each executor, for example with spark.executorEnv.PLEO_API_KEY"
+            + SAFE_PLACES
         )
     return f"unknown option {escape(name)!r}; the options are {', '.join(OPTIONS)}"
 

@@ -12,6 +12,7 @@ many short tasks together would exceed the rate.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -19,10 +20,10 @@ import polars as pl
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from pleo_extract.client import Client
-from pleo_extract.errors import UsageError
+from pleo_extract.client import Client, find_exposed
+from pleo_extract.errors import ConfigurationError, UsageError, escape
 from pleo_extract.fetch.iterate import iter_export_jobs
-from pleo_extract.spark.options import read_companies, read_options
+from pleo_extract.spark.options import SAFE_PLACES, read_companies, read_options
 from pleo_extract.spark.pushing import companies_in, statuses_in
 from pleo_extract.spark.schema import SCHEMA
 
@@ -39,13 +40,15 @@ if TYPE_CHECKING:
 
 __all__ = ["count_machines", "list_companies", "register"]
 
+_log = logging.getLogger(__name__)
+
 _PUSHDOWN = "spark.sql.python.filterPushdown.enabled"
 _BATCH_ROWS = 2_000
 
 Item = TypeVar("Item")
 
 
-def register(spark: SparkSession) -> None:
+def register(spark: SparkSession, *, allow_exposed: bool = False) -> None:
     """Register the data source, so that ``spark.read.format("pleo_export_jobs")`` reads the live API in this session.
 
     It has one row per job, with the columns of `pleo_extract.COLUMNS`. Its options are ``base_url``, ``company_id``,
@@ -59,9 +62,23 @@ def register(spark: SparkSession) -> None:
 
     Every action reads the API again. Write the rows to a table first if you need them more than once.
 
+    Args:
+        spark: the session.
+        allow_exposed: only warn if a setting of Spark holds the credential.
+
     Raises:
+        ConfigurationError: a setting of Spark holds the credential, or is named after one, such as
+            ``spark.executorEnv.PLEO_API_KEY``: Spark shows its settings in event logs, its UI and its REST API.
         PleoExtractError: when the query runs, the errors of `iter_export_jobs`, inside an error of Spark.
     """
+    if exposed := find_exposed([*spark.sparkContext.getConf().getAll(), *spark.conf.getAll.items()]):
+        problem = (
+            f"{', '.join(map(escape, exposed))} holds a credential, and Spark shows its settings in event logs and in its UI; "
+            f"{SAFE_PLACES}, and replace the credential"
+        )
+        if not allow_exposed:
+            raise ConfigurationError(problem)
+        _log.warning("%s", problem)
     pushes = str(spark.conf.get(_PUSHDOWN, "false")).lower() == "true"
     settings = {"pushes": pushes, "machines": count_machines(spark)}
     spark.dataSource.register(type("PleoExportJobs", (ExportJobs,), settings))

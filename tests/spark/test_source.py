@@ -168,9 +168,36 @@ def test_the_server_is_asked_with_the_executors_key(spark: SparkSession, server:
 @pytest.mark.parametrize("name", ["api_key", "apiKey", "PLEO_API_KEY", "access_token", "password", "secret"])
 def test_a_credential_is_no_option(spark: SparkSession, server: Served, name: str) -> None:
     """An option with a credential is refused with a message that does not show it."""
-    with pytest.raises(PySparkException, match=r"set PLEO_API_KEY for each executor") as caught:
+    with pytest.raises(
+        PySparkException, match=r"put PLEO_API_KEY into the environment of the workers"
+    ) as caught:
         read(spark, server, **{name: CANARY})
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("spark.executorEnv.PLEO_API_KEY", "x"), ("spark.executor.extraJavaOptions.note", f"-Dkey={CANARY}")],
+)
+def test_a_setting_that_shows_the_credential_is_refused(
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    value: str,
+) -> None:
+    """Spark writes its settings into event logs: `register` names the setting, never its value."""
+    monkeypatch.setenv("PLEO_API_KEY", CANARY)
+    spark.conf.set(name, value)
+    try:
+        with pytest.raises(ConfigurationError, match=f"^{name} holds a credential") as caught:
+            register(spark)
+        register(spark, allow_exposed=True)
+    finally:
+        spark.conf.unset(name)
+    assert CANARY not in str(caught.value)
+    assert name in caplog.text
+    register(spark)
 
 
 def test_a_schema_of_ones_own_is_refused(spark: SparkSession, server: Served) -> None:
