@@ -1051,3 +1051,59 @@ def test_a_bad_day_of_a_report(pleo: Callable[..., Said], day: str) -> None:
     assert said.code == 2
     assert "write 2026-11-01" in said.err
     assert "%Y" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        (
+            "from failure_rates",
+            "failure_rates is a macro: call it with parentheses, FROM failure_rates(grain := 'month'",
+        ),
+        ("from failure_rates('month', per_company = false)", "write := after it, as in per_company := …"),
+        (f"from '{__file__}'", f"open it with --allow {__file__}"),
+    ],
+)
+def test_sql_says_what_newcomers_miss(pleo: Callable[..., Said], query: str, hint: str) -> None:
+    """DuckDB's own words for a macro without parentheses, a wrong `=` and a file outside the lake lead nowhere."""
+    said = pleo("sql", SAMPLE, query)
+    assert (said.code, said.out) == (2, "")
+    assert hint in said.err
+
+
+def test_sql_takes_the_lake_first_or_as_an_option(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """The lake may be the first argument, as everywhere else; naming it twice or two queries are errors."""
+    query = "select count(*) as n from export_jobs"
+    script = tmp_path / "query.sql"
+    script.write_text(query)
+    for words in (
+        (SAMPLE, query),
+        (query, "--lake", SAMPLE),
+        (SAMPLE, "-f", script),
+        ("-f", script, "--lake", SAMPLE),
+    ):
+        said = pleo("sql", *words, "--format", "csv")
+        assert (said.code, said.out.split()) == (0, ["n", "3000"]), said.err
+    assert "named twice" in pleo("sql", SAMPLE, query, "--lake", SAMPLE).err
+    for none in ((), (SAMPLE, query, query), (SAMPLE, query, "-f", script)):
+        assert "give one query" in pleo("sql", *none).err
+
+
+def test_output_says_what_it_wrote(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """A file is written with one line on stderr: its name and its rows."""
+    said = pleo("sql", SAMPLE, "from export_jobs", "-o", tmp_path / "jobs.csv")
+    assert (said.code, said.out, said.err) == (0, "", f"{tmp_path / 'jobs.csv'}: 3,000 rows\n")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "5x", "m", "", "1e999"])
+def test_a_deadline_that_is_none(pleo: Callable[..., Said], tmp_path: Path, text: str) -> None:
+    """A deadline is a time above 0, in seconds or with a unit."""
+    said = pleo("dump", tmp_path / "lake", "--deadline", text)
+    assert said.code == 2
+    assert "--deadline" in said.err
+
+
+@pytest.mark.parametrize("text", ["60", "60.5", "1m", "2h"])
+def test_a_deadline_with_a_unit(pleo: Callable[..., Said], served: Served, tmp_path: Path, text: str) -> None:
+    """Seconds may be written as a number, or as a span like everywhere else."""
+    assert pleo("dump", tmp_path / "lake", "--deadline", text, "--rate", 100_000).code == 0

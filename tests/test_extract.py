@@ -510,3 +510,15 @@ def test_processes_that_start_afresh_read_a_lake(method: str) -> None:
     assert scan_lake(sample).collect().height == 3_000
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
         assert pool.submit(verify_lake, sample).result(timeout=120).rows == 3_000
+
+
+def test_arguments_of_another_kind_are_refused_in_words(
+    open_client: OpenClient, make_sandbox: MakeSandbox
+) -> None:
+    """A client in place of a query, and an instant as text, say what to write."""
+    with pytest.raises(UsageError, match=r"takes a Query first, not a Client: Query\(limit=100\)"):
+        fetch_page(open_client(make_sandbox()))  # type: ignore[arg-type]
+    with pytest.raises(
+        UsageError, match="as_of must be a datetime or the number of a snapshot, not '2026-01-01'"
+    ):
+        scan_lake(Path(__file__).parent.parent / "data/sample", as_of="2026-01-01")  # type: ignore[arg-type]

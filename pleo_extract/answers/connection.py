@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import duckdb
 
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
+from pleo_extract.answers.statement import statements
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
 from pleo_extract.zones import to_utc
 
@@ -23,6 +25,8 @@ _ARGUMENT_ERROR = re.compile(
     r'extract specifier "(invalid .*: use .*|since\w* .* is not before .*)" not recognized'
 )
 """DuckDB's message around one of ours; see `_require` in `definition`."""
+_NO_TABLE = re.compile(r"Table with name (.+?) does not exist!")
+_NO_COLUMN = re.compile(r'Referenced column "(\w+)" (?:was )?not found')
 
 __all__ = ["answer", "open_warehouse", "translate_errors"]
 
@@ -173,6 +177,23 @@ def _first_line(exc: Exception) -> str:
     message = message.partition(": ")[2] or message
     if found := _ARGUMENT_ERROR.fullmatch(message):
         message = found[1]
+    if hint := _find_hint(message):
+        return escape(hint, 600)
     rest = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
     suggestions = [line.strip() for line in itertools.takewhile(str.strip, rest)]
     return escape(" ".join([message, *suggestions]), 600)
+
+
+def _find_hint(message: str) -> str:
+    """Return better words for what newcomers to the macros, or to a locked connection, get wrong; empty if there are none."""
+    if found := _NO_TABLE.match(message):
+        name = found[1]
+        if (known := statements().get(name.lower())) and known.kind == "macro":
+            return f"{name} is a macro: call it with parentheses, FROM {known.signature}"
+        if os.path.lexists(name):
+            return f"this query may not read {name}; open it with --allow {name}"
+    if found := _NO_COLUMN.match(message):
+        name = found[1]
+        if any(name == each.name for known in statements().values() for each in known.parameters):
+            return f"there is no column {name}; if it is an argument of a macro, write := after it, as in {name} := …"
+    return ""

@@ -60,8 +60,8 @@ class AnswerTable:
 
 def write(
     relation: duckdb.DuckDBPyRelation, target: str | Path | BinaryIO, kind: str, *, formula_safe: bool = True
-) -> None:
-    """Write an answer to a path or an open binary file.
+) -> int:
+    """Write an answer to a path or an open binary file, and return its number of rows.
 
     In CSV and JSON, instants are RFC 3339 in UTC with six decimals. JSON is one array of objects, in which NaN and
     infinite numbers are null.
@@ -81,13 +81,13 @@ def write(
         raise UsageError(f"unknown format {kind!r}: use {', '.join(FORMATS)}")
     if isinstance(target, str | Path):
         with disk.open_output(Path(target)) as file:
-            _write_file(relation, file, kind, formula_safe=formula_safe)
-        return
+            return _write_file(relation, file, kind, formula_safe=formula_safe)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "answer")
-        _write_file(relation, file, kind, formula_safe=formula_safe)
+        rows = _write_file(relation, file, kind, formula_safe=formula_safe)
         with file.open("rb") as source:
             shutil.copyfileobj(source, target)
+    return rows
 
 
 def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str = "") -> AnswerTable:
@@ -124,14 +124,16 @@ def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str =
     )
 
 
-def _write_file(relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool) -> None:
+def _write_file(relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool) -> int:
     with _stream(relation) as (con, run):
         columns = ", ".join(_format_for_file(con, kind, formula_safe=formula_safe))
         selected = f"SELECT {columns} FROM answer"  # noqa: S608 -- identifiers are quoted
+        copy = f"COPY ({selected}) TO {literal(str(file))} ({FORMATS[kind]})"
         try:
-            run(partial(con.execute, f"COPY ({selected}) TO {literal(str(file))} ({FORMATS[kind]})"))
+            rows: int = run(lambda: con.execute(copy).fetchall()[0][0])
         except duckdb.IOException as exc:
             raise StorageError(f"the answer cannot be written: {exc}") from exc
+    return rows
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import click
 
 from pleo_extract.cli.options import FORMATS
 from pleo_extract.cli.screen import Column, format_table, terminal_width
-from pleo_extract.errors import UsageError, escape
+from pleo_extract.errors import UsageError, amount, escape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,4 +76,8 @@ def write_answer(
     elif output is None and kind == "parquet" and sys.stdout.isatty():
         raise UsageError("a terminal cannot show Parquet; use --output FILE, or redirect with >")
     else:
-        write(relation, sys.stdout.buffer if output is None else output, kind, formula_safe=not raw_csv)
+        rows = write(
+            relation, sys.stdout.buffer if output is None else output, kind, formula_safe=not raw_csv
+        )
+        if output is not None:
+            click.echo(f"{output}: {amount(rows, 'row')}", err=True)

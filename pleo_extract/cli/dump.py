@@ -18,7 +18,7 @@ from pleo_extract.cli.options import (
     server_options,
     store_options,
 )
-from pleo_extract.cli.span import DurationParam, ShardParam
+from pleo_extract.cli.span import DurationParam, SecondsParam, ShardParam
 from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, amount, escape
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ Examples:
 )
 @click.option(
     "--deadline",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Stop after this time; the next run continues [default: never]",
+    type=SecondsParam(),
+    help="Stop after this time, such as 900 or 15m; the next run continues [default: never]",
 )
 @click.option(
     "--max-requests",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ import click
 
 from pleo_extract.zones import assume_utc
 
-__all__ = ["DurationParam", "InstantParam", "ShardParam", "SnapshotParam"]
+__all__ = ["DurationParam", "InstantParam", "SecondsParam", "ShardParam", "SnapshotParam"]
 
 
 class InstantParam(click.ParamType[datetime]):
@@ -59,7 +60,7 @@ class DurationParam(click.ParamType[timedelta]):
     """A span of time: 90s, 30m, 24h or 7d."""
 
     name = "span"
-    _units: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    units: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
         """Return the word that stands for the value in the help."""
@@ -72,7 +73,32 @@ class DurationParam(click.ParamType[timedelta]):
         found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
         if found is None:
             self.fail(f"{value!r} is not a span of time; write 90s, 30m, 24h or 7d", param, ctx)
-        return timedelta(**{self._units[found[2]]: int(found[1])})
+        return timedelta(**{self.units[found[2]]: int(found[1])})
+
+
+class SecondsParam(click.ParamType[float]):
+    """A span of time in seconds, as a number or with a unit: 900, 0.5 or 15m."""
+
+    name = "seconds"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
+        """Return the word that stands for the value in the help."""
+        return "SECONDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        if isinstance(value, float):
+            return value
+        if str(value)[-1:] in DurationParam.units:
+            seconds = DurationParam().convert(value, param, ctx).total_seconds()
+        else:
+            try:
+                seconds = float(value)
+            except ValueError:
+                seconds = 0.0
+        if not (0 < seconds < math.inf):
+            self.fail(f"{value!r} is not a time above 0; write seconds, such as 900, or 15m", param, ctx)
+        return seconds
 
 
 class ShardParam(click.ParamType[tuple[int, int]]):

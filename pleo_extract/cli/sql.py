@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from pathlib import Path
@@ -28,7 +29,7 @@ __all__ = ["sql"]
 EXAMPLES = """\b
 Examples:
   pleo-extract sql "from failure_rates('month')"
-  pleo-extract sql "from duration_stats('week')" -o durations.csv
+  pleo-extract sql data/export_jobs "from duration_stats('week')" -o durations.csv
   pleo-extract sql 'from export_jobs where status = $s' -p s=failed --format json
   pleo-extract sql "from failure_rates('week', tz := 'Europe/Copenhagen')"
   pleo-extract sql --list
@@ -37,13 +38,11 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES, short_help="Ask a lake in SQL")
-@click.argument("query", required=False)
+@click.argument("words", nargs=-1, metavar="[LAKE] [QUERY]")
 @click.option(
     "--lake",
     type=LakeFolder(),
-    default=Path("data/export_jobs"),
-    show_default=True,
-    help="Folder or URL of the lake",
+    help="Folder or URL of the lake, if it is not the first argument  [default: data/export_jobs]",
 )
 @store_options
 @click.option(
@@ -78,8 +77,8 @@ Examples:
 @click.option("--list", "listing", is_flag=True, help="List the views and macros")
 @click.option("--describe", metavar="NAME", help="Show the definition of a view or macro")
 def sql(
-    query: str | None,
-    lake: str | Path,
+    words: tuple[str, ...],
+    lake: str | Path | None,
     store: StoreOptions,
     script: TextIO | None,
     params: tuple[str, ...],
@@ -99,22 +98,26 @@ def sql(
         click.echo(_list_statements() if listing else _describe_statement(str(describe)))
         return
     _restore_signals()
-    if (query is None) == (script is None):
+    names = words if script else words[:-1]  # what stands before the query
+    if len(names) > 1 or not (words or script):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
+    if names and lake is not None:
+        raise UsageError("the lake is named twice; name it as an argument or with --lake")
+    asked = os.fsdecode(LakeFolder()(names[0])) if names else lake or Path("data/export_jobs")
     kind = kind or choose_format(output)
     from pleo_extract.answers import answer, translate_errors
     from pleo_extract.answers.doors import connect
 
-    text = query if query is not None else script.read() if script else ""
-    con = connect(lake, as_of, locked=True, allow=allow, **store)
+    text = script.read() if script else words[-1]
+    con = connect(asked, as_of, locked=True, allow=allow, **store)
     values = parse_pairs(params, "--param")
     try:
         with translate_errors():
             first = con.execute("select id from export_jobs limit 1").fetchall()
         if not first:
-            click.echo(f"note: there is no job in {lake} yet", err=True)
+            click.echo(f"note: there is no job in {asked} yet", err=True)
         for company in _find_unknown_companies(con, text, values):
-            click.echo(f"note: there is no job of company {escape(company)} in {lake}", err=True)
+            click.echo(f"note: there is no job of company {escape(company)} in {asked}", err=True)
         write_answer(answer(con, text, values), kind, output, raw_csv=raw_csv)
     finally:
         con.close()

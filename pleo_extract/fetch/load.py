@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.client import Client
+from pleo_extract.contract import Query
 from pleo_extract.core.decode import build_frame
 from pleo_extract.core.rows import is_same_list, keep_latest
 from pleo_extract.core.verdict import Verdict, decide_verdict
-from pleo_extract.errors import IncompleteWalk, RejectedRows
+from pleo_extract.errors import IncompleteWalk, RejectedRows, UsageError
 from pleo_extract.fetch.driver import ask_exactly
 from pleo_extract.fetch.segments import RowCount, totals_of
 from pleo_extract.fetch.selection import check_amount, check_wanted
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pleo_extract.client import Session
-    from pleo_extract.contract import PageInfo, Query
+    from pleo_extract.contract import PageInfo
     from pleo_extract.core.decode import Rejected
     from pleo_extract.core.walk import Walk
     from pleo_extract.fetch.selection import Instant, Selection
@@ -158,9 +159,12 @@ def fetch_page(query: Query, *, client: Client | None = None) -> JobPage:
     """Return one page of the list, for a query with any of the endpoint's parameters.
 
     Raises:
+        UsageError: `query` is not a `Query`.
         RejectedRows: rows do not fit the contract.
         PleoExtractError: as `load_export_jobs`.
     """
+    if not isinstance(query, Query):
+        raise UsageError(f"fetch_page takes a Query first, not a {type(query).__name__}: Query(limit=100)")
     with open_client(client) as source:
         page = ask_exactly(source.start_session(deadline=DEADLINE), query)
     frame, rejected = build_frame([page])

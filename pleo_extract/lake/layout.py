@@ -249,6 +249,8 @@ class Layout:
         if isinstance(as_of, datetime):
             instant = to_utc(as_of, "as_of")
             numbers = [n for n in numbers if self.made_at(n) <= instant]
+        elif not isinstance(as_of, int):
+            raise UsageError(f"as_of must be a datetime or the number of a snapshot, not {as_of!r}")
         elif as_of not in numbers:
             raise UsageError(
                 f"snapshot {as_of} is not kept in {self.root}; these are: {', '.join(map(str, numbers))}"

@@ -309,6 +309,8 @@ class Version:
         return DeltaTable(self.address.uri, storage_options=self.address.options).version() > self.version
 
     def _load_as_of(self, as_of: datetime | int) -> None:
+        if not isinstance(as_of, datetime | int):
+            raise UsageError(f"as_of must be a datetime or the number of a version, not {as_of!r}")
         version = self._find_version(to_utc(as_of, "as_of")) if isinstance(as_of, datetime) else as_of
         if not 0 <= version <= self._table.version():
             raise UsageError(
