@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +206,35 @@ class TestFullWalk:
         with pytest.raises(PageTooLarge, match="more than 100 bytes"):
             load_export_jobs(client=open_client(sandbox))
         assert limits(sandbox)[-1] == 1
+
+
+class TestAnotherServer:
+    """What is remembered is an upper bound: a server may give fewer rows one day."""
+
+    @pytest.mark.parametrize("full", [True, False])
+    def test_smaller_pages_are_noticed(
+        self, make: Callable[..., Sandbox], dump: Callable[..., list[int]], tmp_path: Path, *, full: bool
+    ) -> None:
+        """By a full sync, and by any page that could have had more rows."""
+        sandbox = make(max_limit=1_000)
+        dump(sandbox)
+        assert known_size(tmp_path) == 1_000
+        sandbox.rules = replace(sandbox.rules, max_limit=70)
+        sandbox.world.advance(30 * DAY)
+        dump(sandbox, full=full)
+        assert known_size(tmp_path) == 70
+
+    def test_larger_pages_are_noticed(
+        self, make: Callable[..., Sandbox], dump: Callable[..., list[int]], tmp_path: Path
+    ) -> None:
+        """By the next full sync."""
+        sandbox = make(max_limit=70)
+        dump(sandbox)
+        assert known_size(tmp_path) == 70
+        sandbox.rules = replace(sandbox.rules, max_limit=500)
+        sandbox.world.advance(DAY)
+        dump(sandbox, full=True)
+        assert known_size(tmp_path) == 500
 
 
 class TestFewRows:

@@ -42,18 +42,25 @@ class PageSize:
 
     Attributes:
         most: the rows to ask for where many are wanted.
-        given: the rows of the largest page that was asked for with `most` and was not the last one; 0 if there was none.
     """
 
     def __init__(self, known: int = 0, *, chosen: int | None = None) -> None:
         self.most = chosen or known or MOST
-        self.given = known
         self.is_chosen = chosen is not None
         self._known = known
+        self._largest = 0  # the rows of the largest page that was not the last one
+        self._is_measured = (
+            False  # whether such a page had fewer rows than it might have had, or was asked for `most`
+        )
         self._works = 0  # the largest limit that was answered in this run
         self._is_suspect = not known
         self._is_lowered = False
         self._good, self._grow_after = 0, GROW_AFTER
+
+    @property
+    def given(self) -> int:
+        """The rows that the server gives if more are asked for, by this run's pages or else by an earlier run's; 0 if unknown."""
+        return self._largest if self._is_measured else max(self._largest, self._known)
 
     @property
     def usual(self) -> int:
@@ -91,17 +98,19 @@ class PageSize:
         if limit is None:
             return
         self._works = max(self._works, limit)
+        if has_next:
+            self._largest = max(self._largest, rows)
+            self._is_measured = self._is_measured or rows < limit or limit >= self.most
         if limit < self.most:
             return
-        if has_next:
-            self.given = max(self.given, rows)
         self._good += 1
         if self._is_lowered and self._good >= self._grow_after and self.most < MOST:
             self.most, self._good = min(MOST, 2 * self.most), 0
 
     def refuse(self, limit: int) -> None:
         """Remember for good that the server takes no more than this many rows: it has refused more."""
-        self.most = self.given = limit
+        self.most = self._largest = limit
+        self._is_measured = True
 
     def clear_of_suspicion(self) -> None:
         """Remember that a small page was refused as well: it is not the limit that this server minds."""
