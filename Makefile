@@ -4,7 +4,7 @@ BIN := .venv/bin
 # With this variable set, every Python process compiles all modules again: the tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check faults torture bench scale format sample docs picture notebooks clean
+.PHONY: demo test check check-clusters check-tools faults torture bench scale format sample docs picture notebooks clean
 
 demo: .venv/demo.stamp
 	$(BIN)/pleo-extract demo --out demo/export_jobs
@@ -17,17 +17,23 @@ test: .venv/test.stamp
 
 # The slower checks, and those that need other tools than Python, which they install. CI runs this after `make test`.
 check: .venv/test.stamp
-	.ci/pyright
 	$(BIN)/pytest -n auto -m slow
 	PYTHONPATH=tests/torture $(BIN)/pytest -p tally -n 2 tests/torture
 	$(BIN)/python tests/benchmarks/guard.py
 	$(BIN)/python tests/benchmarks/accounts.py --guard
+	$(MAKE) -j2 --output-sync=target check-clusters check-tools
+
+# Suites with tools of their own spend much of their time on downloads and starting programs, so two run side by side.
+check-clusters: .venv/test.stamp
+	.ci/spark
+	.ci/stores
+
+check-tools: .venv/test.stamp
+	.ci/pyright
 	.ci/contract
 	.ci/browser
-	.ci/spark
 	.ci/dask
 	.ci/duckdb
-	.ci/stores
 
 # Run the tests of every fault and print which are survived; see tests/fault_table.py.
 faults: .venv/test.stamp
