@@ -41,23 +41,33 @@ ABOUT = """\
 for this machine, ratios carry over. The server is `tests/benchmarks/server.py` in its own process, which is not counted. \
 The rows of each contender are compared with those of the server, one by one."""
 FIRST_DUMP = "No latency. In brackets: the ratio to pleo-extract. The tap and the source only write messages; loading them would come on top"
-WAITS = "One run each; the peers request one page after another"
+WAITS = "Medians of three runs where several requests are in flight, else one run. The last column compares with ours at the same number in flight, or at 8"
+IN_FLIGHT = (8, 16, 32)
 PACE = "500 requests a minute; *most* is what the server saw in any 60 seconds"
 LIBRARIES = ("polars", "duckdb", "pyarrow", "httpx", "msgspec")
 
 
-def waits(titles: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
-    """Return a table of wall times with a slow server; the peers request one page after another."""
-    eight, sixteen = costs["ours, 8 in flight"].wall, costs["ours, 16 in flight"].wall
+def waits(
+    titles: dict[str, tuple[str, str]], alone: dict[str, Cost], together: dict[int, dict[str, Cost]]
+) -> str:
+    """Return a table of wall times with a slow server.
+
+    Args:
+        titles: title and Python of each contender.
+        alone: the contenders that request one page after another, and ours with 8 requests in flight.
+        together: those that have several requests in flight, by their number.
+    """
     rows: list[list[object]] = [
-        [f"{titles['ours'][0]}, 8 in flight", eight, "", ""],
-        [f"{titles['ours'][0]}, 16 in flight", sixteen, "", ""],
+        [titles[name][0], number, cost.wall, cost.wall / costs["ours"].wall]
+        for number, costs in together.items()
+        for name, cost in costs.items()
     ]
-    for name, (title, _) in titles.items():
-        if name != "ours":
-            wall = costs[name].wall
-            rows.append([title, wall, wall / eight, wall / sixteen])
-    return table(["", "wall s", "times ours with 8", "times ours with 16"], rows)
+    rows += [
+        [titles[name][0], 1, cost.wall, cost.wall / alone["ours"].wall]
+        for name, cost in alone.items()
+        if name != "ours"
+    ]
+    return table(["", "in flight", "wall s", "times ours"], rows)
 
 
 def imports(runs: int) -> str:
@@ -107,20 +117,37 @@ def sections(*, quick: bool) -> list[str]:
     jobs, runs = (2_000, 1) if quick else (100_000, 3)
     titles = peers.prepare(list(peers.CONTENDERS))
     everyone = peers.race(titles, jobs=jobs, runs=runs)
+    large = {name: titles[name] for name in ("ours", *peers.LARGE_PAGES)}
+    at_1000 = peers.race(large, jobs=jobs, runs=runs, page=1_000)
     if not quick:
         draw(titles, everyone, str(ROOT / "docs" / "benchmarks.svg"))
     waiting = {name: titles[name] for name in SEQUENTIAL}
     at_50 = peers.race(waiting, jobs=jobs, runs=1, latency=50, warm=False)
-    ours = {"ours": titles["ours"]}
-    faster = peers.race(ours, jobs=jobs, runs=1, latency=50, warm=False, more=["--in-flight", "16"])
-    in_flight = {"ours, 8 in flight": at_50["ours"], "ours, 16 in flight": faster["ours"], **at_50}
+    both = {name: titles[name] for name in ("ours", "threaded")}
+    together = {
+        number: peers.race(
+            both,
+            jobs=jobs,
+            runs=runs,
+            latency=50,
+            warm=False,
+            more=["--in-flight", str(number)],
+            threads=number,
+        )
+        for number in IN_FLIGHT
+    }
     sizes = 10_000 if quick else 10_000_000
     return [
         section(f"A first dump of {count(jobs)} jobs", "peers", peers.tabulate(titles, everyone), FIRST_DUMP),
         section(
+            "The same with pages of 1,000 jobs",
+            "peers --page 1000 --only ours,careful,threaded,polars_loop,pandas_loop",
+            peers.tabulate(large, at_1000),
+        ),
+        section(
             "The same at 50 ms a response",
             "peers --latency-ms 50 --in-flight 16",
-            waits(waiting, in_flight),
+            waits(titles, at_50, together),
             WAITS,
         ),
         section("At a pace", "pace", table(pace.HEAD, pace.run(500, 20 if quick else 1050)), PACE),

@@ -1,6 +1,6 @@
 """A first dump compared with its peers: whole processes that take turns, each in its own environment, one server.
 
-    python tests/benchmarks/peers.py [--jobs 100000] [--runs 3] [--latency-ms 0] [--only ours,careful]
+    python tests/benchmarks/peers.py [--jobs 100000] [--runs 3] [--latency-ms 0] [--page 100] [--only ours,careful]
 
 The rows of each contender are compared with those of the server, so that nobody is fast by leaving something out. The
 tap of the Singer SDK and the source of the Airbyte CDK only write messages; loading them would come on top.
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONTENDERS = (
     "ours",
     "careful",
+    "threaded",
     "polars_loop",
     "pandas_loop",
     "dlt_arrow",
@@ -32,7 +33,8 @@ CONTENDERS = (
     "singer",
     "airbyte",
 )
-
+LARGE_PAGES = ("careful", "threaded", "polars_loop", "pandas_loop")
+"""The contenders that can ask for pages of another size than 100."""
 
 FIGURES = {"cpu": "CPU s", "wall": "wall s", "peak": "peak MB"}
 
@@ -69,24 +71,43 @@ def race(
     latency: float = 0,
     more: Sequence[str] = (),
     warm: bool = True,
+    page: int = 100,
+    threads: int = 8,
 ) -> dict[str, Cost]:
     """Return the medians of the contenders, which take turns.
 
     The first round checks the rows; with `warm` its cost does not count.
+
+    Args:
+        prepared: title and Python of each contender.
+        jobs: the jobs of the list.
+        runs: how often each runs.
+        latency: milliseconds that the server waits before each response.
+        more: further options of ours.
+        warm: run each once more before.
+        page: the most rows of a page.
+        threads: the requests in flight of contenders with threads.
     """
     costs: dict[str, list[Cost]] = {name: [] for name in prepared}
-    with serve(jobs, "--latency-ms", str(latency)) as server, tempfile.TemporaryDirectory() as folder:
+    with (
+        serve(jobs, "--latency-ms", str(latency), "--page", str(page)) as server,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         for number in range(runs + warm):
             for name, (_, python) in prepared.items():
                 out = Path(folder, f"{name}-{number}")
                 command = [python, str(HERE / "contenders" / f"{name}.py"), server.url, KEY, str(out)]
-                cost = measure([*command, *(more if name == "ours" else ())])
+                cost = measure([*command, *(more if name == "ours" else _arguments(name, page, threads))])
                 if number or not warm:
                     costs[name].append(cost)
                 if not number:
                     measure([sys.executable, str(HERE / "compare.py"), str(out), str(jobs)])
                 measure(["rm", "-rf", str(out), f"{out}-state"])
     return {name: medians(each) for name, each in costs.items()}
+
+
+def _arguments(name: str, page: int, threads: int) -> list[str]:
+    return [str(page), str(threads)] if name == "threaded" else [str(page)] if name in LARGE_PAGES else []
 
 
 def tabulate(prepared: dict[str, tuple[str, str]], costs: dict[str, Cost]) -> str:
@@ -108,6 +129,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--latency-ms", type=float, default=0)
     parser.add_argument("--in-flight", type=int, default=8)
+    parser.add_argument("--page", type=int, default=100)
     parser.add_argument("--only", default=",".join(CONTENDERS))
     asked = parser.parse_args()
     prepared = prepare(asked.only.split(","))
@@ -117,6 +139,8 @@ def main() -> None:
         runs=asked.runs,
         latency=asked.latency_ms,
         more=["--in-flight", str(asked.in_flight)],
+        page=asked.page,
+        threads=asked.in_flight,
     )
     print(
         f"{count(asked.jobs)} jobs, {asked.latency_ms:g} ms a response, medians of {asked.runs} runs in turn; "

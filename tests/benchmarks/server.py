@@ -1,9 +1,9 @@
 """The benchmark's server: a list of export jobs made by a formula, served as fast as Python can.
 
     python tests/benchmarks/server.py --jobs 100000 [--companies 20] [--latency-ms 50] [--rate 500] [--refuse 0.05] [--flaky 0.05]
-        [--keys PREFIX] [--days 1095]
+        [--keys PREFIX] [--days 1095] [--page 100]
 
-It implements the part of the contract that the contenders use: `limit` (at most 100), `after`, `offset`, `company_id`,
+It implements the part of the contract that the contenders use: `limit` (at most `--page`), `after`, `offset`, `company_id`,
 sorting by createdAt and id in both directions, `statuses` of open jobs, the echo. Job `n` is the same in every run: the
 jobs are evenly spread over three years, or `--days`, and the last 40 are open.
 
@@ -50,8 +50,9 @@ def company(number: int) -> str:
 class Jobs:
     """The jobs by number, and the pages of them. Job `n` belongs to company `n` modulo the number of companies."""
 
-    def __init__(self, count: int, companies: int = 20, days: int = DAYS) -> None:
+    def __init__(self, count: int, companies: int = 20, days: int = DAYS, most: int = 100) -> None:
         self.count = count
+        self.most = most
         self.companies = companies
         self.open_from = max(0, count - OPEN)
         self.step = days * 86_400 / count
@@ -87,7 +88,7 @@ class Jobs:
 
     def page(self, asked: dict[str, list[str]]) -> bytes:
         """Return one page as JSON."""
-        limit = min(int(asked.get("limit", ["100"])[0]), 100)
+        limit = min(int(asked.get("limit", ["100"])[0]), self.most)
         orders = asked.get("sorting_order", [])
         down = bool(orders) and orders[0].startswith("DESC")
         ordered = self._listed(asked)[:: -1 if down else 1]
@@ -250,8 +251,9 @@ def main() -> None:
     parser.add_argument("--flaky", type=float, default=0)
     parser.add_argument("--keys", default="")
     parser.add_argument("--days", type=int, default=DAYS)
+    parser.add_argument("--page", type=int, default=100)
     asked = parser.parse_args()
-    jobs = Jobs(asked.jobs, asked.companies, asked.days)
+    jobs = Jobs(asked.jobs, asked.companies, asked.days, asked.page)
     gate = _Gate(asked.rate, asked.refuse, asked.flaky, asked.keys)
     handler = partial(_Handler, jobs, gate, asked.latency_ms / 1000)
     with _Server(("127.0.0.1", 0), handler) as server:

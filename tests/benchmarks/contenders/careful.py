@@ -1,4 +1,4 @@
-"""The careful hand-written script: httpx, msgspec and Polars in one pass. Arguments: URL, key, output folder.
+"""The careful hand-written script: httpx, msgspec and Polars in one pass. Arguments: URL, key, output folder, rows of a page.
 
 It is what a good engineer writes for one use: no durable publish, no proof of completeness, no rate limit, no retries.
 """
@@ -73,10 +73,18 @@ def frame_of(rows: list[Job]) -> pl.DataFrame:
     return pl.DataFrame(series).with_columns(instants)
 
 
-def run(url: str, key: str, out: str) -> None:
+def write(frame: pl.DataFrame, out: str) -> None:
+    """Write one Parquet file a month."""
+    for (month,), part in frame.group_by(pl.col("created_at").dt.strftime("%Y-%m")):
+        folder = Path(out, f"created_month={month}")
+        folder.mkdir(parents=True)
+        part.write_parquet(folder / "part-0.parquet")
+
+
+def run(url: str, key: str, out: str, limit: str = "100") -> None:
     """Fetch all jobs into Parquet files below the folder, one a month."""
     decoder = msgspec.json.Decoder(Page)
-    params: dict[str, str | int] = {"limit": 100}
+    params: dict[str, str | int] = {"limit": int(limit)}
     frames, rows = [], []
     with httpx.Client(base_url=url, auth=(key, "")) as client:
         while True:
@@ -89,12 +97,8 @@ def run(url: str, key: str, out: str) -> None:
             if not page.pagination.has_next_page:
                 break
             params["after"] = page.pagination.end_cursor or ""
-    frame = pl.concat(frames)
-    for (month,), part in frame.group_by(pl.col("created_at").dt.strftime("%Y-%m")):
-        folder = Path(out, f"created_month={month}")
-        folder.mkdir(parents=True)
-        part.write_parquet(folder / "part-0.parquet")
+    write(pl.concat(frames), out)
 
 
 if __name__ == "__main__":
-    run(*sys.argv[1:4])
+    run(*sys.argv[1:5])

@@ -1,4 +1,4 @@
-"""requests and pandas: the script that most people write first. Arguments: URL, key, output folder."""
+"""requests and pandas: the script that most people write first. Arguments: URL, key, output folder, rows of a page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ REQUIREMENTS = ["requests", "pandas", "pyarrow"]
 TIMES = ["createdAt", "startedAt", "completedAt", "expiredAt", "lastUpdatedAt"]
 
 
-def run(url: str, key: str, out: str) -> None:
+def run(url: str, key: str, out: str, limit: str = "100") -> None:
     """Fetch all jobs into Parquet files below the folder."""
     import pandas as pd  # noqa: PLC0415 - only in its own environment
     import requests  # noqa: PLC0415 - as above
 
     rows: list[dict[str, object]] = []
-    params: dict[str, object] = {"limit": 100}
+    params: dict[str, object] = {"limit": int(limit)}
     with requests.Session() as session:
         session.auth = (key, "")
         while True:
@@ -37,4 +37,4 @@ def run(url: str, key: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    run(*sys.argv[1:4])
+    run(*sys.argv[1:5])

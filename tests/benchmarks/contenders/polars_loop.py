@@ -1,4 +1,4 @@
-"""httpx and polars, as one writes it in a notebook. Arguments: URL, key, output folder."""
+"""httpx and polars, as one writes it in a notebook. Arguments: URL, key, output folder, rows of a page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ REQUIREMENTS = ["httpx", "polars"]
 TIMES = ["createdAt", "startedAt", "completedAt", "expiredAt", "lastUpdatedAt"]
 
 
-def run(url: str, key: str, out: str) -> None:
+def run(url: str, key: str, out: str, limit: str = "100") -> None:
     """Fetch all jobs into Parquet files below the folder."""
     import httpx  # noqa: PLC0415 - only in its own environment
     import polars as pl  # noqa: PLC0415 - as above
 
     rows: list[dict[str, object]] = []
-    params: dict[str, str | int] = {"limit": 100}
+    params: dict[str, str | int] = {"limit": int(limit)}
     with httpx.Client(base_url=url, auth=(key, "")) as client:
         while True:
             page = client.get("/v3/export-jobs", params=params).raise_for_status().json()
@@ -37,4 +37,4 @@ def run(url: str, key: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    run(*sys.argv[1:4])
+    run(*sys.argv[1:5])
