@@ -388,7 +388,7 @@ def test_a_run_that_is_cut_short_is_gone_on_with(
     [
         "pleo_extract.fetch.workers.build_batch",
         "pleo_extract.sync.task.hold_signals",
-        "pleo_extract.lake.staging.months_of",
+        "pleo_extract.lake.staging.count_months",
     ],
 )
 def test_f36_ctrl_c_between_reading_and_staging_loses_nothing(

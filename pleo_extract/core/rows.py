@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FILE_ORDER",
     "OPEN",
+    "count_months",
     "count_readings",
     "created_month",
     "find_changed",
@@ -45,7 +46,6 @@ __all__ = [
     "job_name",
     "keep_latest",
     "merge_rows",
-    "months_of",
     "read_key",
     "replace_rows",
     "same_rows",
@@ -218,13 +218,14 @@ def created_month() -> pl.Expr:
     return pl.col("created_at").dt.strftime("%Y-%m")
 
 
-def months_of(frame: pl.DataFrame) -> list[str]:
-    """Return the months of these rows, in order."""
+def count_months(frame: pl.DataFrame) -> dict[str, int]:
+    """Return how many of these rows each month has, the earliest first."""
     created = frame["created_at"]
     ends = [end for end in (created.min(), created.max()) if isinstance(end, datetime)]
     if len({_name_month(end) for end in ends}) <= 1:  # the common case, since a list is read in order
-        return [_name_month(end) for end in ends[:1]]
-    return [_name_month(start) for start in created.dt.truncate("1mo").unique().sort()]
+        return {_name_month(end): frame.height for end in ends[:1]}
+    starts = created.dt.truncate("1mo").value_counts().sort("created_at")
+    return {_name_month(start): count for start, count in starts.iter_rows()}
 
 
 def _name_month(start: datetime) -> str:

@@ -40,7 +40,7 @@ __all__ = ["RowCount", "narrow", "read_list", "read_walk", "totals_of"]
 
 QUICK_SECONDS: Final = 0.01
 """A server that answers a page within this time is read by one thread: more threads would only cost."""
-WORTH_SECONDS: Final = 0.003
+WORTH_SECONDS: Final = 0.0015
 """About what a page costs us in CPU. A slower server is read by as many threads as keep us busy meanwhile."""
 USUAL_WINDOW: Final = 10_000
 """Rows that search engines let offsets reach by default; tried where deeper offsets are refused."""

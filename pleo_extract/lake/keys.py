@@ -25,6 +25,10 @@ __all__ = ["IdMonths", "count_repeats", "hash_id"]
 RANGE: Final = 8_000_000
 """Keys of one range: 64 MB, and as much again to sort them."""
 _HASH: Final = pl.struct(KEY).hash().alias("hash")
+_HASH_OF_ID: Final = pl.col("id").hash()
+_MONTH_NUMBER: Final = pl.col("created_at").dt.year().cast(pl.UInt64) * 12 + pl.col(
+    "created_at"
+).dt.month().cast(pl.UInt64)
 MONTH_BITS: Final = 10
 """How many of the 64 bits of an entry say the month: months repeat after 85 years."""
 HELD: Final = 250_000
@@ -50,17 +54,16 @@ class IdMonths:
         self._spilled: list[tuple[int, int]] = []
         self._scratch: disk.ScratchFile | None = None
 
-    def add(self, month: str, ids: pl.Series) -> None:
-        """Note that the jobs with these ids are staged under a month, such as ``2026-11``.
+    def add(self, rows: pl.DataFrame) -> None:
+        """Note the ids and months of staged rows.
 
         Raises:
             StorageError: the folder has no room for 8 bytes a row.
         """
-        number = (int(month[:4]) * 12 + int(month[5:])) % 2**MONTH_BITS
-        hashes = ids.hash()
-        self._held.append(hashes - hashes % 2**MONTH_BITS + number)
-        self._rows += ids.len()
-        self._rows_held += ids.len()
+        entries = rows.select(entry=_HASH_OF_ID - _HASH_OF_ID % 2**MONTH_BITS + _MONTH_NUMBER % 2**MONTH_BITS)
+        self._held.append(entries.to_series())
+        self._rows += rows.height
+        self._rows_held += rows.height
         if self._rows_held > HELD:
             self._spill()
 

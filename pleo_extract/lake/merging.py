@@ -189,9 +189,8 @@ class MonthMerge:
         return self._count_staged(month) + rows <= 2 * PIECE
 
     def _count_staged(self, month: str) -> int:
-        """Return the staged rows of the batches that have rows of this month, an upper bound."""
-        batches = (batch for each in self._stagings.get(month, ()) for batch in each.batches)
-        return sum(batch.rows for batch in batches if month in batch.months)
+        """Return how many rows of this month are staged."""
+        return sum(staging.count_month(month) for staging in self._stagings.get(month, ()))
 
     def _read_staged(self, month: str) -> Iterator[pl.DataFrame]:
         """Yield the staged rows of the month in the order they were fetched."""

@@ -26,7 +26,6 @@ only if it, and the file that it names, are such as a run writes.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -36,11 +35,12 @@ import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
-from pleo_extract.core.rows import created_month, is_unknown, job_name, months_of
+from pleo_extract.core.rows import count_months, created_month, is_unknown, job_name
 from pleo_extract.core.state import RejectedRecord
 from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
+from pleo_extract.lake.batches import HELD, decode_rows, encode_rows
 from pleo_extract.lake.forgotten import NOTHING
 from pleo_extract.lake.keys import IdMonths, hash_id
 from pleo_extract.lake.rejects import is_kept_in
@@ -61,8 +61,6 @@ _RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _MODE: Final = re.compile(r"full|refresh|merge")
 _PHASE: Final = re.compile(r"[a-z][0-9a-z_-]{0,31}")
 _FILE: Final = re.compile(r"batch-[0-9]{6,9}")
-_NEEDED: Final = (*KEY, "created_at")
-"""Columns that a row needs to have a place in a lake."""
 KEEP_STAGED: Final = timedelta(days=30)
 """How long staged pages are kept after a run last added to them."""
 
@@ -81,6 +79,8 @@ class StagedBatch(msgspec.Struct, frozen=True, kw_only=True, rename={"checkpoint
         sha256: the hash of the Arrow file.
         rows: how many rows it has.
         months: the months of these rows.
+        counts: how many of the rows each of these months has; empty in journals of older versions.
+        is_sorted: whether the rows of several months are in order of created_at.
         checkpoints: where the walk stood after it, by segment; ``marks`` in the journal.
         done: True if the phase has ended.
         rejected: one line for each row that does not fit the contract.
@@ -95,6 +95,8 @@ class StagedBatch(msgspec.Struct, frozen=True, kw_only=True, rename={"checkpoint
     sha256: str = ""
     rows: int = 0
     months: list[str] = []
+    counts: list[int] = []
+    is_sorted: bool = False
     checkpoints: dict[int, Checkpoint] = {}
     done: bool = False
     rejected: list[str] = []
@@ -209,14 +211,13 @@ class Staging:
         stripped = self.forgotten.strip_rows(frame)
         rejected, lost = self.forgotten.strip_rejected(rejected)
         checkpoints = {} if lost else self.forgotten.strip_checkpoints(checkpoints or {})
-        frame = stripped.rows
+        frame, months = stripped.rows, count_months(stripped.rows)
+        # Rows of several segments have no order among each other.
+        if len(months) > 1 and len(checkpoints) > 1:
+            frame = frame.sort("created_at", maintain_order=True)
         name = f"batch-{self._number:06d}"
         self._number += 1
-        buffer = io.BytesIO()
-        # Newer levels write texts as views into shared buffers: the texts of removed rows would be written, too.
-        level = pl.CompatLevel.oldest() if stripped.lost or stripped.blanked else None
-        frame.write_ipc(buffer, compression="uncompressed", compat_level=level)
-        data = buffer.getvalue()
+        data = encode_rows(frame, whole=not (stripped.lost or stripped.blanked))
         self._write(f"{name}.arrow", data)
         if rejected:
             self._write(f"{name}.rejected.jsonl", encode_rejected(rejected))
@@ -226,7 +227,9 @@ class Staging:
             file=name,
             sha256=hashlib.sha256(data).hexdigest(),
             rows=frame.height,
-            months=months_of(frame),
+            months=[*months],
+            counts=[*months.values()],
+            is_sorted=len(months) > 1 and frame["created_at"].is_sorted(),
             checkpoints=checkpoints,
             rejected=[str(row) for row in rejected],
             names=[row.name for row in rejected],
@@ -235,7 +238,8 @@ class Staging:
             forgotten=[*(job for _, job in stripped.lost), *lost],
         )
         self._append(batch)
-        self._note_months(batch, frame)
+        HELD.put(self.folder / f"{name}.arrow", frame, len(data))
+        self._id_months.add(frame)
         self.reasons += batch.rejected
         self.names += batch.names
         return frame
@@ -271,12 +275,19 @@ class Staging:
         """Return the months of the staged rows, in order."""
         return sorted({month for batch in self.batches for month in batch.months})
 
+    def count_month(self, month: str) -> int:
+        """Return how many rows of this month are staged; for batches of older versions that did not count, at most."""
+        return sum(
+            batch.counts[batch.months.index(month)] if batch.counts else batch.rows
+            for batch in self.batches
+            if month in batch.months
+        )
+
     def read(self, month: str) -> Iterator[pl.DataFrame]:
         """Yield the staged rows of one month, batch by batch, in the order they were fetched."""
         for batch in self.batches:
             if month in batch.months:
-                rows = self._read(batch)
-                yield rows if batch.months == [month] else rows.filter(created_month() == month)
+                yield _take_month(self._read(batch), batch, month)
 
     def frame(self, *phases: str) -> pl.DataFrame:
         """Return all staged rows of these phases, or of all phases, in the order they were fetched."""
@@ -312,7 +323,7 @@ class Staging:
             return nothing
         while self._unnoted:
             if (batch := self._unnoted.pop()).rows:
-                self._note_months(batch, self._read(batch))
+                self._id_months.add(self._read(batch))
         suspects = self._id_months.find_split()
         if suspects.is_empty():
             return nothing
@@ -390,11 +401,13 @@ class Staging:
         self.batches, self.reasons, self.names = [], [], []
         self.leaving = {}
         self._number = 0
+        HELD.drop(self.folder)
         self._id_months.close()
         self._id_months, self._unnoted = IdMonths(self.folder.parent), []
 
     def clear(self) -> None:
         """Remove the folder."""
+        HELD.drop(self.folder)
         self._id_months.close()
         disk.remove_tree(self.folder)
 
@@ -407,14 +420,10 @@ class Staging:
         disk.append_line(self.folder / "journal.jsonl", msgspec.json.encode(batch))
         self.batches.append(batch)
 
-    def _note_months(self, batch: StagedBatch, frame: pl.DataFrame) -> None:
-        for month in batch.months:
-            rows = frame if len(batch.months) == 1 else frame.filter(created_month() == month)
-            self._id_months.add(month, rows["id"])
-
     def _read(self, batch: StagedBatch) -> pl.DataFrame:
         path = self.folder / f"{batch.file}.arrow"
-        frame = _decode_frame(disk.read_file(path))
+        held = HELD.get(path)
+        frame = decode_rows(disk.read_file(path)) if held is None else held
         if frame is None:
             raise LakeError(
                 f"{path} has changed since it was written; run again to read its rows from the server"
@@ -494,7 +503,8 @@ def _check_batch(batch: StagedBatch) -> None:
         raise strict.Malformed("invalid sha256")
     if not batch.file and (batch.rows or batch.months or batch.rejected):
         raise strict.Malformed("rows without a file")
-    strict.check_count(batch.rows, "rows")
+    for count in (batch.rows, *batch.counts):
+        strict.check_count(count, "rows")
     for number, checkpoint in batch.checkpoints.items():
         strict.check_count(number, "a segment")
         strict.check_checkpoint(checkpoint)
@@ -509,18 +519,22 @@ def _is_whole(folder: Path, batch: StagedBatch) -> bool:
         return False
     if hashlib.sha256(data).hexdigest() != batch.sha256:
         return False
-    frame = _decode_frame(data)
-    return frame is not None and (frame.height, months_of(frame)) == (batch.rows, batch.months)
+    frame = decode_rows(data)
+    if frame is None or frame.height != batch.rows:
+        return False
+    months = count_months(frame)
+    is_counted = [*months] == batch.months and batch.counts in ([], [*months.values()])
+    return is_counted and (not batch.is_sorted or frame["created_at"].is_sorted())
 
 
-def _decode_frame(data: bytes) -> pl.DataFrame | None:
-    """Return the rows of a batch; None for bytes that no run writes."""
-    try:
-        frame = pl.read_ipc(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError):
-        return None
-    is_ours = frame.schema == POLARS_SCHEMA and not any(frame[name].has_nulls() for name in _NEEDED)
-    return frame if is_ours else None
+def _take_month(rows: pl.DataFrame, batch: StagedBatch, month: str) -> pl.DataFrame:
+    """Return the rows of a batch that belong to this month, in the same order."""
+    if len(batch.months) == 1:
+        return rows
+    if batch.is_sorted and batch.counts:
+        place = batch.months.index(month)
+        return rows.slice(sum(batch.counts[:place]), batch.counts[place])
+    return rows.filter(created_month() == month)
 
 
 def encode_rejected(rejected: Sequence[Rejected]) -> bytes:

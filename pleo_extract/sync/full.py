@@ -32,7 +32,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.order import weakest
-from pleo_extract.core.rows import OPEN, created_month, find_unknown, is_same_list, months_of
+from pleo_extract.core.rows import OPEN, count_months, created_month, find_unknown, is_same_list
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, is_many, learn_total
 from pleo_extract.core.walk import BY_CREATION
@@ -292,7 +292,7 @@ def _count_new(task: Task, batch: int, *, resumed: bool) -> int:
     frames = [pl.DataFrame(schema=POLARS_SCHEMA).select(*KEY, "created_at")]
     frames += [frame.select(*KEY, "created_at") for n, frame in task.staging.numbered() if is_late[n]]
     late = pl.concat(frames).unique(KEY)
-    for n, frame in task.staging.numbered(months=months_of(late)):
+    for n, frame in task.staging.numbered(months=count_months(late)):
         if not is_late[n]:
             late = late.join(frame.select(KEY), on=KEY, how="anti")
     forgotten: dict[bool, set[str]] = {True: set(), False: set()}

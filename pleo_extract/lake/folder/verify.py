@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
-from pleo_extract.core.rows import months_of
+from pleo_extract.core.rows import count_months
 from pleo_extract.errors import LakeError, StorageError, escape
 from pleo_extract.lake import disk
 from pleo_extract.lake.folder.opening import require_lake, require_pointer
@@ -230,7 +230,9 @@ def _read_months(path: Path) -> tuple[int, list[str]]:
     extremes = created.select(
         pl.len(), pl.col("created_at").min().alias("first"), pl.col("created_at").max().alias("last")
     ).collect(engine="streaming")
-    months = months_of(
-        extremes.select(pl.concat_list("first", "last").explode().alias("created_at").drop_nulls())
-    )
-    return extremes["len"][0], months if len(months) <= 1 else months_of(created.collect())
+    months = [
+        *count_months(
+            extremes.select(pl.concat_list("first", "last").explode().alias("created_at").drop_nulls())
+        )
+    ]
+    return extremes["len"][0], months if len(months) <= 1 else [*count_months(created.collect())]
