@@ -1107,3 +1107,21 @@ def test_a_deadline_that_is_none(pleo: Callable[..., Said], tmp_path: Path, text
 def test_a_deadline_with_a_unit(pleo: Callable[..., Said], served: Served, tmp_path: Path, text: str) -> None:
     """Seconds may be written as a number, or as a span like everywhere else."""
     assert pleo("dump", tmp_path / "lake", "--deadline", text, "--rate", 100_000).code == 0
+
+
+def test_a_dump_that_finds_nothing_new_imports_no_duckdb(
+    pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The catalogue needs DuckDB, but is written only if its views change: a scheduler's usual run starts sooner."""
+    world = World(jobs=200, now=datetime(2026, 11, 1, tzinfo=UTC))
+    with serve(Sandbox(world, rules=Rules(tick=0), api_keys={API_KEY: None})) as running:
+        monkeypatch.setenv("PLEO_API_KEY", API_KEY)
+        monkeypatch.setenv("PLEO_BASE_URL", running.url)
+        assert pleo("dump", tmp_path / "lake").code == 0
+        code = (
+            "import sys; from pleo_extract import dump_export_jobs; "
+            f"receipt = dump_export_jobs({str(tmp_path / 'lake')!r}, progress=False); "
+            "print(receipt.published, 'duckdb' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

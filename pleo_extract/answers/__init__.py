@@ -14,11 +14,16 @@ not the time of the clock: the same files and instants give the same answers.
 
 from __future__ import annotations
 
-from pleo_extract.answers.catalogue import write_catalogue, write_facts
-from pleo_extract.answers.connection import answer, open_warehouse, translate_errors
-from pleo_extract.answers.facts import SnapshotFacts, read_facts
-from pleo_extract.answers.output import FORMATS, AnswerTable, read_table, write
-from pleo_extract.answers.statement import Parameter, Statement, statements
+from typing import TYPE_CHECKING
+
+from pleo_extract.lazy import attach
+
+if TYPE_CHECKING:
+    from pleo_extract.answers.catalogue import write_catalogue
+    from pleo_extract.answers.connection import answer, open_warehouse, translate_errors
+    from pleo_extract.answers.facts import SnapshotFacts, read_facts, write_facts
+    from pleo_extract.answers.output import FORMATS, AnswerTable, read_table, write
+    from pleo_extract.answers.statement import Parameter, Statement, statements
 
 __all__ = [
     "FORMATS",
@@ -36,3 +41,15 @@ __all__ = [
     "write_catalogue",
     "write_facts",
 ]
+
+if not TYPE_CHECKING:  # a run that changes no view needs no duckdb, and neither do the answers on Spark
+    __getattr__ = attach(
+        __name__,
+        {
+            **dict.fromkeys(("write_catalogue",), "catalogue"),
+            **dict.fromkeys(("answer", "open_warehouse", "translate_errors"), "connection"),
+            **dict.fromkeys(("SnapshotFacts", "read_facts", "write_facts"), "facts"),
+            **dict.fromkeys(("AnswerTable", "FORMATS", "read_table", "write"), "output"),
+            **dict.fromkeys(("Parameter", "Statement", "statements"), "statement"),
+        },
+    )

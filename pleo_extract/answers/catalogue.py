@@ -14,12 +14,11 @@ from typing import Final
 
 import duckdb
 
-from pleo_extract.answers.definition import INSTANTS, ROOT, VANISHED, Source, definitions, literal
+from pleo_extract.answers.definition import ROOT, Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.errors import StorageError
-from pleo_extract.lake import disk
 
-__all__ = ["write_catalogue", "write_facts"]
+__all__ = ["write_catalogue"]
 
 _STORAGE_VERSION: Final = "v1.0.0"
 """DuckDB 1 cannot open files of the storage version that DuckDB 2 writes by default."""
@@ -78,26 +77,3 @@ def write_catalogue(
             new.replace(target)
     except (OSError, duckdb.Error) as exc:
         raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
-
-
-def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
-    """Write the files from which a catalogue reads the facts, if they differ; without facts, remove them.
-
-    Raises:
-        StorageError: a file cannot be written.
-    """
-    contents = {
-        INSTANTS: b"" if facts.as_of is None else facts.encode_instants(),
-        VANISHED: b"" if facts.as_of is None else facts.encode_vanished(),
-    }
-    for name, content in contents.items():
-        file = Path(f"{lake}{name}")
-        try:
-            if not content:
-                file.unlink(missing_ok=True)
-            elif not file.is_file() or file.read_bytes() != content:
-                disk.write_output(file, content)
-        except OSError as exc:
-            raise StorageError(
-                f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"
-            ) from exc

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.answers.facts import SnapshotFacts
+from pleo_extract.answers.facts import INSTANTS, VANISHED, SnapshotFacts
 from pleo_extract.answers.statement import (
     ENGINE_VIEWS,
     TIME_RANGES,
@@ -41,15 +41,12 @@ if TYPE_CHECKING:
 
     from pleo_extract.answers.statement import Statement
 
-__all__ = ["INSTANTS", "ROOT", "VANISHED", "Source", "definitions", "literal"]
+__all__ = ["ROOT", "Source", "definitions", "literal"]
 
 ROOT: Final = "pleo_root"
 """The DuckDB variable with which a client says where the lake of a catalogue is now, if it was moved or mounted elsewhere."""
 MONTHS: Final = "/created_month=*/part-*.parquet"
 """The months of a lake, as a glob pattern below its folder."""
-INSTANTS: Final = "/_lake/now.csv"
-VANISHED: Final = "/_lake/vanished.csv"
-"""The files from which a catalogue reads the `SnapshotFacts`; see `Source.root`."""
 
 _NAIVE_INSTANT: Final = r"^\s*[0-9]+[-/][0-9]+[-/][0-9]+([ T]+[0-9]+(:[0-9]+)*([.][0-9]*)?)?\s*$"
 """A date, or a date and a time, without a time zone."""

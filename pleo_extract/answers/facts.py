@@ -6,14 +6,22 @@ import csv
 import io
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pleo_extract.errors import StorageError
+from pleo_extract.lake import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pleo_extract.core.state import AccountKey, JobKey, SyncState
 
-__all__ = ["SnapshotFacts", "read_facts"]
+__all__ = ["INSTANTS", "VANISHED", "SnapshotFacts", "read_facts", "write_facts"]
+
+INSTANTS: Final = "/_lake/now.csv"
+VANISHED: Final = "/_lake/vanished.csv"
+"""The files from which a catalogue reads the facts; see `definition.Source.root`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +107,26 @@ def _encode_csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue().encode()
+
+
+def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
+    """Write the files from which a catalogue reads the facts, if they differ; without facts, remove them.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    contents = {
+        INSTANTS: b"" if facts.as_of is None else facts.encode_instants(),
+        VANISHED: b"" if facts.as_of is None else facts.encode_vanished(),
+    }
+    for name, content in contents.items():
+        file = Path(f"{lake}{name}")
+        try:
+            if not content:
+                file.unlink(missing_ok=True)
+            elif not file.is_file() or file.read_bytes() != content:
+                disk.write_output(file, content)
+        except OSError as exc:
+            raise StorageError(
+                f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"
+            ) from exc
