@@ -101,6 +101,8 @@ def sql(
     names = words if script else words[:-1]  # what stands before the query
     if len(names) > 1 or not (words or script):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
+    if len(words) == 1 and not script and ("://" in words[0] or os.path.lexists(words[0])):
+        raise UsageError(f"there is no query after the lake; write: pleo-extract sql {words[0]} QUERY")
     if names and lake is not None:
         raise UsageError("the lake is named twice; name it as an argument or with --lake")
     asked = os.fsdecode(LakeFolder()(names[0])) if names else lake or Path("data/export_jobs")

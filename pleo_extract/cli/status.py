@@ -10,7 +10,7 @@ import click
 
 from pleo_extract.cli.options import lake_argument, store_options
 from pleo_extract.cli.screen import align
-from pleo_extract.errors import escape
+from pleo_extract.errors import amount, escape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +75,15 @@ def _format_status(found: LakeStatus, now: datetime) -> str:
             for name, (code, error) in last.failed.items()
         ]
     if chance := found.last_run.receipt.get("shift_chance") if found.last_run else None:
-        lines.append(("audit", f"{chance:.0%} chance to notice a deleted job that an older new one hides"))
+        lines.append(
+            (
+                "audit",
+                f"a deleted job is found by the next run; with a chance of {chance:.0%} if another was added in the past",
+            )
+        )
+    if found.behind:
+        months = amount(len(found.behind), "month")
+        lines.append(("folder", f"{months} not up to date for programs that read the files; dump again"))
     due = [each.next_full_at for each in found.accounts if each.next_full_at is not None]
     lines.append(("next full sync", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))
     lines += [
@@ -96,7 +104,7 @@ def _format_data_as_of(found: LakeStatus, now: datetime) -> str:
     """Return the instant that the rows describe; for many companies, that of the stalest and of the freshest."""
     instants = sorted(each.data_as_of for each in found.accounts if each.data_as_of is not None)
     if not instants:
-        return "never complete"
+        return "none yet: no run has been complete"
     never = len(found.accounts) - len(instants)
     text = _format_age(instants[0], now)
     if instants[-1] != instants[0]:

@@ -253,7 +253,7 @@ class Layout:
             raise UsageError(f"as_of must be a datetime or the number of a snapshot, not {as_of!r}")
         elif as_of not in numbers:
             raise UsageError(
-                f"snapshot {as_of} is not kept in {self.root}; these are: {', '.join(map(str, numbers))}"
+                f"snapshot {as_of} is not kept in {self.root}; these are: {', '.join(map(str, numbers)) or 'none yet'}"
             )
         if not numbers:
             raise UsageError(

@@ -73,6 +73,8 @@ class LakeStatus:
         last_run: how the last run ended; None before the first.
         accounts: one for each company, or one for all.
         data_as_of: the rows show the server as of this time (UTC); for several accounts, the earliest.
+        behind: months that programs which read the folder itself do not see as the snapshot has them, because a run was
+            killed while it replaced them; the next run does the rest.
     """
 
     lake: str
@@ -86,6 +88,7 @@ class LakeStatus:
     last_run: LastRun | None = None
     accounts: tuple[AccountStatus, ...] = ()
     data_as_of: datetime | None = None
+    behind: tuple[str, ...] = ()
 
     def format_verdict(self) -> str:
         """Return the worst verdict of the lake's accounts; if the last run failed for some, also for how many, and which.
@@ -164,6 +167,7 @@ def read_status(
         data_as_of=min(
             (account.data_as_of for account in manifest.accounts.values() if account.data_as_of), default=None
         ),
+        behind=tuple(store.months_behind(manifest)),
     )
 
 

@@ -88,6 +88,13 @@ class Store(Table, Protocol):
         """Return how the last run ended, as far as this machine knows."""
         ...
 
+    def months_behind(self, manifest: Manifest) -> list[str]:
+        """Return the months that a reader of the folder does not see as the current snapshot has them.
+
+        There are some after a run was killed while it replaced them; the next run does the rest.
+        """
+        ...
+
     def verify(self) -> Verification:
         """Read the current state in full and compare it with what was written."""
         ...

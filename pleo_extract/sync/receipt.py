@@ -114,8 +114,9 @@ class Evidence(msgspec.Struct, kw_only=True):
         self.pages += walk.checkpoint.pages
         self.rows += walk.checkpoint.rows
         self.restarts += walk.restarts + walk.anchors
-        self.total_first = first_total if self.total_first is None else self.total_first
-        self.total_last = last_total if last_total is not None else self.total_last
+        if not walk.query.statuses:  # the total of a filtered list is another one
+            self.total_first = first_total if self.total_first is None else self.total_first
+            self.total_last = last_total if last_total is not None else self.total_last
         self.order = walk.order
         self.understood = {"sorting_keys": keys, "sorting_order": orders, "limit": limit}
 

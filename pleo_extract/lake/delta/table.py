@@ -130,6 +130,10 @@ class DeltaLake:
         found = [read_last_run(Layout(path)) for path in self._address.runs]
         return max((each for each in found if each), key=lambda each: each.ended_at, default=None)
 
+    def months_behind(self, manifest: Manifest) -> list[str]:  # noqa: ARG002 - see `Store`
+        """See `Store`. The log of a Delta table is all that readers follow."""
+        return []
+
     def verify(self) -> Verification:
         """See `Store`."""
         table = self._open_or_none()
