@@ -7,9 +7,11 @@ The server is that of the soak test, which shares no code with the sandbox.
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import polars as pl
 import pytest
 from canary import CANARY
@@ -17,7 +19,7 @@ from habits import COMPANY, Habits, Server
 
 from pleo_extract import Client, dump_export_jobs, iter_export_jobs, load_export_jobs, scan_lake, verify_lake
 from pleo_extract.core.pace import Patience
-from pleo_extract.errors import StorageError
+from pleo_extract.errors import RequestsExceeded, StorageError, TryLater
 from pleo_extract.lake import disk
 from pleo_extract.lake.store import open_lake
 
@@ -120,6 +122,65 @@ class TestLargePages:
             receipt = dump(server)
             assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
             assert receipt.requests <= PLAIN
+
+    @pytest.mark.parametrize("total", ["exact", "absent"])
+    @pytest.mark.parametrize("deepest", [0, 10_000])
+    def test_f17_a_cursor_goes_with_its_limit(
+        self, total: str, deepest: int, dump: Callable[..., Receipt]
+    ) -> None:
+        """Where a cursor is the number of a page, another limit would skip rows: no walk changes its own."""
+        server = Heard(
+            Habits(page=1_000, cursors="pages", total=total, offsets="400", deepest=deepest), 2_500
+        )
+        dump(server)
+        for new in (250, 900):
+            for _ in range(new):
+                server.now += timedelta(minutes=1)
+                server.finish(server.create())
+            assert dump(server).verdict == "complete"
+        chains = [asked["limit"] for asked in server.asked if "after" in asked]
+        assert len(chains) > 5
+        assert len({*map(tuple, chains)}) == 1
+
+    @pytest.mark.parametrize("failing", [(3, 4), (3, 400)])
+    @pytest.mark.parametrize("total", ["exact", "absent"])
+    def test_f17_large_pages_that_fail_under_way(
+        self, failing: tuple[int, int], total: str, dump: Callable[..., Receipt]
+    ) -> None:
+        """A server that begins to fail at large pages costs the run at most; the next one goes on with small ones."""
+        server = Failing(Habits(page=1_000, cursors="pages", total=total, deepest=0, offsets="400"), 5_200)
+        server.failing = failing
+        try:
+            receipt = dump(server)
+        except TryLater:
+            assert failing == (3, 400)
+            receipt = dump(server)
+            assert receipt.resumed
+        assert (receipt.verdict, receipt.code) == ("complete", 0)
+
+    def test_f11_a_limit_that_is_refused_one_day(self, dump: Callable[..., Receipt]) -> None:
+        """A lake that knows large pages finds out that they are refused now, also when it resumes, and keeps the order."""
+        server = Heard(Habits(page=1_000), 2_500)
+        dump(server)
+        with pytest.raises(RequestsExceeded):
+            dump(server, full=True, max_requests=3)
+        server.habits = replace(server.habits, large="400", page=100)
+        for _ in range(3):
+            receipt = dump(server, full_every=timedelta(0))
+            assert (receipt.order, receipt.verdict) == ("strict", "complete")
+
+
+class Failing(Heard):
+    """A server that answers 500 to large pages in some of its requests."""
+
+    failing = (0, 0)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return 500, or what the habits give."""
+        response = super().handle_request(request)
+        first, last = self.failing
+        is_large = int(self.asked[-1].get("limit", ["1"])[0]) > 100
+        return httpx.Response(500) if is_large and first <= self.requests <= last else response
 
 
 class TestEcho:

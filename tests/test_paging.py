@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pleo_extract.contract import PATH, PageInfo, Query, is_cursor
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.order import PROOF
-from pleo_extract.core.pages import MOST, SAFE
+from pleo_extract.core.pages import SAFE
 from pleo_extract.core.verdict import Verdict, decide_verdict
 from pleo_extract.core.walk import BY_CREATION, MAX_PAGES, NEWEST_FIRST, Checkpoint, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError
@@ -143,15 +143,6 @@ def replay(*answers: PageInfo | RequestRefused) -> Answer:
     return answer
 
 
-def count_pages(jobs: int, largest: int, *, first: int | None) -> int:
-    """Return the pages of a list whose walk first asks for this many rows, and for twice as many each time, up to `MOST`."""
-    assert first is not None
-    pages, limit = 0, first
-    while jobs > 0:
-        jobs, pages, limit = jobs - min(limit, largest), pages + 1, min(MOST, 2 * limit)
-    return pages
-
-
 class TestWays:
     """The list is read from page to page by cursor, from wherever a walk begins. `fetch_page` covers the other two ways."""
 
@@ -164,7 +155,7 @@ class TestWays:
         trip = drive(walk, ask(sandbox))
         assert trip.keys == sorted(keys_of(sandbox), reverse=query.descending)
         assert (walk.checkpoint.pages, walk.checkpoint.rows, walk.distinct) == (
-            count_pages(250, limit, first=query.limit),
+            -(-250 // min(query.limit or 0, limit)),
             250,
             250,
         )
@@ -190,15 +181,12 @@ class TestWays:
         assert drive(Walk(BY_CREATION.at(offset=130)), ask(sandbox)).keys == keys_of(sandbox)[130:]
 
     def test_what_is_asked_stays(self) -> None:
-        """Every page has the same company, statuses and sorting, and one position. The limit doubles up to `MOST`."""
+        """Every page has the same company, statuses, limit and sorting, and one position."""
         world = World(jobs=2_000)
         query = replace(BY_CREATION, company_id=world.companies[0], statuses=("completed",), limit=150)
         trip = drive(Walk(query), ask(Sandbox(world, rules=Rules(max_limit=50))))
         assert len(trip.asked) > 5
-        assert {replace(asked, after=None, limit=None) for asked in trip.asked} == {
-            replace(query, limit=None)
-        }
-        assert [asked.limit for asked in trip.asked] == [150, 300, 600] + [MOST] * (len(trip.asked) - 3)
+        assert {replace(asked, after=None) for asked in trip.asked} == {query}
 
 
 class TestGuards:
@@ -901,7 +889,14 @@ class TestMarks:
                 "totals",
             )
         }
-        assert spelled == {"sorting": 2, "base": 0, "hope": "strict", "told": True, "in_order": 2}
+        assert spelled == {
+            "sorting": 2,
+            "base": 0,
+            "hope": "strict",
+            "told": True,
+            "in_order": 2,
+            "limit": SAFE,
+        }
         again = Walk(BY_CREATION, checkpoint=msgspec.convert(old, Checkpoint))
         drive(again, replay(page(3, cursor=None, total=9)))
         assert (again.order, again.distinct, again.checkpoint.first) == ("strict", 3, key(1))

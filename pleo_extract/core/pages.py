@@ -12,7 +12,9 @@ with pages of 1,000, or a thousand with pages of 100. So whoever wants many rows
   is forgotten with the run.
 - *A page that is too large to hold* halves the size, down to one row.
 
-Walks that want few rows begin small and grow (`core.walk`); `MOST` rows never cost them a page that nobody needs.
+A cursor belongs to the limit that it was given for: it may be the number of a page, and under another limit the next page
+would not follow the last one. So the size changes only where a walk begins, or where it looks for its place again by offset
+or from its start; see `fetch.driver`. Where few rows are wanted, as in an incremental sync, a walk asks for `SAFE` rows.
 
 Rules of this room: no clock, no randomness, no I/O.
 """
@@ -38,29 +40,30 @@ class PageSize:
 
     Args:
         known: the rows that a page of this server had in an earlier run; 0 if that is not known.
+        refused: the most rows to ask for, because an earlier run was refused more; 0 if none was.
         chosen: the rows to ask for, come what may; None to find out.
 
     Attributes:
         most: the rows to ask for where many are wanted.
+        refused: the most rows to ask for, because more were refused, by this run or an earlier one; 0 if none were.
     """
 
-    def __init__(self, known: int = 0, *, chosen: int | None = None) -> None:
-        self.most = chosen or known or MOST
+    def __init__(self, known: int = 0, refused: int = 0, *, chosen: int | None = None) -> None:
+        self.most = chosen or refused or MOST
+        self.refused = refused
         self.is_chosen = chosen is not None
         self._known = known
-        self._largest = 0  # the rows of the largest page that was not the last one
-        self._is_measured = (
-            False  # whether such a page had fewer rows than it might have had, or was asked for `most`
+        self._largest = (
+            0  # the rows of the largest page that was asked for with `most` and was not the last one
         )
         self._works = 0  # the largest limit that was answered in this run
-        self._is_suspect = not known
         self._is_lowered = False
         self._good, self._grow_after = 0, GROW_AFTER
 
     @property
     def given(self) -> int:
-        """The rows that the server gives if more are asked for, by this run's pages or else by an earlier run's; 0 if unknown."""
-        return self._largest if self._is_measured else max(self._largest, self._known)
+        """The rows that the server gives if many are asked for, by this run's pages or else an earlier run's; 0 if unknown."""
+        return self._largest or self._known
 
     @property
     def usual(self) -> int:
@@ -76,14 +79,11 @@ class PageSize:
         """Return the limit to send where a walk asks for this one; `MOST` stands for as many rows as possible."""
         return self.most if limit is not None and limit >= MOST else limit and min(limit, self.most)
 
-    def after_refusal(self, limit: int | None, *, is_sorted: bool) -> int | None:
-        """Return the limit to try after the server has refused a query with this one; None if the limit is not at fault.
-
-        The sorting may be at fault as well. Where the limit was cleared before, the sorting is dropped first.
-        """
+    def after_refusal(self, limit: int | None) -> int | None:
+        """Return the limit to try after the server has refused a query with this one; None if the limit is not at fault."""
         if limit is None or limit <= max(SAFE, self._works) or self.is_chosen:
             return None
-        return SAFE if self._is_suspect or not is_sorted else None
+        return SAFE
 
     def after_failure(self, limit: int | None) -> int | None:
         """Return the limit to try after the server has failed to answer; None if a smaller page is no easier."""
@@ -98,25 +98,21 @@ class PageSize:
         if limit is None:
             return
         self._works = max(self._works, limit)
-        if has_next:
-            self._largest = max(self._largest, rows)
-            self._is_measured = self._is_measured or rows < limit or limit >= self.most
         if limit < self.most:
             return
+        if has_next:
+            self._largest = max(self._largest, rows)
         self._good += 1
         if self._is_lowered and self._good >= self._grow_after and self.most < MOST:
             self.most, self._good = min(MOST, 2 * self.most), 0
 
     def refuse(self, limit: int) -> None:
         """Remember for good that the server takes no more than this many rows: it has refused more."""
-        self.most = self._largest = limit
-        self._is_measured = True
-
-    def clear_of_suspicion(self) -> None:
-        """Remember that a small page was refused as well: it is not the limit that this server minds."""
-        self._is_suspect = False
+        self.most = self.refused = self._largest = limit
 
     def lower(self, limit: int) -> None:
-        """Ask for this many rows for a while: more have failed."""
-        self._is_lowered, self.most = True, min(self.most, limit)
+        """Ask for this many rows for a while: more have failed. Requests that fail together count once."""
+        if limit >= self.most:
+            return
+        self._is_lowered, self.most = True, limit
         self._good, self._grow_after = 0, 2 * self._grow_after

@@ -109,7 +109,8 @@ class SyncState(msgspec.Struct, kw_only=True, rename={"watermark": "frontier"}):
         misechoes: whether the server echoes another place than was asked for.
         forgotten: hashes of jobs that the server lists and that were erased from the lake; they count as read.
         forgotten_people: how many people had been erased from the lake when this was written.
-        page_size: the rows that a page of this server has at most; 0 if that is not known. Only an explicit full sync asks
+        page_size: the rows that the server gives if many are asked for; 0 if that is not known.
+        page_limit: the most rows to ask for, because more were refused; 0 if none were. Only an explicit full sync asks
             for more.
     """
 
@@ -135,6 +136,7 @@ class SyncState(msgspec.Struct, kw_only=True, rename={"watermark": "frontier"}):
     forgotten: list[str] = []
     forgotten_people: int = 0
     page_size: int = 0
+    page_limit: int = 0
 
 
 def choose_mode(
@@ -179,6 +181,7 @@ def reset_walks(accounts: dict[AccountKey, SyncState]) -> dict[AccountKey, SyncS
             forgotten=account.forgotten,
             forgotten_people=account.forgotten_people,
             page_size=account.page_size,
+            page_limit=account.page_limit,
         )
         for key, account in accounts.items()
     }
@@ -243,6 +246,7 @@ def _join(own: SyncState, other: SyncState) -> SyncState:
         forgotten=own.forgotten,
         forgotten_people=own.forgotten_people,
         page_size=own.page_size,
+        page_limit=own.page_limit,
     )
 
 

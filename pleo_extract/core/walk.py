@@ -98,6 +98,7 @@ class Checkpoint(
         offset: the offset at which the walk began.
         candidate: the order that nothing has contradicted so far, proven or not; None in journals of older versions.
         has_echo: whether the server has said how it sorts.
+        limit: the rows that the page was asked for, with which its cursor goes; None for no limit.
         rows_in_order: rows that kept the candidate order.
     """
 
@@ -116,6 +117,7 @@ class Checkpoint(
     offset: int = 0
     candidate: Order | None = None
     has_echo: bool = True  # journals of older versions do not say; what they call proven is proven
+    limit: int | None = SAFE  # the versions that did not store it never asked for more or less
     rows_in_order: int = 0
 
 
@@ -203,6 +205,10 @@ class Walk:
             return "end"
         return "until" if self._reaches_until() else None
 
+    def note_limit(self, limit: int | None) -> None:
+        """Note the limit of a page without a cursor: the cursors that follow it go with this limit."""
+        self.checkpoint = msgspec.structs.replace(self.checkpoint, limit=limit)
+
     def steps(self) -> Generator[Query, PageInfo, None]:
         """Yield the query of each page, and receive what the page says.
 
@@ -237,13 +243,7 @@ class Walk:
             largest = max(largest, info.rows)
             self._take(info, is_reread=reread_to is not None)
             number = self.checkpoint.pages
-            query = None if self.ended else self._grow(query).at(after=guard.check_cursor(number, info))
-
-    def _grow(self, query: Query) -> Query:
-        """Return the query with twice the limit: a walk that goes on wants more rows than it seemed."""
-        if query.limit is None or query.limit >= MOST:
-            return query
-        return replace(query, limit=min(MOST, 2 * max(1, query.limit)))
+            query = None if self.ended else query.at(after=guard.check_cursor(number, info))
 
     def _first_query(self) -> Query | None:
         """Return the query to begin or to resume with; None if the walk is over."""

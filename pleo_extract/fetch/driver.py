@@ -31,6 +31,7 @@ __all__ = [
     "ask",
     "ask_exactly",
     "ask_offset",
+    "ask_sized",
     "build_batch",
     "drive",
     "is_full",
@@ -42,6 +43,8 @@ BATCH_BYTES: Final = 16 * 2**20
 """A batch is full with the page that reaches this size, however few its rows are."""
 BATCH_PAGES: Final = 20
 """A batch is full with this many pages, however small they are: about what a kill costs."""
+RESUMED_TRIES: Final = 3
+"""How often the first request of a resumed walk may fail likewise: perhaps it failed in the run before, and always will."""
 OFFSET_TRIES: Final = 3
 """How often a request for an offset may fail with a 5xx or a timeout: search engines refuse deep offsets that way."""
 
@@ -92,7 +95,7 @@ def is_full(pages: Sequence[Page], rows: int = BATCH_ROWS) -> bool:
 
 
 def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = None) -> Page:
-    """Return the page that answers this query. The page is as large as the server gives it, see `core.pages`.
+    """Return the page that answers this query, which has no cursor, as large as the server gives it; see `core.pages`.
 
     Args:
         session: what sends the request.
@@ -103,9 +106,15 @@ def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = 
     Raises:
         PleoExtractError: as `Session.fetch`.
     """
+    return ask_sized(session, query, number, tries=tries)[0]
+
+
+def ask_sized(
+    session: Session, query: Query, number: int = 1, *, tries: int | None = None
+) -> tuple[Page, int | None]:
+    """Return the same page as `ask`, and the limit that it answers."""
     sizes = session.pages
-    wanted = sizes.clip(query.limit)
-    limit, refusal = wanted, None
+    limit, refusal = sizes.clip(query.limit), None
     while True:
         try:
             page, limit = _ask_lighter(session, replace(query, limit=limit), number, tries)
@@ -117,9 +126,8 @@ def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = 
             session.log.warn_once("large", f"a page is too large to hold; asking for {limit} rows at a time")
         except RequestRefused as exc:
             if refusal is not None:
-                sizes.clear_of_suspicion()
                 raise refusal from exc
-            smaller = sizes.after_refusal(limit, is_sorted=bool(query.sorting_keys))
+            smaller = sizes.after_refusal(limit)
             if smaller is None:
                 raise
             limit, refusal = smaller, exc
@@ -128,7 +136,7 @@ def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = 
     if refusal is not None and limit is not None:
         sizes.refuse(limit)
     sizes.note_page(limit, page.info.rows, has_next=page.info.has_next)
-    return page
+    return page, limit
 
 
 def _ask_lighter(session: Session, query: Query, number: int, tries: int | None) -> tuple[Page, int | None]:
@@ -184,8 +192,8 @@ def ask_exactly(
     return page
 
 
-def ask_offset(session: Session, query: Query, number: int = 1) -> Page:
-    """Return the page at the query's offset, and learn whether the server takes offsets that deep.
+def ask_offset(session: Session, query: Query, number: int = 1) -> tuple[Page, int | None]:
+    """Return the page at the query's offset and the limit that it answers; learn whether the server takes such offsets.
 
     A page without rows means that it does not, if the list is known to be longer. It never means that the list ends.
 
@@ -195,13 +203,13 @@ def ask_offset(session: Session, query: Query, number: int = 1) -> Page:
     """
     assert query.offset is not None
     try:
-        page = ask(session, query, number, tries=OFFSET_TRIES)
+        page, limit = ask_sized(session, query, number, tries=OFFSET_TRIES)
     except RequestRefused:
         session.habits.note_offset(query.offset, works=False)
         raise
     if page.info.rows or query.offset < session.habits.longest:
         session.habits.note_offset(query.offset, works=page.info.rows > 0)
-    return page
+    return page, limit
 
 
 def _parse(session: Session, query: Query, number: int, misfits: list[str], body: bytes) -> Page:
@@ -249,15 +257,15 @@ class Driver:
         self._checkpoint = walk.checkpoint
         self._steps = walk.steps()
         self._query: Query | None = None
+        self._is_resumed = walk.checkpoint.pages > 0  # until the first page has come
 
     def step(self) -> bool:
         """Read the next page; return False when the walk is over."""
         try:
             if self._query is None:
                 self._query = next(self._steps)
-            fetch = ask_offset if self._query.offset else ask
             try:
-                page = fetch(self.session, self._query, self.walk.checkpoint.pages + 1)
+                page = self._ask(self._query)
             except RequestRefused as refusal:
                 self._query = self._steps.throw(refusal)
                 return True
@@ -273,6 +281,36 @@ class Driver:
         if self.on_page is not None:
             self.on_page(self.walk)
         return goes_on
+
+    def _ask(self, query: Query) -> Page:
+        """Return the next page. A cursor goes with the limit that it was given for; see `core.pages`.
+
+        A cursor under which the server floods us, or under which it still fails when a later run resumes, counts as
+        refused: the walk then looks for its place with smaller pages.
+        """
+        number, sizes = self.walk.checkpoint.pages + 1, self.session.pages
+        if query.after is None:
+            fetch = ask_offset if query.offset else ask_sized
+            page, limit = fetch(self.session, query, number)
+            self.walk.note_limit(limit)
+        else:
+            limit = self.walk.checkpoint.limit
+            smaller = sizes.after_failure(limit) if self._is_resumed else None
+            tries = None if smaller is None else RESUMED_TRIES
+            try:
+                page = ask_exactly(self.session, replace(query, limit=limit), number, tries=tries)
+            except PageTooLarge as exc:
+                if (half := sizes.after_flood(limit)) is None:
+                    raise
+                sizes.lower(half)
+                raise RequestRefused(str(exc)) from exc
+            except RequestRefused:
+                if smaller is not None:
+                    sizes.lower(smaller)
+                raise
+            sizes.note_page(limit, page.info.rows, has_next=page.info.has_next)
+        self._is_resumed = False
+        return page
 
     def hand_over(self) -> PageGroup:
         """Return the pages that it holds, and hold them no longer."""

@@ -185,6 +185,7 @@ class _Room:
             self._under_way -= 1
             self._bytes += sum(sizes)
             self._largest = max(self._largest, *sizes)
+            self._changed.notify_all()  # one under way fewer: this may be the room that another waits for
 
     def give_back(self) -> None:
         """Note that no page is under way: the worker has read its last one."""

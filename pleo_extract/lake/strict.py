@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from pleo_extract.core.order import ORDERS
+from pleo_extract.core.pages import LARGEST
 from pleo_extract.core.state import AccountKey
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import escape
@@ -186,12 +187,14 @@ def check_checkpoint(point: Checkpoint) -> None:
     """Refuse a checkpoint that no walk writes.
 
     Raises:
-        Malformed: an invalid key, or a negative count.
+        Malformed: an invalid key, a negative count, or a limit that is never asked for.
     """
     for key in (point.first, point.furthest, point.newest):
         _check_key(key, "a checkpoint")
     for count in (point.pages, point.rows, point.distinct, point.unkeyed, point.offset, point.rows_in_order):
         check_count(count, "a count of a checkpoint")
+    if point.limit is not None and not 1 <= point.limit <= LARGEST:
+        raise Malformed(f"the limit of a checkpoint is {point.limit}")
     for total in point.totals:
         check_count(total or 0, "a total of a checkpoint")
 

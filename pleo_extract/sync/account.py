@@ -266,6 +266,7 @@ class AccountDump:
             misechoes=not session.habits.echoes,
             ignores_statuses=not session.habits.filters,
             page_size=session.pages.learned,
+            page_limit=session.pages.refused,
             forgotten_people=len(staging.forgotten.people),
             watermark=staging.forgotten.strip_key(state.watermark) if state.watermark else None,
         )

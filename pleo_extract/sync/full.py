@@ -168,6 +168,7 @@ def _keep_state(task: Task) -> SyncState:
         total_misses=before.total_misses,
         forgotten=sorted(task.list_forgotten()),
         page_size=before.page_size,
+        page_limit=before.page_limit,
     )
 
 

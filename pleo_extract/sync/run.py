@@ -139,7 +139,10 @@ class DumpRun:
         known = {status for state in (base.accounts.values() if base else ()) for status in state.unknown}
         # An explicit full sync tries large pages again.
         states = base.accounts.values() if base and not any(each.options.full for each in accounts) else ()
-        pages = PageSize(max((state.page_size for state in states), default=0))
+        pages = PageSize(
+            known=max((state.page_size for state in states), default=0),
+            refused=min((state.page_limit for state in states if state.page_limit), default=0),
+        )
         origin = Origin(self.name, self.lake, base, known, self._waits, pages, update)
         if len(accounts) == 1:
             accounts[0].read(origin)

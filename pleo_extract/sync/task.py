@@ -172,7 +172,7 @@ class Task:
             walk = Walk(query)
             steps = walk.steps()
             try:
-                page = ask_offset(self.session, next(steps))
+                page, _ = ask_offset(self.session, next(steps))
             except RequestRefused:
                 return None
             with suppress(StopIteration):

@@ -44,7 +44,8 @@ class Habits:
         ids: how ties are ordered: ``text`` or ``signed`` (as Java compares UUIDs).
         canceled: whether some jobs end in a status that the contract does not list.
         cursor_life: the number of requests after which a cursor is refused.
-        cursors: what a cursor names: ``jobs``, or ``positions``: then a walk skips a job when one before it is deleted.
+        cursors: what a cursor names: ``jobs``; ``positions``: then a walk skips a job when one before it is deleted; or
+            ``pages``: a number of pages of the request's limit, so that another limit leads elsewhere.
         slow: seconds per response; when slow, a long list is read in segments.
         drift: the chance that the world changes before a response.
         large: the response to limits over 100: ``lowered``, or a status.
@@ -81,7 +82,7 @@ class Habits:
             "ids": ("text", "text", "signed"),
             "canceled": (False, False, True),
             "cursor_life": (10_000, 10_000, 30),
-            "cursors": ("jobs", "jobs", "positions"),
+            "cursors": ("jobs", "jobs", "positions", "pages"),
             "slow": (0.0, 0.0, 0.0, 0.012),
             "drift": (0.0, 0.1, 0.5),
             "large": ("lowered",) * 6 + ("400", "413", "422", "500"),
@@ -258,7 +259,7 @@ class Server(httpx.BaseTransport):
                     return int(habits.offsets), {"type": "error", "message": "result window is too large"}
                 rows, start = [], 0
         elif cursor := asked.get("after", [None])[0]:
-            place = self._find(cursor, rows, keys, orders)
+            place = self._find(cursor, rows, limit)
             if place is None:
                 return 400, {"type": "bad_request", "message": "cursor is gone"}
             start = place
@@ -293,19 +294,22 @@ class Server(httpx.BaseTransport):
         high, low = value >> 64, value & (2**64 - 1)
         return tuple(part - 2**64 if part >= 2**63 else part for part in (high, low))
 
-    def _find(self, cursor: str, rows: list[Job], keys: list[str], orders: list[str]) -> int | None:
-        """Return the index after the cursor's job; None if the cursor is too old or its job is no longer listed."""
+    def _find(self, cursor: str, rows: list[Job], limit: int) -> int | None:
+        """Return the index after the cursor's place; None if the cursor is too old or its job is no longer listed."""
         if self.requests - self._given.get(cursor, -(10**9)) > self.habits.cursor_life:
             return None
-        name = base64.b32decode(cursor.replace("~", "=")).decode()
-        if self.habits.cursors == "positions":
-            return int(name.removeprefix("position ")) + 1
+        kind, _, name = base64.b32decode(cursor.replace("~", "=")).decode().partition(" ")
+        if kind == "page":
+            return (int(name) + 1) * limit
+        if kind == "position":
+            return int(name) + 1
         return next((place + 1 for place, job in enumerate(rows) if job.id == name), None)
 
     def _describe_page(
         self, asked: dict[str, list[str]], rows: list[Job], page: list[Job], start: int, *, more: bool
     ) -> dict[str, Any]:
         habits = self.habits
+        limit = min(int(asked.get("limit", ["20"])[0]), habits.page)
         echo: dict[str, Any] = {"parameters": asked}
         if habits.echo == "full":
             echo["limit"] = min(int(asked.get("limit", ["20"])[0]), habits.page)
@@ -322,8 +326,8 @@ class Server(httpx.BaseTransport):
         }
         if page:
             info["startCursor"], info["endCursor"] = (
-                self._make_cursor(page[0], start),
-                self._make_cursor(page[-1], start + len(page) - 1),
+                self._make_cursor(page[0], start, limit),
+                self._make_cursor(page[-1], start + len(page) - 1, limit),
             )
         count = len(rows)
         totals = {
@@ -338,8 +342,10 @@ class Server(httpx.BaseTransport):
             info["total"] = totals[habits.total]
         return info
 
-    def _make_cursor(self, job: Job, place: int) -> str:
-        name = job.id if self.habits.cursors == "jobs" else f"position {place}"
+    def _make_cursor(self, job: Job, place: int, limit: int = 1) -> str:
+        name = f"job {job.id}" if self.habits.cursors == "jobs" else f"position {place}"
+        if self.habits.cursors == "pages" and (place + 1) % limit == 0:
+            name = f"page {place // limit}"
         cursor = base64.b32encode(name.encode()).decode().replace("=", "~")
         self._given[cursor] = self.requests
         return cursor
