@@ -212,8 +212,8 @@ class Staging:
         rejected, lost = self.forgotten.strip_rejected(rejected)
         checkpoints = {} if lost else self.forgotten.strip_checkpoints(checkpoints or {})
         frame, months = stripped.rows, count_months(stripped.rows)
-        # Rows of several segments have no order among each other.
-        if len(months) > 1 and len(checkpoints) > 1:
+        is_mixed = len(months) > 1 and len(checkpoints) > 1
+        if is_mixed:  # rows of several segments have no order among each other
             frame = frame.sort("created_at", maintain_order=True)
         name = f"batch-{self._number:06d}"
         self._number += 1
@@ -238,7 +238,10 @@ class Staging:
             forgotten=[*(job for _, job in stripped.lost), *lost],
         )
         self._append(batch)
-        HELD.put(self.folder / f"{name}.arrow", frame, len(data))
+        if (
+            is_mixed
+        ):  # a batch of one walk has few months; of thousands of companies, it would only fill memory
+            HELD.put(self.folder / f"{name}.arrow", frame, len(data))
         self._id_months.add(frame)
         self.reasons += batch.rejected
         self.names += batch.names
