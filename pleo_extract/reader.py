@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pleo_extract.core.state import FULL_EVERY
 from pleo_extract.keywords import check_keywords
+from pleo_extract.lake.layout import check_as_of
 from pleo_extract.lake.store import open_lake, scan_lake, verify_lake
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import date, timedelta
+    from datetime import date, datetime, timedelta
     from pathlib import Path
 
     import duckdb
@@ -147,9 +147,8 @@ class Lake:
         from pleo_extract.errors import UsageError  # noqa: PLC0415 - as above
         from pleo_extract.lake.changes import find_changes  # noqa: PLC0415 - as above
 
-        for name, value in (("since", since), ("until", until)):
-            if not isinstance(value, datetime | int | None):
-                raise UsageError(f"{name} must be a datetime or the number of a snapshot, not {value!r}")
+        check_as_of(since, "since")
+        check_as_of(until, "until")
         before, after = self._reader.open(since), self._reader.open(until)
         if before is not None and after is not None and before.manifest.snapshot > after.manifest.snapshot:
             raise UsageError(

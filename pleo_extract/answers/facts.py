@@ -103,12 +103,6 @@ def read_facts(
     )
 
 
-def _encode_csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    return text.getvalue().encode()
-
-
 def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
     """Write the files from which a catalogue reads the facts, if they differ; without facts, remove them.
 
@@ -130,3 +124,9 @@ def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
             raise StorageError(
                 f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"
             ) from exc
+
+
+def _encode_csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue().encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -13,15 +13,28 @@ from pleo_extract.zones import assume_utc
 
 __all__ = ["DurationParam", "InstantParam", "SecondsParam", "ShardParam", "SnapshotParam"]
 
+T = TypeVar("T")
 
-class InstantParam(click.ParamType[datetime]):
-    """A day or an instant, in UTC unless it has a zone: 2026-11-01 or 2026-11-01T08:00:00Z."""
 
-    name = "instant"
+class _Param(click.ParamType[T]):
+    """A type whose values the help shows as one word.
+
+    Attributes:
+        metavar: that word.
+    """
+
+    metavar: ClassVar[str]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
         """Return the word that stands for the value in the help."""
-        return "WHEN"
+        return self.metavar
+
+
+class InstantParam(_Param[datetime]):
+    """A day or an instant, in UTC unless it has a zone: 2026-11-01 or 2026-11-01T08:00:00Z."""
+
+    name = "instant"
+    metavar = "WHEN"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Return the instant in UTC."""
@@ -33,14 +46,11 @@ class InstantParam(click.ParamType[datetime]):
             self.fail(f"{value!r} is not an instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
 
 
-class SnapshotParam(click.ParamType[datetime | int]):
+class SnapshotParam(_Param[datetime | int]):
     """A snapshot, named by its number or by an instant at which it was current."""
 
     name = "snapshot"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
-        """Return the word that stands for the value in the help."""
-        return "WHEN"
+    metavar = "WHEN"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | int:
         """Return the number, or the instant in UTC."""
@@ -56,15 +66,12 @@ class SnapshotParam(click.ParamType[datetime | int]):
             )
 
 
-class DurationParam(click.ParamType[timedelta]):
+class DurationParam(_Param[timedelta]):
     """A span of time: 90s, 30m, 24h or 7d."""
 
     name = "span"
+    metavar = "SPAN"
     units: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
-        """Return the word that stands for the value in the help."""
-        return "SPAN"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Return the span."""
@@ -76,14 +83,11 @@ class DurationParam(click.ParamType[timedelta]):
         return timedelta(**{self.units[found[2]]: int(found[1])})
 
 
-class SecondsParam(click.ParamType[float]):
+class SecondsParam(_Param[float]):
     """A span of time in seconds, as a number or with a unit: 900, 0.5 or 15m."""
 
     name = "seconds"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
-        """Return the word that stands for the value in the help."""
-        return "SECONDS"
+    metavar = "SECONDS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the seconds."""
@@ -101,14 +105,11 @@ class SecondsParam(click.ParamType[float]):
         return seconds
 
 
-class ShardParam(click.ParamType[tuple[int, int]]):
+class ShardParam(_Param[tuple[int, int]]):
     """A shard of the companies: 1/4 is the first of four."""
 
     name = "shard"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
-        """Return the word that stands for the value in the help."""
-        return "I/N"
+    metavar = "I/N"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

@@ -161,7 +161,7 @@ class Credential:
 
     @classmethod
     def _find_in_environment(cls) -> Credential:
-        names = ("PLEO_API_KEY", "PLEO_ACCESS_TOKEN", "PLEO_TOKEN_COMMAND")
+        names = (*_SECRETS, "PLEO_TOKEN_COMMAND")
         given = [name for name in names if os.environ.get(name)]
         if not given:
             raise CredentialsError(

@@ -53,9 +53,7 @@ class PageSize:
         self.refused = refused
         self.is_chosen = chosen is not None
         self._known = known
-        self._largest = (
-            0  # the rows of the largest page that was asked for with `most` and was not the last one
-        )
+        self._largest = 0  # rows of the largest page asked for with `most`, the last one aside
         self._works = 0  # the largest limit that was answered in this run
         self._is_lowered = False
         self._good, self._grow_after = 0, GROW_AFTER

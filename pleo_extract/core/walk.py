@@ -61,7 +61,7 @@ LONGEST_CURSOR: Final = 8_192
 BY_CREATION: Final = Query(limit=MOST, sorting_keys=SORTING, sorting_order=(PageOrder.ASC, PageOrder.ASC))
 """The query of a full sync: jobs that are created meanwhile land at its end."""
 NEWEST_FIRST: Final = replace(BY_CREATION, limit=SAFE, sorting_order=(PageOrder.DESC, PageOrder.DESC))
-"""The query of a walk that can stop early, so that it begins with a small page."""
+"""The query of a walk that can stop early, so that it asks for small pages."""
 
 
 class Checkpoint(

@@ -31,7 +31,6 @@ __all__ = [
     "ask",
     "ask_exactly",
     "ask_offset",
-    "ask_sized",
     "build_batch",
     "drive",
     "is_full",
@@ -94,7 +93,9 @@ def is_full(pages: Sequence[Page], rows: int = BATCH_ROWS) -> bool:
     )
 
 
-def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = None) -> Page:
+def ask(
+    session: Session, query: Query, number: int = 1, *, tries: int | None = None
+) -> tuple[Page, int | None]:
     """Return the page that answers this query, which has no cursor, as large as the server gives it; see `core.pages`.
 
     Args:
@@ -103,16 +104,12 @@ def ask(session: Session, query: Query, number: int = 1, *, tries: int | None = 
         number: the number of the page, which an error names.
         tries: see `Session.fetch`.
 
+    Returns:
+        The page, and the limit that it answers.
+
     Raises:
         PleoExtractError: as `Session.fetch`.
     """
-    return ask_sized(session, query, number, tries=tries)[0]
-
-
-def ask_sized(
-    session: Session, query: Query, number: int = 1, *, tries: int | None = None
-) -> tuple[Page, int | None]:
-    """Return the same page as `ask`, and the limit that it answers."""
     sizes = session.pages
     limit, refusal = sizes.clip(query.limit), None
     while True:
@@ -203,7 +200,7 @@ def ask_offset(session: Session, query: Query, number: int = 1) -> tuple[Page, i
     """
     assert query.offset is not None
     try:
-        page, limit = ask_sized(session, query, number, tries=OFFSET_TRIES)
+        page, limit = ask(session, query, number, tries=OFFSET_TRIES)
     except RequestRefused:
         session.habits.note_offset(query.offset, works=False)
         raise
@@ -290,7 +287,7 @@ class Driver:
         """
         number, sizes = self.walk.checkpoint.pages + 1, self.session.pages
         if query.after is None:
-            fetch = ask_offset if query.offset else ask_sized
+            fetch = ask_offset if query.offset else ask
             page, limit = fetch(self.session, query, number)
             self.walk.note_limit(limit)
         else:

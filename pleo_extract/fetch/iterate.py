@@ -75,9 +75,9 @@ def iter_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
 ) -> Batches:
     """Return every export job once, in batches and bounded memory.
 
-    Arguments and columns are those of `load_export_jobs`. Each frame holds at most 20 pages, and 2,000 rows or a page more. With `since`, the
-    newest jobs come first. An error comes after the batches that were read before it. If the list ends with fewer jobs
-    than `total` says, it is read a second time to find out which of the two is wrong.
+    Arguments and columns are those of `load_export_jobs`. Each frame holds at most 20 pages, and 2,000 rows or a page
+    more. With `since`, the newest jobs come first. An error comes after the batches that were read before it. If the list
+    ends with fewer jobs than `total` says, it is read a second time to find out which of the two is wrong.
 
     Raises:
         WalkError: the server's order broke after jobs were given out, so that repeated jobs can no longer be recognised.

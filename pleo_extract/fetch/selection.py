@@ -59,7 +59,7 @@ class Selection:
         """Return the walk that reads the selection: ascending to the end, or with `since` newest first down to it.
 
         Args:
-            page: the rows to ask for first; by default as many as suit the walk.
+            page: the rows to ask for at a time; by default as many as suit the walk.
         """
         query = narrow(
             BY_CREATION if self.since is None else NEWEST_FIRST,

@@ -25,7 +25,6 @@ __all__ = ["IdMonths", "count_repeats", "hash_id"]
 RANGE: Final = 8_000_000
 """Keys of one range: 64 MB, and as much again to sort them."""
 _HASH: Final = pl.struct(KEY).hash().alias("hash")
-_HASH_OF_ID: Final = pl.col("id").hash()
 _MONTH_NUMBER: Final = pl.col("created_at").dt.year().cast(pl.UInt64) * 12 + pl.col(
     "created_at"
 ).dt.month().cast(pl.UInt64)
@@ -60,7 +59,7 @@ class IdMonths:
         Raises:
             StorageError: the folder has no room for 8 bytes a row.
         """
-        entries = rows.select(entry=_HASH_OF_ID - _HASH_OF_ID % 2**MONTH_BITS + _MONTH_NUMBER % 2**MONTH_BITS)
+        entries = rows.select(entry=hash_id() * 2**MONTH_BITS + _MONTH_NUMBER % 2**MONTH_BITS)
         self._held.append(entries.to_series())
         self._rows += rows.height
         self._rows_held += rows.height

@@ -49,6 +49,7 @@ __all__ = [
     "Layout",
     "Manifest",
     "State",
+    "check_as_of",
     "decode_manifest",
     "name_object",
     "refuse_newer",
@@ -94,6 +95,16 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def month(self) -> str:
         """The month of its folder, as ``2026-11``."""
         return self.path.partition("/")[0].partition("=")[2]
+
+
+def check_as_of(as_of: object, name: str = "as_of") -> None:
+    """Raise if this does not name a snapshot, or the current one.
+
+    Raises:
+        UsageError: it is not a datetime, a number or None.
+    """
+    if not isinstance(as_of, datetime | int | None):
+        raise UsageError(f"{name} must be a datetime or the number of a snapshot, not {as_of!r}")
 
 
 def name_object(month: str, sha256: str) -> str:
@@ -242,6 +253,7 @@ class Layout:
         Raises:
             UsageError: no such snapshot is kept, or the instant has no time zone.
         """
+        check_as_of(as_of)
         current = self.number()
         if as_of is None:
             return current
@@ -249,8 +261,6 @@ class Layout:
         if isinstance(as_of, datetime):
             instant = to_utc(as_of, "as_of")
             numbers = [n for n in numbers if self.made_at(n) <= instant]
-        elif not isinstance(as_of, int):
-            raise UsageError(f"as_of must be a datetime or the number of a snapshot, not {as_of!r}")
         elif as_of not in numbers:
             raise UsageError(
                 f"snapshot {as_of} is not kept in {self.root}; these are: {', '.join(map(str, numbers)) or 'none yet'}"

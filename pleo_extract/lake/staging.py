@@ -238,9 +238,8 @@ class Staging:
             forgotten=[*(job for _, job in stripped.lost), *lost],
         )
         self._append(batch)
-        if (
-            is_mixed
-        ):  # a batch of one walk has few months; of thousands of companies, it would only fill memory
+        # A batch of one walk has few months; of thousands of companies, it would only fill memory.
+        if is_mixed:
             HELD.put(self.folder / f"{name}.arrow", frame, len(data))
         self._id_months.add(frame)
         self.reasons += batch.rejected

@@ -85,8 +85,8 @@ def move_jobs(task: Task, jobs: Mapping[JobKey, list[str]]) -> None:
     if is_many(len(jobs), task.before.full_jobs):
         task.staging.clear()
         raise ContractError(
-            f"{amount(len(jobs), 'job of the lake is', 'jobs of the lake are')} listed with another created_at, {min(jobs)[1]} among them, although "
-            f"created_at never changes; nothing was published. {OTHER_DATA}"
+            f"{amount(len(jobs), 'job of the lake is', 'jobs of the lake are')} listed with another created_at, "
+            f"{min(jobs)[1]} among them, although created_at never changes; nothing was published. {OTHER_DATA}"
         )
     for job, months in jobs.items():
         for month in months:

@@ -126,9 +126,9 @@ def _request_newest(client: Client, query: Query) -> tuple[PageInfo, float]:
     """Return the page of the newest job, or of any job if the server does not sort, and its latency in seconds."""
     session, started = client.start_session(deadline=120), time.monotonic()
     try:
-        info = ask(session, query).info
+        info = ask(session, query)[0].info
     except RequestRefused:
-        info = ask(session, replace(query, sorting_keys=(), sorting_order=())).info
+        info = ask(session, replace(query, sorting_keys=(), sorting_order=()))[0].info
     return info, max(0.0, time.monotonic() - started - session.waited)
 
 
@@ -136,8 +136,9 @@ def _count_requests(mode: str, total: int, known: int, *, page: int) -> tuple[in
     if mode == "full":
         pages = max(1, -(-total // page))
         return pages, 2 * pages
-    new = max(0, total - known)  # an incremental sync begins with small pages
-    return REFRESH_LEAST + max(1, -(-new // page)), REFRESH_MOST + max(1, -(-new // min(page, SAFE)))
+    # An incremental sync asks for small pages.
+    pages = max(1, -(-max(0, total - known) // min(page, SAFE)))
+    return REFRESH_LEAST + pages, REFRESH_MOST + pages
 
 
 def _estimate_months(rows: pl.LazyFrame, info: PageInfo, total: int | None) -> tuple[str, ...]:

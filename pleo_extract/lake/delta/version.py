@@ -45,7 +45,7 @@ from pleo_extract.errors import ConfigurationError, LakeConflict, LakeError, Usa
 from pleo_extract.lake import disk
 from pleo_extract.lake.delta.log import APP, read_commit
 from pleo_extract.lake.delta.translate import translated
-from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Manifest
+from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Manifest, check_as_of
 from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
@@ -309,8 +309,7 @@ class Version:
         return DeltaTable(self.address.uri, storage_options=self.address.options).version() > self.version
 
     def _load_as_of(self, as_of: datetime | int) -> None:
-        if not isinstance(as_of, datetime | int):
-            raise UsageError(f"as_of must be a datetime or the number of a version, not {as_of!r}")
+        check_as_of(as_of)
         version = self._find_version(to_utc(as_of, "as_of")) if isinstance(as_of, datetime) else as_of
         if not 0 <= version <= self._table.version():
             raise UsageError(

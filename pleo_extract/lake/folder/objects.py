@@ -80,9 +80,8 @@ def sweep_objects(layout: Layout, check: Callable[[], None]) -> None:
     for path in unnamed:
         check()
         disk.remove_file(path)
-    if (
-        unnamed
-    ):  # before the caller removes its build folder: after power loss nothing else would tell of them
+    # Before the caller removes its build folder: after power loss, nothing else would point to them.
+    if unnamed:
         disk.sync_folder(layout.objects)
 
 
