@@ -391,6 +391,9 @@ class Counting(Sandbox):
             "high": total + 17,
             "low": total - 17,
             "capped": min(total, 1_000),
+            "oddly capped": min(total, 777),
+            "falls in the head": total - ("after=" in request.query and "DESC" in request.query),
+            "exact": total,
             "page": len(page["data"]),
             "falling": total + max(0, 400 - 10 * number),
             "estimate": int(total * (1 + 0.1 * random.Random(number + self.world.t).uniform(-1, 1))),
@@ -421,6 +424,34 @@ def test_f60_kinds_of_total(
     full = dump(tmp_path, sandbox, full=True)
     assert (full.code, full.verdict) == (0, "complete")
     assert full.pages <= 21 + 12  # no second pass
+    assert wrong(sandbox, tmp_path) == []
+
+
+def test_f60_a_low_total_is_constant_once_it_has_grown_with_the_list(later: Later, tmp_path: Path) -> None:
+    """A total that is too low may be a cap: its kind is known only when jobs were added and it grew by as many."""
+    kinds: dict[str, list[str]] = {}
+    for kind in ("low", "oddly capped"):
+        sandbox = Counting(World(jobs=1_500, days=365), api_keys={CANARY: None})
+        sandbox.kind = kind
+        kinds[kind] = [dump(tmp_path / kind, sandbox).total_kind, dump(tmp_path / kind, sandbox).total_kind]
+        later(sandbox, 2 * DAY)
+        receipt = dump(tmp_path / kind, sandbox)
+        kinds[kind].append(f"{receipt.total_kind} {receipt.mode}")
+        assert wrong(sandbox, tmp_path / kind) == []
+    assert kinds == {"low": ["", "", "constant refresh"], "oddly capped": ["", "", " full"]}
+
+
+def test_f60_a_total_that_falls_while_a_refresh_reads_asks_for_a_full_sync(
+    later: Later, tmp_path: Path
+) -> None:
+    """Between two pages of the head a total can fall only because of a deletion, or because it is an estimate."""
+    sandbox = Counting(World(jobs=1_500, days=30), api_keys={CANARY: None})
+    dump(tmp_path, sandbox)
+    later(sandbox, 5 * DAY)
+    sandbox.kind = "falls in the head"
+    receipt = dump(tmp_path, sandbox)
+    assert (receipt.code, receipt.mode) == (0, "full")
+    assert "total fell" in receipt.why_full
     assert wrong(sandbox, tmp_path) == []
 
 

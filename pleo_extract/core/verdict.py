@@ -122,6 +122,8 @@ def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, p
     The walk meets the jobs that appear meanwhile, so a total that grew to fit them is no reason for doubt; one that fell
     always is. One doubtful walk proves nothing either way; `MANY_MISSES` in a row are believed.
 
+    A total that is too low may be a cap, whatever its value. Its kind is known once it has grown or shrunk with the list.
+
     Args:
         before: the state before the walk.
         jobs: different jobs that the walk met.
@@ -141,7 +143,8 @@ def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, p
     misses = before.total_misses + 1 if wobble or (moved and offset) else 0
     is_short = offset < 0 and (given[-1] % _ROUND == 0 or given[-1] <= page)  # a cap, or the rows of the page
     kind: TotalKind = "constant" if offset else "exact"
-    if misses:
+    has_moved = before.total_kind == "constant" or (fits and jobs != before.full_jobs)
+    if misses or (offset < 0 and not has_moved):
         kind = ""
     is_estimate = is_many(wobble, jobs) or (offset != 0 and is_many(moved, jobs))
     if is_short or is_estimate or misses >= MANY_MISSES:

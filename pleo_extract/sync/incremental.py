@@ -221,6 +221,9 @@ def _conclude(task: Task, head: Head, new: int, vanished: set[JobKey], unlisted:
     totals = [total for total in expect_total(before, head.totals) if total is not None]
     if totals and not min(totals) <= jobs <= (max(totals) if vanished else totals[0]):
         raise Mismatch(f"the lake and what was read make {jobs} jobs, the server counts {totals[0]}")
+    if totals and totals[-1] < totals[0] and not vanished:
+        # A settled job was deleted within these seconds, or `total` is an estimate; a full sync finds out which.
+        raise Mismatch(f"total fell from {totals[0]} to {totals[-1]} while the newest jobs were read")
     drift = len(set(totals)) > 1 or vanished
     why = (
         f"{amount(len(vanished), 'open job is', 'open jobs are')} no longer listed"
@@ -230,12 +233,19 @@ def _conclude(task: Task, head: Head, new: int, vanished: set[JobKey], unlisted:
     verdict = Verdict("complete_with_drift", why) if drift else Verdict("complete")
     task.evidence.conclude(verdict, distinct=len(met) + len(task.staging.met_forgotten()))
     task.evidence.order, task.evidence.vanished = head.order, sorted(vanished)
-    task.evidence.total_kind = before.total_kind
+    # Only a total that has grown with the list is no cap (see `learn_total`).
+    kind = (
+        "constant"
+        if new and totals and before.total_offset < 0 and not before.total_misses
+        else before.total_kind
+    )
+    task.evidence.total_kind = kind
     newest = max(key for key in (head.newest, before.watermark) if key is not None)
     return msgspec.structs.replace(
         before,
         verdict=verdict.name,
         watermark=newest,
+        total_kind=kind,
         vanished=sorted(gone),
         rejected=rejected,
         data_as_of=head.as_of,
