@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import duckdb
 import polars as pl
 import pytest
 from canary import CANARY
@@ -14,6 +15,7 @@ from lakes import dump
 
 import pleo_extract
 from pleo_extract import COLUMNS, Lake, scan_lake, verify_lake
+from pleo_extract.answers.catalogue import write_catalogue
 from pleo_extract.cli import group
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lake.folder.pruning import prune
@@ -159,6 +161,44 @@ def test_changes_after_a_repair_name_what_is_gone(lake: Path) -> None:
     found = Lake(lake).changes(2)
     assert found["change"].unique().to_list() == ["removed"]
     assert found.height == entry.rows
+    assert ask_catalogue(lake, "2").equals(found)
+
+
+def ask_catalogue(lake: Path, arguments: str) -> pl.DataFrame:
+    """Return the answer of the catalogue's macro `changes`, with the types of `Lake.changes`."""
+    target = lake.parent / "catalogue.duckdb"
+    write_catalogue(target, lake)
+    with duckdb.connect(str(target), read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        found: pl.DataFrame = con.sql(f"FROM changes({arguments})").pl()
+        return found.cast(Lake(lake).changes(2).schema)
+
+
+def test_the_catalogue_has_changes_as_a_macro(lake: Path) -> None:
+    """The macro gives the rows of `Lake.changes`, between numbers and between instants."""
+    found = Lake(lake)
+    made = found.snapshots()["made_at"].to_list()
+    for since, until in ((1, None), (1, 2), (2, 2), (made[0], made[1]), (made[1], None)):
+        arguments = ", ".join(f"'{each}'" for each in (since, until) if each is not None)
+        assert ask_catalogue(lake, arguments).equals(found.changes(since, until)), arguments
+    assert ask_catalogue(lake, "until := 2, since := 1").height == 5
+    for wrong, message in (
+        ("7", "no such snapshot is kept"),
+        ("NULL", "no such snapshot is kept"),
+        ("'yesterday'", "no such snapshot is kept"),
+        ("2, 1", "name the earlier one first"),
+    ):
+        with pytest.raises(duckdb.Error, match=message):
+            ask_catalogue(lake, wrong)
+    missing = next(each for each in Layout(lake).manifest(1).files if each.object not in objects_of(lake, 2))
+    Layout(lake).objects.joinpath(missing.object).unlink()
+    with pytest.raises(duckdb.Error, match="is missing"):
+        ask_catalogue(lake, "1")
+
+
+def objects_of(lake: Path, snapshot: int) -> set[str]:
+    """Return the names of the objects of a snapshot."""
+    return {entry.object for entry in Layout(lake).manifest(snapshot).files}
 
 
 def test_the_command(lake: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import duckdb
 
 from pleo_extract.answers.definition import ROOT, Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
+from pleo_extract.answers.history import has_objects
 from pleo_extract.errors import StorageError
 
 __all__ = ["write_catalogue"]
@@ -59,7 +60,7 @@ def write_catalogue(
         raise StorageError(
             f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
         )
-    source = Source((), facts or SnapshotFacts(), root or here, has_months)
+    source = Source((), facts or SnapshotFacts(), root or here, has_months, has_objects(lake))
     try:
         # A folder, because DuckDB keeps a log next to the file that it writes; the next run removes both if this one dies.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:

@@ -21,6 +21,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Final
 
 from pleo_extract.answers.facts import INSTANTS, VANISHED, SnapshotFacts
+from pleo_extract.answers.history import create_changes
 from pleo_extract.answers.statement import (
     ENGINE_VIEWS,
     TIME_RANGES,
@@ -62,12 +63,14 @@ class Source:
         root: the folder of the lake, for definitions that stay right when the lake changes: they find its months by a
             glob pattern, and read `INSTANTS` and `VANISHED` instead of `facts`. Empty for definitions with fixed content.
         has_months: for definitions with a `root`, whether the lake has months; a pattern without a match is an error.
+        has_objects: the same for the files of its snapshots.
     """
 
     files: Sequence[str]
     facts: SnapshotFacts = field(default_factory=SnapshotFacts)
     root: str = ""
     has_months: bool = False
+    has_objects: bool = False
 
     @property
     def reads_facts(self) -> bool:
@@ -86,6 +89,8 @@ def definitions(source: Source, *, self_contained: bool = False) -> Iterator[str
     for statement in statements().values():
         if statement.kind == "macro":
             yield _create_macro(statement, views | private if self_contained else {})
+    if source.root and source.has_objects:
+        yield create_changes(lambda path: _lake_path(source.root, path))
 
 
 def literal(text: str) -> str:

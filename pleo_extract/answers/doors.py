@@ -103,7 +103,7 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
 
         opened = open_snapshot(lake)
         facts = _read_facts(opened)
-        mark = _make_mark(target, opened, facts)
+        mark = _make_mark(layout, opened, facts)
         answers.write_facts(layout.root, facts)
         with suppress(LakeError):
             if mark.encode() in disk.read_file(target):
@@ -157,7 +157,11 @@ def _read_facts(opened: Opened | None) -> SnapshotFacts:
     return read_facts(opened.manifest.accounts, opened.manifest.made_at) if opened else SnapshotFacts()
 
 
-def _make_mark(target: Path, opened: Opened | None, facts: SnapshotFacts) -> str:
+def _make_mark(layout: Layout, opened: Opened | None, facts: SnapshotFacts) -> str:
     """Return a text that changes whenever the content of the catalogue has to change, apart from the files it reads."""
-    content = f"{target} {bool(opened and opened.files)} {facts.as_of is None}"
+    from pleo_extract.answers.history import has_objects  # noqa: PLC0415 - as above
+
+    content = (
+        f"{layout.catalogue} {bool(opened and opened.files)} {has_objects(layout.root)} {facts.as_of is None}"
+    )
     return f"pleo_extract {__version__} {hashlib.sha256(content.encode()).hexdigest()[:16]}"

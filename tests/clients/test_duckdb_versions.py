@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pleo_extract import Client, connect, dump_export_jobs
+from pleo_extract import Client, Lake, connect, dump_export_jobs
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ QUERIES = (
     "SELECT id, epoch(now) FROM {}companies ORDER BY id",
 )
 """The queries, with a prefix for an attached catalogue; times as text and seconds, which need no zone."""
+CHANGES = "SELECT change, count(*) FROM {}changes(1) GROUP BY ALL ORDER BY ALL"
 
 
 class Session:
@@ -102,5 +103,7 @@ def test_an_open_session_answers_as_connect_does(session: Session, lake: Path, w
             for query in QUERIES:
                 expected = [list(row) for row in con.execute(query.format("")).fetchall()]
                 assert session.ask(query) == json.loads(json.dumps(expected)), query
+        changes = Lake(lake).changes(1)["change"].value_counts().sort("change")
+        assert session.ask(CHANGES) == [list(row) for row in changes.iter_rows()]
         world.advance(9 * 86_400)
         dump(lake, world)
