@@ -308,7 +308,7 @@ def test_many_threads_decode_a_type_for_the_first_time() -> None:
     script = """
 import sys, threading
 from pleo_extract.lake import strict
-from pleo_extract.lake.staging import StagedBatch
+from pleo_extract.lake.journal import StagedBatch
 sys.setswitchinterval(1e-6)
 start, phases = threading.Barrier(8), []
 def decode():

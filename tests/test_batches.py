@@ -16,7 +16,8 @@ from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.core.rows import created_month
 from pleo_extract.core.walk import BY_CREATION, Walk
 from pleo_extract.lake.batches import HELD, Held
-from pleo_extract.lake.staging import Header, Staging
+from pleo_extract.lake.journal import Header
+from pleo_extract.lake.staging import Staging
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:

@@ -43,10 +43,11 @@ from pleo_extract.lake.folder.lake import FolderLake
 from pleo_extract.lake.folder.opening import open_snapshot
 from pleo_extract.lake.folder.pruning import prune
 from pleo_extract.lake.folder.repair import repair_lake
+from pleo_extract.lake.journal import Header
 from pleo_extract.lake.layout import Layout, Manifest
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.record import read_last_run, write_last_run
-from pleo_extract.lake.staging import Header, Staging
+from pleo_extract.lake.staging import Staging
 from pleo_extract.lake.table import Change, Info, Keep, merge_staged
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 

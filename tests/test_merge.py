@@ -33,10 +33,11 @@ from pleo_extract.errors import (
 from pleo_extract.lake import disk, merging
 from pleo_extract.lake.folder.lake import FolderLake
 from pleo_extract.lake.folder.repair import repair_lake
+from pleo_extract.lake.journal import Header
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.record import read_last_run
-from pleo_extract.lake.staging import Header, Staging
+from pleo_extract.lake.staging import Staging
 from pleo_extract.lake.store import is_delta, open_lake
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 

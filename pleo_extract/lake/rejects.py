@@ -1,4 +1,4 @@
-"""Prune the files of rejected rows: rows that do not fit the contract, kept as the server sent them."""
+"""The files of rejected rows: rows that do not fit the contract, kept as the server sent them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,31 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from pleo_extract.lake import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime
     from pathlib import Path
 
-__all__ = ["is_kept_in", "prune_rejected"]
+    from pleo_extract.core.decode import Rejected
+
+__all__ = ["encode_rejected", "is_kept_in", "prune_rejected"]
 
 KEEP_REJECTED: Final = timedelta(days=30)
 """How long a file stays if it is not known that all its rows were read without fault since."""
 _FILE: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}\.jsonl")
+
+
+def encode_rejected(rejected: Sequence[Rejected]) -> bytes:
+    """Return the lines of a file of rejected rows."""
+    lines = (
+        {"page": row.page, "path": row.path, "reason": row.reason, "row": row.raw.decode("utf-8", "replace")}
+        for row in rejected
+    )
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
 
 
 def is_kept_in(folder: Path, name: str) -> bool:

@@ -1,49 +1,44 @@
-"""Keep what is fetched but not yet published: batches of rows, and a journal that says which of them are whole.
+"""Keep what is fetched but not yet published: batches of rows, which the next run finds if this one is killed.
 
-Theory of operation. Each account has a folder of its own, `_lake/staging/<hash of its key>-<random>/`:
+Theory of operation. Each account has a folder of its own, `_lake/staging/<hash of its key>-<random>/`, with the rows of
+each batch in a file and a journal that says which batches are whole (see `journal`). The files are written and synced first,
+then the line of the journal. So a kill costs the pages that are not staged yet, about `fetch.driver.BATCH_ROWS` rows, and
+nothing that an earlier batch has. A file without a line is overwritten by the next batch of its number.
 
-    run.json                       the run that began it, and the state of the lake that it began from
-    batch-000000.arrow             rows, as uncompressed Arrow
-    batch-000000.rejected.jsonl    the rows of the same pages that do not fit the contract
-    journal.jsonl                  one line a batch: sha256, rows, months, and where each segment of the walk stood after it
-
-A batch counts once its line is in the journal. The files are written and synced first, then the line. So a kill costs the
-pages that are not staged yet, about `fetch.driver.BATCH_ROWS` rows, and nothing that an earlier batch has. A file without a
-line is overwritten by the next batch of its number.
-
-The next run resumes if the account was not published since and the lake has forgotten no more jobs (`Header.base`). It reads
-the journal up to the first line that is not whole, or whose file has other bytes. It moves the folder to a new name, so that
-a paused run, which has lost the lake and wakes up late, no longer finds it and stages nothing more. Then it writes the
-journal again without the rest, since a line that was cut short would spoil the next one.
+The next run resumes if the account was not published since and the lake has forgotten no more jobs (`Header.base`). It moves
+the folder to a new name, so that a paused run, which has lost the lake and wakes up late, no longer finds it and stages
+nothing more. Then it writes the journal again without what is not whole.
 
 Staged pages save requests and do nothing else: a run that resumes makes its closing reads itself (see `sync.closing`), so
 staging has no age at which it becomes wrong. What nobody has resumed for `KEEP_STAGED` is removed.
-
-Nothing that is found in a staging folder is trusted, since names there become paths and rows are published: a line counts
-only if it, and the file that it names, are such as a run writes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
 from pleo_extract.core.rows import count_months, created_month, is_unknown, job_name
 from pleo_extract.core.state import RejectedRecord
-from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import LakeError
-from pleo_extract.lake import disk, strict
+from pleo_extract.lake import disk
 from pleo_extract.lake.batches import HELD, decode_rows, encode_rows
 from pleo_extract.lake.forgotten import NOTHING
+from pleo_extract.lake.journal import (
+    StagedBatch,
+    append_batch,
+    read_header,
+    read_journal,
+    write_header,
+    write_journal,
+)
 from pleo_extract.lake.keys import IdMonths, hash_id
-from pleo_extract.lake.rejects import is_kept_in
+from pleo_extract.lake.rejects import encode_rejected, is_kept_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -51,16 +46,14 @@ if TYPE_CHECKING:
 
     from pleo_extract.core.decode import Rejected
     from pleo_extract.core.state import JobKey
+    from pleo_extract.core.walk import Checkpoint
+    from pleo_extract.lake.journal import Header
 
     Left = Mapping[str, Sequence[Path]]
     """The staging folders that earlier runs left, by the hash of their owner."""
 
-__all__ = ["KEEP_STAGED", "Header", "StagedBatch", "Staging", "encode_rejected", "find_resumable", "name_run"]
+__all__ = ["KEEP_STAGED", "Staging", "find_resumable", "name_run"]
 
-_RUN: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
-_MODE: Final = re.compile(r"full|refresh|merge")
-_PHASE: Final = re.compile(r"[a-z][0-9a-z_-]{0,31}")
-_FILE: Final = re.compile(r"batch-[0-9]{6,9}")
 KEEP_STAGED: Final = timedelta(days=30)
 """How long staged pages are kept after a run last added to them."""
 
@@ -68,58 +61,6 @@ KEEP_STAGED: Final = timedelta(days=30)
 def name_run() -> str:
     """Return a name for this run: when it started (UTC), and a random part."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-
-
-class StagedBatch(msgspec.Struct, frozen=True, kw_only=True, rename={"checkpoints": "marks"}):
-    """A line of the journal.
-
-    Attributes:
-        phase: the walk that read it: ``open``, ``new``, ``full`` and others.
-        file: the name of its files without an ending; empty for a line that only says `done`.
-        sha256: the hash of the Arrow file.
-        rows: how many rows it has.
-        months: the months of these rows.
-        counts: how many of the rows each of these months has; empty in journals of older versions.
-        is_sorted: whether the rows of several months are in order of created_at.
-        checkpoints: where the walk stood after it, by segment; ``marks`` in the journal.
-        done: True if the phase has ended.
-        rejected: one line for each row that does not fit the contract.
-        names: what these rows are called, see `decode.Rejected`.
-        spoiled: what must be known of each of these rows to find it again.
-        unknown: statuses of its rows that the contract does not know.
-        forgotten: a hash for each row that was read and not staged, because the lake has forgotten its job.
-    """
-
-    phase: str
-    file: str = ""
-    sha256: str = ""
-    rows: int = 0
-    months: list[str] = []
-    counts: list[int] = []
-    is_sorted: bool = False
-    checkpoints: dict[int, Checkpoint] = {}
-    done: bool = False
-    rejected: list[str] = []
-    names: list[str] = []
-    spoiled: list[RejectedRecord] = []
-    unknown: list[str] = []
-    forgotten: list[str] = []
-
-
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a staging folder is for.
-
-    Attributes:
-        run: the name of the run that began it.
-        mode: ``full``, ``refresh`` or ``merge``.
-        base: a number for the state of the lake that it began from; another state has another number.
-        started_at: when the run began (UTC).
-    """
-
-    run: str
-    mode: str
-    base: int
-    started_at: datetime
 
 
 class Staging:
@@ -166,7 +107,7 @@ class Staging:
             disk.remove_tree(folder)
         folder = _new_folder(staging, owner)
         disk.make_folder(folder, private=True)
-        disk.write_file(folder / "run.json", msgspec.json.encode(header), private=True)
+        write_header(folder, header)
         disk.sync_folder(folder)
         return cls(folder, header)
 
@@ -174,16 +115,14 @@ class Staging:
     def resume(cls, staging: Path, owner: str, *, base: int, left: Left | None = None) -> Staging | None:
         """Return what an earlier run has staged for this owner, if it began from the same state of the lake."""
         for found in _find_folders(staging, owner, left):
-            header = _read_header(found)
+            header = read_header(found)
             if header is None or header.base != base:
                 continue
-            if batches := _read_journal(found):
+            if batches := read_journal(found):
                 folder = _new_folder(staging, owner)
                 disk.rename(found, folder)
                 disk.sync_folder(staging)
-                # A new file: without a line that was cut short, and without the second name that a backup has given it.
-                data = b"".join(msgspec.json.encode(batch) + b"\n" for batch in batches)
-                disk.replace_file(folder / "journal.jsonl", data, private=True)
+                write_journal(folder, batches)
                 return cls(folder, header, batches)
         return None
 
@@ -396,7 +335,7 @@ class Staging:
 
     def restart(self) -> None:
         """Drop every staged row, and stage from the beginning in the same folder."""
-        disk.replace_file(self.folder / "journal.jsonl", b"", private=True)
+        write_journal(self.folder, [])
         for batch in self.batches:
             for suffix in ("arrow", "rejected.jsonl"):
                 disk.remove_file(self.folder / f"{batch.file}.{suffix}")
@@ -419,7 +358,7 @@ class Staging:
         disk.write_file(self.folder / name, data, private=True)
 
     def _append(self, batch: StagedBatch) -> None:
-        disk.append_line(self.folder / "journal.jsonl", msgspec.json.encode(batch))
+        append_batch(self.folder, batch)
         self.batches.append(batch)
 
     def _read(self, batch: StagedBatch) -> pl.DataFrame:
@@ -457,78 +396,6 @@ def _find_folders(staging: Path, owner: str, left: Left | None) -> Sequence[Path
     return found.get(_hash_owner(owner), ())
 
 
-def _read_header(folder: Path) -> Header | None:
-    if folder.is_symlink():
-        return None
-    try:
-        header = strict.decode(disk.read_file(folder / "run.json"), Header)
-        strict.check_count(header.base, "base")
-        started_at = strict.check_instant(header.started_at, "started_at")
-    except (LakeError, strict.Malformed):
-        return None
-    if not _RUN.fullmatch(header.run) or not _MODE.fullmatch(header.mode):
-        return None
-    return msgspec.structs.replace(header, started_at=started_at)
-
-
-def _read_journal(folder: Path) -> list[StagedBatch]:
-    """Return the batches up to the first line that is not whole, or whose file has other bytes than were written."""
-    try:
-        lines = disk.read_file(folder / "journal.jsonl").split(b"\n")
-    except LakeError:
-        return []
-    batches: list[StagedBatch] = []
-    for line in lines:
-        try:
-            batch = strict.decode(line, StagedBatch)
-            _check_batch(batch)
-        except strict.Malformed:
-            break
-        if batch.file and not _is_whole(folder, batch):
-            break
-        batches.append(batch)
-    return batches
-
-
-def _check_batch(batch: StagedBatch) -> None:
-    """Refuse a line that no run writes.
-
-    Raises:
-        strict.Malformed: a value of it is out of its range.
-    """
-    is_named = _PHASE.fullmatch(batch.phase) and (not batch.file or _FILE.fullmatch(batch.file))
-    if not is_named or not all(map(strict.MONTH.fullmatch, batch.months)):
-        raise strict.Malformed("invalid phase, file or month")
-    if not all(map(strict.HASH.fullmatch, batch.forgotten)):
-        raise strict.Malformed("invalid hash")
-    if batch.file and not strict.SHA256.fullmatch(batch.sha256):
-        raise strict.Malformed("invalid sha256")
-    if not batch.file and (batch.rows or batch.months or batch.rejected):
-        raise strict.Malformed("rows without a file")
-    for count in (batch.rows, *batch.counts):
-        strict.check_count(count, "rows")
-    for number, checkpoint in batch.checkpoints.items():
-        strict.check_count(number, "a segment")
-        strict.check_checkpoint(checkpoint)
-
-
-def _is_whole(folder: Path, batch: StagedBatch) -> bool:
-    try:
-        if batch.rejected:
-            disk.read_file(folder / f"{batch.file}.rejected.jsonl")
-        data = disk.read_file(folder / f"{batch.file}.arrow")
-    except LakeError:
-        return False
-    if hashlib.sha256(data).hexdigest() != batch.sha256:
-        return False
-    frame = decode_rows(data)
-    if frame is None or frame.height != batch.rows:
-        return False
-    months = count_months(frame)
-    is_counted = [*months] == batch.months and batch.counts in ([], [*months.values()])
-    return is_counted and (not batch.is_sorted or frame["created_at"].is_sorted())
-
-
 def _take_month(rows: pl.DataFrame, batch: StagedBatch, month: str) -> pl.DataFrame:
     """Return the rows of a batch that belong to this month, in the same order."""
     if len(batch.months) == 1:
@@ -537,12 +404,3 @@ def _take_month(rows: pl.DataFrame, batch: StagedBatch, month: str) -> pl.DataFr
         place = batch.months.index(month)
         return rows.slice(sum(batch.counts[:place]), batch.counts[place])
     return rows.filter(created_month() == month)
-
-
-def encode_rejected(rejected: Sequence[Rejected]) -> bytes:
-    """Return the lines of a file of rejected rows."""
-    lines = (
-        {"page": row.page, "path": row.path, "reason": row.reason, "row": row.raw.decode("utf-8", "replace")}
-        for row in rejected
-    )
-    return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)

@@ -23,7 +23,8 @@ from pleo_extract.errors import (
 )
 from pleo_extract.fetch.segments import RowCount
 from pleo_extract.fetch.selection import check_amount
-from pleo_extract.lake.staging import Header, Staging
+from pleo_extract.lake.journal import Header
+from pleo_extract.lake.staging import Staging
 from pleo_extract.sync.full import sync_fully
 from pleo_extract.sync.incremental import Mismatch, sync_incrementally
 from pleo_extract.sync.receipt import CurrentSnapshot, Evidence

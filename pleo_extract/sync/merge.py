@@ -21,8 +21,9 @@ from pleo_extract.errors import ConfigurationError, LakeError, PleoExtractError,
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake.folder.opening import refuse_other_server
 from pleo_extract.lake.forgotten import read_forgotten
+from pleo_extract.lake.journal import Header
 from pleo_extract.lake.record import write_last_run
-from pleo_extract.lake.staging import Header, Staging, name_run
+from pleo_extract.lake.staging import Staging, name_run
 from pleo_extract.lake.store import is_delta, open_lake
 from pleo_extract.lake.table import Info
 from pleo_extract.progress import show_progress

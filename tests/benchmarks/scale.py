@@ -34,7 +34,8 @@ from server import FIRST, Jobs
 
 from pleo_extract.contract import instant_key
 from pleo_extract.core.state import AccountKey, SyncState
-from pleo_extract.lake.staging import Header, StagedBatch, Staging
+from pleo_extract.lake.journal import Header, StagedBatch
+from pleo_extract.lake.staging import Staging
 from pleo_extract.lake.store import open_lake
 from pleo_extract.lake.table import Change, Info, merge_staged
 

@@ -13,7 +13,8 @@ from lakes import BareRun, around_storage, publish_staged
 from memory import MemoryStore, MemoryTable
 
 from pleo_extract import scan_lake, verify_lake
-from pleo_extract.lake.staging import Header, Staging
+from pleo_extract.lake.journal import Header
+from pleo_extract.lake.staging import Staging
 from pleo_extract.lake.store import open_lake
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from pleo_extract.lake.folder.visible import show_months
 from pleo_extract.lake.forgotten import forget_more, read_forgotten, write_forgotten
 from pleo_extract.lake.layout import State, name_object
 from pleo_extract.lake.record import read_last_run
-from pleo_extract.lake.staging import encode_rejected
+from pleo_extract.lake.rejects import encode_rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
