@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from pyarrow.dataset import field
 
 from pleo_extract import Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
 from pleo_extract.core.rows import created_month, merge_rows
@@ -135,6 +137,46 @@ def test_other_programs_read_it(home: Home) -> None:
     assert read["created_month"].to_list() == read.select(created_month()).to_series().to_list()
     assert read.drop("created_month").equals(scan_lake(home.path.with_name("parquet")).collect().sort("id"))
     assert read.drop("created_month").equals(home.lake())
+
+
+def test_other_engines_skip_files(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter on one company or one week opens only the files whose statistics allow such rows, and loses none."""
+    monkeypatch.setattr(change, "FILE_ROWS", 10)
+    home.dump()
+    table, rows = home.table().to_pyarrow_dataset(), home.lake()
+    total = len(list(table.get_fragments()))
+    assert total > 40
+    company = rows["company_id"].value_counts(sort=True)["company_id"][-1]
+    week = datetime(2026, 10, 10, tzinfo=UTC), datetime(2026, 10, 17, tzinfo=UTC)
+    created = field("created_at")
+    for asked, wanted, most in (
+        (field("company_id") == company, pl.col("company_id") == company, total // 8),
+        (
+            (created >= week[0]) & (created < week[1]),
+            pl.col("created_at").is_between(*week, closed="left"),
+            total // 2,
+        ),
+        (field("status") == "zzz", pl.lit(value=False), 0),
+    ):
+        assert len(list(table.get_fragments(filter=asked))) <= most
+        found = pl.DataFrame(table.to_table(filter=asked, columns=rows.columns))
+        assert found.sort("id").equals(rows.filter(wanted).sort("id"))
+
+
+def test_statistics_leave_no_row_outside() -> None:
+    """The bounds of a file's instants have milliseconds: the earliest is rounded down, the latest up."""
+    start = datetime(2026, 3, 1, 12, 0, 0, 1, tzinfo=UTC)
+    instants = [start, start + timedelta(microseconds=998), start + timedelta(microseconds=1_500)]
+    rows = pl.DataFrame({"created_at": instants, "company_id": ["b", "a", "b"], "status": ["x", "y", "x"]})
+    entry, _ = change.encode_file(
+        "2026-03", pl.DataFrame(rows, schema_overrides={"created_at": pl.Datetime("us", "UTC")})
+    )
+    assert json.loads(entry.stats) == {
+        "numRecords": 3,
+        "minValues": {"company_id": "a", "status": "x", "created_at": "2026-03-01T12:00:00.000Z"},
+        "maxValues": {"company_id": "b", "status": "y", "created_at": "2026-03-01T12:00:00.002Z"},
+        "nullCount": {"company_id": 0, "status": 0, "created_at": 0},
+    }
 
 
 def test_unchanged_files_stay(home: Home) -> None:

@@ -83,6 +83,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         sha256: the hash of its bytes; empty for a file that another program has written.
         object: the object that keeps its bytes; empty in a Delta table, whose files are never replaced, and in a lake of
             format 1.
+        stats: Delta's statistics of a file that was just written to a table, as JSON; empty for all others.
     """
 
     path: str
@@ -90,6 +91,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes: int
     sha256: str
     object: str = ""
+    stats: str = ""
 
     @property
     def month(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import msgspec
 import polars as pl
 
 from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError
@@ -171,4 +172,28 @@ def encode_file(month: str, rows: pl.DataFrame) -> tuple[FileEntry, bytes]:
     """Return the entry and the bytes of a file; its name has the sha256 and a random part, so that no name is used twice."""
     data, sha256 = encode_rows(rows)
     path = f"created_month={month}/part-{sha256}-{secrets.token_hex(4)}.parquet"
-    return FileEntry(path=path, rows=rows.height, bytes=len(data), sha256=sha256), data
+    return FileEntry(
+        path=path, rows=rows.height, bytes=len(data), sha256=sha256, stats=_describe_rows(rows)
+    ), data
+
+
+def _describe_rows(rows: pl.DataFrame) -> str:
+    """Return Delta's statistics of a file as JSON, by which other engines skip files without the rows that they ask for.
+
+    Instants have milliseconds there: the earliest is rounded down and the latest up, so that no row is outside.
+    """
+    created = pl.col("created_at")
+    bounds = {
+        "minValues": (pl.col("company_id", "status").min(), created.min()),
+        "maxValues": (pl.col("company_id", "status").max(), created.max() + pl.duration(microseconds=999)),
+    }
+    stats: dict[str, object] = {"numRecords": rows.height}
+    for name, (texts, instant) in bounds.items():
+        found = rows.select(texts, instant.dt.truncate("1ms").dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))
+        stats[name] = {
+            column: value for column, value in found.row(0, named=True).items() if value is not None
+        }
+    stats["nullCount"] = rows.select(pl.col("company_id", "status", "created_at").null_count()).row(
+        0, named=True
+    )
+    return msgspec.json.encode(stats).decode()

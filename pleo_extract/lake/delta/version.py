@@ -255,10 +255,7 @@ class Version:
         """
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
-            *(
-                AddAction(e.path, e.bytes, _partition(e), now, data_change=True, stats=_encode_stats(e))
-                for e in new
-            ),
+            *(AddAction(e.path, e.bytes, _partition(e), now, data_change=True, stats=e.stats) for e in new),
             *(
                 RemoveAction(
                     e.path,
@@ -422,10 +419,6 @@ def hash_paths(files: Sequence[FileEntry]) -> str:
 
 def _partition(entry: FileEntry) -> dict[str, str | None]:
     return {MONTH: entry.month}
-
-
-def _encode_stats(entry: FileEntry) -> str:
-    return msgspec.json.encode({"numRecords": entry.rows}).decode()
 
 
 def _sync_log(address: Address, version: int) -> None:
