@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -17,6 +18,7 @@ from canary import CANARY
 
 from pleo_extract import (
     Client,
+    connect,
     dump_accounts,
     dump_export_jobs,
     iter_export_jobs,
@@ -453,6 +455,21 @@ def test_f60_a_total_that_falls_while_a_refresh_reads_asks_for_a_full_sync(
     assert (receipt.code, receipt.mode) == (0, "full")
     assert "total fell" in receipt.why_full
     assert wrong(sandbox, tmp_path) == []
+
+
+def test_f57_vanished_jobs_stay_marked_where_the_order_is_lost(tmp_path: Path) -> None:
+    """A full sync of a list in no order finds no job gone, and forgets none that is known to be gone."""
+    sandbox = make_sandbox(jobs=400)
+    dump(tmp_path, sandbox)
+    gone = sandbox.world.visible()[0]
+    sandbox.world.remove(gone["id"], gone["companyId"])
+    assert dump(tmp_path, sandbox, full=True).vanished == [(gone["companyId"], gone["id"])]
+    sandbox.rules = replace(sandbox.rules, sorting=(), unsortable="refuse")
+    for _ in range(2):
+        receipt = dump(tmp_path, sandbox, full=True)
+        assert (receipt.mode, receipt.order, receipt.code) == ("full", "none", 0)
+        with contextlib.closing(connect(tmp_path)) as con:
+            assert con.sql("SELECT id FROM vanished").fetchall() == [(gone["id"],)]
 
 
 def test_f60_a_list_that_lost_many_jobs_is_not_believed_all_the_same(tmp_path: Path) -> None:

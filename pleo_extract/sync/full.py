@@ -115,7 +115,12 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
     choose_months(task)
     unmet = _move_unmet(task)
     is_proven = is_complete and walked.order != "none"
-    vanished = _find_vanished(task, unmet, accept_vanished=accept_vanished) if is_proven else set()
+    # A list whose order is not proven shows no job to be gone, but those that are known to be gone stay so until it is met.
+    vanished = (
+        _find_vanished(task, unmet, accept_vanished=accept_vanished)
+        if is_proven
+        else unmet & task.known_vanished()
+    )
     newly_vanished = sorted(vanished - task.known_vanished())
     if newly_vanished:
         why = f"{amount(len(newly_vanished), 'job of the lake is', 'jobs of the lake are')} no longer listed"
