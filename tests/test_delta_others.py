@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, Field, Schema, write_deltalake
+from deltalake.schema import PrimitiveType
 from test_delta import DAY, Home
 
-from pleo_extract import connect, verify_lake
+from pleo_extract import COLUMNS, connect, scan_lake, verify_lake
 from pleo_extract.contract import KEY
 from pleo_extract.errors import ConfigurationError, LakeError, LakeLocked, PleoExtractError
 from pleo_extract.lake.delta.address import read_address
@@ -238,6 +239,40 @@ REFUSALS: dict[str, tuple[str, type[PleoExtractError]]] = {
     "a feature": ("RowTracking", ConfigurationError),
     "deletion vectors": ("deletionVectors", LakeError),
 }
+
+
+def test_columns_that_others_add_are_kept(home: Home) -> None:
+    """A nullable column of another engine stays with its values, also in the months that a dump writes anew."""
+    home.table().alter.add_columns(
+        [Field("note", PrimitiveType("string")), Field("weight", PrimitiveType("long"))]
+    )
+    noted = "status = 'completed'"
+    assert home.table().update(
+        {"note": "concat('about ', id)", "weight": "number_of_items * 2"}, predicate=noted
+    )
+    known = pl.DataFrame(home.table().to_pyarrow_table()).filter(pl.col("note").is_not_null())
+    for days in (1, 20):
+        home.world.advance(days * DAY)
+        assert home.dump().months_written
+        assert home.is_right()
+        assert verify_lake(home.path).ok
+        assert scan_lake(home.path).collect_schema().names() == list(COLUMNS)
+    after = pl.DataFrame(home.table().to_pyarrow_table())
+    assert after.height > known.height > 100
+    assert (
+        after.filter(pl.col("note").is_not_null()).select(known.columns).sort("id").equals(known.sort("id"))
+    )
+    assert after["weight"].null_count() == after["note"].null_count()
+
+
+def test_a_column_of_others_that_requires_values_is_refused(home: Home) -> None:
+    """Our rows have no value for such a column."""
+    table = home.table()
+    fields = [*table.schema().fields, Field("note", PrimitiveType("string"), nullable=False)]
+    empty = home.path.with_name("strict")
+    DeltaTable.create(str(empty), Schema(fields), partition_by=["created_month"])
+    with pytest.raises(LakeError, match="requires"):
+        scan_lake(empty)
 
 
 def _refuse(home: Home, what: str) -> None:

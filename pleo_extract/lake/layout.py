@@ -153,11 +153,19 @@ class State(msgspec.Struct, kw_only=True):
 
 
 def scan_files(files: Sequence[Path]) -> pl.LazyFrame:
-    """Scan data files, with the columns of `COLUMNS`; those that an older format did not have are null."""
+    """Scan data files, with the columns of `COLUMNS`; those that an older format did not have are null.
+
+    Columns that other engines have added to a Delta table are left out.
+    """
     if not files:
         return pl.LazyFrame(schema=POLARS_SCHEMA)
     return pl.scan_parquet(
-        list(files), glob=False, hive_partitioning=False, schema=POLARS_SCHEMA, missing_columns="insert"
+        list(files),
+        glob=False,
+        hive_partitioning=False,
+        schema=POLARS_SCHEMA,
+        missing_columns="insert",
+        extra_columns="ignore",
     )
 
 

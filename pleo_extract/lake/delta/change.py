@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import secrets
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import polars as pl
 
+from pleo_extract.contract import KEY
 from pleo_extract.errors import LakeConflict, LakeLocked, PleoExtractError
 from pleo_extract.lake import disk
 from pleo_extract.lake.delta.copies import check_sum, keep_copy, path_of
@@ -62,8 +64,11 @@ class VersionFiles:
     ) -> list[FileEntry]:
         """See `Files`."""
         known = {entry.sha256: entry for entry in there if entry.sha256}
+        added = self._read_added(there)
         files = []
         for part in _slice_files(pieces):
+            if added.width > len(KEY):
+                part = part.join(added, on=KEY, how="left", maintain_order="left")  # noqa: PLW2901 - the same rows
             entry, data = encode_file(month, part)
             if entry.sha256 in known:
                 entry = known.pop(entry.sha256)
@@ -72,6 +77,14 @@ class VersionFiles:
                 keep_copy(self.version, entry, data)
             files.append(entry)
         return files
+
+    def _read_added(self, there: Sequence[FileEntry]) -> pl.DataFrame:
+        """Return the values of the columns that other engines have added, by job; our runs keep them."""
+        added = self.version.added_columns
+        files = [pl.read_parquet(io.BytesIO(self.read(entry))) for entry in there] if added else []
+        values = [file.select(*KEY, *(name for name in added if name in file.columns)) for file in files]
+        nothing = pl.DataFrame(schema=dict.fromkeys(KEY, pl.String()))
+        return pl.concat([nothing, *values], how="diagonal").unique(KEY, keep="last")
 
     def discard(self, change: Change) -> None:
         """See `Files`. Files that cannot be removed now are removed by the next vacuum."""

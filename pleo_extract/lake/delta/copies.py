@@ -85,7 +85,7 @@ def check_file(table: Version, entry: FileEntry) -> list[str]:
         check_sum(entry, data, table.address.uri)
     except LakeError as exc:
         return [str(exc)]
-    if not has_columns(data):
+    if not has_columns(data, others=True):
         return [f"{entry.path}: columns or types are not those of this version"]
     keep_copy(table, entry, data)
     return []

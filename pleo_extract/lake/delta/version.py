@@ -152,6 +152,11 @@ class Version:
         )
         self.suspects = self._find_suspects(found)
 
+    @property
+    def added_columns(self) -> list[str]:
+        """The columns that other engines have added to the table."""
+        return [each.name for each in self._table.schema().fields if each.name not in COLUMNS]
+
     def read(self, path: str, size: int) -> bytes:
         """Return all bytes of a data file.
 
@@ -345,7 +350,13 @@ class Version:
         fields = {each.name: str(each.type) for each in self._table.schema().fields}
         wanted = Schema.from_arrow(pl.DataFrame(schema=COLUMNS).to_arrow().schema)
         ours = {each.name: str(each.type) for each in wanted.fields}
-        if fields != ours or self._table.metadata().partition_columns != [MONTH]:
+        required = {each.name for each in self._table.schema().fields if not each.nullable}
+        if foreign := sorted(required - ours.keys()):
+            raise LakeError(
+                f"the Delta table {self.address.uri} requires a value of each row for {escape(foreign[0])}, a column that "
+                "this library does not know"
+            )
+        if not ours.items() <= fields.items() or self._table.metadata().partition_columns != [MONTH]:
             raise LakeError(
                 f"the Delta table {self.address.uri} is not a table of export jobs, or has other columns"
             )

@@ -166,14 +166,19 @@ def _check_forgotten(layout: Layout, manifest: Manifest) -> list[str]:
     return ["an erasure is unfinished; the next dump or repair finishes it"] if pending else []
 
 
-def has_columns(file: Path | bytes, version: int = FORMAT) -> bool:
-    """Return whether a file, or the bytes of one, is Parquet with our columns; formats below 1 may lack some."""
+def has_columns(file: Path | bytes, version: int = FORMAT, *, others: bool = False) -> bool:
+    """Return whether a file, or the bytes of one, is Parquet with our columns; formats below 1 may lack some.
+
+    With `others`, it may have further columns, as in a Delta table to which another engine has added them.
+    """
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         schema = dict(pl.scan_parquet(source, glob=False, hive_partitioning=False).collect_schema())
     except UNREADABLE:
         return False
     ours = dict(POLARS_SCHEMA)
+    if others:
+        schema = {name: kind for name, kind in schema.items() if name in ours}
     return schema == ours or (version < 1 and schema.items() <= ours.items() and set(KEY) <= set(schema))
 
 
