@@ -242,7 +242,7 @@ REFUSALS: dict[str, tuple[str, type[PleoExtractError]]] = {
 
 
 def test_columns_that_others_add_are_kept(home: Home) -> None:
-    """A nullable column of another engine stays with its values, also in the months that a dump writes anew."""
+    """A nullable column of another engine stays with its values, also in the months that a dump rewrites."""
     home.table().alter.add_columns(
         [Field("note", PrimitiveType("string")), Field("weight", PrimitiveType("long"))]
     )

@@ -21,6 +21,7 @@ class Proxy:
 
     Attributes:
         asked: method and path of each request.
+        given: bytes of the response to each request, in order of the responses.
         fault_for: called with method and path; returns the fault: ``503``; ``reset`` before the store gets the request;
             ``lost``: the store does it, but the response never arrives; None for no fault.
         after: called when the store has answered, before the client gets the response.
@@ -35,6 +36,7 @@ class Proxy:
     def calm(self) -> None:
         """Remove all faults and clear the log."""
         self.asked: list[tuple[str, str]] = []
+        self.given: list[int] = []
         self.fault_for: Callable[[str, str], str | None] = lambda _method, _path: None
         self.after: Callable[[str, str], None] = lambda _method, _path: None
 
@@ -97,6 +99,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", known if self.command == "HEAD" else str(len(data)))
             self.end_headers()
             if self.command != "HEAD":
+                proxy.given.append(len(data))
                 self.wfile.write(data)
 
     return Handler

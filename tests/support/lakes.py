@@ -6,6 +6,7 @@ import functools
 import hashlib
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,7 +23,6 @@ from pleo_extract.sync.publish import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from datetime import datetime
     from pathlib import Path
 
     from pleo_extract import Receipt
@@ -35,6 +35,7 @@ __all__ = [
     "BareRun",
     "Killed",
     "around_storage",
+    "draw_state",
     "dump",
     "killed_at",
     "list_months",
@@ -184,3 +185,20 @@ def _write_month(layout: Layout, month: str, jobs: Sequence[Row]) -> FileEntry:
     (layout.objects / name).hardlink_to(visible)
     path = visible.relative_to(layout.root).as_posix()
     return FileEntry(path=path, rows=len(jobs), bytes=len(data), sha256=sha256, object=name)
+
+
+def draw_state(n: int) -> SyncState:
+    """Return the state of one company as dumps leave it."""
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    created = f"2026-11-{1 + n % 28:02d}T{n % 24:02d}:{n % 60:02d}:17"
+    return SyncState(
+        verdict="complete",
+        order="strict",
+        watermark=(created, f"{n * 7919:08x}-52b1-4c5f-9d2a-{n * 104_729:012x}"),
+        full_at=start + timedelta(seconds=n),
+        updated_at=start + timedelta(seconds=n, microseconds=n * 37 % 999_983),
+        data_as_of=start + timedelta(days=2, seconds=n, microseconds=n * 41 % 999_983),
+        full_jobs=50 + n % 13,
+        total_kind="exact",
+        page_size=100,
+    )

@@ -29,7 +29,8 @@ class CommitState(msgspec.Struct, kw_only=True):
         library: the version of this library.
         vacuumed_at: when files that no kept version needs were last removed (UTC).
         receipt: the receipt of the run.
-        accounts: the sync state of every account.
+        accounts: the sync state of every account; empty if it is in `accounts_file`.
+        accounts_file: the file with the state of many accounts, see `states`.
         proven: months with files of other programs that hold no job twice, each with `hash_paths` of its files.
     """
 
@@ -40,6 +41,7 @@ class CommitState(msgspec.Struct, kw_only=True):
     vacuumed_at: datetime
     receipt: dict[str, Any] = {}
     accounts: dict[AccountKey, SyncState] = {}
+    accounts_file: str = ""
     proven: dict[str, str] = {}
 
 

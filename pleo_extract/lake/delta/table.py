@@ -192,6 +192,8 @@ class DeltaLake:
         forget_on_this_machine(self._require_version(), forgotten, held=self.layout)
         version = self._require_version()
         version.require_writable()
+        if version.problem:
+            _log.warning("%s: %s; this run reads them in full", self.name, version.problem)
         place_files(version, version.manifest.files)
         base = self._overlaid(version)
         self.forgotten = require_forgotten(forgotten, base.accounts.values(), self.name)
@@ -272,7 +274,9 @@ class DeltaLake:
         if version.state is None or now - version.state.vacuumed_at < VACUUM_EVERY:
             return
         try:
-            Version(self._address).vacuum(max(1, -(-max(keep.span, LEAST_KEEP) // timedelta(hours=1))))
+            newest = Version(self._address)
+            newest.vacuum(max(1, -(-max(keep.span, LEAST_KEEP) // timedelta(hours=1))))
+            newest.expire_states()
         except PleoExtractError as exc:
             _log.warning("%s", exc)
         remove_stale(version, self._committed.files if self._committed else [])

@@ -42,7 +42,8 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.core.state import reset_walks
 from pleo_extract.errors import ConfigurationError, LakeConflict, LakeError, UsageError, escape
-from pleo_extract.lake import disk
+from pleo_extract.lake import disk, strict
+from pleo_extract.lake.delta import states
 from pleo_extract.lake.delta.log import APP, read_commit
 from pleo_extract.lake.delta.translate import translated
 from pleo_extract.lake.layout import DATA_FILE, FORMAT, FileEntry, Manifest, check_as_of
@@ -51,6 +52,7 @@ from pleo_extract.zones import to_utc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pleo_extract.core.state import AccountKey, SyncState
     from pleo_extract.lake.delta.address import Address
     from pleo_extract.lake.delta.log import Commit, CommitState
 
@@ -63,6 +65,8 @@ INVARIANT: Final = "delta.invariants"
 """The key of such a condition in the metadata of a column."""
 SERVER: Final = "pleo_extract.server"
 """The table property that names the server whose jobs the table holds."""
+CHECKPOINT_EVERY: Final = "10"
+"""Commits between two checkpoints: whoever opens the table requests each commit since the last one."""
 MOST_COMMITS: Final = 1_000
 """How many commits are read to find our last one."""
 COLUMNS: Final = {**POLARS_SCHEMA, MONTH: pl.String()}
@@ -70,6 +74,7 @@ _OVERTAKEN: Final = re.compile(r"Failed to commit transaction: \d+|Tried committ
 """What delta-rs reports where the version exists already."""
 _NUMBERED: Final = re.compile(r"(?:.*/)?_delta_log/([0-9]{20})\..*")
 """A file of the log that belongs to one version; checkpoints among them."""
+_COMMIT: Final = re.compile(r"(?:.*/)?_delta_log/([0-9]{20})\.json")
 _SHA256_NAME: Final = re.compile(r".*/part-([0-9a-f]{64})-[0-9a-f]{8}\.parquet")
 
 
@@ -103,7 +108,7 @@ def create_table(address: Address, server: str) -> None:
                 mode="ignore",
                 partition_by=[MONTH],
                 name="export_jobs",
-                configuration={SERVER: server},
+                configuration={SERVER: server, "delta.checkpointInterval": CHECKPOINT_EVERY},
                 storage_options=address.options,
                 raise_if_key_not_exists=False,
             )
@@ -120,7 +125,8 @@ class Version:
     Attributes:
         version: its number.
         manifest: its description, with its files.
-        state: the state that our last commit carries, or None.
+        state: the state that our last commit carries; None if there is none, or that of the accounts is lost.
+        problem: why the state of the accounts is lost; else empty.
         state_at: when that commit was made (UTC).
         suspects: months that may hold a job twice, see `_find_suspects`.
     """
@@ -135,10 +141,10 @@ class Version:
         self.version = self._table.version()
         self._require_supported()
         found = self._find_last_commit()
-        self.state, self.state_at = found.state, found.state_at
+        accounts, self.problem = self._read_accounts(found.state)
+        self.state, self.state_at = None if self.problem else found.state, found.state_at
         files = self._list_files()
         self._sized_handler = self._open_store(files)
-        accounts = found.state.accounts if found.state else {}
         self.manifest = Manifest(
             format=FORMAT,
             snapshot=self.version,
@@ -187,12 +193,12 @@ class Version:
         if self.address.local is not None:
             target = self.address.local / path
             return disk.read_file(target) if target.exists() else None
-        with translated(self.address, f"look for {path} of"):
-            (found,) = self._handler.get_file_info([path])
-        if found.size is None:
-            return None
         with translated(self.address, f"read {path} of"):
-            return bytes(self._handler.open_input_file(path).read(found.size))
+            try:
+                file = self._handler.open_input_file(path)
+            except FileNotFoundError:
+                return None
+            return bytes(file.read(file.size()))
 
     def write_own(self, path: str, data: bytes) -> None:
         """Write or replace a file that belongs to us and not to Delta; on disk only its owner may read it."""
@@ -203,17 +209,28 @@ class Version:
         disk.make_folder(target.parent)
         disk.replace_file(target, data, private=True)
 
+    def expire_states(self) -> None:
+        """Remove the states of versions whose commits are no longer kept."""
+        kept = [
+            int(found[1]) for name in self._list_names("_delta_log") if (found := _COMMIT.fullmatch(name))
+        ]
+        current = self.state.accounts_file if self.state else ""
+        old = states.list_expired(self._list_names(states.FOLDER), before=min(kept, default=0), keep=current)
+        self.remove(old)
+
     def expire_log(self) -> None:
         """Write a checkpoint and remove the log before this version, so that no earlier version can be read."""
         with translated(self.address, "write a checkpoint of"):
             self._table.create_checkpoint()
-            names = [
-                info.path for info in self._handler.get_file_info_selector("_delta_log", recursive=False)
-            ]
+        names = self._list_names("_delta_log")
         if self.address.local is not None:
             for path in sorted((self.address.local / "_delta_log").glob("*checkpoint*")):
                 disk.sync_file(path)
             _sync_log(self.address, self.version)
+        current = self.state.accounts_file if self.state else ""
+        self.remove(
+            states.list_expired(self._list_names(states.FOLDER), before=self.version + 1, keep=current)
+        )
         numbered = [(found, name) for name in names if (found := _NUMBERED.fullmatch(name))]
         self.remove([name for found, name in numbered if int(found[1]) < self.version])
         if self.address.local is not None:
@@ -258,6 +275,7 @@ class Version:
             ConfigurationError, LakeError: the table does not accept the commit.
             TryLater: the store gave no answer; the commit may have got through.
         """
+        state = self._store_accounts(state)
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
             *(AddAction(e.path, e.bytes, _partition(e), now, data_change=True, stats=e.stats) for e in new),
@@ -306,6 +324,32 @@ class Version:
         """Remove files that no version of the last `hours` needs, including those of killed runs; return their paths."""
         with translated(self.address, "clear up"):
             return list(self._table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True))
+
+    def _list_names(self, folder: str) -> list[str]:
+        """Return the paths of the files in a folder; none if there is no such folder."""
+        if self.address.local is not None and not (self.address.local / folder).is_dir():
+            return []
+        with translated(self.address, f"list {folder} of"):
+            return [info.path for info in self._handler.get_file_info_selector(folder, recursive=False)]
+
+    def _store_accounts(self, state: CommitState) -> CommitState:
+        """Return the state as a commit carries it: that of many accounts is written to a file, which it names."""
+        data = states.pack_accounts(state.accounts)
+        if data is None:
+            return state
+        path = states.name_file(self.version + 1, data)
+        self.write(path, data)
+        return msgspec.structs.replace(state, accounts={}, accounts_file=path)
+
+    def _read_accounts(self, state: CommitState | None) -> tuple[dict[AccountKey, SyncState], str]:
+        """Return the state of the accounts, and why it cannot be used if that is so."""
+        path = state.accounts_file if state else ""
+        if not path:
+            return state.accounts if state else {}, ""
+        try:
+            return states.unpack_accounts(path, self.read_own(path) if states.is_name(path) else None), ""
+        except (strict.Malformed, LakeError) as exc:
+            return {}, f"the state of its accounts, {escape(path, 200)}, cannot be used: {escape(str(exc))}"
 
     def _is_overtaken(self) -> bool:
         return DeltaTable(self.address.uri, storage_options=self.address.options).version() > self.version
