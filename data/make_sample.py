@@ -43,12 +43,16 @@ LEFT_OUT = (
 """What belongs to one machine, and the objects, whose bytes are the same as those of the visible months."""
 
 
+def make_world() -> World:
+    """Return the world of the sample; the documents' examples read it through the API."""
+    return World(jobs=3_000, companies=5, seed=21, now=TAKEN, days=364)
+
+
 def make_sample(lake: Path) -> None:
     """Replace the folder `lake` with a new lake."""
     shutil.rmtree(lake, ignore_errors=True)
-    world = World(jobs=3_000, companies=5, seed=21, now=TAKEN, days=364)
     # The host cannot exist, so nobody can update the sample by mistake.
-    sandbox = Sandbox(world)
+    sandbox = Sandbox(make_world())
     with Client(
         "https://sandbox.invalid", api_key=API_KEY, transport=sandbox, in_flight=1, rate=10_000
     ) as client:

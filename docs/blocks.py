@@ -1,9 +1,10 @@
 """Run the code blocks of a document in order, as a reader would, and capture what they print.
 
 `python` blocks share one namespace, `sh` blocks run in bash. Both run in a new folder that holds only
-`data/sample`. The environment names a sandbox as the server, and `…` stands for its key. A `text` block directly
-below a block is its output. A `cron` block runs from `pleo-extract` on. Blocks of other languages do not run, nor
-do `sh` blocks that install something: tests/test_docs.py compares those with the Makefile.
+`data/sample`. The environment names a sandbox with the jobs of the sample as the server, and `…` stands for its
+key. A `text` block directly below a block is its output. A `cron` block runs as cron runs it: with an empty
+environment, in `/bin/sh`. `/srv/pleo` is a folder beside, with the program installed. Blocks of other languages do
+not run, nor do `sh` blocks that install something: `.ci/install` runs these.
 """
 # ruff: noqa: INP001 - a script, not part of a package
 
@@ -13,6 +14,7 @@ import contextlib
 import io
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -23,14 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from pleo_extract.sandbox import API_KEY, Sandbox, World, serve
+from pleo_extract.sandbox import API_KEY, Sandbox, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
-INSTALLS = re.compile(r"^make |pip install", re.MULTILINE)
+INSTALLS = re.compile(r"^make |pip install|pipx install|uv tool install", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def run_blocks(document: str) -> Iterator[tuple[Block, Callable[[], str]]]:
     """
     with (
         tempfile.TemporaryDirectory() as folder,
-        serve(Sandbox(World(jobs=3_000))) as running,
+        serve(Sandbox(runpy.run_path(str(ROOT / "data" / "make_sample.py"))["make_world"]())) as running,
         patch.dict(os.environ, _environment(running.url, Path(folder))),
         contextlib.chdir(folder),
     ):
@@ -85,15 +87,17 @@ def run_blocks(document: str) -> Iterator[tuple[Block, Callable[[], str]]]:
             elif block.language == "sh" and not block.installs:
                 yield block, partial(_run_shell, block.text, block.line)
             elif block.language == "cron":
-                text = block.text[block.text.index("pleo-extract") :]
-                yield block, partial(_run_shell, text, block.line)
+                yield block, partial(_run_cron, block.text, block.line)
 
 
 def _environment(url: str, folder: Path) -> dict[str, str]:
     """Return the environment: the sandbox as the server, and a `pleo-extract` that runs this interpreter."""
-    command = folder / "bin" / "pleo-extract"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pleo_extract "$@"\n', encoding="utf-8")
+    command = folder / "srv" / "pleo" / ".venv" / "bin" / "pleo-extract"
+    command.parent.mkdir(parents=True)
+    # It names the server itself, because an empty environment, as cron's, must not reach the real one.
+    variables = f'PLEO_BASE_URL="${{PLEO_BASE_URL-{url}}}" PYTHONPATH="{ROOT}"'
+    program = f'{variables} exec "{sys.executable}" -m pleo_extract "$@"'
+    command.write_text(f"#!/bin/sh\n{program}\n", encoding="utf-8")
     command.chmod(0o755)
     return {
         "PLEO_API_KEY": API_KEY,
@@ -115,8 +119,23 @@ def _run_python(block: Block, names: dict[str, Any]) -> str:
 
 
 def _run_shell(text: str, line: int) -> str:
-    script = f"set -euo pipefail\n{text.replace('…', API_KEY)}"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603, S607 - as above
+    return _run(["bash", "-euo", "pipefail", "-c", text], line)
+
+
+def _run_cron(text: str, line: int) -> str:
+    """Run the command of a crontab's line in the environment that cron gives it, and check that cron sends no mail."""
+    command = text.split(maxsplit=5)[5]
+    given = {"HOME": str(Path.cwd()), "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+    bare = [f"{name}={value}" for name, value in given.items()]
+    printed = _run(["env", "-i", *bare, "/bin/sh", "-c", command], line)
+    assert printed == "", f"line {line} printed {printed}"
+    return printed
+
+
+def _run(words: list[str], line: int) -> str:
+    *before, script = words
+    script = script.replace("…", API_KEY).replace("/srv/pleo", str(Path.cwd() / "srv" / "pleo"))
+    done = subprocess.run([*before, script], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - the project's own documents
     assert done.returncode == 0, f"line {line} ended with {done.returncode}: {done.stderr}"
     return done.stdout
 

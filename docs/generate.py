@@ -14,6 +14,7 @@ import json
 import re
 import runpy
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,7 @@ def exit_codes() -> Iterator[str]:
 def commands() -> Iterator[str]:
     """Return the commands of the command line."""
     rows = (
-        (f"[`pleo-extract {name}`](tests/help/{name}.txt)", command.get_short_help_str(limit=200))
+        (f"[`pleo-extract {name}`](../tests/help/{name}.txt)", command.get_short_help_str(limit=200))
         for name, command in group.commands.items()
     )
     return _table(("command", "what it does"), rows)
@@ -128,6 +129,16 @@ def options() -> Iterator[str]:
     """Return the options of Spark's data source, from a file that imports without Spark."""
     described = runpy.run_path(str(ROOT / "pleo_extract" / "spark" / "options.py"))["OPTIONS"]
     return _table(("option", "meaning"), ((f"`{name}`", text) for name, text in described.items()))
+
+
+def bounds() -> Iterator[str]:
+    """Return the oldest versions of the dependencies, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for name, needed in {"always": project["dependencies"], **extras}.items():
+        if name not in ("all", "dev"):
+            heading = name if name == "always" else f"with `{name}`"
+            yield f"- {heading}: {', '.join(f'`{each}`' for each in needed)}"
 
 
 def athena() -> Iterator[str]:
@@ -188,6 +199,7 @@ TABLES = {
     for made in (
         answers,
         athena,
+        bounds,
         columns,
         commands,
         exit_codes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import email
 import importlib
 import json
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -30,8 +32,11 @@ from pleo_extract.sandbox.kinds import KINDS
 from pleo_extract.signals import CODES
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", *PAGES, ROOT / "data" / "README.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REFERENCE = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
 blocks = runpy.run_path(str(ROOT / "docs" / "blocks.py"))
 
 
@@ -147,38 +152,72 @@ def test_the_sandboxs_help_lists_its_faults() -> None:
         assert not kind.variants or f"Variants: {', '.join(kind.variants)}." in listed, name
 
 
-def test_installation_is_what_the_makefile_does() -> None:
-    """Every `make` target of the documents exists, and the commands for users without make do the same."""
+def test_installation_names_what_exists() -> None:
+    """Every `make` target and extra of the documents exists, and the commands for users without make do the same."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     for path in DOCUMENTS:
-        assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|  )", path.read_text(encoding="utf-8"))) <= targets
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for extras in re.findall(r"-e '\.\[([a-z,]+)\]'", README):
-        assert set(extras.split(",")) <= project["optional-dependencies"].keys()
-    for line in re.findall(r"^\.venv/bin/(pleo-extract|pytest) (.*)$", README, re.MULTILINE):
-        assert f"$(BIN)/{line[0]} {line[1].split(' --')[0]}" in makefile
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|  )", text)) <= targets
+        for named in re.findall(r"(?:pleo-extract|'\.)\[([a-z,]+)\]", text):
+            assert set(named.split(",")) <= PROJECT["optional-dependencies"].keys(), path.name
+    install = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    for program, words in re.findall(r"^\.venv/bin/(python|pytest) (.*)$", install, re.MULTILINE):
+        assert f"$(BIN)/{program} {words.removeprefix('-m pip install -e ')}" in makefile.replace(
+            "-m pip install --quiet --disable-pip-version-check -e ", ""
+        )
+    extras = re.findall(r"^\| `([a-z]+)` \|", install.partition("## In a")[0], re.MULTILINE)
+    assert {*extras, "dev"} == PROJECT["optional-dependencies"].keys()
+
+
+def test_the_package_index_shows_the_readme(tmp_path: Path) -> None:
+    """In the built wheel's metadata, the README is whole and every link and picture is absolute."""
+    built = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(built, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_string(archive.read(name).decode())
+    urls = dict(str(url).split(", ") for url in metadata.get_all("Project-URL", []))
+    assert urls == PROJECT["urls"]
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    page = metadata.get_payload()
+    assert isinstance(page, str)
+    links = r"\]\(([^)]+)\)"
+    assert re.sub(links, "", page).split() == re.sub(links, "", README).split()
+    shown = re.findall(links, page)
+    owner = urls["Source"].removeprefix("https://github.com/")
+    for here, there in zip(re.findall(links, README), shown, strict=True):
+        pages = [
+            f"https://{host}/v{pleo_extract.__version__}/{here}"
+            for host in (f"github.com/{owner}/blob", f"raw.githubusercontent.com/{owner}")
+        ]
+        assert there == here if here.startswith(("#", "https:")) else there in pages
+    picture = re.search(r"!\[[^]]+\]\(([^)]+)\)", page)
+    assert picture is not None
+    assert picture[1].startswith("https://raw.githubusercontent.com/")
 
 
 def test_every_environment_variable_is_listed() -> None:
-    """The table of the README, `--help` and the code name the same variables."""
+    """The table of the reference, `--help` and the code name the same variables."""
     used = {
         name
         for path in (ROOT / "pleo_extract").rglob("*.py")
         if "sandbox" not in path.parts
         for name in re.findall(r"\bPLEO_[A-Z_]+\b", path.read_text(encoding="utf-8"))
     }
-    assert set(re.findall(r"^\| `(PLEO_[A-Z_]+)`", README, re.MULTILINE)) == used
+    assert set(re.findall(r"^\| `(PLEO_[A-Z_]+)`", REFERENCE, re.MULTILINE)) == used
     assert set(re.findall(r"\bPLEO_[A-Z_]+\b", str(group.epilog))) == used
 
 
 def test_every_exit_code_is_listed() -> None:
-    """The table of the README, `--help` and the code have the same codes; the recipes name no others."""
+    """The table of docs/exit-codes.md, `--help` and the code have the same codes; the recipes name no others."""
     errors_of_ours = [PleoExtractError]
     for error in errors_of_ours:
         errors_of_ours += error.__subclasses__()
     ends = {error.code for error in errors_of_ours} | {0, *CODES.values(), click.UsageError.exit_code}
-    table = README.partition("<!-- generated: exit_codes -->")[2].partition("<!-- end -->")[0]
+    page = (ROOT / "docs/exit-codes.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- generated: exit_codes -->")[2].partition("<!-- end -->")[0]
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == ends
     assert {
         int(code) for code in re.findall(r"(?:^|  )(\d+) ", str(group.epilog).partition("Exit codes")[2])
@@ -190,8 +229,8 @@ def test_every_exit_code_is_listed() -> None:
 
 
 def test_promises_name_tests_that_exist() -> None:
-    """Each promise of the README names the tests that check it, and they exist."""
-    table = README.partition("## What it promises")[2].partition("\n## ")[0]
+    """Each promise of docs/promises.md names the tests that check it, and they exist."""
+    table = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?!promise|---)(.+) \| (.+) \|$", table, re.MULTILINE)
     assert rows
     for promise, tried in rows:
@@ -202,20 +241,33 @@ def test_promises_name_tests_that_exist() -> None:
             assert f"def {name}(" in text, f"{promise}: {name}"
 
 
+def _anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as a forge makes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_lead_somewhere() -> None:
-    """Every link within the repository or a page leads to a file or heading that exists."""
-    for path in (*DOCUMENTS, ROOT / "CHANGELOG.md"):
-        text = path.read_text(encoding="utf-8")
-        headings = {
-            re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        }
-        for target in re.findall(r"\]\(([^)]+)\)", text):
+    """Every link within the repository leads to a file or heading that exists."""
+    for path in (*DOCUMENTS, *sorted(ROOT.glob("*.md"))):
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
             file, _, anchor = target.partition("#")
-            if not file:
-                assert anchor in headings, f"{path.name}: {target}"
-            elif "://" not in file:
-                assert (path.parent / file).exists(), f"{path.name}: {target}"
+            if "://" not in file:
+                found = path.parent / file if file else path
+                assert found.exists(), f"{path.name}: {target}"
+                assert not anchor or anchor in _anchors(found), f"{path.name}: {target}"
+
+
+def test_every_page_is_listed() -> None:
+    """docs/index.md links every page of the folder, and the README links the index."""
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    assert {path.name for path in PAGES} - {"index.md"} == set(re.findall(r"\]\(([\w-]+\.md)\)", index))
+    assert "](docs/index.md)" in README
+
+
+def test_the_readme_is_short() -> None:
+    """The README has at most 1,800 words."""
+    assert len(README.split()) <= 1_800
 
 
 def test_the_model_of_scale_is_what_was_measured() -> None:

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import pytest
 from polars.testing import assert_frame_equal
 
-from pleo_extract import COLUMNS, Client, connect, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract import COLUMNS, Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
 from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
@@ -39,6 +39,15 @@ def test_making_it_again_gives_the_same(tmp_path: Path) -> None:
         for lake in (tmp_path / "once", tmp_path / "twice")
     )
     assert once == twice
+
+
+def test_the_api_of_the_documents_has_its_jobs() -> None:
+    """The world that stands in for the API in the documents' examples gives the frame of the sample."""
+    world = runpy.run_path(str(SAMPLE.parent / "make_sample.py"))["make_world"]()
+    with Client("https://sandbox.invalid", api_key=API_KEY, transport=Sandbox(world), rate=10_000) as client:
+        read = load_export_jobs(client=client)
+    kept = scan_lake(SAMPLE).collect()
+    assert_frame_equal(read.sort("company_id", "id"), kept.sort("company_id", "id"))
 
 
 def test_nothing_of_a_machine_is_in_it() -> None:

@@ -5,21 +5,26 @@ Tests of the recipes for Dask are in tests/cluster.
 
 from __future__ import annotations
 
-import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pleo_extract.client import read_accounts
 from pleo_extract.sandbox import API_KEY, Sandbox, World, serve
 
-PAGE = (Path(__file__).parent.parent / "docs" / "scheduling.md").read_text(encoding="utf-8")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "scheduling.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -32,7 +37,8 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not on this machine")
     service, timer = blocks("ini")
-    (tmp_path / "pleo-extract.service").write_text(service)
+    with installed(tmp_path) as srv:
+        (tmp_path / "pleo-extract.service").write_text(service.replace("/srv/pleo", srv))
     (tmp_path / "pleo-extract.timer").write_text(timer)
     units = [str(tmp_path / name) for name in ("pleo-extract.service", "pleo-extract.timer")]
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
@@ -41,12 +47,16 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
 
 
 def test_the_service_runs_a_command_that_is_there(tmp_path: Path) -> None:
-    """The command of the service ends with 0 against a sandbox, and the service accepts 69 and 75."""
-    service = blocks("ini")[0]
-    command = re.search(r"^ExecStart=/usr/bin/env pleo-extract (.*)$", service, re.MULTILINE)
-    assert command is not None
-    assert re.search(r"^SuccessExitStatus=69 75$", service, re.MULTILINE)
-    run_command(command[1].replace("/var/lib/pleo/export_jobs", str(tmp_path / "lake")))
+    """The service's command ends with 0 in systemd's environment, and others may read its lake; 69 and 75 are accepted."""
+    service = dict(re.findall(r"^(\w+)=(.*)$", blocks("ini")[0], re.MULTILINE))
+    assert service["SuccessExitStatus"] == "69 75"
+    assert (service["StateDirectoryMode"], service["UMask"]) == ("0755", "0022")
+    with installed(tmp_path) as srv:
+        file = service["EnvironmentFile"].replace("/srv/pleo", srv)
+        given = dict(line.split("=", 1) for line in Path(file).read_text(encoding="utf-8").splitlines())
+        command = service["ExecStart"].replace("/srv/pleo", srv).replace("/var/lib/pleo", str(tmp_path))
+        run_command(command.split(), given | {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert all(path.stat().st_mode & 0o004 for path in (tmp_path / "export_jobs").glob("*/*.parquet"))
 
 
 def test_the_dag_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,9 +83,9 @@ def test_the_dag_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     exec(compile(text, "scheduling.md", "exec"), {})
     (task,) = made
     assert task["skip_on_exit_code"] == 69
-    run_command(
-        task["bash_command"].removeprefix("pleo-extract ").replace("data/export_jobs", str(tmp_path / "lake"))
-    )
+    with installed(tmp_path) as srv:
+        run_command(["bash", "-c", task["bash_command"].replace("/srv/pleo", srv)], {})
+    assert (tmp_path / "srv/pleo/export_jobs/_lake").is_dir()
 
 
 def test_the_accounts_file_is_one(tmp_path: Path) -> None:
@@ -88,14 +98,20 @@ def test_the_accounts_file_is_one(tmp_path: Path) -> None:
     assert [account.source for account in accounts] == ["api_key_env", "api_key_file"]
 
 
-def run_command(words: str) -> None:
-    """Run `pleo-extract` against a sandbox, and check that it ends with 0 and prints nothing on stdout."""
+@contextmanager
+def installed(folder: Path) -> Iterator[str]:
+    """Yield a folder like /srv/pleo, with the program and the key of a sandbox that runs meanwhile."""
     with serve(Sandbox(World(jobs=300))) as running:
-        done = subprocess.run(
-            [sys.executable, "-m", "pleo_extract", *words.split()],
-            env=os.environ | {"PLEO_API_KEY": API_KEY, "PLEO_BASE_URL": running.url},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        runpy.run_path(str(DOCS / "blocks.py"))["_environment"](running.url, folder)
+        key = folder / "srv/pleo/key.env"
+        key.write_text(f"PLEO_API_KEY={API_KEY}\n", encoding="utf-8")
+        yield str(key.parent)
+
+
+def run_command(words: list[str], environment: dict[str, str]) -> None:
+    """Run the command with nothing but this environment; check that it ends with 0 and prints nothing on stdout."""
+    bare = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    done = subprocess.run(
+        words, env=bare | environment, cwd="/", umask=0o022, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
