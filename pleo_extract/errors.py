@@ -2,6 +2,7 @@
 
     PleoExtractError
      ├─ UsageError             2   an argument that cannot be used (also a ValueError)
+     ├─ CheckFailed            3   `pleo-extract check` found a breach of a limit
      ├─ DataError             65   rows or a lake that cannot be used
      │   ├─ RejectedRows           rows that do not fit the contract, each with path and reason
      │   └─ LakeError              a lake that is damaged, or not there
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "CheckFailed",
     "ConfigurationError",
     "ContractError",
     "CredentialsError",
@@ -97,6 +99,12 @@ class UsageError(PleoExtractError, ValueError):
     """An argument that cannot be used. Nothing was sent and nothing was written."""
 
     code = 2
+
+
+class CheckFailed(PleoExtractError):
+    """The lake can be read, and what it says breaks a limit that the caller set."""
+
+    code = 3
 
 
 class DataError(PleoExtractError):

@@ -33,36 +33,41 @@ def blocks(language: str) -> list[str]:
 
 
 def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
-    """The service and the timer have no error, as systemd checks them."""
+    """The services and the timer have no error, as systemd checks them."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not on this machine")
-    service, timer = blocks("ini")
+    names = ("pleo-extract.service", "pleo-extract.timer", "pleo-extract-alert@.service")
     with installed(tmp_path) as srv:
-        (tmp_path / "pleo-extract.service").write_text(service.replace("/srv/pleo", srv))
-    (tmp_path / "pleo-extract.timer").write_text(timer)
-    units = [str(tmp_path / name) for name in ("pleo-extract.service", "pleo-extract.timer")]
+        for name, text in zip(names, blocks("ini"), strict=True):
+            (tmp_path / name).write_text(text.replace("/srv/pleo", srv))
+    units = [str(tmp_path / name.replace("@", "@x")) for name in names]
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
     about_ours = [line for line in done.stderr.splitlines() if "pleo-extract" in line]
     assert (done.returncode, about_ours) == (0, [])
 
 
-def test_the_service_runs_a_command_that_is_there(tmp_path: Path) -> None:
-    """The service's command ends with 0 in systemd's environment, and others may read its lake; 69 and 75 are accepted."""
-    service = dict(re.findall(r"^(\w+)=(.*)$", blocks("ini")[0], re.MULTILINE))
+def test_the_service_runs_commands_that_are_there(tmp_path: Path) -> None:
+    """The service's commands end with 0 in systemd's environment, and others may read its lake; 3 is a failure."""
+    settings = re.findall(r"^(\w+)=(.*)$", blocks("ini")[0], re.MULTILINE)
+    service, commands = dict(settings), [value for name, value in settings if name == "ExecStart"]
     assert service["SuccessExitStatus"] == "69 75"
     assert (service["StateDirectoryMode"], service["UMask"]) == ("0755", "0022")
     with installed(tmp_path) as srv:
         file = service["EnvironmentFile"].replace("/srv/pleo", srv)
         given = dict(line.split("=", 1) for line in Path(file).read_text(encoding="utf-8").splitlines())
-        command = service["ExecStart"].replace("/srv/pleo", srv).replace("/var/lib/pleo", str(tmp_path))
-        run_command(command.split(), given | {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+        for command in commands:
+            words = (
+                command.replace("/srv/pleo", srv).replace("/var/lib/pleo", str(tmp_path)).replace("%%", "%")
+            )
+            run_command(words.split(), given | {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert len(commands) == 2
     assert all(path.stat().st_mode & 0o004 for path in (tmp_path / "export_jobs").glob("*/*.parquet"))
 
 
 def test_the_dag_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The DAG defines one task, whose command ends with 0 against a sandbox."""
+    """The DAG defines a dump and a check after it, whose commands end with 0 against a sandbox."""
     text = blocks("py")[0]
-    made: list[dict[str, Any]] = []
+    tasks: list[Task] = []
 
     class Dag:
         def __init__(self, dag_id: str, **_more: Any) -> None:
@@ -72,19 +77,29 @@ def test_the_dag_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
         def __exit__(self, *_failure: object) -> None: ...
 
+    class Task:
+        def __init__(self, **given: Any) -> None:
+            self.given, self.after = given, list[Task]()
+            tasks.append(self)
+
+        def __rshift__(self, later: Task) -> None:
+            later.after.append(self)
+
     stand_ins: dict[str, dict[str, Any]] = {
         "airflow.sdk": {"DAG": Dag},
-        "airflow.providers.standard.operators.bash": {"BashOperator": lambda **task: made.append(task)},
+        "airflow.providers.standard.operators.bash": {"BashOperator": Task},
     }
     for name, members in stand_ins.items():
         module = ModuleType(name)
         module.__dict__.update(members)
         monkeypatch.setitem(sys.modules, name, module)
     exec(compile(text, "scheduling.md", "exec"), {})
-    (task,) = made
-    assert task["skip_on_exit_code"] == 69
+    dump, check = tasks
+    assert dump.given["skip_on_exit_code"] == 69
+    assert (check.after, check.given["trigger_rule"], check.given["retries"]) == ([dump], "all_done", 0)
     with installed(tmp_path) as srv:
-        run_command(["bash", "-c", task["bash_command"].replace("/srv/pleo", srv)], {})
+        for task in tasks:
+            run_command(["bash", "-c", task.given["bash_command"].replace("/srv/pleo", srv)], {})
     assert (tmp_path / "srv/pleo/export_jobs/_lake").is_dir()
 
 

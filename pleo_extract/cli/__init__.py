@@ -48,8 +48,8 @@ Exit codes:
    0 done              69 lake is held            77 credentials
    1 a bug             74 disk                    78 configuration
    2 wrong usage       75 try again later        129 hung up
-  65 bad data or lake  76 server broke contract  130 interrupted
-                                                 143 terminated
+   3 a check failed    76 server broke contract  130 interrupted
+  65 bad data or lake                            143 terminated
 """
 
 
@@ -63,6 +63,7 @@ COMMANDS: Final = (
     "plan",
     "sql",
     "report",
+    "check",
     "changes",
     "catalogue",
     "verify",

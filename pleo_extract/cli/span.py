@@ -1,4 +1,4 @@
-"""The types of options whose values are instants, snapshots, spans of time or shards."""
+"""The types of options whose values are instants, snapshots, spans of time, shares or shards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from pleo_extract.zones import assume_utc
 
-__all__ = ["DurationParam", "InstantParam", "SecondsParam", "ShardParam", "SnapshotParam"]
+__all__ = ["DurationParam", "InstantParam", "SecondsParam", "ShardParam", "ShareParam", "SnapshotParam"]
 
 T = TypeVar("T")
 
@@ -103,6 +103,26 @@ class SecondsParam(_Param[float]):
         if not (0 < seconds < math.inf):
             self.fail(f"{value!r} is not a time above 0; write seconds, such as 900, or 15m", param, ctx)
         return seconds
+
+
+class ShareParam(_Param[float]):
+    """A share: 10% or 0.1. A number of 1 or more needs its percent sign: 5 could mean either."""
+
+    name = "share"
+    metavar = "SHARE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share, from 0 to 1 (excluded)."""
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        try:
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share < 1:
+            self.fail(f"{value!r} is not a share below 100%; write 10% or 0.1", param, ctx)
+        return share
 
 
 class ShardParam(_Param[tuple[int, int]]):

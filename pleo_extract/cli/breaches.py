@@ -1,0 +1,244 @@
+"""What in a lake breaks the limits of `pleo-extract check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from pleo_extract.errors import amount, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import duckdb
+
+    from pleo_extract.lake.status import LakeStatus
+    from pleo_extract.lake.store import StoreOptions
+
+__all__ = ["Breach", "Findings", "Limits", "find_breaches"]
+
+LONGEST_NAME: Final = 60
+LONGEST_TEXT: Final = 500
+
+NOW = "select greatest(max(c.now), max(s.now)) as now from snapshot as s left join companies as c on true"
+RATES = """
+select r.company_id, c.name, r.finished, r.failed, r.rate, r.low, r.high
+from failure_rates('all', since := $since) as r left join companies as c on c.id = r.company_id
+order by r.low desc, r.company_id
+"""
+INCIDENTS = """
+with judged as (
+    select *, 'day' as grain, period + interval 1 day as ends from incidents('day', every_period := true)
+    union all
+    select *, 'week' as grain, period + interval 7 days as ends from incidents('week', every_period := true)
+),
+days as (
+    select company_id, sum(finished) as finished from judged where grain = 'day' and ends > $since group by all
+),
+-- A company is judged by the day if its judged days have most of its exports, else by the week.
+chosen as (
+    select r.company_id, if(2 * coalesce(d.finished, 0) >= r.finished, 'day', 'week') as grain
+    from failure_rates('all', since := $since) as r left join days as d using (company_id)
+)
+select j.company_id, c.name, j.grain, j.period, j.failed, j.finished, j.rate, j.usual_rate, j.limit_rate, j.reasons,
+    count(*) over (partition by j.company_id) as periods
+from judged as j join chosen as x using (company_id, grain) left join companies as c on c.id = j.company_id
+where j.is_incident and j.ends > $since
+qualify row_number() over (partition by j.company_id order by j.period desc) = 1
+order by j.sigmas desc, j.company_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What `check` tolerates; None or false for what it does not look at.
+
+    Attributes:
+        since: how far back rates and incidents are judged, counted from when the lake was last read.
+        max_age: the longest time since a company was last read completely.
+        max_failure_rate: the highest failure rate.
+        min_jobs: a company with fewer finished jobs is not judged by its rate.
+        no_incident: an incident is a breach.
+    """
+
+    since: timedelta
+    max_age: timedelta | None = None
+    max_failure_rate: float | None = None
+    min_jobs: int = 50
+    no_incident: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One breach of one limit by one company.
+
+    Attributes:
+        check: which limit: ``max_age``, ``max_failure_rate`` or ``no_incident``.
+        company_id: the company; None for an account of all companies.
+        name: its name in the lake; None if it has none.
+        text: what is wrong, in words.
+        figures: the same as values.
+    """
+
+    check: str
+    company_id: str | None
+    name: str | None
+    text: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def format_line(self) -> str:
+        """Return the breach in one line, safe to print: names and reasons come from the data."""
+        name = escape(self.name or "", LONGEST_NAME)
+        company = escape(self.company_id or "", LONGEST_NAME)
+        who = f"{name} ({company})" if name and company else name or company or "all companies"
+        return f"{who}: {escape(self.text, LONGEST_TEXT)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a check found.
+
+    Attributes:
+        breaches: one for each limit and company, in the order of the limits, the worst first.
+        since: from when on rates and incidents are judged; None for a lake without jobs.
+        companies: how many companies have a job since then.
+        unjudged: how many of these have too few finished jobs to be judged by their rate.
+    """
+
+    breaches: tuple[Breach, ...]
+    since: datetime | None
+    companies: int
+    unjudged: int
+
+
+def find_breaches(lake: str | Path, limits: Limits, store: StoreOptions, *, now: datetime) -> Findings:
+    """Return what breaks the limits in the current snapshot of a lake.
+
+    Args:
+        lake: the folder or URL of the lake.
+        limits: the limits.
+        store: how to reach an object store.
+        now: the time of the clock, from which the age of the data is counted.
+
+    Raises:
+        LakeError: there is no such lake, or it is damaged.
+    """
+    from pleo_extract.answers.doors import connect
+    from pleo_extract.lake.status import read_status
+
+    status = read_status(lake, **store)
+    breaches = [] if limits.max_age is None else [*_find_stale(status, limits.max_age, now)]
+    con = connect(lake, status.snapshot or None, **store)
+    try:
+        last_read = _ask(con, NOW)[0]["now"]
+        if last_read is None:
+            return Findings(tuple(breaches), None, 0, 0)
+        since = last_read.astimezone(UTC) - limits.since
+        rates = _ask(con, RATES, since=since)
+        judged = [row for row in rates if row["finished"] >= limits.min_jobs]
+        if (highest := limits.max_failure_rate) is not None:
+            breaches += [_make_rate(row, highest, since) for row in judged if row["low"] > highest]
+        if limits.no_incident:
+            rows = _ask(con, INCIDENTS, since=since.replace(tzinfo=None))
+            breaches += [_make_incident(row, since) for row in rows]
+    finally:
+        con.close()
+    return Findings(tuple(breaches), since, len(rates), len(rates) - len(judged))
+
+
+def _find_stale(status: LakeStatus, max_age: timedelta, now: datetime) -> Iterator[Breach]:
+    """Yield a breach for each account that was not read completely for longer than `max_age`, the stalest first."""
+    last = status.last_run
+    failed = last.failed if last else {}
+    known = {each.name or each.account: each for each in status.accounts}
+    names = [*known, *sorted(failed.keys() - known)] or [""]  # a lake without a snapshot has no account
+
+    def find_age(name: str) -> timedelta | None:
+        as_of = known[name].data_as_of if name in known else None
+        return None if as_of is None else now - as_of
+
+    for name in sorted(names, key=lambda name: find_age(name) or timedelta.max, reverse=True):
+        age = find_age(name)
+        if age is not None and age <= max_age:
+            continue
+        text = (
+            "never read completely" if age is None else f"last read completely {_format_span(age)} ago, at "
+        )
+        text += "" if age is None else _format_instant(now - age)
+        text += f"; at most {_format_span(max_age)} are allowed"
+        code, error = failed.get(name, (last.code, last.error) if last and not failed else (0, None))
+        text += f". The last run ended with {code}: {error}" if code else ""
+        account = known.get(name)
+        yield Breach(
+            "max_age",
+            account.account.company_id if account else None,
+            (account.name if account else name) or None,
+            text,
+            {
+                "data_as_of": None if age is None else now - age,
+                "age_seconds": None if age is None else age.total_seconds(),
+                "max_age_seconds": max_age.total_seconds(),
+            },
+        )
+
+
+def _make_rate(row: Mapping[str, Any], highest: float, since: datetime) -> Breach:
+    text = (
+        f"{row['failed']:,} of {row['finished']:,} exports failed since {_format_instant(since)}, {row['rate']:.1%}; "
+        f"the true rate is at least {row['low']:.1%}, and {highest * 100:g}% is allowed"
+    )
+    figures = {name: row[name] for name in ("finished", "failed", "rate", "low", "high")}
+    return Breach(
+        "max_failure_rate",
+        row["company_id"],
+        row["name"],
+        text,
+        figures | {"since": since, "max_failure_rate": highest},
+    )
+
+
+def _make_incident(row: Mapping[str, Any], since: datetime) -> Breach:
+    """Return a breach for the latest incident of a company."""
+    others = row["periods"] - 1
+    text = (
+        f"incident in the {row['grain']} of {row['period']:%Y-%m-%d}: {row['failed']:,} of {row['finished']:,} exports "
+        f"failed, {row['rate']:.1%}, usually {row['usual_rate']:.1%}. {row['reasons']}"
+    )
+    text += f". {amount(others, 'more ' + row['grain'])} since {_format_instant(since)}" if others else ""
+    figures = {
+        name: row[name]
+        for name in (
+            "grain",
+            "period",
+            "finished",
+            "failed",
+            "rate",
+            "usual_rate",
+            "limit_rate",
+            "reasons",
+            "periods",
+        )
+    }
+    return Breach("no_incident", row["company_id"], row["name"], text, figures)
+
+
+def _ask(con: duckdb.DuckDBPyConnection, sql: str, **values: object) -> list[dict[str, Any]]:
+    from pleo_extract.answers import answer, translate_errors
+
+    with translate_errors():
+        rows: list[dict[str, Any]] = answer(con, sql, values).pl().to_dicts()
+        return rows
+
+
+def _format_instant(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _format_span(span: timedelta) -> str:
+    """Return a span of time in the largest unit of which it has at least two: 90 minutes, 9 hours, 3 days."""
+    seconds = span.total_seconds()
+    units = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+    unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
+    return f"{seconds / size:.3g} {unit}s"

@@ -1,0 +1,101 @@
+"""`pleo-extract check`: limits on a lake, for schedulers that act on an exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from pleo_extract.cli.breaches import Limits, find_breaches
+from pleo_extract.cli.options import lake_argument, quiet_option, store_options
+from pleo_extract.cli.span import DurationParam, ShareParam
+from pleo_extract.errors import CheckFailed, UsageError, amount
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pleo_extract.cli.breaches import Findings
+    from pleo_extract.lake.store import StoreOptions
+
+__all__ = ["check"]
+
+EXAMPLES = """\b
+Examples:
+  pleo-extract check data/export_jobs --max-age 4h
+  pleo-extract check data/export_jobs --max-failure-rate 10% --since 7d --min-jobs 50
+  pleo-extract check data/export_jobs --no-incident --json
+"""
+
+
+@click.command(epilog=EXAMPLES, short_help="End with 3 if a lake breaks a limit")
+@lake_argument
+@store_options
+@click.option("--max-age", type=DurationParam(), help="Each company was read completely within this time")
+@click.option(
+    "--max-failure-rate",
+    type=ShareParam(),
+    help="No company has a failure rate certainly above this: the lower end of its 95 % interval counts",
+)
+@click.option("--no-incident", is_flag=True, help="No company has had an incident")
+@click.option(
+    "--since",
+    type=DurationParam(),
+    default=timedelta(days=7),
+    show_default="7d",
+    help="How far back failure rates and incidents count, from when the lake was last read",
+)
+@click.option(
+    "--min-jobs",
+    type=click.IntRange(min=1),
+    default=50,
+    metavar="N",
+    show_default=True,
+    help="Companies with fewer finished jobs are not judged by their rate",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all breaches, with their figures, as JSON")
+@quiet_option
+def check(
+    lake: str | Path,
+    store: StoreOptions,
+    max_age: timedelta | None,
+    max_failure_rate: float | None,
+    no_incident: bool,
+    since: timedelta,
+    min_jobs: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Check LAKE against limits: print one line per breach and company, and end with 3 if there is one.
+
+    Nothing is sent to the server. Only the limits that you name are checked. Without a breach, --quiet prints nothing.
+    """
+    if max_age is None and max_failure_rate is None and not no_incident:
+        raise UsageError("name a limit: --max-age, --max-failure-rate or --no-incident")
+    limits = Limits(since, max_age, max_failure_rate, min_jobs, no_incident)
+    now = datetime.now(UTC)
+    found = find_breaches(lake, limits, store, now=now)
+    if as_json:
+        import msgspec
+
+        told = {"lake": str(lake), "checked_at": now} | dataclasses.asdict(found)
+        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+    else:
+        for breach in found.breaches:
+            click.echo(breach.format_line())
+    if found.breaches:
+        raise CheckFailed(f"{lake}: {amount(len(found.breaches), 'breach', 'breaches')}")
+    if not (as_json or quiet):
+        click.echo(f"{lake}: no breach{_count_judged(found, limits)}")
+
+
+def _count_judged(found: Findings, limits: Limits) -> str:
+    """Return how many companies were judged, so that a check of nothing does not look like one of everything."""
+    if limits.max_failure_rate is None or found.since is None:
+        return ""
+    judged = (
+        f"; {amount(found.companies - found.unjudged, 'company', 'companies')} judged by the failure rate"
+    )
+    few = f"{found.unjudged:,} with fewer than {amount(limits.min_jobs, 'finished job')} not judged"
+    return f"{judged}, {few}" if found.unjudged else judged

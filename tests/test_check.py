@@ -1,0 +1,173 @@
+"""Tests of `pleo-extract check`: which limits a lake breaks, what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from lakes import SERVER, make_lake
+from warehouse_jobs import START, A, B, Row, job
+
+from pleo_extract import connect
+from pleo_extract.core.state import SyncState
+from pleo_extract.lake.layout import Layout
+from pleo_extract.lake.record import LastRun
+from pleo_extract.sync.receipt import Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Said
+
+proportion: Any = import_module("statsmodels.stats.proportion")
+
+DAY = timedelta(days=1)
+MADE = START + 30 * DAY
+
+
+def company(number: int) -> str:
+    """Return the id of a company."""
+    return f"{number:08d}-0000-4000-8000-000000000000"
+
+
+def history(counts: dict[str, list[tuple[int, int]]]) -> list[Row]:
+    """Return jobs by company and day before MADE, the last day last: (failed, completed)."""
+    rows: list[Row] = []
+    for owner, days in counts.items():
+        for ago, (failed, done) in enumerate(reversed(days)):
+            created = MADE - (ago + 1) * DAY + timedelta(hours=9)
+            for status in ["failed"] * failed + ["completed"] * done:
+                rows.append(job(len(rows), status, company_id=owner, created_at=created))
+    return rows
+
+
+def set_states(lake: Path, **states: SyncState) -> None:
+    """Give the lake these accounts instead of its own; names are `any`, A and B."""
+    layout, keys = Layout(lake), {"A": A, "B": B, "any": "*"}
+    accounts = {f"{SERVER} {keys[name]}": state for name, state in states.items()}
+    manifest = msgspec.structs.replace(layout.manifest(1), accounts=accounts)
+    layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))
+
+
+def test_a_rate_is_judged_by_the_lower_end_of_its_interval(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """Exactly the companies whose interval of the last days, as statsmodels computes it, lies above the limit are named."""
+    luck = Random(15)
+    counts = {company(n): [(luck.randint(0, 4), luck.randint(0, 24)) for _ in range(20)] for n in range(40)}
+    lake = make_lake(tmp_path / "lake", history(counts), MADE)
+    expected, few = set(), 0
+    for owner, days in counts.items():
+        failed, done = (sum(day[place] for day in days[-7:]) for place in (0, 1))
+        low, _ = proportion.proportion_confint(failed, failed + done, method="wilson")
+        few += failed + done < 90
+        expected |= {owner} if failed + done >= 90 and low > 0.1 else set()
+    asked = ("check", lake, "--max-failure-rate", "10%", "--min-jobs", 90)
+    said = pleo(*asked)
+    lines = said.out.splitlines()
+    assert {line.partition(":")[0] for line in lines} == expected
+    assert 3 < len(expected) == len(lines) < 37
+    assert few > 0
+    assert said.code == 3
+    assert said.err == f"pleo-extract: {lake}: {len(lines)} breaches\n"
+    quiet = pleo("check", lake, "--max-failure-rate", "0.99", "--min-jobs", 90)
+    judged = (
+        f"{40 - few} companies judged by the failure rate, {few} with fewer than 90 finished jobs not judged"
+    )
+    assert (quiet.code, quiet.out, quiet.err) == (0, f"{lake}: no breach; {judged}\n", "")
+    assert pleo("check", lake, "--max-failure-rate", "0.99", "--quiet") == (0, "", "")
+
+
+def test_since_says_how_far_back_a_rate_counts(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """Failures before the span are not counted; the span ends when the lake was last read, not at the clock's now."""
+    lake = make_lake(tmp_path / "lake", history({A: [(30, 0)] + [(0, 30)] * 7}), MADE)
+    assert pleo("check", lake, "--max-failure-rate", "5%", "--since", "7d").code == 0
+    said = pleo("check", lake, "--max-failure-rate", "5%", "--since", "8d")
+    assert said.code == 3
+    assert said.out.startswith(f"{A}: 30 of 240 exports failed since 2026-03-23 00:00 UTC, 12.5%; ")
+    assert "the true rate is at least 8.9%, and 5% is allowed" in said.out
+
+
+def test_incidents_of_the_last_days_are_breaches(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """A company with many jobs is judged by the day, one with few by the week, each as `incidents` does."""
+    calm = [(1, 29)] * 80
+    slow = [(0, 2)] * 5 + [(1, 2), (0, 0)]
+    counts = {
+        company(1): [*calm[:-3], (15, 15), *calm[:2]],  # a bad day, two days ago
+        company(2): [*calm[:-20], (15, 15), *calm[:19]],  # a bad day, long ago
+        company(3): calm,
+        company(4): [*slow * 11, *[(3, 0)] * 6],  # too few a day; a bad week
+        company(5): slow * 12,
+    }
+    lake = make_lake(tmp_path / "lake", history(counts), MADE)
+    said = pleo("check", lake, "--no-incident", "--since", "7d", "--json")
+    found = json.loads(said.out)["breaches"]
+    assert said.code == 3
+    assert {(each["company_id"], each["figures"]["grain"]) for each in found} == {
+        (company(1), "day"),
+        (company(4), "week"),
+    }
+    with connect(lake) as con:
+        for each in found:
+            figures = each["figures"]
+            grain, period = figures["grain"], figures["period"]
+            asked = f"FROM incidents('{grain}', company_id := '{each['company_id']}') WHERE period = $period"
+            row = con.sql(asked, params={"period": datetime.fromisoformat(period)}).pl().row(0, named=True)
+            assert {name: figures[name] for name in ("failed", "finished", "limit_rate", "reasons")} == {
+                name: row[name] for name in ("failed", "finished", "limit_rate", "reasons")
+            }
+    assert pleo("check", lake, "--no-incident", "--since", "1d").out.count("\n") == 1  # the week is not over
+
+
+def test_data_that_is_too_old_is_a_breach_of_each_company(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """The age of each company's data counts, one that was never read included; an error of its last run is printed."""
+    now = datetime.now(UTC)
+    lake = make_lake(
+        tmp_path / "lake", history({A: [(0, 1)], B: [(0, 1)]}), now, names={A: "Acme", B: "Bolt"}
+    )
+    set_states(
+        lake,
+        A=SyncState(name="Acme", verdict="complete", data_as_of=now - timedelta(hours=9)),
+        B=SyncState(name="Bolt", verdict="complete", data_as_of=now - timedelta(hours=1)),
+    )
+    said = pleo("check", lake, "--max-age", "4h")
+    assert said.code == 3
+    assert said.out.startswith(f"Acme ({A}): last read completely 9 hours ago, at ")
+    assert said.out.endswith("; at most 4 hours are allowed\n")
+    assert pleo("check", lake, "--max-age", "10h").code == 0
+    record = LastRun(
+        run="r",
+        ended_at=now,
+        code=77,
+        error=None,
+        published=False,
+        last_complete_at=None,
+        seconds_since_complete=None,
+        receipt=Receipt().to_dict(),
+        failed={"Acme": [77, "key\x1b[31m refused"], "New": [75, "no answer"]},
+    )
+    (lake / "_lake/last_run.json").write_bytes(msgspec.json.encode(record))
+    never, acme = pleo("check", lake, "--max-age", "4h").out.splitlines()
+    assert never == (
+        "New: never read completely; at most 4 hours are allowed. The last run ended with 75: no answer"
+    )
+    assert acme.endswith("The last run ended with 77: key\\x1b[31m refused")
+
+
+def test_a_lake_that_was_never_read_is_too_old(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """Without a snapshot there is no data to judge, and its age is a breach."""
+    said = pleo("check", tmp_path, "--max-age", "4h", "--max-failure-rate", "1%", "--no-incident")
+    assert (said.code, said.out.count("\n")) == (3, 1)
+    assert "never read completely" in said.out
+    assert pleo("check", tmp_path, "--max-failure-rate", "1%", "--no-incident").code == 0
+
+
+def test_a_check_of_nothing_is_a_wrong_usage(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """Without a limit, or with a share that is none, the command ends with 2: it does not pass in silence."""
+    assert pleo("check", tmp_path).code == 2
+    for share in ("10", "100%", "-1%", "nan", "a tenth", ""):
+        said = pleo("check", tmp_path, "--max-failure-rate", share)
+        assert (said.code, "write 10% or 0.1" in said.err) == (2, True), share
