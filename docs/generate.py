@@ -16,7 +16,7 @@ import runpy
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import blocks
 import scaling
@@ -177,6 +177,30 @@ def torture() -> Iterator[str]:
     return _table(("scenario", *counts, "form", "run on"), [*rows, sums])
 
 
+def silence_alarms() -> Iterator[str]:
+    """Return how often and how soon `silences` names a company, from alarms.json."""
+    rows = (
+        (
+            each["rhythm"],
+            f"{each['named_by_chance']} in {each['company_years']} company years",
+            _hours(each["median_hours"]),
+            _hours(each["slowest_hours"]),
+            f"{each['slowest_in_usual_gaps']:.1f}",
+        )
+        for each in _alarms("silences")
+    )
+    columns = ("exports", "named by chance", "half named within", "all within", "the slowest, in usual gaps")
+    return _table(columns, rows)
+
+
+def _alarms(part: str) -> Any:
+    return json.loads((ROOT / "docs" / "alarms.json").read_text(encoding="utf-8"))[part]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def _measured(title: str) -> Iterator[str]:
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     _, _, section = text.partition(f"## {title}")
@@ -208,6 +232,7 @@ TABLES = {
         names,
         options,
         refreshes,
+        silence_alarms,
         torture,
     )
 } | {name: getattr(scaling, name) for name in scaling.__all__ if name.startswith("scale_")}

@@ -122,6 +122,20 @@ def test_incidents_of_the_last_days_are_breaches(pleo: Callable[..., Said], tmp_
     assert pleo("check", lake, "--no-incident", "--since", "1d").out.count("\n") == 1  # the week is not over
 
 
+def test_a_company_that_has_stopped_is_a_breach(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """A company without exports for longer than its past explains is named, one that rests on weekends is not."""
+    counts = {company(1): [(0, 10)] * 80 + [(0, 0)] * 4, company(2): [(0, 10)] * 83 + [(0, 0)]}
+    lake = make_lake(tmp_path / "lake", history(counts), MADE)
+    said = pleo("check", lake, "--no-silence", "--json")
+    (found,) = json.loads(said.out)["breaches"]
+    assert (said.code, found["check"], found["company_id"]) == (3, "no_silence", company(1))
+    with connect(lake) as con:
+        row = con.sql(f"FROM silences(company_id := '{company(1)}')").pl().row(0, named=True)
+    assert found["figures"]["once_in_days"] == row["once_in_days"] > 2 * 365
+    line = pleo("check", lake, "--no-silence").out
+    assert line.startswith(f"{company(1)}: no new export for 4.62 days, since 2026-03-26 09:00 UTC; usually ")
+
+
 def test_data_that_is_too_old_is_a_breach_of_each_company(pleo: Callable[..., Said], tmp_path: Path) -> None:
     """The age of each company's data counts, one that was never read included; an error of its last run is printed."""
     now = datetime.now(UTC)

@@ -250,6 +250,9 @@ def connected(rows: list[Row], facts: SnapshotFacts) -> Iterator[duckdb.DuckDBPy
         ("tz", "NULL", "invalid tz null: use the name of a time zone, such as Europe/Copenhagen"),
         ("per_company", "NULL", "invalid per_company null: use true or false"),
         ("every_period", "NULL", "invalid every_period null: use true or false"),
+        ("every_company", "NULL", "invalid every_company null: use true or false"),
+        ("once_in_days", "0", "invalid once_in_days 0.0: use days, above 0"),
+        ("longest_days", "4000", "invalid longest_days 4000.0: use days, from 0 to 3650"),
         ("at_least", "NULL", "invalid at_least null: use a number of jobs, at least 1"),
         ("at_least", "0", "invalid at_least 0: use a number of jobs, at least 1"),
         ("at_least", "-3", "invalid at_least -3: use a number of jobs, at least 1"),
@@ -284,10 +287,11 @@ def test_an_argument_that_is_none_is_an_error(
 
 def test_an_unknown_zone_is_an_error() -> None:
     """Every macro with a zone refuses an unknown one."""
-    for name in (s.name for s in statements().values() if any(p.name == "tz" for p in s.parameters)):
-        for since in ("NULL", "'2026-03-01'"):
-            with pytest.raises(UsageError, match="Mars/Base"):
-                ask(f"FROM {name}(tz := 'Mars/Base', since := {since})", [job(1), job(2, "failed")])
+    for name, parameters in ((s.name, {p.name for p in s.parameters}) for s in statements().values()):
+        for bound in sorted({"since", "as_of"} & parameters) if "tz" in parameters else ():
+            for value in ("NULL", "'2026-03-01'"):
+                with pytest.raises(UsageError, match="Mars/Base"):
+                    ask(f"FROM {name}(tz := 'Mars/Base', {bound} := {value})", [job(1), job(2, "failed")])
 
 
 def test_incidents_need_periods() -> None:

@@ -67,6 +67,9 @@ CHECKS: Final[Mapping[str, tuple[str, str]]] = {
     "at_least": ("{0} >= 1", "a number of jobs, at least 1"),
     "q": ("{0} >= 0 AND {0} <= 1", "a quantile from 0 to 1"),
     "duration": ("{0} IN ('total', 'queue', 'run')", "total, queue or run"),
+    "once_in_days": ("{0} > 0 AND {0} < 1e15", "days, above 0"),
+    "longest_days": ("{0} > 0 AND {0} <= 3650", "days, from 0 to 3650"),
+    "every_company": ("{0} IS NOT NULL", "true or false"),
     "step": ("{0} >= 0 AND {0} < 1e15", "seconds, at least 0; 0 means one row for each duration that occurs"),
 }
 """For each parameter name the condition on its value, as SQL, and in words.

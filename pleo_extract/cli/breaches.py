@@ -50,6 +50,14 @@ qualify row_number() over (partition by j.company_id order by j.period desc) = 1
 order by j.sigmas desc, j.company_id
 """
 
+# By chance, one company of the whole lake is named once a year.
+SILENCES = """
+with judged as (from silences(every_company := true))
+select j.*, c.name from judged as j left join companies as c on c.id = j.company_id
+where j.once_in_days >= 365 * (select count(*) from judged)
+order by j.once_in_days desc, j.company_id
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -61,6 +69,7 @@ class Limits:
         max_failure_rate: the highest failure rate.
         min_jobs: a company with fewer finished jobs is not judged by its rate.
         no_incident: an incident is a breach.
+        no_silence: a company that has gone silent is a breach.
     """
 
     since: timedelta
@@ -68,6 +77,7 @@ class Limits:
     max_failure_rate: float | None = None
     min_jobs: int = 50
     no_incident: bool = False
+    no_silence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ class Breach:
     """One breach of one limit by one company.
 
     Attributes:
-        check: which limit: ``max_age``, ``max_failure_rate`` or ``no_incident``.
+        check: which limit: ``max_age``, ``max_failure_rate``, ``no_incident`` or ``no_silence``.
         company_id: the company; None for an account of all companies.
         name: its name in the lake; None if it has none.
         text: what is wrong, in words.
@@ -143,6 +153,8 @@ def find_breaches(lake: str | Path, limits: Limits, store: StoreOptions, *, now:
         if limits.no_incident:
             rows = _ask(con, INCIDENTS, since=since.replace(tzinfo=None))
             breaches += [_make_incident(row, since) for row in rows]
+        if limits.no_silence:
+            breaches += [_make_silence(row) for row in _ask(con, SILENCES)]
     finally:
         con.close()
     return Findings(tuple(breaches), since, len(rates), len(rates) - len(judged))
@@ -222,6 +234,16 @@ def _make_incident(row: Mapping[str, Any], since: datetime) -> Breach:
         )
     }
     return Breach("no_incident", row["company_id"], row["name"], text, figures)
+
+
+def _make_silence(row: Mapping[str, Any]) -> Breach:
+    silent = _format_span(timedelta(seconds=row["silent_seconds"]))
+    text = (
+        f"no new export for {silent}, since {_format_instant(row['last_job_at'])}; usually {row['expected_jobs']:.1f} "
+        f"come in such a time. In the longest gap of the 26 weeks before, that was {row['longest_jobs']:.1f}"
+    )
+    figures = {name: value for name, value in row.items() if name not in ("company_id", "name", "is_silent")}
+    return Breach("no_silence", row["company_id"], row["name"], text, figures)
 
 
 def _ask(con: duckdb.DuckDBPyConnection, sql: str, **values: object) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ EXAMPLES = """\b
 Examples:
   pleo-extract check data/export_jobs --max-age 4h
   pleo-extract check data/export_jobs --max-failure-rate 10% --since 7d --min-jobs 50
-  pleo-extract check data/export_jobs --no-incident --json
+  pleo-extract check data/export_jobs --no-incident --no-silence --json
 """
 
 
@@ -39,6 +39,7 @@ Examples:
     help="No company has a failure rate certainly above this: the lower end of its 95 % interval counts",
 )
 @click.option("--no-incident", is_flag=True, help="No company has had an incident")
+@click.option("--no-silence", is_flag=True, help="No company has stopped exporting")
 @click.option(
     "--since",
     type=DurationParam(),
@@ -62,6 +63,7 @@ def check(
     max_age: timedelta | None,
     max_failure_rate: float | None,
     no_incident: bool,
+    no_silence: bool,
     since: timedelta,
     min_jobs: int,
     as_json: bool,
@@ -71,9 +73,9 @@ def check(
 
     Nothing is sent to the server. Only the limits that you name are checked. Without a breach, --quiet prints nothing.
     """
-    if max_age is None and max_failure_rate is None and not no_incident:
-        raise UsageError("name a limit: --max-age, --max-failure-rate or --no-incident")
-    limits = Limits(since, max_age, max_failure_rate, min_jobs, no_incident)
+    if max_age is None and max_failure_rate is None and not (no_incident or no_silence):
+        raise UsageError("name a limit: --max-age, --max-failure-rate, --no-incident or --no-silence")
+    limits = Limits(since, max_age, max_failure_rate, min_jobs, no_incident, no_silence)
     now = datetime.now(UTC)
     found = find_breaches(lake, limits, store, now=now)
     if as_json:

@@ -1,0 +1,68 @@
+"""How often chance raises an alarm, and how soon a real change raises one. Writes `docs/alarms.json`, for docs/answers.md.
+
+    python tests/benchmarks/alarms.py [--quick] [PART …]
+
+The worlds are those of `tests/support`, where the tests measure the same in small. The parts are `silences`; without a
+name all of them run. `--quick` runs a small share and writes nothing. Every seed is fixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+ROOT: Final = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+from rhythms import RHYTHMS, count_false_alarms, find_delays  # noqa: E402 - the path comes first
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+np: Any = import_module("numpy")
+
+FIGURES: Final = ROOT / "docs" / "alarms.json"
+
+
+def measure_silences(scale: float) -> list[dict[str, Any]]:
+    """Measure false alarms and delays of `silences` for each rhythm."""
+    rows = []
+    for number, rhythm in enumerate(RHYTHMS):
+        named, years = count_false_alarms(np.random.default_rng([1, number]), rhythm, round(100 * scale))
+        delays = find_delays(np.random.default_rng([2, number]), rhythm, round(50 * scale))
+        ratios = delays["expected_jobs"] / delays["usual_jobs"]
+        rows.append(
+            {
+                "rhythm": rhythm,
+                "named_by_chance": named,
+                "company_years": years,
+                "companies": delays.height,
+                "median_hours": delays["hours"].median(),
+                "slowest_hours": delays["hours"].max(),
+                "slowest_in_usual_gaps": ratios.max(),
+            }
+        )
+        print(rows[-1])
+    return rows
+
+
+PARTS: Final[dict[str, Callable[[float], Any]]] = {"silences": measure_silences}
+
+
+def main() -> None:
+    """Measure the parts that are named, and write their figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    found = {name: PARTS[name](0.1 if given.quick else 1.0) for name in given.parts or PARTS}
+    if not given.quick:
+        known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
+        FIGURES.write_text(json.dumps(known | found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
