@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
+import httpx2
 import pytest
 from canary import CANARY, SPELLINGS
 from hypothesis import given, settings
@@ -31,8 +32,8 @@ from hypothesis import strategies as st
 from pleo_extract import Client
 from pleo_extract.client import Secret, read_accounts, resolve_server
 from pleo_extract.client import wire as wire_module
-from pleo_extract.client.answer import FOREIGN
 from pleo_extract.client.session import RealClock
+from pleo_extract.client.via_httpx import ROOTS
 from pleo_extract.contract import PATH, SERVERS, Query
 from pleo_extract.core.decode import Page, parse_page
 from pleo_extract.core.pace import Patience
@@ -227,7 +228,7 @@ class Script:
         return self.answers[min(len(self.requests), len(self.answers)) - 1](request)
 
 
-def client_of(app: App | None = None, url: str = NOWHERE, **options: Any) -> Client:
+def client_of(app: App | httpx.BaseTransport | None = None, url: str = NOWHERE, **options: Any) -> Client:
     """Return a client with the canary as its key, and a clock that does not really wait."""
     if "access_token" not in options:
         options.setdefault("api_key", CANARY)
@@ -798,16 +799,17 @@ class TestWire:
 
     def test_connections_are_kept(self) -> None:
         """Pages share one connection as long as it works."""
-        peers: set[object] = set()
-        sandbox = sandbox_of()
 
-        with serve(sandbox) as served, client_of(url=served.url) as client:
-            run = client.start_session()
+        def answer(stream: socket.socket, _: int) -> None:
+            while True:
+                stream.sendall(http(PAGE).replace(b"Connection: close\r\n", b""))
+                if not stream.recv(65536):
+                    break
+
+        with listen(answer) as server, client_of(url=server.url) as client:
             for _ in range(5):
-                run.fetch(Query(), parse_page)
-                pool = client._channel.transport._pool  # type: ignore[attr-defined]
-                peers |= {id(connection) for connection in pool.connections}
-        assert len(peers) == 1
+                fetch(client)
+            assert server.connections == 1
 
 
 class TestBodies:
@@ -1414,76 +1416,107 @@ def leaks(error: BaseException) -> list[str]:
     return found("\n".join(seen))
 
 
-class Careless(httpx.BaseTransport):
-    """A transport that fails with the request's headers in the locals of its frames."""
+def careless(library: Any, kind: Callable[[str], Exception], *, late: bool) -> httpx.BaseTransport:
+    """Return a transport that fails, before or after the head, with the request's headers in the locals of its frames."""
 
-    def __init__(self, kind: Callable[[str], Exception], *, late: bool = False) -> None:
-        self.kind = kind
-        self.late = late
+    class Late(library.SyncByteStream):  # type: ignore[misc]
+        def __init__(self, headers: object) -> None:
+            self.headers = headers
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Fail before or after the head."""
-        headers = list(request.headers.raw)
-        if self.late:
-            return httpx.Response(200, stream=Late(self.kind, headers))
-        raise self.kind("on purpose") from ValueError("a cause")
+        def __iter__(self) -> Iterator[bytes]:
+            headers = self.headers
+            yield b"{"
+            raise kind(f"on purpose, {type(headers)}")
 
+    class Careless(library.BaseTransport):  # type: ignore[misc]
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            headers = list(request.headers.raw)
+            if late:
+                return library.Response(200, stream=Late(headers))  # type: ignore[no-any-return]
+            raise kind("on purpose") from ValueError("a cause")
 
-class Late(httpx.SyncByteStream):
-    """A body that fails."""
-
-    def __init__(self, kind: Callable[[str], Exception], headers: object) -> None:
-        self.kind = kind
-        self.headers = headers
-
-    def __iter__(self) -> Iterator[bytes]:
-        headers = self.headers
-        yield b"{"
-        raise self.kind(f"on purpose, {type(headers)}")
+    return Careless()
 
 
-def httpx_errors() -> list[type[Exception]]:
-    """Return every exception class of httpx."""
+def errors_of(library: Any) -> list[type[Exception]]:
+    """Return every exception class of httpx or httpx2."""
     return sorted(
-        (value for value in vars(httpx).values() if isinstance(value, type) and issubclass(value, Exception)),
+        (
+            value
+            for value in vars(library).values()
+            if isinstance(value, type) and issubclass(value, Exception)
+        ),
         key=lambda kind: kind.__name__,
     )
 
 
-def make_error(kind: type[Exception]) -> Callable[[str], Exception]:
+def make_error(library: Any, kind: type[Exception]) -> Callable[[str], Exception]:
     """Return a function that makes an error of this class from a message."""
-    if issubclass(kind, httpx.HTTPStatusError):
-        request = httpx.Request("GET", NOWHERE)
-        return lambda text: kind(text, request=request, response=httpx.Response(500))
-    if issubclass(kind, httpx.StreamError) and kind is not httpx.StreamError:
-        return lambda _: kind()  # type: ignore[call-arg]
+    if issubclass(kind, library.HTTPStatusError):
+        request = library.Request("GET", NOWHERE)
+        return lambda text: kind(text, request=request, response=library.Response(500))  # type: ignore[call-arg]
+    if issubclass(kind, library.StreamError) and kind is not library.StreamError:
+        return lambda _: kind()
     return kind
 
 
+LIBRARIES = [httpx, httpx2]
+KINDS = [(library, kind) for library in LIBRARIES for kind in errors_of(library)]
+
+
 class TestTranslation:
-    """httpx errors never leave the client."""
+    """Errors of httpx and httpx2 never leave the client."""
 
     @pytest.mark.parametrize("late", [False, True], ids=["before the head", "in the body"])
-    @pytest.mark.parametrize("kind", httpx_errors(), ids=lambda kind: kind.__name__)
-    def test_none_is_forgotten(self, kind: type[Exception], late: bool) -> None:  # noqa: FBT001 - a case
-        """Every httpx error becomes one of ours, wherever it is raised, without frames of other libraries."""
-        client = client_of(Careless(make_error(kind), late=late), patience=Patience(attempts=4))  # type: ignore[arg-type]
+    @pytest.mark.parametrize(
+        ("library", "kind"), KINDS, ids=[f"{lib.__name__}.{kind.__name__}" for lib, kind in KINDS]
+    )
+    def test_none_is_forgotten(self, library: Any, kind: type[Exception], late: bool) -> None:  # noqa: FBT001 - a case
+        """Every error becomes one of ours, wherever it is raised, without frames of other libraries."""
+        transport = careless(library, make_error(library, kind), late=late)
+        client = client_of(transport, patience=Patience(attempts=4))
         error, run = fail(client)
-        if issubclass(kind, httpx.DecodingError):
+        if issubclass(kind, library.DecodingError):
             assert type(error) is PageError
-        elif issubclass(kind, httpx.UnsupportedProtocol | httpx.ProxyError):
+        elif issubclass(kind, library.UnsupportedProtocol | library.ProxyError):
             assert type(error) is ConfigurationError
             assert run.requests == 1
         else:
             assert type(error) is TryLater
             assert run.requests == 4
         assert leaks(error) == []
-        if issubclass(kind, httpx.TimeoutException):
+        if issubclass(kind, library.TimeoutException):
             assert run.faults["timeout"] == 4
 
-    def test_roots(self) -> None:
-        """The client catches the root classes of all httpx errors; a new root fails this test."""
-        assert {kind for kind in httpx_errors() if not issubclass(kind, FOREIGN)} == set()
+    @pytest.mark.parametrize("library", LIBRARIES)
+    def test_roots(self, library: Any) -> None:
+        """The client catches the root classes of all errors; a new root fails this test."""
+        roots = tuple(getattr(library, root) for root in ROOTS)
+        assert {kind for kind in errors_of(library) if not issubclass(kind, roots)} == set()
+
+    @pytest.mark.parametrize("library", LIBRARIES)
+    def test_a_class_of_the_user_counts_as_the_one_above(self, library: Any) -> None:
+        """An error of a class that a user has derived counts as the library's own."""
+        own = type("OwnError", (library.ReadTimeout,), {})
+        _, run = fail(client_of(careless(library, own, late=False), patience=Patience(attempts=2)))
+        assert run.faults == {"timeout": 2}
+
+    @pytest.mark.parametrize("library", LIBRARIES)
+    def test_a_transport_of_the_user(self, library: Any) -> None:
+        """A transport that the user passes carries the requests, and is not closed with the client."""
+        sandbox = sandbox_of(gzip=True)
+        with serve(sandbox) as served, library.HTTPTransport() as transport:
+            for _ in range(2):
+                with client_of(transport, url=served.url) as client:
+                    page, _ = fetch(client, Query(limit=5, sorting_keys=["createdAt"], sorting_order=["ASC"]))
+                    assert page.info.rows == 5
+        assert len(sandbox.requests) == 2
+
+    @pytest.mark.parametrize("transport", [7, "http://127.0.0.1:1", object()], ids=type)
+    def test_what_is_no_transport(self, transport: Any) -> None:
+        """Anything else is refused when the client is created."""
+        with pytest.raises(UsageError, match="transport is a"):
+            client_of(transport)
 
     def test_what_read_raises_is_not_ours(self) -> None:
         """An error raised by the reader of the body passes unchanged."""

@@ -4,13 +4,13 @@
     session = client.start_session(deadline=3600)           # one budget of time and retries, and its counters
     page = session.fetch(query, parse_page)
 
-Requests go through one httpx transport, not through `httpx.Client`. So redirects, cookies, `.netrc` and proxies from
-the environment cannot happen: they do not exist on this level. The client speaks only to the host that was named, and
-only over https unless that host is this machine.
+Requests go through a transport, below redirects, cookies, `.netrc` and proxies from the environment: they do not exist on
+this level. The client speaks only to the host that was named, and only over https unless that host is this machine.
 
 Each file answers one question: `session` when to send and when to retry, `gate` and `window` whether a request may go
-now, `wire` how the bytes arrive, `answer` what they mean, `credential` who asks, `mask` what a message must not show,
-`server` where the server is, `accounts` which companies there are.
+now, `transport` and the `via_…` files how a request travels, `wire` how its body is read, `answer` what it means,
+`credential` who asks, `mask` what a message must not show, `server` where the server is, `accounts` which companies there
+are.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, Self
 
-import httpx
-
 from pleo_extract.client.credential import Credential, Secret, find_exposed
 from pleo_extract.client.gate import Gate
 from pleo_extract.client.server import open_transport, resolve_server
-from pleo_extract.client.session import Channel, Clock, RealClock, Session, build_template
+from pleo_extract.client.session import Channel, Clock, RealClock, Session
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.window import SharedRateWindow, open_window
-from pleo_extract.contract import canonical_uuid
+from pleo_extract.contract import PATH, canonical_uuid
 from pleo_extract.core.pace import RATE, Patience
 from pleo_extract.core.pages import LARGEST, PageSize
 from pleo_extract.errors import UsageError
@@ -39,8 +37,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    import httpx
+
     from pleo_extract.client.accounts import AccountEntry, choose_shard, read_accounts
-    from pleo_extract.client.server import AppRequest, AppResponse
+    from pleo_extract.client.transport import Transport
+    from pleo_extract.client.via_app import AppRequest, AppResponse
 
 __all__ = [
     "AccountEntry",
@@ -102,7 +103,7 @@ class Client:
         ca_file: str | Path | None = None,
         proxy: str | None = None,
         page_size: int | None = None,
-        transport: httpx.BaseTransport | Callable[[AppRequest], AppResponse] | None = None,
+        transport: Transport | httpx.BaseTransport | Callable[[AppRequest], AppResponse] | None = None,
         clock: Clock | None = None,
         patience: Patience | None = None,
     ) -> None:
@@ -126,14 +127,13 @@ class Client:
         self.page_size = page_size
         self._closed = False
         self._owns_transport = transport is None
-        networked = transport is None or isinstance(transport, httpx.HTTPTransport)
+        carrier = open_transport(self.server, transport, in_flight, ca_file, proxy)
         self._channel = Channel(
             server=self.server,
-            networked=networked and proxy is None,
-            transport=open_transport(self.server, transport, in_flight, ca_file, proxy),
-            template=build_template(self.server),
+            path=self.server.raw_path.decode().rstrip("/") + PATH,
+            transport=carrier,
             credential=credential,
-            window=open_window(rate, str(self.server), credential.fixed() if networked else None),
+            window=open_window(rate, str(self.server), credential.fixed() if carrier.is_networked else None),
             patience=patience or Patience(),
             clock=clock or RealClock(),
             gate=Gate(in_flight),

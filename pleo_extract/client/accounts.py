@@ -39,10 +39,9 @@ from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import httpx
-
     from pleo_extract.client import Client
     from pleo_extract.client.credential import Credential
+    from pleo_extract.client.transport import Transport
 
 __all__ = ["AccountEntry", "choose_shard", "read_accounts"]
 
@@ -136,10 +135,10 @@ class _Shared:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._transports: dict[str, httpx.BaseTransport] = {}
+        self._transports: dict[str, Transport] = {}
         self._gates: dict[str, Gate] = {}
 
-    def transport(self, server: str) -> httpx.BaseTransport:
+    def transport(self, server: str) -> Transport:
         """Return the transport for a server, which all its accounts use."""
         with self._lock:
             if server not in self._transports:

@@ -1,15 +1,14 @@
 """What an answer means: a result, an error of ours, or a failure that may pass.
 
-Every status code and every error of httpx is translated here and nowhere else.
+Every status code and every failure of a transport is translated here and nowhere else.
 """
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
-
-import httpx
+from urllib.parse import urlsplit
 
 from pleo_extract.core.pace import retry_after
 from pleo_extract.errors import (
@@ -26,7 +25,9 @@ from pleo_extract.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["FOREIGN", "Answer", "Retryable", "Unauthorized", "forget_frames", "interpret", "translate"]
+    from pleo_extract.client.transport import Failure
+
+__all__ = ["Answer", "Retryable", "Unauthorized", "forget_frames", "interpret", "translate"]
 
 T = TypeVar("T")
 
@@ -126,7 +127,7 @@ def interpret(
         ContractError: the answer is not in the contract.
     """
     status = answer.status
-    if status == httpx.codes.OK:
+    if status == HTTPStatus.OK:
         try:
             return parse(answer.body)
         except EchoMismatch as exc:
@@ -135,13 +136,13 @@ def interpret(
         except PageError as exc:
             kind = escape(answer.headers.get("content-type", "no content type"))
             raise Retryable("bad body", PageError(f"{exc}, sent as {kind}")) from exc
-    if status in TRANSIENT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+    if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         wait = retry_after(answer.headers)
         error = TryLater(f"the server answered {status}{_quote(answer)}")
         again = Retryable(str(status), error, wait, crowded=answer.crowded)
-        again.too_fast = status == httpx.codes.TOO_MANY_REQUESTS and not answer.crowded
+        again.too_fast = status == HTTPStatus.TOO_MANY_REQUESTS and not answer.crowded
         raise again
-    if status == httpx.codes.UNAUTHORIZED:
+    if status == HTTPStatus.UNAUTHORIZED:
         raise Unauthorized(
             CredentialsError(
                 f"the server answered 401{_quote(answer)}: the key or token is missing, wrong or expired. "
@@ -149,7 +150,7 @@ def interpret(
             ),
             answer.generation,
         )
-    if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+    if status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
         company = dict(params).get("company_id", "any company")
         raise CredentialsError(
             f"the server answered {status}{_quote(answer)}: this credential has no access to export jobs of {company} "
@@ -177,48 +178,40 @@ def _quote(answer: Answer) -> str:
 def _describe_target(answer: Answer) -> str:
     """Return where a redirect leads, for a message. The host is enough: the rest of a URL may hold a secret."""
     try:
-        host = httpx.URL(answer.headers.get("location", "")).host
-    except (httpx.InvalidURL, ValueError):  # ValueError: the host is not a valid name
+        host = urlsplit(answer.headers.get("location", "")).hostname
+    except ValueError:
         return "something that is not a URL"
     return f"host {escape(host)!r}" if host else "the same host"
 
 
-FOREIGN: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
-"""The roots of all errors that httpx raises."""
-
-
 def forget_frames(exc: BaseException | None) -> None:
-    """Remove the tracebacks of an httpx error and its causes: the locals of those frames hold the credential."""
+    """Remove the tracebacks of an error and its causes: the locals of those frames hold the credential."""
     while exc is not None:
         exc.__traceback__ = None
         exc = exc.__cause__ or exc.__context__
 
 
-def translate(exc: Exception, host: str, mask: Callable[[str], str]) -> Retryable | ConfigurationError:
-    """Return an error of httpx as one of ours.
-
-    The new error keeps no reference to the old one, whose request carries the credential.
+def translate(failure: Failure, host: str, mask: Callable[[str], str]) -> Retryable | ConfigurationError:
+    """Return what a transport says as one of our errors.
 
     Args:
-        exc: what httpx raised.
+        failure: what happened.
         host: the server, for the message.
         mask: removes the credential from a text.
     """
-    if isinstance(exc, httpx.DecodingError):
+    text = escape(mask(failure.text))
+    if failure.name == "DecodingError":
         return Retryable("bad body", PageError(f"the body of {host} cannot be decompressed"))
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return ConfigurationError(
-                f"the certificate of {host} is not trusted ({escape(cause.verify_message)}). If your network has its own "
-                "certificate authority, name its file with --ca-file"
-            )
-        cause = cause.__cause__ or cause.__context__
-    reason = f"{type(exc).__name__}: {escape(mask(str(exc)))}"
-    if isinstance(exc, httpx.UnsupportedProtocol | httpx.ProxyError):
+    if failure.name == "CertificateError":
+        return ConfigurationError(
+            f"the certificate of {host} is not trusted ({text}). If your network has its own certificate authority, "
+            "name its file with --ca-file"
+        )
+    reason = f"{failure.name}: {text}"
+    if failure.name in ("UnsupportedProtocol", "ProxyError"):
         return ConfigurationError(
             f"{host} cannot be reached this way: {reason}. Check the base URL and the proxy"
         )
-    kind = "timeout" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__
+    kind = "timeout" if "Timeout" in failure.name else failure.name
     error = TryLater(f"no usable answer from {host}: {reason}")
-    return Retryable(kind, error, unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))
+    return Retryable(kind, error, unreachable=failure.name in ("ConnectError", "ConnectTimeout"))

@@ -28,7 +28,7 @@ from pleo_extract.errors import CredentialsError, escape
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import httpx
+    from pleo_extract.client.transport import Request
 
 __all__ = ["Credential", "Secret", "find_exposed"]
 
@@ -174,7 +174,7 @@ class Credential:
         scheme = "Basic" if given == ["PLEO_API_KEY"] else "Bearer"
         return cls(scheme, Secret(os.environ[given[0]], given[0]), origin=given[0])
 
-    def sign(self, request: httpx.Request) -> int:
+    def sign(self, request: Request) -> int:
         """Add the Authorization header: Bearer, or Basic with the key as user name and an empty password.
 
         Returns:

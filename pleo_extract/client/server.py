@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import ssl
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
 
 import httpx
 
-from pleo_extract.client.wire import DeadlineNetwork
+from pleo_extract.client.transport import Transport
+from pleo_extract.client.via_app import AppTransport
+from pleo_extract.client.via_httpcore import HttpcoreTransport
 from pleo_extract.contract import SERVERS
 from pleo_extract.errors import ConfigurationError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
+    from urllib.parse import SplitResult
 
+    from pleo_extract.client.via_app import AppRequest, AppResponse
 
-__all__ = ["AppRequest", "AppResponse", "drop_idle", "open_transport", "resolve_server"]
+__all__ = ["open_transport", "resolve_server"]
 
 HOST: Final = re.compile(r"(localhost|[\w-]+(?=:\d)|[\w-]+(\.[\w-]+)+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/.*)?")
 """A text that looks like a host: a name with a dot or a port, or an IPv6 address in brackets."""
@@ -75,16 +77,16 @@ def _is_loopback(host: str) -> bool:
 
 def open_transport(
     server: httpx.URL,
-    transport: httpx.BaseTransport | Callable[[AppRequest], AppResponse] | None,
+    given: Transport | httpx.BaseTransport | Callable[[AppRequest], AppResponse] | None,
     in_flight: int,
     ca_file: str | Path | None,
     proxy: str | None,
-) -> httpx.BaseTransport:
+) -> Transport:
     """Return the transport that carries requests to this server.
 
     Args:
         server: the base URL.
-        transport: a transport or an application to use instead of the network.
+        given: what to use instead of the network: a transport, ours or one of httpx, or an application.
         in_flight: the most connections.
         ca_file: certificates to trust instead of the usual ones.
         proxy: the URL of a proxy.
@@ -92,115 +94,46 @@ def open_transport(
     Raises:
         ConfigurationError: the CA file or the proxy cannot be used.
     """
-    if isinstance(transport, httpx.BaseTransport):
-        return transport
-    if transport is not None:
-        return _InProcess(transport)
+    if given is not None:
+        return _open_given(server, given)
     if ca_file is not None and not Path(ca_file).is_file():
         raise ConfigurationError(f"the CA file {ca_file} does not exist, or is not a file")
-    if proxy is not None:
-        _check_proxy(proxy)
-    limits = httpx.Limits(max_connections=in_flight, max_keepalive_connections=in_flight, keepalive_expiry=30)
+    parts = _split_proxy(proxy) if proxy is not None else None
+    path = None if ca_file is None else str(ca_file)
     try:
-        verify = _build_tls(ca_file) if server.scheme == "https" else False
-        network = httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, proxy=proxy)
-    except (OSError, ssl.SSLError) as exc:
+        return HttpcoreTransport(server, in_flight, path, parts)
+    except OSError as exc:  # an SSLError is one, too
         raise ConfigurationError(f"the CA file {ca_file} cannot be used: {type(exc).__name__}") from exc
-    except (ValueError, httpx.InvalidURL, ImportError) as exc:  # ImportError: SOCKS without its package
-        socks = "; for SOCKS, pip install 'httpx[socks]'" if isinstance(exc, ImportError) else ""
-        raise ConfigurationError(f"the proxy cannot be used ({type(exc).__name__}){socks}") from None
-    pool: Any = network._pool  # noqa: SLF001 - httpx offers no other way to its sockets; a test fails if this attribute goes
-    pool._network_backend = DeadlineNetwork(pool._network_backend)  # noqa: SLF001 - as above
-    return network
-
-
-def drop_idle(transport: httpx.BaseTransport) -> None:
-    """Close all connections that carry no request now: one of them may hold an answer that nobody asked for."""
-    for connection in list(getattr(getattr(transport, "_pool", None), "connections", ())):
-        if connection.is_idle():
-            connection.close()
-
-
-def _check_proxy(proxy: str) -> None:
-    """Raise ConfigurationError if the proxy is not a URL. The message does not show it, since it may hold a password."""
-    try:
-        url = httpx.URL(proxy)
-    except (httpx.InvalidURL, TypeError, ValueError):
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https", "socks5", "socks5h") or not url.host:
+    except RuntimeError:
         raise ConfigurationError(
-            "the proxy is not a URL; give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
-        )
+            "a SOCKS proxy needs one more package: pip install 'httpcore[socks]'"
+        ) from None
 
 
-def _build_tls(ca_file: str | Path | None) -> ssl.SSLContext:
-    return (
-        ssl.create_default_context(cafile=str(ca_file))
-        if ca_file
-        else httpx.create_ssl_context(trust_env=False)
-    )
+def _open_given(
+    server: httpx.URL, given: Transport | httpx.BaseTransport | Callable[[AppRequest], AppResponse]
+) -> Transport:
+    if isinstance(given, Transport):
+        return given
+    if callable(given) and not hasattr(given, "handle_request"):
+        return AppTransport(given)
+    from pleo_extract.client.via_httpx import HttpxTransport  # noqa: PLC0415 - only who passes one has use for it
+
+    return HttpxTransport(server, cast("httpx.BaseTransport", given))
 
 
-@dataclass(frozen=True, slots=True)
-class AppRequest:
-    """A request to an application in this process. The query string is raw, header names are in lower case."""
+def _split_proxy(proxy: str) -> SplitResult:
+    """Return a proxy's URL, taken apart.
 
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-
-
-class AppResponse(Protocol):
-    """The answer of an application in this process."""
-
-    @property
-    def status(self) -> int:
-        """Return the HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Return the headers by name."""
-        ...
-
-    def receive(self) -> Iterator[bytes]:
-        """Return the body in pieces. A ConnectionError or TimeoutError counts as one of the network."""
-        ...
-
-
-class _InProcess(httpx.BaseTransport):
-    """A transport to an application in this process, such as the sandbox, which can also simulate network errors."""
-
-    def __init__(self, app: Callable[[AppRequest], AppResponse]) -> None:
-        self._app = app
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        query = request.url.query.decode("ascii")
-        answer = self._app(AppRequest(request.method, request.url.path, query, headers))
-        with _as_network():
-            body = answer.receive()
-        return httpx.Response(answer.status, headers=dict(answer.headers), stream=_Body(body))
-
-
-class _Body(httpx.SyncByteStream):
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[bytes]:
-        with _as_network():
-            yield from self._pieces
-
-
-@contextmanager
-def _as_network() -> Iterator[None]:
-    """Turn an error of the application into the error that httpx raises when a network fails in this way."""
+    Raises:
+        ConfigurationError: it is not one. The message does not show it, since it may hold a password.
+    """
     try:
-        yield
-    except TimeoutError as exc:
-        raise httpx.ReadTimeout(str(exc)) from exc
-    except ConnectionAbortedError as exc:
-        raise httpx.RemoteProtocolError(str(exc)) from exc
-    except ConnectionError as exc:
-        raise httpx.ReadError(str(exc)) from exc
+        parts = urlsplit(proxy)
+        if parts.scheme in ("http", "https", "socks5", "socks5h") and parts.hostname and parts.port != 0:
+            return parts
+    except (TypeError, ValueError):
+        pass
+    raise ConfigurationError(
+        "the proxy is not a URL; give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
+    )

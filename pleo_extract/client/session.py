@@ -8,7 +8,7 @@ Theory of operation. A request passes five stations, in this order:
    (another thread got a Retry-After): then reserve again. The number of places may be halved during this wait: then go
    back to the gate, since the server has just said that this many are too many.
 3. *Request limit*: count the request immediately before it is sent, so that `requests` is what the server saw.
-4. *Request deadline*: `wire.limit_time` ends the request after `Patience.request_seconds`, or at the session's deadline
+4. *Request deadline*: `transport.Limit` ends the request after `Patience.request_seconds`, or at the session's deadline
    if that is earlier, in every phase.
 5. *Answer* (`answer`): a result, a final error, or a `Retryable` failure.
 
@@ -34,13 +34,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from urllib.parse import quote_plus
 
-import httpx
-
 from pleo_extract.client.answer import (
-    FOREIGN,
     Answer,
     Retryable,
     Unauthorized,
@@ -49,10 +47,9 @@ from pleo_extract.client.answer import (
     translate,
 )
 from pleo_extract.client.runlog import RunLog
-from pleo_extract.client.server import drop_idle
+from pleo_extract.client.transport import Failure, Limit, Request
 from pleo_extract.client.waits import Waits
-from pleo_extract.client.wire import drop_surplus, limit_time, read_body
-from pleo_extract.contract import PATH
+from pleo_extract.client.wire import read_body
 from pleo_extract.core.habits import Habits
 from pleo_extract.core.pace import MINUTE, Budget, Patience, RateWindow, backoff
 from pleo_extract.errors import (
@@ -73,13 +70,16 @@ from pleo_extract.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import httpx
+
     from pleo_extract.client.credential import Credential
     from pleo_extract.client.gate import Gate
+    from pleo_extract.client.transport import Transport
     from pleo_extract.client.window import SharedRateWindow
     from pleo_extract.contract import Query
     from pleo_extract.core.pages import PageSize
 
-__all__ = ["Channel", "Clock", "RealClock", "Session", "build_template"]
+__all__ = ["Channel", "Clock", "RealClock", "Session"]
 
 T = TypeVar("T")
 
@@ -90,9 +90,6 @@ HEADERS: Final = {
     "Accept-Encoding": "gzip",
     "User-Agent": f"pleo-extract/{__version__}",
 }
-SHORTEST: Final = 0.05
-"""The shortest timeout in seconds: a socket takes 0 for "do not block" and refuses less, which would be no timeout error."""
-
 LIGHTEN_AFTER: Final = 2
 """Failures of one request (5xx, no answer in time) after which it asks for less: the first one may be chance."""
 
@@ -128,9 +125,8 @@ class Channel:
 
     Attributes:
         server: the base URL.
+        path: the path of the list on this server.
         transport: what carries requests.
-        template: the URL and headers that every request begins with.
-        networked: whether requests go straight to a socket, so that the path may be passed as bytes.
         credential: who asks.
         window: the rate limit.
         patience: how long to wait for what.
@@ -141,9 +137,8 @@ class Channel:
     """
 
     server: httpx.URL
-    transport: httpx.BaseTransport
-    template: httpx.Request
-    networked: bool
+    path: str
+    transport: Transport
     credential: Credential
     window: RateWindow | SharedRateWindow
     patience: Patience
@@ -151,15 +146,6 @@ class Channel:
     gate: Gate
     pages: PageSize
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def build_template(server: httpx.URL) -> httpx.Request:
-    """Return a request that carries the URL and headers of all requests to this server.
-
-    It is built once a client: parsing headers and URLs for each page was a quarter of the work around a request.
-    """
-    path = server.raw_path.rstrip(b"/") + PATH.encode()
-    return httpx.Request("GET", server.copy_with(raw_path=path), headers=HEADERS)
 
 
 @dataclass(slots=True)
@@ -267,7 +253,7 @@ class Session:
                         self.faults[exc.kind] += 1
                     raise RequestRefused(f"{exc.error}, {tries} times", params=params) from exc.error
                 if isinstance(exc.error, EchoMismatch):
-                    drop_idle(self.channel.transport)
+                    self.channel.transport.drop_idle()
                 self._prepare_retry(exc, trouble)
                 if lighten is not None and trouble.refusals == LIGHTEN_AFTER and exc.may_be_refusal:
                     lighter = lighten()
@@ -354,9 +340,9 @@ class Session:
                 self._count_request()
                 with gate.fly() as flight:
                     answer = self._send(params)
-                if answer.status == httpx.codes.OK:
+                if answer.status == HTTPStatus.OK:
                     gate.succeed(self._now())
-                if answer.status == httpx.codes.TOO_MANY_REQUESTS:
+                if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
                     return replace(answer, crowded=gate.refuse(flight))
                 return answer
 
@@ -407,54 +393,41 @@ class Session:
 
     def _send(self, params: list[tuple[str, str]]) -> Answer:
         """Send one request; return the answer without the credential, or raise the failure as one of ours."""
-        transport, credential = self.channel.transport, self.channel.credential
+        channel, patience, credential = self.channel, self.channel.patience, self.channel.credential
         started = self._now()
-        left = min(self.channel.patience.request_seconds, self._end - started)
-        request = self._build_request(params, left)
+        left = min(patience.request_seconds, self._end - started)
+        limit = Limit(left, self.stop, connect=patience.connect_seconds, read=patience.read_seconds)
+        request = Request(self._build_target(params), dict(HEADERS), limit)
         generation = credential.sign(request)
         try:
-            with limit_time(max(SHORTEST, left), self.stop):
-                response = transport.handle_request(request)
-                try:
-                    headers = {name: credential.mask_text(value) for name, value in response.headers.items()}
-                    body = read_body(response, headers, lambda: self._now() > started + left)
-                    drop_surplus(response)
-                finally:
-                    response.close()
-        except FOREIGN as exc:
-            forget_frames(exc)
-            failure = translate(exc, self.channel.server.host, credential.mask_text)
+            reply = channel.transport.send(request)
+            try:
+                headers = {name: credential.mask_text(value) for name, value in reply.headers.items()}
+                body = read_body(reply, headers, lambda: self._now() > started + left)
+            finally:
+                reply.close()
+        except Failure as exc:
+            failure = translate(exc, channel.server.host, credential.mask_text)
         except Stopped as exc:
             forget_frames(exc)
             raise
         else:
-            is_page = response.status_code == httpx.codes.OK
+            is_page = reply.status == HTTPStatus.OK
             clean = credential.mask_page(body) if is_page else credential.mask(body)
             if is_page and clean is not body:
                 self.log.warn_once(
                     "repeated", "the server repeats the credential in its pages; it is masked there"
                 )
-            return Answer(response.status_code, headers, clean, generation)
-        # Raised outside the except block. There, Python would make the foreign error the context of ours, and a
+            return Answer(reply.status, headers, clean, generation)
+        # Raised outside the except block. There, Python would make the transport's failure the context of ours, and a
         # traceback would print its text, which may quote the answer and with it the credential.
         raise failure
 
-    def _build_request(self, params: list[tuple[str, str]], left: float) -> httpx.Request:
-        """Return a request without credential, whose every phase may take at most `left` seconds."""
-        template, patience = self.channel.template, self.channel.patience
-        target = template.url.raw_path
+    def _build_target(self, params: list[tuple[str, str]]) -> str:
+        """Return the path with the query."""
+        target = self.channel.path
         if params:
-            target += b"?" + "&".join([f"{name}={_quote(value)}" for name, value in params]).encode()
+            target += "?" + "&".join([f"{name}={_quote(value)}" for name, value in params])
         if len(target) > LONGEST_TARGET:
             raise UsageError("the query is longer than a URL may be; nothing was sent")
-        read = max(SHORTEST, min(patience.read_seconds, left))
-        connect = max(SHORTEST, min(patience.connect_seconds, left))
-        timeout = {"connect": connect, "read": read, "write": read, "pool": max(SHORTEST, left)}
-        extensions: dict[str, object] = {"timeout": timeout}
-        # Building a URL costs httpx more than sending the request, so a socket gets the target as bytes beside the URL.
-        url = template.url
-        if self.channel.networked:
-            extensions["target"] = target
-        else:
-            url = url.copy_with(raw_path=target)
-        return httpx.Request("GET", url, headers=template.headers, extensions=extensions)
+        return target
