@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import click
 
@@ -14,9 +14,15 @@ from pleo_extract.zones import assume_utc
 __all__ = ["DurationParam", "InstantParam", "SecondsParam", "ShardParam", "ShareParam", "SnapshotParam"]
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    from click import ParamType as _ParamType
+else:
+
+    class _ParamType(click.ParamType, Generic[T]):
+        """A click.ParamType that takes a parameter, as it does itself since click 8.4."""
 
 
-class _Param(click.ParamType[T]):
+class _Param(_ParamType[T]):
     """A type whose values the help shows as one word.
 
     Attributes:
