@@ -26,6 +26,7 @@ import pleo_extract
 from pleo_extract import errors
 from pleo_extract.answers import statements
 from pleo_extract.cli import group
+from pleo_extract.cli.ddl import register_statements
 from pleo_extract.contract import EXTRA, FIELDS, POLARS_SCHEMA
 
 if TYPE_CHECKING:
@@ -52,15 +53,6 @@ WHAT_TO_DO = {
     143: ("terminated (SIGTERM)", "run again"),
 }
 _TYPES = {"instant": 'Datetime("us", "UTC")'}
-_ATHENA = {
-    "uuid": "string",
-    "text": "string",
-    "json": "string",
-    "instant": "timestamp",
-    "int32": "int",
-    "int64": "bigint",
-    "bool": "boolean",
-}
 _CONSTANTS = {
     "COLUMNS": "The columns of every frame and file, in order.",
     "POLARS_SCHEMA": "The columns with their Polars types.",
@@ -143,15 +135,9 @@ def bounds() -> Iterator[str]:
 
 
 def athena() -> Iterator[str]:
-    """Return the DDL of an Athena table over a copy of a snapshot, from `contract.FIELDS`."""
-    declared = [f"    {field.column} {_ATHENA[field.kind]}" for field in (*FIELDS, EXTRA)]
+    """Return the DDL of an Athena table over a folder of Parquet, as `pleo-extract ddl` prints it."""
     yield "```sql"
-    yield "CREATE EXTERNAL TABLE export_jobs ("
-    yield ",\n".join(declared)
-    yield ")"
-    yield "PARTITIONED BY (created_month string)"
-    yield "STORED AS PARQUET"
-    yield "LOCATION 's3://bucket/snapshot/'"
+    yield register_statements("athena", "export_jobs", "s3://bucket/snapshot/", is_delta=False)
     yield "```"
 
 

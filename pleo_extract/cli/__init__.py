@@ -66,6 +66,7 @@ COMMANDS: Final = (
     "check",
     "changes",
     "catalogue",
+    "ddl",
     "verify",
     "repair",
     "merge",

@@ -19,6 +19,7 @@ from warehouse_jobs import Row, job
 
 from pleo_extract import Client, connect, dump_export_jobs, scan_lake
 from pleo_extract.answers import statements
+from pleo_extract.cli.ddl import register_statements
 from pleo_extract.contract import COLUMNS, POLARS_SCHEMA
 from pleo_extract.core.state import SyncState
 from pleo_extract.errors import LakeError, UsageError
@@ -308,3 +309,16 @@ def test_the_schema_is_the_lakes(spark: SparkSession) -> None:
     answers(spark, SAMPLE)
     frame = plain(pl.DataFrame(pl.from_arrow(spark.table("export_jobs").limit(1).toArrow())))
     assert list(frame.schema) == list(POLARS_SCHEMA)
+
+
+def test_ddl_registers_a_folder(spark: SparkSession) -> None:
+    """The statements of `pleo-extract ddl` make the sample a table of Spark with each job once, and months as partitions."""
+    text = register_statements("spark", "jobs_of_a_folder", SAMPLE.as_uri(), is_delta=False)
+    try:
+        for statement in text.rstrip(";").split(";"):
+            spark.sql(statement)
+        found = pl.DataFrame(spark.table("jobs_of_a_folder").toArrow())
+        assert found.drop("created_month").sort("id").equals(scan_lake(SAMPLE).collect().sort("id"))
+        assert spark.sql("SHOW PARTITIONS jobs_of_a_folder").count() == found["created_month"].n_unique()
+    finally:
+        spark.sql("DROP TABLE IF EXISTS jobs_of_a_folder")
