@@ -105,7 +105,10 @@ def commands() -> Iterator[str]:
 
 def names() -> Iterator[str]:
     """Return what `pleo_extract` exports, from the docstrings."""
-    rows = ((f"`{name}`", _first_sentence(name)) for name in pleo_extract.__all__ if name != "__version__")
+    others = {"__version__", *errors.__all__} - {
+        "PleoExtractError"
+    }  # the errors are in the table of exit codes
+    rows = ((f"`{name}`", _first_sentence(name)) for name in pleo_extract.__all__ if name not in others)
     return _table(("name", "what it is"), rows)
 
 

@@ -1062,6 +1062,7 @@ def test_a_bad_day_of_a_report(pleo: Callable[..., Said], day: str) -> None:
         ),
         ("from failure_rates('month', per_company = false)", "write := after it, as in per_company := …"),
         (f"from '{__file__}'", f"open it with --allow {__file__}"),
+        (f"from read_csv('{__file__}')", f"open it with --allow {__file__}"),
     ],
 )
 def test_sql_says_what_newcomers_miss(pleo: Callable[..., Said], query: str, hint: str) -> None:

@@ -26,6 +26,7 @@ _ARGUMENT_ERROR = re.compile(
 )
 """DuckDB's message around one of ours; see `_require` in `definition`."""
 _NO_TABLE = re.compile(r"Table with name (.+?) does not exist!")
+_NO_ACCESS = re.compile(r'Cannot access (?:file|directory) "(.+?)"')
 _NO_COLUMN = re.compile(r'Referenced column "(\w+)" (?:was )?not found')
 
 __all__ = ["answer", "open_warehouse", "translate_errors"]
@@ -192,6 +193,8 @@ def _find_hint(message: str) -> str:
             return f"{name} is a macro: call it with parentheses, FROM {known.signature}"
         if os.path.lexists(name):
             return f"this query may not read {name}; open it with --allow {name}"
+    if found := _NO_ACCESS.match(message):
+        return f"this query may not read {found[1]}; open it with --allow {found[1]}"
     if found := _NO_COLUMN.match(message):
         name = found[1]
         if any(name == each.name for known in statements().values() for each in known.parameters):

@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 
 from pleo_extract.cli.answer import write_answer
-from pleo_extract.cli.dump import format_receipt
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.options import now_option
 from pleo_extract.errors import amount
@@ -58,10 +57,10 @@ def demo(out: Path, jobs: int, now: datetime | None) -> None:
         _print_title(f"1. A sandbox with {amount(jobs, 'job')} listens on {running.url}")
         click.echo("   Jobs are created, start and end while it is read.")
         _print_title("2. The first dump reads everything")
-        click.echo(format_receipt(dump_export_jobs(lake, client=client)))
+        click.echo(dump_export_jobs(lake, client=client))
         api.world.advance(max(0.0, (end - api.world.now).total_seconds()))
         _print_title("3. The second dump, a day later, reads only what can have changed")
-        click.echo(format_receipt(dump_export_jobs(lake, client=client)))
+        click.echo(dump_export_jobs(lake, client=client))
     con = connect(lake, locked=True)
     for number, (title, query) in enumerate(_QUESTIONS, start=4):
         _print_title(f"{number}. {title}")

@@ -19,7 +19,7 @@ from pleo_extract.cli.options import (
     store_options,
 )
 from pleo_extract.cli.span import DurationParam, SecondsParam, ShardParam
-from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, amount, escape
+from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import AccountEntry
     from pleo_extract.lake.store import Format, StoreOptions
-    from pleo_extract.sync.receipt import Receipt
 
-__all__ = ["dump", "format_lake", "format_receipt"]
+__all__ = ["dump"]
 
 EXAMPLES = """\b
 Examples:
@@ -195,35 +194,10 @@ def dump(
         ) as client:
             receipt = dump_export_jobs(lake, client=client, progress=progress, **options)
         if not quiet:
-            click.echo(format_receipt(receipt))
+            click.echo(receipt)
     finally:
         if metrics is not None:
             _write_metrics(metrics, lake, store)
-
-
-def format_receipt(receipt: Receipt) -> str:
-    """Return a run's receipt in two lines: the state of the lake, and what the run read."""
-    how = "incremental sync" if receipt.mode == "refresh" else "full sync"
-    if not receipt.pages:
-        how = "nothing read"
-    elif receipt.why_full:  # empty in the sum of many companies, each of which has its own reason
-        how += f" ({receipt.why_full})"
-    why = f" ({receipt.why})" if receipt.why else ""
-    retries = f" ({amount(receipt.retries, 'retry', 'retries')})" if receipt.retries else ""
-    waited = f", {receipt.waited:.0f} s of them waiting" if receipt.waited >= 1 else ""
-    return (
-        f"{format_lake(receipt)}\n"
-        f"{receipt.verdict}{why}, {how}: {amount(receipt.distinct, 'job')} on {amount(receipt.pages, 'page')}, "
-        f"{amount(receipt.requests, 'request')}{retries}, {receipt.seconds:.1f} s{waited}"
-    )
-
-
-def format_lake(receipt: Receipt) -> str:
-    """Return the state of the lake after a run: jobs, snapshot, and how much the run wrote."""
-    change = "nothing published" if receipt.code else "nothing new"
-    if receipt.published:
-        change = f"{amount(len(receipt.months_written), 'month')} written"
-    return f"{receipt.lake}: {amount(receipt.lake_rows, 'job')}, snapshot {receipt.snapshot}, {change}"
 
 
 def _dump_many(
@@ -249,7 +223,7 @@ def _dump_many(
             )
     if not quiet:
         good = sum(1 for each in receipts if not each.code)
-        click.echo(format_receipt(whole))
+        click.echo(whole)
         click.echo(f"{good} of {len(receipts)} companies are up to date")
     if whole.code:
         raise SystemExit(whole.code)

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.dump import format_lake
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.options import lake_format_option, quiet_option, store_options
-from pleo_extract.errors import amount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,5 +41,4 @@ def merge(
 
     receipt = merge_lakes(source, target, progress=False if quiet else None, format=kind, **store)
     if not quiet:
-        taken = f"{receipt.taken:,} of {amount(receipt.rows, 'job')} taken from {receipt.source}"
-        click.echo(f"{format_lake(receipt)}\n{taken}, {receipt.seconds:.1f} s")
+        click.echo(receipt)

@@ -44,6 +44,9 @@ class Batches:
     def __init__(self, source: Iterator[pl.DataFrame]) -> None:
         self._source = source
 
+    def __repr__(self) -> str:
+        return "<Batches of export jobs: iterate over it for frames, or call to_arrow() for one stream; reads once>"
+
     def __iter__(self) -> Iterator[pl.DataFrame]:
         return self._source
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pleo_extract.core.verdict import VERDICTS
-from pleo_extract.errors import PleoExtractError, worst_code
+from pleo_extract.errors import PleoExtractError, amount, worst_code
+from pleo_extract.lake.html import format_html
 from pleo_extract.signals import WORDS
 
 if TYPE_CHECKING:
@@ -244,6 +245,52 @@ class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a
         )
         sums = {name: sum(getattr(each, name) for each in receipts) for name in counts}
         return msgspec.structs.replace(whole, **sums)
+
+    def __str__(self) -> str:
+        """Return two lines: the state of the lake, and what the run did."""
+        return f"{self.format_lake()}\n{self._format_merge() if self.source else self._format_sync()}"
+
+    def __repr__(self) -> str:
+        state = f"{self.verdict}, {amount(self.lake_rows, 'job')}, snapshot {self.snapshot}, code {self.code}"
+        return f"<Receipt of {self.lake}: {state}>"
+
+    def __dir__(self) -> list[str]:
+        """Name what a receipt says, and not how it is made: an editor completes these names."""
+        return [*self.__struct_fields__, "to_dict"]
+
+    def _repr_html_(self) -> str:
+        lake, run = str(self).split("\n")
+        shown = {
+            "lake": lake,
+            "run": run,
+            "error": self.error or "",
+            "data as of": str(self.data_as_of or ""),
+        }
+        return format_html(f"Receipt {self.run}", ((name, value) for name, value in shown.items() if value))
+
+    def format_lake(self) -> str:
+        """Return the state of the lake after the run: jobs, snapshot, and how much the run wrote."""
+        change = "nothing published" if self.code else "nothing new"
+        if self.published:
+            change = f"{amount(len(self.months_written), 'month')} written"
+        return f"{self.lake}: {amount(self.lake_rows, 'job')}, snapshot {self.snapshot}, {change}"
+
+    def _format_merge(self) -> str:
+        return f"{self.taken:,} of {amount(self.rows, 'job')} taken from {self.source}, {self.seconds:.1f} s"
+
+    def _format_sync(self) -> str:
+        how = "incremental sync" if self.mode == "refresh" else "full sync"
+        if not self.pages:
+            how = "nothing read"
+        elif self.why_full:  # empty in the sum of many companies, each of which has its own reason
+            how += f" ({self.why_full})"
+        why = f" ({self.why})" if self.why else ""
+        retries = f" ({amount(self.retries, 'retry', 'retries')})" if self.retries else ""
+        waited = f", {self.waited:.0f} s of them waiting" if self.waited >= 1 else ""
+        return (
+            f"{self.verdict}{why}, {how}: {amount(self.distinct, 'job')} on {amount(self.pages, 'page')}, "
+            f"{amount(self.requests, 'request')}{retries}, {self.seconds:.1f} s{waited}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the receipt as plain data, ready for JSON."""
