@@ -13,9 +13,7 @@ __all__ = ["show_progress"]
 
 
 @contextmanager
-def show_progress(
-    what: str, *, show: bool | None = None
-) -> Iterator[Callable[[int, int | None, float], None]]:
+def show_progress(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int | None, str], None]]:
     """Show a bar of the jobs read, with total, rate and time left.
 
     Args:
@@ -23,10 +21,10 @@ def show_progress(
         show: whether to show it; by default on a terminal and in a notebook.
 
     Yields:
-        A function that takes the jobs read so far, the total if known, and the seconds spent waiting.
+        A function that takes the jobs read so far, the total if known, and a note, such as how long the run waits.
     """
     if not (_is_interactive() if show is None else show and _is_open()):
-        yield lambda _rows, _total, _waited: None
+        yield lambda _rows, _total, _note: None
         return
     from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
 
@@ -34,10 +32,9 @@ def show_progress(
         desc=what, unit=" jobs", unit_scale=False, dynamic_ncols=True, leave=False, smoothing=0.1
     ) as bar:
 
-        def update(rows: int, total: int | None, waited: float) -> None:
+        def update(rows: int, total: int | None, note: str) -> None:
             bar.total = max(total, rows) if total else None
-            if waited >= 1:
-                bar.set_postfix_str(f"waited {waited:.0f} s", refresh=False)
+            bar.set_postfix_str(note, refresh=rows == bar.n)  # nothing else draws a bar that stands still
             bar.update(rows - bar.n)
 
         yield update

@@ -10,6 +10,7 @@ from pleo_extract.cli.companies import read_companies
 from pleo_extract.cli.options import full_option, lake_argument, server_options, store_options
 from pleo_extract.cli.screen import Column, format_table, terminal_width
 from pleo_extract.errors import PleoExtractError, amount, escape, worst_code
+from pleo_extract.lake.lock import format_holder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +105,12 @@ def _sum_cells(plans: Sequence[DumpPlan]) -> tuple[str, ...]:
 def _format_plan(found: DumpPlan) -> str:
     mode = "incremental sync" if found.mode == "refresh" else f"full sync ({found.why})"
     total = "an unknown number of jobs" if found.total is None else amount(found.total, "job")
-    lines = [f"{mode}: {total} at the server, {found.known:,} in the lake"]
+    staged = f", {found.staged:,} staged by a run that was interrupted" if found.staged else ""
+    lines = [f"{mode}: {total} at the server, {found.known:,} in the lake{staged}"]
+    if found.running is not None:
+        lines.append(
+            f"a run is at work on the lake ({format_holder(found.running)}); this is about the next one"
+        )
     if found.requests is None or found.seconds is None:
         lines.append("no estimate of requests and time: the server does not state how many jobs it has")
     else:

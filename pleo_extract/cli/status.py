@@ -11,6 +11,7 @@ import click
 from pleo_extract.cli.options import lake_argument, store_options
 from pleo_extract.cli.screen import align
 from pleo_extract.errors import amount, escape
+from pleo_extract.lake.lock import format_holder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +81,13 @@ def _format_status(found: LakeStatus, now: datetime) -> str:
                 "audit",
                 f"a deleted job is found by the next run; with a chance of {chance:.0%} if another was added in the past",
             )
+        )
+    if found.running is not None:
+        lines.append(("at work", f"a run ({format_holder(found.running)})"))
+    if found.staged:
+        whose = "that run" if found.running is not None else "the next run"
+        lines.append(
+            ("staged", f"{amount(found.staged, 'row')} not published yet; {whose} continues from them")
         )
     if found.behind:
         months = amount(len(found.behind), "month")

@@ -199,6 +199,7 @@ class Session:
         self.habits = Habits()
         # A size that the user has chosen is the client's, and stands above what a run finds out.
         self.pages = channel.pages if pages is None or channel.pages.is_chosen else pages
+        self.on_wait: Callable[[float], None] | None = None  # called when a wait of a second or more begins
         self._waits = Waits(channel.clock.monotonic, waits)
         self._budget = Budget()
         self._max_requests = max_requests
@@ -383,6 +384,8 @@ class Session:
 
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
+            if seconds >= 1 and self.on_wait is not None:
+                self.on_wait(seconds)
             with self._waits.count():
                 self.channel.clock.wait(seconds, self.stop)
         if self.stop.is_set():

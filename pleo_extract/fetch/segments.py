@@ -25,7 +25,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from pleo_extract.core.walk import Checkpoint, Walk
-from pleo_extract.errors import CursorRefused, PleoExtractError, RequestRefused
+from pleo_extract.errors import CursorRefused, PleoExtractError, RequestRefused, span
 from pleo_extract.fetch.driver import BATCH_ROWS, Driver, drive
 from pleo_extract.fetch.workers import drive_together
 
@@ -62,20 +62,41 @@ def totals_of(walks: Sequence[Walk]) -> tuple[int | None, int | None]:
 class RowCount:
     """The rows of all walks of a run, added up for a progress bar.
 
+    A walk that reads newest first ends somewhere in the list. The rows that it will read are not known, so there is no
+    total, unless the whole list was read before.
+
     Args:
-        session: tells how long requests have waited.
-        update: called with the rows so far, the `total` and the seconds waited.
+        session: tells how long requests wait.
+        update: called with the rows so far, their expected number if known, and a note: the page size, and the waiting.
     """
 
-    def __init__(self, session: Session, update: Callable[[int, int | None, float], None]) -> None:
+    def __init__(self, session: Session, update: Callable[[int, int | None, str], None]) -> None:
         self._session = session
         self._update = update
         self._rows: dict[int, int] = {}
+        self._total: int | None = None
+        self._is_whole = False
+        self._pages = ""
+        session.on_wait = self._announce
 
     def count(self, walk: Walk) -> None:
         """Update the bar after a page of this walk."""
+        before = self._rows.get(id(walk), 0)
         self._rows[id(walk)] = walk.checkpoint.rows
-        self._update(sum(self._rows.values()), walk.checkpoint.totals[1], self._session.waited)
+        if not walk.query.descending:
+            self._total = walk.checkpoint.totals[1]
+            self._is_whole = not walk.query.statuses
+        elif not self._is_whole:
+            self._total = None
+        self._pages = f"{walk.checkpoint.rows - before:,} a page"
+        waited = self._session.waited
+        self._show(f"{self._pages}, waited {waited:.0f} s" if waited >= 1 else self._pages)
+
+    def _announce(self, seconds: float) -> None:
+        self._show(", ".join(filter(None, (self._pages, f"waiting {span(seconds)}"))))
+
+    def _show(self, note: str) -> None:
+        self._update(sum(self._rows.values()), self._total, note)
 
 
 def read_walk(

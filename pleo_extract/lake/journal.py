@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -31,7 +32,7 @@ from pleo_extract.lake import disk, strict
 from pleo_extract.lake.batches import decode_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "append_batch",
     "read_header",
     "read_journal",
+    "read_lines",
     "write_header",
     "write_journal",
 ]
@@ -140,21 +142,22 @@ def read_header(folder: Path) -> Header | None:
 
 def read_journal(folder: Path) -> list[StagedBatch]:
     """Return the batches up to the first line that is not whole, or whose file has other bytes than were written."""
+    return list(takewhile(lambda batch: not batch.file or _is_whole(folder, batch), read_lines(folder)))
+
+
+def read_lines(folder: Path) -> Iterator[StagedBatch]:
+    """Yield the lines of a journal up to the first one that is not whole; their files are not read."""
     try:
         lines = disk.read_file(folder / _JOURNAL).split(b"\n")
     except LakeError:
-        return []
-    batches: list[StagedBatch] = []
+        return
     for line in lines:
         try:
             batch = strict.decode(line, StagedBatch)
             _check_batch(batch)
         except strict.Malformed:
-            break
-        if batch.file and not _is_whole(folder, batch):
-            break
-        batches.append(batch)
-    return batches
+            return
+        yield batch
 
 
 def _check_batch(batch: StagedBatch) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import Layout
 
-__all__ = ["hold_lock", "refuse_unheld"]
+__all__ = ["Holder", "find_holder", "format_holder", "hold_lock", "refuse_unheld"]
 
 
 PATIENCE: Final = 1.0
@@ -39,7 +39,15 @@ TRIES: Final = 10
 """How often to try again if somebody replaces the lock file meanwhile."""
 
 
-class _Holder(msgspec.Struct):
+class Holder(msgspec.Struct, frozen=True):
+    """The run that holds a lake, as it has signed the lock file.
+
+    Attributes:
+        pid: its process.
+        host: the machine of that process.
+        since: since when it holds the lake (UTC).
+    """
+
     pid: int
     host: str
     since: datetime
@@ -140,7 +148,7 @@ def _refuse_links(layout: Layout) -> None:
 
 
 def _sign(layout: Layout, handle: int) -> bytes:
-    holder = _Holder(pid=os.getpid(), host=socket.gethostname(), since=datetime.now(UTC))
+    holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=datetime.now(UTC))
     signature = msgspec.json.encode(holder)
     try:
         os.ftruncate(handle, 0)
@@ -182,7 +190,7 @@ def _is_ours(layout: Layout, signature: bytes) -> bool:
         held = disk.read_file(layout.lock) == signature
     except PleoExtractError:
         return False
-    return held and strict.decode(signature, _Holder).pid == os.getpid()
+    return held and strict.decode(signature, Holder).pid == os.getpid()
 
 
 def _check(layout: Layout, signature: bytes) -> None:
@@ -197,12 +205,40 @@ def _describe_holder(layout: Layout, *, patience: float = 0.0) -> str:
     """Return who holds the lake; an empty text if the holder has not signed within `patience` seconds."""
     end = time.monotonic() + patience
     while True:
-        try:
-            holder = strict.decode(disk.read_file(layout.lock), _Holder)
-            since = strict.check_instant(holder.since, "since")
-        except (PleoExtractError, strict.Malformed):
-            if time.monotonic() >= end:
-                return ""
-            time.sleep(0.01)
-        else:
-            return f" (pid {holder.pid} on {escape(holder.host)}, since {since:%Y-%m-%d %H:%M:%S} UTC)"
+        if (holder := _read_holder(layout)) is not None:
+            return f" ({format_holder(holder)})"
+        if time.monotonic() >= end:
+            return ""
+        time.sleep(0.01)
+
+
+def format_holder(holder: Holder) -> str:
+    """Return who holds the lake, in words."""
+    return f"pid {holder.pid} on {escape(holder.host)}, since {holder.since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def find_holder(layout: Layout) -> Holder | None:
+    """Return the run that is at work on the lake, or None. The lock is not touched: that could refuse a run that starts.
+
+    A run that was killed leaves its signature behind, so on this machine its process must exist.
+    """
+    holder = _read_holder(layout)
+    if holder is None or holder.host != socket.gethostname():
+        return holder
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:  # the process of another user
+        pass
+    return holder
+
+
+def _read_holder(layout: Layout) -> Holder | None:
+    try:
+        holder = strict.decode(disk.read_file(layout.lock), Holder)
+        if holder.pid <= 0:
+            return None
+        return msgspec.structs.replace(holder, since=strict.check_instant(holder.since, "since"))
+    except (PleoExtractError, strict.Malformed):
+        return None

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -34,6 +35,7 @@ from pleo_extract.lake.journal import (
     append_batch,
     read_header,
     read_journal,
+    read_lines,
     write_header,
     write_journal,
 )
@@ -389,6 +391,17 @@ def find_resumable(staging: Path) -> Left:
     for path in disk.list_folder(staging):
         left.setdefault(path.name.partition("-")[0], []).append(path)
     return left
+
+
+def count_staged(staging: Path, owner: str | None = None) -> dict[str, int]:
+    """Return how many rows lie there for each mode of a run, for one owner or for all. No batch is read."""
+    rows: dict[str, int] = {}
+    left = find_resumable(staging)
+    for folder in chain.from_iterable(left.values() if owner is None else [left.get(_hash_owner(owner), ())]):
+        if (header := read_header(folder)) is not None:
+            found = sum(batch.rows for batch in read_lines(folder))
+            rows[header.mode] = rows.get(header.mode, 0) + found
+    return rows
 
 
 def _find_folders(staging: Path, owner: str, left: Left | None) -> Sequence[Path]:

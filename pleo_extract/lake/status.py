@@ -14,6 +14,8 @@ from pleo_extract.core.state import FULL_EVERY
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake.layout import scan_files
+from pleo_extract.lake.lock import find_holder
+from pleo_extract.lake.staging import count_staged
 from pleo_extract.lake.store import open_lake
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pleo_extract.core.state import AccountKey
+    from pleo_extract.lake.lock import Holder
     from pleo_extract.lake.record import LastRun
 
 __all__ = ["AccountStatus", "LakeStatus", "read_status"]
@@ -75,6 +78,8 @@ class LakeStatus:
         data_as_of: the rows show the server as of this time (UTC); for several accounts, the earliest.
         behind: months that programs which read the folder itself do not see as the snapshot has them, because a run was
             killed while it replaced them; the next run does the rest.
+        running: the run that is at work on the lake, or None.
+        staged: how many rows runs have fetched and not published yet; 0 if this user may not read them.
     """
 
     lake: str
@@ -89,6 +94,8 @@ class LakeStatus:
     accounts: tuple[AccountStatus, ...] = ()
     data_as_of: datetime | None = None
     behind: tuple[str, ...] = ()
+    running: Holder | None = None
+    staged: int = 0
 
     def format_verdict(self) -> str:
         """Return the worst verdict of the lake's accounts; if the last run failed for some, also for how many, and which.
@@ -132,8 +139,9 @@ def read_status(
     """
     store = open_lake(lake, storage_options=storage_options, workspace=workspace)
     opened, last_run = store.open(), _count_from_now(store.last_run())
+    running, staged = find_holder(store.layout), sum(count_staged(store.layout.staging).values())
     if opened is None:
-        return LakeStatus(lake=str(lake), last_run=last_run)
+        return LakeStatus(lake=str(lake), last_run=last_run, running=running, staged=staged)
     manifest = opened.manifest
     rows = (
         scan_files(opened.files)
@@ -168,6 +176,8 @@ def read_status(
             (account.data_as_of for account in manifest.accounts.values() if account.data_as_of), default=None
         ),
         behind=tuple(store.months_behind(manifest)),
+        running=running,
+        staged=staged,
     )
 
 

@@ -88,7 +88,7 @@ class Origin:
     known: set[str]
     waits: Waits
     pages: PageSize
-    update: Callable[[int, int | None, float], None]
+    update: Callable[[int, int | None, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +215,7 @@ class AccountDump:
         staging = self._open_staging(lake.layout, header, preload.left)
         staging.forgotten = lake.forgotten
         evidence.resumed = staging.resumed
+        evidence.resumed_rows = sum(batch.rows for batch in staging.batches)
         task = Task(
             session=session,
             in_flight=in_flight,

@@ -128,7 +128,7 @@ class _Merge:
         source: Store,
         target: Store,
         evidence: Evidence,
-        update: Callable[[int, int | None, float], None],
+        update: Callable[[int, int | None, str], None],
     ) -> None:
         self._source = source
         self._target = target
@@ -210,7 +210,7 @@ class _Merge:
                     self._taken.update(news["company_id"].unique())
                 evidence.rows += batch.height
                 evidence.taken += news.height
-                self._update(evidence.rows, manifest.rows, 0.0)
+                self._update(evidence.rows, manifest.rows, "")
         evidence.distinct = evidence.rows
         if base is not None:
             # A job may have moved to another month between the dumps of the two lakes. One month must lose it, or the

@@ -21,6 +21,8 @@ from pleo_extract.fetch.segments import narrow
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake.folder.opening import refuse_other_server
 from pleo_extract.lake.layout import scan_files
+from pleo_extract.lake.lock import find_holder
+from pleo_extract.lake.staging import count_staged
 from pleo_extract.lake.store import open_lake
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import Client
     from pleo_extract.contract import PageInfo, Query
+    from pleo_extract.lake.lock import Holder
 
 __all__ = ["DumpPlan", "plan_dump"]
 
@@ -51,6 +54,8 @@ class DumpPlan:
         seconds: a range, from the latency of the one request and the rate limit, which counts the requests made with the
             same credential in the last minute.
         months: the months that the dump is likely to write; None before the first dump.
+        staged: rows that an earlier run has fetched for this dump; they are not asked for again.
+        running: the run that is at work on the lake, or None. The estimate is of a dump after it.
     """
 
     mode: str
@@ -60,6 +65,8 @@ class DumpPlan:
     requests: tuple[int, int] | None
     seconds: tuple[float, float] | None
     months: tuple[str, ...] | None
+    staged: int = 0
+    running: Holder | None = None
 
 
 @check_keywords
@@ -108,7 +115,10 @@ def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defa
         rows = rows if company is None else rows.filter(pl.col("company_id") == company)
         known = int(rows.select(pl.len()).collect().item())
         total = info.total if info.total is not None and info.total >= 0 else None
-        requests = None if total is None else _count_requests(mode, total, known, page=size)
+        # What an incremental sync staged cannot stand in for a full sync.
+        found = count_staged(store.layout.staging, AccountKey.of(server, company))
+        staged = min(found.get("full", 0) if mode == "full" else 0, total or 0)
+        requests = None if total is None else _count_requests(mode, total - staged, known, page=size)
         return DumpPlan(
             mode=mode,
             why=why,
@@ -119,6 +129,8 @@ def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defa
             if requests is None
             else tuple(round(source.foresee(n, latency), 1) for n in requests),  # type: ignore[arg-type]
             months=_estimate_months(rows, info, total) if base else None,
+            staged=staged,
+            running=find_holder(store.layout),
         )
 
 

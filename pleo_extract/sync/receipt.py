@@ -40,6 +40,7 @@ class Evidence(msgspec.Struct, kw_only=True):
         mode: ``full``, ``refresh`` (an incremental sync) or ``merge``.
         why_full: why the sync was full.
         resumed: True if the run continued what an earlier run had staged.
+        resumed_rows: how many rows these were.
         verdict: ``complete``, ``complete_with_drift`` or ``incomplete``.
         why: the reason for the verdict, in words.
         pages: pages read.
@@ -77,6 +78,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     mode: str = "full"
     why_full: str = ""
     resumed: bool = False
+    resumed_rows: int = 0
     verdict: str = "incomplete"
     why: str = ""
     pages: int = 0
@@ -215,6 +217,7 @@ class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a
             "requests",
             "retries",
             "rows",
+            "resumed_rows",
             "distinct",
             "duplicates",
             "rejected",
@@ -287,8 +290,9 @@ class Receipt(Evidence, frozen=True, kw_only=True):  # type: ignore[misc] # of a
         why = f" ({self.why})" if self.why else ""
         retries = f" ({amount(self.retries, 'retry', 'retries')})" if self.retries else ""
         waited = f", {self.waited:.0f} s of them waiting" if self.waited >= 1 else ""
+        resumed = f", of which an interrupted run had read {self.resumed_rows:,}" if self.resumed_rows else ""
         return (
-            f"{self.verdict}{why}, {how}: {amount(self.distinct, 'job')} on {amount(self.pages, 'page')}, "
+            f"{self.verdict}{why}, {how}: {amount(self.distinct, 'job')} on {amount(self.pages, 'page')}{resumed}, "
             f"{amount(self.requests, 'request')}{retries}, {self.seconds:.1f} s{waited}"
         )
 

@@ -93,7 +93,7 @@ class DumpRun:
             yield cls(lake, server, keep, still_held, publish_every)
 
     def execute(
-        self, accounts: Sequence[AccountDump], update: Callable[[int, int | None, float], None]
+        self, accounts: Sequence[AccountDump], update: Callable[[int, int | None, str], None]
     ) -> list[Receipt]:
         """Read all accounts, publish, record how the run ended, and return the receipt of each account."""
         for account in accounts:
@@ -133,7 +133,7 @@ class DumpRun:
         self,
         accounts: Sequence[AccountDump],
         base: Manifest | None,
-        update: Callable[[int, int | None, float], None],
+        update: Callable[[int, int | None, str], None],
     ) -> None:
         """Read all accounts; publish those that are done every few minutes, so that a slow one does not hold them back."""
         known = {status for state in (base.accounts.values() if base else ()) for status in state.unknown}

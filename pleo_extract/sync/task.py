@@ -156,6 +156,7 @@ class Task:
         """Drop all staged rows, so that this run reads everything itself."""
         self.staging.restart()
         self.unsettled.clear()
+        self.evidence.resumed_rows = 0
 
     def read_pages(self, phase: str, queries: Sequence[Query]) -> list[tuple[pl.DataFrame, PageInfo]] | None:
         """Read the pages at the offsets of these queries into staging. Never request an offset known to be refused.
