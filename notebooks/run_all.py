@@ -25,6 +25,8 @@ STRICT = """\
 import warnings
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", module="ipykernel")  # what the kernel warns of at its own end
+import altair
+altair.renderers.enable("png", ppi=110)  # readers draw the charts in the browser; what is committed must be static
 """
 
 
