@@ -42,7 +42,8 @@ chosen as (
     select r.company_id, if(2 * coalesce(d.finished, 0) >= r.finished, 'day', 'week') as grain
     from failure_rates('all', since := $since) as r left join days as d using (company_id)
 )
-select j.company_id, c.name, j.grain, j.period, j.failed, j.finished, j.rate, j.usual_rate, j.limit_rate, j.reasons,
+select j.company_id, c.name, j.grain, j.period, j.failed, j.finished, j.rate, j.usual_rate, j.limit_rate,
+    j.reasons, j.is_partial,
     count(*) over (partition by j.company_id) as periods
 from judged as j join chosen as x using (company_id, grain) left join companies as c on c.id = j.company_id
 where j.is_incident and j.ends > $since
@@ -214,8 +215,9 @@ def _make_rate(row: Mapping[str, Any], highest: float, since: datetime) -> Breac
 def _make_incident(row: Mapping[str, Any], since: datetime) -> Breach:
     """Return a breach for the latest incident of a company."""
     others = row["periods"] - 1
+    so_far = ", which is not over" if row["is_partial"] else ""
     text = (
-        f"incident in the {row['grain']} of {row['period']:%Y-%m-%d}: {row['failed']:,} of {row['finished']:,} exports "
+        f"incident in the {row['grain']} of {row['period']:%Y-%m-%d}{so_far}: {row['failed']:,} of {row['finished']:,} exports "
         f"failed, {row['rate']:.1%}, usually {row['usual_rate']:.1%}. {row['reasons']}"
     )
     text += f". {amount(others, 'more ' + row['grain'])} since {_format_instant(since)}" if others else ""
@@ -230,6 +232,7 @@ def _make_incident(row: Mapping[str, Any], since: datetime) -> Breach:
             "usual_rate",
             "limit_rate",
             "reasons",
+            "is_partial",
             "periods",
         )
     }

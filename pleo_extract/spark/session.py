@@ -1,6 +1,6 @@
 """The answers on Spark: the statements of `sql/` as views and table functions, from the same text as on DuckDB.
 
-Spark lacks two functions that the text uses, `epoch_us` and `error`; they are created here. Three parts have a version for
+Spark lacks functions that the text uses; they are created here, see `RENAMED_FUNCTIONS`. Three parts have a version for
 Spark in `sql/parts/spark/`. Everything else is the same text.
 
 Spark stores the settings of the session with each view and function. They are created with the time zone UTC and with
@@ -52,6 +52,8 @@ SETTINGS: Final = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled"
 RENAMED_FUNCTIONS: Final = {
     "epoch_us(t TIMESTAMP) RETURNS BIGINT": "unix_micros(t)",
     "error(message STRING) RETURNS STRING": "raise_error(message)",
+    "make_timestamptz(micros BIGINT) RETURNS TIMESTAMP": "timestamp_micros(micros)",
+    "timezone(zone STRING, clock TIMESTAMP_NTZ) RETURNS TIMESTAMP": "to_utc_timestamp(CAST(clock AS TIMESTAMP), zone)",
 }
 """Functions of DuckDB that have another name in Spark."""
 

@@ -12,11 +12,15 @@
 -- max            the longest
 -- still_running  jobs left out because they are open and this duration has not ended. They are often the longest,
 --                so figures of recent periods are too low until this is 0; survival() takes them into account
--- vanished       of the n jobs, those that the server no longer lists; they count as last seen
 -- unknown        jobs left out although this duration has ended, because the server did not send both of its instants
+-- vanished       of the n jobs, those that the server no longer lists; they count as last seen
+-- starts_at      the instant at which the period begins: when clocks are set back, two hours have the same period
+-- is_partial     true if the period was not over when the company was last read, or if since or until cuts it: its
+--                numbers are not those of a whole period
 WITH stats_by_duration AS (
     SELECT
         d.period,
+        d.hour_us,
         d.company,
         1 AS duration_no,
         'queue' AS duration,
@@ -34,6 +38,7 @@ WITH stats_by_duration AS (
     UNION ALL
     SELECT
         d.period,
+        d.hour_us,
         d.company,
         2 AS duration_no,
         'run' AS duration,
@@ -51,6 +56,7 @@ WITH stats_by_duration AS (
     UNION ALL
     SELECT
         d.period,
+        d.hour_us,
         d.company,
         3 AS duration_no,
         'total' AS duration,
@@ -80,6 +86,21 @@ SELECT
     s.longest AS max,
     s.still_running,
     s.jobs - s.n - s.still_running AS unknown,
-    s.vanished
+    s.vanished,
+    CASE WHEN :grain = 'hour' THEN make_timestamptz(s.hour_us) ELSE timezone(:tz, s.period) END AS starts_at,
+    coalesce(
+        CASE
+            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
+            WHEN :grain = 'hour'
+                THEN s.hour_us >= coalesce(k.now_us, d.now_us) OR s.hour_us = d.since_us OR s.hour_us = d.until_us
+            ELSE
+                s.period >= coalesce(k.now_period, d.now_period)
+                OR s.period = d.since_period
+                OR s.period = d.until_period
+        END,
+        FALSE
+    ) AS is_partial
 FROM stats_by_duration AS s
-ORDER BY s.period, s.company NULLS FIRST, s.duration_no
+LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
+INNER JOIN company_clocks AS d ON d.company = '*'
+ORDER BY s.period, starts_at, s.company NULLS FIRST, s.duration_no

@@ -14,9 +14,13 @@
 -- low, high     95 % confidence interval of the rate, after Wilson (1927, JASA 22:209)
 -- still_open    jobs with any other status: they have not failed and not succeeded, so the rate can still change
 -- vanished      of all jobs, those that the server no longer lists; they count as last seen
+-- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
+-- is_partial    true if the period was not over when the company was last read, or if since or until cuts it: its numbers
+--               are not those of a whole period
 WITH counts AS (
     SELECT
         j.period,
+        j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
         count(*) AS jobs,
         count(*) FILTER (WHERE NOT j.is_censored) AS finished,
@@ -25,7 +29,7 @@ WITH counts AS (
         count(*) FILTER (WHERE j.status = 'completed_with_errors') AS with_errors,
         count(*) FILTER (WHERE j.is_vanished) AS vanished
     FROM jobs_with_period AS j
-    GROUP BY period, company
+    GROUP BY period, hour_us, company
 ),
 
 -- 1.959963984540054 is z, the 97.5 % quantile of the normal distribution; 1.92 is z²/2, 3.84 is z² and 0.96 is z²/4.
@@ -61,6 +65,21 @@ SELECT
         ELSE (w.center + w.half_width) / w.denominator
     END AS high,
     w.jobs - w.finished AS still_open,
-    w.vanished
+    w.vanished,
+    CASE WHEN :grain = 'hour' THEN make_timestamptz(w.hour_us) ELSE timezone(:tz, w.period) END AS starts_at,
+    coalesce(
+        CASE
+            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
+            WHEN :grain = 'hour'
+                THEN w.hour_us >= coalesce(k.now_us, d.now_us) OR w.hour_us = d.since_us OR w.hour_us = d.until_us
+            ELSE
+                w.period >= coalesce(k.now_period, d.now_period)
+                OR w.period = d.since_period
+                OR w.period = d.until_period
+        END,
+        FALSE
+    ) AS is_partial
 FROM wilson AS w
-ORDER BY w.period, w.company NULLS FIRST
+LEFT JOIN company_clocks AS k ON coalesce(w.company, '') = k.company
+INNER JOIN company_clocks AS d ON d.company = '*'
+ORDER BY w.period, starts_at, w.company NULLS FIRST

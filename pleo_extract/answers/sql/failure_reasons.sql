@@ -15,11 +15,15 @@
 -- rate          jobs / finished: the part of all finished jobs that failed for this reason
 -- rate_low, rate_high    95 % confidence interval of the rate, the same way
 -- vanished      of these jobs, those that the server no longer lists; they count as last seen
+-- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
+-- is_partial    true if the period was not over when the company was last read, or if since or until cuts it: its numbers
+--               are not those of a whole period
 --
 -- Open jobs are in none of these numbers.
 WITH counts AS (
     SELECT
         j.period,
+        j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
         CASE
             WHEN j.outcome = 'expired' THEN 'job_expired'
@@ -29,7 +33,7 @@ WITH counts AS (
         count(*) FILTER (WHERE j.is_vanished) AS vanished
     FROM jobs_with_period AS j
     WHERE NOT j.is_censored
-    GROUP BY period, company, reason
+    GROUP BY period, hour_us, company, reason
 ),
 
 totals AS (
@@ -38,7 +42,7 @@ totals AS (
         CAST(sum(CASE WHEN c.reason IS NULL THEN 0 ELSE c.jobs END) OVER in_period AS BIGINT) AS failed,
         CAST(sum(c.jobs) OVER in_period AS BIGINT) AS finished
     FROM counts AS c
-    WINDOW in_period AS (PARTITION BY c.period, c.company)
+    WINDOW in_period AS (PARTITION BY c.period, c.hour_us, c.company)
 ),
 
 -- 1.959963984540054 is z, the 97.5 % quantile of the normal distribution; 1.92 is z²/2, 3.84 is z² and 0.96 is z²/4.
@@ -72,6 +76,21 @@ SELECT
         WHEN w.jobs = w.finished THEN 1e0
         ELSE (w.jobs + 1.920729410347062e0 + w.rate_half_width) / (w.finished + 3.841458820694124e0)
     END AS rate_high,
-    w.vanished
+    w.vanished,
+    CASE WHEN :grain = 'hour' THEN make_timestamptz(w.hour_us) ELSE timezone(:tz, w.period) END AS starts_at,
+    coalesce(
+        CASE
+            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
+            WHEN :grain = 'hour'
+                THEN w.hour_us >= coalesce(k.now_us, d.now_us) OR w.hour_us = d.since_us OR w.hour_us = d.until_us
+            ELSE
+                w.period >= coalesce(k.now_period, d.now_period)
+                OR w.period = d.since_period
+                OR w.period = d.until_period
+        END,
+        FALSE
+    ) AS is_partial
 FROM wilson AS w
-ORDER BY w.period, w.company NULLS FIRST, w.jobs DESC, w.reason
+LEFT JOIN company_clocks AS k ON coalesce(w.company, '') = k.company
+INNER JOIN company_clocks AS d ON d.company = '*'
+ORDER BY w.period, starts_at, w.company NULLS FIRST, w.jobs DESC, w.reason

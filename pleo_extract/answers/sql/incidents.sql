@@ -32,11 +32,16 @@
 -- past          periods in the baseline
 -- still_open    open jobs of the period, which can still fail
 -- vanished      of the finished jobs, those that the server no longer lists; they count as last seen
+-- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
+-- is_partial    true if the period was not over when the company was last read, or if since or until cuts it. It is
+--               judged by the jobs so far, and can still become an incident or stop being one
 --
 -- since and until also limit the baseline, so choose a range that begins well before the periods of interest.
 WITH counts_by_reason AS (
     SELECT
         j.period,
+        j.hour_us,
+        coalesce(j.hour_us, epoch_us(j.period)) AS ordinal,
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
         CASE
             WHEN j.outcome = 'expired' THEN 'job_expired'
@@ -46,26 +51,28 @@ WITH counts_by_reason AS (
         count(*) FILTER (WHERE j.is_censored) AS still_open,
         count(*) FILTER (WHERE j.is_vanished AND NOT j.is_censored) AS vanished
     FROM jobs_with_period AS j
-    GROUP BY period, company, reason
+    GROUP BY period, hour_us, company, reason
 ),
 
 counts_by_period AS (
     SELECT
         c.period,
+        c.hour_us,
+        c.ordinal,
         c.company,
         CAST(sum(c.finished) AS DOUBLE) AS n,
         CAST(sum(CASE WHEN c.reason IS NULL THEN 0 ELSE c.finished END) AS DOUBLE) AS k,
         CAST(sum(c.still_open) AS BIGINT) AS still_open,
         CAST(sum(c.vanished) AS BIGINT) AS vanished
     FROM counts_by_reason AS c
-    GROUP BY c.period, c.company
+    GROUP BY c.period, c.hour_us, c.ordinal, c.company
 ),
 
 points AS (
     SELECT
         c.*,
         asin(sqrt((c.k + 0.375e0) / (c.n + 0.75e0))) AS angle,
-        row_number() OVER (PARTITION BY c.company ORDER BY c.period) AS row_no
+        row_number() OVER (PARTITION BY c.company ORDER BY c.ordinal) AS row_no
     FROM counts_by_period AS c
     WHERE c.n >= :at_least
 ),
@@ -80,7 +87,7 @@ first_pass_baselines AS (
     FROM points AS p
     WINDOW before AS (
         PARTITION BY p.company
-        ORDER BY p.period
+        ORDER BY p.ordinal
         ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
     )
 ),
@@ -97,7 +104,7 @@ first_pass_scores AS (
 first_pass_ranges AS (
     SELECT
         f.*,
-        abs(f.score - lag(f.score) OVER (PARTITION BY f.company ORDER BY f.period)) AS moving_range
+        abs(f.score - lag(f.score) OVER (PARTITION BY f.company ORDER BY f.ordinal)) AS moving_range
     FROM first_pass_scores AS f
 ),
 
@@ -111,7 +118,7 @@ first_pass_spreads AS (
     FROM first_pass_ranges AS f
     WINDOW before AS (
         PARTITION BY f.company
-        ORDER BY f.period
+        ORDER BY f.ordinal
         ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
     )
 ),
@@ -128,7 +135,7 @@ first_pass_signals AS (
 ),
 
 excluded_periods AS (
-    SELECT DISTINCT p.company, p.period
+    SELECT DISTINCT p.company, p.ordinal
     FROM points AS p
     INNER JOIN first_pass_signals AS f ON p.company = f.company AND p.row_no >= f.row_no AND p.row_no < f.row_no + 30
     WHERE (p.angle - f.usual_angle) / sqrt(1 / (4 * p.n + 2) + 1 / (4 * f.past_n + 2)) > f.score_limit
@@ -136,22 +143,22 @@ excluded_periods AS (
 
 -- Second pass: the baseline is the periods before that are not excluded.
 flagged_points AS (
-    SELECT p.*, e.period IS NOT NULL AS is_excluded
+    SELECT p.*, e.ordinal IS NOT NULL AS is_excluded
     FROM points AS p
-    LEFT JOIN excluded_periods AS e ON p.company = e.company AND p.period = e.period
+    LEFT JOIN excluded_periods AS e ON p.company = e.company AND p.ordinal = e.ordinal
 ),
 
 baselines AS (
     SELECT
         f.*,
         sum(CASE WHEN f.is_excluded THEN 0 ELSE 1 END) OVER before AS past,
-        first_value(f.period) OVER before AS first_period,
+        first_value(f.ordinal) OVER before AS first_ordinal,
         sum(CASE WHEN f.is_excluded THEN 0e0 ELSE f.n END) OVER before AS past_n,
         sum(CASE WHEN f.is_excluded THEN 0e0 ELSE f.k END) OVER before AS past_k
     FROM flagged_points AS f
     WINDOW before AS (
         PARTITION BY f.company
-        ORDER BY f.period
+        ORDER BY f.ordinal
         ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
     )
 ),
@@ -171,7 +178,7 @@ moving_ranges AS (
         s.*,
         CASE
             WHEN NOT s.is_excluded
-                THEN abs(s.score - lag(s.score) OVER (PARTITION BY s.company, s.is_excluded ORDER BY s.period))
+                THEN abs(s.score - lag(s.score) OVER (PARTITION BY s.company, s.is_excluded ORDER BY s.ordinal))
         END AS moving_range
     FROM scores AS s
 ),
@@ -184,7 +191,7 @@ spreads AS (
     FROM moving_ranges AS m
     WINDOW before AS (
         PARTITION BY m.company
-        ORDER BY m.period
+        ORDER BY m.ordinal
         ROWS BETWEEN 60 PRECEDING AND 1 PRECEDING
     )
 ),
@@ -207,24 +214,24 @@ chart AS (
 reason_counts AS (
     SELECT
         c.company,
-        c.period,
+        c.ordinal,
         r.reason,
-        sum(CASE WHEN r.period = c.period THEN r.finished ELSE 0 END) AS jobs,
-        sum(CASE WHEN r.period < c.period THEN r.finished ELSE 0 END) * c.n / c.past_n AS usual
+        sum(CASE WHEN r.ordinal = c.ordinal THEN r.finished ELSE 0 END) AS jobs,
+        sum(CASE WHEN r.ordinal < c.ordinal THEN r.finished ELSE 0 END) * c.n / c.past_n AS usual
     FROM chart AS c
     INNER JOIN counts_by_reason AS r
-        ON c.company = r.company AND r.period >= c.first_period AND r.period <= c.period AND r.reason IS NOT NULL
-    INNER JOIN flagged_points AS f ON r.company = f.company AND r.period = f.period
-    WHERE c.sigmas > 3 AND (r.period = c.period OR NOT f.is_excluded)
-    GROUP BY c.company, c.period, r.reason, c.n, c.past_n
+        ON c.company = r.company AND r.ordinal >= c.first_ordinal AND r.ordinal <= c.ordinal AND r.reason IS NOT NULL
+    INNER JOIN flagged_points AS f ON r.company = f.company AND r.ordinal = f.ordinal
+    WHERE c.sigmas > 3 AND (r.ordinal = c.ordinal OR NOT f.is_excluded)
+    GROUP BY c.company, c.ordinal, r.reason, c.n, c.past_n
 ),
 
 ranked_reasons AS (
     SELECT
         r.company,
-        r.period,
+        r.ordinal,
         concat(r.reason, ' (', r.jobs, ', usually ', round(r.usual, 1), ')') AS text,
-        row_number() OVER (PARTITION BY r.company, r.period ORDER BY r.jobs - r.usual DESC, r.reason) AS row_no
+        row_number() OVER (PARTITION BY r.company, r.ordinal ORDER BY r.jobs - r.usual DESC, r.reason) AS row_no
     FROM reason_counts AS r
     WHERE r.jobs > r.usual
 ),
@@ -232,7 +239,7 @@ ranked_reasons AS (
 reason_texts AS (
     SELECT
         r.company,
-        r.period,
+        r.ordinal,
         concat_ws(
             ', ',
             max(CASE WHEN r.row_no = 1 THEN r.text END),
@@ -240,7 +247,7 @@ reason_texts AS (
             max(CASE WHEN r.row_no = 3 THEN r.text END)
         ) AS reasons
     FROM ranked_reasons AS r
-    GROUP BY r.company, r.period
+    GROUP BY r.company, r.ordinal
 )
 
 SELECT
@@ -256,8 +263,22 @@ SELECT
     r.reasons,
     CAST(c.past AS BIGINT) AS past,
     c.still_open,
-    c.vanished
+    c.vanished,
+    CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
+    coalesce(
+        CASE
+            WHEN :grain = 'hour'
+                THEN c.hour_us >= coalesce(k.now_us, d.now_us) OR c.hour_us = d.since_us OR c.hour_us = d.until_us
+            ELSE
+                c.period >= coalesce(k.now_period, d.now_period)
+                OR c.period = d.since_period
+                OR c.period = d.until_period
+        END,
+        FALSE
+    ) AS is_partial
 FROM chart AS c
-LEFT JOIN reason_texts AS r ON c.company = r.company AND c.period = r.period
+LEFT JOIN company_clocks AS k ON c.company = k.company
+INNER JOIN company_clocks AS d ON d.company = '*'
+LEFT JOIN reason_texts AS r ON c.company = r.company AND c.ordinal = r.ordinal
 WHERE :every_period OR c.sigmas > 3
-ORDER BY c.period, c.company
+ORDER BY c.period, starts_at, c.company

@@ -15,9 +15,13 @@
 -- items_per_run_second  the sum of their entries / run_seconds; null if run_seconds is 0 or less
 -- still_open      jobs that can still be exported
 -- vanished        of all jobs, those that the server no longer lists; they count as last seen
+-- starts_at       the instant at which the period begins: when clocks are set back, two hours have the same period
+-- is_partial      true if the period was not over when the company was last read, or if since or until cuts it: its
+--                 numbers are not those of a whole period
 WITH counts AS (
     SELECT
         j.period,
+        j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
         count(*) AS jobs,
         sum(CAST(j.number_of_items AS DECIMAL(38, 0))) AS items,
@@ -37,7 +41,7 @@ WITH counts AS (
         count(*) FILTER (WHERE j.is_censored) AS still_open,
         count(*) FILTER (WHERE j.is_vanished) AS vanished
     FROM jobs_with_period AS j
-    GROUP BY period, company
+    GROUP BY period, hour_us, company
 )
 
 SELECT
@@ -51,6 +55,21 @@ SELECT
     coalesce(c.run_seconds, 0e0) AS run_seconds,
     CASE WHEN c.run_seconds > 0 THEN c.timed_items / c.run_seconds END AS items_per_run_second,
     c.still_open,
-    c.vanished
+    c.vanished,
+    CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
+    coalesce(
+        CASE
+            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
+            WHEN :grain = 'hour'
+                THEN c.hour_us >= coalesce(k.now_us, d.now_us) OR c.hour_us = d.since_us OR c.hour_us = d.until_us
+            ELSE
+                c.period >= coalesce(k.now_period, d.now_period)
+                OR c.period = d.since_period
+                OR c.period = d.until_period
+        END,
+        FALSE
+    ) AS is_partial
 FROM counts AS c
-ORDER BY c.period, c.company NULLS FIRST
+LEFT JOIN company_clocks AS k ON coalesce(c.company, '') = k.company
+INNER JOIN company_clocks AS d ON d.company = '*'
+ORDER BY c.period, starts_at, c.company NULLS FIRST

@@ -7,6 +7,7 @@
 WITH percentile_lists AS (
     SELECT
         j.period,
+        j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
         count(*) AS jobs,
         count(*) FILTER (WHERE j.is_censored) AS still_open,
@@ -27,7 +28,7 @@ WITH percentile_lists AS (
         quantile_cont(j.total_seconds, [0.5, 0.9, 0.95, 0.99]) AS total,
         max(j.total_seconds) AS total_max
     FROM jobs_with_period AS j
-    GROUP BY period, company
+    GROUP BY period, hour_us, company
 )
 
 SELECT

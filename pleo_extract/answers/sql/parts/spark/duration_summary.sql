@@ -5,6 +5,7 @@
 -- One aggregate per percentile: list literals and list indexes differ between Spark and DuckDB.
 SELECT
     j.period,
+    j.hour_us,
     CASE WHEN :per_company THEN j.company_id END AS company,
     count(*) AS jobs,
     count(*) FILTER (WHERE j.is_censored) AS still_open,
@@ -34,4 +35,4 @@ SELECT
     percentile_cont(0.99) WITHIN GROUP (ORDER BY j.total_seconds) AS total_p99,
     max(j.total_seconds) AS total_max
 FROM jobs_with_period AS j
-GROUP BY period, company
+GROUP BY period, hour_us, company

@@ -1,0 +1,138 @@
+"""Periods: when each begins, which are not over, and the hour that comes twice; compared with zoneinfo."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
+from lakes import SERVER
+from warehouse_jobs import A, B, Row, ask, job, parquet, rows_of, warehouse
+
+from pleo_extract.answers import open_warehouse, read_facts, statements
+from pleo_extract.core.state import AccountKey, SyncState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+GRAINS = ("hour", "day", "week", "month", "quarter", "year")
+WITH_PERIODS = [s.name for s in statements().values() if any(p.name == "grain" for p in s.parameters)]
+BACK = datetime(2025, 10, 26, 1, tzinfo=UTC)
+"""When clocks in Copenhagen are set back: 02:00 to 03:00 comes twice."""
+
+
+def begin(instant: datetime, grain: str, zone: ZoneInfo) -> datetime:
+    """Return the start of the period that contains an instant, as the clock of the zone shows it."""
+    clock = instant.astimezone(zone).replace(tzinfo=None, minute=0, second=0, microsecond=0)
+    if grain == "hour":
+        return clock
+    day = clock.replace(hour=0)
+    if grain == "week":
+        return day - timedelta(days=day.weekday())
+    if grain == "day":
+        return day
+    months = {"month": 1, "quarter": 3, "year": 12}[grain]
+    return day.replace(day=1, month=(day.month - 1) // months * months + 1)
+
+
+def find_bounds(instant: datetime, grain: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return when the period that contains an instant begins and ends: both are instants in UTC."""
+    clock = begin(instant, grain, zone)
+    if grain == "hour":
+        past = instant.astimezone(zone).replace(tzinfo=None) - clock
+        return instant - past, instant - past + HOUR
+    longest = {"day": 30 * HOUR, "week": 8 * DAY, "month": 32 * DAY, "quarter": 93 * DAY, "year": 367 * DAY}
+    later = begin(clock.replace(tzinfo=zone) + longest[grain], grain, zone)
+    return clock.replace(tzinfo=zone).astimezone(UTC), later.replace(tzinfo=zone).astimezone(UTC)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Copenhagen", "America/New_York", "Asia/Kathmandu"])
+@pytest.mark.parametrize("grain", GRAINS)
+def test_when_periods_begin_and_whether_they_are_over(grain: str, zone: str) -> None:
+    """starts_at is the instant at which the period begins; it is partial if now, since or until lie within it."""
+    luck, place = Random(f"{grain} {zone}"), ZoneInfo(zone)
+    step = 12 * HOUR if grain == "hour" else 40 * DAY
+    rows = [job(n, "failed", created_at=BACK + luck.uniform(-1, 1) * step) for n in range(150)]
+    for row in rows[:100]:
+        row["status"] = "completed"
+    now, since, until = (BACK + share * step for share in (0.51, -0.77, 0.83))
+    called = f"($g, tz := $z, since := $s{{}}, per_company := {luck.choice(('TRUE', 'FALSE'))})"
+    with warehouse(rows, now) as con:
+        for macro in WITH_PERIODS:
+            for bound in ("", ", until := $u"):
+                call = macro + called.format(bound)
+                values: dict[str, object] = {"g": grain, "z": zone, "s": since}
+                values |= {"u": until} if bound else {}
+                if macro == "incidents":
+                    call = call.replace(")", ", at_least := 1, every_period := TRUE)")
+                found = {
+                    row["starts_at"]: (row["period"], row["is_partial"])
+                    for row in rows_of(con, f"FROM {call}", **values).iter_rows(named=True)
+                }
+                expected = {}
+                for row in rows:
+                    if row["created_at"] >= since and (not bound or row["created_at"] < until):
+                        first, last = find_bounds(row["created_at"], grain, place)
+                        is_partial = last > now or first < since or bool(bound and last > until)
+                        expected[first] = (begin(row["created_at"], grain, place), is_partial)
+                if macro in ("incidents", "failure_reasons"):  # these leave out periods
+                    assert found.items() <= expected.items()
+                else:
+                    assert found == expected
+                    assert {is_partial for _, is_partial in found.values()} >= {True}
+
+
+def test_the_last_instant_of_a_period_is_its_end() -> None:
+    """A period that ends at now, or at until, is over; one that begins at since is whole."""
+    rows = [job(n) for n in range(72)]
+    last = rows[0]["created_at"] + 3 * DAY
+    for now, partial in ((last, False), (last - timedelta(microseconds=1), True)):
+        found = ask("FROM failure_rates('day')", rows, now)["is_partial"].to_list()
+        assert found == [False, False, partial]
+    bounds = "since := '2026-03-02', until := '2026-03-03'"
+    assert ask(f"FROM throughput('day', {bounds})", rows, last)["is_partial"].to_list() == [False]
+    whole = ask("FROM failure_rates('all', until := '2026-03-03')", rows, last)
+    assert whole.select("starts_at", "is_partial").rows() == [(None, False)]
+    assert ask("FROM failure_rates('all')", rows, last)["is_partial"].to_list() == [True]
+
+
+def test_each_company_has_a_now_of_its_own(tmp_path: Path) -> None:
+    """A period is over for a company that was read after it, and not for one that was read within it; for all, the latest."""
+    rows = [job(n, company_id=(A, B)[n % 2]) for n in range(48)]
+    noon = rows[0]["created_at"] + 1.5 * DAY
+    states = {A: SyncState(data_as_of=noon), B: SyncState(data_as_of=noon + DAY)}
+    facts = read_facts({AccountKey(f"{SERVER} {owner}"): state for owner, state in states.items()}, noon)
+    with open_warehouse([parquet(tmp_path / "jobs.parquet", rows)], facts=facts) as con:
+        asked = "SELECT company_id, is_partial FROM failure_rates('day'{}) WHERE period = '2026-03-02' ORDER BY ALL"
+        assert con.sql(asked.format("")).fetchall() == [(A, True), (B, False)]
+        assert con.sql(asked.format(", per_company := FALSE")).fetchall() == [(None, False)]
+        only = con.sql(asked.format(f", per_company := FALSE, company_id := '{A}'")).fetchall()
+        assert only == [(None, True)]
+
+
+def test_the_hour_that_comes_twice_is_two_periods_and_each_is_judged() -> None:
+    """In autumn two hours show the same clock: each has its own row, baseline and verdict."""
+    bad = BACK  # the second 02:00 in Copenhagen
+    rows: list[Row] = []
+    for hour in range(-20, 5):
+        created = BACK + hour * HOUR
+        statuses = ["failed"] * (20 if created == bad else 1) + ["completed"] * 20
+        rows += [job(len(rows) + n, each, created_at=created) for n, each in enumerate(statuses)]
+    zone = "Europe/Copenhagen"
+    rates = ask("FROM failure_rates('hour', tz := $z)", rows, z=zone)
+    assert rates.height == 25
+    twice = rates.filter(rates["period"].is_duplicated())
+    assert twice.select("starts_at", "failed").rows() == [(BACK - HOUR, 1), (BACK, 20)]
+    assert {str(period) for period in twice["period"]} == {"2025-10-26 02:00:00"}
+    found = ask("FROM incidents('hour', tz := $z)", rows, z=zone)
+    assert found.select("starts_at", "past", "failed").rows() == [(BACK, 20, 20)]
+    charted = ask("FROM incidents('hour', tz := $z, every_period := TRUE)", rows, z=zone)
+    assert charted["past"].to_list() == [*range(8, 21), 20, 21, 22, 23]
+    durations = ask("FROM duration_stats('hour', tz := $z)", rows, z=zone)
+    assert durations.filter(duration="queue")["n"].to_list() == rates["jobs"].to_list()
+    reasons = ask("FROM failure_reasons('hour', tz := $z)", rows, z=zone)
+    assert reasons.select("failed", "finished").rows() == rates.select("failed", "finished").rows()
