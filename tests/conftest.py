@@ -73,6 +73,13 @@ def own_environment(
     log.setLevel(before[1])
 
 
+@pytest.fixture(params=["httpx", "curl"])
+def each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test once over each transport that uses the network; return the name of the present one."""
+    monkeypatch.setenv("PLEO_TRANSPORT", request.param)
+    return str(request.param)
+
+
 @pytest.fixture
 def read_in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read long lists in segments, although the sandbox in process answers immediately."""

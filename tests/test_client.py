@@ -68,6 +68,9 @@ GRACE = 20.0
 """Seconds after which a hanging test fails; no test takes a hundredth of that."""
 
 
+each_transport = pytest.mark.usefixtures("each_transport")
+
+
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the settings of this machine from the environment."""
@@ -275,6 +278,7 @@ def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
     return results
 
 
+@each_transport
 class TestRequest:
     """The requests that a client sends."""
 
@@ -650,6 +654,7 @@ class TestWaiting:
         assert run.waited > 0
 
 
+@each_transport
 class TestWire:
     """Network faults over real sockets."""
 
@@ -869,6 +874,7 @@ class TestBodies:
         warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert warnings == ["a page came as 'text/plain', not as JSON; its rows are used"]
 
+    @each_transport
     def test_f11_gzip_bomb(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """F11: a body of more than 128 MiB after decoding is not read further and not retried: 76."""
         assert wire_module.LARGEST_PAGE == 128 * 2**20
@@ -910,6 +916,7 @@ class TestBodies:
         assert "cannot be decompressed" in str(error)
         assert len(app.requests) == 3
 
+    @each_transport
     def test_endless_error(self) -> None:
         """Only the needed part of an error's body is read, even if the body is endless."""
 
@@ -924,6 +931,7 @@ class TestBodies:
         assert "answered 503" in str(error)
 
 
+@each_transport
 class TestRedirects:
     """No host that a server names is ever contacted."""
 
@@ -979,6 +987,7 @@ class TestRedirects:
         assert str(error).isprintable()
 
 
+@each_transport
 class TestServer:
     """The servers that a client may contact, and how it verifies them."""
 
@@ -1630,17 +1639,19 @@ class TestSecrets:
             "bomb.1",
         ],
     )
-    @pytest.mark.parametrize("wire", ["in process", "socket"])
+    @pytest.mark.parametrize("wire", ["in process", "httpx", "curl"])
     def test_f48_failures(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str, wire: str
     ) -> None:
         """F48: after any failure the canary is in no message, cause, frame or log record."""
         caplog.set_level(logging.DEBUG)
         monkeypatch.setattr(wire_module, "LARGEST_PAGE", 100_000)
+        is_networked = wire != "in process"
+        monkeypatch.setenv("PLEO_TRANSPORT", wire if is_networked else "")
         sandbox, patience = sandbox_of(f"*:{fault}"), Patience(attempts=3, read_seconds=0.5)
         with ExitStack() as stack:
-            url = stack.enter_context(serve(sandbox)).url if wire == "socket" else NOWHERE
-            app = None if wire == "socket" else sandbox
+            url = stack.enter_context(serve(sandbox)).url if is_networked else NOWHERE
+            app = None if is_networked else sandbox
             error, _ = fail(stack.enter_context(client_of(app, url=url, patience=patience)))
         assert leaks(error) == []
         assert found(caplog.text) == []
@@ -1672,6 +1683,7 @@ class TestSecrets:
     @pytest.mark.parametrize(
         "source", ["api_key_env", "api_key_file", "access_token_env", "access_token_file"]
     )
+    @each_transport
     def test_f48_accounts(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> None:
         """F48, F55: an account's credential is read when the account opens, is sent, and stays in no frame."""
         (tmp_path / "secret").write_text(f"{CANARY}\n")
@@ -1706,6 +1718,7 @@ class TestSecrets:
         ):
             pass
 
+    @each_transport
     def test_f48_never_in_the_url(self) -> None:
         """F48: the credential is in one header and nowhere else in a request."""
         with (
@@ -1732,6 +1745,7 @@ def test_settings_are_checked(options: dict[str, Any], words: str) -> None:
         Client(NOWHERE, api_key=API_KEY, **options)
 
 
+@each_transport
 def test_a_client_is_a_context() -> None:
     """Leaving the block closes the connections."""
     after: list[bytes] = []

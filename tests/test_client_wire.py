@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from canary import CANARY
-from test_client import PAGE, client_of, fail, http, listen
+from test_client import PAGE, TLS, client_of, fail, http, listen
 
 from pleo_extract.client import wire
 from pleo_extract.contract import Query
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pleo_extract.client import Session
+
+pytestmark = pytest.mark.usefixtures("each_transport")
 
 STRAY = PAGE.replace(b'"total":7', b'"total":666')
 QUICK = Patience(request_seconds=0.3, read_seconds=5.0, attempts=1)
@@ -66,17 +68,20 @@ def total(run: Session) -> int | None:
 class TestNobodyAsked:
     """F66: unrequested responses on a kept connection."""
 
+    @pytest.mark.parametrize("tls", [None, "loopback.pem"], ids=["http", "https"])
+    @pytest.mark.parametrize("times", [1, 10_000])
     @pytest.mark.parametrize("framing", ["length", "chunked"])
-    def test_f66_in_the_same_segment(self, framing: str) -> None:
+    def test_f66_in_the_same_segment(self, framing: str, times: int, tls: str | None) -> None:
         """F66: a second response directly after the first closes the connection; the next request gets its own."""
-        served = threading.Semaphore(0)
 
         def answer(stream: socket.socket, _: int) -> None:
             for _head in read_heads(stream):
-                stream.sendall(framed(PAGE, framing) + framed(STRAY, framing))
-                served.release()
+                stream.sendall(framed(PAGE, framing) + framed(STRAY, framing) * times)
 
-        with listen(answer) as server, client_of(url=server.url) as client:
+        with (
+            listen(answer, tls=tls) as server,
+            client_of(url=server.url, ca_file=TLS / "loopback.pem") as client,
+        ):
             run = client.start_session()
             assert [total(run) for _ in range(3)] == [7, 7, 7]
             assert server.connections == 3
@@ -207,7 +212,10 @@ class TestWithoutEnd:
             finally:
                 looked_up.set()
 
-        with listen(lambda *_: None) as server, client_of(url=server.url) as client:
+        with (
+            listen(lambda *_: None) as server,
+            client_of(url=server.url.replace("127.0.0.1", "localhost")) as client,
+        ):
             monkeypatch.setattr(socket, "getaddrinfo", look_up)
             started = time.monotonic()
             error, _ = fail(client, deadline=0.3)

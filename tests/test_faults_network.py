@@ -56,6 +56,7 @@ BRIEF = Patience(request_seconds=0.4, read_seconds=0.3, connect_seconds=1.0, att
 SEVERAL = {"in_flight": 4}
 TRIES = Patience().attempts
 
+each_transport = pytest.mark.usefixtures("each_transport")
 first_only = pytest.mark.parametrize("trial", ["first"], indirect=True)
 refresh_only = pytest.mark.parametrize("trial", ["refresh"], indirect=True)
 
@@ -169,6 +170,7 @@ class TestTrouble:
             assert len(trial.sandbox.requests) <= 100 + 2 * 12
         trial.heals()
 
+    @each_transport
     def test_f5_reset(self, trial: Trial) -> None:
         """A connection that is reset before or within a response leads to a retry, never to an empty page."""
         with trial.on_the_wire():
@@ -179,6 +181,7 @@ class TestTrouble:
         """Permanent resets give 75."""
         trial.fails_of("3-:reset", "2-:reset_mid", error=TryLater, at_most=2 + TRIES)
 
+    @each_transport
     def test_f6_truncated(self, trial: Trial) -> None:
         """A truncated body, in each of five ways, is requested again."""
         with trial.on_the_wire():
@@ -193,10 +196,12 @@ class TestTrouble:
         trial.fails_of("2-:cut", "2-:cut.tail", "2-:cut.chunked", error=TryLater, at_most=1 + TRIES)
 
     @pytest.mark.parametrize("fault", ["drip.30"])
+    @each_transport
     def test_f7_drip(self, fault: str, trial: Trial) -> None:
         """A body that arrives byte by byte exceeds the request's time and is requested again; permanently: 75."""
         self.is_given_up(fault, trial)
 
+    @each_transport
     def test_f8_silence(self, trial: Trial) -> None:
         """A silent connection is abandoned after the read timeout and retried; permanently: 75."""
         self.is_given_up("silence", trial)
@@ -287,6 +292,7 @@ class TestBodies:
 class TestElsewhere:
     """F12 and F13: other hosts, and no host."""
 
+    @each_transport
     def test_f12_redirect(self, trial: Trial) -> None:
         """A redirect is never followed: 76 after one request, and the other server receives nothing."""
         other = Sandbox(World(jobs=10), api_keys={CANARY: None})
@@ -301,6 +307,7 @@ class TestElsewhere:
             assert other.requests == []
             trial.heals()
 
+    @each_transport
     def test_f13_refused(self, trial: Trial) -> None:
         """A refused connection is retried, then gives 75."""
         with trial.on_the_wire():
@@ -312,6 +319,7 @@ class TestElsewhere:
         trial.move(trial.nowhere)
         trial.heals()
 
+    @each_transport
     def test_f13_unknown_name(self, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
         """An unknown host name is retried, then gives 75."""
 
@@ -325,6 +333,7 @@ class TestElsewhere:
         trial.move(trial.nowhere)
         trial.heals()
 
+    @each_transport
     def test_f13_tls(self, trial: Trial) -> None:
         """An untrusted certificate gives 78 without a retry, and nothing is sent."""
         for pem, host, trusted, words in (

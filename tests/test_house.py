@@ -58,7 +58,7 @@ LIBRARIES: dict[str, set[str]] = {
     "contract": {"polars"},
     "zones": set(),
     "core": {"polars", "msgspec"},
-    "client": {"httpx", "httpcore", "certifi"},
+    "client": {"httpx", "httpcore", "certifi", "pycurl"},
     "fetch": {"polars", "msgspec", "pyarrow"},
     "lake": {"polars", "msgspec"},
     "lake/folder": {"polars", "msgspec"},

@@ -41,7 +41,7 @@ Credentials come from the environment, never from options:
   PLEO_API_KEY         an API key, or
   PLEO_ACCESS_TOKEN    an access token, or
   PLEO_TOKEN_COMMAND   a command that prints a valid token
-Also read: PLEO_BASE_URL, PLEO_COMPANY_ID.
+Also read: PLEO_BASE_URL, PLEO_COMPANY_ID, PLEO_TRANSPORT.
 
 \b
 Exit codes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -12,7 +13,6 @@ import httpx
 
 from pleo_extract.client.transport import Transport
 from pleo_extract.client.via_app import AppTransport
-from pleo_extract.client.via_httpcore import HttpcoreTransport
 from pleo_extract.contract import SERVERS
 from pleo_extract.errors import ConfigurationError, escape
 
@@ -101,6 +101,12 @@ def open_transport(
     parts = _split_proxy(proxy) if proxy is not None else None
     path = None if ca_file is None else str(ca_file)
     try:
+        if _choose() == "curl" and not (parts and parts.scheme.startswith("socks")):
+            from pleo_extract.client.via_curl import CurlTransport  # noqa: PLC0415 - an extra
+
+            return CurlTransport(server, path, parts)
+        from pleo_extract.client.via_httpcore import HttpcoreTransport  # noqa: PLC0415 - takes 50 ms
+
         return HttpcoreTransport(server, in_flight, path, parts)
     except OSError as exc:  # an SSLError is one, too
         raise ConfigurationError(f"the CA file {ca_file} cannot be used: {type(exc).__name__}") from exc
@@ -108,6 +114,28 @@ def open_transport(
         raise ConfigurationError(
             "a SOCKS proxy needs one more package: pip install 'httpcore[socks]'"
         ) from None
+
+
+def _choose() -> str:
+    """Return which transport to use, from PLEO_TRANSPORT; without it, libcurl where it is installed.
+
+    Raises:
+        ConfigurationError: there is no such transport, or it cannot be used here.
+    """
+    wanted = os.environ.get("PLEO_TRANSPORT") or ""
+    if wanted not in ("", "httpx", "curl"):
+        raise ConfigurationError(f"PLEO_TRANSPORT is {escape(wanted)!r}; it can be httpx or curl")
+    if wanted == "httpx":
+        return wanted
+    try:
+        from pleo_extract.client.via_curl import find_problem  # noqa: PLC0415 - an extra
+    except ImportError:
+        problem = "pycurl is not installed: pip install 'pleo-extract[fast]'"
+    else:
+        problem = find_problem()
+    if wanted and problem:
+        raise ConfigurationError(f"PLEO_TRANSPORT is curl, but {problem}")
+    return "httpx" if problem else "curl"
 
 
 def _open_given(

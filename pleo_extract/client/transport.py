@@ -5,9 +5,10 @@
         body = read_body(reply, ...)                                # pulls the body, bounded in time and size
         reply.close()
 
-A transport knows one server and nothing of retries, pace or pages. There are three: `via_httpcore` (httpx's connection
-pool, the default), `via_httpx` (a transport that the user passes in) and `via_app` (an application in this process, such as
-the sandbox). What each must do:
+A transport knows one server and nothing of retries, pace or pages. There are four: `via_httpcore` (httpx's connection
+pool, the default), `via_curl` (libcurl, used where the extra ``fast`` is installed), `via_httpx` (a transport that the user
+passes in) and `via_app` (an application in this process, such as the sandbox). The tests of the network run over the first
+two (`each_transport` in tests/conftest.py). What each must do:
 
 - *Send exactly this request* to the one server, or through the one proxy, that it was opened with. No redirect, no
   cookie, no `.netrc`, and nothing from the environment.
