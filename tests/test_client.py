@@ -12,6 +12,7 @@ import pickle
 import re
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import traceback
@@ -26,7 +27,7 @@ import httpx
 import httpx2
 import pytest
 from canary import CANARY, SPELLINGS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pleo_extract import Client
@@ -1073,7 +1074,37 @@ class TestServer:
         except ConfigurationError:
             return
         assert url.scheme == "https" or url.host in ("localhost", "::1") or url.host.startswith("127.")
-        assert not url.userinfo
+        assert "@" not in url.netloc
+
+    @given(st.from_regex(r"https?://[a-zA-Z0-9.:-]{1,20}(/[a-z0-9._~%A-Z/-]{0,12})?", fullmatch=True))
+    @example("https://external.pleo.io/v3/")
+    @example("http://127.0.0.1:8080/base")
+    @example("http://localhost:8080")
+    @settings(deadline=None)
+    def test_a_server_is_what_httpx_takes_it_for(self, text: str) -> None:
+        """Every part of a server's URL is the one that httpx finds, whether httpx was asked or not."""
+        try:
+            server = resolve_server(text)
+        except ConfigurationError:
+            return
+        url = httpx.URL(text)
+        assert (str(server), server.scheme, server.host, server.port) == (
+            str(url),
+            url.scheme,
+            url.host,
+            url.port,
+        )
+        assert (server.netloc, server.ascii_host) == (url.netloc.decode(), url.raw_host.decode())
+        assert server.path == url.raw_path.decode().rstrip("/")
+
+    def test_a_dump_does_not_load_httpx(self) -> None:
+        """Neither a client of Pleo nor one of this machine loads httpx, which takes longer than a request."""
+        program = (
+            "import sys, pleo_extract; pleo_extract.Client(api_key='key'); "
+            "pleo_extract.Client('http://127.0.0.1:8080', api_key='key'); print('httpx' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout == "False\n"
 
     def test_f13_untrusted_certificate(self) -> None:
         """F13: an untrusted certificate gives 78 with a hint on --ca-file, before any request."""

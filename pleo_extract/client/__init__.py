@@ -130,7 +130,7 @@ class Client:
         carrier = open_transport(self.server, transport, in_flight, ca_file, proxy)
         self._channel = Channel(
             server=self.server,
-            path=self.server.raw_path.decode().rstrip("/") + PATH,
+            path=self.server.path + PATH,
             transport=carrier,
             credential=credential,
             window=open_window(rate, str(self.server), credential.fixed() if carrier.is_networked else None),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
-
-import httpx
 
 from pleo_extract.client.transport import Transport
 from pleo_extract.client.via_app import AppTransport
@@ -20,23 +19,82 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from urllib.parse import SplitResult
 
+    import httpx
+
     from pleo_extract.client.via_app import AppRequest, AppResponse
 
-__all__ = ["open_transport", "resolve_server"]
+__all__ = ["Server", "open_transport", "resolve_server"]
 
 HOST: Final = re.compile(r"(localhost|[\w-]+(?=:\d)|[\w-]+(\.[\w-]+)+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/.*)?")
 """A text that looks like a host: a name with a dot or a port, or an IPv6 address in brackets."""
+_LABEL: Final = "[a-z](?:[a-z0-9]{0,61}[a-z0-9])?"
+PLAIN: Final = re.compile(
+    rf"(https(?=://)|http(?=://(?:localhost|127\.0\.0\.1)(?:[:/]|\Z)))://({_LABEL}(?:\.{_LABEL})*|127\.0\.0\.1)"
+    r"(:[1-9]\d{3}|:[1-5]\d{4})?((?:/[a-z0-9][a-z0-9_-]*)*/?)"
+)
+"""A URL that is allowed and is its own normal form. Any other is left to httpx."""
 
 
-def resolve_server(base_url: str) -> httpx.URL:
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The base URL of a server.
+
+    Attributes:
+        url: as text, normalized.
+        scheme: ``https``, or ``http`` on this machine.
+        host: the name or address, for people.
+        port: None for the port of the scheme.
+        netloc: host and port, as they are sent.
+        path: encoded, without a slash at the end.
+    """
+
+    url: str
+    scheme: str
+    host: str
+    port: int | None
+    netloc: str
+    path: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def ascii_host(self) -> str:
+        """The host as it is looked up."""
+        return self.netloc.removesuffix(f":{self.port}").strip("[]")
+
+
+def resolve_server(base_url: str) -> Server:
     """Return the server's URL, from ``production``, ``staging`` or a URL.
 
     Raises:
         ConfigurationError: the URL has no host, is not https (except for this machine), or holds a user, a query or a
             fragment.
     """
+    text = SERVERS.get(base_url, base_url) if isinstance(base_url, str) else base_url
+    plain = PLAIN.fullmatch(text) if isinstance(text, str) else None
+    if plain is not None:
+        scheme, host, port, path = plain.groups(default="")
+        return Server(
+            text, scheme, host, int(port[1:]) if port else None, host + port, path.removesuffix("/")
+        )
+    url = _parse(base_url)
+    return Server(
+        str(url),
+        url.scheme,
+        url.host,
+        url.port,
+        url.netloc.decode(),
+        url.raw_path.decode().rstrip("/"),
+    )
+
+
+def _parse(base_url: str) -> httpx.URL:
+    """Return the URL, checked."""
+    import httpx  # noqa: PLC0415 - takes 50 ms, which most URLs do not need
+
     try:
-        url = httpx.URL(SERVERS.get(base_url, base_url))
+        url = httpx.URL(base_url)
         # The look-up of a name encodes it like this: a host that cannot be encoded fails here, with our error.
         is_name = bool(url.host and url.raw_host.decode("ascii").encode("idna"))
     except (httpx.InvalidURL, TypeError, ValueError) as exc:
@@ -76,7 +134,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def open_transport(
-    server: httpx.URL,
+    server: Server,
     given: Transport | httpx.BaseTransport | Callable[[AppRequest], AppResponse] | None,
     in_flight: int,
     ca_file: str | Path | None,
@@ -139,7 +197,7 @@ def _choose() -> str:
 
 
 def _open_given(
-    server: httpx.URL, given: Transport | httpx.BaseTransport | Callable[[AppRequest], AppResponse]
+    server: Server, given: Transport | httpx.BaseTransport | Callable[[AppRequest], AppResponse]
 ) -> Transport:
     if isinstance(given, Transport):
         return given

@@ -70,10 +70,9 @@ from pleo_extract.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
-
     from pleo_extract.client.credential import Credential
     from pleo_extract.client.gate import Gate
+    from pleo_extract.client.server import Server
     from pleo_extract.client.transport import Transport
     from pleo_extract.client.window import SharedRateWindow
     from pleo_extract.contract import Query
@@ -136,7 +135,7 @@ class Channel:
         lock: guards the window and the counters of all sessions.
     """
 
-    server: httpx.URL
+    server: Server
     path: str
     transport: Transport
     credential: Credential

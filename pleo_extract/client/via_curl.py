@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from urllib.parse import SplitResult
 
-    import httpx
-
+    from pleo_extract.client.server import Server
     from pleo_extract.client.transport import Limit, Request
 
 __all__ = ["CurlTransport", "find_problem"]
@@ -88,7 +87,7 @@ class CurlTransport:
 
     is_networked = True
 
-    def __init__(self, server: httpx.URL, ca_file: str | None, proxy: SplitResult | None) -> None:
+    def __init__(self, server: Server, ca_file: str | None, proxy: SplitResult | None) -> None:
         if ca_file is not None:  # libcurl would read it with the first request
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
         self._server = server
@@ -115,7 +114,7 @@ class CurlTransport:
 
     @property
     def _origin(self) -> str:
-        return f"{self._server.scheme}://{self._server.netloc.decode()}"
+        return f"{self._server.scheme}://{self._server.netloc}"
 
     def _take_idle(self) -> _Line | None:
         """Return a connection that is open and silent."""
@@ -131,7 +130,7 @@ class CurlTransport:
     def _open_line(self, limit: Limit) -> _Line:
         server, proxy = self._server, self._proxy
         if proxy is None:
-            host, port = server.raw_host.decode(), server.port or (443 if server.scheme == "https" else 80)
+            host, port = server.ascii_host, server.port or (443 if server.scheme == "https" else 80)
         else:
             host, port = proxy.hostname or "", proxy.port or (443 if proxy.scheme == "https" else 80)
         return _Line(self._ca_file, proxy, _look_up(host, port, limit))

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from urllib.parse import SplitResult
 
-    import httpx
-
+    from pleo_extract.client.server import Server
     from pleo_extract.client.transport import Limit, Request
 
 __all__ = ["HttpcoreTransport"]
@@ -79,22 +78,23 @@ class HttpcoreTransport:
     is_networked = True
 
     def __init__(
-        self, server: httpx.URL, in_flight: int, ca_file: str | None, proxy: SplitResult | None
+        self, server: Server, in_flight: int, ca_file: str | None, proxy: SplitResult | None
     ) -> None:
         self._server = server
-        self._pool = _open_pool(
-            in_flight, ssl.create_default_context(cafile=ca_file or certifi.where()), proxy
-        )
+        secure = "https" in (server.scheme, proxy.scheme if proxy else "")
+        # Loading the certificates takes 20 ms, which a server on this machine need not wait for.
+        tls = ssl.create_default_context(cafile=ca_file or certifi.where()) if secure or ca_file else None
+        self._pool = _open_pool(in_flight, tls, proxy)
 
     def send(self, request: Request) -> _Reply:
         """Send a request; return when the head of the answer is complete."""
         limit = _current.limit = request.limit
         timeouts = {"connect": limit.connect, "read": limit.read, "write": limit.read, "pool": limit.left()}
         server = self._server
-        headers = [(b"Host", server.netloc)]
+        headers = [(b"Host", server.netloc.encode())]
         headers += [(name.encode(), value.encode()) for name, value in request.headers.items()]
         url = httpcore.URL(
-            scheme=server.raw_scheme, host=server.raw_host, port=server.port, target=request.target.encode()
+            scheme=server.scheme, host=server.ascii_host, port=server.port, target=request.target
         )
         asked = httpcore.Request("GET", url, headers=headers, extensions={"timeout": timeouts})
         return _Reply(_translated(lambda: self._pool.handle_request(asked)))
@@ -137,7 +137,7 @@ def _translated(call: Callable[[], T]) -> T:
     raise failure
 
 
-def _open_pool(in_flight: int, tls: ssl.SSLContext, proxy: SplitResult | None) -> httpcore.ConnectionPool:
+def _open_pool(in_flight: int, tls: ssl.SSLContext | None, proxy: SplitResult | None) -> httpcore.ConnectionPool:
     limits: dict[str, Any] = {"max_connections": in_flight, "max_keepalive_connections": in_flight}
     if proxy is None:
         return httpcore.ConnectionPool(

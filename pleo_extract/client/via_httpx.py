@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from pleo_extract.client.server import Server
     from pleo_extract.client.transport import Limit, Request
 
 __all__ = ["HttpxTransport", "find_library"]
@@ -47,7 +48,7 @@ class HttpxTransport:
         UsageError: it is no such transport.
     """
 
-    def __init__(self, server: httpx.URL, inner: httpx.BaseTransport) -> None:
+    def __init__(self, server: Server, inner: httpx.BaseTransport) -> None:
         self._library = find_library(inner)
         if self._library is None:
             raise UsageError(
