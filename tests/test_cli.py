@@ -1110,54 +1110,20 @@ def test_a_deadline_with_a_unit(pleo: Callable[..., Said], served: Served, tmp_p
     assert pleo("dump", tmp_path / "lake", "--deadline", text, "--rate", 100_000).code == 0
 
 
-def test_a_dump_that_finds_nothing_new_imports_no_duckdb(
+def test_a_dump_loads_only_what_it_uses(
     pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The catalogue needs DuckDB, but is written only if its views change: a scheduler's usual run starts sooner."""
+    """The first dump writes a catalogue with DuckDB's engine alone; one that finds nothing new needs no DuckDB at all."""
     world = World(jobs=200, now=datetime(2026, 11, 1, tzinfo=UTC))
+    heavy = {"duckdb", "_duckdb", "pyarrow", "httpx", "numpy", "pandas", "tqdm"}
+    code = (
+        "import sys; from pleo_extract import dump_export_jobs; "
+        f"receipt = dump_export_jobs({str(tmp_path / 'lake')!r}, progress=False); "
+        f"print(receipt.published, *sorted({heavy} & sys.modules.keys()))"
+    )
     with serve(Sandbox(world, rules=Rules(tick=0), api_keys={API_KEY: None})) as running:
         monkeypatch.setenv("PLEO_API_KEY", API_KEY)
         monkeypatch.setenv("PLEO_BASE_URL", running.url)
-        assert pleo("dump", tmp_path / "lake").code == 0
-        code = (
-            "import sys; from pleo_extract import dump_export_jobs; "
-            f"receipt = dump_export_jobs({str(tmp_path / 'lake')!r}, progress=False); "
-            "print(receipt.published, 'duckdb' in sys.modules)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
-
-
-def test_status_names_months_that_a_killed_run_left_behind(
-    pleo: Callable[..., Said], served: Served, tmp_path: Path
-) -> None:
-    """Killed while it replaces the months of the folder, a run has published; status says so until the next run."""
-    lake = tmp_path / "lake"
-    dump = ("dump", lake, "--rate", 100_000)
-    assert pleo(*dump).code == 0
-    assert "not up to date" not in pleo("status", lake).out
-    gone = min(lake.glob("created_month=*/part-0.parquet"))
-    gone.unlink()
-    assert "1 month not up to date for programs that read the files; dump again" in pleo("status", lake).out
-    assert json.loads(pleo("status", lake, "--json").out)["behind"] == [gone.parent.name[-7:]]
-    assert pleo(*dump).code == 0
-    assert "not up to date" not in pleo("status", lake).out
-    assert gone.exists()
-
-
-def test_a_lake_without_a_query(pleo: Callable[..., Said]) -> None:
-    """A lake alone is no query, and the default lake is not asked instead."""
-    said = pleo("sql", SAMPLE)
-    assert said.code == 2
-    assert "there is no query after the lake" in said.err
-
-
-def test_totals_are_those_of_the_whole_list(
-    pleo: Callable[..., Said], served: Served, tmp_path: Path
-) -> None:
-    """The receipt of an incremental sync does not mix in the total of the open jobs."""
-    for _ in range(2):
-        assert pleo("dump", tmp_path / "lake", "--rate", 100_000).code == 0
-    receipt = json.loads(pleo("status", tmp_path / "lake", "--json").out)["last_run"]["receipt"]
-    assert receipt["mode"] == "refresh"
-    assert receipt["total_first"] >= 1_000
+        for expected in ("True _duckdb", "False"):
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            assert done.stdout.strip() == expected

@@ -66,7 +66,7 @@ LIBRARIES: dict[str, set[str]] = {
     "lake/store": {"polars"},
     "lake/changes": {"polars"},
     "lake/status": {"polars", "msgspec"},
-    "answers": {"duckdb", "polars"},
+    "answers": {"duckdb", "_duckdb", "polars"},
     "sync": {"polars", "msgspec"},
     "report": {"polars", "duckdb"},
     "spark": {"pyspark", "polars", "pyarrow"},

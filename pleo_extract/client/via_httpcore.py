@@ -137,7 +137,9 @@ def _translated(call: Callable[[], T]) -> T:
     raise failure
 
 
-def _open_pool(in_flight: int, tls: ssl.SSLContext | None, proxy: SplitResult | None) -> httpcore.ConnectionPool:
+def _open_pool(
+    in_flight: int, tls: ssl.SSLContext | None, proxy: SplitResult | None
+) -> httpcore.ConnectionPool:
     limits: dict[str, Any] = {"max_connections": in_flight, "max_keepalive_connections": in_flight}
     if proxy is None:
         return httpcore.ConnectionPool(
