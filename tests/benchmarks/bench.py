@@ -117,13 +117,13 @@ def sections(*, quick: bool) -> list[str]:
     jobs, runs = (2_000, 1) if quick else (100_000, 3)
     titles = peers.prepare(list(peers.CONTENDERS))
     everyone = peers.race(titles, jobs=jobs, runs=runs)
-    large = {name: titles[name] for name in ("ours", *peers.LARGE_PAGES)}
+    large = {name: titles[name] for name in (*peers.OURS, *peers.LARGE_PAGES)}
     at_1000 = peers.race(large, jobs=jobs, runs=runs, page=1_000)
     if not quick:
         draw(titles, everyone, str(ROOT / "docs" / "benchmarks.svg"))
     waiting = {name: titles[name] for name in SEQUENTIAL}
     at_50 = peers.race(waiting, jobs=jobs, runs=1, latency=50, warm=False)
-    both = {name: titles[name] for name in ("ours", "threaded")}
+    both = {name: titles[name] for name in (*peers.OURS, "threaded")}
     together = {
         number: peers.race(
             both,
@@ -141,7 +141,7 @@ def sections(*, quick: bool) -> list[str]:
         section(f"A first dump of {count(jobs)} jobs", "peers", peers.tabulate(titles, everyone), FIRST_DUMP),
         section(
             "The same with pages of 1,000 jobs",
-            "peers --page 1000 --only ours,careful,threaded,polars_loop,pandas_loop",
+            "peers --page 1000 --only ours,ours_fast,careful,threaded,polars_loop,pandas_loop",
             peers.tabulate(large, at_1000),
         ),
         section(

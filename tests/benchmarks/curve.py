@@ -21,7 +21,7 @@ def dump(url: str, lake: Path, *more: str, python: str = sys.executable) -> Cost
     """Dump with the command line and return the cost."""
     command = [python, "-m", "pleo_extract", "dump", str(lake), "--base-url", url, "--quiet"]
     pace = [] if "--rate" in more else ["--rate", "10000000"]
-    return measure([*command, *pace, *more], {"PLEO_API_KEY": KEY})
+    return measure([*command, *pace, *more], {"PLEO_API_KEY": KEY, "PLEO_TRANSPORT": "httpx"})
 
 
 def run(up_to: int) -> list[list[object]]:

@@ -37,7 +37,8 @@ def race(page: int) -> dict[str, Cost]:
             for name in ("ours", "careful"):
                 script, out = HERE / "contenders" / f"{name}.py", Path(folder, f"{name}-{number}")
                 limit = [str(page)] if name == "careful" else []
-                costs[name].append(measure([python, str(script), server.url, KEY, str(out), *limit]))
+                command = [python, str(script), server.url, KEY, str(out), *limit]
+                costs[name].append(measure(command, {"PLEO_TRANSPORT": "httpx"}))  # the default of a user
             costs["polars"].append(measure([python, "-c", "import polars"]))
             costs["pleo_extract"].append(measure([python, "-c", "import pleo_extract"]))
             costs["help"].append(measure([python, "-c", HELP]))

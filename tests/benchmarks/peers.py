@@ -21,8 +21,9 @@ from measure import HERE, KEY, ROOT, Cost, count, make_venv, measure, medians, s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+OURS = ("ours", "ours_fast")
 CONTENDERS = (
-    "ours",
+    *OURS,
     "careful",
     "threaded",
     "polars_loop",
@@ -55,7 +56,7 @@ def prepare(names: list[str]) -> dict[str, tuple[str, str]]:
     prepared = {}
     for name in names:
         module = load(name)
-        requirements = module.REQUIREMENTS or [f"{ROOT}"]
+        requirements = module.REQUIREMENTS or [f"{ROOT}{getattr(module, 'EXTRA', '')}"]
         prepared[name] = (module.TITLE, make_venv(name, requirements))
         if not module.REQUIREMENTS:  # our own source may have changed since the last run
             pip = [prepared[name][1], "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -97,7 +98,7 @@ def race(
             for name, (_, python) in prepared.items():
                 out = Path(folder, f"{name}-{number}")
                 command = [python, str(HERE / "contenders" / f"{name}.py"), server.url, KEY, str(out)]
-                cost = measure([*command, *(more if name == "ours" else _arguments(name, page, threads))])
+                cost = measure([*command, *(more if name in OURS else _arguments(name, page, threads))])
                 if number or not warm:
                     costs[name].append(cost)
                 if not number:

@@ -17,7 +17,9 @@ from pathlib import Path
 from curve import dump
 from measure import count, measure, medians, serve, table
 
-IMPORTS = "import httpcore, httpx, msgspec, polars, pleo_extract.cli.dump, pleo_extract.client, pleo_extract.sync.dump"
+IMPORTS = (
+    "import httpcore, msgspec, polars, pleo_extract.cli.dump, pleo_extract.client, pleo_extract.sync.dump"
+)
 STEPS = (
     ("nothing new", 0, 0),
     ("150 new, 40 ended", 150, 40),
