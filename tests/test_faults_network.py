@@ -366,7 +366,8 @@ def greet(pem: str) -> Iterator[tuple[int, list[bytes]]]:
                 while True:
                     connection, _ = listening.accept()
                     with suppress(OSError), context.wrap_socket(connection, server_side=True) as stream:
-                        received.append(stream.recv(65536))
+                        if data := stream.recv(65536):
+                            received.append(data)
 
         thread = threading.Thread(target=accept)
         thread.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ from canary import CANARY
 from test_client import PAGE, TLS, client_of, fail, fetch, http, leaks, listen
 
 from pleo_extract import Client
+from pleo_extract.contract import Query
+from pleo_extract.core.decode import parse_page
 from pleo_extract.core.pace import Patience
 from pleo_extract.errors import ConfigurationError, DeadlineExceeded, TryLater
 from pleo_extract.sandbox import API_KEY
@@ -237,6 +240,27 @@ class TestAnswers:
             page, run = fetch(client)
         assert page.info.total == 7
         assert run.retries == 0
+
+
+@each_transport
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_f5_each_request_is_counted(end: str) -> None:
+    """F5: a request on a kept connection that breaks before the answer is sent again by the session only, which counts it."""
+    heads: list[bytes] = []
+
+    def answer(stream: socket.socket, number: int) -> None:
+        stream.sendall(http(PAGE).replace(b"Connection: close\r\n", b""))
+        if (head := stream.recv(65536)) and number == 1:
+            heads.append(head)
+            if end == "reset":
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with listen(answer) as server, client_of(url=server.url) as client:
+        run = client.start_session()
+        for _ in range(2):
+            assert run.fetch(Query(limit=5), parse_page).info.total == 7
+    assert len(server.received) + len(heads) == run.requests == 3
+    assert run.retries == 1
 
 
 class TestChoice:

@@ -168,7 +168,7 @@ def _look_up(host: str, port: int, limit: Limit) -> list[str]:
 
     def look_up() -> None:
         try:
-            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            found.set_result(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
         except BaseException as exc:  # noqa: BLE001 - carried to the thread that waits, and raised there
             found.set_exception(exc)
 
@@ -184,8 +184,13 @@ def _look_up(host: str, port: int, limit: Limit) -> list[str]:
     return [f"{host}:{port}:{joined}"]
 
 
+def _refuse(*_: object) -> int:
+    """Open no socket."""
+    return pycurl.SOCKET_BAD
+
+
 class _Line:
-    """One connection.
+    """One connection, and never a second one: libcurl would send a request again by itself, which no limit would count.
 
     Attributes:
         is_over: whether the answer has arrived whole, and the next request may be sent.
@@ -208,7 +213,6 @@ class _Line:
             (pycurl.PATH_AS_IS, 1),
             (pycurl.NOSIGNAL, 1),
             (pycurl.TCP_NODELAY, 1),
-            (pycurl.MAXAGE_CONN, KEPT_SECONDS),
             (pycurl.BUFFERSIZE, RECEIVED),
             (pycurl.HEADERFUNCTION, self._head.append),
             (pycurl.WRITEFUNCTION, self._body.write),
@@ -284,13 +288,12 @@ class _Line:
                 self._perform()
 
     def is_silent(self) -> bool:
-        """Return whether nothing has arrived since the answer, neither bytes nor the end."""
-        if self._is_followed:
+        """Return whether the connection is open and nothing has arrived on it since the answer."""
+        if self._is_followed or self._socket < 0 or time.monotonic() > self._silent_until:
             return False
         # libcurl looks only if the last request was more than a second ago.
         waiting = select.poll()
-        if self._socket >= 0:  # else the server has closed the connection, and the next request opens one
-            waiting.register(self._socket, select.POLLIN)
+        waiting.register(self._socket, select.POLLIN)
         return not waiting.poll(0)
 
     def close(self) -> None:
@@ -306,6 +309,8 @@ class _Line:
         _, done, failed = self._multi.info_read()
         if done:
             self._socket = self._easy.getinfo(pycurl.ACTIVESOCKET)
+            self._silent_until = time.monotonic() + KEPT_SECONDS
+            self._easy.setopt(pycurl.OPENSOCKETFUNCTION, _refuse)
             self._multi.remove_handle(self._easy)
             self.is_over = True
         for _, code, text in failed:
@@ -326,11 +331,13 @@ class _Line:
     def _describe(self, code: int, text: str) -> tuple[str, str]:
         """Return the name and the text of a failure."""
         easy = self._easy
+        if self._socket >= 0 and code == pycurl.E_COULDNT_CONNECT:
+            return "ReadError", "the server closed the connection before it answered"
         if easy.getinfo(pycurl.HTTP_CONNECTCODE) >= 300:
             return "ProxyError", f"the proxy answered {easy.getinfo(pycurl.HTTP_CONNECTCODE)}"
         if code == pycurl.E_PEER_FAILED_VERIFICATION:
-            other_name = easy.getinfo(pycurl.SSL_VERIFYRESULT) == 0
-            return "CertificateError", f"Hostname mismatch: {text}" if other_name else text
+            is_for_another = "subject name" in text
+            return "CertificateError", f"Hostname mismatch: {text}" if is_for_another else text
         if code == pycurl.E_OPERATION_TIMEDOUT:  # the only time that libcurl itself was given
             return "ConnectTimeout", text
         errno = easy.getinfo(pycurl.OS_ERRNO)
