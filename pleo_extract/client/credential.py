@@ -26,7 +26,7 @@ from pleo_extract.client.mask import Mask
 from pleo_extract.errors import CredentialsError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from pleo_extract.client.transport import Request
 
@@ -207,6 +207,14 @@ class Credential:
         for mask in self._masks:
             text = mask.clean_text(text)
         return text
+
+    def mask_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the headers with the values that `mask_text` returns."""
+        # One search through all of them, not one each, was a tenth of the work around a request.
+        joined = "\n".join(headers.values())
+        if self.mask_text(joined) == joined:
+            return headers
+        return {name: self.mask_text(value) for name, value in headers.items()}
 
     def fixed(self) -> str | None:
         """Return the credential's text for hashing; None if it is one that is renewed."""

@@ -404,7 +404,7 @@ class Session:
         try:
             reply = channel.transport.send(request)
             try:
-                headers = {name: credential.mask_text(value) for name, value in reply.headers.items()}
+                headers = credential.mask_headers(reply.headers)
                 body = read_body(reply, headers, lambda: self._now() > started + left)
             finally:
                 reply.close()
