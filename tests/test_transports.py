@@ -30,6 +30,7 @@ from pleo_extract.sandbox import API_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 each_transport = pytest.mark.usefixtures("each_transport")
 
@@ -116,6 +117,22 @@ class TestProxies:
             error, run = fail(client)
         assert type(error) is ConfigurationError
         assert (proxy.received, run.requests) == ([], 1)
+
+    def test_f71_names_of_any_script(self, tmp_path: Path) -> None:
+        """F71: the CA file may have any name, and the password of a proxy any character."""
+        ca_file = tmp_path / "vertrauenswürdig 信.pem"
+        ca_file.write_bytes((TLS / "loopback.pem").read_bytes())
+        with (
+            listen(serve_pages, tls="loopback.pem") as server,
+            listen(lambda stream, _: tunnel(stream, server.url)) as proxy,
+            client_of(
+                url=server.url,
+                ca_file=ca_file,
+                proxy=proxy.url.replace("://", "://j%C3%BCrgen:%C3%A9t%C3%A9@"),
+            ) as client,
+        ):
+            assert fetch(client)[0].info.total == 7
+        assert b64encode("jürgen:été".encode()) in proxy.received[0]
 
     def test_f13_a_proxy_that_is_not_there(self) -> None:
         """F13: a proxy that refuses the connection is tried again, then 75."""
@@ -215,7 +232,7 @@ class TestAnswers:
             http(PAGE, framing="close"),
             http(b"\r\n\r\n" + PAGE + b"\n\n\r\n\r\n"),
             http(b"\r\n\r\n" + PAGE + b"\r\n\r\n", framing="chunked"),
-            http(PAGE, X_Text="\xfc", X_Empty=""),
+            http(PAGE, X_Text="\xfc", X_Empty="", HTTP_2="none", HTTP="1"),
         ],
         ids=[
             "1xx",

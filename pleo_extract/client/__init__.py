@@ -80,7 +80,8 @@ class Client:
         proxy: the URL of a proxy.
         page_size: the rows to ask for at a time where many are wanted, 1 to 10,000; by default 1,000, or what the server
             turns out to give.
-        transport: what carries requests instead of the network: an httpx transport, or a function like the sandbox.
+        transport: what carries requests: a transport of httpx or httpx2, or a function like the sandbox. By default a
+            network, through the library that PLEO_TRANSPORT names (``httpx`` or ``curl``), or the faster one installed.
         clock: the source of time, for tests.
         patience: how long to wait for what.
 

@@ -220,7 +220,7 @@ class _Line:
             (pycurl.DEBUGFUNCTION, self._said.insert),
             (pycurl.VERBOSE, 1),
             (pycurl.RESOLVE, addresses),
-            (pycurl.CAINFO, ca_file),
+            (pycurl.CAINFO, os.fsencode(ca_file)),
             # Empty texts switch off what libcurl takes from the environment.
             (pycurl.PROXY, ""),
             (pycurl.NOPROXY, ""),
@@ -237,11 +237,11 @@ class _Line:
         host = proxy.netloc.rpartition("@")[2]
         easy.setopt(pycurl.PROXY, f"{proxy.scheme}://{host}")
         easy.setopt(pycurl.PROXYPORT, proxy.port or (443 if proxy.scheme == "https" else 80))
-        easy.setopt(pycurl.PROXY_CAINFO, ca_file)
+        easy.setopt(pycurl.PROXY_CAINFO, os.fsencode(ca_file))
         easy.setopt(pycurl.PROXYAUTH, pycurl.HTTPAUTH_BASIC)
         if proxy.username or proxy.password:
-            easy.setopt(pycurl.PROXYUSERNAME, unquote(proxy.username or ""))
-            easy.setopt(pycurl.PROXYPASSWORD, unquote(proxy.password or ""))
+            easy.setopt(pycurl.PROXYUSERNAME, unquote(proxy.username or "").encode())
+            easy.setopt(pycurl.PROXYPASSWORD, unquote(proxy.password or "").encode())
 
     def start(self, url: str, request: Request) -> tuple[int, dict[str, str]]:
         """Send a request; return status and headers of the answer when they are complete."""
@@ -253,21 +253,22 @@ class _Line:
         self._multi.add_handle(easy)
         self.is_over = False
         self._silent_until = time.monotonic() + request.limit.read
-        status, fields = 0, list[tuple[bytes, bytes]]()
+        status, fields = 0, None  # no fields: a status line comes next
         while True:
             self._perform()
             if self._head:
                 self._silent_until = time.monotonic() + request.limit.read
             for line in self._head:
-                if line.startswith(b"HTTP/"):
-                    status, fields = int(line.split(None, 2)[1]), []
+                if fields is None:
+                    status, fields = int(line.split(None, 2)[1]), list[tuple[bytes, bytes]]()
                 elif line.strip():
                     name, _, value = line.partition(b":")
                     fields.append((name.strip(), value.strip()))
-                elif status >= 200:
-                    del self._head[:]  # what follows are trailers
+                elif status < 200:
+                    fields = None
+                else:
                     return status, join_headers(fields)
-            del self._head[:]
+            self._head.clear()
             if self.is_over:
                 raise Failure("RemoteProtocolError", "the answer has no head")
             self._wait(request.limit)
@@ -275,7 +276,7 @@ class _Line:
     def receive(self, limit: Limit) -> Iterator[bytes]:
         """Return the body in pieces."""
         while True:
-            del self._head[:]
+            self._head.clear()  # trailers
             if piece := self._body.getvalue():
                 self._body.seek(0)
                 self._body.truncate()

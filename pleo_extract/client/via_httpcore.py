@@ -146,7 +146,7 @@ def _open_pool(
             tls, keepalive_expiry=KEPT_SECONDS, network_backend=_Network(), **limits
         )
     url = httpcore.URL(scheme=proxy.scheme, host=proxy.hostname or "", port=proxy.port, target="/")
-    auth = (unquote(proxy.username or ""), unquote(proxy.password or ""))
+    auth = (unquote(proxy.username or "").encode(), unquote(proxy.password or "").encode())
     more: dict[str, Any] = {"proxy_ssl_context": tls} if proxy.scheme == "https" else {}
     kind = httpcore.HTTPProxy if proxy.scheme in ("http", "https") else httpcore.SOCKSProxy
     return kind(
