@@ -166,6 +166,41 @@ def torture() -> Iterator[str]:
     return _table(("scenario", *counts, "form", "run on"), [*rows, sums])
 
 
+def clustering() -> Iterator[str]:
+    """Return how often 95 % intervals contain the true rate if failures come in clusters, from alarms.json."""
+    rows = (
+        (
+            each["world"],
+            *(f"{each[name]:.0%}" for name in ("wilson", "clustered", "first_pass")),
+            f"{each['design_effect']:.1f}",
+        )
+        for each in _alarms("clustering")
+    )
+    names = (
+        "failures",
+        "`low` to `high`",
+        "`clustered_low` to `clustered_high`",
+        "`first_pass`",
+        "design effect",
+    )
+    return _table(names, rows)
+
+
+def links() -> Iterator[str]:
+    """Return how often `attempts` links wrongly, from alarms.json."""
+    rows = (
+        (
+            each["exports"],
+            f"{each['links']:,}",
+            f"{each['wrong'] / each['links']:.1%}",
+            f"{each['retries']:,}",
+            f"{each['missed'] / each['retries']:.1%}",
+        )
+        for each in _alarms("attempts")
+    )
+    return _table(("entries of an export", "links", "wrong", "true retries", "missed"), rows)
+
+
 def silence_alarms() -> Iterator[str]:
     """Return how often and how soon `silences` names a company, from alarms.json."""
     rows = (
@@ -216,8 +251,10 @@ TABLES = {
         bounds,
         columns,
         commands,
+        clustering,
         exit_codes,
         first_dump,
+        links,
         names,
         options,
         refreshes,

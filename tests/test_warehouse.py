@@ -381,7 +381,8 @@ def test_a_name_that_does_not_exist() -> None:
         with pytest.raises(UsageError, match=f"did you mean .*{meant}.*pleo-extract sql --list"):
             find_statement(name)
     with pytest.raises(
-        UsageError, match="there are companies, export_jobs, job_durations, snapshot, vanished, compare"
+        UsageError,
+        match="there are attempts, companies, export_jobs, job_durations, snapshot, vanished, compare",
     ):
         find_statement("weather")
     assert find_statement("failure_rates").signature.startswith(

@@ -179,6 +179,10 @@ def test_since_and_until_choose_by_created_at(rows: list[Row], since: int, days:
             asked = rows_of(con, f"FROM {call(macro, 'since := $f', 'until := $l')}", f=first, l=last)
             if macro == "recoveries":  # a success may come after until
                 expected = rows_of(con, "FROM recoveries()").filter(pl.col("failed_id").is_in(ids))
+            elif macro == "first_pass":  # attempts before since and after until belong to exports in between
+                firsts = rows_of(con, "SELECT id FROM attempts WHERE is_first")["id"].to_list()
+                assert asked["exports"].sum() == len({*firsts} & {*ids})
+                continue
             else:
                 expected = rows_of(smaller, f"FROM {call(macro)}")
             assert_frame_equal(asked, expected)
@@ -191,9 +195,12 @@ def test_companies_together(rows: list[Row]) -> None:
     one = [row | {"company_id": A} for row in rows]
     with warehouse(rows, NOW) as con, warehouse(one, NOW) as single:
         for macro in with_parameters("per_company"):
+            if macro == "first_pass":  # jobs of different companies are never attempts of one export
+                continue
             together = rows_of(con, f"FROM {call(macro, 'per_company := FALSE')}")
             expected = rows_of(single, f"FROM {call(macro)}")
-            assert_frame_equal(together.drop("company_id"), expected.drop("company_id"))
+            by_company = ["company_id", "clusters", "design_effect", "clustered_low", "clustered_high"]
+            assert_frame_equal(*(each.drop(by_company, strict=False) for each in (together, expected)))
             assert together["company_id"].null_count() == together.height
 
 
@@ -255,7 +262,7 @@ def test_failure_rates_are_wilsons(rows: list[Row], grain: str) -> None:
         .sort("period", "company_id")
     )
     rates = ask("FROM failure_rates($g)", rows, g=grain)
-    assert_frame_equal(rates.drop("rate", "low", "high", "vanished", "starts_at", "is_partial"), counted)
+    assert_frame_equal(rates.select(counted.columns), counted)
     for row in rates.iter_rows(named=True):
         if row["finished"]:
             low, high = proportion.proportion_confint(row["failed"], row["finished"], method="wilson")

@@ -28,6 +28,7 @@ from pleo_extract.answers.statement import (
     VANISHED_KEYS,
     bind_parameters,
     check_value,
+    in_order_of_creation,
     parts,
     range_error,
     snapshot_query,
@@ -100,7 +101,7 @@ def literal(text: str) -> str:
 
 def _view_queries(source: Source) -> dict[str, str]:
     from_files = {
-        s.name: s.query for s in statements().values() if s.kind == "view" and s.name not in ENGINE_VIEWS
+        s.name: s.query for s in in_order_of_creation() if s.kind == "view" and s.name not in ENGINE_VIEWS
     }
     return {
         "export_jobs": _export_jobs(source),

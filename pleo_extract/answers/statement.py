@@ -39,6 +39,7 @@ __all__ = [
     "bind_parameters",
     "check_value",
     "find_statement",
+    "in_order_of_creation",
     "parts",
     "range_error",
     "snapshot_query",
@@ -134,6 +135,22 @@ def statements() -> Mapping[str, Statement]:
     found = [*_engine_views(), *_parse_files(resources.files("pleo_extract.answers") / "sql")]
     found.sort(key=lambda statement: (statement.kind == "macro", statement.name))
     return {statement.name: statement for statement in found}
+
+
+def in_order_of_creation() -> Iterator[Statement]:
+    """Yield all views and macros, each after the views that it reads."""
+    done: dict[str, None] = {}
+
+    def visit(statement: Statement) -> Iterator[Statement]:
+        if statement.name not in done:
+            done[statement.name] = None
+            for name in _RELATION.findall(statement.query):
+                if name in statements():
+                    yield from visit(statements()[name])
+            yield statement
+
+    for statement in statements().values():
+        yield from visit(statement)
 
 
 @cache

@@ -24,9 +24,10 @@ LONGEST_TEXT: Final = 500
 
 NOW = "select greatest(max(c.now), max(s.now)) as now from snapshot as s left join companies as c on true"
 RATES = """
-select r.company_id, c.name, r.finished, r.failed, r.rate, r.low, r.high
+select r.company_id, c.name, r.finished, r.failed, r.rate, coalesce(r.clustered_low, r.low) as lower_end,
+    coalesce(r.clustered_high, r.high) as upper_end
 from failure_rates('all', since := $since) as r left join companies as c on c.id = r.company_id
-order by r.low desc, r.company_id
+order by lower_end desc, r.company_id
 """
 INCIDENTS = """
 with judged as (
@@ -150,7 +151,7 @@ def find_breaches(lake: str | Path, limits: Limits, store: StoreOptions, *, now:
         rates = _ask(con, RATES, since=since)
         judged = [row for row in rates if row["finished"] >= limits.min_jobs]
         if (highest := limits.max_failure_rate) is not None:
-            breaches += [_make_rate(row, highest, since) for row in judged if row["low"] > highest]
+            breaches += [_make_rate(row, highest, since) for row in judged if row["lower_end"] > highest]
         if limits.no_incident:
             rows = _ask(con, INCIDENTS, since=since.replace(tzinfo=None))
             breaches += [_make_incident(row, since) for row in rows]
@@ -200,9 +201,10 @@ def _find_stale(status: LakeStatus, max_age: timedelta, now: datetime) -> Iterat
 def _make_rate(row: Mapping[str, Any], highest: float, since: datetime) -> Breach:
     text = (
         f"{row['failed']:,} of {row['finished']:,} exports failed since {_format_instant(since)}, {row['rate']:.1%}; "
-        f"the true rate is at least {row['low']:.1%}, and {highest * 100:g}% is allowed"
+        f"the true rate is at least {row['lower_end']:.1%}, and {highest * 100:g}% is allowed"
     )
-    figures = {name: row[name] for name in ("finished", "failed", "rate", "low", "high")}
+    figures = {name: row[name] for name in ("finished", "failed", "rate")}
+    figures |= {"low": row["lower_end"], "high": row["upper_end"]}
     return Breach(
         "max_failure_rate",
         row["company_id"],

@@ -23,10 +23,10 @@ from pleo_extract.answers.statement import (
     VANISHED_KEYS,
     bind_parameters,
     check_value,
+    in_order_of_creation,
     parts,
     range_error,
     snapshot_query,
-    statements,
     vanished_keys_query,
     with_relations,
 )
@@ -156,7 +156,7 @@ def _create_statements(spark: SparkSession, facts: SnapshotFacts) -> None:
     for signature, body in RENAMED_FUNCTIONS.items():
         spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {signature} RETURN {body}")
     spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW snapshot AS {snapshot_query(facts, 'TIMESTAMP')}")
-    for statement in statements().values():
+    for statement in in_order_of_creation():
         if statement.name in ENGINE_VIEWS:
             continue
         comment = f"COMMENT {_literal(statement.summary + chr(10) * 2 + statement.definition)}"

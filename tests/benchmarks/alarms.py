@@ -2,8 +2,8 @@
 
     python tests/benchmarks/alarms.py [--quick] [PART …]
 
-The worlds are those of `tests/support`, where the tests measure the same in small. The parts are `silences`; without a
-name all of them run. `--quick` runs a small share and writes nothing. Every seed is fixed.
+The worlds are those of `tests/support`, where the tests measure the same in small. The parts are `silences`,
+`clustering` and `attempts`; without a name all of them run. `--quick` runs a small share and writes nothing. Every seed is fixed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
-from rhythms import RHYTHMS, count_false_alarms, find_delays  # noqa: E402 - the path comes first
+from retries import WORLDS, count_wrong_links, measure_coverage  # noqa: E402 - the path comes first
+from rhythms import RHYTHMS, count_false_alarms, find_delays  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,33 @@ def measure_silences(scale: float) -> list[dict[str, Any]]:
     return rows
 
 
-PARTS: Final[dict[str, Callable[[float], Any]]] = {"silences": measure_silences}
+def measure_clustering(scale: float) -> list[dict[str, Any]]:
+    """Measure how often 95 % intervals contain the true rate, if failures come in clusters."""
+    return [
+        {"world": name}
+        | measure_coverage(np.random.default_rng([3, number]), world, companies=round(500 * scale))
+        for number, (name, world) in enumerate(WORLDS.items())
+    ]
+
+
+def measure_attempts(scale: float) -> list[dict[str, Any]]:
+    """Measure how often `attempts` links wrongly, with as many entries an export as in the sandbox, and with few."""
+    rows = []
+    for name, items in (
+        ("as in the sandbox", None),
+        ("5 entries at median", 5.0),
+        ("2 entries at median", 2.0),
+    ):
+        counts = [count_wrong_links(seed, items=items) for seed in range(100, 100 + round(20 * scale))]
+        rows.append({"exports": name} | {key: sum(each[key] for each in counts) for key in counts[0]})
+    return rows
+
+
+PARTS: Final[dict[str, Callable[[float], Any]]] = {
+    "silences": measure_silences,
+    "clustering": measure_clustering,
+    "attempts": measure_attempts,
+}
 
 
 def main() -> None:

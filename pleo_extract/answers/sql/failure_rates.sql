@@ -17,11 +17,26 @@
 -- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
 -- is_partial    true if the period was not over when the company was last read, or if since or until cuts it: its numbers
 --               are not those of a whole period
-WITH counts AS (
+-- clusters      the clusters with finished jobs: a company's jobs of one day (UTC). For the grains hour and day they are
+--               jobs of a company with the same created_by and number_of_items, such as attempts of one export
+-- design_effect the variance of the rate between clusters, as a multiple of that of independent jobs; at least 1, null
+--               for fewer than 3 clusters. Retries of failed exports, and outages, make it larger
+-- clustered_low, clustered_high  95 % interval that does not take the jobs of a cluster as independent
+--
+-- low and high are right if jobs fail independently of each other. If failed exports are tried again, they do not: a
+-- single export that fails five times is five failures. Then the true rate is outside of low and high more often than
+-- one time in 20, and clustered_low and clustered_high are the ones to use.
+WITH clusters AS (
     SELECT
         j.period,
         j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
+        j.company_id AS cluster_company,
+        CASE
+            WHEN :grain NOT IN ('hour', 'day') THEN CAST(floor(epoch_us(j.created_at) / 86400000000e0) AS BIGINT)
+            ELSE j.number_of_items
+        END AS cluster_no,
+        CASE WHEN :grain IN ('hour', 'day') THEN j.created_by END AS cluster_user,
         count(*) AS jobs,
         count(*) FILTER (WHERE NOT j.is_censored) AS finished,
         count(*) FILTER (WHERE j.status = 'failed') AS failed,
@@ -29,7 +44,68 @@ WITH counts AS (
         count(*) FILTER (WHERE j.status = 'completed_with_errors') AS with_errors,
         count(*) FILTER (WHERE j.is_vanished) AS vanished
     FROM jobs_with_period AS j
-    GROUP BY period, hour_us, company
+    GROUP BY period, hour_us, company, cluster_company, cluster_no, cluster_user
+),
+
+counts AS (
+    SELECT
+        c.period,
+        c.hour_us,
+        c.company,
+        CAST(sum(c.jobs) AS BIGINT) AS jobs,
+        CAST(sum(c.finished) AS BIGINT) AS finished,
+        CAST(sum(c.failed) AS BIGINT) AS failed,
+        CAST(sum(c.expired) AS BIGINT) AS expired,
+        CAST(sum(c.with_errors) AS BIGINT) AS with_errors,
+        CAST(sum(c.vanished) AS BIGINT) AS vanished,
+        count(*) FILTER (WHERE c.finished > 0) AS clusters,
+        CAST(sum(c.finished * c.finished) AS DOUBLE) AS finished_squared,
+        CAST(sum(c.finished * c.failed) AS DOUBLE) AS finished_by_failed,
+        CAST(sum(c.failed * c.failed) AS DOUBLE) AS failed_squared
+    FROM clusters AS c
+    GROUP BY c.period, c.hour_us, c.company
+),
+
+-- The design effect: the variance of the rate between clusters, as a ratio (Cochran 1977, Sampling Techniques, section
+-- 3.12), by that of independent jobs. It is at least 1: clusters that differ less than chance are luck.
+spreads AS (
+    SELECT
+        c.*,
+        CASE
+            WHEN c.clusters < 3 THEN NULL
+            WHEN c.failed = 0 OR c.failed = c.finished THEN 1e0
+            ELSE
+                greatest(
+                    1e0,
+                    c.clusters / (c.clusters - 1e0)
+                    * (
+                        c.failed_squared
+                        - 2 * c.finished_by_failed * c.failed / c.finished
+                        + c.finished_squared * c.failed / c.finished * c.failed / c.finished
+                    )
+                    / (CAST(c.failed AS DOUBLE) * (c.finished - c.failed) / c.finished)
+                )
+        END AS design_effect,
+        nullif(c.clusters - 1e0, 0) AS freedom
+    FROM counts AS c
+),
+
+-- t is the 97.5 % quantile of Student's distribution with clusters - 1 degrees of freedom: four terms after z of the
+-- expansion of Cornish and Fisher, at most 0.8 % too small. The interval is Wilson's for a sample that is smaller by the
+-- design effect (Rao and Scott 1992, Biometrics 48:577), with t in place of z.
+student AS (
+    SELECT
+        s.*,
+        s.finished / s.design_effect AS effective,
+        1.959963984540054e0
+        + (
+            2.372271230298562e0
+            + (
+                2.8224986157396112e0
+                + (2.555849679507722e0 + 1.5895340533938225e0 / s.freedom) / s.freedom
+            ) / s.freedom
+        ) / s.freedom AS t
+    FROM spreads AS s
 ),
 
 -- 1.959963984540054 is z, the 97.5 % quantile of the normal distribution; 1.92 is z²/2, 3.84 is z² and 0.96 is z²/4.
@@ -41,8 +117,9 @@ wilson AS (
         * sqrt(
             CAST(c.failed AS DOUBLE) * (c.finished - c.failed) / nullif(c.finished, 0) + 0.960364705173531e0
         ) AS half_width,
-        c.finished + 3.841458820694124e0 AS denominator
-    FROM counts AS c
+        c.finished + 3.841458820694124e0 AS denominator,
+        CAST(c.failed AS DOUBLE) / nullif(c.finished, 0) AS rate
+    FROM student AS c
 )
 
 SELECT
@@ -53,7 +130,7 @@ SELECT
     w.failed,
     w.expired,
     w.with_errors,
-    CAST(w.failed AS DOUBLE) / nullif(w.finished, 0) AS rate,
+    w.rate,
     CASE
         WHEN w.finished = 0 THEN NULL
         WHEN w.failed = 0 THEN 0e0 -- exactly 0, without a rounding error
@@ -78,7 +155,29 @@ SELECT
                 OR w.period = d.until_period
         END,
         FALSE
-    ) AS is_partial
+    ) AS is_partial,
+    w.clusters,
+    w.design_effect,
+    CASE
+        WHEN w.design_effect IS NULL THEN NULL
+        WHEN w.failed = 0 THEN 0e0
+        ELSE
+            (
+                w.rate * w.effective + w.t * w.t / 2
+                - w.t * sqrt(w.rate * (1 - w.rate) * w.effective + w.t * w.t / 4)
+            )
+            / (w.effective + w.t * w.t)
+    END AS clustered_low,
+    CASE
+        WHEN w.design_effect IS NULL THEN NULL
+        WHEN w.failed = w.finished THEN 1e0
+        ELSE
+            (
+                w.rate * w.effective + w.t * w.t / 2
+                + w.t * sqrt(w.rate * (1 - w.rate) * w.effective + w.t * w.t / 4)
+            )
+            / (w.effective + w.t * w.t)
+    END AS clustered_high
 FROM wilson AS w
 LEFT JOIN company_clocks AS k ON coalesce(w.company, '') = k.company
 INNER JOIN company_clocks AS d ON d.company = '*'

@@ -1,8 +1,8 @@
 -- job_durations
 -- How each job ended and how long each step took: one row per job, open jobs included.
 --
--- id, company_id, created_at, started_at, last_updated_at, expires_in, number_of_items, is_interactive and
--- failure_reason_type are the columns of export_jobs.
+-- id, company_id, created_at, started_at, last_updated_at, expires_in, created_by, is_interactive, number_of_items,
+-- vendor_based_bookkeeping and failure_reason_type are the columns of export_jobs.
 --
 -- status         as sent. completed, failed and completed_with_errors are terminal; with any other status, known or
 --                not, the job is open
@@ -46,6 +46,8 @@ WITH jobs_with_end AS (
         e.failure_reason_type,
         e.number_of_items,
         e.is_interactive,
+        e.created_by,
+        e.vendor_based_bookkeeping,
         e.last_updated_at,
         e.expires_in,
         v.id IS NOT NULL AS is_vanished
@@ -71,5 +73,7 @@ SELECT
     j.is_interactive,
     j.failure_reason_type,
     j.last_updated_at,
-    j.expires_in
+    j.expires_in,
+    j.created_by,
+    j.vendor_based_bookkeeping
 FROM jobs_with_end AS j

@@ -9,6 +9,11 @@ FROM snapshot AS s
 UNION ALL
 SELECT
     '' AS company,
-    max(CASE WHEN :company_id IS NULL THEN greatest(c.now, s.now) ELSE coalesce(c.now, s.now) END) AS now
+    CASE WHEN :company_id IS NULL THEN greatest(s.now, l.now) ELSE coalesce(o.now, s.now) END AS now
 FROM snapshot AS s
-LEFT JOIN companies AS c ON :company_id IS NULL OR c.id = lower(:company_id)
+CROSS JOIN (SELECT max(c.now) AS now FROM companies AS c) AS l
+LEFT JOIN (
+    SELECT c.now
+    FROM companies AS c
+    WHERE c.id = lower(:company_id) AND c.now IS NOT NULL
+) AS o ON TRUE
