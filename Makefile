@@ -34,6 +34,7 @@ check-tools: .venv/test.stamp
 	.ci/browser
 	.ci/dask
 	.ci/duckdb
+	.ci/tools
 	.ci/lowest
 	.ci/install
 
@@ -78,7 +79,7 @@ notebooks: .venv/test.stamp
 	$(BIN)/python notebooks/run_all.py
 
 clean:
-	rm -rf .venv .venv-contract .venv-dask .venv-duckdb .venv-install .venv-lowest .venv-pyright .venv-spark .venv-stores .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-contract .venv-dask .venv-duckdb .venv-install .venv-lowest .venv-pyright .venv-spark .venv-stores .venv-tools .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

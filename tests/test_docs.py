@@ -54,7 +54,7 @@ def test_every_block_has_a_language_that_is_known() -> None:
     """No block escapes the test above through a misspelt language; blocks without a language contain no code."""
     for path in DOCUMENTS:
         for block in blocks["read_blocks"](path.read_text(encoding="utf-8")):
-            assert block.language in {"python", "sh", "cron", "toml", "ini", "py", "sql", ""}, (
+            assert block.language in {"python", "sh", "cron", "toml", "ini", "py", "sql", "yaml", ""}, (
                 f"{path.name}, line {block.line}"
             )
             assert block.language or "import " not in block.text, f"{path.name}, line {block.line}"
