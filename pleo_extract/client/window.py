@@ -8,7 +8,6 @@ Instants are those of the machine's monotonic clock, which all its processes sha
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
@@ -21,11 +20,19 @@ from pleo_extract.core.pace import RATE_LIMIT, RateWindow
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
+    import fcntl
     from collections.abc import Iterator
     from pathlib import Path
+else:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        fcntl = None
 
 __all__ = ["SharedRateWindow", "open_window"]
 
+CAN_LOCK: Final = bool(fcntl)
+"""Whether this system has flock; Windows does not."""
 FAR: Final = 300.0
 """No instant of a window lies this many seconds ahead. One that does is from before a reboot, which resets the clock."""
 
@@ -104,9 +111,9 @@ def open_window(rate: int, server: str, credential: str | None) -> RateWindow | 
     """Return the rate window for this credential, shared between processes where that is possible.
 
     It is not shared for a credential that is renewed (None), because its hash changes with each token; nor at a rate
-    that Pleo does not allow, because that server is a sandbox; nor where the cache cannot be written.
+    that Pleo does not allow, because that server is a sandbox; nor on Windows, nor where the cache cannot be written.
     """
-    if credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
+    if not CAN_LOCK or credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
         del credential  # a traceback may show the locals of this frame
         return RateWindow(rate)
     try:

@@ -86,7 +86,9 @@ _CANNOT_SYNC_FOLDERS: Final = {
 """How SMB and many FUSE file systems say that they cannot sync a folder: no reason to have no lake there.
 
 They write names in an order of their own, so a power loss there can cost the last snapshot."""
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_SAFE: Final = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"))
+"""Flags for every file: a system has only some of them."""
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
 
 
 @contextmanager
@@ -372,7 +374,7 @@ def sync_folder(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         os.fsync(handle)
     finally:
@@ -397,7 +399,7 @@ def _open_plain(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     Raises:
         OSError: ELOOP for a link, EISDIR for anything else that is not a plain file.
     """
-    handle = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    handle = os.open(path, flags | _SAFE | getattr(os, "O_NONBLOCK", 0), mode)
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return handle
     os.close(handle)

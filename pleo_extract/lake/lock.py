@@ -11,7 +11,6 @@ since the usual library truncates whatever it opens, and so the file of a backup
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
@@ -21,18 +20,33 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from pleo_extract.errors import LakeError, LakeLocked, PleoExtractError, StorageError, escape
+from pleo_extract.errors import (
+    ConfigurationError,
+    LakeError,
+    LakeLocked,
+    PleoExtractError,
+    StorageError,
+    escape,
+)
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.layout import MONTH
 
 if TYPE_CHECKING:
+    import fcntl
     from collections.abc import Callable, Iterator
 
     from pleo_extract.lake.layout import Layout
+else:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        fcntl = None
 
 __all__ = ["Holder", "find_holder", "format_holder", "hold_lock", "refuse_unheld"]
 
 
+CAN_LOCK: Final = bool(fcntl)
+"""Whether this system has flock; Windows does not."""
 PATIENCE: Final = 1.0
 """How long a run that is refused waits for the holder to sign, in seconds: a run takes the lock first and then signs."""
 TRIES: Final = 10
@@ -66,8 +80,14 @@ def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
         LakeLocked: another run holds it; the message names its pid, its host and since when.
         LakeError: there is a link where the lake keeps a folder or a file of its own.
         StorageError: the disk refuses a lock.
-        UsageError, ConfigurationError: the folder is probably a mistake, see `Layout.refuse_mistaken_folder`.
+        UsageError: the folder is probably a mistake, see `Layout.refuse_mistaken_folder`.
+        ConfigurationError: the same, or this system has no flock, as Windows.
     """
+    if not CAN_LOCK:
+        raise ConfigurationError(
+            f"{layout.root} cannot be written on this system, which has no flock: lakes are written on Linux and macOS, "
+            "and read everywhere"
+        )
     layout.refuse_mistaken_folder()
     with disk.name_lake_in_errors(layout.root):
         disk.make_folder(layout.root.resolve())
