@@ -21,7 +21,6 @@ import polars as pl
 import pytest
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
-from pleo_extract.cli.status import _format_age
 from pleo_extract.errors import (
     ConfigurationError,
     LakeError,
@@ -35,7 +34,7 @@ from pleo_extract.lake.folder.repair import repair_lake
 from pleo_extract.lake.layout import FORMAT, Layout, scan_files
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.record import read_last_run
-from pleo_extract.lake.status import read_status
+from pleo_extract.lake.status import _format_age, read_status
 from pleo_extract.lake.table import Keep
 from pleo_extract.report import write_report
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pleo_extract
-from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, iter_export_jobs, merge_lakes
+from pleo_extract import (
+    Client,
+    Lake,
+    PleoExtractError,
+    Receipt,
+    dump_export_jobs,
+    iter_export_jobs,
+    merge_lakes,
+)
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
 if TYPE_CHECKING:
@@ -55,6 +63,17 @@ def test_a_notebook_shows_text_as_text() -> None:
     assert shown.startswith("<table>")
     assert "a&lt;b&gt;" in shown
     assert not re.search(r"<(?!/?(?:table|caption|tr|th|td)\b)|\x1b", shown)
+
+
+def test_a_notebook_shows_a_status_as_a_table(tmp_path: Path, client: Client) -> None:
+    """The HTML of a status has a row for each line of `pleo-extract status`."""
+    dump_export_jobs(tmp_path / "lake", client=client, progress=False)
+    status = Lake(tmp_path / "lake").status()
+    shown = status._repr_html_()
+    for name, _ in status.describe():
+        assert f">{name}</th>" in shown
+    assert "300, " in shown
+    assert "complete" in shown
 
 
 def test_batches_say_what_they_are(client: Client) -> None:

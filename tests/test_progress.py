@@ -38,7 +38,7 @@ def client_of(world: World, **options: int) -> Client:
 
 def status_of(lake: Path) -> str:
     """Return what `pleo-extract status` prints."""
-    return _format_status(Lake(lake).status(), datetime.now(UTC))
+    return _format_status(Lake(lake).status())
 
 
 def interrupt(lake: Path, client: Client) -> None:

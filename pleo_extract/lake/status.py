@@ -12,9 +12,11 @@ import polars as pl
 from pleo_extract.core.rows import is_unsettled
 from pleo_extract.core.state import FULL_EVERY
 from pleo_extract.core.verdict import VERDICTS
+from pleo_extract.errors import amount, escape
 from pleo_extract.keywords import check_keywords
+from pleo_extract.lake.html import format_html
 from pleo_extract.lake.layout import scan_files
-from pleo_extract.lake.lock import find_holder
+from pleo_extract.lake.lock import find_holder, format_holder
 from pleo_extract.lake.staging import count_staged
 from pleo_extract.lake.store import open_lake
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AccountStatus", "LakeStatus", "read_status"]
 
+CLOCK_SKEW: Final = 120.0
+"""Seconds by which the clocks of two machines may differ."""
 MOST_NAMED: Final = 3
 """How many failed companies a verdict names; there can be thousands."""
 
@@ -96,6 +100,67 @@ class LakeStatus:
     behind: tuple[str, ...] = ()
     running: Holder | None = None
     staged: int = 0
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Return what there is to say, each with a name. Texts from the lake's files may hold any character."""
+        now = datetime.now(UTC)
+        lines = [
+            ("jobs", f"{self.rows:,}, {self.open:,} of them open, {self.bytes / 1e6:.1f} MB"),
+            (
+                "snapshot",
+                f"{self.snapshot}, published {_format_age(self.made_at, now)}"
+                if self.snapshot
+                else "none yet",
+            ),
+            ("data as of", _format_data_as_of(self, now)),
+            ("newest job", _format_age(self.newest, now)),
+            ("server", self.server or "known with the first snapshot"),
+        ]
+        if self.accounts:
+            # The verdict is the lake's: how the last run ended changes it only for the companies that failed.
+            lines.append(("verdict", escape(self.format_verdict(), 500)))
+        if (last := self.last_run) is not None:
+            error = f": {escape(last.error, 300)}" if last.error else ""
+            lines += [
+                ("last run", f"{_format_age(last.ended_at, now)}, code {last.code}{error}"),
+                ("last complete", _format_age(last.last_complete_at, now)),
+            ]
+            lines += [
+                ("failed", f"{escape(name)}: {code}, {escape(str(error), 200)}")
+                for name, (code, error) in last.failed.items()
+            ]
+        if chance := self.last_run.receipt.get("shift_chance") if self.last_run else None:
+            lines.append(
+                (
+                    "audit",
+                    f"a deleted job is found by the next run; with a chance of {chance:.0%} if another was added in the past",
+                )
+            )
+        if self.running is not None:
+            lines.append(("at work", f"a run ({format_holder(self.running)})"))
+        if self.staged:
+            whose = "that run" if self.running is not None else "the next run"
+            lines.append(
+                ("staged", f"{amount(self.staged, 'row')} not published yet; {whose} continues from them")
+            )
+        if self.behind:
+            months = amount(len(self.behind), "month")
+            lines.append(("folder", f"{months} not up to date for programs that read the files; dump again"))
+        due = [each.next_full_at for each in self.accounts if each.next_full_at is not None]
+        lines.append(("next full sync", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))
+        lines += [
+            (name, f"{count}")
+            for name, count in (
+                ("accounts", len(self.accounts) if len(self.accounts) > 1 else 0),
+                ("vanished", sum(each.vanished for each in self.accounts)),
+                ("rejected", sum(each.rejected for each in self.accounts)),
+            )
+            if count
+        ]
+        return lines
+
+    def _repr_html_(self) -> str:
+        return format_html(self.lake, self.describe())
 
     def format_verdict(self) -> str:
         """Return the worst verdict of the lake's accounts; if the last run failed for some, also for how many, and which.
@@ -187,3 +252,27 @@ def _count_from_now(last_run: LastRun | None) -> LastRun | None:
         return last_run
     seconds = (datetime.now(UTC) - last_run.last_complete_at).total_seconds()
     return msgspec.structs.replace(last_run, seconds_since_complete=seconds)
+
+
+def _format_data_as_of(found: LakeStatus, now: datetime) -> str:
+    """Return the instant that the rows describe; for many companies, that of the stalest and of the freshest."""
+    instants = sorted(each.data_as_of for each in found.accounts if each.data_as_of is not None)
+    if not instants:
+        return "none yet: no run has been complete"
+    never = len(found.accounts) - len(instants)
+    text = _format_age(instants[0], now)
+    if instants[-1] != instants[0]:
+        text += f" for the stalest company, {_format_age(instants[-1], now)} for the freshest"
+    return f"{text}; {never:,} never complete" if never else text
+
+
+def _format_age(then: datetime | None, now: datetime) -> str:
+    if then is None:
+        return "never"
+    seconds = (now - then).total_seconds()
+    if seconds < -CLOCK_SKEW:
+        return f"{then:%Y-%m-%d %H:%M} UTC (in the future: is the clock right?)"
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= 2 * size:
+            return f"{then:%Y-%m-%d %H:%M} UTC ({seconds / size:.0f} {unit}s ago)"
+    return f"{then:%Y-%m-%d %H:%M:%S} UTC (just now)"
