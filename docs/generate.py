@@ -40,7 +40,7 @@ WHAT_TO_DO = {
     0: ("done", "nothing"),
     1: ("a bug in pleo-extract, with a traceback", "report it"),
     2: ("wrong usage", "correct the command; nothing was sent or written"),
-    3: ("`check` found a breach of a limit", "read the lines on stdout: one per breach"),
+    3: ("a check found a breach of a limit", "read the lines on stdout: one per breach"),
     65: ("bad data, or a damaged lake", "read the message: it names the rows or files"),
     69: ("another run holds the lake", "nothing: the other run does the work"),
     74: ("disk full or not writable", "free space or correct permissions, then run again"),

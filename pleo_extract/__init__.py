@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pleo_extract.client import Client
     from pleo_extract.contract import COLUMNS, POLARS_SCHEMA, Query
     from pleo_extract.errors import (
+        CheckFailed,
         ConfigurationError,
         ContractError,
         CredentialsError,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COLUMNS",
     "POLARS_SCHEMA",
+    "CheckFailed",
     "Client",
     "ConfigurationError",
     "ContractError",
@@ -112,6 +114,7 @@ if not TYPE_CHECKING:
             "PleoExtractError": "errors",
             "Query": "contract",
             "Receipt": "sync.receipt",
+            "CheckFailed": "errors",
             "ConfigurationError": "errors",
             "ContractError": "errors",
             "CredentialsError": "errors",

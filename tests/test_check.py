@@ -125,9 +125,7 @@ def test_incidents_of_the_last_days_are_breaches(pleo: Callable[..., Said], tmp_
     earlier = [row for row in history({company(1): counts[company(1)]}) if row["created_at"] < noon]
     lake = make_lake(tmp_path / "earlier", earlier, noon)
     said = pleo("check", lake, "--no-incident", "--since", "7d")
-    assert said.out.startswith(
-        f"{company(1)}: incident in the day of 2026-03-28, which is not over: 15 of 30 "
-    )
+    assert said.out.startswith(f"{company(1)}: incident on 2026-03-28, which is not over: 15 of 30 ")
 
 
 def test_a_company_that_has_stopped_is_a_breach(pleo: Callable[..., Said], tmp_path: Path) -> None:

@@ -1015,7 +1015,7 @@ def test_changes_compares_the_last_two_snapshots(
     assert pleo(*dump).code == 0
     said = pleo("changes", lake)
     assert (said.code, said.out) == (2, "")
-    assert "keeps no snapshot before the current one" in said.err
+    assert "keeps one snapshot, and none to compare it with" in said.err
     served.sandbox.world.advance(86_400)
     assert pleo(*dump).code == 0
     shown, written = pleo("changes", lake), pleo("changes", lake, "--since", 1, "--format", "csv")

@@ -171,6 +171,7 @@ def test_what_is_public() -> None:
     assert pleo_extract.__all__ == [
         "COLUMNS",
         "POLARS_SCHEMA",
+        "CheckFailed",
         "Client",
         "ConfigurationError",
         "ContractError",

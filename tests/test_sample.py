@@ -14,7 +14,16 @@ import pyarrow.dataset as ds
 import pytest
 from polars.testing import assert_frame_equal
 
-from pleo_extract import COLUMNS, Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
+from pleo_extract import (
+    COLUMNS,
+    Client,
+    Lake,
+    connect,
+    dump_export_jobs,
+    load_export_jobs,
+    scan_lake,
+    verify_lake,
+)
 from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
@@ -26,6 +35,21 @@ def test_the_sample_is_as_it_was_written() -> None:
     """The committed sample is an undamaged lake of 3,000 jobs."""
     found = verify_lake(SAMPLE)
     assert (found.problems, found.rows) == ((), 3_000)
+
+
+def test_a_copy_is_up_to_date_for_programs_that_read_the_folder(tmp_path: Path) -> None:
+    """A copy has no hard links to say that a month is the snapshot's; its bytes say so, and also where they differ."""
+    assert Lake(SAMPLE).status().behind == ()
+    world = World(jobs=200, days=90)
+    with Client("http://127.0.0.1:1", api_key=API_KEY, transport=Sandbox(world)) as client:
+        dump_export_jobs(tmp_path / "lake", client=client)
+    copy = shutil.copytree(tmp_path / "lake", tmp_path / "copy")
+    assert Lake(copy).status().behind == ()
+    first, second, *_ = sorted(copy.glob("created_month=*/part-0.parquet"))
+    first.chmod(0o644)
+    first.write_bytes(first.read_bytes()[:-1] + b"?")
+    second.unlink()
+    assert Lake(copy).status().behind == tuple(path.parent.name[-7:] for path in (first, second))
 
 
 def test_making_it_again_gives_the_same(tmp_path: Path) -> None:

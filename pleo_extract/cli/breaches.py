@@ -219,7 +219,7 @@ def _make_incident(row: Mapping[str, Any], since: datetime) -> Breach:
     others = row["periods"] - 1
     so_far = ", which is not over" if row["is_partial"] else ""
     text = (
-        f"incident in the {row['grain']} of {row['period']:%Y-%m-%d}{so_far}: {row['failed']:,} of {row['finished']:,} exports "
+        f"incident {'on' if row['grain'] == 'day' else 'in the week of'} {row['period']:%Y-%m-%d}{so_far}: {row['failed']:,} of {row['finished']:,} exports "
         f"failed, {row['rate']:.1%}, usually {row['usual_rate']:.1%}. {row['reasons']}"
     )
     text += f". {amount(others, 'more ' + row['grain'])} since {_format_instant(since)}" if others else ""

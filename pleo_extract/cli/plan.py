@@ -131,4 +131,4 @@ def _format_range(low: str, high: str) -> str:
 def _format_seconds(seconds: float) -> str:
     if seconds < 0.5:
         return "under 1 s"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{max(1, round(seconds))} s" if seconds < 120 else f"{seconds / 60:.0f} min"

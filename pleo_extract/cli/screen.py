@@ -58,7 +58,7 @@ def format_table(columns: Sequence[Column], *, width: int | None = None, total: 
             columns = [_shorten(column, pattern, mark) for column in columns]
     blocks = [columns] if _measure(columns) <= width else _divide(columns, width)
     lines = "\n\n".join(_format_block(block, total=total) for block in blocks).split("\n")
-    return "\n".join(line[:width] for line in lines)
+    return "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines)
 
 
 def align(rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str]:

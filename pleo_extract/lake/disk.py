@@ -278,6 +278,8 @@ def open_output(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the file cannot be written.
     """
+    if not path.parent.is_dir():
+        raise StorageError(f"cannot write {path}: the folder {path.parent} does not exist")
     try:
         if path.exists() and not path.is_file():
             with tempfile.TemporaryDirectory() as folder, path.open("wb") as device:

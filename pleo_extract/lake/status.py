@@ -133,7 +133,7 @@ class LakeStatus:
             lines.append(
                 (
                     "audit",
-                    f"a deleted job is found by the next run; with a chance of {chance:.0%} if another was added in the past",
+                    f"the next run finds a deleted job; if another one was inserted into the past, it finds both with a chance of {chance:.0%}",
                 )
             )
         if self.running is not None:

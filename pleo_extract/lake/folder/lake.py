@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pleo_extract.errors import LakeError
 from pleo_extract.lake.folder.opening import Opened, open_snapshot, refuse_other_server, require_lake
 from pleo_extract.lake.folder.table import FolderTable
-from pleo_extract.lake.folder.visible import is_shown
+from pleo_extract.lake.folder.visible import is_same_bytes, is_shown
 from pleo_extract.lake.forgotten import NOTHING, Forgotten, read_forgotten, require_forgotten
 from pleo_extract.lake.layout import scan_files
 from pleo_extract.lake.record import LastRun, read_last_run
@@ -59,7 +59,8 @@ class FolderLake(FolderTable):
         """See `Store`."""
         if self.layout.is_old:
             return []
-        return [entry.month for entry in manifest.files if not is_shown(self.layout, entry)]
+        files = (entry for entry in manifest.files if not is_shown(self.layout, entry))
+        return [entry.month for entry in files if not is_same_bytes(self.layout, entry)]
 
     def verify(self) -> Verification:
         """See `Store`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.errors import LakeError
+from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import MONTH
 from pleo_extract.lake.old import OLD_NAMES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.layout import FileEntry, Layout, Manifest
 
-__all__ = ["find_strays", "is_shown", "show_months"]
+__all__ = ["find_strays", "is_same_bytes", "is_shown", "show_months"]
 
 _PART: Final = re.compile(r"part-[0-9]{1,6}\.parquet")
 """The names of our files. Files that others put beside them are left to `repair`."""
@@ -107,6 +107,15 @@ def _is_skipped(path: Path) -> bool:
 def is_shown(layout: Layout, entry: FileEntry) -> bool:
     """Return whether the visible file is the object of this entry."""
     return disk.is_same(layout.root / entry.path, layout.objects / entry.object)
+
+
+def is_same_bytes(layout: Layout, entry: FileEntry) -> bool:
+    """Return whether the visible file has the bytes of this entry: in a copy without hard links it is no object."""
+    visible = layout.root / entry.path
+    try:
+        return disk.size_of(visible) == entry.bytes and disk.hash_file(visible) == entry.sha256
+    except (LakeError, StorageError):
+        return False
 
 
 def _hide(paths: list[Path], check: Callable[[], None]) -> None:
