@@ -260,8 +260,12 @@ def check_path(path: str | os.PathLike[str], what: str) -> None:
 
     Raises:
         ConfigurationError: the path is not UTF-8, is bytes, or holds a NUL.
+        UsageError: it is no path at all.
     """
-    text = os.fspath(path)
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        raise UsageError(f"{what} is a path, not a {type(path).__name__}") from None
     try:
         is_text = isinstance(text, str) and bool(text.encode()) and "\0" not in text
     except UnicodeEncodeError:  # os.fsdecode turns bytes that are not UTF-8 into lone surrogates

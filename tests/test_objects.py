@@ -14,9 +14,12 @@ from pleo_extract import (
     Lake,
     PleoExtractError,
     Receipt,
+    UsageError,
+    connect,
     dump_export_jobs,
     iter_export_jobs,
     merge_lakes,
+    scan_lake,
 )
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 
@@ -81,8 +84,15 @@ def test_batches_say_what_they_are(client: Client) -> None:
     assert repr(iter_export_jobs(client=client)).startswith("<Batches of export jobs: iterate")
 
 
+def test_a_client_in_place_of_a_lake_is_named(client: Client) -> None:
+    """A client as the first argument is refused as what it is, before a credential is looked for."""
+    for function in (dump_export_jobs, connect, Lake, scan_lake):
+        with pytest.raises(UsageError, match="the lake's folder is a path, not a Client"):
+            function(client)  # type: ignore[arg-type]
+
+
 def test_the_errors_of_the_table_are_public() -> None:
     """Every error that docs/exit-codes.md names can be imported from the package."""
-    named = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8").partition("<!-- generated")[2]))
+    named = set(re.findall(r"`([A-Z]\w+)`", PAGE.read_text(encoding="utf-8").partition("<!-- generated")[2]))
     assert len(named) > 15
     assert all(issubclass(getattr(pleo_extract, name), PleoExtractError) for name in named)

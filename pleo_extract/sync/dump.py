@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.state import FULL_EVERY, AccountKey
-from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.errors import ConfigurationError, UsageError, check_path
 from pleo_extract.fetch.load import open_client
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake.store import open_lake
@@ -91,6 +91,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
         deadline=deadline,
         max_requests=max_requests,
     )
+    check_path(lake, "the lake's folder")
     keeping = _check_keep(keep, keep_count, every=keep_all)
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     with open_client(client) as source:
