@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -27,10 +28,17 @@ def show_progress(what: str, *, show: bool | None = None) -> Iterator[Callable[[
         yield lambda _rows, _total, _note: None
         return
     from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
+    from tqdm.contrib.logging import logging_redirect_tqdm  # noqa: PLC0415 - as above
 
-    with tqdm(
-        desc=what, unit=" jobs", unit_scale=False, dynamic_ncols=True, leave=False, smoothing=0.1
-    ) as bar:
+    log = logging.getLogger("pleo_extract")
+    with (
+        logging_redirect_tqdm([log])
+        if log.handlers
+        else nullcontext(),  # a line of the log goes above the bar
+        tqdm(
+            desc=what, unit=" jobs", unit_scale=False, dynamic_ncols=True, leave=False, smoothing=0.1
+        ) as bar,
+    ):
 
         def update(rows: int, total: int | None, note: str) -> None:
             bar.total = max(total, rows) if total else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,10 +19,12 @@ import pytest
 from tqdm import tqdm
 
 from pleo_extract import Client, Lake, RequestsExceeded, dump_export_jobs, load_export_jobs
+from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.plan import _format_plan
 from pleo_extract.cli.status import _format_status
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import Holder
+from pleo_extract.progress import show_progress
 from pleo_extract.sandbox import API_KEY, Sandbox, World
 from pleo_extract.sync.plan import plan_dump
 
@@ -195,3 +199,20 @@ def test_the_process_of_another_user_is_at_work(tmp_path: Path, monkeypatch: pyt
     sign(tmp_path, 4_194_304, socket.gethostname())
     monkeypatch.setattr(os, "kill", refuse)
     assert Lake(tmp_path).status().running is not None
+
+
+def test_a_line_of_the_log_does_not_share_a_line_with_the_bar() -> None:
+    """A warning of the command line is a line of its own; the bar is drawn again below it."""
+    log = logging.getLogger("pleo_extract")
+    handlers, propagates = log.handlers[:], log.propagate
+    try:
+        with redirect_stderr(io.StringIO()) as shown:
+            set_up_log("text", "warning")
+            with show_progress("dump", show=True) as tell:
+                tell(5, 10, "")
+                log.warning("the server cannot be reached")
+                tell(6, 10, "")
+    finally:
+        log.handlers[:], log.propagate = handlers, propagates
+    (line,) = [line for line in shown.getvalue().split("\n") if "cannot be reached" in line]
+    assert re.fullmatch(r".*\r *\r?\S+ warning the server cannot be reached", line), line
