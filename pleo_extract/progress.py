@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["show_progress"]
 
+LONGEST = 32
+"""Most characters before the bar: a long path of a lake would leave no room for the bar on 80 columns."""
+
 
 @contextmanager
 def show_progress(what: str, *, show: bool | None = None) -> Iterator[Callable[[int, int | None, str], None]]:
@@ -30,11 +33,13 @@ def show_progress(what: str, *, show: bool | None = None) -> Iterator[Callable[[
     from tqdm import tqdm  # noqa: PLC0415 - only where a bar is shown
     from tqdm.contrib.logging import logging_redirect_tqdm  # noqa: PLC0415 - as above
 
+    what = what if len(what) <= LONGEST else f"…{what[-LONGEST + 1 :]}"
     log = logging.getLogger("pleo_extract")
+    above = (
+        logging_redirect_tqdm([log]) if log.handlers else nullcontext()
+    )  # a line of the log goes above the bar
     with (
-        logging_redirect_tqdm([log])
-        if log.handlers
-        else nullcontext(),  # a line of the log goes above the bar
+        above,
         tqdm(
             desc=what, unit=" jobs", unit_scale=False, dynamic_ncols=True, leave=False, smoothing=0.1
         ) as bar,
