@@ -201,6 +201,28 @@ def links() -> Iterator[str]:
     return _table(("entries of an export", "links", "wrong", "true retries", "missed"), rows)
 
 
+def shift_alarms() -> Iterator[str]:
+    """Return how often chance alone makes a shift, from alarms.json."""
+    rows = (
+        (
+            f"{each['daily']} a day, {each['rate']:.0%} fail",
+            *(f"{each[k]:,}" for k in ("judged", "shifts", "incidents")),
+        )
+        for each in _alarms("shifts")["chance"]
+    )
+    return _table(("exports", "judged days", "shifts by chance", "incidents by chance"), rows)
+
+
+def shift_power() -> Iterator[str]:
+    """Return how soon `shifts` and `incidents` notice that a rate has doubled, from alarms.json."""
+    found = _alarms("shifts")
+    rows = (
+        (f"`{name}`", *(f"{found[name][days] / found['companies']:.0%}" for days in ("7", "14", "30", "100")))
+        for name in ("shifts", "incidents")
+    )
+    return _table(("noticed within", "7 days", "14 days", "30 days", "100 days"), rows)
+
+
 def silence_alarms() -> Iterator[str]:
     """Return how often and how soon `silences` names a company, from alarms.json."""
     rows = (
@@ -258,6 +280,8 @@ TABLES = {
         names,
         options,
         refreshes,
+        shift_alarms,
+        shift_power,
         silence_alarms,
         torture,
     )

@@ -289,7 +289,7 @@ def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | N
     dated = [s for s in statements().values() if any(p.name == "grain" for p in s.parameters)]
     assert len(dated) >= 2
     for statement in dated:
-        last = "quarter or year" if statement.name == "incidents" else "quarter, year or all"
+        last = "quarter or year" if statement.name in {"incidents", "shifts"} else "quarter, year or all"
         with pytest.raises(UsageError, match=f"^invalid grain .*: use hour, day, week, month, {last}$"):
             ask(f"FROM {statement.name}($g)", jobs, g=grain)
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/alarms.py [--quick] [PART …]
 
 The worlds are those of `tests/support`, where the tests measure the same in small. The parts are `silences`,
-`clustering` and `attempts`; without a name all of them run. `--quick` runs a small share and writes nothing. Every seed is fixed.
+`clustering`, `attempts` and `shifts`; without a name all of them run. `--quick` runs a small share and writes nothing. Every seed is fixed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
-from retries import WORLDS, count_wrong_links, measure_coverage  # noqa: E402 - the path comes first
+from drifts import count_alarms, find_shift_days  # noqa: E402 - the path comes first
+from retries import WORLDS, count_wrong_links, measure_coverage  # noqa: E402 - as above
 from rhythms import RHYTHMS, count_false_alarms, find_delays  # noqa: E402 - as above
 
 if TYPE_CHECKING:
@@ -72,10 +73,27 @@ def measure_attempts(scale: float) -> list[dict[str, Any]]:
     return rows
 
 
+def measure_shifts(scale: float) -> dict[str, Any]:
+    """Measure false alarms of `shifts` and `incidents`, and how soon they notice that a rate has doubled."""
+    chance = []
+    for number, (daily, rate) in enumerate(((12, 0.02), (30, 0.1), (40, 0.04))):
+        luck = np.random.default_rng([4, number])
+        counts = count_alarms(luck, daily=daily, rate=rate, companies=round(60 * scale))
+        chance.append({"daily": daily, "rate": rate} | counts)
+    companies = round(200 * scale)
+    shifts, incidents = find_shift_days(np.random.default_rng(5), companies=companies)
+    power = {
+        name: {str(most): int((days <= most).sum()) for most in (7, 14, 30, 100)}
+        for name, days in (("shifts", shifts), ("incidents", incidents))
+    }
+    return {"chance": chance, "companies": companies} | power
+
+
 PARTS: Final[dict[str, Callable[[float], Any]]] = {
     "silences": measure_silences,
     "clustering": measure_clustering,
     "attempts": measure_attempts,
+    "shifts": measure_shifts,
 }
 
 

@@ -1,0 +1,70 @@
+"""Companies whose failure rate stays, or shifts for good, and what `shifts` and `incidents` say about them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any, Final
+
+import polars as pl
+from rhythms import name_company
+from warehouse_jobs import frame, job, rows_of, warehouse
+
+__all__ = ["BEGIN", "count_alarms", "draw_days", "find_shift_days", "make_days"]
+
+np: Any = import_module("numpy")
+
+BEGIN: Final = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def draw_days(luck: Any, rates: Any, daily: int) -> Any:
+    """Return how many of `daily` exports fail, for an array of rates: one row per company, one column per day."""
+    return luck.binomial(daily, rates)
+
+
+def make_days(failed: Any, daily: int) -> pl.DataFrame:
+    """Return jobs as a frame of the lake: of each company and day `daily` exports, of which the first `failed` failed."""
+    companies, days = failed.shape
+    no, day, nth = (each.ravel() for each in np.mgrid[0:companies, 0:days, 0:daily])
+    columns = pl.DataFrame({"no": no, "day": day, "nth": nth, "failed": nth < failed[no, day]}).select(
+        pl.int_range(pl.len()).cast(pl.String).str.zfill(36).alias("id"),
+        pl.col("no").replace_strict({n: name_company(n) for n in range(companies)}).alias("company_id"),
+        pl.when("failed").then(pl.lit("failed")).otherwise(pl.lit("completed")).alias("status"),
+        (pl.lit(BEGIN) + pl.duration(days="day", minutes="nth")).alias("created_at"),
+        pl.col("nth").cast(pl.Int64).alias("number_of_items"),
+    )
+    usual = frame([job(0, started_at=None, completed_at=None, last_updated_at=None)])
+    return columns.join(usual.drop(columns.columns), how="cross").select(usual.columns)
+
+
+def count_alarms(luck: Any, *, daily: int, rate: float, companies: int, days: int = 400) -> dict[str, int]:
+    """Return how often chance raises an alarm in companies whose rate stays.
+
+    `shifts` counts once for each begin of a shift, however many periods it lasts; `incidents` counts each period.
+    """
+    jobs = make_days(draw_days(luck, np.full((companies, days), rate), daily), daily)
+    with warehouse(jobs) as con:
+        judged = rows_of(con, "SELECT count(*) AS n FROM shifts('day', every_period := TRUE)").item()
+        shifts = rows_of(con, "SELECT DISTINCT company_id, began FROM shifts('day')").height
+        incidents = rows_of(con, "FROM incidents('day')").height
+    return {"judged": judged, "shifts": shifts, "incidents": incidents}
+
+
+def find_shift_days(luck: Any, *, companies: int) -> tuple[Any, Any]:
+    """Return the day after a shift from 4 % to 8 % at 40 exports a day on which `shifts` and `incidents` notice it.
+
+    The shift comes after 220 days. Without notice within 100 days the day is 999.
+    """
+    rates = np.concatenate([np.full((companies, 220), 0.04), np.full((companies, 100), 0.08)], axis=1)
+    jobs = make_days(draw_days(luck, rates, 40), 40)
+    found = []
+    with warehouse(jobs) as con:
+        for macro in ("shifts", "incidents"):
+            rows = rows_of(con, f"FROM {macro}('day')").with_columns(
+                day=(pl.col("period") - BEGIN.replace(tzinfo=None)).dt.total_days() - 219
+            )
+            first = dict(
+                rows.filter(pl.col("day") > 0).group_by("company_id").agg(pl.col("day").min()).iter_rows()
+            )
+            found.append(np.array([first.get(name_company(n), 999) for n in range(companies)]))
+    return found[0], found[1]

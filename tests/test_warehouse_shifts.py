@@ -1,0 +1,102 @@
+"""`shifts`: rates that have crept up, compared with a recursion in plain Python, and with worlds of known rates."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from typing import Any
+
+import pytest
+from drifts import count_alarms, draw_days, find_shift_days, make_days
+from warehouse_jobs import ask, job
+
+np: Any = import_module("numpy")
+
+close = pytest.approx
+
+
+def chart(counts: list[tuple[int, int]]) -> list[tuple[float, float, bool, int | None, float | None]]:
+    """Return usual rate, evidence, whether it is a shift, begin and rate since of each judged period, one by one."""
+    rows: list[tuple[float, float, bool, int | None, float | None]] = []
+    scores: list[float] = []
+    evidence, began = 0.0, 0
+    for place, (failed, finished) in enumerate(counts):
+        past = counts[max(0, place - 210) : max(0, place - 30)]
+        if len(past) < 8:
+            continue
+        k, n = sum(each[0] for each in past), sum(each[1] for each in past)
+        rate = (k + 0.5) / (n + 1)
+        spread = sum(each[0] ** 2 / each[1] for each in past) - k * k / n
+        dispersion = max(1.0, spread / (rate * (1 - rate)) / (len(past) - 1))
+        usual = min(0.45, rate + 0.25 * math.sqrt(rate * (1 - rate) * dispersion / n))
+        ratio = failed * math.log(2) + (finished - failed) * math.log((1 - 2 * usual) / (1 - usual))
+        scores.append(min(2.25, ratio / dispersion))
+        if evidence <= 0:
+            began = place
+        evidence = max(0.0, evidence) + scores[-1]
+        since = counts[began : place + 1]
+        is_shift = evidence > 4.6 and sum(scores[-14:]) > 0
+        grows = evidence > 0
+        rate_since = sum(each[0] for each in since) / sum(each[1] for each in since) if grows else None
+        rows.append((usual, evidence, is_shift, began if grows else None, rate_since))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_chart_is_pages_recursion(seed: int) -> None:
+    """Usual rate, evidence, begin and rate since equal a recursion over the periods, with outages and shifts, to 1e-9."""
+    luck = np.random.default_rng(seed)
+    rates = np.concatenate([np.full(120, 0.05), np.full(5, 0.6), np.full(60, 0.05), np.full(90, 0.15)])
+    failed = draw_days(luck, rates[None, :], 12)
+    found = ask("FROM shifts('day', every_period := TRUE)", make_days(failed, 12))
+    expected = chart([(int(k), 12) for k in failed[0]])
+    assert found.height == len(expected) == 275 - 38
+    days = {period: place for place, period in enumerate(found["period"].sort(), start=38)}
+    for row, (usual, evidence, is_shift, began, rate_since) in zip(
+        found.iter_rows(named=True), expected, strict=True
+    ):
+        assert (row["usual_rate"], row["evidence"]) == close((usual, evidence), abs=1e-9)
+        assert row["is_shift"] == is_shift
+        assert (None if row["began"] is None else days[row["began"]]) == began
+        assert row["rate_since"] == (None if rate_since is None else close(rate_since, abs=1e-12))
+    named = ask("FROM shifts('day')", make_days(failed, 12))
+    assert named.height == found["is_shift"].sum() > 10
+
+
+def test_an_export_that_fails_often_is_one_failure() -> None:
+    """Retries of a failed export are no evidence: only first attempts count."""
+    failed = np.zeros((1, 60), int)
+    rows = make_days(failed, 20)
+    again = [
+        job(
+            n,
+            "failed",
+            company_id=rows["company_id"][0],
+            created_at=rows["created_at"].max(),
+            number_of_items=7,
+        )
+        for n in range(30)
+    ]
+    for n, row in enumerate(again):
+        row["created_at"] = row["last_updated_at"] = row["created_at"].replace(minute=30, second=n)
+    found = ask(
+        "FROM shifts('day', every_period := TRUE)",
+        rows.vstack(type(rows)(again, schema=rows.schema, orient="row")),
+    )
+    assert found.sort("period")["failed"].to_list()[-1] == 1
+
+
+@pytest.mark.parametrize(("daily", "rate"), [(12, 0.02), (40, 0.04)])
+def test_chance_makes_no_more_shifts_than_stated(daily: int, rate: float) -> None:
+    """In companies whose rate stays, chance alone makes at most one shift in 740 judged days."""
+    found = count_alarms(np.random.default_rng(15), daily=daily, rate=rate, companies=25)
+    assert found["judged"] == 25 * (400 - 38)
+    assert found["shifts"] <= found["judged"] / 740
+
+
+def test_a_rate_that_doubles_is_noticed() -> None:
+    """From 4 % to 8 % at 40 exports a day: most worlds are named within 14 days, where `incidents` names few."""
+    shifts, incidents = find_shift_days(np.random.default_rng(15), companies=40)
+    assert (shifts <= 14).sum() >= 30
+    assert (shifts <= 30).sum() >= 38
+    assert (incidents <= 14).sum() <= 12
