@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import polars as pl
 import pytest
 from canary import CANARY
@@ -914,6 +916,22 @@ def test_plan_of_many_companies(pleo: Callable[..., Said], served: Served, tmp_p
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 
 
+def test_no_output_goes_into_a_lake(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """Programs that read a lake's folder take each file there for data, unless its name begins with _ or a dot."""
+    lake = shutil.copytree(SAMPLE, tmp_path / "lake")
+    for command in (
+        ["sql", lake, "from stuck_jobs()", "-o", lake / "x.csv"],
+        ["changes", lake, "-o", lake / "created_month=2026-01" / "x.csv"],
+        ["report", lake, "-o", lake / "report.html"],
+        ["catalogue", lake, "-o", lake / "x.duckdb"],
+        ["dump", lake, "--metrics", lake / "pleo.prom"],
+    ):
+        said = pleo(*command)
+        assert (said.code, f"is in the lake {lake}" in said.err) == (2, True), said
+    assert pleo("sql", lake, "from stuck_jobs()", "-o", lake / "_stuck.csv").code == 0
+    assert pd.read_parquet(lake).shape[0] == 3_000
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [
@@ -922,6 +940,12 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample"
         ("from failure_rates('week', compny := 'x')", "failure_rates(grain := 'month', company_id := NULL"),
         ("from failure_rates('week', tz := 'Mars/X')", 'Candidate time zones: "'),
         ("from failure_rates('fortnight')", "pleo-extract: invalid grain fortnight: use hour, day, week,"),
+        ("from failure_rates(month)", "write it in single quotes: 'month'"),
+        (
+            "from failure_rates('month', since := '2026-13-01')",
+            '"2026-13-01" is no time: write 2026-11-01 or',
+        ),
+        ("from failure_rates('month', since := 'yesterday')", '"yesterday" is no time: write 2026-11-01 or'),
         ("drop table export_jobs", "only SELECT is answered, this is DROP\n"),
         (
             "pivot export_jobs on status using count(*)",

@@ -13,7 +13,7 @@ import duckdb
 
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
-from pleo_extract.answers.statement import statements
+from pleo_extract.answers.statement import GRAINS, statements
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
 from pleo_extract.zones import to_utc
 
@@ -28,6 +28,8 @@ _ARGUMENT_ERROR = re.compile(
 _NO_TABLE = re.compile(r"Table with name (.+?) does not exist!")
 _NO_ACCESS = re.compile(r'Cannot access (?:file|directory) "(.+?)"')
 _NO_COLUMN = re.compile(r'Referenced column "(\w+)" (?:was )?not found')
+
+_NO_INSTANT = re.compile(r'(?:invalid timestamp field format|timestamp field value out of range): ("[^"]*")')
 
 __all__ = ["answer", "open_warehouse", "translate_errors"]
 
@@ -178,6 +180,8 @@ def _first_line(exc: Exception) -> str:
     message = message.partition(": ")[2] or message
     if found := _ARGUMENT_ERROR.fullmatch(message):
         message = found[1]
+    if found := _NO_INSTANT.match(message):
+        message, more = f"{found[1]} is no time: write 2026-11-01 or 2026-11-01T08:00:00Z", []
     if hint := _find_hint(message):
         return escape(hint, 600)
     rest = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
@@ -197,6 +201,8 @@ def _find_hint(message: str) -> str:
         return f"this query may not read {found[1]}; open it with --allow {found[1]}"
     if found := _NO_COLUMN.match(message):
         name = found[1]
+        if name in GRAINS:
+            return f"there is no column {name}; if it is a grain, write it in single quotes: '{name}'"
         if any(name == each.name for known in statements().values() for each in known.parameters):
             return f"there is no column {name}; if it is an argument of a macro, write := after it, as in {name} := …"
     return ""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKS",
     "ENGINE_VIEWS",
+    "GRAINS",
     "TIME_RANGES",
     "VANISHED_KEYS",
     "Engine",
@@ -57,9 +58,11 @@ VANISHED_KEYS: Final = "vanished_keys"
 TIME_RANGES: Final = (("since", "until"), ("since_a", "until_a"), ("since_b", "until_b"))
 """Pairs of parameters that are the bounds of a time range: each engine checks that the first is before the second."""
 
+GRAINS: Final = ("hour", "day", "week", "month", "quarter", "year", "all")
+"""The lengths of the periods of answers."""
 CHECKS: Final[Mapping[str, tuple[str, str]]] = {
     "grain": (
-        "{0} IN ('hour', 'day', 'week', 'month', 'quarter', 'year', 'all')",
+        f"{{0}} IN {GRAINS}",
         "hour, day, week, month, quarter, year or all",
     ),
     "tz": ("{0} IS NOT NULL", "the name of a time zone, such as Europe/Copenhagen"),

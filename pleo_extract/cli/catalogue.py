@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import FilePathParam
+from pleo_extract.cli.folder import OutputFile
 from pleo_extract.cli.options import lake_argument
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ __all__ = ["catalogue"]
 @click.option(
     "--root", default="", metavar="DIR", help="Folder of LAKE as the clients see it [default: as here]"
 )
-@click.option("--output", "-o", type=FilePathParam(), required=True, metavar="FILE", help="Write this file")
+@click.option("--output", "-o", type=OutputFile(), required=True, metavar="FILE", help="Write this file")
 def catalogue(lake: str | Path, root: str, output: Path) -> None:
     """Write a DuckDB file with the views and macros of LAKE, for clients on another machine or in a container.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pleo_extract.cli.companies import read_companies
-from pleo_extract.cli.folder import FilePathParam
+from pleo_extract.cli.folder import FilePathParam, OutputFile
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.options import (
     full_option,
@@ -101,7 +101,7 @@ Examples:
 )
 @click.option("--keep-all", is_flag=True, help="With --keep-for: keep all of them, not one a day")
 @click.option(
-    "--metrics", type=FilePathParam(), metavar="FILE", help="Write metrics for Prometheus when the run ends"
+    "--metrics", type=OutputFile(), metavar="FILE", help="Write metrics for Prometheus when the run ends"
 )
 @click.option(
     "--log-format",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.errors import check_path
+from pleo_extract.errors import UsageError, check_path
 
-if TYPE_CHECKING:
-    import os
-
-__all__ = ["FilePathParam", "LakeFolder"]
+__all__ = ["FilePathParam", "LakeFolder", "OutputFile"]
 
 
 class FilePathParam(click.Path):
@@ -34,6 +31,26 @@ class FilePathParam(click.Path):
             ConfigurationError: it is not UTF-8.
         """
         check_path(value, "a path" if param is None else param.opts[0])
+        return super().convert(value, param, ctx)
+
+
+class OutputFile(FilePathParam):
+    """A file to write, outside any lake: programs that read a lake's folder take every file there for data."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path.
+
+        Raises:
+            UsageError: it is in a lake, under a name that such programs do not skip.
+        """
+        path = Path(os.fsdecode(super().convert(value, param, ctx))).absolute()
+        lake = next((folder for folder in path.parents if (folder / "_lake").is_dir()), None)
+        if lake is not None and path.name[0] not in "._":
+            raise UsageError(
+                f"{value} is in the lake {lake}, where other programs take every file for data; write it elsewhere"
+            )
         return super().convert(value, param, ctx)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pleo_extract.cli.folder import FilePathParam, LakeFolder
+from pleo_extract.cli.folder import FilePathParam, LakeFolder, OutputFile
 from pleo_extract.cli.span import InstantParam
 from pleo_extract.core.pace import RATE
 from pleo_extract.core.pages import LARGEST
@@ -56,7 +56,7 @@ answer_format_option: Final = click.option(
 )
 
 output_option: Final = click.option(
-    "--output", "-o", type=FilePathParam(), metavar="FILE", help="Write to this file, not to the terminal"
+    "--output", "-o", type=OutputFile(), metavar="FILE", help="Write to this file, not to the terminal"
 )
 
 full_option: Final = click.option("--full", is_flag=True, help="Read the whole list: a full sync")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pleo_extract.cli.folder import FilePathParam
+from pleo_extract.cli.folder import OutputFile
 from pleo_extract.cli.options import lake_argument, store_options
 from pleo_extract.cli.span import InstantParam
 
@@ -32,7 +32,7 @@ Examples:
 @click.option(
     "--output",
     "-o",
-    type=FilePathParam(dir_okay=False),
+    type=OutputFile(dir_okay=False),
     metavar="FILE",
     default=Path("report.html"),
     show_default=True,
