@@ -8,8 +8,10 @@ import gzip
 import itertools
 import json
 import logging
+import os
 import pickle
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -1403,6 +1405,20 @@ class TestCredentials:
         assert sent == ["Bearer t1", "Bearer t1", "Bearer t2"]
         assert not evil.exists()
 
+    def test_token_command_that_leaves_a_process_behind(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """The token counts when the command has ended, although a process of its own still holds its output open."""
+        monkeypatch.setenv(
+            "PLEO_TOKEN_COMMAND", f"sh -c 'sleep 300 & echo $! > {tmp_path / 'pid'}; echo tok'"
+        )
+        app = Script(says())
+        try:
+            Client(NOWHERE, transport=app, clock=Clock()).start_session().fetch(Query(), parse_page)
+        finally:
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        assert [request.headers["authorization"] for request in app.requests] == ["Bearer tok"]
+
     @pytest.mark.parametrize(
         ("command", "words"),
         [
@@ -1418,6 +1434,7 @@ class TestCredentials:
             ("{python} -c 'import sys; sys.stdout.buffer.write(b\"{canary}\\xff\")'", "could not be run"),
             ("{python} -c 'print(\"{canary} {canary}\")'", "has a space or a line break in it"),
             ("{python} -c pass", "PLEO_TOKEN_COMMAND: the token is empty"),
+            ("{python} -c 'while True: print(\"{canary}\" * 1000)'", "could not be run"),
             ("/nonexistent/command {canary}", "there is no such program"),
             ("'unbalanced {canary}", "could not be run"),
             (" ", "could not be run"),

@@ -11,6 +11,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import polars as pl
 import pytest
@@ -470,6 +471,63 @@ def test_f57_vanished_jobs_stay_marked_where_the_order_is_lost(tmp_path: Path) -
         assert (receipt.mode, receipt.order, receipt.code) == ("full", "none", 0)
         with contextlib.closing(connect(tmp_path)) as con:
             assert con.sql("SELECT id FROM vanished").fetchall() == [(gone["id"],)]
+
+
+class Windowed(Sandbox):
+    """A server that lists no more than the first 500 jobs of any order, and then says that there are no more."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.places: dict[str, int] = {}
+        self.window = 500
+
+    def __call__(self, request: RequestLike) -> Response:
+        """Return the response, cut off at the window."""
+        said = super().__call__(request)
+        if said.status != 200:
+            return said
+        page = json.loads(said.body)
+        asked = dict(parse_qsl(request.query))
+        start = self.places.get(asked.get("after", ""), 0) + int(asked.get("offset", 0))
+        page["data"] = page["data"][: max(0, self.window - start)]
+        info = page["pagination"]
+        if start + len(page["data"]) >= self.window:
+            info["hasNextPage"] = False
+        elif info.get("endCursor"):
+            self.places[info["endCursor"]] = start + len(page["data"])
+        return replace(said, body=json.dumps(page).encode())
+
+
+def test_f21_a_list_cut_off_at_both_ends_is_incomplete(tmp_path: Path) -> None:
+    """If oldest first and newest first have no job in common, jobs between them are missing, whatever repeats."""
+    sandbox = Windowed(World(jobs=1_500, days=30), api_keys={CANARY: None})
+    for _ in range(2):
+        with pytest.raises(PleoExtractError, match="no job in common") as caught:
+            dump(tmp_path, sandbox)
+        assert caught.value.code == 76
+    sandbox.window = 900  # the two lists meet
+    assert dump(tmp_path, sandbox).code == 0
+    assert scan_lake(tmp_path).collect().height == 1_500
+
+
+@pytest.mark.parametrize("total", [True, False])
+def test_f21_a_list_in_no_order_that_shrinks_is_not_believed(tmp_path: Path, *, total: bool) -> None:
+    """Without order a loss of many jobs gives 76 until it is confirmed, whether `total` has fallen as well or not."""
+    sandbox = Windowed(
+        World(jobs=1_500, days=30), rules=Rules(sorting=(), unsortable="refuse"), api_keys={CANARY: None}
+    )
+    sandbox.window = 10_000
+    dump(tmp_path, sandbox)
+    if total:
+        for job in sandbox.world.visible()[:900]:
+            sandbox.world.remove(job["id"], job["companyId"])
+    else:
+        sandbox.window = 600
+    with pytest.raises(PleoExtractError, match="--accept-vanished") as caught:
+        dump(tmp_path, sandbox, full=True)
+    assert caught.value.code == 76
+    assert scan_lake(tmp_path).collect().height == 1_500
+    assert dump(tmp_path, sandbox, full=True, accept_vanished=True).code == 0
 
 
 def test_f60_a_list_that_lost_many_jobs_is_not_believed_all_the_same(tmp_path: Path) -> None:

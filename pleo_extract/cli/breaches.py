@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from pleo_extract.errors import amount, escape
+from pleo_extract.errors import TryLater, amount, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -136,12 +136,15 @@ def find_breaches(lake: str | Path, limits: Limits, store: StoreOptions, *, now:
 
     Raises:
         LakeError: there is no such lake, or it is damaged.
+        TryLater: no dump has been completed.
     """
     from pleo_extract.answers.doors import connect
     from pleo_extract.lake.status import read_status
 
     status = read_status(lake, **store)
     breaches = [] if limits.max_age is None else [*_find_stale(status, limits.max_age, now)]
+    if not status.snapshot and not breaches:  # such as the folder under a disk that is not mounted
+        raise TryLater(f"{lake} has no snapshot yet: no dump has been completed, so nothing can be checked")
     con = connect(lake, status.snapshot or None, **store)
     try:
         last_read = _ask(con, NOW)[0]["now"]

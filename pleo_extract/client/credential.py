@@ -20,7 +20,7 @@ import shlex
 import subprocess
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from pleo_extract.client.mask import Mask
 from pleo_extract.errors import CredentialsError, escape
@@ -38,6 +38,10 @@ _SECRETS: Final = ("PLEO_API_KEY", "PLEO_ACCESS_TOKEN")
 """The variables that hold a credential themselves."""
 COMMAND_SECONDS: Final = 60
 """The longest that PLEO_TOKEN_COMMAND may take."""
+MOST_OUTPUT: Final = 2**20
+"""The most bytes that it may write."""
+LEFT_SECONDS: Final = 1.0
+"""How long its output may still take to arrive when it has ended."""
 
 
 def find_exposed(settings: Iterable[tuple[str, str]]) -> list[str]:
@@ -246,21 +250,57 @@ class Credential:
         return secret
 
 
+def _capture(command: list[str]) -> tuple[int, str, str]:
+    """Run a command; return its exit code and what it wrote, each stream up to `MOST_OUTPUT` bytes.
+
+    A process that it leaves behind may hold the streams open: they are read no longer than until the command ends.
+
+    Raises:
+        ValueError: it writes more.
+        subprocess.TimeoutExpired: it takes longer than `COMMAND_SECONDS`.
+    """
+    process = subprocess.Popen(  # noqa: S603 - the user's own command
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    pieces: tuple[bytearray, bytearray] = bytearray(), bytearray()
+
+    def read(stream: IO[bytes], piece: bytearray) -> None:
+        with stream:
+            while len(piece) <= MOST_OUTPUT and (data := os.read(stream.fileno(), 65_536)):
+                piece += data
+        if len(piece) > MOST_OUTPUT:
+            process.kill()
+
+    streams = (process.stdout, process.stderr)
+    readers = [
+        threading.Thread(target=read, args=each, name="token command", daemon=True)
+        for each in zip(streams, pieces, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        code = process.wait(COMMAND_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+        for reader in readers:
+            reader.join(LEFT_SECONDS)
+    if any(len(piece) > MOST_OUTPUT for piece in pieces):
+        raise ValueError("too much output")
+    return code, pieces[0].decode(), pieces[1].decode(errors="replace")
+
+
 def _run_token_command() -> str:
     """Return what PLEO_TOKEN_COMMAND writes. It is split as a shell splits it, but no shell runs it."""
     problem = ""
     try:
-        done = subprocess.run(  # noqa: S603 - the user's own command
-            shlex.split(os.environ["PLEO_TOKEN_COMMAND"]),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        if done.returncode == 0:
-            return done.stdout.strip()
-        problem = f"ended with {done.returncode}{_format_complaint(done.stderr, done.stdout)}"
-        del done  # it may hold a token, and a traceback may show the locals of this frame
+        code, out, err = _capture(shlex.split(os.environ["PLEO_TOKEN_COMMAND"]))
+        if code == 0:
+            return out.strip()
+        problem = f"ended with {code}{_format_complaint(err, out)}"
+        del out, err  # they may hold a token, and a traceback may show the locals of this frame
     except FileNotFoundError:
         problem = "could not be run: there is no such program"
     except subprocess.TimeoutExpired:

@@ -70,7 +70,10 @@ def describe(exc: BaseException, library: str) -> Failure:
         cause = cause.__cause__ or cause.__context__
     # A class that a user has derived from one of the library's counts as that one.
     names = (kind.__name__ for kind in type(exc).__mro__ if kind.__module__.partition(".")[0] == library)
-    return Failure(next(names), str(exc))
+    name, text = next(names), str(exc)
+    if name == "ProxyError" and text[:3].isdigit():
+        text = f"the proxy answered {text[:3]}"  # its reason phrase may repeat the proxy's password
+    return Failure(name, text)
 
 
 class Limit:

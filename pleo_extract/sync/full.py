@@ -87,6 +87,7 @@ class _Closing:
         totals: `total` on the first and on the last page of the head.
         is_whole: False if a job that was looked up is gone, or could not be looked up.
         reread: how many rows of the pass the closing reads read again; such rows are no duplicates.
+        is_apart: whether the list read newest first ended without any job of the pass.
     """
 
     as_of: datetime
@@ -95,6 +96,7 @@ class _Closing:
     totals: tuple[int | None, int | None]
     is_whole: bool = True
     reread: int = 0
+    is_apart: bool = False
 
 
 def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> SyncState:
@@ -185,14 +187,22 @@ def _walk_and_close(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _Closi
     task.evidence.shift_chance = 1.0 if closing is None else 0.0
     task.refuse_many_rejected()
     if closing is not None:
-        return walked, closing, verdict
+        return walked, closing, _doubt(closing, verdict)
     if walked.pages <= 1 or verdict.name == "incomplete":
         return walked, _Closing(began, walked.jobs, walked.newest, walked.totals), verdict
     rows = task.evidence.rows
     closing = _read_closing(task, walked, resumed=False)
     reread = task.evidence.rows - rows - (closing.jobs - walked.jobs)
     task.refuse_many_rejected()
-    return walked, replace(closing, reread=reread), verdict
+    return walked, replace(closing, reread=reread), _doubt(closing, verdict)
+
+
+def _doubt(closing: _Closing, verdict: Verdict) -> Verdict:
+    """Return the verdict, unless the closing reads show that the list was cut off: servers may list a part of it only."""
+    if not closing.is_apart:
+        return verdict
+    why = "the list read oldest first and the list read newest first have no job in common, so jobs between them are missing"
+    return Verdict("incomplete", why)
 
 
 def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _Closing | None, Verdict]:
@@ -211,7 +221,8 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
         closing = _read_closing(task, walked, resumed=True)
         totals = expect_total(task.before, closing.totals)
         verdict, most = decide_verdict(closing.jobs, totals), max(filter(None, totals), default=closing.jobs)
-        if closing.is_whole and not verdict.again and closing.jobs <= most:
+        is_drop = _is_drop(task, walked, accept_vanished=accept_vanished)
+        if closing.is_whole and not verdict.again and not is_drop and closing.jobs <= most:
             # The totals of the first pass may be days old; only those of the closing reads count.
             return replace(walked, totals=closing.totals), closing, verdict
         _log.info(
@@ -243,15 +254,12 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
 
 
 def _is_drop(task: Task, walked: _Pass, *, accept_vanished: bool) -> bool:
-    """Return whether far fewer jobs are listed than at the last full sync, in a list without proven order or `total`.
+    """Return whether far fewer jobs are listed than at the last full sync, in a list without proven order.
 
-    With a proven order `_find_vanished` counts the loss, and with a `total` the verdict shows it.
+    With a proven order `_find_vanished` counts the loss. A `total` is no reason to believe it: if it has fallen too, the
+    server shows other data, and if it has not, the list was cut off.
     """
-    if (
-        walked.order != "none"
-        or accept_vanished
-        or any(total is not None for total in expect_total(task.before, walked.totals))
-    ):
+    if walked.order != "none" or accept_vanished:
         return False
     return is_many(task.before.full_jobs - walked.jobs, task.before.full_jobs)
 
@@ -277,7 +285,22 @@ def _read_closing(task: Task, walked: _Pass, *, resumed: bool) -> _Closing:
         is_whole = is_whole and not lost and lost is not None
     elif sought.height:
         is_whole = False
-    return _Closing(head.as_of, walked.jobs + new, head.newest, head.totals, is_whole)
+    is_apart = head.ended and _is_apart(task, head.batch)
+    return _Closing(head.as_of, walked.jobs + new, head.newest, head.totals, is_whole, is_apart=is_apart)
+
+
+def _is_apart(task: Task, batch: int) -> bool:
+    """Return whether the head, of the batches from this number on, has jobs, and the pass has jobs, but none of them."""
+    phases = [each.phase for each in task.staging.batches]
+    nothing = pl.DataFrame(schema=dict.fromkeys(KEY, pl.String))
+    late = [frame.select(KEY) for n, frame in task.staging.numbered(start=batch) if phases[n] == "head"]
+    head = pl.concat([nothing, *late]).unique()
+    passed = [
+        frame.select(KEY).join(head, on=KEY, how="semi").height
+        for n, frame in task.staging.numbered()
+        if phases[n] in ("full", "again")
+    ]
+    return head.height > 0 and len(passed) > 0 and not any(passed)
 
 
 def _read_closing_unordered(task: Task, walked: _Pass, *, resumed: bool) -> _Closing:
