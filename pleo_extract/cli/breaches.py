@@ -248,7 +248,7 @@ def _make_silence(row: Mapping[str, Any]) -> Breach:
     silent = _format_span(timedelta(seconds=row["silent_seconds"]))
     text = (
         f"no new export for {silent}, since {_format_instant(row['last_job_at'])}; usually {row['expected_jobs']:.1f} "
-        f"come in such a time. In the longest gap of the 26 weeks before, that was {row['longest_jobs']:.1f}"
+        f"come in such a time, and at most {row['longest_jobs']:.1f} would have come in any gap of the 26 weeks before"
     )
     figures = {name: value for name, value in row.items() if name not in ("company_id", "name", "is_silent")}
     return Breach("no_silence", row["company_id"], row["name"], text, figures)

@@ -44,8 +44,7 @@ Examples:
     "--since",
     type=DurationParam(),
     default=timedelta(days=7),
-    show_default="7d",
-    help="How far back failure rates and incidents count, from when the lake was last read",
+    help="How far back failure rates and incidents count, from when the lake was last read [default: 7d]",
 )
 @click.option(
     "--min-jobs",

@@ -131,7 +131,8 @@ def _facts(status: LakeStatus) -> Iterator[tuple[str, str]]:
     if status.last_run is not None:
         yield "Last run", f"{moment(status.last_run.ended_at)}, code {status.last_run.code}"
         yield "Last complete run", moment(status.last_run.last_complete_at)
-    yield "Mode", untrusted(receipt["mode"], 40) if receipt.get("mode") else ""
+    modes = {"refresh": "incremental sync", "full": "full sync"}
+    yield "Mode", modes.get(receipt["mode"], untrusted(receipt["mode"], 40)) if receipt.get("mode") else ""
     yield "Verdict", untrusted(_verdict(status, receipt), 500)
     due = [account.next_full_at for account in status.accounts if account.next_full_at]
     yield "Next full sync", f"by {moment(min(due))}" if due else "with the next run"
