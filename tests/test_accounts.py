@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -93,16 +94,20 @@ def ground(tmp_path: Path) -> Ground:
 
 
 @pytest.mark.slow
-def test_connections_and_runs_are_of_those_at_work_only(ground: Ground) -> None:
+@pytest.mark.parametrize(("transport", "held"), [("httpx", "_pool.connections"), ("curl", "_idle")])
+def test_connections_and_runs_are_of_those_at_work_only(
+    ground: Ground, transport: str, held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Any number of companies uses at most eight connections, and the run of a finished one is released."""
+    monkeypatch.setenv("PLEO_TRANSPORT", transport)
     connections, runs = set(), set()
     ground.refused = set(ground.world.companies[::20])
     with serve(ground) as running:  # type: ignore[arg-type]
         accounts = ground.read(running.url, ground.world.companies)
 
         def look(number: int) -> None:
-            (transport,) = accounts[0].shared._transports.values()
-            connections.add(len(transport._pool.connections))  # type: ignore[attr-defined]
+            (carrier,) = accounts[0].shared._transports.values()
+            connections.add(len(attrgetter(held)(carrier)))
             if number in (COMPANIES // 2, COMPANIES):
                 gc.collect()
                 runs.add(sum(isinstance(each, Session) for each in gc.get_objects()))

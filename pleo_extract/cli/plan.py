@@ -10,7 +10,6 @@ from pleo_extract.cli.companies import read_companies
 from pleo_extract.cli.options import full_option, lake_argument, server_options, store_options
 from pleo_extract.cli.screen import Column, format_table, terminal_width
 from pleo_extract.errors import PleoExtractError, amount, escape, worst_code
-from pleo_extract.lake.lock import format_holder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,6 +107,8 @@ def _format_plan(found: DumpPlan) -> str:
     staged = f", {found.staged:,} staged by a run that was interrupted" if found.staged else ""
     lines = [f"{mode}: {total} at the server, {found.known:,} in the lake{staged}"]
     if found.running is not None:
+        from pleo_extract.lake.lock import format_holder
+
         lines.append(
             f"a run is at work on the lake ({format_holder(found.running)}); this is about the next one"
         )

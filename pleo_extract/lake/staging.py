@@ -26,7 +26,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA, STATUSES
 from pleo_extract.core.rows import count_months, created_month, is_unknown, job_name
 from pleo_extract.core.state import RejectedRecord
-from pleo_extract.errors import LakeError
+from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.batches import HELD, decode_rows, encode_rows
 from pleo_extract.lake.forgotten import NOTHING
@@ -394,9 +394,15 @@ def find_resumable(staging: Path) -> Left:
 
 
 def count_staged(staging: Path, owner: str | None = None) -> dict[str, int]:
-    """Return how many rows lie there for each mode of a run, for one owner or for all. No batch is read."""
+    """Return how many rows lie there for each mode of a run, for one owner or for all. No batch is read.
+
+    Staging is private: a user who may not read it counts nothing.
+    """
     rows: dict[str, int] = {}
-    left = find_resumable(staging)
+    try:
+        left = find_resumable(staging)
+    except StorageError:
+        return rows
     for folder in chain.from_iterable(left.values() if owner is None else [left.get(_hash_owner(owner), ())]):
         if (header := read_header(folder)) is not None:
             found = sum(batch.rows for batch in read_lines(folder))
