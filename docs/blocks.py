@@ -135,7 +135,7 @@ def _run_cron(text: str, line: int) -> str:
 def _run(words: list[str], line: int) -> str:
     *before, script = words
     script = script.replace("…", API_KEY).replace("/srv/pleo", str(Path.cwd() / "srv" / "pleo"))
-    done = subprocess.run([*before, script], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - the project's own documents
+    done = subprocess.run([*before, script], capture_output=True, text=True, check=False, timeout=300)  # noqa: S603 - the project's own documents
     assert done.returncode == 0, f"line {line} ended with {done.returncode}: {done.stderr}"
     return done.stdout
 
