@@ -15,7 +15,7 @@ from lakes import dump
 
 import pleo_extract
 from pleo_extract import COLUMNS, Lake, scan_lake, verify_lake
-from pleo_extract.answers.catalogue import write_catalogue
+from pleo_extract.answers.doors import write_catalogue
 from pleo_extract.cli import group
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lake.folder.pruning import prune
@@ -167,7 +167,7 @@ def test_changes_after_a_repair_name_what_is_gone(lake: Path) -> None:
 def ask_catalogue(lake: Path, arguments: str) -> pl.DataFrame:
     """Return the answer of the catalogue's macro `changes`, with the types of `Lake.changes`."""
     target = lake.parent / "catalogue.duckdb"
-    write_catalogue(target, lake)
+    write_catalogue(lake, target)
     with duckdb.connect(str(target), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
         found: pl.DataFrame = con.sql(f"FROM changes({arguments})").pl()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 from pleo_extract.answers.definition import ROOT, Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
-from pleo_extract.answers.history import has_objects
 from pleo_extract.errors import StorageError
 
 if TYPE_CHECKING:
@@ -35,13 +34,14 @@ _MARKED_VIEWS: Final = ("export_jobs", "job_durations", "snapshot")
 """Several views, because the end of a storage block can split the bytes of one comment."""
 
 
-def write_catalogue(
+def write_catalogue(  # noqa: PLR0913 - each is a fact about the lake
     target: str | Path,
     lake: str | Path,
     *,
     root: str = "",
     facts: SnapshotFacts | None = None,
     has_months: bool = True,
+    has_objects: bool = False,
     mark: str = "",
 ) -> None:
     """Write a DuckDB file with all views and macros over the months of a lake; replace an existing file atomically.
@@ -57,6 +57,7 @@ def write_catalogue(
         root: the path by which clients reach the lake; by default the same path.
         facts: what the lake knows about the snapshot; by default "now" is the latest instant in the files.
         has_months: whether the lake has any month.
+        has_objects: whether it has files of snapshots; a copy may have only the current rows, until the next dump.
         mark: a short text that identifies the content; it is in the bytes of the file, unencoded.
 
     Raises:
@@ -68,7 +69,7 @@ def write_catalogue(
         raise StorageError(
             f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
         )
-    source = Source((), facts or SnapshotFacts(), root or here, has_months, has_objects(lake))
+    source = Source((), facts or SnapshotFacts(), root or here, has_months, has_objects)
     try:
         # A folder, because DuckDB keeps a log next to the file that it writes; the next run removes both if this one dies.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:

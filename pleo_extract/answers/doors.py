@@ -103,13 +103,15 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
 
         opened = open_snapshot(lake)
         facts = _read_facts(opened)
-        mark = _make_mark(layout, opened, facts)
+        has_months, has_objects = bool(opened and opened.files), _has_objects(layout)
+        mark = _make_mark(f"{target} {has_months} {has_objects} {facts.as_of is None}")
         answers.write_facts(layout.root, facts)
         with suppress(LakeError):
             if mark.encode() in disk.read_file(target):
                 return
-        has_months = bool(opened and opened.files)
-        answers.write_catalogue(target, layout.root, facts=facts, has_months=has_months, mark=mark)
+        answers.write_catalogue(
+            target, layout.root, facts=facts, has_months=has_months, has_objects=has_objects, mark=mark
+        )
     except (PleoExtractError, ImportError, OSError, RuntimeError, ValueError) as exc:
         _log.warning(
             "%s. The data is published; only the catalogue for other DuckDB clients is not up to date",
@@ -146,7 +148,12 @@ def write_catalogue(lake: str | Path, path: str | Path, *, root: str = "") -> Pa
     if not (layout.own / "now.csv").exists():  # no dump has written a catalogue here
         answers.write_facts(layout.root, facts)
     answers.write_catalogue(
-        path, layout.root, root=root.rstrip("/"), facts=facts, has_months=bool(opened.files)
+        path,
+        layout.root,
+        root=root.rstrip("/"),
+        facts=facts,
+        has_months=bool(opened.files),
+        has_objects=_has_objects(layout),
     )
     return Path(path)
 
@@ -157,11 +164,10 @@ def _read_facts(opened: Opened | None) -> SnapshotFacts:
     return read_facts(opened.manifest.accounts, opened.manifest.made_at) if opened else SnapshotFacts()
 
 
-def _make_mark(layout: Layout, opened: Opened | None, facts: SnapshotFacts) -> str:
-    """Return a text that changes whenever the content of the catalogue has to change, apart from the files it reads."""
-    from pleo_extract.answers.history import has_objects  # noqa: PLC0415 - as above
+def _has_objects(layout: Layout) -> bool:
+    return any(layout.objects.glob("*"))
 
-    content = (
-        f"{layout.catalogue} {bool(opened and opened.files)} {has_objects(layout.root)} {facts.as_of is None}"
-    )
+
+def _make_mark(content: str) -> str:
+    """Return a text that changes whenever the content of the catalogue has to change, apart from the files it reads."""
     return f"pleo_extract {__version__} {hashlib.sha256(content.encode()).hexdigest()[:16]}"

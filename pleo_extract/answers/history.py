@@ -6,7 +6,6 @@ in the catalogue of a folder: a connection of `connect` has one snapshot, and Py
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, TERMINAL
@@ -14,7 +13,7 @@ from pleo_extract.contract import COLUMNS, DUCKDB_SCHEMA, TERMINAL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["create_changes", "has_objects"]
+__all__ = ["create_changes"]
 
 _MANIFESTS: Final = "/_lake/snapshots/*.json"
 _OBJECTS: Final = "/_lake/objects/*"
@@ -77,11 +76,6 @@ WITH manifests AS (
     WHERE g.id IS NOT NULL OR ({row_before}) IS DISTINCT FROM ({row_after})
 )
 SELECT d.* FROM found AS d LEFT JOIN kept AS k ON k.ok IS NULL ORDER BY d.created_at, d.id"""
-
-
-def has_objects(lake: str | Path) -> bool:
-    """Return whether a lake has files of snapshots. A copy may have only the current rows, until the next dump."""
-    return any(Path(f"{lake}{_OBJECTS}").parent.glob("*"))
 
 
 def create_changes(path_of: Callable[[str], str]) -> str:

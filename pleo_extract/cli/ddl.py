@@ -41,14 +41,15 @@ _TRINO_FOLDER: Final = (
     "WITH (format = 'PARQUET', partitioned_by = ARRAY['created_month'], external_location = {location});\n\n"
     "CALL system.sync_partition_metadata(schema_name => {schema}, table_name => {name}, mode => 'FULL');"
 )
+_SPARK: Final = (_SPARK_FOLDER, "CREATE TABLE {table} USING DELTA LOCATION {location};")
 ENGINES: Final = {
     "athena": (
         _HIVE_FOLDER,
         "CREATE EXTERNAL TABLE {table}\nLOCATION {location}\nTBLPROPERTIES ('table_type' = 'DELTA');",
     ),
-    "databricks": (_SPARK_FOLDER, "CREATE TABLE {table} USING DELTA LOCATION {location};"),
+    "databricks": _SPARK,
     "hive": (_HIVE_FOLDER, None),
-    "spark": (_SPARK_FOLDER, "CREATE TABLE {table} USING DELTA LOCATION {location};"),
+    "spark": _SPARK,
     "trino": (
         _TRINO_FOLDER,
         "CALL system.register_table(schema_name => {schema}, table_name => {name}, table_location => {location});",
@@ -116,5 +117,6 @@ def register_statements(engine: str, table: str, location: str, *, is_delta: boo
 
 def _quote(text: str, engine: str) -> str:
     """Return a literal. Only Trino doubles a quote: to the others, which read Hive's SQL, that would be two literals."""
-    text = text.replace("'", "''") if engine == "trino" else text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+    from pleo_extract.answers.definition import literal
+
+    return literal(text) if engine == "trino" else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -45,13 +45,14 @@ class OutputFile(FilePathParam):
         Raises:
             UsageError: it is in a lake, under a name that such programs do not skip.
         """
-        path = Path(os.fsdecode(super().convert(value, param, ctx))).absolute()
+        found = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(found)).absolute()
         lake = next((folder for folder in path.parents if (folder / "_lake").is_dir()), None)
         if lake is not None and path.name[0] not in "._":
             raise UsageError(
                 f"{value} is in the lake {lake}, where other programs take every file for data; write it elsewhere"
             )
-        return super().convert(value, param, ctx)
+        return found
 
 
 class LakeFolder(FilePathParam):

@@ -26,20 +26,34 @@ import math
 import ssl
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, runtime_checkable
 
 from pleo_extract.errors import Stopped
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["TICK", "Failure", "Limit", "Reply", "Request", "Transport", "describe", "join_headers"]
+__all__ = [
+    "KEPT_SECONDS",
+    "TICK",
+    "Failure",
+    "Limit",
+    "Reply",
+    "Request",
+    "Transport",
+    "join_headers",
+    "translated",
+]
+
+T = TypeVar("T")
 
 SHORTEST: Final = 0.05
 """The shortest timeout in seconds: a socket takes 0 for "do not block" and refuses less, which would be no timeout error."""
 TICK: Final = 0.25
 """Seconds after which a thread that waits for bytes checks whether its session was stopped."""
+KEPT_SECONDS: Final = 30
+"""The longest that an idle connection is kept."""
 LAST_CALL: Final = 1.5
 """Seconds that an answer may still take after its session was stopped, so that the next run need not ask for it again.
 
@@ -61,7 +75,16 @@ class Failure(Exception):
         self.text = text
 
 
-def describe(exc: BaseException, library: str) -> Failure:
+def translated(call: Callable[[], T], foreign: tuple[type[Exception], ...]) -> T:
+    """Return what the function returns; raise Failure in place of an error of these, the roots of a library's errors."""
+    try:
+        return call()
+    except foreign as exc:
+        failure = _describe(exc, foreign[0].__module__.partition(".")[0])
+    raise failure
+
+
+def _describe(exc: BaseException, library: str) -> Failure:
     """Return an error of httpx, httpcore or the like as a Failure; `library` is the name of the module that defines it."""
     cause: BaseException | None = exc
     while cause is not None:

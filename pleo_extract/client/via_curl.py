@@ -32,7 +32,7 @@ from urllib.parse import unquote
 import certifi
 import pycurl
 
-from pleo_extract.client.transport import TICK, Failure, join_headers
+from pleo_extract.client.transport import KEPT_SECONDS, TICK, Failure, join_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,6 @@ __all__ = ["CurlTransport", "find_problem"]
 
 OLDEST: Final = 0x081700
 """The oldest libcurl that is used, 8.23: the one that the tests of the transports have seen."""
-KEPT_SECONDS: Final = 30
-"""The longest that an idle connection is kept."""
 RECEIVED: Final = 256 * 2**10
 """The bytes that libcurl receives at a time."""
 BRIEF: Final = 0.01

@@ -19,16 +19,16 @@ import threading
 import time
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
 import certifi
 import httpcore
 
-from pleo_extract.client.transport import TICK, describe, join_headers
+from pleo_extract.client.transport import KEPT_SECONDS, TICK, join_headers, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from urllib.parse import SplitResult
 
     from pleo_extract.client.server import Server
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpcoreTransport"]
 
-T = TypeVar("T")
-
-KEPT_SECONDS: Final = 30
-"""The longest that an idle connection is kept."""
 BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 """The end of a head, of a chunked body, and of its trailers."""
 FOREIGN: Final = (
@@ -97,7 +93,7 @@ class HttpcoreTransport:
             scheme=server.scheme, host=server.ascii_host, port=server.port, target=request.target
         )
         asked = httpcore.Request("GET", url, headers=headers, extensions={"timeout": timeouts})
-        return _Reply(_translated(lambda: self._pool.handle_request(asked)))
+        return _Reply(translated(lambda: self._pool.handle_request(asked), FOREIGN))
 
     def drop_idle(self) -> None:
         """Close all connections that carry no request now."""
@@ -121,20 +117,11 @@ class _Reply:
 
     def receive(self) -> Iterator[bytes]:
         pieces = iter(cast("Iterable[bytes]", self._answer.stream))
-        while piece := _translated(lambda: next(pieces, b"")):
+        while piece := translated(lambda: next(pieces, b""), FOREIGN):
             yield piece
 
     def close(self) -> None:
         self._answer.close()
-
-
-def _translated(call: Callable[[], T]) -> T:
-    """Return what the function returns; raise Failure in place of an error of httpcore."""
-    try:
-        return call()
-    except FOREIGN as exc:
-        failure = describe(exc, "httpcore")
-    raise failure
 
 
 def _open_pool(

@@ -8,13 +8,13 @@ hold.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from pleo_extract.client.transport import describe, join_headers
+from pleo_extract.client.transport import join_headers, translated
 from pleo_extract.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     import httpx
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pleo_extract.client.transport import Limit, Request
 
 __all__ = ["HttpxTransport", "find_library"]
-
-T = TypeVar("T")
 
 ROOTS: Final = ("HTTPError", "InvalidURL", "StreamError", "CookieConflict")
 """The roots of all errors that httpx raises."""
@@ -55,6 +53,7 @@ class HttpxTransport:
                 f"transport is a {type(inner).__name__}; give an httpx transport or a function of a request"
             )
         self._url = self._library.URL(str(server))
+        self._foreign = tuple(getattr(self._library, root) for root in ROOTS)
         self._inner = inner
         self.is_networked = isinstance(inner, self._library.HTTPTransport)
 
@@ -68,9 +67,8 @@ class HttpxTransport:
             headers=request.headers,
             extensions={"timeout": timeout},
         )
-        return _Reply(
-            self._library, limit, _translated(self._library, lambda: self._inner.handle_request(asked))
-        )
+        response = translated(lambda: self._inner.handle_request(asked), self._foreign)
+        return _Reply(response, limit, self._foreign)
 
     def drop_idle(self) -> None:
         """Do nothing: the connections are the transport's."""
@@ -80,27 +78,18 @@ class HttpxTransport:
 
 
 class _Reply:
-    def __init__(self, library: Any, limit: Limit, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, limit: Limit, foreign: tuple[type[Exception], ...]) -> None:
         self.status = response.status_code
         self.headers = join_headers(response.headers.raw)
-        self._library = library
+        self._foreign = foreign
         self._limit = limit
         self._response = response
 
     def receive(self) -> Iterator[bytes]:
         pieces = iter(cast("Iterable[bytes]", self._response.stream))
-        while (piece := _translated(self._library, lambda: next(pieces, None))) is not None:
+        while (piece := translated(lambda: next(pieces, None), self._foreign)) is not None:
             self._limit.left()
             yield piece
 
     def close(self) -> None:
         self._response.close()
-
-
-def _translated(library: Any, call: Callable[[], T]) -> T:
-    """Return what the function returns; raise Failure in place of an error of the library."""
-    try:
-        return call()
-    except tuple(getattr(library, root) for root in ROOTS) as exc:
-        failure = describe(exc, library.__name__)
-    raise failure

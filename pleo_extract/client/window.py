@@ -18,21 +18,14 @@ from typing import TYPE_CHECKING, Final
 from pleo_extract.cache import cache_path
 from pleo_extract.core.pace import RATE_LIMIT, RateWindow
 from pleo_extract.errors import UsageError
+from pleo_extract.flock import CAN_LOCK, fcntl
 
 if TYPE_CHECKING:
-    import fcntl
     from collections.abc import Iterator
     from pathlib import Path
-else:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        fcntl = None
 
 __all__ = ["SharedRateWindow", "open_window"]
 
-CAN_LOCK: Final = bool(fcntl)
-"""Whether this system has flock; Windows does not."""
 FAR: Final = 300.0
 """No instant of a window lies this many seconds ahead. One that does is from before a reboot, which resets the clock."""
 

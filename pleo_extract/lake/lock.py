@@ -28,25 +28,18 @@ from pleo_extract.errors import (
     StorageError,
     escape,
 )
+from pleo_extract.flock import CAN_LOCK, fcntl
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.layout import MONTH
 
 if TYPE_CHECKING:
-    import fcntl
     from collections.abc import Callable, Iterator
 
     from pleo_extract.lake.layout import Layout
-else:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        fcntl = None
 
 __all__ = ["Holder", "find_holder", "format_holder", "hold_lock", "refuse_unheld"]
 
 
-CAN_LOCK: Final = bool(fcntl)
-"""Whether this system has flock; Windows does not."""
 PATIENCE: Final = 1.0
 """How long a run that is refused waits for the holder to sign, in seconds: a run takes the lock first and then signs."""
 TRIES: Final = 10

@@ -295,11 +295,8 @@ def _is_apart(task: Task, batch: int) -> bool:
     nothing = pl.DataFrame(schema=dict.fromkeys(KEY, pl.String))
     late = [frame.select(KEY) for n, frame in task.staging.numbered(start=batch) if phases[n] == "head"]
     head = pl.concat([nothing, *late]).unique()
-    passed = [
-        frame.select(KEY).join(head, on=KEY, how="semi").height
-        for n, frame in task.staging.numbered()
-        if phases[n] in ("full", "again")
-    ]
+    frames = task.staging.pages("full", "again")
+    passed = [frame.select(KEY).join(head, on=KEY, how="semi").height for frame in frames]
     return head.height > 0 and len(passed) > 0 and not any(passed)
 
 
