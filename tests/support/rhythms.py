@@ -98,6 +98,7 @@ def ask_silences(companies: dict[str, Any], nows: dict[str, float], **arguments:
         file = Path(folder, "jobs.parquet")
         make_jobs(companies).write_parquet(file)
         with open_warehouse([file], facts=facts) as con:
+            con.execute("SET threads = 1")  # so that the same numbers are added in the same order
             found = rows_of(con, f"FROM silences(every_company := TRUE{given})", **arguments)
     return pl.DataFrame({"company_id": list(companies)}).join(
         found, on="company_id", how="left", maintain_order="left"
