@@ -19,7 +19,7 @@ from habits import COMPANY, Habits, Server
 
 from pleo_extract import Client, dump_export_jobs, iter_export_jobs, load_export_jobs, scan_lake, verify_lake
 from pleo_extract.core.pace import Patience
-from pleo_extract.errors import RequestsExceeded, StorageError, TryLater
+from pleo_extract.errors import IncompleteWalk, RequestsExceeded, StorageError, TryLater
 from pleo_extract.lake import disk
 from pleo_extract.lake.store import open_lake
 
@@ -441,32 +441,67 @@ def test_f23_a_new_job_makes_up_for_no_other(dump: Callable[..., Receipt]) -> No
     assert (receipt.mode, receipt.code) == ("full", 0)
 
 
-@pytest.mark.parametrize("read", ["dump", "load"])
+@pytest.mark.parametrize("arrivals", [0, 1, 2])
+@pytest.mark.parametrize("read", ["dump", "cut dump", "load", "iterate"])
 def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
-    read: str, tmp_path: Path, clock: Clock
+    read: str, arrivals: int, tmp_path: Path, clock: Clock
 ) -> None:
-    """If `total` falls while cursors are positions, the list is read once more."""
+    """If `total` falls while cursors are positions, the list is read once more, although jobs came that make up for it."""
     server = Heard(Habits(page=100, cursors="positions"), jobs=700)
     oldest = min(server.jobs.values(), key=lambda job: job.created)
+    pages: list[str] = []
 
-    def remove(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+    def move(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+        pages.extend(asked.get("after", ()))
+        if len(pages) == 1 and not oldest.is_deleted:
+            oldest.is_deleted = True
+            server.note(oldest)
+        if len(pages) == 3:
+            pages.append("")
+            for _ in range(arrivals):
+                server.create()
+
+    server.edit = move
+    with open_client(server, clock, in_flight=1) as client:
+        if read == "load":
+            found = set(load_export_jobs(client=client)["id"])
+        elif read == "iterate":
+            with pytest.raises(IncompleteWalk, match="jobs when read once and"):
+                list(iter_export_jobs(client=client))
+            found = set(server.jobs)  # the batches were given out before the walk could know
+        else:
+            if read == "cut dump":
+                with pytest.raises(RequestsExceeded):
+                    dump_export_jobs(tmp_path, client=client, max_requests=4)
+            receipt = dump_export_jobs(tmp_path, client=client)
+            assert (receipt.code, receipt.verdict) in ((0, "complete"), (0, "complete_with_drift"))
+            found = set(scan_lake(tmp_path).collect()["id"])
+    assert oldest.is_deleted
+    assert len(pages) > 3
+    assert {job.id for job in server.jobs.values() if not job.is_deleted} <= found
+    if read == "dump":
+        with open_client(server, clock) as client:
+            assert dump_export_jobs(tmp_path, client=client, full=True).vanished == [(COMPANY, oldest.id)]
+
+
+def test_f23_a_deleted_job_does_not_pass_for_a_total_that_is_too_low(tmp_path: Path, clock: Clock) -> None:
+    """If a job is deleted and another one created during the first walk, the next dump finds the deleted one."""
+    server = Heard(Habits(page=100), jobs=700)
+    oldest = min(server.jobs.values(), key=lambda job: job.created)
+
+    def move(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
         if "after" in asked and not oldest.is_deleted:
             oldest.is_deleted = True
             server.note(oldest)
+        elif oldest.is_deleted and len(server.jobs) == 700:
+            server.create()
 
-    server.edit = remove
+    server.edit = move
     with open_client(server, clock, in_flight=1) as client:
-        if read == "load":
-            found = load_export_jobs(client=client)
-        else:
-            receipt = dump_export_jobs(tmp_path, client=client)
-            assert (receipt.code, receipt.verdict) == (0, "complete_with_drift")
-            found = scan_lake(tmp_path).collect()
-    assert oldest.is_deleted
-    assert set(server.jobs) == set(found["id"])
-    if read == "dump":
-        with open_client(server, clock) as client:
-            assert dump_export_jobs(tmp_path, client=client).vanished == [(COMPANY, oldest.id)]
+        assert dump_export_jobs(tmp_path, client=client).verdict == "complete_with_drift"
+        assert len(server.jobs) == 701
+        receipt = dump_export_jobs(tmp_path, client=client)
+    assert receipt.vanished == [(COMPANY, oldest.id)]
 
 
 def test_f36_a_walk_ends_with_what_stages_it(

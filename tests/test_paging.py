@@ -892,6 +892,7 @@ class TestMarks:
         assert spelled == {
             "sorting": 2,
             "base": 0,
+            "moves": (0, 0),
             "hope": "strict",
             "told": True,
             "in_order": 2,

@@ -33,6 +33,7 @@ __all__ = [
     "decide_verdict",
     "expect_total",
     "is_many",
+    "is_skip_likely",
     "learn_total",
 ]
 
@@ -71,6 +72,7 @@ def decide_verdict(
     distinct: int,
     totals: tuple[int | None, int | None],
     *,
+    moves: tuple[int, int] = (0, 0),
     previous: int | None = None,
     confirmed: bool = False,
 ) -> Verdict:
@@ -79,6 +81,7 @@ def decide_verdict(
     Args:
         distinct: different jobs read, unusable rows included.
         totals: `total` of the first and of the last page; None where the server gave none.
+        moves: by how much `total` rose and fell from page to page.
         previous: different jobs read after the first pass, if this is the second one.
         confirmed: whether the second pass alone met the same jobs as the first.
     """
@@ -87,16 +90,14 @@ def decide_verdict(
     if fell and not confirmed:
         why = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
         return Verdict("incomplete", why, again=previous is None)
+    again = previous is None and not confirmed and is_skip_likely(distinct, totals, moves)
     if not known or distinct == known[0] == known[-1]:
-        return Verdict("complete")
+        return Verdict("complete", again=again)
     if min(known) <= distinct <= max(known):
-        # Where cursors are positions, a job that is deleted behind the reader moves another one past it, and neither
-        # total shows it: 699 of 700 jobs were read, and the last total was 699. One more pass meets the job.
-        is_skip_likely = previous is None and not confirmed and known[-1] < known[0] > distinct
-        why = f"total went from {known[0]} to {known[-1]}"
-        return Verdict("complete_with_drift", why, again=is_skip_likely)
+        return Verdict("complete_with_drift", f"total went from {known[0]} to {known[-1]}", again=again)
     if distinct > max(known):
-        return Verdict("complete_with_drift", f"{distinct} jobs read, more than the total of {max(known)}")
+        why = f"{distinct} jobs read, more than the total of {max(known)}"
+        return Verdict("complete_with_drift", why, again=again)
     shortfall = f"{distinct} jobs read, fewer than the total of {min(known)}"
     if previous == distinct:
         return Verdict(
@@ -104,6 +105,25 @@ def decide_verdict(
         )
     why = shortfall if previous is None else f"{shortfall}; the pass before read {previous}"
     return Verdict("incomplete", why, again=previous is None)
+
+
+def is_skip_likely(distinct: int, totals: tuple[int | None, int | None], moves: tuple[int, int]) -> bool:
+    """Return whether a walk may have skipped a job although the counts fit.
+
+    Where cursors are positions, a job that is deleted behind the reader moves another one past it, and neither total
+    shows it: 699 of 700 jobs were read, and the last total was 699; or 700 were read and the last total was 700, since
+    one was created meanwhile. A `total` that moves more than a list does is an estimate and shows nothing.
+
+    Args:
+        distinct: different jobs read, unusable rows included.
+        totals: `total` of the first and of the last page of the walk.
+        moves: by how much `total` rose and fell from page to page.
+    """
+    first, last = totals
+    if first is None:
+        return False
+    fallen = max(moves[1], 0 if last is None else first - last)
+    return fallen > 0 and not is_many(fallen, distinct) and distinct < first + moves[0]
 
 
 def expect_total(account: SyncState, totals: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
@@ -114,7 +134,9 @@ def expect_total(account: SyncState, totals: tuple[int | None, int | None]) -> t
     return first, last
 
 
-def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, page: int) -> SyncState:
+def learn_total(
+    before: SyncState, jobs: int, totals: Sequence[int | None], *, fallen: int, page: int
+) -> SyncState:
     """Return the state with what a full walk shows about the kind of `total`.
 
     A total that is wrong by a constant is as good as a right one, since only its changes are compared. A total that is
@@ -128,6 +150,7 @@ def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, p
         before: the state before the walk.
         jobs: different jobs that the walk met.
         totals: every total of the walk, in order; the closing reads gave the last one.
+        fallen: by how much `total` fell from page to page; as many of the jobs may be gone.
         page: rows of the page that gave the last one.
     """
     given = [total for total in totals if total is not None and total >= 0]
@@ -137,7 +160,8 @@ def learn_total(before: SyncState, jobs: int, totals: Sequence[int | None], *, p
     fits = offset == before.total_offset
     fall = max(high - low for n, high in enumerate(given) for low in given[n:])
     wobble = fall if fits else max(given) - min(given)
-    if min(given) <= jobs + before.total_offset <= max(given):  # jobs that came or went meanwhile
+    highest = max(given) if is_many(fallen, jobs) else max(*given, given[-1] + fallen)
+    if min(given) <= jobs + before.total_offset <= highest:  # jobs that came or went meanwhile
         offset = before.total_offset
     moved = abs(offset - before.total_offset) if before.total_kind or before.total_misses else 0
     misses = before.total_misses + 1 if wobble or (moved and offset) else 0

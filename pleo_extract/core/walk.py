@@ -94,6 +94,7 @@ class Checkpoint(
         distinct: different jobs read; right only while the order is strict.
         unkeyed: rows without a usable key; they count as read.
         totals: the first and the last `total`, None when absent.
+        moves: by how much `total` rose and fell from page to page.
         sorting_keys: how many of the query's sorting keys the server took; None for all.
         offset: the offset at which the walk began.
         candidate: the order that nothing has contradicted so far, proven or not; None in journals of older versions.
@@ -119,6 +120,7 @@ class Checkpoint(
     has_echo: bool = True  # journals of older versions do not say; what they call proven is proven
     limit: int | None = SAFE  # the versions that did not store it never asked for more or less
     rows_in_order: int = 0
+    moves: tuple[int, int] = (0, 0)
 
 
 _START: Final = Checkpoint(
@@ -269,8 +271,10 @@ class Walk:
         at, keys = self.checkpoint, info.keys
         if self.understood == (None, None, None):
             self.understood = (info.sorting_keys, info.sorting_order, info.limit)
-        first_total, last_total = at.totals
+        (first_total, last_total), (risen, fallen) = at.totals, at.moves
         if info.total is not None and info.total >= 0:
+            change = 0 if last_total is None else info.total - last_total
+            risen, fallen = risen + max(0, change), fallen + max(0, -change)
             first_total, last_total = info.total if first_total is None else first_total, info.total
         # In strict order the first and the last key bound all others, and comparing each key would cost.
         ends = (keys[0], keys[-1]) if keys and self._proof.candidate == "strict" else keys
@@ -285,6 +289,7 @@ class Walk:
             distinct=at.distinct + self._count_new(keys),
             unkeyed=at.unkeyed + (0 if is_reread else info.rows - len(keys)),
             totals=(first_total, last_total),
+            moves=(risen, fallen),
         )
 
     def _note(self, **changes: Any) -> None:

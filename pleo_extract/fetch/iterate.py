@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.client import Client, Session
     from pleo_extract.core.state import JobKey
+    from pleo_extract.core.verdict import Verdict
 
 __all__ = ["Batches", "iter_export_jobs", "stream_wanted"]
 
@@ -123,13 +124,14 @@ def stream_wanted(
             if kept.height:
                 yield kept
         if walk.ended == "end":
-            verdict = decide_verdict(given.count, walk.checkpoint.totals)
-            if verdict.name == "incomplete":
-                _confirm(session, walk, given)
+            at = walk.checkpoint
+            verdict = decide_verdict(given.count, at.totals, moves=at.moves)
+            if verdict.again:
+                _confirm(session, walk, given, verdict)
 
 
-def _confirm(session: Session, walk: Walk, first: _GivenOut) -> None:
-    """Read the list a second time: the same jobs again mean that `total` is wrong, and not the list.
+def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -> None:
+    """Read the list a second time: if it has the same jobs again, nothing is missing, and `total` is wrong or has moved.
 
     Raises:
         IncompleteWalk: the second time the list has other jobs.
@@ -143,11 +145,8 @@ def _confirm(session: Session, walk: Walk, first: _GivenOut) -> None:
             f"the list has {first.count} jobs when read once and {second.count} when read again, "
             f"and its total is {walk.checkpoint.totals[0]}. Try again"
         )
-    _log.warning(
-        "complete_with_drift: total_untrusted: %s jobs read twice, fewer than the total of %s",
-        first.count,
-        walk.checkpoint.totals[0],
-    )
+    if verdict.why:
+        _log.warning("complete_with_drift: total_untrusted: %s, but the same jobs in two passes", verdict.why)
 
 
 class _GivenOut:

@@ -16,7 +16,7 @@ from pleo_extract.core.rows import is_same_list, keep_latest
 from pleo_extract.core.verdict import Verdict, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows, UsageError
 from pleo_extract.fetch.driver import ask_exactly
-from pleo_extract.fetch.segments import RowCount, totals_of
+from pleo_extract.fetch.segments import RowCount, moves_of, totals_of
 from pleo_extract.fetch.selection import check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.progress import show_progress
@@ -107,7 +107,7 @@ def _load(
     if walks[-1].ended == "until":  # `total` counts the whole list, of which this is a part
         verdict = Verdict("complete")
     else:
-        verdict = decide_verdict(frame.height, totals_of(walks))
+        verdict = decide_verdict(frame.height, totals_of(walks), moves=moves_of(walks))
     if verdict.again:
         jobs, first_total = frame.height, totals_of(walks)[0]
         second, walks = _read_once(session, wanted, segments, on_page)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pleo_extract.contract import Query
     from pleo_extract.fetch.driver import Batch
 
-__all__ = ["RowCount", "narrow", "read_list", "read_walk", "totals_of"]
+__all__ = ["RowCount", "moves_of", "narrow", "read_list", "read_walk", "totals_of"]
 
 QUICK_SECONDS: Final = 0.01
 """A server that answers a page within this time is read by one thread: more threads would only cost."""
@@ -57,6 +57,12 @@ def totals_of(walks: Sequence[Walk]) -> tuple[int | None, int | None]:
     """Return the first `total` of the list, and the one on the page that ended it."""
     first = walks[0].checkpoint.totals[0]
     return first, next((walk.checkpoint.totals[1] for walk in walks if walk.ended == "end"), None)
+
+
+def moves_of(walks: Sequence[Walk]) -> tuple[int, int]:
+    """Return by how much `total` rose and fell from page to page, as the walk has seen it that saw the most of either."""
+    risen, fallen = zip(*(walk.checkpoint.moves for walk in walks), strict=True)
+    return max(risen), max(fallen)
 
 
 class RowCount:

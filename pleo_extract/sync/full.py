@@ -34,10 +34,17 @@ from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.order import weakest
 from pleo_extract.core.rows import OPEN, count_months, created_month, find_unknown, is_same_list
 from pleo_extract.core.state import SyncState, stop_line
-from pleo_extract.core.verdict import Verdict, decide_verdict, expect_total, is_many, learn_total
+from pleo_extract.core.verdict import (
+    Verdict,
+    decide_verdict,
+    expect_total,
+    is_many,
+    is_skip_likely,
+    learn_total,
+)
 from pleo_extract.core.walk import BY_CREATION
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused, amount
-from pleo_extract.fetch.segments import narrow, read_list, totals_of
+from pleo_extract.fetch.segments import moves_of, narrow, read_list, totals_of
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
 from pleo_extract.sync.moved import OTHER_DATA, choose_months, find_staged, move_jobs
 from pleo_extract.sync.readings import count_rereads
@@ -66,6 +73,7 @@ class _Pass:
         jobs: different jobs staged after it, unusable rows included.
         newest: the newest key met.
         totals: `total` on the first and on the last page.
+        moves: by how much `total` rose and fell from page to page.
         pages: how many pages were read.
     """
 
@@ -73,6 +81,7 @@ class _Pass:
     jobs: int
     newest: Key | None
     totals: tuple[int | None, int | None]
+    moves: tuple[int, int]
     pages: int
 
 
@@ -140,7 +149,11 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
     if not is_complete:
         return _keep_state(task)
     learned = learn_total(
-        task.before, closing.jobs, (*walked.totals, *closing.totals), page=task.session.pages.usual
+        task.before,
+        closing.jobs,
+        (*walked.totals, *closing.totals),
+        fallen=walked.moves[1],
+        page=task.session.pages.usual,
     )
     task.evidence.total_kind = learned.total_kind
     return msgspec.structs.replace(
@@ -219,10 +232,11 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
     walked = _walk_list(task, "full")
     if resumed:
         closing = _read_closing(task, walked, resumed=True)
-        totals = expect_total(task.before, closing.totals)
+        first_totals, totals = (expect_total(task.before, each.totals) for each in (walked, closing))
         verdict, most = decide_verdict(closing.jobs, totals), max(filter(None, totals), default=closing.jobs)
         is_drop = _is_drop(task, walked, accept_vanished=accept_vanished)
-        if closing.is_whole and not verdict.again and not is_drop and closing.jobs <= most:
+        is_doubtful = verdict.again or is_drop or is_skip_likely(closing.jobs, first_totals, walked.moves)
+        if closing.is_whole and not is_doubtful and closing.jobs <= most:
             # The totals of the first pass may be days old; only those of the closing reads count.
             return replace(walked, totals=closing.totals), closing, verdict
         _log.info(
@@ -231,7 +245,8 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
         task.restart()
         walked, previous = _walk_list(task, "full"), closing.jobs
         previous = previous if previous == walked.jobs else None
-    verdict = decide_verdict(walked.jobs, expect_total(task.before, walked.totals), previous=previous)
+    totals = expect_total(task.before, walked.totals)
+    verdict = decide_verdict(walked.jobs, totals, moves=walked.moves, previous=previous)
     if not verdict.again and not _is_drop(task, walked, accept_vanished=accept_vanished):
         return walked, None, verdict
     first = walked
@@ -397,6 +412,7 @@ def _walk_list(task: Task, phase: str) -> _Pass:
         jobs=jobs + unkeyed,
         newest=max(newest, default=None),
         totals=totals_of(walks),
+        moves=moves_of(walks),
         pages=sum(walk.checkpoint.pages for walk in walks),
     )
 
