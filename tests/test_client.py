@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -1418,6 +1419,34 @@ class TestCredentials:
         finally:
             os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
         assert [request.headers["authorization"] for request in app.requests] == ["Bearer tok"]
+
+    def test_a_deadline_holds_for_a_token_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A command that hangs ends with the run's deadline."""
+        monkeypatch.setattr("pleo_extract.client.credential.COMMAND_SECONDS", 30)
+        monkeypatch.setenv("PLEO_TOKEN_COMMAND", "sleep 300")
+        run = Client(NOWHERE, transport=Script(), clock=Clock()).start_session(deadline=0.5)
+        with pytest.raises(
+            CredentialsError, match=r"PLEO_TOKEN_COMMAND could not be run: it took longer"
+        ) as caught:
+            run.fetch(Query(), parse_page)
+        assert "30 s" not in str(caught.value)
+
+    def test_f36_a_stop_ends_a_token_command(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """F36: a run that is stopped does not wait for a command that hangs."""
+        pid = tmp_path / "pid"
+        monkeypatch.setenv("PLEO_TOKEN_COMMAND", f"sh -c 'echo $$ > {pid}; exec sleep 300'")
+        run = Client(NOWHERE, transport=Script(), clock=Clock()).start_session()
+
+        def stop() -> None:
+            while not (pid.exists() and pid.read_text()):
+                time.sleep(0.01)
+            run.stop.set()
+
+        threading.Thread(target=stop, daemon=True).start()
+        with pytest.raises(Stopped):
+            run.fetch(Query(), parse_page)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
 
     @pytest.mark.parametrize(
         ("command", "words"),

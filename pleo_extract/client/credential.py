@@ -19,16 +19,19 @@ import re
 import shlex
 import subprocess
 import threading
+import time
 from collections import deque
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from pleo_extract.client.mask import Mask
+from pleo_extract.client.transport import TICK, Failure
 from pleo_extract.errors import CredentialsError, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from pleo_extract.client.transport import Request
+    from pleo_extract.client.transport import Limit, Request
 
 __all__ = ["Credential", "Secret", "find_exposed"]
 
@@ -115,6 +118,11 @@ def _enclose(text: str) -> Callable[[], str]:
     return lambda: text
 
 
+def _without_limit(supply: Callable[[], str]) -> Callable[[Limit], str]:
+    """Return a supply of tokens that cannot be interrupted: it is the caller's own function."""
+    return lambda _limit: supply()
+
+
 class Credential:
     """One credential that threads share, and the way to renew it.
 
@@ -127,7 +135,12 @@ class Credential:
     """
 
     def __init__(
-        self, scheme: str, secret: Secret | None, supply: Callable[[], str] | None = None, *, origin: str = ""
+        self,
+        scheme: str,
+        secret: Secret | None,
+        supply: Callable[[Limit], str] | None = None,
+        *,
+        origin: str = "",
     ) -> None:
         if scheme == "Basic" and secret is not None and ":" in secret.reveal():
             raise CredentialsError("an API key holds no colon; give the key alone, the password is empty")
@@ -154,7 +167,7 @@ class Credential:
             if api_key is not None and access_token is not None:
                 raise CredentialsError("there are both an API key and an access token; give one of them")
             if callable(access_token):
-                return cls("Bearer", None, access_token, origin="what access_token returns")
+                return cls("Bearer", None, _without_limit(access_token), origin="what access_token returns")
             return (
                 cls("Basic", Secret(api_key), origin="the api_key that was given")
                 if api_key is not None
@@ -181,10 +194,12 @@ class Credential:
     def sign(self, request: Request) -> int:
         """Add the Authorization header: Bearer, or Basic with the key as user name and an empty password.
 
+        A token that is missing or was refused is asked for first, within the limit of the request.
+
         Returns:
             The generation of the secret, for `renew` if the server refuses it.
         """
-        secret, generation = self._get_current()
+        secret, generation = self._get_current(request.limit)
         if self._scheme == "Basic":
             request.headers["Authorization"] = (
                 f"Basic {base64.b64encode(f'{secret.reveal()}:'.encode()).decode()}"
@@ -225,39 +240,40 @@ class Credential:
         return None if self._supply is not None or self._secret is None else self._secret.reveal()
 
     def renew(self, generation: int) -> bool:
-        """Replace the secret of this generation by a new one; return False if there is no way to get one."""
+        """Drop the secret of this generation, so that `sign` asks for a new one; return False if it cannot be replaced."""
         if self._supply is None:
             return False
         with self._lock:
             if generation == self.generation:
-                self._secret = self._get_new()
+                self._secret = None
                 self.generation += 1
         return True
 
-    def _get_current(self) -> tuple[Secret, int]:
+    def _get_current(self, limit: Limit) -> tuple[Secret, int]:
         with self._lock:
             if self._secret is None and self._supply is not None:
-                self._secret = self._get_new()
+                self._secret = self._get_new(limit)
             if self._secret is None:
                 raise CredentialsError("there is no credential")
             return self._secret, self.generation
 
-    def _get_new(self) -> Secret:
+    def _get_new(self, limit: Limit) -> Secret:
         assert self._supply is not None
-        secret = Secret(self._supply(), f"{self.origin}: the token")
+        secret = Secret(self._supply(limit), f"{self.origin}: the token")
         # A new deque instead of a change to the old one: other threads may be iterating over that one now.
         self._masks = deque([Mask(secret.reveal()), *self._masks], maxlen=KEPT)
         return secret
 
 
-def _capture(command: list[str]) -> tuple[int, str, str]:
+def _capture(command: list[str], limit: Limit) -> tuple[int, str, str]:
     """Run a command; return its exit code and what it wrote, each stream up to `MOST_OUTPUT` bytes.
 
     A process that it leaves behind may hold the streams open: they are read no longer than until the command ends.
 
     Raises:
         ValueError: it writes more.
-        subprocess.TimeoutExpired: it takes longer than `COMMAND_SECONDS`.
+        Failure: it takes longer than `COMMAND_SECONDS`, or than the request that needs its token may take.
+        Stopped: the session was stopped.
     """
     process = subprocess.Popen(  # noqa: S603 - the user's own command
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -281,7 +297,7 @@ def _capture(command: list[str]) -> tuple[int, str, str]:
     for reader in readers:
         reader.start()
     try:
-        code = process.wait(COMMAND_SECONDS)
+        code = _wait(process, limit)
     finally:
         process.kill()
         process.wait()
@@ -292,19 +308,26 @@ def _capture(command: list[str]) -> tuple[int, str, str]:
     return code, pieces[0].decode(), pieces[1].decode(errors="replace")
 
 
-def _run_token_command() -> str:
+def _wait(process: subprocess.Popen[bytes], limit: Limit) -> int:
+    until = time.monotonic() + COMMAND_SECONDS
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(min(TICK, limit.left(until - time.monotonic())))
+
+
+def _run_token_command(limit: Limit) -> str:
     """Return what PLEO_TOKEN_COMMAND writes. It is split as a shell splits it, but no shell runs it."""
-    problem = ""
+    problem, began = "", time.monotonic()
     try:
-        code, out, err = _capture(shlex.split(os.environ["PLEO_TOKEN_COMMAND"]))
+        code, out, err = _capture(shlex.split(os.environ["PLEO_TOKEN_COMMAND"]), limit)
         if code == 0:
             return out.strip()
         problem = f"ended with {code}{_format_complaint(err, out)}"
         del out, err  # they may hold a token, and a traceback may show the locals of this frame
     except FileNotFoundError:
         problem = "could not be run: there is no such program"
-    except subprocess.TimeoutExpired:
-        problem = f"could not be run: it took longer than {COMMAND_SECONDS} s"
+    except Failure:
+        problem = f"could not be run: it took longer than {time.monotonic() - began:.0f} s"
     except (OSError, LookupError, ValueError) as exc:
         problem = f"could not be run ({type(exc).__name__})"
     raise CredentialsError(f"PLEO_TOKEN_COMMAND {problem}")
