@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from contextlib import contextmanager
@@ -45,7 +44,7 @@ def hold_signals(received: threading.Event | None = None) -> Iterator[None]:
     def hold(number: int, _frame: FrameType | None) -> None:
         if held:  # the second signal: the user does not want to wait
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.raise_signal(signal.Signals(number))
         held.append(number)
         if received is not None:
             received.set()
@@ -58,4 +57,4 @@ def hold_signals(received: threading.Event | None = None) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if held:
-            os.kill(os.getpid(), held[0])
+            signal.raise_signal(signal.Signals(held[0]))

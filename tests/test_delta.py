@@ -471,7 +471,7 @@ def test_old_files_are_removed(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     assert vacuumed == []
     monkeypatch.setattr("pleo_extract.lake.delta.table.VACUUM_EVERY", timedelta(0))
     home.world.advance(DAY)
-    home.dump(keep=timedelta(minutes=90))
+    home.dump(keep_for=timedelta(minutes=90))
     assert vacuumed == [2]
     monkeypatch.undo()
     Version(read_address(home.path)).vacuum(1)
@@ -536,7 +536,7 @@ def test_keep_is_refused(home: Home) -> None:
     with pytest.raises(UsageError, match="kept by age alone"):
         home.dump(keep_count=3)
     assert not home.path.exists()
-    home.dump(keep=timedelta(hours=3))
+    home.dump(keep_for=timedelta(hours=3))
 
 
 def test_f15_one_company_of_many(home: Home) -> None:

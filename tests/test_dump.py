@@ -591,8 +591,8 @@ def test_options_are_checked_before_anything_is_sent(
         ("max_requests", "many"),
         ("deadline", -1.0),
         ("deadline", timedelta(1)),
-        ("keep", timedelta(-1)),
-        ("keep", 24),
+        ("keep_for", timedelta(-1)),
+        ("keep_for", 24),
         ("keep_count", 0),
         ("keep_count", "all"),
         ("full_every", "soon"),
@@ -616,7 +616,7 @@ def test_snapshots_are_pruned_by_age_and_count(
     refresh(sandbox, keep_count=3)
     assert Layout(tmp_path).numbers() == [3, 4, 5]
     sandbox.world.advance(10 * DAY)
-    refresh(sandbox, keep=timedelta(0))
+    refresh(sandbox, keep_for=timedelta(0))
     assert Layout(tmp_path).numbers() == [6]
     assert [path.name for path in (tmp_path / "_lake/snapshots").iterdir()] == ["000006.json"]
     objects = {entry.object for entry in Layout(tmp_path).manifest(6).files}

@@ -464,7 +464,7 @@ class TestCrafted:
         assert repair_lake(lake).problems == ()
         sandbox = make_sandbox()
         sandbox.world.advance(86_400)
-        assert dump(lake, sandbox, keep=timedelta(0)).code == 0
+        assert dump(lake, sandbox, keep_for=timedelta(0)).code == 0
         assert is_true(lake, sandbox)
         found = verify_lake(lake)
         assert found.ok

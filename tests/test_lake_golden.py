@@ -69,7 +69,7 @@ def then(world: World) -> World:
 def dump(lake: Path | str, world: World) -> Receipt:
     """Dump this world."""
     with Client(SERVER, api_key=API_KEY, transport=Sandbox(world), in_flight=1, rate=10_000_000) as client:
-        return dump_export_jobs(lake, client=client, progress=False, full_every=LONG, keep=LONG)
+        return dump_export_jobs(lake, client=client, progress=False, full_every=LONG, keep_for=LONG)
 
 
 @pytest.fixture(params=range(1, FORMAT + 1))

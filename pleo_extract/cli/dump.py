@@ -87,7 +87,7 @@ Examples:
     help="Publish even if the server no longer lists more than 100 jobs and 1 % of the jobs of an account",
 )
 @click.option(
-    "--keep",
+    "--keep-count",
     type=click.IntRange(min=1),
     metavar="N",
     help="Maximum number of snapshots in a lake of Parquet [default: 1000]",
@@ -137,7 +137,7 @@ def dump(
     full_every: timedelta,
     max_requests: int | None,
     accept_vanished: bool,
-    keep: int | None,
+    keep_count: int | None,
     keep_for: timedelta,
     keep_all: bool,
     metrics: Path | None,
@@ -163,9 +163,9 @@ def dump(
         "accept_vanished": accept_vanished,
         "deadline": deadline,
         "max_requests": max_requests,
-        "keep": keep_for,
+        "keep_for": keep_for,
         "keep_all": keep_all,
-        "keep_count": keep,
+        "keep_count": keep_count,
         "format": kind,
         **store,
     }

@@ -35,6 +35,7 @@ from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.pace import FASTEST, RATE
 from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path, escape
+from pleo_extract.system import IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -310,7 +311,8 @@ def _read_private(path: Path, source: str) -> str:
         CredentialsError: it cannot be read.
     """
     try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        # On Windows a mode says nothing; there the folder's permissions hold, in a user's own folder the right ones.
+        if stat.S_IMODE(path.stat().st_mode) & 0o077 and not IS_WINDOWS:
             raise ConfigurationError(f"{path} can be read by others; run: chmod 600 {path}")
         return _decode(path.read_bytes(), path).strip()
     except OSError as exc:

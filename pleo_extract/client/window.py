@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from pleo_extract.cache import cache_path
 from pleo_extract.core.pace import RATE_LIMIT, RateWindow
 from pleo_extract.errors import UsageError
-from pleo_extract.flock import CAN_LOCK, fcntl
+from pleo_extract.system import lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +29,14 @@ __all__ = ["SharedRateWindow", "open_window"]
 FAR: Final = 300.0
 """No instant of a window lies this many seconds ahead. One that does is from before a reboot, which resets the clock."""
 
+_PLAIN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+"""Flags that not every system has."""
+
 _log = logging.getLogger(__name__)
 
 
 class SharedRateWindow:
-    """A `RateWindow` that lies in a file and that processes share. POSIX only.
+    """A `RateWindow` that lies in a file and that processes share.
 
     Args:
         path: the file; it is created if need be.
@@ -45,7 +48,7 @@ class SharedRateWindow:
         self.rate = rate
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | _PLAIN, 0o600)
 
     def reserve(self, now: float) -> float:
         """Reserve the next free place; return the seconds to wait for it."""
@@ -83,19 +86,21 @@ class SharedRateWindow:
         with self._lock:
             if self._handle < 0:
                 raise UsageError("this client is closed; open another")
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
+            lock(self._handle)
             try:
                 window = RateWindow(self.rate, self._read_state(now))
                 yield window
                 values = window.state()
                 data = pack(f"<{len(values)}d", *values)
-                os.pwrite(self._handle, data, 0)
+                os.lseek(self._handle, 0, os.SEEK_SET)
+                os.write(self._handle, data)
                 os.ftruncate(self._handle, len(data))
             finally:
-                fcntl.flock(self._handle, fcntl.LOCK_UN)
+                unlock(self._handle)
 
     def _read_state(self, now: float) -> list[float]:
-        data = os.pread(self._handle, 8 * (RATE_LIMIT + 1), 0)
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        data = os.read(self._handle, 8 * (RATE_LIMIT + 1))
         values = unpack(f"<{len(data) // 8}d", data[: len(data) // 8 * 8])
         return [value for value in values if value < now + FAR]
 
@@ -104,9 +109,9 @@ def open_window(rate: int, server: str, credential: str | None) -> RateWindow | 
     """Return the rate window for this credential, shared between processes where that is possible.
 
     It is not shared for a credential that is renewed (None), because its hash changes with each token; nor at a rate
-    that Pleo does not allow, because that server is a sandbox; nor on Windows, nor where the cache cannot be written.
+    that Pleo does not allow, because that server is a sandbox; nor where the cache cannot be written.
     """
-    if not CAN_LOCK or credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
+    if credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
         del credential  # a traceback may show the locals of this frame
         return RateWindow(rate)
     try:

@@ -21,6 +21,9 @@ after each call.
 Whoever may write to a lake's folder can put anything there. So a file is opened without following a link and without
 blocking, and must be a plain file: a link can lead anywhere, and opening a pipe can block for ever. A temporary file has a
 name that nobody can guess, so that nobody can put a link there in advance.
+
+Windows is another matter: it replaces and removes no file that is read-only or that a program has open. So files are not
+made read-only there, and what a reader has open is tried again for `PATIENCE` seconds.
 """
 
 from __future__ import annotations
@@ -33,11 +36,13 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from pleo_extract.errors import LakeError, StorageError
+from pleo_extract.system import IS_WINDOWS, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,8 +91,12 @@ _CANNOT_SYNC_FOLDERS: Final = {
 """How SMB and many FUSE file systems say that they cannot sync a folder: no reason to have no lake there.
 
 They write names in an order of their own, so a power loss there can cost the last snapshot."""
-_SAFE: Final = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"))
+_SAFE: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_BINARY"))
 """Flags for every file: a system has only some of them."""
+_READ_ONLY: Final = 0o666 if IS_WINDOWS else 0o444
+PATIENCE: Final = 5.0
+"""How long a file is tried to be replaced or removed that a reader has open, in seconds. On Windows only."""
+_TICK: Final = 0.05
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
 
 
@@ -145,11 +154,11 @@ def write_file(
         durable: False for a file that is worth less than a sync, since it can be had again.
     """
     with _translate_errors("write", path, memoryview(data).nbytes):
-        handle = os.open(path, _NEW, 0o600 if private else 0o444 if read_only else 0o666)
+        handle = os.open(path, _NEW, 0o600 if private else _READ_ONLY if read_only else 0o666)
         try:
             _write_all(handle, data)
             if durable:
-                os.fsync(handle)
+                sync(handle)
         except OSError:
             path.unlink(missing_ok=True)
             raise
@@ -171,7 +180,7 @@ class ScratchFile:
 
     def __enter__(self) -> Self:
         with _translate_errors("make a file in", self._folder):
-            self._file = tempfile.TemporaryFile(dir=self._folder)
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,6 +193,7 @@ class ScratchFile:
         data = buffer.getvalue()
         place = self._size, len(data)
         with _translate_errors("write to", self._folder, len(data)):
+            self._file.seek(self._size)
             _write_all(self._file.fileno(), data)
         self._size += len(data)
         return place
@@ -193,7 +203,8 @@ class ScratchFile:
         import polars as pl  # noqa: PLC0415 - the command line imports this file where it needs no frames
 
         with _translate_errors("read from", self._folder):
-            data = os.pread(self._file.fileno(), size, start)
+            self._file.seek(start)
+            data = self._file.read(size)
         return pl.read_ipc(io.BytesIO(data))
 
 
@@ -213,7 +224,7 @@ def append_line(path: Path, line: bytes) -> None:
             if os.fstat(handle).st_nlink > 1:
                 raise OSError(errno.EMLINK, "it has a second name")
             _write_all(handle, line + b"\n")
-            os.fsync(handle)
+            sync(handle)
         finally:
             os.close(handle)
     if is_new:
@@ -319,17 +330,19 @@ def link_file(source: Path, target: Path, *, check: Callable[[], None] | None = 
 def _copy(source: Path, target: Path) -> None:
     with (
         os.fdopen(_open_plain(source), "rb") as old,
-        os.fdopen(os.open(target, _NEW, 0o444), "wb") as new,
+        os.fdopen(os.open(target, _NEW, _READ_ONLY), "wb") as new,
     ):
         shutil.copyfileobj(old, new, 2**20)
         new.flush()
         found = os.fstat(old.fileno())
         os.utime(new.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
-        os.fsync(new.fileno())
+        sync(new.fileno())
 
 
 def protect_file(path: Path) -> None:
     """Make a file read-only; one that belongs to another user stays as it is."""
+    if IS_WINDOWS:
+        return
     with _translate_errors("protect", path), suppress(PermissionError):
         path.chmod(path.lstat().st_mode & 0o444)
 
@@ -356,29 +369,43 @@ def is_same(path: Path, other: Path) -> bool:
 def rename(source: Path, target: Path) -> None:
     """Rename a file or folder; the caller syncs the folders."""
     with _translate_errors("rename", target):
-        source.replace(target)
+        _insist(lambda: source.replace(target))
+
+
+def _insist(change: Callable[[], object]) -> None:
+    """Change a file, again and again on Windows while a reader has it open."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            change()
+        except PermissionError:
+            if not IS_WINDOWS or time.monotonic() >= end:
+                raise
+            time.sleep(_TICK)
+        else:
+            return
 
 
 def sync_file(path: Path) -> None:
     """Make a file durable that another library has written."""
     with _translate_errors("sync", path):
-        _sync(path)
+        _sync_path(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable, as far as its file system can."""
     with _translate_errors("sync", path):
         try:
-            _sync(path)
+            _sync_path(path, os.O_RDONLY)
         except OSError as exc:
             if exc.errno not in _CANNOT_SYNC_FOLDERS:
                 raise
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+def _sync_path(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)
 
@@ -459,7 +486,7 @@ def list_folder(path: Path) -> list[Path]:
 def remove_file(path: Path) -> None:
     """Remove a file or link, if it is there."""
     with _translate_errors("remove", path):
-        path.unlink(missing_ok=True)
+        _insist(lambda: path.unlink(missing_ok=True))
 
 
 def remove_tree(path: Path) -> None:

@@ -1,12 +1,11 @@
-"""Let one writer at a time into a lake: flock on `_lake/lock`, a file that says who holds it.
+"""Let one writer at a time into a lake: a lock on `_lake/lock`, a file that says who holds it.
 
-The lock is freed when its process ends, even by a kill. But on a disk without flock, or with a lock file that somebody has
+The lock is freed when its process ends, even by a kill. But on a disk without locks, or with a lock file that somebody has
 replaced, a run can lose the lake without notice. So each run signs the lock file, and looks at the signature before it
 publishes. It also removes the temporary files of others first: a paused run that wakes up late finds that the lake is
 another's, or has nothing left to rename into place.
 
-The file stays when the lock is freed: to remove it would let two runs lock two files of one name. We call flock ourselves,
-since the usual library truncates whatever it opens, and so the file of a backup that shares it by a hard link.
+The file stays when the lock is freed: to remove it would let two runs lock two files of one name.
 """
 
 from __future__ import annotations
@@ -21,16 +20,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from pleo_extract.errors import (
-    ConfigurationError,
     LakeError,
     LakeLocked,
     PleoExtractError,
     StorageError,
     escape,
 )
-from pleo_extract.flock import CAN_LOCK, fcntl
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.layout import MONTH
+from pleo_extract.system import IS_WINDOWS, lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,13 +72,8 @@ def hold_lock(layout: Layout) -> Iterator[Callable[[], None]]:
         LakeError: there is a link where the lake keeps a folder or a file of its own.
         StorageError: the disk refuses a lock.
         UsageError: the folder is probably a mistake, see `Layout.refuse_mistaken_folder`.
-        ConfigurationError: the same, or this system has no flock, as Windows.
+        ConfigurationError: the same.
     """
-    if not CAN_LOCK:
-        raise ConfigurationError(
-            f"{layout.root} cannot be written on this system, which has no flock: lakes are written on Linux and macOS, "
-            "and read everywhere"
-        )
     layout.refuse_mistaken_folder()
     with disk.name_lake_in_errors(layout.root):
         disk.make_folder(layout.root.resolve())
@@ -136,7 +129,7 @@ def _acquire(layout: Layout) -> int:
 
 def _flock(layout: Layout, handle: int) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle, wait=False)
     except BlockingIOError:
         raise LakeLocked(
             f"{layout.root} is held by another run{_describe_holder(layout, patience=PATIENCE)}; wait for it, or stop it"
@@ -180,7 +173,7 @@ def _unsign(layout: Layout, handle: int, signature: bytes) -> None:
     with suppress(OSError):  # the lake or the disk can be gone; the lock is freed with its handle anyway
         if _is_ours(layout, signature):
             os.ftruncate(handle, 0)
-            fcntl.flock(handle, fcntl.LOCK_UN)
+            unlock(handle)
 
 
 def _remove_prepared(layout: Layout) -> None:
@@ -233,10 +226,11 @@ def format_holder(holder: Holder) -> str:
 def find_holder(layout: Layout) -> Holder | None:
     """Return the run that is at work on the lake, or None. The lock is not touched: that could refuse a run that starts.
 
-    A run that was killed leaves its signature behind, so on this machine its process must exist.
+    A run that was killed leaves its signature behind, so on this machine its process must exist. Windows cannot be asked:
+    there, `os.kill` ends the process.
     """
     holder = _read_holder(layout)
-    if holder is None or holder.host != socket.gethostname():
+    if holder is None or holder.host != socket.gethostname() or IS_WINDOWS:
         return holder
     try:
         os.kill(holder.pid, 0)

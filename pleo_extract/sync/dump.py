@@ -41,7 +41,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     accept_vanished: bool = False,
     deadline: float | None = None,
     max_requests: int | None = None,
-    keep: timedelta = KEEP,
+    keep_for: timedelta = KEEP,
     keep_all: bool = False,
     keep_count: int | None = None,
     format: Format | None = None,  # noqa: A002 - as the command line calls it
@@ -64,7 +64,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
         accept_vanished: accept that the server no longer lists more than 1 % of an account's jobs, and more than 100.
         deadline: seconds that the run may take.
         max_requests: requests that the run may send. At the limit nothing is published, and the next run continues.
-        keep: how long a snapshot stays after it was replaced (24 hours). Of snapshots replaced more than 48 hours ago
+        keep_for: how long a snapshot stays after it was replaced (24 hours). Of snapshots replaced more than 48 hours ago
             only the last of each day (UTC) stays.
         keep_all: keep all of these snapshots; not for a Delta table.
         keep_count: how many snapshots stay (1,000); not for a Delta table, which keeps by age.
@@ -92,7 +92,7 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
         max_requests=max_requests,
     )
     check_path(lake, "the lake's folder")
-    keeping = _check_keep(keep, keep_count, every=keep_all)
+    keeping = _check_keep(keep_for, keep_count, every=keep_all)
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     with open_client(client) as source:
         server = str(source.server).rstrip("/")
@@ -123,7 +123,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
     accept_vanished: bool = False,
     deadline: float | None = None,
     max_requests: int | None = None,
-    keep: timedelta = KEEP,
+    keep_for: timedelta = KEEP,
     keep_all: bool = False,
     keep_count: int | None = None,
     format: Format | None = None,  # noqa: A002 - as the command line calls it
@@ -147,7 +147,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
         accept_vanished: see `dump_export_jobs`.
         deadline: seconds that each company may take.
         max_requests: requests that may be sent for each company.
-        keep: see `dump_export_jobs`.
+        keep_for: see `dump_export_jobs`.
         keep_all: see `dump_export_jobs`.
         keep_count: see `dump_export_jobs`.
         format: see `dump_export_jobs`.
@@ -171,7 +171,7 @@ def dump_accounts(  # noqa: PLR0913 - as above
         deadline=deadline,
         max_requests=max_requests,
     )
-    keeping = _check_keep(keep, keep_count, every=keep_all)
+    keeping = _check_keep(keep_for, keep_count, every=keep_all)
     if not isinstance(publish_every, timedelta) or publish_every <= timedelta(0):
         raise UsageError(f"publish_every must be a timedelta above 0; it is {publish_every!r}")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
@@ -215,7 +215,7 @@ def _open(
     if count_option and not opened.counts_snapshots:
         raise UsageError(
             f"{lake} is a Delta table, whose versions are kept by age alone: "
-            f"use keep (--keep-for) and leave out {count_option}"
+            f"use keep_for (--keep-for) and leave out {count_option}"
         )
     return opened
 
@@ -240,13 +240,13 @@ def _check_accounts(accounts: object) -> None:
 
 def _name_count_option(count: int | None, *, every: bool) -> str:
     """Return the option in use that a Delta table does not offer, else ""."""
-    return "keep_count (--keep)" if count is not None else "keep_all (--keep-all)" if every else ""
+    return "keep_count (--keep-count)" if count is not None else "keep_all (--keep-all)" if every else ""
 
 
-def _check_keep(keep: timedelta, count: int | None, *, every: bool) -> Keep:
-    if not isinstance(keep, timedelta) or keep < timedelta(0):
-        raise UsageError(f"keep must be a timedelta, not negative; it is {keep!r}")
+def _check_keep(keep_for: timedelta, count: int | None, *, every: bool) -> Keep:
+    if not isinstance(keep_for, timedelta) or keep_for < timedelta(0):
+        raise UsageError(f"keep_for must be a timedelta, not negative; it is {keep_for!r}")
     count = KEEP_COUNT if count is None else count
     if not isinstance(count, int) or count < 1:
         raise UsageError(f"keep_count must be a whole number from 1, not {count!r}")
-    return Keep(keep, count, every=bool(every))
+    return Keep(keep_for, count, every=bool(every))

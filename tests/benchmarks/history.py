@@ -32,7 +32,7 @@ def measure(jobs: int, days: int) -> list[tuple[str, float]]:
     ):
         lake = Path(folder, "lake")
         for _ in range(24 * days + 1):
-            dump_export_jobs(lake, client=client, progress=False, keep=timedelta(days=400), keep_all=True)
+            dump_export_jobs(lake, client=client, progress=False, keep_for=timedelta(days=400), keep_all=True)
             world.advance(3_600)
         kept = Lake(lake).snapshots()
     hourly = kept["new_bytes"][1:].mean()

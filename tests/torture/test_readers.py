@@ -149,7 +149,7 @@ class Writer:
     def dump(self) -> None:
         """Publish a snapshot."""
         with Client("http://127.0.0.1:1", api_key=API_KEY, transport=self.sandbox, rate=10_000_000) as client:
-            receipt = dump_export_jobs(self.lake, client=client, progress=False, keep=KEEP)
+            receipt = dump_export_jobs(self.lake, client=client, progress=False, keep_for=KEEP)
         assert receipt.published
         rows = scan_lake(self.lake).select(pl.len(), pl.col("number_of_items").sum())
         self.published.add(rows.collect().row(0))

@@ -39,7 +39,7 @@ def keep(client: Client, folder: Path) -> None:
     """A lake: dumped, merged, verified, scanned, erased from."""
     assert_type(pleo_extract.dump_export_jobs("data/export_jobs"), Receipt)
     assert_type(
-        pleo_extract.dump_export_jobs(folder, client=client, full=True, keep=timedelta(days=2)), Receipt
+        pleo_extract.dump_export_jobs(folder, client=client, full=True, keep_for=timedelta(days=2)), Receipt
     )
     assert_type(pleo_extract.dump_accounts(folder, "accounts.toml"), tuple[Receipt, list[Receipt]])
     assert_type(pleo_extract.merge_lakes("data/new", "s3://bucket/table"), Receipt)

@@ -84,7 +84,7 @@ def prune(
     if ahead := [number for number, made_at in made.items() if made_at > now + SLACK]:
         _log.warning(
             "snapshot %d of %s has a time in the future (%s): a clock was wrong. No snapshot is removed because of its "
-            "age; to remove old ones, run a dump with --keep %s",
+            "age; to remove old ones, run a dump with --keep-count %s",
             ahead[-1],
             layout.root,
             f"{made[ahead[-1]]:%Y-%m-%d %H:%M} UTC",

@@ -8,6 +8,7 @@ month, the month that they left is replaced first: the jobs may be missing for a
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import MONTH
 from pleo_extract.lake.old import OLD_NAMES
+from pleo_extract.system import IS_WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_strays", "is_same_bytes", "is_shown", "show_months"]
 
+_log = logging.getLogger(__name__)
 _PART: Final = re.compile(r"part-[0-9]{1,6}\.parquet")
 """The names of our files. Files that others put beside them are left to `repair`."""
 
@@ -39,7 +42,8 @@ def show_months(layout: Layout, manifest: Manifest, *, check: Callable[[], None]
 
     Raises:
         LakeError: an object is missing, or something else stands in the place of a visible file.
-        StorageError: the disk refuses; the next run tries again.
+        StorageError: the disk refuses; the next run tries again. On Windows a month that a program has open is left to
+            the next run with a warning.
     """
     ours = {layout.root / entry.path for entry in manifest.files}
     for path in _list_parts(layout):
@@ -63,7 +67,13 @@ def show_months(layout: Layout, manifest: Manifest, *, check: Callable[[], None]
             raise LakeError(
                 f"{target} is a folder where a lake keeps a file; run: pleo-extract repair {layout.root}"
             )
-        disk.link_file(source, target, check=check)
+        try:
+            disk.link_file(source, target, check=check)
+        except StorageError as exc:
+            is_open = IS_WINDOWS and isinstance(exc.__cause__, PermissionError)
+            if not is_open or entry in leaving:
+                raise
+            _log.warning("%s is open in another program; the next run replaces it", target)
 
 
 def find_strays(layout: Layout, manifest: Manifest) -> list[Path]:
