@@ -844,17 +844,23 @@ def test_a_port_that_is_taken_is_named(pleo: Callable[..., Said], served: Served
 def test_a_files_name_says_how_to_write_it(pleo: Callable[..., Said], tmp_path: Path) -> None:
     """The extension of the file sets the format, and --format overrides it; for an unknown one, the message lists the known ones."""
     ask = ("sql", "select 1 as n", "--lake", SAMPLE, "-o")
-    for name, begins in (("x.csv", b"n\n1"), ("x.JSON", b"["), ("x.parquet", b"PAR1"), ("x.txt", b"n")):
+    for name, begins in (
+        ("x.csv", b"n\n1"),
+        ("x.JSON", b"["),
+        ("x.parquet", b"PAR1"),
+        ("x.txt", b"n"),
+        ("x.xlsx", b"PK"),
+    ):
         assert pleo(*ask, tmp_path / name).code == 0
         assert (tmp_path / name).read_bytes().replace(b"\r", b"").lstrip().startswith(begins), name
     assert pleo(*ask, tmp_path / "y.csv", "--format", "json").code == 0
     assert json.loads((tmp_path / "y.csv").read_text()) == [{"n": 1}]
-    for name in ("x.xlsx", "x"):
+    for name in ("x.ods", "x"):
         said = pleo(*ask, tmp_path / name)
         assert said.code == 2
         for known in (
-            ".csv (csv), .json (json), .parquet (parquet) or .txt (table)",
-            "--format: table, csv, json, parquet",
+            ".csv (csv), .json (json), .parquet (parquet), .txt (table) or .xlsx (xlsx)",
+            "--format: table, csv, json, parquet, xlsx, excel-csv",
         ):
             assert known in said.err
         assert not (tmp_path / name).exists()

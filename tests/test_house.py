@@ -68,7 +68,7 @@ LIBRARIES: dict[str, set[str]] = {
     "lake/store": {"polars"},
     "lake/changes": {"polars"},
     "lake/status": {"polars", "msgspec"},
-    "answers": {"duckdb", "_duckdb", "polars"},
+    "answers": {"duckdb", "_duckdb", "polars", "xlsxwriter"},
     "sync": {"polars", "msgspec"},
     "report": {"polars", "duckdb"},
     "spark": {"pyspark", "polars", "pyarrow"},

@@ -553,8 +553,8 @@ def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
         for target in (tmp_path / "none" / "x.csv", tmp_path):
             with pytest.raises(StorageError, match=re.escape(str(target))):
                 write(relation, target, "csv")
-        with pytest.raises(UsageError, match="csv, json, parquet"):
-            write(relation, tmp_path / "x", "xlsx")
+        with pytest.raises(UsageError, match="csv, json, parquet, xlsx, excel-csv"):
+            write(relation, tmp_path / "x", "ods")
 
 
 def test_a_device_is_written_to_not_replaced() -> None:

@@ -8,7 +8,8 @@ not the time of the clock: the same files and instants give the same answers.
     definition    a statement as DuckDB's CREATE VIEW or CREATE MACRO
     connection    open_warehouse: a connection with all views and macros; answer: the result of one read-only query
     catalogue     the same definitions in a DuckDB file, for other clients
-    output        an answer as a table for people, or as CSV, JSON or Parquet
+    output        an answer as a table for people, or as CSV, JSON, Parquet or a file for Excel
+    spreadsheet   frames as a workbook, or as CSV that Excel opens as a table
     doors         connect, list_answers and write_catalogue: the way in, by the name of a lake
 """
 

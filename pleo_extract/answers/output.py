@@ -1,7 +1,8 @@
-"""Answers as text or files: a table for people, CSV for spreadsheets, JSON and Parquet for programs."""
+"""Answers as text or files: a table for people, workbooks for Excel, CSV, JSON and Parquet for programs."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -15,6 +16,7 @@ import duckdb
 
 from pleo_extract.answers.connection import translate_errors
 from pleo_extract.answers.definition import literal
+from pleo_extract.answers.spreadsheet import MOST_ROWS, write_excel_csv, write_workbook
 from pleo_extract.errors import StorageError, UsageError, amount, escape
 from pleo_extract.lake import disk
 
@@ -28,7 +30,9 @@ FORMATS: Final = {
     "json": "FORMAT json, ARRAY TRUE",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
-"""The formats of `write`, each with DuckDB's options."""
+"""The formats that DuckDB writes, each with its options."""
+SPREADSHEETS: Final = ("xlsx", "excel-csv")
+"""The formats for Excel."""
 
 LONGEST_CELL: Final = 60
 """Characters of a table cell; longer texts are cut."""
@@ -38,6 +42,10 @@ _FORMULA: Final = ", ".join(f"chr({ord(first)})" for first in "=+-@\t\r\n\0")
 
 _TEXTS: Final = ("VARCHAR", "JSON", "ENUM", "BLOB", "UNION", "VARIANT")
 """Types whose text can begin with such a character; the text of a list begins with a bracket."""
+_CELL: Final = re.compile(
+    r"BOOLEAN|DATE|TIME|TIMESTAMP(_\w+| WITH TIME ZONE)?|VARCHAR|U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|DOUBLE|FLOAT|DECIMAL.*\)"
+)
+"""Types of values that a cell of Excel can hold; others are written as text."""
 _NUMBERS: Final = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "UINT", "BIGINT", "HUGEINT", "SMALLINT", "TINYINT")
 
 
@@ -59,32 +67,40 @@ class AnswerTable:
 
 
 def write(
-    relation: duckdb.DuckDBPyRelation, target: str | Path | BinaryIO, kind: str, *, formula_safe: bool = True
+    relation: duckdb.DuckDBPyRelation,
+    target: str | Path | BinaryIO,
+    kind: str,
+    *,
+    formula_safe: bool = True,
+    separator: str = "comma",
 ) -> int:
     """Write an answer to a path or an open binary file, and return its number of rows.
 
     In CSV and JSON, instants are RFC 3339 in UTC with six decimals. JSON is one array of objects, in which NaN and
-    infinite numbers are null.
+    infinite numbers are null. For ``xlsx`` and ``excel-csv`` see `spreadsheet`.
 
     Args:
         relation: the result of `answer`.
         target: the path, which is replaced when everything is written, or the open file.
-        kind: ``csv``, ``json`` or ``parquet``.
+        kind: ``csv``, ``json``, ``parquet``, ``xlsx`` or ``excel-csv``.
         formula_safe: in CSV, put an apostrophe before a text that begins with one of ``= + - @``, tab, line break or
             NUL, so that no spreadsheet runs it. Use False for programs that need the exact text.
+        separator: the list separator of ``excel-csv``, one of `spreadsheet.SEPARATORS`.
 
     Raises:
-        UsageError: the format is unknown, or the query fails while its rows are read.
+        UsageError: the format is unknown, the query fails while its rows are read, or Excel cannot hold all of them.
+        ConfigurationError: the package that writes workbooks is not installed.
         StorageError: the target cannot be written.
     """
-    if kind not in FORMATS:
-        raise UsageError(f"unknown format {kind!r}: use {', '.join(FORMATS)}")
+    known = (*FORMATS, *SPREADSHEETS)
+    if kind not in known:
+        raise UsageError(f"unknown format {kind!r}: use {', '.join(known)}")
     if isinstance(target, str | Path):
         with disk.open_output(Path(target)) as file:
-            return _write_file(relation, file, kind, formula_safe=formula_safe)
+            return _write_file(relation, file, kind, formula_safe=formula_safe, separator=separator)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "answer")
-        rows = _write_file(relation, file, kind, formula_safe=formula_safe)
+        rows = _write_file(relation, file, kind, formula_safe=formula_safe, separator=separator)
         with file.open("rb") as source:
             shutil.copyfileobj(source, target)
     return rows
@@ -124,10 +140,19 @@ def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str =
     )
 
 
-def _write_file(relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool) -> int:
+def _write_file(
+    relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool, separator: str
+) -> int:
     with _stream(relation) as (con, run):
         columns = ", ".join(_format_for_file(con, kind, formula_safe=formula_safe))
         selected = f"SELECT {columns} FROM answer"  # noqa: S608 -- identifiers are quoted
+        if kind in SPREADSHEETS:
+            frame = run(con.sql(f"{selected} LIMIT {MOST_ROWS + 1}").pl)
+            if kind == "xlsx":
+                write_workbook({"answer": frame}, file)
+            else:
+                write_excel_csv(frame, file, separator=separator)
+            return len(frame)
         copy = f"COPY ({selected}) TO {literal(str(file))} ({FORMATS[kind]})"
         try:
             rows: int = run(lambda: con.execute(copy).fetchall()[0][0])
@@ -171,9 +196,21 @@ def _format_for_file(con: duckdb.DuckDBPyConnection, kind: str, *, formula_safe:
     answer = con.table("answer")
     for column, duck in zip(answer.columns, map(str, answer.types), strict=True):
         cell = _quote(column)
-        if kind == "csv" and formula_safe and duck.startswith(_TEXTS) and not duck.endswith("]"):
+        if (
+            kind in {"csv", "excel-csv"}
+            and formula_safe
+            and duck.startswith(_TEXTS)
+            and not duck.endswith("]")
+        ):
             text = f"CAST({cell} AS VARCHAR)"
             yield f"CASE WHEN left({text}, 1) IN ({_FORMULA}) THEN concat('''', {text}) ELSE {text} END AS {cell}"
+        elif kind in SPREADSHEETS and not _CELL.fullmatch(duck):
+            yield f"CAST({cell} AS VARCHAR) AS {cell}"
+        elif kind in SPREADSHEETS and duck.startswith("TIMESTAMP"):
+            instant = f"CAST({cell} AS {duck.partition('_')[0]})"
+            yield f"CASE WHEN isfinite({instant}) THEN {instant} END AS {cell}"
+        elif kind in SPREADSHEETS:
+            yield cell
         elif kind != "parquet" and duck == "TIMESTAMP WITH TIME ZONE":
             yield f"strftime({cell}, '%Y-%m-%dT%H:%M:%S.%fZ') AS {cell}"
         elif kind == "json" and duck in {"DOUBLE", "FLOAT"}:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_format", "format_answer", "write_answer"]
 
-EXTENSIONS: Final = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
+EXTENSIONS: Final = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table", ".xlsx": "xlsx"}
 """The format of a file, by the extension of its name."""
+BINARY: Final = {"parquet": "Parquet", "xlsx": "a workbook"}
+"""The formats that are not text, and their names."""
 
 
 def choose_format(output: Path | None) -> str:
@@ -50,7 +52,12 @@ def format_answer(answer: AnswerTable, width: int | None = None) -> str:
 
 
 def write_answer(
-    relation: duckdb.DuckDBPyRelation, kind: str, output: Path | None, *, raw_csv: bool = False
+    relation: duckdb.DuckDBPyRelation,
+    kind: str,
+    output: Path | None,
+    *,
+    raw_csv: bool = False,
+    separator: str = "comma",
 ) -> None:
     """Print an answer, or write it to a file.
 
@@ -59,9 +66,10 @@ def write_answer(
         kind: one of `FORMATS`.
         output: the file; None for stdout.
         raw_csv: leave texts in CSV that a spreadsheet would run as formulas as they are.
+        separator: the list separator of CSV for Excel.
 
     Raises:
-        UsageError: Parquet was asked for on a terminal.
+        UsageError: Parquet or a workbook was asked for on a terminal.
         StorageError: the file cannot be written.
     """
     from pleo_extract.answers import read_table, write
@@ -73,11 +81,10 @@ def write_answer(
             click.echo(format_answer(answer, terminal_width()))
         else:
             disk.write_output(output, f"{format_answer(answer)}\n".encode())
-    elif output is None and kind == "parquet" and sys.stdout.isatty():
-        raise UsageError("a terminal cannot show Parquet; use --output FILE, or redirect with >")
+    elif output is None and kind in BINARY and sys.stdout.isatty():
+        raise UsageError(f"a terminal cannot show {BINARY[kind]}; use --output FILE, or redirect with >")
     else:
-        rows = write(
-            relation, sys.stdout.buffer if output is None else output, kind, formula_safe=not raw_csv
-        )
+        target = sys.stdout.buffer if output is None else output
+        rows = write(relation, target, kind, formula_safe=not raw_csv, separator=separator)
         if output is not None:
             click.echo(f"{output}: {amount(rows, 'row')}", err=True)

@@ -33,7 +33,7 @@ __all__ = [
     "store_options",
 ]
 
-FORMATS: Final = ("table", "csv", "json", "parquet")
+FORMATS: Final = ("table", "csv", "json", "parquet", "xlsx", "excel-csv")
 """The formats in which a command can write an answer."""
 
 SECRET_WORDS: Final = ("key", "secret", "token", "password", "sas", "credential")
@@ -52,7 +52,8 @@ answer_format_option: Final = click.option(
     "kind",
     type=click.Choice(FORMATS),
     metavar="KIND",
-    help="table (fits the width of the terminal), csv, json or parquet [default: by the extension of --output, else table]",
+    help="table (fits the width of the terminal), csv, json, parquet, xlsx (an Excel workbook) or excel-csv (CSV that "
+    "Excel opens as a table) [default: by the extension of --output, else table]",
 )
 
 output_option: Final = click.option(

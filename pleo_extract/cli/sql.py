@@ -29,7 +29,7 @@ __all__ = ["sql"]
 EXAMPLES = """\b
 Examples:
   pleo-extract sql "from failure_rates('month')"
-  pleo-extract sql data/export_jobs "from duration_stats('week')" -o durations.csv
+  pleo-extract sql data/export_jobs "from duration_stats('week')" -o durations.xlsx
   pleo-extract sql 'from export_jobs where status = $s' -p s=failed --format json
   pleo-extract sql "from failure_rates('week', tz := 'Europe/Copenhagen')"
   pleo-extract sql --list
@@ -74,6 +74,15 @@ Examples:
     is_flag=True,
     help="Do not change texts that a spreadsheet would run as formulas, such as =1+1",
 )
+@click.option(
+    "--list-separator",
+    "separator",
+    type=click.Choice(["comma", "semicolon", "tab"]),
+    default="comma",
+    show_default=True,
+    help="What separates the columns of excel-csv: the list separator in the regional settings of the reader's Windows. "
+    "With semicolon, decimals have a comma",
+)
 @click.option("--list", "listing", is_flag=True, help="List the views and macros")
 @click.option("--describe", metavar="NAME", help="Show the definition of a view or macro")
 def sql(
@@ -87,6 +96,7 @@ def sql(
     as_of: datetime | int | None,
     allow: tuple[Path, ...],
     raw_csv: bool,
+    separator: str,
     listing: bool,
     describe: str | None,
 ) -> None:
@@ -120,7 +130,7 @@ def sql(
             click.echo(f"note: there is no job in {asked} yet", err=True)
         for company in _find_unknown_companies(con, text, values):
             click.echo(f"note: there is no job of company {escape(company)} in {asked}", err=True)
-        write_answer(answer(con, text, values), kind, output, raw_csv=raw_csv)
+        write_answer(answer(con, text, values), kind, output, raw_csv=raw_csv, separator=separator)
     finally:
         con.close()
 
