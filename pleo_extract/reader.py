@@ -171,8 +171,17 @@ class Lake:
         company_id: str | None = None,
         since: date | datetime | None = None,
         until: date | datetime | None = None,
+        workbook: str | Path | None = None,
     ) -> Path:
         """Write a report as one HTML file without scripts and outside resources; see `report.write_report`."""
         from pleo_extract.report import write_report  # noqa: PLC0415 - as above
 
-        return write_report(self._lake, path, company_id=company_id, since=since, until=until, **self._store)
+        return write_report(
+            self._lake,
+            path,
+            company_id=company_id,
+            since=since,
+            until=until,
+            workbook=workbook,
+            **self._store,
+        )

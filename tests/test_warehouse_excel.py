@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import subprocess
 import sys
 from datetime import UTC, date, datetime, time, timedelta
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from lakes import make_lake
 from openpyxl import load_workbook
-from warehouse_jobs import warehouse
+from warehouse_jobs import START, A, B, job, warehouse
 
 from pleo_extract import connect
 from pleo_extract.answers import answer, write
 from pleo_extract.cli import group
 from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.report import write_report
 
 if TYPE_CHECKING:
     from openpyxl.cell import Cell
@@ -176,6 +179,54 @@ def test_a_full_disk(kind: str, tmp_path: Path) -> None:
     done = subprocess.run([*limited, *map(str, asked)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (74, 1), done.stderr
     assert f"cannot write {tmp_path / 'x'}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# The report
+
+
+def test_the_report_as_a_workbook(tmp_path: Path) -> None:
+    """`report --xlsx` writes the numbers of the page: one sheet for each section, one about the data, and all rows."""
+    page, path = tmp_path / "r.html", tmp_path / "r.xlsx"
+    done = CliRunner().invoke(group, ["report", str(SAMPLE), "-o", str(page), "--xlsx", str(path)])
+    assert re.fullmatch(rf"{page}: \d+ kB\n{path}: \d+ kB\n", done.output)
+    with connect(SAMPLE) as con:
+        failed = con.sql("select company_id, failed from failure_rates('all')").fetchall()
+        stuck = con.sql("select id from stuck_jobs()").fetchall()
+    companies = read_cells(path, "Companies")
+    assert {(row["company_id"].value, row["failed"].value) for row in companies} == set(failed)
+    assert {row["rate"].number_format for row in companies} == {"0.0%"}
+    assert [(row["id"].value,) for row in read_cells(path, "Stuck jobs")] == stuck
+    assert sum(row["failed"].value for row in read_cells(path, "Failure rates")) == sum(n for _, n in failed)
+    facts = {row["About the data"].value: row["Value"].value for row in read_cells(path, "About")}
+    assert (facts["To (UTC)"], facts["Jobs in the lake"]) == ("2026-09-30 15:00", "3000")
+
+
+def test_names_in_the_workbook_of_a_report(tmp_path: Path) -> None:
+    """Where the lake has names of companies, they stand after the ids."""
+    lake = make_lake(
+        tmp_path / "lake",
+        [job(n, company_id=(A, B)[n % 2]) for n in range(40)],
+        START + timedelta(days=9),
+        {A: "=Ærø ApS", B: ""},
+    )
+    write_report(lake, tmp_path / "r.html", workbook=tmp_path / "r.xlsx")
+    rows = read_cells(tmp_path / "r.xlsx", "Companies")
+    assert {(row["company_id"].value, row["company_name"].value) for row in rows} == {
+        (A, "=Ærø ApS"),
+        (B, None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("x.pdf", "--print-to-pdf=x.pdf x.html"), ("x.xlsx", "--xlsx x.xlsx"), ("X.PDF", "print it to PDF")],
+)
+def test_a_report_in_another_format(name: str, way: str, tmp_path: Path) -> None:
+    """A report named .pdf or .xlsx is refused with a way to get one, and no file is written."""
+    done = CliRunner().invoke(group, ["report", str(SAMPLE), "-o", str(tmp_path / name)])
+    assert isinstance(done.exception, UsageError)
+    assert way in str(done.exception)
     assert list(tmp_path.iterdir()) == []
 
 

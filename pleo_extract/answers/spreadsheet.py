@@ -95,6 +95,7 @@ def _add_sheet(book: Workbook, name: str, frame: pl.DataFrame) -> None:
         column_formats=formats,
         dtype_formats=FORMATS,  # type: ignore[arg-type] # its keys are wider than declared
         table_style="Table Style Light 1",
+        float_precision=2,
         freeze_panes=(1, 0),
     )
     sheet.autofit(WIDEST)

@@ -21,6 +21,7 @@ __all__ = ["report"]
 EXAMPLES = """\b
 Examples:
   pleo-extract report data/export_jobs
+  pleo-extract report data/export_jobs --xlsx report.xlsx
   pleo-extract report data/export_jobs -o september.html --since 2026-09-01 --until 2026-10-01
   pleo-extract report data/export_jobs --company 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11
 """
@@ -38,6 +39,13 @@ Examples:
     show_default=True,
     help="Write this file",
 )
+@click.option(
+    "--xlsx",
+    "workbook",
+    type=OutputFile(dir_okay=False),
+    metavar="FILE",
+    help="Write the numbers of the page to this Excel workbook, too",
+)
 @click.option("--company", "company_id", metavar="UUID", help="Only the jobs of this company")
 @click.option(
     "--since",
@@ -50,6 +58,7 @@ def report(
     lake: str | Path,
     store: StoreOptions,
     output: Path,
+    workbook: Path | None,
     company_id: str | None,
     since: datetime | None,
     until: datetime | None,
@@ -61,5 +70,8 @@ def report(
     """
     from pleo_extract.report import write_report
 
-    path = write_report(lake, output, company_id=company_id, since=since, until=until, **store)
-    click.echo(f"{path}: {path.stat().st_size / 1000:,.0f} kB")
+    path = write_report(
+        lake, output, company_id=company_id, since=since, until=until, workbook=workbook, **store
+    )
+    for written in [path, *([workbook] if workbook else [])]:
+        click.echo(f"{written}: {written.stat().st_size / 1000:,.0f} kB")

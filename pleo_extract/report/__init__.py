@@ -16,6 +16,7 @@ which a chart of fixed size cannot, with a tenth of the bytes that a chart of al
     lists       the sections that are lists
     headline    the most important figures, and their change
     sections    the other sections, and the order of all
+    workbook    the same numbers for Excel
     page        the page around them, and its information about the data
 """
 
@@ -24,13 +25,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pleo_extract.answers.spreadsheet import write_workbook
 from pleo_extract.contract import canonical_uuid
-from pleo_extract.errors import StorageError, UsageError, check_path
+from pleo_extract.errors import StorageError, UsageError, check_path, escape
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import disk
 from pleo_extract.report.figures import ask_lake
 from pleo_extract.report.page import render
 from pleo_extract.report.window import read_bound
+from pleo_extract.report.workbook import draw_sheets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +52,7 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     company_id: str | None = None,
     since: date | datetime | None = None,
     until: date | datetime | None = None,
+    workbook: str | Path | None = None,
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
 ) -> Path:
@@ -63,6 +67,7 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
         company_id: only jobs of this company; a UUID, as for `load_export_jobs`.
         since: only jobs created at or after this; a date means its midnight in UTC.
         until: only jobs created before this.
+        workbook: an Excel workbook to write, too, with the numbers of the page (extra `excel`).
         storage_options: how to reach the object store of a Delta table; see `scan_lake`.
         workspace: the folder for copies of a Delta table's files.
 
@@ -71,21 +76,41 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
 
     Raises:
         LakeError: there is no such lake, or it is broken.
-        UsageError: the company is not a UUID, or the lake has no job of it; an instant has no time zone; or the time
-            does not begin before it ends.
+        UsageError: the company is not a UUID, or the lake has no job of it; an instant has no time zone; the time does
+            not begin before it ends; or the name of the file asks for another format than HTML.
+        ConfigurationError: a workbook is asked for, and the package that writes it is not installed.
         TryLater: the lake has no snapshot, or no job.
         StorageError: the file cannot be written.
     """
     check_path(path, "the report's file")
+    path = Path(path)
+    _refuse_other_formats(path)
     first, last = read_bound(since, "since"), read_bound(until, "until")
     if first and last and first >= last:
         raise UsageError(f"since ({first:%Y-%m-%d}) is not before until ({last:%Y-%m-%d})")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     company = None if company_id is None else canonical_uuid(company_id)
     figures = ask_lake(lake, company_id=company, since=first, until=last, store=store)
-    path = Path(path)
     try:
+        if workbook is not None:
+            check_path(workbook, "the workbook's file")
+            with disk.open_output(Path(workbook)) as place:
+                write_workbook(draw_sheets(figures), place)
         disk.write_output(path, render(figures).encode())
     except StorageError as exc:
         raise StorageError(f"the report cannot be written: {exc}") from exc
     return path
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Refuse a file whose name promises another format, which the program that opens it would find broken."""
+    page = path.with_suffix(".html").name
+    ways = {
+        ".pdf": (
+            f"write {page}, open it in a browser and print it to PDF, or run: "
+            f"chromium --headless --no-pdf-header-footer --print-to-pdf={path.name} {page}"
+        ),
+        ".xlsx": f"write {page}, and its numbers with --xlsx {path.name} (in Python: workbook=)",
+    }
+    if way := ways.get(path.suffix.lower()):
+        raise UsageError(f"{escape(str(path))}: a report is an HTML page; {escape(way, 600)}")

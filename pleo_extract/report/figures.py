@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Figures", "Headline", "ask_lake"]
 
-MOST_ROWS: Final = 10
+MOST_ROWS: Final = 12
 MOST_COMPANIES: Final = 25
+"""The rows of a list on the page, and the companies. The workbook has `MOST_IN_WORKBOOK`."""
+MOST_IN_WORKBOOK: Final = 10_000
 
 OVERVIEW = """
 select min(created_at), count(*) filter (where created_at >= coalesce($since, timestamptz '-infinity')),
@@ -187,7 +189,7 @@ def ask_lake(
         if not jobs:
             return Figures(status, company_id, names, reads, now, None)
         window = choose_window(now, first, jobs, since=since, until=until)
-        ask.values |= {"since": window.since, "grain": window.grain}
+        ask.values |= {"since": window.since, "grain": window.grain, "most": MOST_IN_WORKBOOK}
         frames = {
             "rates": ask(RATES),
             "durations": ask(DURATIONS),
@@ -197,9 +199,9 @@ def ask_lake(
             "reasons": ask(REASONS),
             "recoveries": ask(RECOVERIES),
             "throughput": ask(THROUGHPUT),
-            "slow": ask(SLOW, most=MOST_ROWS),
-            "stuck": ask(STUCK, most=MOST_ROWS),
-            "companies": ask(COMPANIES, most=MOST_COMPANIES),
+            "slow": ask(SLOW),
+            "stuck": ask(STUCK),
+            "companies": ask(COMPANIES),
         }
         headline = _ask_headline(ask, window, frames["stuck"])
         return Figures(status, company_id, names, reads, now, window, headline, frames)

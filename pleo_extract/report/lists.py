@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pleo_extract.report.axis import Axis, share_axis
 from pleo_extract.report.drawing import bar_cell, interval_cell
-from pleo_extract.report.figures import MOST_COMPANIES
+from pleo_extract.report.figures import MOST_COMPANIES, MOST_ROWS
 from pleo_extract.report.markup import Column, detail, name_company, note, number, section, table
 from pleo_extract.report.words import attribute, count, duration, interval, moment, percent, plural, untrusted
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pleo_extract.report.figures import Figures, Row
 
 __all__ = ["LISTS", "draw_companies", "draw_list"]
-
-MOST_REASONS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +47,13 @@ def draw_list(name: str, figures: Figures) -> str:
     if rows.is_empty():
         return section(name, shape.head, f"<p>{shape.empty}</p>")
     caption = shape.caption.format_map(rows.row(0, named=True))
-    listed = table(caption, shape.columns(figures), rows.head(MOST_REASONS).iter_rows(named=True))
+    listed = table(caption, shape.columns(figures), rows.head(MOST_ROWS).iter_rows(named=True))
     return section(name, shape.head, listed, note(shape.rest(rows)))
 
 
 def draw_companies(figures: Figures) -> str:
     """Return the companies by failure rate, each with its interval next to the rate of all companies together."""
-    companies, together = figures.frame("companies"), figures.frame("rates")
+    companies, together = figures.frame("companies").head(MOST_COMPANIES), figures.frame("rates")
     finished, failed = sum(together["finished"]), sum(together["failed"])
     if not finished:
         return section("companies", "Companies", "<p>No export has finished yet.</p>")
@@ -87,13 +85,13 @@ def draw_companies(figures: Figures) -> str:
 
 
 def _rarer_reasons(rows: pl.DataFrame, field: str, noun: str) -> str:
-    rest = rows.slice(MOST_REASONS)
+    rest = rows.slice(MOST_ROWS)
     together = f"{plural(sum(rest[field]), noun)} together"
     return f"And {plural(rest.height, 'rarer reason')}, {together}." if rest.height else ""
 
 
 def _other_jobs(rows: pl.DataFrame, macro: str) -> str:
-    rest = rows["all_of_them"][0] - rows.height
+    rest = rows["all_of_them"][0] - rows.head(MOST_ROWS).height
     return f"And {plural(rest, 'other')}: <code>from {macro}</code> lists them all." if rest else ""
 
 
