@@ -1,8 +1,8 @@
 """Run the code blocks of a document in order, as a reader would, and capture what they print.
 
 `python` blocks share one namespace, `sh` blocks run in bash. Both run in a new folder that holds only
-`data/sample`. The environment names a sandbox with the jobs of the sample as the server, and `…` stands for its
-key. A `text` block directly below a block is its output. A `cron` block runs as cron runs it: with an empty
+`data/sample` and `data/names.csv`. The environment names a sandbox with the jobs of the sample as the server, and `…`
+stands for its key. A `text` block directly below a block is its output. A `cron` block runs as cron runs it: with an empty
 environment, in `/bin/sh`. `/srv/pleo` is a folder beside, with the program installed. Blocks of other languages do
 not run, nor do `sh` blocks that install something: `.ci/install` runs these.
 """
@@ -80,6 +80,7 @@ def run_blocks(document: str) -> Iterator[tuple[Block, Callable[[], str]]]:
         contextlib.chdir(folder),
     ):
         shutil.copytree(ROOT / "data" / "sample", "data/sample")
+        shutil.copy(ROOT / "data" / "names.csv", "data/names.csv")
         names: dict[str, Any] = {"__name__": "__document__"}
         for block in read_blocks(document):
             if block.language == "python":

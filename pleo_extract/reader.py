@@ -75,12 +75,17 @@ class Lake:
 
     @check_keywords
     def connect(
-        self, as_of: datetime | int | None = None, *, locked: bool = False, allow: Sequence[Path] = ()
+        self,
+        as_of: datetime | int | None = None,
+        *,
+        locked: bool = False,
+        allow: Sequence[Path] = (),
+        names: str | Path | Mapping[str, str] | None = None,
     ) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection to one whole snapshot, with all views and macros; see `connect`."""
         from pleo_extract.answers.doors import connect  # noqa: PLC0415 - duckdb only where there is a question
 
-        return connect(self._lake, as_of, locked=locked, allow=allow, **self._store)
+        return connect(self._lake, as_of, locked=locked, allow=allow, names=names, **self._store)
 
     def verify(self) -> Verification:
         """Read the current snapshot in full and compare it with its manifest; see `verify_lake`."""
@@ -171,6 +176,7 @@ class Lake:
         company_id: str | None = None,
         since: date | datetime | None = None,
         until: date | datetime | None = None,
+        names: str | Path | Mapping[str, str] | None = None,
         workbook: str | Path | None = None,
     ) -> Path:
         """Write a report as one HTML file without scripts and outside resources; see `report.write_report`."""
@@ -182,6 +188,7 @@ class Lake:
             company_id=company_id,
             since=since,
             until=until,
+            names=names,
             workbook=workbook,
             **self._store,
         )

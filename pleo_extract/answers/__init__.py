@@ -5,6 +5,7 @@ not the time of the clock: the same files and instants give the same answers.
 
     statement     the files of `sql/`: names, parameters, manual, query
     facts         what a lake knows about a snapshot besides its rows: instants, names, vanished jobs
+    names         names of companies, from a file or kept in the lake
     definition    a statement as DuckDB's CREATE VIEW or CREATE MACRO
     connection    open_warehouse: a connection with all views and macros; answer: the result of one read-only query
     catalogue     the same definitions in a DuckDB file, for other clients

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pleo_extract.answers.names import read_kept_names, read_names
 from pleo_extract.errors import LakeError, PleoExtractError, check_path, escape
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import disk
@@ -33,12 +34,13 @@ _log = logging.getLogger(__name__)
 
 
 @check_keywords
-def connect(
+def connect(  # noqa: PLR0913 - all are independent, and have defaults
     lake: str | Path,
     as_of: datetime | int | None = None,
     *,
     locked: bool = False,
     allow: Sequence[Path] = (),
+    names: str | Path | Mapping[str, str] | None = None,
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
@@ -55,19 +57,24 @@ def connect(
         locked: refuse access to any file outside the lake; of the files in it, only their permissions keep `COPY … TO` from
             overwriting them. False by default, so that you can join files of your own.
         allow: further files and folders that a locked connection may read.
+        names: names of companies for the view `companies`, by id, or a CSV file with the columns id and name; they win
+            over those that the lake knows.
         storage_options: how to reach an object store; see `scan_lake`.
         workspace: the folder to which files of an object store are copied.
 
     Raises:
         LakeError: there is no such folder, or it is not a lake.
         UsageError: the lake does not keep this snapshot.
+        ConfigurationError: the names cannot be used.
     """
     from pleo_extract.answers import open_warehouse, read_facts  # noqa: PLC0415 - imports duckdb only where it is needed
 
+    given = {} if names is None else read_names(names)
     opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
     if opened is None:
         return open_warehouse([], locked=locked, allow=allow)
-    facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of)
+    known = read_kept_names(lake) | given
+    facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of, names=known)
     return open_warehouse(opened.files, facts=facts, locked=locked, allow=allow)
 
 
@@ -102,7 +109,7 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
         from pleo_extract import answers  # noqa: PLC0415 - as above
 
         opened = open_snapshot(lake)
-        facts = _read_facts(opened)
+        facts = _read_facts(lake, opened)
         has_months, has_objects = bool(opened and opened.files), _has_objects(layout)
         mark = _make_mark(f"{target} {has_months} {has_objects} {facts.as_of is None}")
         answers.write_facts(layout.root, facts)
@@ -144,7 +151,7 @@ def write_catalogue(lake: str | Path, path: str | Path, *, root: str = "") -> Pa
     layout, opened = Layout(lake), open_snapshot(lake)
     if opened is None or layout.is_old:
         raise LakeError(f"{lake} has no snapshot for a catalogue yet; run: pleo-extract dump {lake}")
-    facts = _read_facts(opened)
+    facts = _read_facts(lake, opened)
     if not (layout.own / "now.csv").exists():  # no dump has written a catalogue here
         answers.write_facts(layout.root, facts)
     answers.write_catalogue(
@@ -158,10 +165,12 @@ def write_catalogue(lake: str | Path, path: str | Path, *, root: str = "") -> Pa
     return Path(path)
 
 
-def _read_facts(opened: Opened | None) -> SnapshotFacts:
+def _read_facts(lake: str | Path, opened: Opened | None) -> SnapshotFacts:
     from pleo_extract.answers import SnapshotFacts, read_facts  # noqa: PLC0415 - as above
 
-    return read_facts(opened.manifest.accounts, opened.manifest.made_at) if opened else SnapshotFacts()
+    if opened is None:
+        return SnapshotFacts()
+    return read_facts(opened.manifest.accounts, opened.manifest.made_at, names=read_kept_names(lake))
 
 
 def _has_objects(layout: Layout) -> bool:

@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from pleo_extract.errors import StorageError
@@ -67,7 +68,11 @@ class SnapshotFacts:
 
 
 def read_facts(
-    accounts: Mapping[AccountKey, SyncState], made_at: datetime, *, as_of: datetime | int | None = None
+    accounts: Mapping[AccountKey, SyncState],
+    made_at: datetime,
+    *,
+    as_of: datetime | int | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> SnapshotFacts:
     """Return what a manifest says about its snapshot.
 
@@ -80,6 +85,7 @@ def read_facts(
         accounts: the states in the manifest, by account (``server company``, or ``server *`` for all companies).
         made_at: when the snapshot was published; the default for states of older versions, which have no `data_as_of`.
         as_of: how the caller selected the snapshot. If it is an instant, no now is later than that.
+        names: names of companies, by id, which win over those of the accounts.
     """
 
     def limit(instant: datetime) -> datetime:
@@ -98,7 +104,7 @@ def read_facts(
         data_as_of=min(states.values(), default=limit(made_at)),
         now=shared or limit(made_at),
         nows=nows,
-        names={key.company: state.name for key, state in accounts.items() if state.name},
+        names={key.company: state.name for key, state in accounts.items() if state.name} | dict(names),
         vanished=sorted({key for state in accounts.values() for key in state.vanished}),
     )
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import duckdb
@@ -21,7 +22,7 @@ from pleo_extract.errors import StorageError, UsageError, amount, escape
 from pleo_extract.lake import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["FORMATS", "AnswerTable", "read_table", "write"]
 
@@ -71,6 +72,7 @@ def write(
     target: str | Path | BinaryIO,
     kind: str,
     *,
+    names: Mapping[str, str] = MappingProxyType({}),
     formula_safe: bool = True,
     separator: str = "comma",
 ) -> int:
@@ -83,6 +85,7 @@ def write(
         relation: the result of `answer`.
         target: the path, which is replaced when everything is written, or the open file.
         kind: ``csv``, ``json``, ``parquet``, ``xlsx`` or ``excel-csv``.
+        names: names of companies, by id; if there are any, a column `company_name` follows the column `company_id`.
         formula_safe: in CSV, put an apostrophe before a text that begins with one of ``= + - @``, tab, line break or
             NUL, so that no spreadsheet runs it. Use False for programs that need the exact text.
         separator: the list separator of ``excel-csv``, one of `spreadsheet.SEPARATORS`.
@@ -97,27 +100,34 @@ def write(
         raise UsageError(f"unknown format {kind!r}: use {', '.join(known)}")
     if isinstance(target, str | Path):
         with disk.open_output(Path(target)) as file:
-            return _write_file(relation, file, kind, formula_safe=formula_safe, separator=separator)
+            return _write_file(relation, file, kind, names, formula_safe=formula_safe, separator=separator)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "answer")
-        rows = _write_file(relation, file, kind, formula_safe=formula_safe, separator=separator)
+        rows = _write_file(relation, file, kind, names, formula_safe=formula_safe, separator=separator)
         with file.open("rb") as source:
             shutil.copyfileobj(source, target)
     return rows
 
 
-def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str = "") -> AnswerTable:
+def read_table(
+    relation: duckdb.DuckDBPyRelation,
+    *,
+    names: Mapping[str, str] = MappingProxyType({}),
+    rows: int = 40,
+    hint: str = "",
+) -> AnswerTable:
     """Return the first rows of an answer as text for a terminal: control characters escaped, long texts cut.
 
     Args:
         relation: the result of `answer`.
+        names: as for `write`.
         rows: the largest number of rows to return.
         hint: how to get the rest. The note ends with it if rows or parts of texts are left out.
 
     Raises:
         UsageError: the query fails while its rows are read.
     """
-    with _stream(relation.limit(rows + 1)) as (con, run):
+    with _stream(relation.limit(rows + 1), names) as (con, run):
         columns = con.table("answer").columns
         kinds = [str(kind) for kind in con.table("answer").types]
         texts = con.table("answer").select(", ".join(map(_format_for_table, columns, kinds)))
@@ -141,9 +151,15 @@ def read_table(relation: duckdb.DuckDBPyRelation, *, rows: int = 40, hint: str =
 
 
 def _write_file(
-    relation: duckdb.DuckDBPyRelation, file: Path, kind: str, *, formula_safe: bool, separator: str
+    relation: duckdb.DuckDBPyRelation,
+    file: Path,
+    kind: str,
+    names: Mapping[str, str],
+    *,
+    formula_safe: bool,
+    separator: str,
 ) -> int:
-    with _stream(relation) as (con, run):
+    with _stream(relation, names) as (con, run):
         columns = ", ".join(_format_for_file(con, kind, formula_safe=formula_safe))
         selected = f"SELECT {columns} FROM answer"  # noqa: S608 -- identifiers are quoted
         if kind in SPREADSHEETS:
@@ -163,7 +179,7 @@ def _write_file(
 
 @contextmanager
 def _stream(
-    relation: duckdb.DuckDBPyRelation,
+    relation: duckdb.DuckDBPyRelation, names: Mapping[str, str]
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Callable[[Callable[[], Any]], Any]]]:
     """Stream an answer into the view `answer` of a new connection; yield that, and a function that runs queries on it.
 
@@ -173,7 +189,16 @@ def _stream(
     with duckdb.connect(":memory:") as con, translate_errors():
         both = (relation._con, con)  # noqa: SLF001 -- a relation has no public way to its connection
         con.execute("SET TimeZone = 'UTC'")
-        con.register("answer", _run_interruptibly(relation.to_arrow_reader, both))
+        con.register("found", _run_interruptibly(relation.to_arrow_reader, both))
+        columns = con.table("found").columns
+        cells = [_quote(column) for column in columns]
+        if names and "company_id" in columns and "company_name" not in columns:
+            con.execute(
+                "SET VARIABLE names = map($ids, $names)", {"ids": [*names], "names": [*names.values()]}
+            )
+            name = "getvariable('names')[CAST(company_id AS VARCHAR)] AS company_name"
+            cells.insert(columns.index("company_id") + 1, name)
+        con.execute(f"CREATE TEMP VIEW answer AS SELECT {', '.join(cells)} FROM found")  # noqa: S608 -- identifiers are quoted
         yield con, partial(_run_interruptibly, connections=both)
 
 

@@ -64,6 +64,7 @@ COMMANDS: Final = (
     "sql",
     "report",
     "check",
+    "names",
     "changes",
     "catalogue",
     "ddl",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -12,6 +13,7 @@ from pleo_extract.cli.screen import Column, format_table, terminal_width
 from pleo_extract.errors import UsageError, amount, escape
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import duckdb
@@ -56,6 +58,7 @@ def write_answer(
     kind: str,
     output: Path | None,
     *,
+    names: Mapping[str, str] = MappingProxyType({}),
     raw_csv: bool = False,
     separator: str = "comma",
 ) -> None:
@@ -65,6 +68,7 @@ def write_answer(
         relation: the answer.
         kind: one of `FORMATS`.
         output: the file; None for stdout.
+        names: names of companies, by id, for a column beside their ids.
         raw_csv: leave texts in CSV that a spreadsheet would run as formulas as they are.
         separator: the list separator of CSV for Excel.
 
@@ -76,7 +80,7 @@ def write_answer(
     from pleo_extract.lake import disk
 
     if kind == "table":
-        answer = read_table(relation, hint="all of it with --format csv")
+        answer = read_table(relation, names=names, hint="all of it with --format csv")
         if output is None:
             click.echo(format_answer(answer, terminal_width()))
         else:
@@ -85,6 +89,6 @@ def write_answer(
         raise UsageError(f"a terminal cannot show {BINARY[kind]}; use --output FILE, or redirect with >")
     else:
         target = sys.stdout.buffer if output is None else output
-        rows = write(relation, target, kind, formula_safe=not raw_csv, separator=separator)
+        rows = write(relation, target, kind, names=names, formula_safe=not raw_csv, separator=separator)
         if output is not None:
             click.echo(f"{output}: {amount(rows, 'row')}", err=True)

@@ -125,27 +125,33 @@ class Findings:
     unjudged: int
 
 
-def find_breaches(lake: str | Path, limits: Limits, store: StoreOptions, *, now: datetime) -> Findings:
+def find_breaches(
+    lake: str | Path, limits: Limits, store: StoreOptions, *, names: Path | None, now: datetime
+) -> Findings:
     """Return what breaks the limits in the current snapshot of a lake.
 
     Args:
         lake: the folder or URL of the lake.
         limits: the limits.
         store: how to reach an object store.
+        names: a file with names of companies.
         now: the time of the clock, from which the age of the data is counted.
 
     Raises:
         LakeError: there is no such lake, or it is damaged.
         TryLater: no dump has been completed.
+        ConfigurationError: the names cannot be used.
     """
     from pleo_extract.answers.doors import connect
+    from pleo_extract.answers.names import read_kept_names, read_names
     from pleo_extract.lake.status import read_status
 
     status = read_status(lake, **store)
-    breaches = [] if limits.max_age is None else [*_find_stale(status, limits.max_age, now)]
+    known = read_kept_names(lake) | (read_names(names) if names else {})
+    breaches = [] if limits.max_age is None else [*_find_stale(status, limits.max_age, known, now)]
     if not status.snapshot and not breaches:  # such as the folder under a disk that is not mounted
         raise TryLater(f"{lake} has no snapshot yet: no dump has been completed, so nothing can be checked")
-    con = connect(lake, status.snapshot or None, **store)
+    con = connect(lake, status.snapshot or None, names=known, **store)
     try:
         last_read = _ask(con, NOW)[0]["now"]
         if last_read is None:
@@ -165,7 +171,9 @@ def find_breaches(lake: str | Path, limits: Limits, store: StoreOptions, *, now:
     return Findings(tuple(breaches), since, len(rates), len(rates) - len(judged))
 
 
-def _find_stale(status: LakeStatus, max_age: timedelta, now: datetime) -> Iterator[Breach]:
+def _find_stale(
+    status: LakeStatus, max_age: timedelta, known_names: Mapping[str, str], now: datetime
+) -> Iterator[Breach]:
     """Yield a breach for each account that was not read completely for longer than `max_age`, the stalest first."""
     last = status.last_run
     failed = last.failed if last else {}
@@ -188,10 +196,11 @@ def _find_stale(status: LakeStatus, max_age: timedelta, now: datetime) -> Iterat
         code, error = failed.get(name, (last.code, last.error) if last and not failed else (0, None))
         text += f". The last run ended with {code}: {error}" if code else ""
         account = known.get(name)
+        company = account.account.company_id if account else None
         yield Breach(
             "max_age",
-            account.account.company_id if account else None,
-            (account.name if account else name) or None,
+            company,
+            known_names.get(company or "") or (account.name if account else name) or None,
             text,
             {
                 "data_as_of": None if age is None else now - age,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.breaches import Limits, find_breaches
-from pleo_extract.cli.options import lake_argument, quiet_option, store_options
+from pleo_extract.cli.options import lake_argument, names_option, quiet_option, store_options
 from pleo_extract.cli.span import DurationParam, ShareParam
 from pleo_extract.errors import CheckFailed, UsageError, amount
 
@@ -54,6 +54,7 @@ Examples:
     show_default=True,
     help="Companies with fewer finished jobs are not judged by their rate",
 )
+@names_option
 @click.option("--json", "as_json", is_flag=True, help="Print all breaches, with their figures, as JSON")
 @quiet_option
 def check(
@@ -65,6 +66,7 @@ def check(
     no_silence: bool,
     since: timedelta,
     min_jobs: int,
+    names: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -76,7 +78,7 @@ def check(
         raise UsageError("name a limit: --max-age, --max-failure-rate, --no-incident or --no-silence")
     limits = Limits(since, max_age, max_failure_rate, min_jobs, no_incident, no_silence)
     now = datetime.now(UTC)
-    found = find_breaches(lake, limits, store, now=now)
+    found = find_breaches(lake, limits, store, names=names, now=now)
     if as_json:
         import msgspec
 

@@ -25,6 +25,7 @@ __all__ = [
     "full_option",
     "lake_argument",
     "lake_format_option",
+    "names_option",
     "now_option",
     "output_option",
     "parse_pairs",
@@ -58,6 +59,13 @@ answer_format_option: Final = click.option(
 
 output_option: Final = click.option(
     "--output", "-o", type=OutputFile(), metavar="FILE", help="Write to this file, not to the terminal"
+)
+
+names_option: Final = click.option(
+    "--names",
+    type=FilePathParam(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Names of companies, shown beside their ids: CSV in UTF-8 with the columns id and name",
 )
 
 full_option: Final = click.option("--full", is_flag=True, help="Read the whole list: a full sync")

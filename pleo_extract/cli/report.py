@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pleo_extract.cli.folder import OutputFile
-from pleo_extract.cli.options import lake_argument, store_options
+from pleo_extract.cli.options import lake_argument, names_option, store_options
 from pleo_extract.cli.span import InstantParam
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ Examples:
     show_default=True,
     help="Write this file",
 )
+@names_option
 @click.option(
     "--xlsx",
     "workbook",
@@ -58,6 +59,7 @@ def report(
     lake: str | Path,
     store: StoreOptions,
     output: Path,
+    names: Path | None,
     workbook: Path | None,
     company_id: str | None,
     since: datetime | None,
@@ -71,7 +73,7 @@ def report(
     from pleo_extract.report import write_report
 
     path = write_report(
-        lake, output, company_id=company_id, since=since, until=until, workbook=workbook, **store
+        lake, output, company_id=company_id, since=since, until=until, names=names, workbook=workbook, **store
     )
     for written in [path, *([workbook] if workbook else [])]:
         click.echo(f"{written}: {written.stat().st_size / 1000:,.0f} kB")

@@ -12,7 +12,13 @@ import click
 
 from pleo_extract.cli.answer import choose_format, write_answer
 from pleo_extract.cli.folder import FilePathParam, LakeFolder
-from pleo_extract.cli.options import answer_format_option, output_option, parse_pairs, store_options
+from pleo_extract.cli.options import (
+    answer_format_option,
+    names_option,
+    output_option,
+    parse_pairs,
+    store_options,
+)
 from pleo_extract.cli.span import SnapshotParam
 from pleo_extract.errors import UsageError, escape
 
@@ -35,6 +41,8 @@ Examples:
   pleo-extract sql --list
   pleo-extract sql --describe failure_rates
 """
+FOR_PEOPLE = ("table", "xlsx", "excel-csv")
+"""The formats in which names of companies stand beside their ids unasked."""
 
 
 @click.command(epilog=EXAMPLES, short_help="Ask a lake in SQL")
@@ -58,6 +66,7 @@ Examples:
 )
 @answer_format_option
 @output_option
+@names_option
 @click.option(
     "--as-of",
     type=SnapshotParam(),
@@ -93,6 +102,7 @@ def sql(
     params: tuple[str, ...],
     kind: str | None,
     output: Path | None,
+    names: Path | None,
     as_of: datetime | int | None,
     allow: tuple[Path, ...],
     raw_csv: bool,
@@ -108,20 +118,20 @@ def sql(
         click.echo(_list_statements() if listing else _describe_statement(str(describe)))
         return
     _restore_signals()
-    names = words if script else words[:-1]  # what stands before the query
-    if len(names) > 1 or not (words or script):
+    before = words if script else words[:-1]  # what stands before the query
+    if len(before) > 1 or not (words or script):
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
     if len(words) == 1 and not script and ("://" in words[0] or os.path.lexists(words[0])):
         raise UsageError(f"there is no query after the lake; write: pleo-extract sql {words[0]} QUERY")
-    if names and lake is not None:
+    if before and lake is not None:
         raise UsageError("the lake is named twice; name it as an argument or with --lake")
-    asked = os.fsdecode(LakeFolder()(names[0])) if names else lake or Path("data/export_jobs")
+    asked = os.fsdecode(LakeFolder()(before[0])) if before else lake or Path("data/export_jobs")
     kind = kind or choose_format(output)
     from pleo_extract.answers import answer, translate_errors
     from pleo_extract.answers.doors import connect
 
     text = script.read() if script else words[-1]
-    con = connect(asked, as_of, locked=True, allow=allow, **store)
+    con = connect(asked, as_of, locked=True, allow=allow, names=names, **store)
     values = parse_pairs(params, "--param")
     try:
         with translate_errors():
@@ -130,9 +140,19 @@ def sql(
             click.echo(f"note: there is no job in {asked} yet", err=True)
         for company in _find_unknown_companies(con, text, values):
             click.echo(f"note: there is no job of company {escape(company)} in {asked}", err=True)
-        write_answer(answer(con, text, values), kind, output, raw_csv=raw_csv, separator=separator)
+        # Programs that read an answer rely on its columns; people get the names that the lake knows, too.
+        known = _read_names(con) if names or kind in FOR_PEOPLE else {}
+        found = answer(con, text, values)
+        write_answer(found, kind, output, names=known, raw_csv=raw_csv, separator=separator)
     finally:
         con.close()
+
+
+def _read_names(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    from pleo_extract.answers import translate_errors
+
+    with translate_errors():
+        return dict(con.execute("select id, name from companies where name is not null").fetchall())
 
 
 def _restore_signals() -> None:

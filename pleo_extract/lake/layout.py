@@ -10,6 +10,7 @@ _lake/staging/<account>/               fetched but not yet published, with a jou
 _lake/rejected/<run>-<account>.jsonl   rows that do not fit the contract
 _lake/lock, last_run.json              who writes now, and how the last run ended
 _lake/now.csv, vanished.csv            what the catalogue reads beside the rows
+_lake/names.csv                        names of companies that the user keeps here, see `answers.names`
 _jobs.duckdb                           the catalogue
 
 Nothing but the visible months ends in `.parquet`, since readers of the folder take every such file for rows. A lake of

@@ -52,6 +52,7 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     company_id: str | None = None,
     since: date | datetime | None = None,
     until: date | datetime | None = None,
+    names: str | Path | Mapping[str, str] | None = None,
     workbook: str | Path | None = None,
     storage_options: Mapping[str, str] | None = None,
     workspace: str | Path | None = None,
@@ -67,6 +68,7 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
         company_id: only jobs of this company; a UUID, as for `load_export_jobs`.
         since: only jobs created at or after this; a date means its midnight in UTC.
         until: only jobs created before this.
+        names: names of companies, by id, or a CSV file with the columns id and name; see `connect`.
         workbook: an Excel workbook to write, too, with the numbers of the page (extra `excel`).
         storage_options: how to reach the object store of a Delta table; see `scan_lake`.
         workspace: the folder for copies of a Delta table's files.
@@ -78,7 +80,8 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
         LakeError: there is no such lake, or it is broken.
         UsageError: the company is not a UUID, or the lake has no job of it; an instant has no time zone; the time does
             not begin before it ends; or the name of the file asks for another format than HTML.
-        ConfigurationError: a workbook is asked for, and the package that writes it is not installed.
+        ConfigurationError: the names cannot be used; or a workbook is asked for, and the package that writes it is not
+            installed.
         TryLater: the lake has no snapshot, or no job.
         StorageError: the file cannot be written.
     """
@@ -90,7 +93,7 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
         raise UsageError(f"since ({first:%Y-%m-%d}) is not before until ({last:%Y-%m-%d})")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     company = None if company_id is None else canonical_uuid(company_id)
-    figures = ask_lake(lake, company_id=company, since=first, until=last, store=store)
+    figures = ask_lake(lake, company_id=company, since=first, until=last, names=names, store=store)
     try:
         if workbook is not None:
             check_path(workbook, "the workbook's file")

@@ -12,6 +12,7 @@ from pleo_extract.lake.status import read_status
 from pleo_extract.report.window import ReportPeriod, choose_window
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -161,6 +162,7 @@ def ask_lake(
     company_id: str | None,
     since: datetime | None,
     until: datetime | None,
+    names: str | Path | Mapping[str, str] | None = None,
     store: StoreOptions,
 ) -> Figures:
     """Query one snapshot of a lake for everything that a report shows.
@@ -174,7 +176,7 @@ def ask_lake(
     if not status.rows:
         cause = "there is no job in" if status.snapshot else "nothing was published yet in"
         raise TryLater(f"{cause} {lake}, so there is nothing to report; run: pleo-extract dump {lake}")
-    con = connect(lake, status.snapshot or None, **store)
+    con = connect(lake, status.snapshot or None, names=names, **store)
     try:
         ask = _Query(con, {"company_id": company_id, "since": since, "until": until})
         if company_id is not None and not ask(HAS_JOBS).item():  # a mistyped id would give an empty page
@@ -183,11 +185,11 @@ def ask_lake(
                 f"pleo-extract sql --lake {lake} \"from failure_rates('all')\""
             )
         companies = ask("select id, name, now from companies").rows()
-        names = {company: name for company, name, _ in companies if name}
+        known = {company: name for company, name, _ in companies if name}
         reads = {company: now for company, _, now in companies if now and company_id in (None, company)}
         first, jobs, now = ask(OVERVIEW).row(0)
         if not jobs:
-            return Figures(status, company_id, names, reads, now, None)
+            return Figures(status, company_id, known, reads, now, None)
         window = choose_window(now, first, jobs, since=since, until=until)
         ask.values |= {"since": window.since, "grain": window.grain, "most": MOST_IN_WORKBOOK}
         frames = {
@@ -204,7 +206,7 @@ def ask_lake(
             "companies": ask(COMPANIES),
         }
         headline = _ask_headline(ask, window, frames["stuck"])
-        return Figures(status, company_id, names, reads, now, window, headline, frames)
+        return Figures(status, company_id, known, reads, now, window, headline, frames)
     finally:
         con.close()
 

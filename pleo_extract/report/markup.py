@@ -92,7 +92,7 @@ def name_company(company_id: str | None, names: Mapping[str, str]) -> str:
     if company_id is None:
         return "all"
     if name := names.get(company_id):
-        return untrusted(name, 80)
+        return f'<span title="{attribute(company_id)}">{untrusted(name, 80)}</span>'
     return f'<span class="id" title="{attribute(company_id)}">{attribute(company_id[:8])}</span>'
 
 

@@ -26,7 +26,9 @@ __all__ = [
 
 NOTHING = "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"
-_LONG = re.compile(r"[^\s_]{10}(?=[^\s_])|_(?=\S)")
+_LONG = re.compile(r"[^\s_]{10}(?=[^\s_]{6})|_(?=\S)")
+"""Where a long word may break: never before its last letters."""
+
 _UNITS = (("days", 86_400.0, 172_800.0), ("h", 3_600.0, 3_600.0), ("min", 60.0, 60.0), ("s", 1.0, 0.0))
 
 

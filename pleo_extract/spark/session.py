@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from pyspark.sql import functions
 
 from pleo_extract.answers.facts import SnapshotFacts, read_facts
+from pleo_extract.answers.names import read_kept_names
 from pleo_extract.answers.statement import (
     ENGINE_VIEWS,
     TIME_RANGES,
@@ -102,7 +103,7 @@ def answers(
     with _settings(spark):
         if isinstance(lake, str | Path):
             store = open_lake(lake, storage_options=storage_options, workspace=workspace)
-            jobs, facts = _read_snapshot(spark, store, as_of)
+            jobs, facts = _read_snapshot(spark, store, as_of, read_kept_names(lake))
         else:
             if storage_options or workspace:
                 raise UsageError(
@@ -118,13 +119,13 @@ def answers(
 
 
 def _read_snapshot(
-    spark: SparkSession, store: Store, as_of: datetime | int | None
+    spark: SparkSession, store: Store, as_of: datetime | int | None, names: Mapping[str, str]
 ) -> tuple[DataFrame, SnapshotFacts]:
     """Return the jobs of one snapshot, and the facts about it."""
     opened = store.open(as_of)
     if opened is None:
         return spark.createDataFrame([], SCHEMA), SnapshotFacts()
-    facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of)
+    facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of, names=names)
     files = [_escape_path(file) for file in opened.files]
     if not files:
         return spark.createDataFrame([], SCHEMA), facts
