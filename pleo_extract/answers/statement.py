@@ -60,10 +60,24 @@ TIME_RANGES: Final = (("since", "until"), ("since_a", "until_a"), ("since_b", "u
 
 GRAINS: Final = ("hour", "day", "week", "month", "quarter", "year", "all")
 """The lengths of the periods of answers."""
+SPLITS: Final = (
+    "is_interactive",
+    "created_by",
+    "vendor_based_bookkeeping",
+    "number_of_items",
+    "weekday",
+    "hour",
+    "weekday_hour",
+)
+"""By what an answer can be split: a column of the jobs, or the clock when they were created."""
 CHECKS: Final[Mapping[str, tuple[str, str]]] = {
     "grain": (
         f"{{0}} IN {GRAINS}",
         "hour, day, week, month, quarter, year or all",
+    ),
+    "split_by": (
+        f"{{0}} IS NULL OR {{0}} IN {SPLITS}",
+        "is_interactive, created_by, vendor_based_bookkeeping, number_of_items, weekday, hour or weekday_hour",
     ),
     "tz": ("{0} IS NOT NULL", "the name of a time zone, such as Europe/Copenhagen"),
     "per_company": ("{0} IS NOT NULL", "true or false"),

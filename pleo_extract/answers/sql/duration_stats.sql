@@ -1,10 +1,11 @@
 -- duration_stats(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
---     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
--- How long exports take: three rows per period and company, one per duration.
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL)
+-- How long exports take: three rows per period and company, or per value of split_by, one per duration.
 --
 -- period         start of the period, in time zone tz. A job belongs to the period of its created_at.
 --                null where the grain is 'all': one period holds all jobs
 -- company_id     the company; null if per_company is false, because the row is about all companies
+-- split          the value of split_by; null without split_by
 -- duration       queue (created to started), run (started to ended) or total (created to ended)
 -- n              jobs with a known duration: all figures describe these jobs
 -- mean           in seconds, like all columns up to max
@@ -17,11 +18,16 @@
 -- starts_at      the instant at which the period begins: when clocks are set back, two hours have the same period
 -- is_partial     true if the period was not over when the company was last read, or if since or until cuts it: its
 --                numbers are not those of a whole period
+--
+-- With split_by, each period and company has a row for each value: of is_interactive, created_by, vendor_based_bookkeeping
+-- or number_of_items (0, 1-9, 10-99 and so on), or of the clock in tz when the job was created: weekday, hour or
+-- weekday_hour.
 WITH stats_by_duration AS (
     SELECT
         d.period,
         d.hour_us,
         d.company,
+        d.split,
         1 AS duration_no,
         'queue' AS duration,
         d.queue_n AS n,
@@ -40,6 +46,7 @@ WITH stats_by_duration AS (
         d.period,
         d.hour_us,
         d.company,
+        d.split,
         2 AS duration_no,
         'run' AS duration,
         d.run_n AS n,
@@ -58,6 +65,7 @@ WITH stats_by_duration AS (
         d.period,
         d.hour_us,
         d.company,
+        d.split,
         3 AS duration_no,
         'total' AS duration,
         d.total_n AS n,
@@ -76,6 +84,7 @@ WITH stats_by_duration AS (
 SELECT
     s.period,
     s.company AS company_id,
+    s.split,
     s.duration,
     s.n,
     s.mean,
@@ -103,4 +112,4 @@ SELECT
 FROM stats_by_duration AS s
 LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
 INNER JOIN company_clocks AS d ON d.company = '*'
-ORDER BY s.period, starts_at, s.company NULLS FIRST, s.duration_no
+ORDER BY s.period, starts_at, s.company NULLS FIRST, s.split NULLS FIRST, s.duration_no

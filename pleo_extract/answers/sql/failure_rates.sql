@@ -1,10 +1,11 @@
 -- failure_rates(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
---     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
--- How often exports fail: one row per period and company.
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL)
+-- How often exports fail: one row per period and company, or per value of split_by.
 --
 -- period        start of the period, in time zone tz. A job belongs to the period of its created_at.
 --               null where the grain is 'all': one period holds all jobs
 -- company_id    the company; null if per_company is false, because the row is about all companies
+-- split         the value of split_by; null without split_by
 -- jobs          all jobs, open ones included
 -- finished      jobs with status failed, completed or completed_with_errors: the denominator of rate
 -- failed        of these, jobs with status failed, expired ones included: the numerator of rate
@@ -12,6 +13,10 @@
 -- with_errors   jobs with status completed_with_errors: some items failed, the job did not, so it is not in failed
 -- rate          failed / finished, from 0 to 1; null if no job has finished
 -- low, high     95 % confidence interval of the rate, after Wilson (1927, JASA 22:209)
+-- items         accounting entries selected for the finished jobs, the sum of number_of_items
+-- failures_per_1000_items  1000 * failed / items: how many jobs fail for each 1,000 entries; null if items is 0
+-- per_1000_low, per_1000_high  95 % confidence interval of it: the score interval of a Poisson rate, for failures that are
+--               independent of each other
 -- still_open    jobs with any other status: they have not failed and not succeeded, so the rate can still change
 -- vanished      of all jobs, those that the server no longer lists; they count as last seen
 -- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
@@ -23,6 +28,10 @@
 --               for fewer than 3 clusters. Retries of failed exports, and outages, make it larger
 -- clustered_low, clustered_high  95 % interval that does not take the jobs of a cluster as independent
 --
+-- With split_by, each period and company has a row for each value: of is_interactive, created_by, vendor_based_bookkeeping
+-- or number_of_items (0, 1-9, 10-99 and so on), or of the clock in tz when the job was created: weekday, hour or
+-- weekday_hour.
+--
 -- low and high are right if jobs fail independently of each other. If failed exports are tried again, they do not: a
 -- single export that fails five times is five failures. Then the true rate is outside of low and high more often than
 -- one time in 20, and clustered_low and clustered_high are the ones to use.
@@ -31,6 +40,7 @@ WITH clusters AS (
         j.period,
         j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
+        j.split,
         j.company_id AS cluster_company,
         CASE
             WHEN :grain NOT IN ('hour', 'day') THEN CAST(floor(epoch_us(j.created_at) / 86400000000e0) AS BIGINT)
@@ -42,9 +52,10 @@ WITH clusters AS (
         count(*) FILTER (WHERE j.status = 'failed') AS failed,
         count(*) FILTER (WHERE j.outcome = 'expired') AS expired,
         count(*) FILTER (WHERE j.status = 'completed_with_errors') AS with_errors,
-        count(*) FILTER (WHERE j.is_vanished) AS vanished
-    FROM jobs_with_period AS j
-    GROUP BY period, hour_us, company, cluster_company, cluster_no, cluster_user
+        count(*) FILTER (WHERE j.is_vanished) AS vanished,
+        sum(CASE WHEN j.is_censored THEN 0 ELSE CAST(j.number_of_items AS DECIMAL(38, 0)) END) AS items
+    FROM jobs_with_split AS j
+    GROUP BY period, hour_us, company, split, cluster_company, cluster_no, cluster_user
 ),
 
 counts AS (
@@ -52,18 +63,20 @@ counts AS (
         c.period,
         c.hour_us,
         c.company,
+        c.split,
         CAST(sum(c.jobs) AS BIGINT) AS jobs,
         CAST(sum(c.finished) AS BIGINT) AS finished,
         CAST(sum(c.failed) AS BIGINT) AS failed,
         CAST(sum(c.expired) AS BIGINT) AS expired,
         CAST(sum(c.with_errors) AS BIGINT) AS with_errors,
         CAST(sum(c.vanished) AS BIGINT) AS vanished,
+        CAST(sum(c.items) AS DECIMAL(38, 0)) AS items,
         count(*) FILTER (WHERE c.finished > 0) AS clusters,
         CAST(sum(c.finished * c.finished) AS DOUBLE) AS finished_squared,
         CAST(sum(c.finished * c.failed) AS DOUBLE) AS finished_by_failed,
         CAST(sum(c.failed * c.failed) AS DOUBLE) AS failed_squared
     FROM clusters AS c
-    GROUP BY c.period, c.hour_us, c.company
+    GROUP BY c.period, c.hour_us, c.company, c.split
 ),
 
 -- The design effect: the variance of the rate between clusters, as a ratio (Cochran 1977, Sampling Techniques, section
@@ -118,13 +131,15 @@ wilson AS (
             CAST(c.failed AS DOUBLE) * (c.finished - c.failed) / nullif(c.finished, 0) + 0.960364705173531e0
         ) AS half_width,
         c.finished + 3.841458820694124e0 AS denominator,
-        CAST(c.failed AS DOUBLE) / nullif(c.finished, 0) AS rate
+        CAST(c.failed AS DOUBLE) / nullif(c.finished, 0) AS rate,
+        CAST(nullif(c.items, 0) AS DOUBLE) / 1000 AS thousands
     FROM student AS c
 )
 
 SELECT
     w.period,
     w.company AS company_id,
+    w.split,
     w.jobs,
     w.finished,
     w.failed,
@@ -141,6 +156,14 @@ SELECT
         WHEN w.failed = w.finished THEN 1e0
         ELSE (w.center + w.half_width) / w.denominator
     END AS high,
+    w.items,
+    w.failed / w.thousands AS failures_per_1000_items,
+    CASE
+        WHEN w.failed = 0 THEN 0 / w.thousands
+        ELSE (w.failed + 1.920729410347062e0 - 1.959963984540054e0 * sqrt(w.failed + 0.960364705173531e0)) / w.thousands
+    END AS per_1000_low,
+    (w.failed + 1.920729410347062e0 + 1.959963984540054e0 * sqrt(w.failed + 0.960364705173531e0)) / w.thousands
+        AS per_1000_high,
     w.jobs - w.finished AS still_open,
     w.vanished,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(w.hour_us) ELSE timezone(:tz, w.period) END AS starts_at,
@@ -181,4 +204,4 @@ SELECT
 FROM wilson AS w
 LEFT JOIN company_clocks AS k ON coalesce(w.company, '') = k.company
 INNER JOIN company_clocks AS d ON d.company = '*'
-ORDER BY w.period, starts_at, w.company NULLS FIRST
+ORDER BY w.period, starts_at, w.company NULLS FIRST, w.split NULLS FIRST

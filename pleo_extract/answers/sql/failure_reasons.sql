@@ -1,10 +1,11 @@
 -- failure_reasons(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
---     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
--- Why exports fail: one row per period, company and reason, the most frequent reason first.
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL)
+-- Why exports fail: one row per period, company (or value of split_by) and reason, the most frequent reason first.
 --
 -- period        start of the period, in time zone tz. A job belongs to the period of its created_at.
 --               null where the grain is 'all': one period holds all jobs
 -- company_id    the company; null if per_company is false, because the row is about all companies
+-- split         the value of split_by; null without split_by
 -- reason        failure_reason_type as sent. A job that failed without one has the reason job_expired if it expired,
 --               else not_given. Only reasons that occur have a row
 -- jobs          failed jobs with this reason
@@ -19,21 +20,26 @@
 -- is_partial    true if the period was not over when the company was last read, or if since or until cuts it: its numbers
 --               are not those of a whole period
 --
+-- With split_by, each period and company has a row for each value: of is_interactive, created_by, vendor_based_bookkeeping
+-- or number_of_items (0, 1-9, 10-99 and so on), or of the clock in tz when the job was created: weekday, hour or
+-- weekday_hour.
+--
 -- Open jobs are in none of these numbers.
 WITH counts AS (
     SELECT
         j.period,
         j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
+        j.split,
         CASE
             WHEN j.outcome = 'expired' THEN 'job_expired'
             WHEN j.outcome = 'failed' THEN coalesce(j.failure_reason_type, 'not_given')
         END AS reason,
         count(*) AS jobs,
         count(*) FILTER (WHERE j.is_vanished) AS vanished
-    FROM jobs_with_period AS j
+    FROM jobs_with_split AS j
     WHERE NOT j.is_censored
-    GROUP BY period, hour_us, company, reason
+    GROUP BY period, hour_us, company, split, reason
 ),
 
 totals AS (
@@ -42,7 +48,7 @@ totals AS (
         CAST(sum(CASE WHEN c.reason IS NULL THEN 0 ELSE c.jobs END) OVER in_period AS BIGINT) AS failed,
         CAST(sum(c.jobs) OVER in_period AS BIGINT) AS finished
     FROM counts AS c
-    WINDOW in_period AS (PARTITION BY c.period, c.hour_us, c.company)
+    WINDOW in_period AS (PARTITION BY c.period, c.hour_us, c.company, c.split)
 ),
 
 -- 1.959963984540054 is z, the 97.5 % quantile of the normal distribution; 1.92 is z²/2, 3.84 is z² and 0.96 is z²/4.
@@ -60,6 +66,7 @@ wilson AS (
 SELECT
     w.period,
     w.company AS company_id,
+    w.split,
     w.reason,
     w.jobs,
     w.failed,
@@ -93,4 +100,4 @@ SELECT
 FROM wilson AS w
 LEFT JOIN company_clocks AS k ON coalesce(w.company, '') = k.company
 INNER JOIN company_clocks AS d ON d.company = '*'
-ORDER BY w.period, starts_at, w.company NULLS FIRST, w.jobs DESC, w.reason
+ORDER BY w.period, starts_at, w.company NULLS FIRST, w.split NULLS FIRST, w.jobs DESC, w.reason

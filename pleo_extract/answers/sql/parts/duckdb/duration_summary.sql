@@ -1,6 +1,6 @@
 -- duration_summary(grain VARCHAR, company_id VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ, tz VARCHAR,
---     per_company BOOLEAN)
--- Count, mean, exact percentiles and maximum of the three durations: one row per period and company.
+--     per_company BOOLEAN, split_by VARCHAR)
+-- Count, mean, exact percentiles and maximum of the three durations: one row per period, company and split.
 --
 -- One list of percentiles instead of four aggregates: DuckDB then holds and sorts the values once. On 10 million jobs
 -- that takes 0.6 times the processor time and half the memory.
@@ -9,6 +9,7 @@ WITH percentile_lists AS (
         j.period,
         j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
+        j.split,
         count(*) AS jobs,
         count(*) FILTER (WHERE j.is_censored) AS still_open,
         count(*) FILTER (WHERE j.is_censored AND j.started_at IS NULL) AS not_started,
@@ -27,8 +28,8 @@ WITH percentile_lists AS (
         avg(j.total_seconds) AS total_mean,
         quantile_cont(j.total_seconds, [0.5, 0.9, 0.95, 0.99]) AS total,
         max(j.total_seconds) AS total_max
-    FROM jobs_with_period AS j
-    GROUP BY period, hour_us, company
+    FROM jobs_with_split AS j
+    GROUP BY period, hour_us, company, split
 )
 
 SELECT

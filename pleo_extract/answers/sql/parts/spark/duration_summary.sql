@@ -1,12 +1,13 @@
 -- duration_summary(grain VARCHAR, company_id VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ, tz VARCHAR,
---     per_company BOOLEAN)
--- Count, mean, exact percentiles and maximum of the three durations: one row per period and company.
+--     per_company BOOLEAN, split_by VARCHAR)
+-- Count, mean, exact percentiles and maximum of the three durations: one row per period, company and split.
 --
 -- One aggregate per percentile: list literals and list indexes differ between Spark and DuckDB.
 SELECT
     j.period,
     j.hour_us,
     CASE WHEN :per_company THEN j.company_id END AS company,
+    j.split,
     count(*) AS jobs,
     count(*) FILTER (WHERE j.is_censored) AS still_open,
     count(*) FILTER (WHERE j.is_censored AND j.started_at IS NULL) AS not_started,
@@ -34,5 +35,5 @@ SELECT
     percentile_cont(0.95) WITHIN GROUP (ORDER BY j.total_seconds) AS total_p95,
     percentile_cont(0.99) WITHIN GROUP (ORDER BY j.total_seconds) AS total_p99,
     max(j.total_seconds) AS total_max
-FROM jobs_with_period AS j
-GROUP BY period, hour_us, company
+FROM jobs_with_split AS j
+GROUP BY period, hour_us, company, split
