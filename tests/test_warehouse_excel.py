@@ -147,7 +147,7 @@ def test_an_empty_answer_is_a_workbook_with_headings(tmp_path: Path) -> None:
     with warehouse([]) as con:
         assert write(answer(con, "from failure_rates('month')"), tmp_path / "x.xlsx", "xlsx") == 0
     (head,) = load_workbook(tmp_path / "x.xlsx")["answer"].iter_rows(values_only=True)
-    assert head[:3] == ("period", "company_id", "jobs")
+    assert head[:4] == ("period", "company_id", "split", "jobs")
 
 
 @pytest.mark.parametrize("kind", ["xlsx", "excel-csv"])
