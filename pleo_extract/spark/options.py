@@ -15,6 +15,7 @@ from pleo_extract.fetch.selection import check_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from pleo_extract.client import AccountEntry
 
@@ -30,6 +31,8 @@ OPTIONS: Final = {
     "tasks": "the largest number of tasks for the companies; default: 100",
     "rate": "requests in any minute for the whole job; default: 500. An accounts.toml has a rate for each company",
     "machines": "the number of machines that share the rate; default: those with an executor when `register` was called",
+    "on_error": "fail, or skip: leave out the companies that cannot be read; default: fail",
+    "what": "jobs, or failures: one row per company that cannot be read, with code and message; default: jobs",
 }
 """The options, each with its meaning."""
 
@@ -51,20 +54,24 @@ class Options:
         companies: canonical UUIDs without duplicates; None for all companies that the credential sees.
         accounts: companies that have credentials of their own; if there are any, `companies` is None.
         statuses: as for `iter_export_jobs`.
-        since: as for `iter_export_jobs`.
-        until: as for `iter_export_jobs`.
+        since: the earliest created_at, inclusive.
+        until: the latest created_at, exclusive.
         tasks: the largest number of tasks.
         rate: requests in any minute on one machine.
+        skips: whether companies that cannot be read are left out.
+        wants_failures: whether these companies are wanted, not the jobs.
     """
 
     base_url: str | None
     companies: tuple[str, ...] | None
     accounts: tuple[AccountEntry, ...]
     statuses: tuple[str, ...]
-    since: str | None
-    until: str | None
+    since: datetime | None
+    until: datetime | None
     tasks: int
     rate: int
+    skips: bool
+    wants_failures: bool
 
 
 def read_options(given: Mapping[str, str], *, machines: int) -> Options:
@@ -81,6 +88,12 @@ def read_options(given: Mapping[str, str], *, machines: int) -> Options:
     if "companies" in values and "company_id" in values:
         raise UsageError("there are both company_id and companies; give one of them")
     accounts = _read_accounts(values)
+    skips = _choose(values, "on_error", ("fail", "skip")) == "skip"
+    wants_failures = _choose(values, "what", ("jobs", "failures")) == "failures"
+    if (skips or wants_failures) and not {"company_id", "companies"} & values.keys():
+        raise UsageError(
+            "on_error and what need company_id or companies: without them one failure concerns everything"
+        )
     wanted = check_wanted(None, _split(values.get("statuses", "")), values.get("since"), values.get("until"))
     shared = _positive_integer(values, "rate", RATE) // _positive_integer(values, "machines", machines)
     return Options(
@@ -88,10 +101,12 @@ def read_options(given: Mapping[str, str], *, machines: int) -> Options:
         companies=None if accounts else _read_company_list(values),
         accounts=accounts,
         statuses=wanted.statuses,
-        since=values.get("since"),
-        until=values.get("until"),
+        since=wanted.since,
+        until=wanted.until,
         tasks=_positive_integer(values, "tasks", TASKS),
         rate=max(1, shared),
+        skips=skips,
+        wants_failures=wants_failures,
     )
 
 
@@ -109,6 +124,11 @@ def _explain_unknown(name: str) -> str:
         return (
             f"a credential cannot be an option ({escape(name)}), because Spark shows options in its plans and its UI; "
             + SAFE_PLACES
+        )
+    if name.lower() in {"path", "provider"}:  # what a table has
+        return (
+            "pleo_export_jobs has no path: leave it out of load(). In SQL, use CREATE TEMPORARY VIEW … USING pleo_export_jobs; "
+            "a table would have a path"
         )
     return f"unknown option {escape(name)!r}; the options are {', '.join(OPTIONS)}"
 
@@ -137,6 +157,13 @@ def _read_company_list(values: Mapping[str, str]) -> tuple[str, ...] | None:
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _choose(values: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    text = values.get(name, choices[0])
+    if text not in choices:
+        raise UsageError(f"{name} must be {' or '.join(choices)}, not {escape(text)!r}")
+    return text
 
 
 def _positive_integer(values: Mapping[str, str], name: str, default: int) -> int:

@@ -1,10 +1,19 @@
-"""Filter pushdown: the filters of a query that the server can apply, on companies and on known statuses."""
+"""Filter pushdown: the filters of a query that spare requests, on companies, known statuses and bounds of created_at."""
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql.datasource import EqualNullSafe, EqualTo, In
+from pyspark.sql.datasource import (
+    EqualNullSafe,
+    EqualTo,
+    GreaterThan,
+    GreaterThanOrEqual,
+    In,
+    LessThan,
+    LessThanOrEqual,
+)
 
 from pleo_extract.contract import STATUSES, uuid_problem
 
@@ -13,7 +22,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql.datasource import Filter
 
-__all__ = ["companies_in", "statuses_in"]
+__all__ = ["bounds_in", "companies_in", "statuses_in"]
 
 
 def companies_in(filters: Iterable[Filter]) -> frozenset[str] | None:
@@ -32,6 +41,30 @@ def statuses_in(filters: Iterable[Filter]) -> frozenset[str] | None:
     """
     known = [each for each in _accepted_values(filters, "status") if all(value in STATUSES for value in each)]
     return frozenset.intersection(*known) if known else None
+
+
+def bounds_in(filters: Iterable[Filter]) -> tuple[datetime | None, datetime | None]:
+    """Return the span of created_at outside which no job passes all filters: its start, and its end, exclusive.
+
+    None for a side that no filter bounds. The span may be wider than the filters, never narrower.
+    """
+    after = timedelta(microseconds=1)
+    starts: list[datetime] = []
+    ends: list[datetime] = []
+    for one in filters:
+        if not isinstance(one, GreaterThan | GreaterThanOrEqual | LessThan | LessThanOrEqual | EqualTo):
+            continue
+        if (
+            one.attribute != ("created_at",)
+            or not isinstance(one.value, datetime)
+            or one.value.tzinfo is None
+        ):
+            continue
+        if isinstance(one, GreaterThan | GreaterThanOrEqual | EqualTo):
+            starts.append(one.value)
+        if isinstance(one, LessThan | LessThanOrEqual | EqualTo):
+            ends.append(one.value if isinstance(one, LessThan) else one.value + after)
+    return max(starts, default=None), min(ends, default=None)
 
 
 def _accepted_values(filters: Iterable[Filter], column: str) -> Iterable[frozenset[Any]]:

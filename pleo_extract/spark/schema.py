@@ -1,4 +1,4 @@
-"""The columns of `contract.FIELDS` as Spark types."""
+"""The columns of the data source as Spark types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pleo_extract.contract import EXTRA, FIELDS
 if TYPE_CHECKING:
     from pleo_extract.contract import Kind
 
-__all__ = ["SCHEMA"]
+__all__ = ["FAILURES", "SCHEMA"]
 
 _SPARK_TYPES: Final[dict[Kind, types.DataType]] = {
     "uuid": types.StringType(),
@@ -30,3 +30,11 @@ SCHEMA: Final = types.StructType(
     ]
 )
 """One row per job, with the columns of `pleo_extract.COLUMNS`; instants are TIMESTAMP, to the microsecond."""
+FAILURES: Final = types.StructType(
+    [
+        types.StructField("company_id", types.StringType()),
+        types.StructField("code", types.IntegerType(), nullable=False),
+        types.StructField("message", types.StringType(), nullable=False),
+    ]
+)
+"""One row per company that could not be read, with the exit code that a dump would have and the message of the error."""

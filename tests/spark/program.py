@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     said = {
         "seconds": round(seconds, 1),
         "tasks": jobs.rdd.getNumPartitions(),
-        "machines": count_machines(spark),
+        "machines": count_machines(spark.sparkContext),
     }
     spark.stop()
     print(json.dumps(said), flush=True)  # noqa: T201 - it is how it answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,10 +16,11 @@ from pyspark.sql.datasource import EqualNullSafe, EqualTo, GreaterThan, In, Not
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.core.pace import RATE
 from pleo_extract.errors import ConfigurationError, UsageError
-from pleo_extract.sandbox import Sandbox, World, serve
+from pleo_extract.sandbox import Rules, Sandbox, World, serve
 from pleo_extract.spark import list_companies, register
 from pleo_extract.spark.options import read_options
 from pleo_extract.spark.pushing import companies_in, statuses_in
+from pleo_extract.spark.schema import FAILURES
 from pleo_extract.spark.source import Companies, Reader
 
 if TYPE_CHECKING:
@@ -146,8 +148,104 @@ def test_filters_travel_to_the_server(spark: SparkSession, api: Sandbox, server:
         assert (asked(api, "company_id"), asked(api, "statuses")) == (companies, statuses), str(condition)
 
 
+def test_bounds_of_created_at_spare_requests(spark: SparkSession, api: Sandbox, server: Served) -> None:
+    """With a lower bound on created_at, the list is read newest first, down to it; Spark applies the bounds again."""
+    jobs = read(spark, server)
+    everything = frame_of(jobs).sort("created_at", "id")
+    whole = len(api.requests)
+    low, high = everything["created_at"][-60], everything["created_at"][-20]
+    at = pl.col("created_at")
+    created = functions.col("created_at")
+    for condition, expected, is_bounded in (
+        (created >= low, at >= low, True),
+        ((created > low) & (created <= high), (at > low) & (at <= high), True),
+        (
+            created.between(low, high) & (functions.col("status") == "completed"),
+            at.is_between(low, high),
+            True,
+        ),
+        (created == low, at == low, True),
+        (created < high, at < high, False),
+        ((created > high) & (created < low), pl.lit(value=False), True),
+    ):
+        api.requests.clear()
+        frame = frame_of(jobs.where(condition)).sort("created_at", "id")
+        wanted = everything.filter(expected)
+        if "completed" in str(condition):
+            wanted = wanted.filter(pl.col("status") == "completed")
+        assert frame.select("id", at).equals(wanted.select("id", at)), str(condition)
+        assert (len(api.requests) < whole) is is_bounded, str(condition)
+
+
+def test_pushdown_is_on_unless_the_session_says_otherwise(spark: SparkSession) -> None:
+    """`register` turns filter pushdown on where nobody has decided."""
+    name = "spark.sql.python.filterPushdown.enabled"
+    spark.conf.unset(name)
+    try:
+        register(spark)
+        assert spark.conf.get(name) == "true"
+        spark.conf.set(name, "false")
+        register(spark)
+        assert spark.conf.get(name) == "false"
+    finally:
+        spark.conf.set(name, "true")
+
+
+def test_companies_that_cannot_be_read_are_left_out_or_listed(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With on_error=skip the others are read, and what=failures says which company failed, and why."""
+    api = Sandbox(World(jobs=300, companies=3), api_keys={CANARY: None}, rules=Rules(max_limit=20))
+    good, broken, other = api.world.companies
+    answer = Sandbox.__call__
+
+    def answer_some(self: Sandbox, request: Any) -> Any:
+        said = answer(self, request)
+        is_late = "after=" in request.query  # the first page is read, so that rows of it would be left
+        return replace(said, status=403, body=b"{}") if broken in request.query and is_late else said
+
+    monkeypatch.setattr(Sandbox, "__call__", answer_some)
+    companies = {"company_id": f"{good},{broken},{other}"}
+    with serve(api) as server:
+        with pytest.raises(PySparkException, match="CredentialsError"):
+            read(spark, server, **companies).count()
+        frame = frame_of(read(spark, server, on_error="skip", **companies))
+        assert set(frame["company_id"]) == {good, other}
+        assert api.truth(frame.to_dicts(), api.world.now, companies=frozenset({good, other})) == []
+        failures = read(spark, server, what="failures", **companies)
+        assert failures.schema == FAILURES
+        (failure,) = failures.where("code = 77").collect()
+    assert failure.company_id == broken
+    assert "403" in failure.message
+
+
+def test_a_stream_and_a_table_are_refused_in_words(
+    spark: SparkSession, server: Served, tmp_path: Path
+) -> None:
+    """A stream, a write and a table are refused, and the message says what to do."""
+    jobs = read(spark, server)
+    with pytest.raises(
+        PySparkException, match="cannot be streamed: the API has no way to ask what has changed"
+    ):
+        spark.readStream.format("pleo_export_jobs").option("base_url", server.url).load().writeStream.format(
+            "noop"
+        ).option("checkpointLocation", str(tmp_path / "checkpoint")).start().awaitTermination(60)
+    with pytest.raises(PySparkException, match="can only be read"):
+        jobs.limit(1).write.format("pleo_export_jobs").mode("append").save()
+
+
+def test_sql_makes_a_view_and_no_table(spark: SparkSession, server: Served) -> None:
+    """A temporary view reads the API with each query; a table is refused with a message that names the view."""
+    register(spark)
+    using = f"USING pleo_export_jobs OPTIONS (base_url '{server.url}', rate '100000')"
+    with pytest.raises(PySparkException, match=r"has no path: .* use CREATE TEMPORARY VIEW"):
+        spark.sql(f"CREATE TABLE live {using}")
+    spark.sql(f"CREATE TEMPORARY VIEW live {using}")
+    assert spark.table("live").count() == read(spark, server).count()
+
+
 def test_a_session_that_pushes_nothing(spark: SparkSession, api: Sandbox, server: Served) -> None:
-    """Queries work when Spark pushes no filters, which is its default."""
+    """Queries work when Spark pushes no filters."""
     spark.conf.set("spark.sql.python.filterPushdown.enabled", "false")
     try:
         jobs = read(spark, server)
@@ -225,6 +323,10 @@ def test_a_schema_of_ones_own_is_refused(spark: SparkSession, server: Served) ->
         ({"machines": "²"}, "whole number from 1"),
         ({"base_url": "http://example.com"}, "https"),
         ({"companies": "no/such/file"}, "cannot read"),
+        ({"on_error": "ignore", "company_id": A}, "on_error must be fail or skip"),
+        ({"what": "rows", "company_id": A}, "what must be jobs or failures"),
+        ({"on_error": "skip"}, "need company_id or companies"),
+        ({"what": "failures"}, "need company_id or companies"),
     ],
 )
 def test_what_cannot_be_used_is_refused(given: dict[str, str], said: str) -> None:
