@@ -7,6 +7,7 @@ compares them with the file, so that the picture cannot become stale unnoticed.
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +22,16 @@ from pleo_extract.report.sections import number_incidents
 from pleo_extract.report.words import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pleo_extract.report.figures import Figures
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "failure-rates.svg"
 WIDE, HIGH = 940, 318
+_COLOURS = re.compile(r":root \{([^}]*)\}")
+_VARIABLE = re.compile(r"(--[\w-]+): ([^;]+);")
+_RULE = re.compile(r"[^{}]+\{[^{}]*\}")
 STYLE = """
 svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 .sheet { fill: var(--card); stroke: var(--rule); }
@@ -45,10 +49,9 @@ def draw(figures: Figures) -> str:
         figures.frame(name).filter(window.is_whole()) for name in ("rates", "limits", "incidents")
     )
     chart = draw_rates(rates.filter(pl.col("finished") > 0), limits, number_incidents(incidents), window)
-    css = (resources.files("pleo_extract.report") / "page.css").read_text(encoding="utf-8")
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" width="{WIDE}" height="{HIGH}">',
-        f"<style>{css.partition('@media (min-width')[0]}{STYLE}</style>",
+        f"<style>{_resolve_style()}</style>",
         f'<rect class="sheet" x="0.5" y="0.5" width="{WIDE - 1}" height="{HIGH - 1}" rx="8"/>',
         _write(20, 34, "head", f"Failure rate by {window.grain}"),
         _write(
@@ -74,9 +77,25 @@ def _companies(figures: Figures) -> Iterator[str]:
         cell = interval_cell(
             [axis.place(row[name]) for name in ("low", "rate", "high")], axis.place(overall), apart
         )
-        yield _write(640, y, "name", row["company_id"][:8])
-        yield f'<svg x="716" y="{y - 13}" width="140" height="18" overflow="visible"><g class="plot">{cell}</g></svg>'
+        yield _write(640, y, "name", figures.names[row["company_id"]])
+        yield f'<svg x="764" y="{y - 13}" width="100" height="18" overflow="visible"><g class="plot">{cell}</g></svg>'
         yield _write(920, y, "name end", percent(row["rate"]))
+
+
+def _resolve_style() -> str:
+    """Return the style of the page's drawings with colours as values: outside browsers, variables would draw all black."""
+    css = (resources.files("pleo_extract.report") / "page.css").read_text(encoding="utf-8")
+    light, dark, *_ = (dict(_VARIABLE.findall(colours)) for colours in _COLOURS.findall(css))
+    rules = [rule.strip() for rule in _RULE.findall(css.partition("* {")[2].partition("@media")[0] + STYLE)]
+    drawing = [rule for rule in rules if re.search("fill|stroke|anchor|opacity|svg|chart", rule)]
+    plain = "\n".join(drawing)
+    coloured = "\n".join(rule for rule in drawing if "var(" in rule)
+
+    def resolve(text: str, colours: Mapping[str, str]) -> str:
+        return re.sub(r"var\((--[\w-]+)\)", lambda found: colours[found[1]], text)
+
+    in_the_dark = f"@media screen and (prefers-color-scheme: dark) {{\n{resolve(coloured, light | dark)}\n}}"
+    return f"\n{resolve(plain, light)}\n{in_the_dark}\n"
 
 
 def _write(x: int, y: int, kind: str, text: str) -> str:
@@ -86,7 +105,10 @@ def _write(x: int, y: int, kind: str, text: str) -> str:
 
 def make_picture(path: Path) -> None:
     """Draw the picture and write it to `path`."""
-    figures = ask_lake(ROOT / "data" / "sample", company_id=None, since=None, until=None, store={})
+    data = ROOT / "data"
+    figures = ask_lake(
+        data / "sample", company_id=None, since=None, until=None, names=data / "names.csv", store={}
+    )
     path.write_text(draw(figures), encoding="utf-8")
 
 

@@ -294,6 +294,7 @@ def test_the_picture_shows_the_sample(tmp_path: Path) -> None:
     assert names <= {"svg", "style", "rect", "text", "title", "desc", "line", "path", "circle", "g"}
     assert "http" not in committed.replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert "url(" not in committed
+    assert "var(" not in committed, "only browsers know variables: others would draw it black"
 
 
 def _modules() -> list[str]:
