@@ -169,13 +169,14 @@ class Lake:
         return forget(self._lake, jobs=jobs, people=people, **self._store)
 
     @check_keywords
-    def report(
+    def report(  # noqa: PLR0913 - all are independent, and have defaults
         self,
         path: str | Path,
         *,
         company_id: str | None = None,
         since: date | datetime | None = None,
         until: date | datetime | None = None,
+        tz: str = "UTC",
         names: str | Path | Mapping[str, str] | None = None,
         workbook: str | Path | None = None,
     ) -> Path:
@@ -188,6 +189,7 @@ class Lake:
             company_id=company_id,
             since=since,
             until=until,
+            tz=tz,
             names=names,
             workbook=workbook,
             **self._store,

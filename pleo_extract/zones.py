@@ -6,12 +6,12 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pleo_extract.errors import ConfigurationError, UsageError
+from pleo_extract.errors import ConfigurationError, UsageError, escape
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["assume_utc", "check_zones", "has_zone", "to_utc"]
+__all__ = ["assume_utc", "check_zones", "find_zone", "has_zone", "to_utc"]
 
 
 def check_zones() -> None:
@@ -28,6 +28,20 @@ def check_zones() -> None:
     except ZoneInfoNotFoundError:
         raise ConfigurationError(
             "this machine has no time zone database, which instants in UTC need: pip install tzdata"
+        ) from None
+
+
+def find_zone(name: str) -> ZoneInfo:
+    """Return the time zone of this name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # ValueError, OSError: the name is a path
+        raise UsageError(
+            f"{escape(name)!r} is no time zone; write a name such as Europe/Copenhagen, or UTC"
         ) from None
 
 

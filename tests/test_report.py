@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -304,6 +305,118 @@ def test_since_and_until(report: Callable[..., Page]) -> None:
     assert "15 March 2026 to 21 March 2026" in page.text
     assert "In the 7 days to 21 March 2026, 42 exports were started" in page.text
     assert "unchanged on 42 before" in page.text
+
+
+def test_the_page_says_whose_times_it_shows(sample: Page) -> None:
+    """The page says server, period and time zone in words, and names the time that it compares with."""
+    assert (
+        "29 September 2025 to 30 September 2026, by week · from sandbox.invalid · data as of" in sample.text
+    )
+    assert (
+        "Period29 September 2025 to 30 September 2026, by week; the first figures are of the 30 days"
+        in sample.text
+    )
+    assert "Time zoneUTC" in sample.text
+    assert "failed; in the 30 days before, it was" in sample.text
+
+
+@pytest.mark.parametrize("tz", ["Asia/Kolkata", "America/St_Johns", "Europe/Copenhagen"])
+def test_another_time_zone(tz: str, report: Callable[..., Page]) -> None:
+    """With `tz`, periods, dates and times are those of the zone: its days have the numbers of `failure_rates`."""
+    zone = ZoneInfo(tz)
+    rows = some_jobs(240)  # over the change of clocks of 29 March
+    page = report(rows, since=date(2026, 3, 9), until=date(2026, 4, 6), tz=tz)
+    check_page(page)
+    assert "9 March 2026 to 5 April 2026, by day" in page.text
+    assert f"Time zone{tz}" in page.text
+    assert f"{NOW.astimezone(zone):%H:%M %Z}" in page.text
+    inside = [
+        row
+        for row in rows
+        if date(2026, 3, 9) <= row["created_at"].astimezone(zone).date() <= date(2026, 4, 5)
+    ]
+    by_day = Counter(row["created_at"].astimezone(zone).date() for row in inside)
+    shown = {
+        row[0]: row[1]
+        for row in page.rows
+        if re.fullmatch(r"\d+ \w+ 2026", row[0]) and len(row) == 6 and "to" in row[4]
+    }
+    finished = Counter(
+        row["created_at"].astimezone(zone).date() for row in inside if row["status"] != "pending"
+    )
+    assert shown == {f"{day.day} {day:%B %Y}": count(finished[day]) for day in by_day}
+    assert f"In the 28 days to 5 April 2026, {len(inside)} exports were started" in page.text
+    assert "UTC" not in page.text
+
+
+def test_no_such_time_zone(tmp_path: Path) -> None:
+    """A time zone that does not exist is an error that shows how to write one."""
+    for tz in ("Copenhagen", "", "../UTC", "\x1b[31m"):
+        with pytest.raises(UsageError, match="is no time zone; write a name such as Europe/Copenhagen"):
+            write_report(SAMPLE, tmp_path / "r.html", tz=tz)
+    done = CliRunner().invoke(group, ["report", str(SAMPLE), "--tz", "CPH", "-o", str(tmp_path / "r.html")])
+    assert isinstance(done.exception, UsageError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_day_without_a_zone_is_in_that_of_the_report(tmp_path: Path) -> None:
+    """`--since` and `--until` without a zone are in the zone of `--tz`, as in Python."""
+    asked = ["--since", "2026-03-01", "--until", "2026-04-01", "--tz", "Asia/Kolkata"]
+    done = CliRunner().invoke(group, ["report", str(SAMPLE), *asked, "-o", str(tmp_path / "a.html")])
+    assert done.exit_code == 0, done.output
+    write_report(
+        SAMPLE, tmp_path / "b.html", since=date(2026, 3, 1), until=date(2026, 4, 1), tz="Asia/Kolkata"
+    )
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert "1 March 2026 to 31 March 2026, by day" in Page(tmp_path / "a.html").text
+
+
+def steady_jobs(company: str, days: int, first: int) -> list[Row]:
+    """Return one job every three hours of each day, over `days` days."""
+    instants = (START + timedelta(hours=3 * n, minutes=7 * (n % 5)) for n in range(8 * days))
+    return [
+        job(
+            first + n,
+            company_id=company,
+            created_at=at,
+            started_at=at,
+            completed_at=at + timedelta(minutes=1),
+        )
+        for n, at in enumerate(instants)
+    ]
+
+
+def test_silences(report: Callable[..., Page]) -> None:
+    """The report lists the companies that `silences` finds, and says how many it cannot judge and why."""
+    rows = [*steady_jobs(A, 40, 0), *steady_jobs(B, 30, 1000), job(9999, company_id=A.replace("a", "c"))]
+    page = report(rows)
+    check_page(page)
+    (row,) = (row for row in page.rows if row[0] == B[:8] and "in" in row[-1] and "once" in row[-1])
+    last = max(each["created_at"] for each in rows if each["company_id"] == B)
+    assert row[1:3] == [
+        each.replace(SPACE, " ") for each in (moment(last), duration((NOW - last).total_seconds()))
+    ]
+    assert "Companies without a new export for longer than their own rhythm explains" in page.text
+    assert (
+        "1 company is not judged: that needs a job in the last two months, and more than 20 jobs" in page.text
+    )
+    before = report(rows, until=date(2026, 3, 30))
+    assert "No company has been without a new export for longer than its own rhythm explains." in before.text
+
+
+def test_a_company_with_few_jobs_is_not_judged(report: Callable[..., Page]) -> None:
+    """The page says which companies have too few jobs to differ from others, and what judging a company needs."""
+    few = [
+        job(2000 + n, "failed" if n < 2 else "completed", company_id=B, created_at=START + timedelta(days=n))
+        for n in range(9)
+    ]
+    page = report([*some_jobs(), *few, *(job(3000 + n, company_id=A.replace("a", "c")) for n in range(3))])
+    (row,) = (row for row in page.rows if row[0].startswith(A.replace("a", "c")[:8]) and " of " in row[3])
+    assert row[0].endswith("too few finished exports to tell")
+    assert (
+        "companies have too few exports to be judged alone: that needs eight weeks with at least ten"
+        in page.text
+    )
 
 
 def test_a_period_that_is_not_whole(report: Callable[..., Page]) -> None:

@@ -199,7 +199,7 @@ def test_the_report_as_a_workbook(tmp_path: Path) -> None:
     assert [(row["id"].value,) for row in read_cells(path, "Stuck jobs")] == stuck
     assert sum(row["failed"].value for row in read_cells(path, "Failure rates")) == sum(n for _, n in failed)
     facts = {row["About the data"].value: row["Value"].value for row in read_cells(path, "About")}
-    assert (facts["To (UTC)"], facts["Jobs in the lake"]) == ("2026-09-30 15:00", "3000")
+    assert (facts["To"], facts["Jobs in the lake"]) == ("2026-09-30 15:00 UTC", "3000")
 
 
 def test_names_in_the_workbook_of_a_report(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def _fit_column(column: pl.Series) -> pl.Series:
     kind = column.dtype
     if isinstance(kind, pl.Datetime):
         heading = f"{column.name} (UTC)" if kind.time_zone else column.name
-        instants = column.dt.replace_time_zone(None).alias(heading)
+        utc = column.dt.convert_time_zone("UTC") if kind.time_zone else column
+        instants = utc.dt.replace_time_zone(None).alias(heading)
         inside = instants.is_between(FIRST_DAY, LAST_DAY).all()
         return instants if inside else instants.dt.strftime("%Y-%m-%d %H:%M:%S")
     if kind == pl.Date:

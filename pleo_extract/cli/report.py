@@ -50,11 +50,23 @@ Examples:
 @click.option("--company", "company_id", metavar="UUID", help="Only the jobs of this company")
 @click.option(
     "--since",
-    type=InstantParam(),
+    type=InstantParam(is_local=True),
     metavar="DATE",
     help="Only jobs created on this day or later [default: a year, with its last 30 days in front]",
 )
-@click.option("--until", type=InstantParam(), metavar="DATE", help="Only jobs created before this day")
+@click.option(
+    "--until",
+    type=InstantParam(is_local=True),
+    metavar="DATE",
+    help="Only jobs created before this day",
+)
+@click.option(
+    "--tz",
+    default="UTC",
+    metavar="ZONE",
+    show_default=True,
+    help="Time zone of all times and periods, such as Europe/Copenhagen",
+)
 def report(
     lake: str | Path,
     store: StoreOptions,
@@ -64,16 +76,31 @@ def report(
     company_id: str | None,
     since: datetime | None,
     until: datetime | None,
+    tz: str,
 ) -> None:
     """Write a page about the jobs of LAKE: how many exports there are, how long they take, how often they fail and why.
 
-    The page is one HTML file without script, and loads nothing. It can be sent, printed, and read on a phone. Days are UTC.
+    The page is one HTML file without script, and loads nothing. It can be sent, printed, and read on a phone. Days are those of --tz.
     If the lake has no snapshot yet, no file is written and the command ends with 75.
     """
     from pleo_extract.report import write_report
+    from pleo_extract.zones import find_zone, has_zone
 
+    zone = find_zone(tz)
+    first, last = (
+        each.replace(tzinfo=zone) if each is not None and not has_zone(each) else each
+        for each in (since, until)
+    )
     path = write_report(
-        lake, output, company_id=company_id, since=since, until=until, names=names, workbook=workbook, **store
+        lake,
+        output,
+        company_id=company_id,
+        since=first,
+        until=last,
+        tz=tz,
+        names=names,
+        workbook=workbook,
+        **store,
     )
     for written in [path, *([workbook] if workbook else [])]:
         click.echo(f"{written}: {written.stat().st_size / 1000:,.0f} kB")

@@ -37,17 +37,24 @@ class _Param(_ParamType[T]):
 
 
 class InstantParam(_Param[datetime]):
-    """A day or an instant, in UTC unless it has a zone: 2026-11-01 or 2026-11-01T08:00:00Z."""
+    """A day or an instant, in UTC unless it has a zone: 2026-11-01 or 2026-11-01T08:00:00Z.
+
+    With `is_local`, one without a zone stays without: the command has another option that names the zone.
+    """
 
     name = "instant"
     metavar = "WHEN"
 
+    def __init__(self, *, is_local: bool = False) -> None:
+        self.is_local = is_local
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the instant in UTC."""
+        """Return the instant."""
         if isinstance(value, datetime):
             return value
         try:
-            return assume_utc(datetime.fromisoformat(str(value)))
+            found = datetime.fromisoformat(str(value))
+            return found if self.is_local else assume_utc(found)
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not an instant; write 2026-11-01 or 2026-11-01T08:00:00Z", param, ctx)
 

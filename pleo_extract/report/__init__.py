@@ -34,6 +34,7 @@ from pleo_extract.report.figures import ask_lake
 from pleo_extract.report.page import render
 from pleo_extract.report.window import read_bound
 from pleo_extract.report.workbook import draw_sheets
+from pleo_extract.zones import find_zone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,7 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     company_id: str | None = None,
     since: date | datetime | None = None,
     until: date | datetime | None = None,
+    tz: str = "UTC",
     names: str | Path | Mapping[str, str] | None = None,
     workbook: str | Path | None = None,
     storage_options: Mapping[str, str] | None = None,
@@ -66,8 +68,9 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
         lake: the folder of the lake, or the URL or folder of a Delta table.
         path: the file to write; an existing file is replaced.
         company_id: only jobs of this company; a UUID, as for `load_export_jobs`.
-        since: only jobs created at or after this; a date means its midnight in UTC.
+        since: only jobs created at or after this; a date means its midnight in `tz`.
         until: only jobs created before this.
+        tz: the time zone of all times and periods, such as ``Europe/Copenhagen``.
         names: names of companies, by id, or a CSV file with the columns id and name; see `connect`.
         workbook: an Excel workbook to write, too, with the numbers of the page (extra `excel`).
         storage_options: how to reach the object store of a Delta table; see `scan_lake`.
@@ -78,8 +81,8 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
 
     Raises:
         LakeError: there is no such lake, or it is broken.
-        UsageError: the company is not a UUID, or the lake has no job of it; an instant has no time zone; the time does
-            not begin before it ends; or the name of the file asks for another format than HTML.
+        UsageError: the company is not a UUID, or the lake has no job of it; an instant has no time zone; there is no time
+            zone `tz`; the time does not begin before it ends; or the name of the file asks for another format than HTML.
         ConfigurationError: the names cannot be used; or a workbook is asked for, and the package that writes it is not
             installed.
         TryLater: the lake has no snapshot, or no job.
@@ -88,12 +91,13 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     check_path(path, "the report's file")
     path = Path(path)
     _refuse_other_formats(path)
-    first, last = read_bound(since, "since"), read_bound(until, "until")
+    zone = find_zone(tz)
+    first, last = read_bound(since, "since", zone), read_bound(until, "until", zone)
     if first and last and first >= last:
         raise UsageError(f"since ({first:%Y-%m-%d}) is not before until ({last:%Y-%m-%d})")
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     company = None if company_id is None else canonical_uuid(company_id)
-    figures = ask_lake(lake, company_id=company, since=first, until=last, names=names, store=store)
+    figures = ask_lake(lake, company_id=company, since=first, until=last, zone=zone, names=names, store=store)
     try:
         if workbook is not None:
             check_path(workbook, "the workbook's file")

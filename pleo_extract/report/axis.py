@@ -91,7 +91,7 @@ def duration_axis(lowest: float, highest: float, *, snug: bool = False) -> Axis:
 
 def time_axis(since: datetime, until: datetime) -> Axis:
     """Return an axis of instants, in seconds since 1970, with at most `MOST_TICKS` starts of hours, days, weeks, months or years."""
-    span = pl.Series([since, until]).dt.replace_time_zone(None)
+    span = pl.Series([each.replace(tzinfo=None) for each in (since, until)])
     step = next(
         step for step in _STEPS if len(_period_starts(span, step)) <= MOST_TICKS or step == _STEPS[-1]
     )

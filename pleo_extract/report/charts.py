@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -13,6 +12,7 @@ from pleo_extract.report.words import count, day, duration, interval, moment, pe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from pleo_extract.report.drawing import Point
     from pleo_extract.report.window import ReportPeriod
@@ -60,8 +60,10 @@ def with_days(rows: pl.DataFrame, window: ReportPeriod) -> pl.DataFrame:
     `days` is the number of days of the period that are in the window; if periods are hours, the number of hours. `whole`
     is true if the window contains the whole period.
     """
-    start = pl.max_horizontal("period", pl.lit(_naive(window.since)))
-    stop = pl.min_horizontal(pl.col("period").dt.offset_by(window.every), pl.lit(_naive(window.end)))
+    start = pl.max_horizontal("period", pl.lit(window.since.replace(tzinfo=None)))
+    stop = pl.min_horizontal(
+        pl.col("period").dt.offset_by(window.every), pl.lit(window.end.replace(tzinfo=None))
+    )
     hour = 3600 if window.grain == "hour" else 86_400
     return rows.with_columns(
         days=((stop - start).dt.total_seconds() / hour).clip(1 / 24),
@@ -250,7 +252,7 @@ def done_after(survival: pl.DataFrame, share: float) -> float | None:
 def name_period(period: datetime, window: ReportPeriod) -> str:
     """Return the name of a period: week of 23 February 2026, 23 February 2026, February 2026."""
     names: dict[str, Callable[[datetime], str]] = {
-        "hour": lambda at: f"hour from {moment(at)}",
+        "hour": lambda at: f"hour from {moment(at.replace(tzinfo=window.end.tzinfo))}",
         "day": day,
         "week": lambda at: f"week of {day(at)}",
         "month": lambda at: f"{at:%B %Y}",
@@ -262,10 +264,6 @@ def name_period(period: datetime, window: ReportPeriod) -> str:
 def unit_of(window: ReportPeriod) -> str:
     """Return the unit of time in which charts count: day, or hour if periods are hours."""
     return "hour" if window.grain == "hour" else "day"
-
-
-def _naive(instant: datetime) -> datetime:
-    return instant.astimezone(UTC).replace(tzinfo=None)
 
 
 def _period_edges(rows: pl.DataFrame, window: ReportPeriod, x: Axis) -> Iterator[tuple[float, float]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
 from pleo_extract.answers import answer, translate_errors
+from pleo_extract.answers.definition import literal
 from pleo_extract.answers.doors import connect
 from pleo_extract.errors import TryLater, UsageError
 from pleo_extract.lake.status import read_status
 from pleo_extract.report.window import ReportPeriod, choose_window
+from pleo_extract.report.words import moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Figures", "Headline", "ask_lake"]
 
-MOST_ROWS: Final = 12
+UTC_ZONE: Final = ZoneInfo("UTC")
+MOST_ROWS: Final = 10
 MOST_COMPANIES: Final = 25
 """The rows of a list on the page, and the companies. The workbook has `MOST_IN_WORKBOOK`."""
 MOST_IN_WORKBOOK: Final = 10_000
@@ -38,22 +42,22 @@ select min(created_at), count(*) filter (where created_at >= coalesce($since, ti
 from export_jobs
 where (company_id = $company_id or $company_id is null) and (created_at < $until or $until is null)"""
 HAS_JOBS = "select count(*) > 0 from export_jobs where company_id = $company_id"
-RATES = "from failure_rates($grain, company_id := $company_id, since := $since, until := $until, per_company := false)"
+RATES = "from failure_rates($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)"
 DURATIONS = """
-from duration_stats($grain, company_id := $company_id, since := $since, until := $until, per_company := false)
+from duration_stats($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)
 where duration = 'total'"""
 # `since` selects rows of the answer, not jobs: an incident is judged by the periods before it, also by older ones.
 LIMITS = """
-from incidents($grain, company_id := $company_id, until := $until, per_company := false, every_period := true)
-where period >= $since at time zone 'UTC'"""
+from incidents($grain, tz := $tz, company_id := $company_id, until := $until, per_company := false, every_period := true)
+where period >= $since at time zone $tz"""
 INCIDENTS = """
 select *, dense_rank() over (order by period) as number
 from (
-    from incidents($grain, company_id := $company_id, until := $until, per_company := false)
+    from incidents($grain, tz := $tz, company_id := $company_id, until := $until, per_company := false)
     union all by name
-    from incidents($grain, company_id := $company_id, until := $until) where $company_id is null
+    from incidents($grain, tz := $tz, company_id := $company_id, until := $until) where $company_id is null
 )
-where period >= $since at time zone 'UTC'
+where period >= $since at time zone $tz
 order by period, company_id nulls first"""
 SURVIVAL = "from survival(company_id := $company_id, since := $since, until := $until, per_company := false)"
 REASONS = """
@@ -75,12 +79,17 @@ from recoveries(company_id := $company_id, since := $since, until := $until)
 where is_first
 group by reason
 order by times desc, reason"""
-THROUGHPUT = "from throughput($grain, company_id := $company_id, since := $since, until := $until, per_company := false)"
+THROUGHPUT = "from throughput($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)"
 SLOW = """
 select *, count(*) over () as all_of_them
 from slow_jobs(0.95, company_id := $company_id, since := $since, until := $until)
 where id not in (select id from stuck_jobs(company_id := $company_id))
 limit $most"""
+JUDGED = """
+select count(distinct company_id)
+from incidents($grain, tz := $tz, company_id := $company_id, until := $until, every_period := true)
+where period >= $since at time zone $tz"""
+SILENCES = "from silences(as_of := $as_of, company_id := $company_id, tz := $tz, every_company := true)"
 STUCK = "select *, count(*) over () as all_of_them from stuck_jobs(company_id := $company_id) limit $most"
 COMPANIES = """
 select f.*, d.n, d.p50, d.p95, count(*) over () as all_of_them
@@ -136,6 +145,7 @@ class Figures:
         names: names of companies, by id.
         reads: when each company was last read, if that is known.
         now: as of when the data is true, for the company that was read last.
+        zone: the time zone of the report.
         window: the time of the report; None if there is no job in it. Then `headline` and `frames` are None too.
         headline: the most important figures.
         frames: answers of the macros they are named after, by name.
@@ -146,9 +156,14 @@ class Figures:
     names: dict[str, str]
     reads: dict[str, datetime]
     now: datetime
+    zone: ZoneInfo
     window: ReportPeriod | None
     headline: Headline | None = None
     frames: dict[str, pl.DataFrame] | None = None
+
+    def moment(self, instant: datetime | None) -> str:
+        """Format an instant in the time zone of the report."""
+        return moment(instant and instant.astimezone(self.zone))
 
     def frame(self, name: str) -> pl.DataFrame:
         """Return one of the frames."""
@@ -156,12 +171,13 @@ class Figures:
         return self.frames[name]
 
 
-def ask_lake(
+def ask_lake(  # noqa: PLR0913 - all are independent
     lake: str | Path,
     *,
     company_id: str | None,
     since: datetime | None,
     until: datetime | None,
+    zone: ZoneInfo = UTC_ZONE,
     names: str | Path | Mapping[str, str] | None = None,
     store: StoreOptions,
 ) -> Figures:
@@ -178,7 +194,8 @@ def ask_lake(
         raise TryLater(f"{cause} {lake}, so there is nothing to report; run: pleo-extract dump {lake}")
     con = connect(lake, status.snapshot or None, names=names, **store)
     try:
-        ask = _Query(con, {"company_id": company_id, "since": since, "until": until})
+        con.execute(f"SET TimeZone = {literal(str(zone))}")
+        ask = _Query(con, {"company_id": company_id, "since": since, "until": until, "tz": str(zone)})
         if company_id is not None and not ask(HAS_JOBS).item():  # a mistyped id would give an empty page
             raise UsageError(
                 f"there is no job of company {company_id} in {lake}; list its companies with: "
@@ -189,7 +206,7 @@ def ask_lake(
         reads = {company: now for company, _, now in companies if now and company_id in (None, company)}
         first, jobs, now = ask(OVERVIEW).row(0)
         if not jobs:
-            return Figures(status, company_id, known, reads, now, None)
+            return Figures(status, company_id, known, reads, now, zone, None)
         window = choose_window(now, first, jobs, since=since, until=until)
         ask.values |= {"since": window.since, "grain": window.grain, "most": MOST_IN_WORKBOOK}
         frames = {
@@ -202,11 +219,13 @@ def ask_lake(
             "recoveries": ask(RECOVERIES),
             "throughput": ask(THROUGHPUT),
             "slow": ask(SLOW),
+            "silences": ask(SILENCES, as_of=window.end if window.end < now else None),
+            "judged": ask(JUDGED),
             "stuck": ask(STUCK),
             "companies": ask(COMPANIES),
         }
         headline = _ask_headline(ask, window, frames["stuck"])
-        return Figures(status, company_id, known, reads, now, window, headline, frames)
+        return Figures(status, company_id, known, reads, now, zone, window, headline, frames)
     finally:
         con.close()
 

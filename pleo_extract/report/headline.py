@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pleo_extract.report.figures import Headline
     from pleo_extract.report.window import ReportPeriod
 
-__all__ = ["name_recent", "summary", "tiles"]
+__all__ = ["name_recent", "name_span", "summary", "tiles"]
 
 Tile = tuple[str, str, list[str]]
 """The name of a figure, its value, and notes on it."""
@@ -21,9 +21,13 @@ Tile = tuple[str, str, list[str]]
 
 def name_recent(window: ReportPeriod) -> str:
     """Return the time of the headline figures in words: 30 days to 30 September 2026."""
+    return f"{name_span(window)} to {day(window.end - timedelta(microseconds=1))}"
+
+
+def name_span(window: ReportPeriod) -> str:
+    """Return the length of this time in words: 30 days."""
     days = (window.end - window.recent) / timedelta(days=1)
-    last = window.end - timedelta(microseconds=1)
-    return f"{plural(round(days), 'day') if days >= 0.5 else plural(max(1, round(24 * days)), 'hour')} to {day(last)}"
+    return plural(round(days), "day") if days >= 0.5 else plural(max(1, round(24 * days)), "hour")
 
 
 def summary(figures: Headline, window: ReportPeriod) -> str:
@@ -34,7 +38,9 @@ def summary(figures: Headline, window: ReportPeriod) -> str:
     were = "was" if rates["jobs"] == 1 else "were"
     sentences = [f"In the {name_recent(window)}, {plural(rates['jobs'], 'export')} {were} started."]
     if rates["finished"]:
-        sentences.append(f"{percent(rates['rate'])} of the finished ones failed{_compare_rate(figures)}.")
+        sentences.append(
+            f"{percent(rates['rate'])} of the finished ones failed{_compare_rate(figures, window)}."
+        )
     if durations and durations["n"]:
         sentences.append(
             f"Half were done within {duration(durations['p50'])}, 95 % within {duration(durations['p95'])}."
@@ -123,14 +129,14 @@ def _change(figures: Headline, figure: str) -> str:
     return f'{before}; <span class="{"worse" if worse else "better"}">{"up" if worse else "down"} by more than chance</span>'
 
 
-def _compare_rate(figures: Headline) -> str:
+def _compare_rate(figures: Headline, window: ReportPeriod) -> str:
     row = figures.changes.get("failure_rate")
     if row is None or row["change"] is None:
         return ""
     verdict = {True: "the difference is more than chance", False: "the difference may be chance"}.get(
         row["differs"], "too few jobs to compare"
     )
-    return f"; in the time before, it was {percent(row['value_a'])} ({verdict})"
+    return f"; in the {name_span(window)} before, it was {percent(row['value_a'])} ({verdict})"
 
 
 def _relative(now: int, before: int) -> str:

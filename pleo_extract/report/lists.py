@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import polars as pl
+
 from pleo_extract.report.axis import Axis, share_axis
 from pleo_extract.report.drawing import bar_cell, interval_cell
 from pleo_extract.report.figures import MOST_COMPANIES, MOST_ROWS
@@ -15,11 +17,12 @@ from pleo_extract.report.words import attribute, count, duration, interval, mome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import polars as pl
-
     from pleo_extract.report.figures import Figures, Row
 
-__all__ = ["LISTS", "draw_companies", "draw_list"]
+__all__ = ["LISTS", "draw_companies", "draw_list", "draw_silences"]
+MOST_REASONS: Final = 12
+FEWEST: Final = 20
+"""With fewer finished exports, the interval of a rate is at least 20 points wide, so that hardly any differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class ListSection:
         caption: the caption of the table, with fields of its first row in braces.
         columns: returns the columns.
         rest: returns a text about the rows that the table leaves out, empty if it shows all.
+        most: how many rows the table shows.
     """
 
     head: str
@@ -39,6 +43,7 @@ class ListSection:
     caption: str
     columns: Callable[[Figures], tuple[Column, ...]]
     rest: Callable[[pl.DataFrame], str]
+    most: int = MOST_REASONS
 
 
 def draw_list(name: str, figures: Figures) -> str:
@@ -47,7 +52,7 @@ def draw_list(name: str, figures: Figures) -> str:
     if rows.is_empty():
         return section(name, shape.head, f"<p>{shape.empty}</p>")
     caption = shape.caption.format_map(rows.row(0, named=True))
-    listed = table(caption, shape.columns(figures), rows.head(MOST_ROWS).iter_rows(named=True))
+    listed = table(caption, shape.columns(figures), rows.head(shape.most).iter_rows(named=True))
     return section(name, shape.head, listed, note(shape.rest(rows)))
 
 
@@ -65,7 +70,7 @@ def draw_companies(figures: Figures) -> str:
     columns = (
         Column("Company", partial(_company, overall=overall, figures=figures)),
         Column(
-            f"0 to {percent(axis.high, 0)}, with its 95 % interval",
+            f"0 to {percent(axis.high, 0)}, with its 95\N{NO-BREAK SPACE}% interval",
             partial(_company_interval, axis=axis, overall=overall),
             "plot",
         ),
@@ -84,8 +89,46 @@ def draw_companies(figures: Figures) -> str:
     return section("companies", "Companies", listed, note(rest if total > companies.height else ""))
 
 
+def draw_silences(figures: Figures) -> str:
+    """Return the companies that have stopped exporting, and how unusual that is."""
+    judged = figures.frame("silences")
+    # By chance, one company of the whole lake is named once a year; `check` judges by the same rule.
+    silent = judged.filter(pl.col("once_in_days") >= 365 * judged.height)
+    known = figures.frame("companies")["all_of_them"][0]
+    few = known - judged.height
+    unjudged = note(
+        f"{plural(few, 'company is', 'companies are')} not judged: that needs a job in the last two months, and more than 20 "
+        "jobs over more than 14 days before."
+        if few
+        else ""
+    )
+    if silent.is_empty():
+        calm = "No company has been without a new export for longer than its own rhythm explains."
+        return section("silences", "Silences", f"<p>{calm}</p>", unjudged)
+    columns = (
+        Column("Company", lambda row: name_company(row["company_id"], figures.names)),
+        Column("Last export", lambda row: moment(row["last_job_at"]), "less"),
+        number("Silent for", "silent_seconds", duration),
+        number("Usual exports in that time", "expected_jobs", lambda x: f"{x:.1f}"),
+        number("By chance", "once_in_days", _rarity, "n less"),
+    )
+    caption = (
+        "Companies without a new export for longer than their own rhythm explains, the most unusual first"
+    )
+    listed = table(caption, columns, silent.head(MOST_COMPANIES).iter_rows(named=True))
+    left_out = silent.height - MOST_COMPANIES
+    more = f"And {plural(left_out, 'other')}." if left_out > 0 else ""
+    return section("silences", "Silences", listed, note(more), unjudged)
+
+
+def _rarity(days: float) -> str:
+    """Return how often chance alone makes such a silence: once in 3 years."""
+    years = days / 365
+    return "less than once in 100 years" if years > 100 else f"once in {plural(round(years), 'year')}"
+
+
 def _rarer_reasons(rows: pl.DataFrame, field: str, noun: str) -> str:
-    rest = rows.slice(MOST_ROWS)
+    rest = rows.slice(MOST_REASONS)
     together = f"{plural(sum(rest[field]), noun)} together"
     return f"And {plural(rest.height, 'rarer reason')}, {together}." if rest.height else ""
 
@@ -126,7 +169,8 @@ def _company(row: Row, overall: float, figures: Figures) -> str:
         "better": "fails less often than all together",
         "": "",
     }[_difference(row, overall)]
-    known = "nothing finished yet" if row["rate"] is None else difference
+    few = "too few finished exports to tell" if not difference and row["finished"] < FEWEST else ""
+    known = "nothing finished yet" if row["rate"] is None else difference or few
     return name_company(row["company_id"], figures.names) + detail(known)
 
 
@@ -193,6 +237,7 @@ LISTS: Final = {
             number("Jobs waiting behind", "waiting"),
         ),
         rest=lambda rows: _other_jobs(rows, "stuck_jobs()"),
+        most=MOST_ROWS,
     ),
     "slow": ListSection(
         head="Slowest jobs",
@@ -211,9 +256,14 @@ LISTS: Final = {
                 lambda row: duration(row["seconds"]) + detail("so far" if row["is_censored"] else ""),
                 "n",
             ),
-            number("Times its company's 95 %", "times", lambda x: "" if x is None else f"{x:.1f}"),
+            number(
+                "Times its company's 95\N{NO-BREAK SPACE}%",
+                "times",
+                lambda x: "" if x is None else f"{x:.1f}",
+            ),
         ),
         rest=lambda rows: _other_jobs(rows, "slow_jobs(0.95)"),
+        most=MOST_ROWS,
     ),
 }
 """The list sections, by the name of their frame."""

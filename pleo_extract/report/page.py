@@ -6,10 +6,10 @@ from datetime import timedelta
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-from pleo_extract.report.headline import name_recent, summary, tiles
+from pleo_extract.report.headline import name_recent, name_span, summary, tiles
 from pleo_extract.report.markup import Column, name_company, note, table
 from pleo_extract.report.sections import sections
-from pleo_extract.report.words import attribute, count, date_range, moment, plural, untrusted
+from pleo_extract.report.words import attribute, count, date_range, plural, untrusted
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.lake.status import LakeStatus
     from pleo_extract.report.figures import Figures
+    from pleo_extract.report.window import ReportPeriod
 
 __all__ = ["render"]
 
@@ -50,7 +51,7 @@ def _company_name(figures: Figures) -> str:
 
 def _content(figures: Figures) -> Iterator[str]:
     yield _head(figures)
-    yield from _warnings(figures.status)
+    yield from _warnings(figures)
     window, headline = figures.window, figures.headline
     if window is None or headline is None:
         whose = " of this company" if figures.company_id else ""
@@ -59,7 +60,9 @@ def _content(figures: Figures) -> Iterator[str]:
         yield f'<p class="lead">{summary(headline, window)}</p>'
         yield f"<h2>The {name_recent(window)}</h2>"
         if window.before is None:
-            yield note("The data does not reach back far enough to compare this with the time before.")
+            yield note(
+                f"The data does not reach back far enough to compare this with {name_span(window)} before."
+            )
         yield tiles(headline, window)
         yield from sections(figures, window)
     yield _about(figures)
@@ -68,22 +71,35 @@ def _content(figures: Figures) -> Iterator[str]:
 def _head(figures: Figures) -> str:
     window = figures.window
     whose = f" of {untrusted(_company_name(figures), 80)}" if figures.company_id else ""
-    when = f"{date_range(window.since, window.end - timedelta(microseconds=1))} · " if window else ""
-    return f'<header><h1>Export jobs{whose}</h1><p class="soft">{when}{_freshness(figures)}</p></header>'
+    when = f"{_dates(window)}, by {window.grain} · " if window else ""
+    server = _server(figures.status)
+    source = f"from {server} · " if server else ""
+    return (
+        f'<header><h1>Export jobs{whose}</h1><p class="soft">{when}{source}{_freshness(figures)}</p></header>'
+    )
+
+
+def _dates(window: ReportPeriod) -> str:
+    return date_range(window.since, window.end - timedelta(microseconds=1))
+
+
+def _server(status: LakeStatus) -> str:
+    return untrusted(status.server.partition("//")[2] or status.server, 100) if status.server else ""
 
 
 def _freshness(figures: Figures) -> str:
     """Return as of when the data is true, and which companies have older data because they could not be read since."""
     late = {company: read for company, read in figures.reads.items() if figures.now - read > LATE}
-    text = f"data as of {moment(figures.now)}"
+    text = f"data as of {figures.moment(figures.now)}"
     if not late:
         return text
     first = min(late, key=lambda company: (late[company], company))
     more = f" ({plural(len(late) - 1, 'more company', 'more companies')} behind)" if len(late) > 1 else ""
-    return f"{text}; {name_company(first, figures.names)} was last read {moment(late[first])}{more}"
+    return f"{text}; {name_company(first, figures.names)} was last read {figures.moment(late[first])}{more}"
 
 
-def _warnings(status: LakeStatus) -> Iterator[str]:
+def _warnings(figures: Figures) -> Iterator[str]:
+    status = figures.status
     last = status.last_run
     if last is not None and last.code:
         error = f": {untrusted(last.error, 300)}" if last.error else ""
@@ -98,20 +114,19 @@ def _warnings(status: LakeStatus) -> Iterator[str]:
                 names.append(plural(more, "other"))
             how = f"could not read {', '.join(names)} (code {last.code}{error})"
             older = " Their data below is from an earlier run; the others were read."
-        yield f'<p class="warn">The last run, {moment(last.ended_at)}, {how}.{older}</p>'
+        yield f'<p class="warn">The last run, {figures.moment(last.ended_at)}, {how}.{older}</p>'
     incomplete = sum(account.verdict == "incomplete" for account in status.accounts)
     if incomplete:
         yield f'<p class="warn">{plural(incomplete, "account")} could not be read completely: numbers may be too low.</p>'
 
 
 def _about(figures: Figures) -> str:
-    status = figures.status
-    known = [("Data as of", _freshness(figures).removeprefix("data as of ")), *_facts(status)]
+    known = [("Data as of", _freshness(figures).removeprefix("data as of ")), *_facts(figures)]
     facts = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in known if text)
     return (
         '<section aria-labelledby="about-head" class="long"><h2 id="about-head">About the data</h2>'
         f'<dl class="facts">{facts}</dl>{_accounts(figures)}'
-        '<p class="note">All times are UTC. A job belongs to the period in which it was created. Failed jobs are those with status '
+        '<p class="note">All times are those of the time zone above. A job belongs to the period in which it was created. Failed jobs are those with status '
         "failed, expired ones included; jobs completed with errors are not failed. Open jobs count neither as success nor "
         "as failure. Intervals of rates are Wilson intervals. A difference is called more than chance if its 95 % interval "
         "excludes zero; without any real difference, that happens once in twenty comparisons. "
@@ -119,23 +134,32 @@ def _about(figures: Figures) -> str:
     )
 
 
-def _facts(status: LakeStatus) -> Iterator[tuple[str, str]]:
+def _facts(figures: Figures) -> Iterator[tuple[str, str]]:
+    status, window = figures.status, figures.window
     receipt: dict[str, Any] = status.last_run.receipt if status.last_run else {}
+    if window is not None:
+        yield (
+            "Period",
+            f"{_dates(window)}, by {window.grain}; the first figures are of the {name_recent(window)}",
+        )
+    yield "Time zone", untrusted(str(figures.zone), 60)
     yield (
         "Snapshot",
-        f"{count(status.snapshot)}, published {moment(status.made_at)}" if status.snapshot else "none yet",
+        f"{count(status.snapshot)}, published {figures.moment(status.made_at)}"
+        if status.snapshot
+        else "none yet",
     )
     yield "Jobs in the lake", f"{count(status.rows)}, {count(status.open)} of them open"
-    yield "Newest job", moment(status.newest)
-    yield "Server", untrusted(status.server.partition("//")[2] or status.server, 100) if status.server else ""
+    yield "Newest job", figures.moment(status.newest)
+    yield "Server", _server(status)
     if status.last_run is not None:
-        yield "Last run", f"{moment(status.last_run.ended_at)}, code {status.last_run.code}"
-        yield "Last complete run", moment(status.last_run.last_complete_at)
+        yield "Last run", f"{figures.moment(status.last_run.ended_at)}, code {status.last_run.code}"
+        yield "Last complete run", figures.moment(status.last_run.last_complete_at)
     modes = {"refresh": "incremental sync", "full": "full sync"}
     yield "Mode", modes.get(receipt["mode"], untrusted(receipt["mode"], 40)) if receipt.get("mode") else ""
     yield "Verdict", untrusted(_verdict(status, receipt), 500)
     due = [account.next_full_at for account in status.accounts if account.next_full_at]
-    yield "Next full sync", f"by {moment(min(due))}" if due else "with the next run"
+    yield "Next full sync", f"by {figures.moment(min(due))}" if due else "with the next run"
     if receipt.get("pages"):
         yield (
             "Receipt",
@@ -182,11 +206,16 @@ def _accounts(figures: Figures) -> str:
             ),
         ),
         Column("Verdict", lambda account: untrusted(account.verdict.replace("_", " "), 40)),
-        Column("Last read", lambda account: moment(figures.reads.get(account.account.company, figures.now))),
-        Column("Last full sync", lambda account: moment(account.full_at), "less"),
+        Column(
+            "Last read",
+            lambda account: figures.moment(figures.reads.get(account.account.company, figures.now)),
+        ),
+        Column("Last full sync", lambda account: figures.moment(account.full_at), "less"),
         Column(
             "Next full sync",
-            lambda account: moment(account.next_full_at) if account.next_full_at else "with the next run",
+            lambda account: (
+                figures.moment(account.next_full_at) if account.next_full_at else "with the next run"
+            ),
             "less",
         ),
     ]

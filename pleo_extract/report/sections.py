@@ -20,7 +20,7 @@ from pleo_extract.report.charts import (
     unit_of,
     with_days,
 )
-from pleo_extract.report.lists import draw_companies, draw_list
+from pleo_extract.report.lists import draw_companies, draw_list, draw_silences
 from pleo_extract.report.markup import (
     Column,
     detail,
@@ -28,6 +28,7 @@ from pleo_extract.report.markup import (
     folded,
     legend,
     name_company,
+    note,
     number,
     section,
     table,
@@ -83,6 +84,7 @@ def sections(figures: Figures, window: ReportPeriod) -> Iterator[str]:
     yield _throughput(figures, window)
     if figures.company_id is None:
         yield draw_companies(figures)
+    yield draw_silences(figures)
     yield draw_list("stuck", figures)
     yield draw_list("slow", figures)
 
@@ -149,12 +151,13 @@ def number_incidents(incidents: pl.DataFrame) -> dict[datetime, tuple[int, str]]
 
 def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) -> str:
     head, grain = "<h3>Incidents</h3>", window.grain
+    unjudged = _unjudged(figures, window)
     if incidents.is_empty():
         needs = (
             f" The next {grain} can be judged after eight {grain}s with at least ten finished exports each."
         )
         more = "" if figures.frame("limits").height else needs
-        return f"{head}<p>No {grain} had more failures than its past explains.{more}</p>"
+        return f"{head}<p>No {grain} had more failures than its past explains.{more}</p>{unjudged}"
     if figures.company_id is None:
         who = Column("Company", lambda row: name_company(row["company_id"], figures.names))
     else:
@@ -179,7 +182,19 @@ def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) 
     )
     caption = f"{grain.capitalize()}s with more failures than their past explains, by three standard deviations{left_out}"
     rows = incidents.tail(MOST_INCIDENTS).with_columns(whole=window.is_whole())
-    return head + table(caption, columns, rows.iter_rows(named=True))
+    return head + table(caption, columns, rows.iter_rows(named=True)) + unjudged
+
+
+def _unjudged(figures: Figures, window: ReportPeriod) -> str:
+    """Return a note about the companies of which no period could be judged, and why."""
+    companies = figures.frame("companies")
+    unjudged = companies["all_of_them"][0] - figures.frame("judged").item()
+    if figures.company_id is not None or not unjudged:
+        return ""
+    return note(
+        f"{plural(unjudged, 'company has', 'companies have')} too few exports to be judged alone: that needs eight "
+        f"{window.grain}s with at least ten finished exports each, and one more to judge."
+    )
 
 
 def _durations(figures: Figures, window: ReportPeriod) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pleo_extract.zones import to_utc
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 __all__ = ["ReportPeriod", "choose_window", "read_bound"]
 
@@ -29,7 +32,7 @@ ENOUGH_JOBS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class ReportPeriod:
-    """The time that a report is about. All instants are in UTC.
+    """The time that a report is about. All instants are in the time zone of the report.
 
     Attributes:
         since: when it begins.
@@ -47,6 +50,11 @@ class ReportPeriod:
     grain: str
     recent: datetime
     before: datetime | None
+
+    @property
+    def zone(self) -> str:
+        """Return the name of the time zone."""
+        return str(self.end.tzinfo)
 
     @property
     def every(self) -> str:
@@ -97,8 +105,8 @@ def choose_window(
     return ReportPeriod(start, until, end, grain, recent, before if first <= before else None)
 
 
-def read_bound(value: date | datetime | None, name: str) -> datetime | None:
-    """Return a bound as an instant in UTC. A date means its midnight in UTC.
+def read_bound(value: date | datetime | None, name: str, zone: ZoneInfo) -> datetime | None:
+    """Return a bound as an instant in `zone`. A date means its midnight there.
 
     Raises:
         UsageError: the instant has no time zone.
@@ -106,8 +114,8 @@ def read_bound(value: date | datetime | None, name: str) -> datetime | None:
     if value is None:
         return None
     if not isinstance(value, datetime):
-        return datetime.combine(value, time(), UTC)
-    return to_utc(value, name)
+        return datetime.combine(value, time(), zone)
+    return to_utc(value, name).astimezone(zone)
 
 
 def _choose_grain(span: timedelta, jobs: int) -> str:
@@ -124,6 +132,7 @@ def _choose_grain(span: timedelta, jobs: int) -> str:
 
 def _align(instant: datetime, grain: str, *, up: bool) -> datetime:
     every = _PERIODS[grain][0]
-    moved = pl.Series([instant]).dt.truncate(every)
-    found: datetime = (moved.dt.offset_by(every) if up and moved[0] < instant else moved).item()
-    return found
+    local = pl.Series([instant.replace(tzinfo=None)])
+    moved = local.dt.truncate(every)
+    found: datetime = (moved.dt.offset_by(every) if up and moved[0] < local[0] else moved).item()
+    return found.replace(tzinfo=instant.tzinfo)

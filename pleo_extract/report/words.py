@@ -84,8 +84,8 @@ def day(instant: datetime) -> str:
 
 
 def moment(instant: datetime | None) -> str:
-    """Format an instant, to the minute: 30 Sep 2026, 15:00 UTC."""
-    return "never" if instant is None else f"{instant.day}{SPACE}{instant:%b %Y, %H:%M}{SPACE}UTC"
+    """Format an instant in its own time zone, to the minute: 30 Sep 2026, 15:00 UTC."""
+    return "never" if instant is None else f"{instant.day}{SPACE}{instant:%b %Y, %H:%M}{SPACE}{instant:%Z}"
 
 
 def date_range(first: datetime, last: datetime) -> str:

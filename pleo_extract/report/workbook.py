@@ -24,12 +24,14 @@ SHEETS: Final = {
     "recoveries": "Recoveries",
     "throughput": "Entries",
     "companies": "Companies",
+    "silences": "Silences",
     "stuck": "Stuck jobs",
     "slow": "Slow jobs",
 }
 """The name of each frame's sheet, in the order of the page."""
 INTERNAL: Final = ("all_of_them", "number")
 """Columns of frames that only the page needs."""
+INSTANT: Final = "%Y-%m-%d %H:%M %Z"
 OF_SOME: Final = ("period", "starts_at", "company_id")
 """Columns that are null in a row about the whole time, or about all companies."""
 
@@ -59,10 +61,11 @@ def _facts(figures: Figures) -> Iterator[tuple[str, str]]:
         yield "Company", figures.company_id
         yield "Name", figures.names.get(figures.company_id, "")
     if window is not None:
-        yield "From (UTC)", f"{window.since:%Y-%m-%d %H:%M}"
-        yield "To (UTC)", f"{window.end:%Y-%m-%d %H:%M}"
+        yield "From", f"{window.since:{INSTANT}}"
+        yield "To", f"{window.end:{INSTANT}}"
         yield "Periods", window.grain
-    yield "Data as of (UTC)", f"{figures.now:%Y-%m-%d %H:%M}"
+    yield "Time zone of the periods", str(figures.zone)
+    yield "Data as of", f"{figures.now.astimezone(figures.zone):{INSTANT}}"
     yield "Server", figures.status.server
     yield "Jobs in the lake", f"{figures.status.rows}"
     yield "Made by", f"pleo-extract {__version__}"
