@@ -224,7 +224,8 @@ def test_values_are_bound() -> None:
     """A parameter is only a value, also as the argument of a macro."""
     text = "x' OR '1'='1"
     assert ask("SELECT $t AS t", [], t=text)["t"].item() == text
-    assert ask("FROM failure_rates($g, company_id := $c)", [job(1)], g="month", c=text).height == 0
+    quoted = f"{A[:24]}' OR '1'<'2'"
+    assert ask("FROM failure_rates($g, company_id := $c)", [job(1)], g="month", c=quoted).height == 0
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_a_span_that_ends_before_it_begins_is_an_error(jobs: list[dict[str, Any]
             }
             asked = ", ".join(f"{n} := {v}" for n, v in (given | {other: f"'{until}'"}).items())
             with pytest.raises(UsageError, match=rf"^{name} 2026-01-02 .* is not before {other} {until}"):
-                ask(f"FROM {statement.name}({asked}, company_id := 'nobody')", jobs)
+                ask(f"FROM {statement.name}({asked}, company_id := '{B}')", jobs)
             with pytest.raises(UsageError, match=f"^{name} .* is not before {other}"):
                 ask(f"FROM {statement.name}({asked})", jobs)
 

@@ -264,6 +264,12 @@ def connected(rows: list[Row], facts: SnapshotFacts) -> Iterator[duckdb.DuckDBPy
         ("duration", "'nap'", "invalid duration nap: use total, queue or run"),
         ("grain", "NULL", "invalid grain null: use hour"),
         ("q", "2", "invalid q 2.0: use a quantile from 0 to 1"),
+        (
+            "company_id",
+            "'2026-01-01'",
+            "invalid company_id 2026-01-01: use the UUID of a company, or NULL for all",
+        ),
+        ("company_id", "''", "invalid company_id : use the UUID"),
     ],
 )
 def test_an_argument_that_is_none_is_an_error(
@@ -292,6 +298,19 @@ def test_an_unknown_zone_is_an_error() -> None:
             for value in ("NULL", "'2026-03-01'"):
                 with pytest.raises(UsageError, match="Mars/Base"):
                     ask(f"FROM {name}(tz := 'Mars/Base', {bound} := {value})", [job(1), job(2, "failed")])
+
+
+def test_a_positional_argument_is_not_taken_for_a_company() -> None:
+    """A time in the place of a company is an error that says how to name it, and the UUID may be in upper case."""
+    rows = [job(1), job(2, "failed")]
+    for call in (
+        "failure_rates('month', '2026-03-01')",
+        "throughput('day', 'Europe/Rome')",
+        "survival('all')",
+    ):
+        with pytest.raises(UsageError, match="and name other arguments, such as since := …"):
+            ask(f"FROM {call}", rows)
+    assert ask(f"FROM failure_rates('all', '{A.upper()}')", rows)["jobs"].item() == 2
 
 
 def test_incidents_need_periods() -> None:

@@ -80,6 +80,10 @@ CHECKS: Final[Mapping[str, tuple[str, str]]] = {
         "is_interactive, created_by, vendor_based_bookkeeping, number_of_items, weekday, hour or weekday_hour",
     ),
     "tz": ("{0} IS NOT NULL", "the name of a time zone, such as Europe/Copenhagen"),
+    "company_id": (
+        "{0} IS NULL OR {0} LIKE '________-____-____-____-____________'",
+        "the UUID of a company, or NULL for all, and name other arguments, such as since := …",
+    ),
     "per_company": ("{0} IS NOT NULL", "true or false"),
     "every_period": ("{0} IS NOT NULL", "true or false"),
     "at_least": ("{0} >= 1", "a number of jobs, at least 1"),
