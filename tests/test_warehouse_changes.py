@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import import_module
 from itertools import pairwise
 from random import Random
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from warehouse_jobs import (
     START,
     A,
+    B,
     Row,
     ask,
     frame,
@@ -24,6 +27,7 @@ from warehouse_jobs import (
     recorded,
 )
 
+from pleo_extract.errors import UsageError
 from pleo_extract.sandbox import World
 
 # Packages without types, of which the tests use only functions.
@@ -32,6 +36,68 @@ proportion: Any = import_module("statsmodels.stats.proportion")
 binom: Any = import_module("scipy.stats").binom
 
 close = pytest.approx
+
+
+def count_back(instant: datetime, grain: str) -> datetime:
+    """Return when the period begins that is over or ends at this local time."""
+    last = instant - timedelta(microseconds=1)
+    midnight = last.replace(hour=0, minute=0, second=0, microsecond=0)
+    return {
+        "hour": last.replace(minute=0, second=0, microsecond=0),
+        "day": midnight,
+        "week": midnight - timedelta(days=midnight.weekday()),
+        "month": midnight.replace(day=1),
+        "quarter": midnight.replace(day=1, month=midnight.month - (midnight.month - 1) % 3),
+        "year": midnight.replace(day=1, month=1),
+    }[grain]
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Europe/Copenhagen", "America/St_Johns", "Asia/Kathmandu"])
+@pytest.mark.parametrize("grain", ["hour", "day", "week", "month", "quarter", "year"])
+@pytest.mark.parametrize("now", [datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 3, 30, 12, 20, tzinfo=UTC)])
+def test_compare_takes_the_last_two_whole_periods(grain: str, tz: str, now: datetime) -> None:
+    """`compare('quarter')` equals `compare` with four bounds, computed with zoneinfo."""
+    luck = Random(grain + tz)
+    days = {"hour": 0.25, "day": 4, "week": 24, "month": 100, "quarter": 300, "year": 1200}[grain]
+    rows = [
+        job(
+            n,
+            luck.choice(("failed", "completed")),
+            company_id=luck.choice((A, B)),
+            created_at=now - timedelta(seconds=luck.uniform(0, days * 86_400)),
+        )
+        for n in range(400)
+    ]
+    zone = ZoneInfo(tz)
+    local = now.astimezone(zone).replace(tzinfo=None)
+    ends = count_back(local + timedelta(microseconds=1), grain)
+    begins = count_back(ends, grain)
+    bounds = [each.replace(tzinfo=zone) for each in (count_back(begins, grain), begins, ends)]
+    a, b, c = (each.astimezone(UTC) for each in bounds)
+    expected = ask("FROM compare($a, $b, $b, $c)", rows, now, a=a, b=b, c=c)
+    assert expected.height == 8
+    for call in (f"compare('{grain}', tz := '{tz}')", f"compare(grain := '{grain}', tz := '{tz}')"):
+        found = ask(f"FROM {call}", rows, now)
+        assert found.equals(expected)
+        assert found.select("a_begins", "a_ends", "b_begins", "b_ends").unique().rows() == [(a, b, b, c)]
+    if grain == "month":
+        assert ask(f"FROM compare(tz := '{tz}')", rows, now).equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("compare('all')", "invalid grain all: use hour, day, week, month, quarter or year"),
+        ("compare('quarter', '2026-01-01')", "invalid grain quarter beside bounds: use hour, day"),
+        ("compare('quarter', NULL, '2026-01-01')", "invalid grain quarter beside bounds: use"),
+        ("compare('quartal')", "invalid grain quartal: use hour"),
+        ("compare(grain := NULL)", "invalid grain null: use hour"),
+    ],
+)
+def test_compare_without_sense(call: str, says: str) -> None:
+    """A grain that is none, and one beside bounds, are errors."""
+    with pytest.raises(UsageError, match=re.escape(says)):
+        ask(f"FROM {call}", [job(1)])
 
 
 @given(counts=st.tuples(*[st.integers(0, 60)] * 4), opened=st.integers(0, 3))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 GRAINS = ("hour", "day", "week", "month", "quarter", "year")
-WITH_PERIODS = [s.name for s in statements().values() if any(p.name == "grain" for p in s.parameters)]
+WITH_PERIODS = [s.name for s in statements().values() if {"grain", "since"} <= {p.name for p in s.parameters}]
 BACK = datetime(2025, 10, 26, 1, tzinfo=UTC)
 """When clocks in Copenhagen are set back: 02:00 to 03:00 comes twice."""
 

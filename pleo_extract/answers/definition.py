@@ -52,6 +52,8 @@ MONTHS: Final = "/created_month=*/part-*.parquet"
 
 _NAIVE_INSTANT: Final = r"^\s*[0-9]+[-/][0-9]+[-/][0-9]+([ T]+[0-9]+(:[0-9]+)*([.][0-9]*)?)?\s*$"
 """A date, or a date and a time, without a time zone."""
+_BOUND: Final = r"^\s*([-+0-9]|infinity|epoch)"
+"""How an instant begins; another word in its place is a grain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,8 @@ def _create_macro(statement: Statement, views: Mapping[str, str]) -> str:
         p.name: _parse_instant(p.name, zone) if p.type == "TIMESTAMPTZ" else f"CAST({p.name} AS {p.type})"
         for p in statement.parameters
     }
+    if {"grain", "since_a"} <= values.keys():
+        values |= _take_grain_first(values)
     checked: dict[str, str] = {}
     for name, value in values.items():
         if name != "q" and (check := check_value(statement, name, value, "VARCHAR")):
@@ -204,6 +208,20 @@ def _create_macro(statement: Statement, views: Mapping[str, str]) -> str:
     body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
     declared = ", ".join(statement.declarations())
     return f"CREATE MACRO {statement.name}({declared}) AS TABLE {bind_parameters(body, values, checked)}"
+
+
+def _take_grain_first(values: Mapping[str, str]) -> dict[str, str]:
+    """Return SQL for the grain and the first bound of `compare`: a grain may stand in the place of the bound.
+
+    A grain there, beside other bounds, becomes a value that no check accepts.
+    """
+    first = "CAST(since_a AS VARCHAR)"
+    is_bound = f"regexp_matches({first}, {literal(_BOUND)})"
+    named = f"CASE WHEN NOT {is_bound} THEN {first} END"
+    bound = values["since_a"].replace(first, f"(CASE WHEN {is_bound} THEN {first} END)")
+    others = " OR ".join(f"{each} IS NOT NULL" for each in ("until_a", "since_b", "until_b"))
+    grain = f"CASE WHEN {others} THEN concat({named}, ' beside bounds') ELSE {named} END"
+    return {"grain": f"coalesce(nullif({grain}, ' beside bounds'), {values['grain']})", "since_a": bound}
 
 
 def _parse_instant(name: str, zone: str) -> str:

@@ -218,7 +218,7 @@ def check_value(statement: Statement, parameter: str, value: str, kind: str) -> 
     if parameter not in CHECKS:
         return None
     condition, words = CHECKS[parameter]
-    if statement.name in {"incidents", "shifts"} and parameter == "grain":
+    if statement.name in {"compare", "incidents", "shifts"} and parameter == "grain":
         # One single period has no past to compare with.
         condition, words = condition.replace(", 'all'", ""), words.replace(", year or all", " or year")
     text = f"coalesce(CAST({value} AS {kind}), 'null')"

@@ -106,11 +106,16 @@ def calls(statement: Statement) -> Iterator[str]:
         return
     required = [p for p in statement.parameters if p.default is None]
     yield call(statement, {p: VALUES[p.name][0] for p in required})
+    if statement.name == "compare":  # below, its bounds win over the grain
+        yield from (
+            f"SELECT * FROM compare(grain => {grain}, tz => {VALUES['tz'][0]})"
+            for grain in VALUES["grain"][:3]
+        )
     for turn in range(max(len(VALUES[p.name]) for p in statement.parameters)):
         said = {}
         for place, parameter in enumerate(statement.parameters):
             values = [*VALUES[parameter.name], parameter.default or "NULL"]
-            if statement.name in {"incidents", "shifts"} and parameter.name == "grain":
+            if statement.name in {"compare", "incidents", "shifts"} and parameter.name == "grain":
                 values.remove("'all'")
             said[parameter] = values[(turn + (place > 0) * turn // 2 * place) % len(values)]
         yield call(statement, said)

@@ -1,8 +1,13 @@
--- compare(since_a TIMESTAMPTZ, until_a TIMESTAMPTZ, since_b TIMESTAMPTZ, until_b TIMESTAMPTZ,
---     company_id VARCHAR := NULL, per_company BOOLEAN := TRUE)
+-- compare(since_a TIMESTAMPTZ := NULL, until_a TIMESTAMPTZ := NULL, since_b TIMESTAMPTZ := NULL,
+--     until_b TIMESTAMPTZ := NULL, company_id VARCHAR := NULL, per_company BOOLEAN := TRUE, grain VARCHAR := 'month',
+--     tz VARCHAR := 'UTC')
 -- What changed between two time ranges, a and b: four rows per company, each with a confidence interval.
 --
--- A job belongs to a range if its created_at is at or after since and before until. Null means no bound.
+-- Without bounds, b is the last whole period of the grain that was over when the data was read, on the clocks of tz,
+-- and a is the one before. compare('quarter') is short for compare(grain := 'quarter'), except in Spark.
+--
+-- With bounds, the grain does not count: a job belongs to a range if its created_at is at or after since and before
+-- until. Null means no bound.
 --
 -- company_id  the company; null if per_company is false, because the row is about all companies
 -- figure      failure_rate (failed / finished), median_queue_seconds, median_run_seconds or median_total_seconds
@@ -15,6 +20,7 @@
 --             an n is below 6
 -- differs     true if the interval excludes 0. If nothing has changed, one comparison in twenty differs by chance
 -- still_open_a, still_open_b  open jobs: they count neither as failed nor as successful, and are not in the medians
+-- a_begins, a_ends, b_begins, b_ends  the two ranges, each with its end left out; null for no bound
 -- vanished_a, vanished_b  of all jobs in the range, those that the server no longer lists; they count as last seen
 WITH jobs_by_range AS (
     SELECT
@@ -27,8 +33,10 @@ WITH jobs_by_range AS (
         j.run_seconds,
         j.total_seconds
     FROM job_durations AS j
+    CROSS JOIN compared_ranges AS r
     WHERE
         (:company_id IS NULL OR j.company_id = lower(:company_id))
+        AND (NOT r.is_period OR (j.created_at >= r.a_begins AND j.created_at < r.a_ends))
         AND (:since_a IS NULL OR j.created_at >= :since_a)
         AND (:until_a IS NULL OR j.created_at < :until_a)
     UNION ALL
@@ -42,8 +50,10 @@ WITH jobs_by_range AS (
         j.run_seconds,
         j.total_seconds
     FROM job_durations AS j
+    CROSS JOIN compared_ranges AS r
     WHERE
         (:company_id IS NULL OR j.company_id = lower(:company_id))
+        AND (NOT r.is_period OR (j.created_at >= r.b_begins AND j.created_at < r.b_ends))
         AND (:since_b IS NULL OR j.created_at >= :since_b)
         AND (:until_b IS NULL OR j.created_at < :until_b)
 ),
@@ -168,6 +178,11 @@ SELECT
     c.still_open_a,
     c.still_open_b,
     c.vanished_a,
-    c.vanished_b
+    c.vanished_b,
+    r.a_begins,
+    r.a_ends,
+    r.b_begins,
+    r.b_ends
 FROM comparisons AS c
+CROSS JOIN compared_ranges AS r
 ORDER BY c.company, c.figure_no

@@ -1,0 +1,31 @@
+-- compared_ranges(grain VARCHAR, since_a TIMESTAMPTZ, until_a TIMESTAMPTZ, since_b TIMESTAMPTZ, until_b TIMESTAMPTZ,
+--     company_id VARCHAR, tz VARCHAR)
+-- The two time ranges of `compare`: one row. Without any bound they are whole periods, and is_period is true.
+--
+-- A period ends where the next begins, so the period before ends a microsecond before an instant that begins one.
+-- from_utc_timestamp assumes that the session is in UTC, see jobs_with_period.
+WITH ends AS (
+    SELECT
+        :since_a IS NULL AND :until_a IS NULL AND :since_b IS NULL AND :until_b IS NULL AS is_period,
+        date_trunc(:grain, from_utc_timestamp(l.now, :tz)) AS b_ends
+    FROM latest_reads AS l
+    WHERE l.company = ''
+),
+
+starts AS (
+    SELECT e.*, date_trunc(:grain, e.b_ends - INTERVAL 1 MICROSECOND) AS b_begins
+    FROM ends AS e
+),
+
+clocks AS (
+    SELECT s.*, date_trunc(:grain, s.b_begins - INTERVAL 1 MICROSECOND) AS a_begins
+    FROM starts AS s
+)
+
+SELECT
+    c.is_period,
+    CASE WHEN c.is_period THEN to_utc_timestamp(c.a_begins, :tz) ELSE :since_a END AS a_begins,
+    CASE WHEN c.is_period THEN to_utc_timestamp(c.b_begins, :tz) ELSE :until_a END AS a_ends,
+    CASE WHEN c.is_period THEN to_utc_timestamp(c.b_begins, :tz) ELSE :since_b END AS b_begins,
+    CASE WHEN c.is_period THEN to_utc_timestamp(c.b_ends, :tz) ELSE :until_b END AS b_ends
+FROM clocks AS c
