@@ -295,9 +295,8 @@ def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | N
             if statement.name in {"compare", "incidents", "shifts"}
             else "quarter, year or all"
         )
-        place = "grain := " if grain is None else ""  # in the first place of `compare`, null means no bound
         with pytest.raises(UsageError, match=f"^invalid grain .*: use hour, day, week, month, {last}$"):
-            ask(f"FROM {statement.name}({place}$g)", jobs, g=grain)
+            ask(f"FROM {statement.name}(grain := $g)", jobs, g=grain)
 
 
 @pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
+from clocks import begin
 from lakes import SERVER
 from warehouse_jobs import A, B, Row, ask, job, parquet, rows_of, warehouse
 
@@ -23,20 +24,6 @@ GRAINS = ("hour", "day", "week", "month", "quarter", "year")
 WITH_PERIODS = [s.name for s in statements().values() if {"grain", "since"} <= {p.name for p in s.parameters}]
 BACK = datetime(2025, 10, 26, 1, tzinfo=UTC)
 """When clocks in Copenhagen are set back: 02:00 to 03:00 comes twice."""
-
-
-def begin(instant: datetime, grain: str, zone: ZoneInfo) -> datetime:
-    """Return the start of the period that contains an instant, as the clock of the zone shows it."""
-    clock = instant.astimezone(zone).replace(tzinfo=None, minute=0, second=0, microsecond=0)
-    if grain == "hour":
-        return clock
-    day = clock.replace(hour=0)
-    if grain == "week":
-        return day - timedelta(days=day.weekday())
-    if grain == "day":
-        return day
-    months = {"month": 1, "quarter": 3, "year": 12}[grain]
-    return day.replace(day=1, month=(day.month - 1) // months * months + 1)
 
 
 def find_bounds(instant: datetime, grain: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
@@ -60,7 +47,7 @@ def test_when_periods_begin_and_whether_they_are_over(grain: str, zone: str) -> 
     for row in rows[:100]:
         row["status"] = "completed"
     now, since, until = (BACK + share * step for share in (0.51, -0.77, 0.83))
-    called = f"($g, tz := $z, since := $s{{}}, per_company := {luck.choice(('TRUE', 'FALSE'))})"
+    called = f"(grain := $g, tz := $z, since := $s{{}}, per_company := {luck.choice(('TRUE', 'FALSE'))})"
     with warehouse(rows, now) as con:
         for macro in WITH_PERIODS:
             for bound in ("", ", until := $u"):

@@ -67,7 +67,7 @@ def test_a_split_answers_as_a_lake_with_only_its_jobs(split_by: str, zone: str) 
     rows = draw_jobs(luck)
     values = {row["id"]: value_of(row, split_by, zone) for row in rows}
     for grain in luck.sample(GRAINS, len(GRAINS)):
-        call = f"($g, tz := $z, per_company := {luck.choice(('TRUE', 'FALSE'))}"
+        call = f"(grain := $g, tz := $z, per_company := {luck.choice(('TRUE', 'FALSE'))}"
         macro, value = luck.choice(WITH_SPLITS), luck.choice(sorted(set(values.values()), key=str))
         mine = [row for row in rows if values[row["id"]] == value]
         with warehouse(rows, NOW) as con, warehouse(mine, NOW) as only:

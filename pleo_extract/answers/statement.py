@@ -89,6 +89,8 @@ CHECKS: Final[Mapping[str, tuple[str, str]]] = {
     "at_least": ("{0} >= 1", "a number of jobs, at least 1"),
     "q": ("{0} >= 0 AND {0} <= 1", "a quantile from 0 to 1"),
     "duration": ("{0} IN ('total', 'queue', 'run')", "total, queue or run"),
+    "seconds": ("{0} >= 0 AND {0} < 1e15", "seconds, at least 0"),
+    "share": ("{0} > 0 AND {0} <= 1", "a share above 0, up to 1"),
     "once_in_days": ("{0} > 0 AND {0} < 1e15", "days, above 0"),
     "longest_days": ("{0} > 0 AND {0} <= 3650", "days, from 0 to 3650"),
     "every_company": ("{0} IS NOT NULL", "true or false"),

@@ -56,6 +56,8 @@ VALUES: Final[dict[str, list[str]]] = {
     "as_of": ["'2026-03-20T00:00:00Z'"],
     "q": ["0.0", "0.5", "1.0", "0.37"],
     "duration": ["'queue'", "'run'"],
+    "seconds": ["60.0", "0.0", "1e6"],
+    "share": ["0.5", "1.0"],
     "step": ["0.0", "0.5", "3600.0"],
 }
 """The values of each parameter to try besides its default."""
@@ -184,7 +186,10 @@ def test_f58_now_and_vanished_jobs_are_duckdbs(spark: SparkSession, tmp_path: Pa
         for question in [
             q
             for q in QUESTIONS
-            if any(n in q for n in ("vanished", "stuck", "survival(", "recov", "snap", "compan"))
+            if any(
+                n in q
+                for n in ("vanished", "stuck", "survival(", "within(", "backlog(", "recov", "snap", "compan")
+            )
         ]:
             expected = plain(con.sql(question).pl())
             found = plain(pl.DataFrame(pl.from_arrow(spark.sql(question).toArrow())))

@@ -1,0 +1,75 @@
+-- time_to_done(share DOUBLE := 0.95, grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL)
+-- How long until a share of the exports is done, open ones counted as "at least this long": one row per period and company.
+--
+-- Done means ended: completed, completed with errors, failed or expired. An open job is known to have lasted until now, or, if
+-- it has vanished, until the last action on it; a percentile of duration_stats leaves it out and is too low. This is the
+-- quantile of the curve of Kaplan and Meier, see survival.
+--
+-- period         start of the period, in time zone tz. A job belongs to the period of its created_at.
+--                null where the grain is 'all': one period holds all jobs
+-- company_id     the company; null if per_company is false, because the row is about all companies
+-- split          the value of split_by, as in failure_rates; null without split_by
+-- jobs           all jobs
+-- still_open     of these, jobs that have not ended
+-- left_out       ended jobs without a known end; they are in neither estimate nor interval
+-- seconds        the shortest time after which at least this share is estimated to be done; null if the curve does not get
+--                that far, because too many of the longest jobs are open
+-- low, high      95 % confidence interval of seconds: the times at which share lies in the interval that within() gives. high
+--                is null if no time is long enough for that, as with few jobs: it has no upper bound then
+-- starts_at      the instant at which the period begins: when clocks are set back, two hours have the same period
+-- is_partial     true if the period was not over when the company was last read, or if since or until cuts it: its
+--                numbers are not those of a whole period
+WITH reached AS (
+    SELECT
+        c.*,
+        -- 1e-12 is for rounding errors of the curve
+        CASE WHEN c.at_risk > 0 AND c.done >= :share - 1e-12 THEN c.seconds END AS seconds_done,
+        CASE WHEN c.at_risk > 0 AND c.done_high >= :share - 1e-12 THEN c.seconds END AS seconds_low,
+        CASE WHEN c.at_risk > 0 AND c.done_low >= :share - 1e-12 THEN c.seconds END AS seconds_high
+    FROM done_curves AS c
+),
+
+times AS (
+    SELECT
+        c.period,
+        c.hour_us,
+        c.company,
+        c.split,
+        max(c.jobs_of_group) AS jobs,
+        max(c.left_out) AS left_out,
+        sum(c.jobs - c.ended) AS still_open,
+        min(c.seconds_done) AS seconds,
+        min(c.seconds_low) AS low,
+        min(c.seconds_high) AS high
+    FROM reached AS c
+    GROUP BY c.period, c.hour_us, c.company, c.split
+)
+
+SELECT
+    c.period,
+    nullif(c.company, '') AS company_id,
+    c.split,
+    CAST(c.jobs AS BIGINT) AS jobs,
+    CAST(c.still_open AS BIGINT) AS still_open,
+    CAST(c.left_out AS BIGINT) AS left_out,
+    c.seconds,
+    c.low,
+    c.high,
+    CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
+    coalesce(
+        CASE
+            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
+            WHEN :grain = 'hour'
+                THEN c.hour_us >= coalesce(k.now_us, d.now_us) OR c.hour_us = d.since_us OR c.hour_us = d.until_us
+            ELSE
+                c.period >= coalesce(k.now_period, d.now_period)
+                OR c.period = d.since_period
+                OR c.period = d.until_period
+        END,
+        FALSE
+    ) AS is_partial
+FROM times AS c
+LEFT JOIN company_clocks AS k ON c.company = k.company
+INNER JOIN company_clocks AS d ON d.company = '*'
+ORDER BY c.period, starts_at, c.company, c.split NULLS FIRST

@@ -1,0 +1,90 @@
+-- within(seconds DOUBLE := 600, grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL)
+-- How many exports are done within a time, such as the 10 minutes of a promise: one row per period and company.
+--
+-- Done means ended: completed, completed with errors, failed or expired. A job that was open when it was last observed (see
+-- survival) is late if it was that old by then, else not known yet. Without the latter the share would be too high, because
+-- the fast jobs of their age have ended and count; with them as late it would be too low. The estimator of Kaplan and
+-- Meier takes each for as long as it was observed.
+--
+-- period         start of the period, in time zone tz. A job belongs to the period of its created_at.
+--                null where the grain is 'all': one period holds all jobs
+-- company_id     the company; null if per_company is false, because the row is about all companies
+-- split          the value of split_by, as in failure_rates; null without split_by
+-- jobs           all jobs: the sum of the next four
+-- done           jobs that ended at most seconds after created_at; negative durations count as 0
+-- late           jobs that lasted longer, open ones included
+-- too_young      open jobs that have not lasted that long yet
+-- left_out       ended jobs without a known end
+-- share          estimated share of jobs that end within seconds. Without too_young it is done / (done + late). Null if
+--                no job is known to have lasted that long, although some have not ended
+-- low, high      95 % confidence interval of the share: Wilson's for the sample size that Greenwood's variance belongs to
+--                (Rothman 1978, Journal of Chronic Diseases 31:557), as if jobs were independent of each other
+-- starts_at      the instant at which the period begins: when clocks are set back, two hours have the same period
+-- is_partial     true if the period was not over when the company was last read, or if since or until cuts it: its
+--                numbers are not those of a whole period
+WITH ranked_rows AS (
+    SELECT
+        c.*,
+        sum(c.jobs - c.ended) OVER so_far AS censored_so_far,
+        row_number() OVER (
+            PARTITION BY c.period, c.hour_us, c.company, c.split
+            ORDER BY c.seconds DESC
+        ) AS row_no
+    FROM done_curves AS c
+    WHERE c.seconds <= :seconds
+    WINDOW so_far AS (
+        PARTITION BY c.period, c.hour_us, c.company, c.split
+        ORDER BY c.seconds
+        ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+    )
+),
+
+-- Jobs that are exactly this old and open are late.
+counts AS (
+    SELECT
+        r.*,
+        r.censored_so_far - CASE WHEN r.seconds = :seconds THEN r.jobs - r.ended ELSE 0 END AS too_young
+    FROM ranked_rows AS r
+    WHERE r.row_no = 1
+),
+
+late_jobs AS (
+    SELECT
+        c.*,
+        c.jobs_of_group - c.left_out - c.ended_so_far - c.too_young AS late
+    FROM counts AS c
+)
+
+SELECT
+    c.period,
+    nullif(c.company, '') AS company_id,
+    c.split,
+    CAST(c.jobs_of_group AS BIGINT) AS jobs,
+    CAST(c.ended_so_far AS BIGINT) AS done,
+    CAST(c.late AS BIGINT) AS late,
+    CAST(c.too_young AS BIGINT) AS too_young,
+    CAST(c.left_out AS BIGINT) AS left_out,
+    CASE WHEN c.late > 0 OR c.is_last THEN c.done END AS share,
+    CASE WHEN c.late > 0 OR c.is_last THEN c.done_low END AS low,
+    CASE
+        WHEN c.ended_so_far = 0 AND c.late > 0 THEN 3.841458820694124e0 / (c.late + 3.841458820694124e0)
+        WHEN c.late > 0 OR c.is_last THEN c.done_high
+    END AS high,
+    CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
+    coalesce(
+        CASE
+            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
+            WHEN :grain = 'hour'
+                THEN c.hour_us >= coalesce(k.now_us, d.now_us) OR c.hour_us = d.since_us OR c.hour_us = d.until_us
+            ELSE
+                c.period >= coalesce(k.now_period, d.now_period)
+                OR c.period = d.since_period
+                OR c.period = d.until_period
+        END,
+        FALSE
+    ) AS is_partial
+FROM late_jobs AS c
+LEFT JOIN company_clocks AS k ON c.company = k.company
+INNER JOIN company_clocks AS d ON d.company = '*'
+ORDER BY c.period, starts_at, c.company, c.split NULLS FIRST
