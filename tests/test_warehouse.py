@@ -387,7 +387,7 @@ def test_a_name_that_does_not_exist() -> None:
             find_statement(name)
     with pytest.raises(
         UsageError,
-        match="there are attempts, companies, export_jobs, job_durations, snapshot, vanished, compare",
+        match="there are attempts, companies, export_jobs, job_durations, snapshot, vanished, backlog",
     ):
         find_statement("weather")
     assert find_statement("failure_rates").signature.startswith(

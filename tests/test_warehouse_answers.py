@@ -261,7 +261,7 @@ def test_failure_rates_are_wilsons(rows: list[Row], grain: str) -> None:
         )
         .sort("period", "company_id")
     )
-    rates = ask("FROM failure_rates($g)", rows, g=grain)
+    rates = ask("FROM failure_rates($g, fill := FALSE)", rows, g=grain)
     assert_frame_equal(rates.select(counted.columns), counted)
     for row in rates.iter_rows(named=True):
         if row["finished"]:

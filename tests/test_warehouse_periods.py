@@ -7,9 +7,11 @@ from random import Random
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+import polars as pl
 import pytest
 from clocks import begin
 from lakes import SERVER
+from polars.testing import assert_frame_equal
 from warehouse_jobs import A, B, Row, ask, job, parquet, rows_of, warehouse
 
 from pleo_extract.answers import open_warehouse, read_facts, statements
@@ -22,6 +24,7 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 GRAINS = ("hour", "day", "week", "month", "quarter", "year")
 WITH_PERIODS = [s.name for s in statements().values() if {"grain", "since"} <= {p.name for p in s.parameters}]
+WITH_FILL = [s.name for s in statements().values() if any(p.name == "fill" for p in s.parameters)]
 BACK = datetime(2025, 10, 26, 1, tzinfo=UTC)
 """When clocks in Copenhagen are set back: 02:00 to 03:00 comes twice."""
 
@@ -58,6 +61,8 @@ def test_when_periods_begin_and_whether_they_are_over(grain: str, zone: str) -> 
                     call = call.replace(")", ", at_least := 1, every_period := TRUE)")
                 elif macro == "shifts":
                     call = call.replace(")", ", every_period := TRUE)")
+                elif macro in WITH_FILL:
+                    call = call.replace(")", ", fill := FALSE)")
                 found = {
                     row["starts_at"]: (row["period"], row["is_partial"])
                     for row in rows_of(con, f"FROM {call}", **values).iter_rows(named=True)
@@ -73,6 +78,57 @@ def test_when_periods_begin_and_whether_they_are_over(grain: str, zone: str) -> 
                 else:
                     assert found == expected
                     assert {is_partial for _, is_partial in found.values()} >= {True}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Copenhagen", "Australia/Lord_Howe", "Asia/Kathmandu"])
+@pytest.mark.parametrize("grain", [*GRAINS, "all"])
+def test_periods_without_jobs_have_rows(grain: str, zone: str) -> None:
+    """Between a company's first job and its now or until, each period has a row; those without jobs have zeros and nulls."""
+    luck, place = Random(f"{grain} {zone}"), ZoneInfo(zone)
+    step = DAY if grain == "hour" else 90 * DAY
+    rows = [
+        job(n, luck.choice(("failed", "completed", "pending")), company_id=luck.choice((A, B)))
+        | {"created_at": BACK + luck.uniform(-1, 1) ** 3 * step, "created_by": luck.choice((None, A))}
+        for n in range(30)
+    ]
+    since, now, until = (BACK + share * step for share in (-0.5, 0.9, 0.7))
+    for macro in WITH_FILL:
+        splits = ("NULL", "'created_by'") if "split_by" in statements()[macro].signature else ("NULL",)
+        for end, bound in ((now, ""), (until, ", until := $u")):
+            split_by = luck.choice(splits)
+            call = f"{macro}(grain := $g, tz := $z, since := $s, per_company := {luck.choice(('TRUE', 'FALSE'))}{bound}"
+            call += f", split_by := {split_by}" if len(splits) > 1 else ""
+            values: dict[str, object] = {"g": grain, "z": zone, "s": since} | ({"u": until} if bound else {})
+            with warehouse(rows, now) as con:
+                filled = rows_of(con, f"FROM {call})", **values)
+                without = rows_of(con, f"FROM {call}, fill := FALSE)", **values)
+            keys = [k for k in ("company_id", "split", "duration") if k in filled.columns]
+            kept = filled.join(without.select("starts_at", *keys), on=["starts_at", *keys], nulls_equal=True)
+            assert_frame_equal(kept, without, check_row_order=False)
+            added = filled.join(without, on=["starts_at", *keys], how="anti", nulls_equal=True)
+            if grain == "all":
+                assert added.height == 0
+                continue
+            expected = set()
+            for owner in without.select(keys).unique().iter_rows():
+                mine = without.filter(
+                    pl.all_horizontal(
+                        pl.col(k).eq_missing(pl.lit(v)) for k, v in zip(keys, owner, strict=True)
+                    )
+                )
+                first = mine["starts_at"].min()
+                assert isinstance(first, datetime)
+                while first < end:
+                    if first not in set(mine["starts_at"]):
+                        expected.add((begin(first, grain, place), first, *owner))
+                    first = find_bounds(first, grain, place)[1]
+            assert set(added.select("period", "starts_at", *keys).iter_rows()) == expected
+            assert added.height == len(expected)
+            assert expected or grain not in ("hour", "day")
+            counts = added.select(pl.exclude("starts_at", "period", "is_partial", *keys)).unique()
+            assert counts.height <= 1
+            assert {value for row in counts.rows() for value in row if value is not None} <= {0}
+            assert filled["starts_at"].is_sorted()
 
 
 def test_the_last_instant_of_a_period_is_its_end() -> None:
@@ -112,7 +168,7 @@ def test_the_hour_that_comes_twice_is_two_periods_and_each_is_judged() -> None:
         statuses = ["failed"] * (20 if created == bad else 1) + ["completed"] * 20
         rows += [job(len(rows) + n, each, created_at=created) for n, each in enumerate(statuses)]
     zone = "Europe/Copenhagen"
-    rates = ask("FROM failure_rates('hour', tz := $z)", rows, z=zone)
+    rates = ask("FROM failure_rates('hour', tz := $z, fill := FALSE)", rows, z=zone)
     assert rates.height == 25
     twice = rates.filter(rates["period"].is_duplicated())
     assert twice.select("starts_at", "failed").rows() == [(BACK - HOUR, 1), (BACK, 20)]
@@ -121,7 +177,7 @@ def test_the_hour_that_comes_twice_is_two_periods_and_each_is_judged() -> None:
     assert found.select("starts_at", "past", "failed").rows() == [(BACK, 20, 20)]
     charted = ask("FROM incidents('hour', tz := $z, every_period := TRUE)", rows, z=zone)
     assert charted["past"].to_list() == [*range(8, 21), 20, 21, 22, 23]
-    durations = ask("FROM duration_stats('hour', tz := $z)", rows, z=zone)
+    durations = ask("FROM duration_stats('hour', tz := $z, fill := FALSE)", rows, z=zone)
     assert durations.filter(duration="queue")["n"].to_list() == rates["jobs"].to_list()
     reasons = ask("FROM failure_reasons('hour', tz := $z)", rows, z=zone)
     assert reasons.select("failed", "finished").rows() == rates.select("failed", "finished").rows()

@@ -75,6 +75,7 @@ CHECKS: Final[Mapping[str, tuple[str, str]]] = {
         f"{{0}} IN {GRAINS}",
         "hour, day, week, month, quarter, year or all",
     ),
+    "fill": ("{0} IS NOT NULL", "true or false"),
     "split_by": (
         f"{{0}} IS NULL OR {{0}} IN {SPLITS}",
         "is_interactive, created_by, vendor_based_bookkeeping, number_of_items, weekday, hour or weekday_hour",

@@ -38,6 +38,7 @@ SAMPLE: Final = Path(__file__).parents[2] / "data" / "sample"
 A, B = scan_lake(SAMPLE).select(pl.col("company_id").unique().sort()).collect()["company_id"][:2]
 VALUES: Final[dict[str, list[str]]] = {
     "grain": ["'hour'", "'week'", "'quarter'", "'all'"],
+    "fill": ["TRUE", "FALSE"],
     "split_by": ["'weekday_hour'", "'created_by'", "'number_of_items'", "'is_interactive'"],
     "tz": ["'Europe/Copenhagen'", "'America/New_York'"],
     "company_id": [f"'{A.upper()}'"],

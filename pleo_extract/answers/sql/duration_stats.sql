@@ -1,5 +1,6 @@
 -- duration_stats(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
---     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL)
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL,
+--     fill BOOLEAN := TRUE)
 -- How long exports take: three rows per period and company, or per value of split_by, one per duration.
 --
 -- period         start of the period, in time zone tz. A job belongs to the period of its created_at.
@@ -22,7 +23,42 @@
 -- With split_by, each period and company has a row for each value: of is_interactive, created_by, vendor_based_bookkeeping
 -- or number_of_items (0, 1-9, 10-99 and so on), or of the clock in tz when the job was created: weekday, hour or
 -- weekday_hour.
-WITH stats_by_duration AS (
+--
+-- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
+-- now or until: a chart would draw a line over them, or leave them out.
+WITH spans AS (
+    SELECT
+        c.company,
+        c.split,
+        min(coalesce(c.hour_us, epoch_us(c.period))) AS first_ordinal
+    FROM duration_summary AS c
+    GROUP BY c.company, c.split
+),
+
+later_periods AS (
+    SELECT
+        p.period,
+        p.hour_us,
+        s.company,
+        s.split
+    FROM spans AS s
+    LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
+    INNER JOIN company_clocks AS d ON d.company = '*'
+    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < coalesce(k.end_us, d.end_us)
+),
+
+empty_periods AS (
+    SELECT p.*
+    FROM later_periods AS p
+    LEFT JOIN duration_summary AS d
+        ON p.period = d.period
+        AND coalesce(p.hour_us, 0) = coalesce(d.hour_us, 0)
+        AND coalesce(p.company, '') = coalesce(d.company, '')
+        AND coalesce(p.split, '') = coalesce(d.split, '')
+    WHERE d.jobs IS NULL
+),
+
+stats_by_duration AS (
     SELECT
         d.period,
         d.hour_us,
@@ -79,6 +115,26 @@ WITH stats_by_duration AS (
         d.still_open AS still_running,
         d.jobs
     FROM duration_summary AS d
+    UNION ALL
+    SELECT
+        e.period,
+        e.hour_us,
+        e.company,
+        e.split,
+        v.duration_no,
+        v.duration,
+        0 AS n,
+        NULL AS mean,
+        NULL AS p50,
+        NULL AS p90,
+        NULL AS p95,
+        NULL AS p99,
+        NULL AS longest,
+        0 AS vanished,
+        0 AS still_running,
+        0 AS jobs
+    FROM empty_periods AS e
+    CROSS JOIN (VALUES (1, 'queue'), (2, 'run'), (3, 'total')) AS v (duration_no, duration)
 )
 
 SELECT

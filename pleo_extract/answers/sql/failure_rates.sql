@@ -1,5 +1,6 @@
 -- failure_rates(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
---     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL)
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL,
+--     fill BOOLEAN := TRUE)
 -- How often exports fail: one row per period and company, or per value of split_by.
 --
 -- period        start of the period, in time zone tz. A job belongs to the period of its created_at.
@@ -35,6 +36,9 @@
 -- low and high are right if jobs fail independently of each other. If failed exports are tried again, they do not: a
 -- single export that fails five times is five failures. Then the true rate is outside of low and high more often than
 -- one time in 20, and clustered_low and clustered_high are the ones to use.
+--
+-- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
+-- now or until: a chart would draw a line over them, or leave them out.
 WITH clusters AS (
     SELECT
         j.period,
@@ -58,6 +62,58 @@ WITH clusters AS (
     GROUP BY period, hour_us, company, split, cluster_company, cluster_no, cluster_user
 ),
 
+spans AS (
+    SELECT
+        c.company,
+        c.split,
+        min(coalesce(c.hour_us, epoch_us(c.period))) AS first_ordinal
+    FROM clusters AS c
+    GROUP BY c.company, c.split
+),
+
+later_periods AS (
+    SELECT
+        p.period,
+        p.hour_us,
+        s.company,
+        s.split
+    FROM spans AS s
+    LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
+    INNER JOIN company_clocks AS d ON d.company = '*'
+    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < coalesce(k.end_us, d.end_us)
+),
+
+-- Rows of zeros add nothing to a period that has jobs.
+filled_clusters AS (
+    SELECT
+        c.period,
+        c.hour_us,
+        c.company,
+        c.split,
+        c.jobs,
+        c.finished,
+        c.failed,
+        c.expired,
+        c.with_errors,
+        c.vanished,
+        c.items
+    FROM clusters AS c
+    UNION ALL
+    SELECT
+        p.period,
+        p.hour_us,
+        p.company,
+        p.split,
+        0 AS jobs,
+        0 AS finished,
+        0 AS failed,
+        0 AS expired,
+        0 AS with_errors,
+        0 AS vanished,
+        0 AS items
+    FROM later_periods AS p
+),
+
 counts AS (
     SELECT
         c.period,
@@ -75,7 +131,7 @@ counts AS (
         CAST(sum(c.finished * c.finished) AS DOUBLE) AS finished_squared,
         CAST(sum(c.finished * c.failed) AS DOUBLE) AS finished_by_failed,
         CAST(sum(c.failed * c.failed) AS DOUBLE) AS failed_squared
-    FROM clusters AS c
+    FROM filled_clusters AS c
     GROUP BY c.period, c.hour_us, c.company, c.split
 ),
 

@@ -1,5 +1,5 @@
 -- first_pass(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
---     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, fill BOOLEAN := TRUE)
 -- How often exports go through at the first try: one row per period and company.
 --
 -- An export is what the view `attempts` links: a job, and the jobs that try the same again after a failure. An export that
@@ -24,6 +24,9 @@
 -- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
 -- is_partial    true if the period was not over when the company was last read, or if since or until cuts it: its numbers
 --               are not those of a whole period
+--
+-- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
+-- now or until: a chart would draw a line over them, or leave them out.
 WITH exports AS (
     SELECT
         a.company_id,
@@ -55,6 +58,50 @@ clusters AS (
     GROUP BY period, hour_us, company, cluster_company, cluster_no, cluster_user
 ),
 
+spans AS (
+    SELECT
+        c.company,
+        min(coalesce(c.hour_us, epoch_us(c.period))) AS first_ordinal
+    FROM clusters AS c
+    GROUP BY c.company
+),
+
+later_periods AS (
+    SELECT
+        p.period,
+        p.hour_us,
+        s.company
+    FROM spans AS s
+    LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
+    INNER JOIN company_clocks AS d ON d.company = '*'
+    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < coalesce(k.end_us, d.end_us)
+),
+
+-- Rows of zeros add nothing to a period that has exports.
+filled_clusters AS (
+    SELECT
+        c.period,
+        c.hour_us,
+        c.company,
+        c.exports,
+        c.finished,
+        c.passed,
+        c.passed_later,
+        c.attempts
+    FROM clusters AS c
+    UNION ALL
+    SELECT
+        p.period,
+        p.hour_us,
+        p.company,
+        0 AS exports,
+        0 AS finished,
+        0 AS passed,
+        0 AS passed_later,
+        0 AS attempts
+    FROM later_periods AS p
+),
+
 counts AS (
     SELECT
         c.period,
@@ -69,7 +116,7 @@ counts AS (
         CAST(sum(c.finished * c.finished) AS DOUBLE) AS finished_squared,
         CAST(sum(c.finished * c.passed) AS DOUBLE) AS finished_by_passed,
         CAST(sum(c.passed * c.passed) AS DOUBLE) AS passed_squared
-    FROM clusters AS c
+    FROM filled_clusters AS c
     GROUP BY c.period, c.hour_us, c.company
 ),
 

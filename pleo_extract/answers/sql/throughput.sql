@@ -1,5 +1,5 @@
 -- throughput(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
---     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE)
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, fill BOOLEAN := TRUE)
 -- How much is exported, and how fast: one row per period and company.
 --
 -- period          start of the period, in time zone tz. A job belongs to the period of its created_at.
@@ -18,7 +18,10 @@
 -- starts_at       the instant at which the period begins: when clocks are set back, two hours have the same period
 -- is_partial      true if the period was not over when the company was last read, or if since or until cuts it: its
 --                 numbers are not those of a whole period
-WITH counts AS (
+--
+-- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
+-- now or until: a chart would draw a line over them, or leave them out.
+WITH counts_of_jobs AS (
     SELECT
         j.period,
         j.hour_us,
@@ -42,6 +45,64 @@ WITH counts AS (
         count(*) FILTER (WHERE j.is_vanished) AS vanished
     FROM jobs_with_period AS j
     GROUP BY period, hour_us, company
+),
+
+spans AS (
+    SELECT
+        c.company,
+        min(coalesce(c.hour_us, epoch_us(c.period))) AS first_ordinal
+    FROM counts_of_jobs AS c
+    GROUP BY c.company
+),
+
+later_periods AS (
+    SELECT
+        p.period,
+        p.hour_us,
+        s.company
+    FROM spans AS s
+    LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
+    INNER JOIN company_clocks AS d ON d.company = '*'
+    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < coalesce(k.end_us, d.end_us)
+),
+
+-- Rows of zeros add nothing to a period that has jobs.
+filled_counts AS (
+    SELECT c.*
+    FROM counts_of_jobs AS c
+    UNION ALL
+    SELECT
+        p.period,
+        p.hour_us,
+        p.company,
+        0 AS jobs,
+        0 AS items,
+        0 AS exported_jobs,
+        0 AS exported_items,
+        0 AS timed_jobs,
+        NULL AS run_seconds,
+        NULL AS timed_items,
+        0 AS still_open,
+        0 AS vanished
+    FROM later_periods AS p
+),
+
+counts AS (
+    SELECT
+        c.period,
+        c.hour_us,
+        c.company,
+        CAST(sum(c.jobs) AS BIGINT) AS jobs,
+        CAST(sum(c.items) AS DECIMAL(38, 0)) AS items,
+        CAST(sum(c.exported_jobs) AS BIGINT) AS exported_jobs,
+        CAST(sum(c.exported_items) AS DECIMAL(38, 0)) AS exported_items,
+        CAST(sum(c.timed_jobs) AS BIGINT) AS timed_jobs,
+        sum(c.run_seconds) AS run_seconds,
+        sum(c.timed_items) AS timed_items,
+        CAST(sum(c.still_open) AS BIGINT) AS still_open,
+        CAST(sum(c.vanished) AS BIGINT) AS vanished
+    FROM filled_counts AS c
+    GROUP BY c.period, c.hour_us, c.company
 )
 
 SELECT

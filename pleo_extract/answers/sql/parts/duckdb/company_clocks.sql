@@ -3,7 +3,7 @@
 -- companies together (''), whose now is the latest.
 --
 -- now_period, since_period and until_period are the periods that contain these instants, the latter two only if the
--- instant is not where the period begins. The …_us columns are the same for hours: microseconds since 1970 in UTC.
+-- instant is not where the period begins. end_us is now, or until if that is before. The other …_us columns are the same for hours: microseconds since 1970 in UTC.
 WITH bounds AS (
     SELECT
         l.company,
@@ -18,6 +18,7 @@ WITH bounds AS (
 SELECT
     b.company,
     coalesce(:until > b.now, TRUE) AS is_open,
+    epoch_us(least(b.now, coalesce(:until, b.now))) AS end_us,
     CAST(date_trunc(b.unit, b.now_clock) AS TIMESTAMP) AS now_period,
     CASE
         WHEN date_trunc(b.unit, b.since_clock) < b.since_clock THEN CAST(date_trunc(b.unit, b.since_clock) AS TIMESTAMP)

@@ -3,7 +3,7 @@
 -- companies together (''), whose now is the latest.
 --
 -- now_period, since_period and until_period are the periods that contain these instants, the latter two only if the
--- instant is not where the period begins. The …_us columns are the same for hours: microseconds since 1970 in UTC.
+-- instant is not where the period begins. end_us is now, or until if that is before. The other …_us columns are the same for hours: microseconds since 1970 in UTC.
 -- from_utc_timestamp assumes that the session is in UTC, see jobs_with_period.
 WITH bounds AS (
     SELECT
@@ -18,6 +18,7 @@ WITH bounds AS (
 SELECT
     b.company,
     coalesce(:until > b.now, TRUE) AS is_open,
+    unix_micros(least(b.now, coalesce(:until, b.now))) AS end_us,
     CAST(date_trunc(:grain, b.now_clock) AS TIMESTAMP_NTZ) AS now_period,
     CASE
         WHEN date_trunc(:grain, b.since_clock) < b.since_clock

@@ -1,0 +1,57 @@
+-- all_periods(grain VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ, tz VARCHAR, company_id VARCHAR, fill BOOLEAN)
+-- The periods from the first job up to now, or up to until, with those in which no job was created: one row per period.
+--
+-- ordinal is the order of periods, begins_us the instant at which one begins. Without fill there is no row.
+-- The periods are those of instants half an hour or half a day apart, and of the last microsecond: so each is met, whatever
+-- the clocks do.
+WITH first_jobs AS (
+    SELECT min(epoch_us(j.created_at)) AS first_us
+    FROM export_jobs AS j
+    WHERE :fill AND :grain <> 'all'
+),
+
+last_instants AS (
+    SELECT max(k.end_us) AS last_us
+    FROM company_clocks AS k
+),
+
+bounds AS (
+    SELECT
+        CASE WHEN :grain = 'hour' THEN 1800000000 ELSE 43200000000 END AS step_us,
+        greatest(f.first_us, epoch_us(:since)) AS first_us,
+        l.last_us
+    FROM first_jobs AS f
+    CROSS JOIN last_instants AS l
+    WHERE f.first_us IS NOT NULL AND greatest(f.first_us, epoch_us(:since)) < l.last_us
+),
+
+instants AS (
+    SELECT unnest(generate_series(b.first_us - b.first_us % b.step_us, b.last_us - 1, b.step_us)) AS instant_us
+    FROM bounds AS b
+    UNION ALL
+    SELECT b.last_us - 1 AS instant_us
+    FROM bounds AS b
+),
+
+clocks AS (
+    SELECT
+        i.instant_us,
+        timezone(:tz, make_timestamptz(i.instant_us)) AS clock
+    FROM instants AS i
+),
+
+periods AS (
+    SELECT DISTINCT
+        CAST(date_trunc(CASE WHEN :grain = 'all' THEN 'hour' ELSE :grain END, c.clock) AS TIMESTAMP) AS period,
+        CASE
+            WHEN :grain = 'hour' THEN c.instant_us - epoch_us(c.clock) + epoch_us(date_trunc('hour', c.clock))
+        END AS hour_us
+    FROM clocks AS c
+)
+
+SELECT
+    p.period,
+    p.hour_us,
+    coalesce(p.hour_us, epoch_us(p.period)) AS ordinal,
+    coalesce(p.hour_us, epoch_us(timezone(:tz, p.period))) AS begins_us
+FROM periods AS p
