@@ -33,7 +33,9 @@ from pleo_extract.sandbox import World
 # Packages without types, of which the tests use only functions.
 np: Any = import_module("numpy")
 proportion: Any = import_module("statsmodels.stats.proportion")
-binom: Any = import_module("scipy.stats").binom
+multitest: Any = import_module("statsmodels.stats.multitest")
+scipy: Any = import_module("scipy.stats")
+binom: Any = scipy.binom
 
 close = pytest.approx
 
@@ -298,6 +300,55 @@ def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: in
         assert row["is_incident"] == (row["sigmas"] > 3)
         if abs(row["sigmas"] - 3) > 1e-9 and row["limit_rate"] < 1:
             assert row["is_incident"] == (row["rate"] > row["limit_rate"])
+
+
+@pytest.mark.parametrize("grain", ["hour", "day", "week", "month", "quarter", "year"])
+def test_discoveries_are_benjamini_and_hochbergs(grain: str) -> None:
+    """The q is statsmodels' and scipy's over the companies judged in a period, and the clearest comes first."""
+    luck = Random(grain)
+    step = timedelta(
+        days={"hour": 1 / 24, "day": 1, "week": 7, "month": 31, "quarter": 92, "year": 366}[grain]
+    )
+    rows = [
+        (
+            f"0000000{company}-0000-4000-8000-000000000000",
+            START + n * step,
+            "failed" if failed else "completed",
+        )
+        for company in "abcdef"
+        for n in range(16)
+        for failed in luck.choices(
+            (True, False), (1, 1 if (company, n) == ("b", 15) else 9), k=luck.choice((4, 12, 40))
+        )
+    ]
+    call = "incidents($g, tz := 'America/New_York', at_least := 1, every_period := TRUE)"
+    found = ask(f"FROM {call}", quick(rows), g=grain)
+    assert found.group_by("starts_at").len()["len"].max() == 6
+    for _, judged in found.group_by("starts_at", maintain_order=True):
+        chances = scipy.norm.sf(judged["sigmas"].to_numpy())
+        assert judged["q"].to_list() == close(list(scipy.false_discovery_control(chances)), rel=1e-6)
+        expected = list(multitest.multipletests(chances, method="fdr_bh")[1])
+        assert judged["q"].to_list() == close(expected, rel=1e-6)
+        assert judged["sigmas"].is_sorted(descending=True)
+    together = ask(f"FROM {call.replace('every', 'per_company := FALSE, every')}", quick(rows), g=grain)
+    assert together["q"].to_list() == close(list(scipy.norm.sf(together["sigmas"].to_numpy())), rel=1e-6)
+
+
+def test_few_days_of_many_companies_have_a_discovery_by_chance() -> None:
+    """Where nothing changes in 200 companies, a q of at most 0.05 comes on 5 % of the days at most; sigmas above 3 on more."""
+    luck = np.random.default_rng(155)
+    failed = luck.binomial(40, 0.1, (200, 40))
+    rows = [
+        (f"{company:08}-0000-4000-8000-000000000000", START + timedelta(days=day), status)
+        for company in range(200)
+        for day in range(40)
+        for status in ["failed"] * failed[company, day] + ["completed"] * (40 - failed[company, day])
+    ]
+    found = ask("FROM incidents('day', every_period := TRUE)", quick(rows))
+    days = found.group_by("period").agg(pl.col("q").min(), pl.col("is_incident").any())
+    assert days.height == 32
+    assert (days["q"] <= 0.05).sum() <= 4  # 5 or more of 32 have a chance of 2 % if each has 5 %
+    assert days["is_incident"].sum() > (days["q"] <= 0.05).sum()
 
 
 def control_chart(periods: list[tuple[int, int]]) -> list[tuple[float, float, float]]:

@@ -1,7 +1,8 @@
 -- incidents(grain VARCHAR := 'day', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
 --     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, at_least BIGINT := 10,
 --     every_period BOOLEAN := FALSE)
--- Periods in which more exports failed than a company's own past explains: one row per period and company.
+-- Periods in which more exports failed than a company's own past explains: one row per period and company, the clearest of a
+-- period first.
 --
 -- This is a p-chart, a control chart of proportions. It compares the failure rate of each period with the rate of the
 -- 60 periods before it, the baseline. Periods with fewer than at_least finished jobs are skipped, and a baseline needs
@@ -27,6 +28,9 @@
 -- limit_rate    the upper control limit: an incident has a rate above it
 -- sigmas        by how many standard deviations rate is above usual_rate, on Anscombe's arcsine scale (Biometrika
 --               1948, 35:246); reduced for short baselines, as Student's t requires
+-- q             how much of it is chance, given how many companies are judged in this period: of those whose q is at most 0.05,
+--               5 % are expected to be there by chance (Benjamini and Hochberg 1995, J. R. Statist. Soc. B 57:289). With
+--               a single company, the chance of as many sigmas
 -- is_incident   true if sigmas is above 3. Rows without an incident appear only with every_period, for a chart
 -- reasons       the three reasons with the largest increase: reason (jobs, usually expected number)
 -- past          periods in the baseline
@@ -211,6 +215,51 @@ chart AS (
     WHERE s.past >= 8
 ),
 
+-- The chance of as many standard deviations or more: half of erfc(z / √2), by the fit of Press et al. (Numerical Recipes in
+-- C, section 6.2), with a relative error of at most 1.2e-7.
+scaled_sigmas AS (
+    SELECT
+        c.*,
+        abs(c.sigmas) AS z,
+        1 / (1 + abs(c.sigmas) * 0.35355339059327376e0) AS t
+    FROM chart AS c
+),
+
+chances AS (
+    SELECT
+        s.*,
+        s.t / 2 * exp(
+            -s.z * s.z / 2 - 1.26551223e0
+            + s.t * (1.00002368e0 + s.t * (0.37409196e0 + s.t * (0.09678418e0 + s.t * (-0.18628806e0 + s.t * (
+                0.27886807e0 + s.t * (-1.13520398e0 + s.t * (1.48851587e0 + s.t * (-0.82215223e0 + s.t * 0.17087277e0)))
+            )))))
+        ) AS tail
+    FROM scaled_sigmas AS s
+),
+
+ranked_periods AS (
+    SELECT
+        c.*,
+        CASE WHEN c.sigmas < 0 THEN 1 - c.tail ELSE c.tail END AS p,
+        row_number() OVER (PARTITION BY c.ordinal ORDER BY c.sigmas DESC, c.company) AS rank_no,
+        count(*) OVER (PARTITION BY c.ordinal) AS judged
+    FROM chances AS c
+),
+
+discoveries AS (
+    SELECT
+        r.*,
+        least(
+            1e0,
+            min(r.p * r.judged / r.rank_no) OVER (
+                PARTITION BY r.ordinal
+                ORDER BY r.rank_no DESC
+                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+            )
+        ) AS q
+    FROM ranked_periods AS r
+),
+
 reason_counts AS (
     SELECT
         c.company,
@@ -259,6 +308,7 @@ SELECT
     c.past_k / c.past_n AS usual_rate,
     least(1e0, ((c.n + 0.75e0) * sin(c.limit_angle) * sin(c.limit_angle) - 0.375e0) / c.n) AS limit_rate,
     c.sigmas,
+    c.q,
     c.sigmas > 3 AS is_incident,
     r.reasons,
     CAST(c.past AS BIGINT) AS past,
@@ -276,9 +326,9 @@ SELECT
         END,
         FALSE
     ) AS is_partial
-FROM chart AS c
+FROM discoveries AS c
 LEFT JOIN company_clocks AS k ON c.company = k.company
 INNER JOIN company_clocks AS d ON d.company = '*'
 LEFT JOIN reason_texts AS r ON c.company = r.company AND c.ordinal = r.ordinal
 WHERE :every_period OR c.sigmas > 3
-ORDER BY c.period, starts_at, c.company
+ORDER BY c.period, starts_at, c.sigmas DESC, c.company
