@@ -169,6 +169,49 @@ def test_compare_medians_joins_order_statistics(first: list[int], second: list[i
             )
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_changes_of_many_companies_have_a_false_discovery_rate(seed: int) -> None:
+    """The q of a figure is scipy's over the companies; alone, it is below 0.05 exactly where `differs` is true."""
+    luck = Random(seed)
+    rows: list[Row] = []
+    for number, company in enumerate("abcdef0123"):
+        for half in (0, 1):
+            rate, wait = luck.choice((0.1, 0.1, 0.4)), luck.choice((1, 1, 2))
+            for n in range(luck.choice((3, 20, 60)) if number else 12):
+                created = START + timedelta(days=30 * half, minutes=n)
+                fields: Row = {
+                    "company_id": f"0000000{company}-0000-4000-8000-000000000000",
+                    "created_at": created,
+                }
+                seconds = (
+                    wait * luck.randint(5, 50) if number else 10 + 5 * half
+                )  # the first one's do not vary
+                fields |= {"started_at": created + timedelta(seconds=seconds)}
+                rows.append(job(len(rows), "failed" if luck.random() < rate else "completed", **fields))
+    b = START + timedelta(days=15)
+    found = ask("FROM compare(NULL, $b, $b, NULL)", rows, b=b)
+    unknown = 0
+    for _, figures in found.group_by("figure", maintain_order=True):
+        known = figures.filter(pl.col("low").is_not_null())
+        unknown += figures.height - known.height
+        assert figures["q"].null_count() == figures.height - known.height
+        rises = (pl.col("change") > 0) | (pl.col("change") == 0)
+        margin = (
+            pl.when(rises).then(pl.col("change") - pl.col("low")).otherwise(pl.col("high") - pl.col("change"))
+        )
+        facing = known.select(change=pl.col("change").abs(), margin=margin)
+        z = [c / m * scipy.norm.ppf(0.975) if m else math.inf * c if c else 0 for c, m in facing.iter_rows()]
+        expected = scipy.false_discovery_control(2 * scipy.norm.sf(z))
+        assert known["q"].to_list() == close(list(expected), rel=1e-6, abs=1e-300)
+        assert known["q"].to_list() == close(
+            list(multitest.multipletests(2 * scipy.norm.sf(z), method="fdr_bh")[1]), rel=1e-6, abs=1e-300
+        )
+    assert unknown > 0
+    for company in found["company_id"].unique():
+        alone = ask("FROM compare(NULL, $b, $b, NULL, company_id := $c)", rows, b=b, c=company)
+        assert (alone["q"] < 0.05).to_list() == alone["differs"].to_list()
+
+
 def median_interval(values: list[int]) -> tuple[float, float]:
     """Return the symmetric pair of order statistics that covers the median with at least 95 %."""
     n = len(values)

@@ -19,6 +19,9 @@
 --             (at least 95 % for any distribution), combined the same way (Zou and Donner 2008, 27:1693); null if
 --             an n is below 6
 -- differs     true if the interval excludes 0. If nothing has changed, one comparison in twenty differs by chance
+-- q           how much of it is chance, given how many companies are compared: of the companies whose q for a figure is at
+--             most 0.05, 5 % are expected to be there by chance (Benjamini and Hochberg 1995, J. R. Statist. Soc. B
+--             57:289). With a single company, differs is true if q is below 0.05; null where there is no interval
 -- still_open_a, still_open_b  open jobs: they count neither as failed nor as successful, and are not in the medians
 -- a_begins, a_ends, b_begins, b_ends  the two ranges, each with its end left out; null for no bound
 -- vanished_a, vanished_b  of all jobs in the range, those that the server no longer lists; they count as last seen
@@ -157,6 +160,67 @@ comparisons AS (
     FROM figure_rows AS f
     LEFT JOIN estimates AS a ON f.company = a.company AND f.figure_no = a.figure_no AND a.time_range = 'a'
     LEFT JOIN estimates AS b ON f.company = b.company AND f.figure_no = b.figure_no AND b.time_range = 'b'
+),
+
+-- The change as a multiple of its standard deviation, from the side of the interval that faces 0 (Altman and Bland 2011, BMJ
+-- 343:d2304): it is above 1.96 where the interval excludes 0. 38 stands for infinity: its chance is less than 1e-300.
+evidence AS (
+    SELECT
+        c.*,
+        CASE
+            WHEN c.change - c.margin_below + c.margin_above IS NULL THEN NULL
+            WHEN c.change = 0 THEN 0e0
+            WHEN c.change > 0
+                THEN least(38e0, coalesce(1.959963984540054e0 * c.change / nullif(c.margin_below, 0), 38e0))
+            ELSE least(38e0, coalesce(-1.959963984540054e0 * c.change / nullif(c.margin_above, 0), 38e0))
+        END AS z
+    FROM comparisons AS c
+),
+
+scaled_evidence AS (
+    SELECT
+        e.*,
+        1 / (1 + e.z * 0.35355339059327376e0) AS t
+    FROM evidence AS e
+),
+
+-- erfc(z / √2) by the fit of Press et al., as in incidents: the chance of a change at least this large in either direction.
+chances AS (
+    SELECT
+        s.*,
+        s.t * exp(
+            -s.z * s.z / 2 - 1.26551223e0
+            + s.t * (1.00002368e0 + s.t * (0.37409196e0 + s.t * (0.09678418e0 + s.t * (-0.18628806e0 + s.t * (
+                0.27886807e0 + s.t * (-1.13520398e0 + s.t * (1.48851587e0 + s.t * (-0.82215223e0 + s.t * 0.17087277e0)))
+            )))))
+        ) AS p
+    FROM scaled_evidence AS s
+),
+
+ranked_chances AS (
+    SELECT
+        c.*,
+        row_number() OVER (PARTITION BY c.figure_no ORDER BY c.p NULLS LAST, c.company) AS rank_no,
+        count(c.p) OVER (PARTITION BY c.figure_no) AS compared
+    FROM chances AS c
+),
+
+discoveries AS (
+    SELECT
+        r.*,
+        CASE
+            WHEN r.p IS NOT NULL
+                THEN
+                    least(
+                        1e0,
+                        min(r.p * r.compared / r.rank_no) OVER (
+                            PARTITION BY r.figure_no
+                            ORDER BY r.rank_no DESC
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+                        )
+                    )
+        END AS q
+    FROM ranked_chances AS r
 )
 
 SELECT
@@ -175,6 +239,7 @@ SELECT
     c.change - c.margin_below AS low,
     c.change + c.margin_above AS high,
     c.change - c.margin_below > 0 OR c.change + c.margin_above < 0 AS differs,
+    c.q,
     c.still_open_a,
     c.still_open_b,
     c.vanished_a,
@@ -183,6 +248,6 @@ SELECT
     r.a_ends,
     r.b_begins,
     r.b_ends
-FROM comparisons AS c
+FROM discoveries AS c
 CROSS JOIN compared_ranges AS r
 ORDER BY c.company, c.figure_no
