@@ -236,7 +236,7 @@ def test_tables_are_the_macros(sample: Page) -> None:
     ]
     assert [row[1:4] for row in listed] == [[count(n), count(k), f"{speed:.2f}"] for n, k, speed in entries]
     assert f"{count(sum(row[1] for row in entries))} accounting entries in" in sample.text
-    for macro in ("stuck_jobs()", "slow_jobs(0.95) where id not in (select id from stuck_jobs())"):
+    for macro in ("stuck_jobs()", "slow_jobs() where id not in (select id from stuck_jobs())"):
         for (found,) in ask(f"select id from {macro} limit 10"):
             assert found in sample.html
 

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -31,6 +31,9 @@ from pleo_extract.answers import statements
 from pleo_extract.errors import UsageError
 
 # Packages without types, of which the tests use only functions.
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 np: Any = import_module("numpy")
 proportion: Any = import_module("statsmodels.stats.proportion")
 lifelines: Any = import_module("lifelines")
@@ -496,6 +499,55 @@ def test_slow_jobs_are_above_their_companys_quantile(rows: list[Row], which: str
         assert (row["n"], row["is_censored"]) == (n, open_yet)
         assert row["times"] == (close(lasted / limit) if limit > 0 else None)
     assert expected == {}
+
+
+def lasting(seconds: Iterable[float], company: str = A) -> list[Row]:
+    """Return jobs of a company that took these times from creation to end."""
+    return [
+        job(
+            n,
+            company_id=company,
+            created_at=START,
+            started_at=START,
+            completed_at=START + timedelta(seconds=took),
+        )
+        | {"id": f"{company[7]}{n:035d}"}
+        for n, took in enumerate(float(each) for each in seconds)
+    ]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2, 1.0, 2.0])
+def test_slow_jobs_lists_what_is_unusual(spread: float) -> None:
+    """Without a quantile, a company without unusual jobs has no rows, and an unusual job is found among few others."""
+    luck = np.random.default_rng(15)
+    usual = [np.exp(luck.normal(4, spread, size)).clip(0, 60_000) for size in (20_000, 5000)]
+    assert ask("FROM slow_jobs()", lasting(usual[0], A) + lasting(usual[1], B), NOW).height <= 1
+    few = usual[0][:40]
+    limit = np.exp(4 + spread * 1.349 * 6)  # twice as far above the median as the limit, and more
+    found = ask("FROM slow_jobs()", lasting([*few, max(limit, 150)]), NOW)
+    assert found["id"].to_list()[:1] == [lasting(range(41))[-1]["id"]]
+    assert found.height <= 2
+
+
+@given(
+    rows=histories(most=120),
+    which=st.sampled_from(("total", "queue", "run")),
+)
+@settings(max_examples=15, deadline=None)
+def test_slow_jobs_are_beyond_the_outer_fence(rows: list[Row], which: str) -> None:
+    """The limit is Tukey's outer fence of the logarithms, from numpy's quartiles, and needs 20 known durations."""
+    found = ask("FROM slow_jobs(duration := $d)", rows, NOW, d=which)
+    for company in (A, B):
+        ended = (duration(row, which) for row in rows if row["company_id"] == company)
+        known = [seconds for seconds in ended if seconds is not None]
+        mine = found.filter(pl.col("company_id") == company)
+        if len(known) < 20:
+            assert mine.height == 0
+            continue
+        quartiles = np.maximum(np.quantile(known, [0.25, 0.75]), 1)
+        limit = quartiles[1] * max(1.25, quartiles[1] / quartiles[0]) ** 3
+        assert mine.filter(~pl.col("is_censored")).height == sum(seconds > limit for seconds in known)
+        assert mine["limit_seconds"].to_list() == close([limit] * mine.height)
 
 
 def test_slow_jobs_refuse_what_they_do_not_know() -> None:

@@ -106,7 +106,7 @@ def test_f58_recoveries_and_slow_jobs_grow_older_by_each_companys_now(tmp_path: 
     ended = {row["company_id"]: row["last_updated_at"] for row in rows if row["status"] == "failed"}
     with connect(lake) as con:
         lasting = dict(con.sql("SELECT company_id, seconds FROM recoveries() WHERE is_censored").fetchall())
-        slow = dict(con.sql("SELECT company_id, seconds FROM slow_jobs() WHERE is_censored").fetchall())
+        slow = dict(con.sql("SELECT company_id, seconds FROM slow_jobs(0.95) WHERE is_censored").fetchall())
     assert lasting == {company: (nows[company] - ended[company]).total_seconds() for company in nows}
     assert slow == {company: (nows[company] - (MADE - HOUR)).total_seconds() for company in nows}
 
@@ -224,7 +224,7 @@ def test_an_open_job_that_vanished_is_not_stuck() -> None:
         assert rows_of(con, f"FROM stuck_jobs(as_of := '{MADE + 9 * DAY}')").height == 0
         assert rows_of(con, "SELECT status FROM vanished").item() == "in_progress"
         assert rows_of(con, "SELECT max(seconds) AS s FROM survival() WHERE censored > 0").item() == 1800
-        slow = rows_of(con, "SELECT seconds, is_vanished FROM slow_jobs() WHERE is_censored")
+        slow = rows_of(con, "SELECT seconds, is_vanished FROM slow_jobs(0.95) WHERE is_censored")
         assert slow.rows() == [(1800, True)]
     with connected([row, job(2), job(3)], SnapshotFacts(MADE + DAY)) as con:
         assert rows_of(con, "FROM stuck_jobs()").height == 1

@@ -224,6 +224,8 @@ def check_value(statement: Statement, parameter: str, value: str, kind: str) -> 
     if statement.name in {"compare", "incidents", "shifts"} and parameter == "grain":
         # One single period has no past to compare with.
         condition, words = condition.replace(", 'all'", ""), words.replace(", year or all", " or year")
+    if statement.name == "slow_jobs" and parameter == "q":  # without a quantile it lists what is unusual
+        condition = f"{{0}} IS NULL OR {condition}"
     text = f"coalesce(CAST({value} AS {kind}), 'null')"
     return condition.format(value), f"concat('invalid {parameter} ', {text}, ': use {words}')"
 

@@ -82,7 +82,7 @@ order by times desc, reason"""
 THROUGHPUT = "from throughput($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)"
 SLOW = """
 select *, count(*) over () as all_of_them
-from slow_jobs(0.95, company_id := $company_id, since := $since, until := $until)
+from slow_jobs(company_id := $company_id, since := $since, until := $until)
 where id not in (select id from stuck_jobs(company_id := $company_id))
 limit $most"""
 JUDGED = """

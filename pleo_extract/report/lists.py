@@ -240,10 +240,10 @@ LISTS: Final = {
         most=MOST_ROWS,
     ),
     "slow": ListSection(
-        head="Slowest jobs",
-        empty="No job is much slower than the others.",
+        head="Unusually slow jobs",
+        empty="No job took unusually long for its company.",
         caption=(
-            "Jobs that took longer than 95 % of their company's jobs, the slowest in proportion first; "
+            "Jobs that took far longer than their company's other jobs explain, the slowest in proportion first; "
             "stuck jobs are listed above"
         ),
         columns=lambda figures: (
@@ -257,12 +257,12 @@ LISTS: Final = {
                 "n",
             ),
             number(
-                "Times its company's 95\N{NO-BREAK SPACE}%",
+                "Times its company's limit",
                 "times",
                 lambda x: "" if x is None else f"{x:.1f}",
             ),
         ),
-        rest=lambda rows: _other_jobs(rows, "slow_jobs(0.95)"),
+        rest=lambda rows: _other_jobs(rows, "slow_jobs()"),
         most=MOST_ROWS,
     ),
 }

@@ -1,5 +1,5 @@
 -- company_quantiles(q DOUBLE, duration VARCHAR, company_id VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ)
--- Each company's exact quantile of the chosen duration, and the number of jobs from which it is computed.
+-- The limit of each company for the chosen duration, see slow_jobs, and the number of jobs from which it is computed.
 --
 -- The quantile is interpolated between ranked values, because Spark's percentile_cont accepts no function parameter as
 -- its quantile. DuckDB would need four times as long for this (16 s instead of 4 s on 10 million jobs), so it has
@@ -20,7 +20,9 @@ neighbours AS (
         count(*) AS n,
         max(r.target - floor(r.target)) AS fraction,
         max(CASE WHEN r.row_no = floor(r.target) THEN r.known_seconds END) AS below,
-        max(CASE WHEN r.row_no = ceil(r.target) THEN r.known_seconds END) AS above
+        max(CASE WHEN r.row_no = ceil(r.target) THEN r.known_seconds END) AS above,
+        greatest(1, percentile_cont(0.25) WITHIN GROUP (ORDER BY r.known_seconds)) AS lower_quarter,
+        greatest(1, percentile_cont(0.75) WITHIN GROUP (ORDER BY r.known_seconds)) AS upper_quarter
     FROM ranked AS r
     GROUP BY r.company
 )
@@ -28,5 +30,8 @@ neighbours AS (
 SELECT
     n.company,
     n.n,
-    n.below + (n.above - n.below) * n.fraction AS limit_seconds
+    CASE
+        WHEN :q IS NOT NULL THEN n.below + (n.above - n.below) * n.fraction
+        WHEN n.n >= 20 THEN n.upper_quarter * power(greatest(1.25e0, n.upper_quarter / n.lower_quarter), 3)
+    END AS limit_seconds
 FROM neighbours AS n
