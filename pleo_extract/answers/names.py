@@ -94,8 +94,8 @@ def _parse_names(where: str, data: bytes) -> dict[str, str]:
         ) from exc
     head = text.partition("\n")[0]
     separator = max(",;\t", key=head.count)
+    rows = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
     try:
-        rows = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
         columns = [name.strip().lower() for name in next(rows, [])]
         if sorted(columns) != ["id", "name"]:
             raise ConfigurationError(

@@ -225,6 +225,7 @@ def test_a_wrong_argument_is_an_error(spark: SparkSession) -> None:
         ("failure_rates('fortnight')", "use hour, day, week, month, quarter, year or all"),
         ("slow_jobs(duration => 'nap')", "use total, queue or run"),
         ("slow_jobs(q => 1.5)", "invalid q 1.5: use a quantile from 0 to 1"),
+        ("throughput('month', '2026-01-01')", "invalid company_id 2026-01-01: use the UUID of a company"),
         ("failure_rates(since => '2026-03-02', until => '2026-03-01')", "is not before until 2026-03-01"),
         ("failure_rates(tz => 'Mars/Base')", "Mars/Base"),
         ("failure_rates(tz => NULL)", "invalid tz null: use the name of a time zone"),
