@@ -292,7 +292,7 @@ def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | N
     for statement in dated:
         last = (
             "quarter or year"
-            if statement.name in {"compare", "incidents", "shifts"}
+            if statement.name in {"compare", "downtime", "incidents", "shifts"}
             else "quarter, year or all"
         )
         with pytest.raises(UsageError, match=f"^invalid grain .*: use hour, day, week, month, {last}$"):

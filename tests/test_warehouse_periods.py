@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 GRAINS = ("hour", "day", "week", "month", "quarter", "year")
-WITH_PERIODS = [s.name for s in statements().values() if {"grain", "since"} <= {p.name for p in s.parameters}]
+WITH_PERIODS = [
+    s.name
+    for s in statements().values()
+    if {"grain", "per_company", "since"} <= {p.name for p in s.parameters}
+]
 WITH_FILL = [s.name for s in statements().values() if any(p.name == "fill" for p in s.parameters)]
 BACK = datetime(2025, 10, 26, 1, tzinfo=UTC)
 """When clocks in Copenhagen are set back: 02:00 to 03:00 comes twice."""
@@ -129,6 +133,80 @@ def test_periods_without_jobs_have_rows(grain: str, zone: str) -> None:
             assert counts.height <= 1
             assert {value for row in counts.rows() for value in row if value is not None} <= {0}
             assert filled["starts_at"].is_sorted()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Copenhagen", "Australia/Lord_Howe", "Asia/Kathmandu"])
+@pytest.mark.parametrize("grain", GRAINS)
+def test_an_outage_is_divided_between_its_periods(grain: str, zone: str) -> None:
+    """Hours without exports are those of a linear search, each period with its part; open outages last until now."""
+    luck, place = Random(f"down {grain} {zone}"), ZoneInfo(zone)
+    step = DAY if grain == "hour" else 90 * DAY
+    rows = [
+        job(n, luck.choice(("failed", "failed", "completed", "pending")), company_id=luck.choice((A, B)))
+        for n in range(40)
+    ]
+    for row in rows:
+        row["created_at"] = BACK + luck.uniform(-1, 1) * step
+        row["last_updated_at"] = luck.choice((None, row["created_at"] + luck.random() * step / 9))
+        row["completed_at"] = None
+    since, now, until = (BACK + share * step for share in (-0.5, 0.95, 0.7))
+    for first, last in ((None, None), (since, None), (since, until)):
+        found = ask(
+            "FROM downtime($g, tz := $z, since := $s, until := $u)",
+            rows,
+            now,
+            g=grain,
+            z=zone,
+            s=first,
+            u=last,
+        )
+        expected = {}
+        for company in (A, B):
+            mine = [row for row in rows if row["company_id"] == company]
+            inside = [
+                r["created_at"]
+                for r in mine
+                if (first or r["created_at"]) <= r["created_at"] < (last or now + DAY * 999)
+            ]
+            end, begun = last or now, min(inside)
+            while begun < end:
+                start, stop = find_bounds(begun, grain, place)
+                left, right = max(start, first or start), min(stop, end)
+                shares = [
+                    max(timedelta(), min(right, over) - max(left, down)) / HOUR
+                    for down, over in outages_of(mine)
+                ]
+                shares = [share for share in shares if share > 0]
+                expected[start, company] = (
+                    len(shares),
+                    sum(shares),
+                    max(shares, default=0),
+                    sum(shares) / ((right - left) / HOUR),
+                    stop > now or left > start or bool(last and stop > last),
+                )
+                begun = stop
+        columns = ("starts_at", "company_id", "outages", "hours", "longest", "share", "is_partial")
+        got = {tuple(row[:2]): tuple(row[2:]) for row in found.select(columns).iter_rows()}
+        assert got.keys() == expected.keys()
+        for key, figures in got.items():
+            assert figures == pytest.approx(expected[key], abs=1e-9)
+        assert found["hours"].sum() > 0
+
+
+def outages_of(rows: list[Row]) -> list[tuple[datetime, datetime]]:
+    """Return from when to when a company's exports did not work; an open outage has no end."""
+    ended = sorted(
+        (row for row in rows if row["status"] != "pending" and row["last_updated_at"]),
+        key=lambda row: row["last_updated_at"],
+    )
+    found, down = [], None
+    for row in ended:
+        if row["status"] == "failed":
+            down = down or row["last_updated_at"]
+        elif down:
+            found.append((down, row["last_updated_at"]))
+            down = None
+    return [*found, *([(down, datetime.max.replace(tzinfo=UTC))] if down else [])]
 
 
 def test_the_last_instant_of_a_period_is_its_end() -> None:

@@ -221,8 +221,8 @@ def check_value(statement: Statement, parameter: str, value: str, kind: str) -> 
     if parameter not in CHECKS:
         return None
     condition, words = CHECKS[parameter]
-    if statement.name in {"compare", "incidents", "shifts"} and parameter == "grain":
-        # One single period has no past to compare with.
+    if statement.name in {"compare", "downtime", "incidents", "shifts"} and parameter == "grain":
+        # One single period has no past to compare with, and no months to divide an outage between.
         condition, words = condition.replace(", 'all'", ""), words.replace(", year or all", " or year")
     if statement.name == "slow_jobs" and parameter == "q":  # without a quantile it lists what is unusual
         condition = f"{{0}} IS NULL OR {condition}"

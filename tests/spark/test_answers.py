@@ -118,7 +118,7 @@ def calls(statement: Statement) -> Iterator[str]:
         said = {}
         for place, parameter in enumerate(statement.parameters):
             values = [*VALUES[parameter.name], parameter.default or "NULL"]
-            if statement.name in {"compare", "incidents", "shifts"} and parameter.name == "grain":
+            if statement.name in {"compare", "downtime", "incidents", "shifts"} and parameter.name == "grain":
                 values.remove("'all'")
             said[parameter] = values[(turn + (place > 0) * turn // 2 * place) % len(values)]
         yield call(statement, said)

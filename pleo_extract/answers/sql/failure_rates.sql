@@ -81,6 +81,7 @@ later_periods AS (
     LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
     INNER JOIN company_clocks AS d ON d.company = '*'
     INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < coalesce(k.end_us, d.end_us)
+    WHERE :fill
 ),
 
 -- Rows of zeros add nothing to a period that has jobs.

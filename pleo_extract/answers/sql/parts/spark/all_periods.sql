@@ -1,13 +1,13 @@
--- all_periods(grain VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ, tz VARCHAR, company_id VARCHAR, fill BOOLEAN)
+-- all_periods(grain VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ, tz VARCHAR, company_id VARCHAR)
 -- The periods from the first job up to now, or up to until, with those in which no job was created: one row per period.
 --
--- ordinal is the order of periods, begins_us the instant at which one begins. Without fill there is no row.
+-- ordinal is the order of periods, begins_us the instant at which one begins.
 -- The periods are those of instants half an hour or half a day apart, and of the last microsecond: so each is met, whatever
 -- the clocks do. from_utc_timestamp assumes that the session is in UTC, see jobs_with_period.
 WITH first_jobs AS (
     SELECT min(unix_micros(j.created_at)) AS first_us
     FROM export_jobs AS j
-    WHERE :fill AND :grain <> 'all'
+    WHERE :grain <> 'all'
 ),
 
 last_instants AS (

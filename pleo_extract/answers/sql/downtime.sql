@@ -1,0 +1,121 @@
+-- downtime(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC')
+-- For how many hours a company's exports did not work: one row per period and company.
+--
+-- Exports do not work from the end of a failed job until the company's next job that completes, with errors or without, as in
+-- recoveries: if it comes in another period, each period has its part. If there is none yet, they do not work until now.
+-- Nights and weekends count: a failure on Friday evening that recovers on Monday morning is more than two days.
+--
+-- period        start of the period, in time zone tz. The first is that of the company's first job between since and until
+-- company_id    the company
+-- outages       times without exports that lie in the period, at least in part
+-- hours         how long they were in all, in this period
+-- longest       the longest of these parts, hours
+-- share         hours / the hours of the period between since and until that are over
+-- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
+-- is_partial    true if the period was not over when the company was last read, or if since or until cuts it
+WITH finished_jobs AS (
+    SELECT
+        j.company_id AS company,
+        j.status,
+        epoch_us(j.ended_at) AS ended_us,
+        sum(CASE WHEN j.status = 'failed' THEN 0 ELSE 1 END) OVER (
+            PARTITION BY j.company_id
+            ORDER BY j.ended_at, j.created_at, j.id
+            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+        ) AS successes
+    FROM job_durations AS j
+    WHERE j.ended_at IS NOT NULL AND (:company_id IS NULL OR j.company_id = lower(:company_id))
+),
+
+failures AS (
+    SELECT f.company, f.successes, min(f.ended_us) AS begins_us
+    FROM finished_jobs AS f
+    WHERE f.status = 'failed'
+    GROUP BY f.company, f.successes
+),
+
+-- 2^62 microseconds stand for no end.
+outages AS (
+    SELECT
+        f.company,
+        f.begins_us,
+        coalesce(s.ended_us, 4611686018427387904) AS ends_us
+    FROM failures AS f
+    LEFT JOIN finished_jobs AS s
+        ON f.company = s.company AND s.successes = f.successes + 1 AND s.status <> 'failed'
+),
+
+first_jobs AS (
+    SELECT f.company_id AS company, min(epoch_us(f.created_at)) AS first_us
+    FROM filtered_jobs AS f
+    GROUP BY f.company_id
+),
+
+bounded_periods AS (
+    SELECT
+        p.*,
+        lead(p.begins_us) OVER (ORDER BY p.begins_us) AS next_us
+    FROM all_periods AS p
+),
+
+company_periods AS (
+    SELECT
+        f.company,
+        p.period,
+        p.hour_us,
+        greatest(p.begins_us, epoch_us(:since)) AS begins_us,
+        least(p.next_us, k.end_us, CASE WHEN k.end_us IS NULL THEN d.end_us END) AS ends_us
+    FROM first_jobs AS f
+    LEFT JOIN company_clocks AS k ON f.company = k.company
+    INNER JOIN company_clocks AS d ON d.company = '*'
+    INNER JOIN bounded_periods AS p
+        ON p.begins_us < coalesce(k.end_us, d.end_us) AND (p.next_us IS NULL OR p.next_us > f.first_us)
+),
+
+parts_of_outages AS (
+    SELECT
+        p.*,
+        CASE
+            WHEN o.company IS NOT NULL THEN least(o.ends_us, p.ends_us) - greatest(o.begins_us, p.begins_us)
+        END AS outage_us
+    FROM company_periods AS p
+    LEFT JOIN outages AS o ON p.company = o.company AND o.begins_us < p.ends_us AND o.ends_us > p.begins_us
+),
+
+counts AS (
+    SELECT
+        p.company,
+        p.period,
+        p.hour_us,
+        p.ends_us - p.begins_us AS length_us,
+        count(p.outage_us) AS outages,
+        coalesce(sum(p.outage_us) / 3.6e9, 0e0) AS hours,
+        coalesce(max(p.outage_us) / 3.6e9, 0e0) AS longest
+    FROM parts_of_outages AS p
+    GROUP BY p.company, p.period, p.hour_us, p.ends_us - p.begins_us
+)
+
+SELECT
+    c.period,
+    c.company AS company_id,
+    c.outages,
+    c.hours,
+    c.longest,
+    c.hours / (c.length_us / 3.6e9) AS share,
+    CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
+    coalesce(
+        CASE
+            WHEN :grain = 'hour'
+                THEN c.hour_us >= coalesce(k.now_us, d.now_us) OR c.hour_us = d.since_us OR c.hour_us = d.until_us
+            ELSE
+                c.period >= coalesce(k.now_period, d.now_period)
+                OR c.period = d.since_period
+                OR c.period = d.until_period
+        END,
+        FALSE
+    ) AS is_partial
+FROM counts AS c
+LEFT JOIN company_clocks AS k ON c.company = k.company
+INNER JOIN company_clocks AS d ON d.company = '*'
+ORDER BY c.period, starts_at, c.company
