@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 import os
+import unicodedata
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -235,6 +236,9 @@ class ConfigurationError(PleoExtractError):
     code = 78
 
 
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp")
+"""Unicode categories of what a reader does not see."""
+_JOINERS = {ord("\u200c"): "", ord("\u200d"): ""}
 _WORST_FIRST = (78, 77, 76, 65, 75)
 
 
@@ -251,6 +255,15 @@ def escape(text: str, limit: int = 80) -> str:
     clipped = text[:limit]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in clipped)
     return shown + ("…" if len(text) > limit else "")
+
+
+def is_shown_whole(text: str) -> bool:
+    """Return whether a name shows all that it is: it has no line break, mark of direction or other control character.
+
+    With a mark of direction, a name could pass for another one. What joins letters in Persian, Hindi and others is no
+    such mark.
+    """
+    return all(unicodedata.category(sign) not in _UNSEEN for sign in text.translate(_JOINERS))
 
 
 def check_path(path: str | os.PathLike[str], what: str) -> None:

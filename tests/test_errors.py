@@ -33,6 +33,7 @@ from pleo_extract.errors import (
     UsageError,
     WalkError,
     escape,
+    is_shown_whole,
     worst_code,
 )
 
@@ -183,3 +184,17 @@ def test_escape_is_always_printable(text: str, limit: int) -> None:
     assert shown.isprintable()
     assert len(shown) <= 10 * limit + 1
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["Ærø ApS", "株式会社", "\u0645\u06cc\u200c\u062e", "\u0915\u094d\u200d\u0937"]
+)
+def test_names_in_any_script_are_shown_whole(name: str) -> None:
+    """Letters and what joins them hide nothing."""
+    assert is_shown_whole(name)
+
+
+@pytest.mark.parametrize("sign", ["\n", "\x1b", "\u200b", "\u202e", "\u2066", "\u2028"])
+def test_what_hides_in_a_name_is_found(sign: str) -> None:
+    """A line break, a mark of direction or another control character can make a name pass for another."""
+    assert not is_shown_whole(f"a{sign}b")

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pleo_extract.contract import canonical_uuid
-from pleo_extract.errors import ConfigurationError, LakeError, UsageError, check_path, escape
+from pleo_extract.errors import (
+    ConfigurationError,
+    LakeError,
+    UsageError,
+    check_path,
+    escape,
+    is_shown_whole,
+)
 from pleo_extract.lake import disk
 from pleo_extract.lake.folder.opening import open_snapshot
 from pleo_extract.lake.layout import Layout
@@ -27,8 +33,6 @@ __all__ = ["keep_names", "read_kept_names", "read_names"]
 KEPT: Final = "names.csv"
 """The file in `_lake`."""
 LONGEST: Final = 200
-UNSEEN: Final = ("Cc", "Cf", "Zl", "Zp")
-"""Unicode categories that a name must not contain: with a mark of direction, it could pass for another one."""
 
 
 def read_names(names: str | Path | Mapping[str, str]) -> dict[str, str]:
@@ -132,7 +136,7 @@ def _check_names(where: str, entries: Iterable[tuple[int, tuple[str, str]]]) -> 
             raise ConfigurationError(
                 f"{place}: the name has {len(name):,} characters, and at most {LONGEST} are allowed"
             )
-        if any(unicodedata.category(sign) in UNSEEN for sign in name):
+        if not is_shown_whole(name):
             raise ConfigurationError(
                 f"{place}: the name {escape(name)} contains a line break, a mark of direction or another control character"
             )

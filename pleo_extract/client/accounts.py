@@ -34,7 +34,14 @@ from pleo_extract.client.gate import Gate
 from pleo_extract.client.server import open_transport, resolve_server
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.pace import FASTEST, RATE
-from pleo_extract.errors import ConfigurationError, CredentialsError, UsageError, check_path, escape
+from pleo_extract.errors import (
+    ConfigurationError,
+    CredentialsError,
+    UsageError,
+    check_path,
+    escape,
+    is_shown_whole,
+)
 from pleo_extract.system import IS_WINDOWS
 
 if TYPE_CHECKING:
@@ -48,8 +55,6 @@ __all__ = ["AccountEntry", "choose_shard", "read_accounts"]
 
 SOURCES: Final = ("api_key_env", "api_key_file", "access_token_env", "access_token_file")
 KNOWN: Final = frozenset({"name", "company_id", "base_url", "rate", *SOURCES})
-UNSEEN: Final = ("Cc", "Cf", "Zl", "Zp")
-"""Unicode categories that a name must not contain, so that a message about a company is one line, read left to right."""
 VARIABLE: Final = re.compile("[A-Z_][A-Z0-9_]*")
 PASTED: Final = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[^.]{16,}")
 """What looks like a credential in the place of a file name."""
@@ -250,7 +255,7 @@ def _read_entry(entry: Any, where: str, path: Path, base_url: object, shared: _S
     if not isinstance(name, str) or ("name" in entry and not name.strip()):
         raise ConfigurationError(f"{where}: a name is a text, and not empty")
     where = f"{where} ({escape(name or 'without a name')})"
-    if any(unicodedata.category(c) in UNSEEN for c in name):
+    if not is_shown_whole(name):
         raise ConfigurationError(
             f"{where}: a name has no line break, no mark of direction and no other control character"
         )
