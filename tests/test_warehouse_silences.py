@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from clocks import in_zones
 from rhythms import (
     EPOCH,
     RHYTHMS,
@@ -29,7 +30,7 @@ DAY = 86_400.0
 OFFICE = "40 a day, in office hours"
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Europe/Copenhagen", "America/New_York", "Asia/Kathmandu"])
+@in_zones()
 def test_a_silence_is_measured_by_the_rhythm_before_it(zone: str) -> None:
     """Expected jobs, usual and longest gap, and how unusual it is, equal numpy's and scipy's to 1e-9 in each zone."""
     luck = np.random.default_rng(15)

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from clocks import in_zones
 from hypothesis import given, settings
 from polars.testing import assert_frame_equal
 from warehouse_jobs import START, A, B, Row, ask, frame, histories, job, rows_of, warehouse
@@ -20,7 +21,6 @@ from pleo_extract.answers.statement import GRAINS, SPLITS
 rates: Any = import_module("statsmodels.stats.rates")
 
 NOW = START + timedelta(days=40)
-ZONES = ("UTC", "Europe/Copenhagen", "America/New_York", "Asia/Kathmandu")
 SIZES = (0, 1, 9, 10, 99, 100, 999, 1000, 9_999, 10_000, 2**40)
 DAYS = ("1 Monday", "2 Tuesday", "3 Wednesday", "4 Thursday", "5 Friday", "6 Saturday", "7 Sunday")
 WITH_SPLITS = [s.name for s in statements().values() if any(p.name == "split_by" for p in s.parameters)]
@@ -59,7 +59,7 @@ def value_of(row: Row, split_by: str, zone: str) -> str | None:
     return {"weekday": day, "hour": hour, "weekday_hour": f"{day} {hour}"}[split_by]
 
 
-@pytest.mark.parametrize("zone", ZONES)
+@in_zones()
 @pytest.mark.parametrize("split_by", SPLITS)
 def test_a_split_answers_as_a_lake_with_only_its_jobs(split_by: str, zone: str) -> None:
     """Each value's rows are the answer about its jobs alone, at each grain; no job is in none or in two of them."""

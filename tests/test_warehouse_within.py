@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from clocks import begin
+from clocks import begin, in_zones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lakes import SERVER
@@ -30,7 +30,6 @@ duration: Any = import_module("statsmodels.duration.survfunc")
 proportion: Any = import_module("statsmodels.stats.proportion")
 
 close = pytest.approx
-ZONES = ("UTC", "Europe/Copenhagen", "America/New_York", "Asia/Kathmandu")
 
 
 def lifetime(row: Row, now: datetime) -> tuple[float, bool] | None:
@@ -83,7 +82,7 @@ class Curve:
         return float(survival * (1 - survival) / error**2)
 
 
-@pytest.mark.parametrize("zone", ZONES)
+@in_zones()
 @pytest.mark.parametrize("grain", GRAINS)
 def test_a_share_within_a_time_is_kaplan_meiers(grain: str, zone: str) -> None:
     """Counts add up; share and interval are lifelines' and statsmodels', also where open jobs are too young to tell."""

@@ -5,9 +5,23 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from datetime import datetime
     from zoneinfo import ZoneInfo
+
+
+def in_zones(third: str = "America/New_York") -> pytest.MarkDecorator:
+    """Run a test in four time zones: one in the quick tests, the others with the slow ones.
+
+    Args:
+        third: a zone with changes of its own; Lord Howe's are of half an hour.
+    """
+    others = ("UTC", third, "Asia/Kathmandu")
+    return pytest.mark.parametrize(
+        "zone", ["Europe/Copenhagen", *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+    )
 
 
 def begin(instant: datetime, grain: str, zone: ZoneInfo) -> datetime:
