@@ -108,6 +108,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for _ in range(3):
             assert run("pleo-extract dump data/export_jobs").returncode == 0
             world.advance(10 * 86_400.0)
+        (folder / "names.csv").write_text(f"id,name\n{world.companies[0]},Acme\n")
         first = Layout(folder / "data/export_jobs").manifest_file(1)
         first.write_text(
             re.sub(r'"made_at": "[^"]+"', '"made_at": "2026-10-01T08:00:00Z"', first.read_text())

@@ -14,7 +14,8 @@
 -- with_errors   jobs with status completed_with_errors: some items failed, the job did not, so it is not in failed
 -- rate          failed / finished, from 0 to 1; null if no job has finished
 -- low, high     95 % confidence interval of the rate, after Wilson (1927, JASA 22:209)
--- items         accounting entries selected for the finished jobs, the sum of number_of_items
+-- items         accounting entries selected for the finished jobs, the sum of number_of_items; null above 2^63 - 1, see
+--               throughput
 -- failures_per_1000_items  1000 * failed / items: how many jobs fail for each 1,000 entries; null if items is 0
 -- per_1000_low, per_1000_high  95 % confidence interval of it: the score interval of a Poisson rate, for failures that are
 --               independent of each other
@@ -213,7 +214,7 @@ SELECT
         WHEN w.failed = w.finished THEN 1e0
         ELSE (w.center + w.half_width) / w.denominator
     END AS high,
-    w.items,
+    TRY_CAST(w.items AS BIGINT) AS items,
     w.failed / w.thousands AS failures_per_1000_items,
     CASE
         WHEN w.failed = 0 THEN 0 / w.thousands
