@@ -15,7 +15,7 @@ from pleo_extract import Client, dump_export_jobs, merge_lakes, scan_lake, verif
 from pleo_extract.core.rows import keep_latest
 from pleo_extract.errors import ContractError, RejectedRows
 from pleo_extract.lake.layout import Layout, Manifest
-from pleo_extract.sandbox import Sandbox
+from pleo_extract.sandbox import Sandbox, parse_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +138,21 @@ class TestMovedJobs:
         assert (receipt.code, receipt.moved) == (0, 1)
         assert is_true(lake, sandbox)
         assert scan_lake(lake).select(pl.col("created_at").min()).collect().item().year > 2024
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    def test_f64_a_job_that_moves_and_was_rejected_on_the_way_is_one_row(
+        self, kind: str, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path
+    ) -> None:
+        """A job whose row one page spoils and the next shows in another month leaves its old month."""
+        sandbox = make_sandbox(jobs=1)
+        dump(sandbox, format=kind)
+        (job,) = sandbox.world.visible()
+        sandbox.world.move(job["id"], sandbox.world.now - timedelta(days=60))
+        sandbox.requests.clear()
+        sandbox.faults = parse_faults("2:badrow.float")
+        receipt = dump(sandbox)
+        assert (receipt.mode, receipt.moved, receipt.lake_rows) == ("full", 1, 1)
+        assert is_true(lake, sandbox)
 
     def test_f64_a_job_that_was_said_to_have_vanished_is_found_again(
         self, dump: Callable[..., Receipt], make_sandbox: MakeSandbox, lake: Path

@@ -418,11 +418,14 @@ def _walk_list(task: Task, phase: str) -> _Pass:
 
 
 def _move_unmet(task: Task) -> set[JobKey]:
-    """Move the jobs that are staged in another month than the lake's, and return those that are not staged at all."""
+    """Move the jobs that are staged in another month than the lake's, and return those that were not met at all.
+
+    A job whose row was rejected was met. If another page showed a valid row of it, it is moved like any other.
+    """
     unmet = _find_unmet(task)
     listed = find_staged(task, unmet.keys())
     move_jobs(task, {job: unmet[job] for job in listed})
-    return unmet.keys() - listed
+    return unmet.keys() - listed - task.list_rejected()
 
 
 def _find_vanished(task: Task, unmet: set[JobKey], *, accept_vanished: bool) -> set[JobKey]:
@@ -447,14 +450,12 @@ def _find_vanished(task: Task, unmet: set[JobKey], *, accept_vanished: bool) -> 
 
 
 def _find_unmet(task: Task) -> dict[JobKey, list[str]]:
-    """Return the jobs of the lake that are neither rejected nor staged in the lake's month, with that month."""
+    """Return the jobs of the lake that are not staged in the lake's month, with that month."""
     unmet: dict[JobKey, list[str]] = {}
-    rejected = set(task.staging.names)
     months = task.lake.select(created_month().unique()).collect().to_series().to_list()
     for month in months:
         lake = task.lake.filter(created_month() == month).select(KEY).collect()
         met = pl.concat([lake.clear(), *(frame.select(KEY) for frame in task.staging.read(month))])
         for company, name in lake.join(met, on=KEY, how="anti").iter_rows():
-            if f"{company}/{name}" not in rejected:
-                unmet.setdefault((company, name), []).append(month)
+            unmet.setdefault((company, name), []).append(month)
     return unmet
