@@ -12,18 +12,21 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
-try:
-    import fcntl
-except ImportError:
-    _windows: Any = import_module("msvcrt")
-    _FULL_SYNC = None
-else:
-    _windows = None
-    _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
-    """On macOS, fsync leaves the bytes in the cache of the drive; this does not."""
-
 __all__ = ["IS_WINDOWS", "lock", "sync", "unlock"]
 
+
+def _find_module(name: str) -> Any:
+    """Return a module of the standard library, or None if this system does not have it."""
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+_posix: Any = _find_module("fcntl")
+_windows: Any = None if _posix else import_module("msvcrt")
+_FULL_SYNC = getattr(_posix, "F_FULLFSYNC", None)
+"""On macOS, fsync leaves the bytes in the cache of the drive; this does not."""
 IS_WINDOWS: Final = _windows is not None
 """Windows neither replaces nor removes a file that is read-only or that a program has open."""
 _PLACE: Final = 2**40
@@ -39,7 +42,7 @@ def lock(handle: int, *, wait: bool = True) -> None:
         OSError: the file system has no locks.
     """
     if _windows is None:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _posix.flock(handle, _posix.LOCK_EX | (0 if wait else _posix.LOCK_NB))
         return
     while True:
         try:
@@ -55,7 +58,7 @@ def lock(handle: int, *, wait: bool = True) -> None:
 def unlock(handle: int) -> None:
     """Free the lock of a file that stays open."""
     if _windows is None:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+        _posix.flock(handle, _posix.LOCK_UN)
     else:
         _change_on_windows(handle, _windows.LK_UNLCK)
 
@@ -64,7 +67,7 @@ def sync(handle: int) -> None:
     """Make the bytes of an open file durable, as far as the system can."""
     if _FULL_SYNC is not None:
         with suppress(OSError):  # not every drive takes it
-            fcntl.fcntl(handle, _FULL_SYNC)
+            _posix.fcntl(handle, _FULL_SYNC)
             return
     os.fsync(handle)
 
