@@ -142,7 +142,7 @@ def test_spark_answers_as_duckdb_does(spark: SparkSession, lakes: dict[str, Path
     """
     answers(spark, lakes[name])
     answered = 0
-    some = QUESTIONS if name == "odd" else QUESTIONS[:: {"sample": 3, "empty": 8}[name]]
+    some = QUESTIONS if name == "odd" else QUESTIONS[:: {"sample": 6, "empty": 8}[name]]
     with connect(lakes[name]) as con:
         for question in some:
             expected = plain(con.sql(question).pl())
