@@ -23,6 +23,9 @@ from pleo_extract.errors import ConfigurationError, UsageError
 from pleo_extract.report import write_report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Said
     from openpyxl.cell import Cell
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
@@ -47,11 +50,10 @@ def write_cells(query: str, path: Path) -> dict[str, Cell]:
 # Workbooks
 
 
-def test_a_workbook_has_the_values_of_the_answer(tmp_path: Path) -> None:
+def test_a_workbook_has_the_values_of_the_answer(tmp_path: Path, pleo: Callable[..., Said]) -> None:
     """Each cell has the value of the answer: counts are numbers, rates percentages, instants times in UTC."""
     path = tmp_path / "rates.xlsx"
-    done = CliRunner().invoke(group, ["sql", str(SAMPLE), RATES, "-o", str(path)])
-    assert done.stderr == f"{path}: 12 rows\n", done.output
+    assert pleo("sql", SAMPLE, RATES, "-o", path) == (0, "", f"{path}: 12 rows\n")
     with connect(SAMPLE) as con:
         asked = con.sql(RATES).pl()
     found = read_cells(path)
