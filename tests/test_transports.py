@@ -6,20 +6,22 @@ transport too: they use the fixture `each_transport`.
 
 from __future__ import annotations
 
+import select
 import signal
 import socket
+import ssl
 import struct
 import sys
 import threading
 import time
 from base64 import b64encode
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pycurl
 import pytest
 from canary import CANARY
-from test_client import PAGE, TLS, client_of, fail, fetch, http, leaks, listen
+from test_client import GRACE, PAGE, TLS, client_of, fail, fetch, http, leaks, listen
 
 from pleo_extract import Client
 from pleo_extract.contract import Query
@@ -44,22 +46,21 @@ def kind_of(client: Client) -> str:
 
 
 def tunnel(stream: socket.socket, target: str) -> None:
-    """Answer a CONNECT, then carry bytes in both directions until one side ends."""
+    """Answer a CONNECT, then carry bytes in both directions until one side ends.
+
+    One thread does both: reading and writing one TLS connection in two threads breaks it now and then.
+    """
     host, _, port = target.removeprefix("https://").partition(":")
-    with socket.create_connection((host, int(port))) as other:
+    with socket.create_connection((host, int(port)), timeout=GRACE) as other:
         stream.sendall(b"HTTP/1.1 200 Connection established\r\nVia: proxy\r\n\r\n")
-
-        def carry(one: socket.socket, two: socket.socket) -> None:
-            with suppress(OSError):
-                while data := one.recv(65536):
-                    two.sendall(data)
-            with suppress(OSError):
-                two.shutdown(socket.SHUT_WR)
-
-        back = threading.Thread(target=carry, args=(other, stream))
-        back.start()
-        carry(stream, other)
-        back.join()
+        while ready := select.select((stream, other), (), (), GRACE)[0]:
+            for one in ready:
+                data = one.recv(65536)
+                while data and isinstance(one, ssl.SSLSocket) and (more := one.pending()):
+                    data += one.recv(more)
+                if not data:
+                    return
+                (other if one is stream else stream).sendall(data)
 
 
 def serve_pages(stream: socket.socket, _: int) -> None:
