@@ -74,17 +74,13 @@ counts AS (
 ),
 
 durations AS (
-    SELECT j.company, j.time_range, 2 AS figure_no, j.queue_seconds AS seconds
+    SELECT
+        j.company,
+        j.time_range,
+        f.figure_no,
+        CASE f.figure_no WHEN 2 THEN j.queue_seconds WHEN 3 THEN j.run_seconds ELSE j.total_seconds END AS seconds
     FROM jobs_by_range AS j
-    WHERE j.queue_seconds IS NOT NULL
-    UNION ALL
-    SELECT j.company, j.time_range, 3 AS figure_no, j.run_seconds AS seconds
-    FROM jobs_by_range AS j
-    WHERE j.run_seconds IS NOT NULL
-    UNION ALL
-    SELECT j.company, j.time_range, 4 AS figure_no, j.total_seconds AS seconds
-    FROM jobs_by_range AS j
-    WHERE j.total_seconds IS NOT NULL
+    CROSS JOIN (VALUES (2), (3), (4)) AS f (figure_no)
 ),
 
 ranked_durations AS (
@@ -93,6 +89,7 @@ ranked_durations AS (
         row_number() OVER (PARTITION BY d.company, d.time_range, d.figure_no ORDER BY d.seconds) AS nth,
         count(*) OVER (PARTITION BY d.company, d.time_range, d.figure_no) AS n
     FROM durations AS d
+    WHERE d.seconds IS NOT NULL
 ),
 
 -- The interval of a median reaches from the low_nth to the low_nth last of the sorted durations.
@@ -145,21 +142,36 @@ figure_rows AS (
     GROUP BY c.company, p.figure_no
 ),
 
+estimates_of_ranges AS (
+    SELECT
+        e.company,
+        e.figure_no,
+        max(CASE WHEN e.time_range = 'a' THEN e.n END) AS n_a,
+        max(CASE WHEN e.time_range = 'a' THEN e.estimate END) AS value_a,
+        max(CASE WHEN e.time_range = 'a' THEN e.low END) AS low_a,
+        max(CASE WHEN e.time_range = 'a' THEN e.high END) AS high_a,
+        max(CASE WHEN e.time_range = 'b' THEN e.n END) AS n_b,
+        max(CASE WHEN e.time_range = 'b' THEN e.estimate END) AS value_b,
+        max(CASE WHEN e.time_range = 'b' THEN e.low END) AS low_b,
+        max(CASE WHEN e.time_range = 'b' THEN e.high END) AS high_b
+    FROM estimates AS e
+    GROUP BY e.company, e.figure_no
+),
+
 comparisons AS (
     SELECT
         f.*,
-        coalesce(a.n, 0) AS n_a,
-        coalesce(b.n, 0) AS n_b,
-        a.estimate AS value_a,
-        b.estimate AS value_b,
-        b.estimate - a.estimate AS change,
-        sqrt((b.estimate - b.low) * (b.estimate - b.low) + (a.high - a.estimate) * (a.high - a.estimate))
+        coalesce(e.n_a, 0) AS n_a,
+        coalesce(e.n_b, 0) AS n_b,
+        e.value_a,
+        e.value_b,
+        e.value_b - e.value_a AS change,
+        sqrt((e.value_b - e.low_b) * (e.value_b - e.low_b) + (e.high_a - e.value_a) * (e.high_a - e.value_a))
             AS margin_below,
-        sqrt((b.high - b.estimate) * (b.high - b.estimate) + (a.estimate - a.low) * (a.estimate - a.low))
+        sqrt((e.high_b - e.value_b) * (e.high_b - e.value_b) + (e.value_a - e.low_a) * (e.value_a - e.low_a))
             AS margin_above
     FROM figure_rows AS f
-    LEFT JOIN estimates AS a ON f.company = a.company AND f.figure_no = a.figure_no AND a.time_range = 'a'
-    LEFT JOIN estimates AS b ON f.company = b.company AND f.figure_no = b.figure_no AND b.time_range = 'b'
+    LEFT JOIN estimates_of_ranges AS e ON f.company = e.company AND f.figure_no = e.figure_no
 ),
 
 -- The change as a multiple of its standard deviation, from the side of the interval that faces 0 (Altman and Bland 2011, BMJ

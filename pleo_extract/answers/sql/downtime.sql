@@ -65,12 +65,12 @@ company_periods AS (
         p.period,
         p.hour_us,
         greatest(p.begins_us, epoch_us(:since)) AS begins_us,
-        least(p.next_us, k.end_us, CASE WHEN k.end_us IS NULL THEN d.end_us END) AS ends_us
+        least(p.next_us, k.end_us) AS ends_us
     FROM first_jobs AS f
-    LEFT JOIN company_clocks AS k ON f.company = k.company
-    INNER JOIN company_clocks AS d ON d.company = '*'
+    LEFT JOIN companies AS n ON f.company = n.id AND n.now IS NOT NULL
+    INNER JOIN company_clocks AS k ON k.company = coalesce(n.id, '*')
     INNER JOIN bounded_periods AS p
-        ON p.begins_us < coalesce(k.end_us, d.end_us) AND (p.next_us IS NULL OR p.next_us > f.first_us)
+        ON p.begins_us < k.end_us AND (p.next_us IS NULL OR p.next_us > f.first_us)
 ),
 
 parts_of_outages AS (
@@ -105,17 +105,12 @@ SELECT
     c.hours / (c.length_us / 3.6e9) AS share,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
     coalesce(
-        CASE
-            WHEN :grain = 'hour'
-                THEN c.hour_us >= coalesce(k.now_us, d.now_us) OR c.hour_us = d.since_us OR c.hour_us = d.until_us
-            ELSE
-                c.period >= coalesce(k.now_period, d.now_period)
-                OR c.period = d.since_period
-                OR c.period = d.until_period
-        END,
+        k.is_open
+        OR coalesce(c.hour_us, epoch_us(c.period)) >= k.now_ordinal
+        OR coalesce(c.hour_us, epoch_us(c.period)) IN (k.since_ordinal, k.until_ordinal),
         FALSE
     ) AS is_partial
 FROM counts AS c
-LEFT JOIN company_clocks AS k ON c.company = k.company
-INNER JOIN company_clocks AS d ON d.company = '*'
+LEFT JOIN companies AS n ON c.company = n.id AND n.now IS NOT NULL
+INNER JOIN company_clocks AS k ON k.company = coalesce(n.id, '*')
 ORDER BY c.period, starts_at, c.company

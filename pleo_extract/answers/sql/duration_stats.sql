@@ -42,9 +42,9 @@ later_periods AS (
         s.company,
         s.split
     FROM spans AS s
-    LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
-    INNER JOIN company_clocks AS d ON d.company = '*'
-    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < coalesce(k.end_us, d.end_us)
+    LEFT JOIN companies AS n ON s.company = n.id AND n.now IS NOT NULL
+    INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
+    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < k.end_us
     WHERE :fill
 ),
 
@@ -155,18 +155,12 @@ SELECT
     s.vanished,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(s.hour_us) ELSE timezone(:tz, s.period) END AS starts_at,
     coalesce(
-        CASE
-            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
-            WHEN :grain = 'hour'
-                THEN s.hour_us >= coalesce(k.now_us, d.now_us) OR s.hour_us = d.since_us OR s.hour_us = d.until_us
-            ELSE
-                s.period >= coalesce(k.now_period, d.now_period)
-                OR s.period = d.since_period
-                OR s.period = d.until_period
-        END,
+        k.is_open
+        OR coalesce(s.hour_us, epoch_us(s.period)) >= k.now_ordinal
+        OR coalesce(s.hour_us, epoch_us(s.period)) IN (k.since_ordinal, k.until_ordinal),
         FALSE
     ) AS is_partial
 FROM stats_by_duration AS s
-LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
-INNER JOIN company_clocks AS d ON d.company = '*'
+LEFT JOIN companies AS n ON s.company = n.id AND n.now IS NOT NULL
+INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
 ORDER BY s.period, starts_at, s.company NULLS FIRST, s.split NULLS FIRST, s.duration_no

@@ -79,9 +79,9 @@ later_periods AS (
         s.company,
         s.split
     FROM spans AS s
-    LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
-    INNER JOIN company_clocks AS d ON d.company = '*'
-    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < coalesce(k.end_us, d.end_us)
+    LEFT JOIN companies AS n ON s.company = n.id AND n.now IS NOT NULL
+    INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
+    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < k.end_us
     WHERE :fill
 ),
 
@@ -226,15 +226,9 @@ SELECT
     w.vanished,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(w.hour_us) ELSE timezone(:tz, w.period) END AS starts_at,
     coalesce(
-        CASE
-            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
-            WHEN :grain = 'hour'
-                THEN w.hour_us >= coalesce(k.now_us, d.now_us) OR w.hour_us = d.since_us OR w.hour_us = d.until_us
-            ELSE
-                w.period >= coalesce(k.now_period, d.now_period)
-                OR w.period = d.since_period
-                OR w.period = d.until_period
-        END,
+        k.is_open
+        OR coalesce(w.hour_us, epoch_us(w.period)) >= k.now_ordinal
+        OR coalesce(w.hour_us, epoch_us(w.period)) IN (k.since_ordinal, k.until_ordinal),
         FALSE
     ) AS is_partial,
     w.clusters,
@@ -260,6 +254,6 @@ SELECT
             / (w.effective + w.t * w.t)
     END AS clustered_high
 FROM wilson AS w
-LEFT JOIN company_clocks AS k ON coalesce(w.company, '') = k.company
-INNER JOIN company_clocks AS d ON d.company = '*'
+LEFT JOIN companies AS n ON w.company = n.id AND n.now IS NOT NULL
+INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
 ORDER BY w.period, starts_at, w.company NULLS FIRST, w.split NULLS FIRST

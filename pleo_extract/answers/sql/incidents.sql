@@ -316,19 +316,14 @@ SELECT
     c.vanished,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
     coalesce(
-        CASE
-            WHEN :grain = 'hour'
-                THEN c.hour_us >= coalesce(k.now_us, d.now_us) OR c.hour_us = d.since_us OR c.hour_us = d.until_us
-            ELSE
-                c.period >= coalesce(k.now_period, d.now_period)
-                OR c.period = d.since_period
-                OR c.period = d.until_period
-        END,
+        k.is_open
+        OR coalesce(c.hour_us, epoch_us(c.period)) >= k.now_ordinal
+        OR coalesce(c.hour_us, epoch_us(c.period)) IN (k.since_ordinal, k.until_ordinal),
         FALSE
     ) AS is_partial
 FROM discoveries AS c
-LEFT JOIN company_clocks AS k ON c.company = k.company
-INNER JOIN company_clocks AS d ON d.company = '*'
+LEFT JOIN companies AS n ON c.company = n.id AND n.now IS NOT NULL
+INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
 LEFT JOIN reason_texts AS r ON c.company = r.company AND c.ordinal = r.ordinal
 WHERE :every_period OR c.sigmas > 3
 ORDER BY c.period, starts_at, c.sigmas DESC, c.company

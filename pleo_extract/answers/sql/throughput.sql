@@ -61,9 +61,9 @@ later_periods AS (
         p.hour_us,
         s.company
     FROM spans AS s
-    LEFT JOIN company_clocks AS k ON coalesce(s.company, '') = k.company
-    INNER JOIN company_clocks AS d ON d.company = '*'
-    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < coalesce(k.end_us, d.end_us)
+    LEFT JOIN companies AS n ON s.company = n.id AND n.now IS NOT NULL
+    INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
+    INNER JOIN all_periods AS p ON p.ordinal > s.first_ordinal AND p.begins_us < k.end_us
     WHERE :fill
 ),
 
@@ -120,18 +120,12 @@ SELECT
     c.vanished,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
     coalesce(
-        CASE
-            WHEN :grain = 'all' THEN coalesce(k.is_open, d.is_open)
-            WHEN :grain = 'hour'
-                THEN c.hour_us >= coalesce(k.now_us, d.now_us) OR c.hour_us = d.since_us OR c.hour_us = d.until_us
-            ELSE
-                c.period >= coalesce(k.now_period, d.now_period)
-                OR c.period = d.since_period
-                OR c.period = d.until_period
-        END,
+        k.is_open
+        OR coalesce(c.hour_us, epoch_us(c.period)) >= k.now_ordinal
+        OR coalesce(c.hour_us, epoch_us(c.period)) IN (k.since_ordinal, k.until_ordinal),
         FALSE
     ) AS is_partial
 FROM counts AS c
-LEFT JOIN company_clocks AS k ON coalesce(c.company, '') = k.company
-INNER JOIN company_clocks AS d ON d.company = '*'
+LEFT JOIN companies AS n ON c.company = n.id AND n.now IS NOT NULL
+INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
 ORDER BY c.period, starts_at, c.company NULLS FIRST

@@ -2,8 +2,9 @@
 -- The period that is not over: one row per company with a now of its own, one for the others ('*'), and one for all
 -- companies together (''), whose now is the latest.
 --
--- now_period, since_period and until_period are the periods that contain these instants, the latter two only if the
--- instant is not where the period begins. end_us is now, or until if that is before. The other …_us columns are the same for hours: microseconds since 1970 in UTC.
+-- end_us is now, or until if that is before, in microseconds since 1970. The ordinals are those of all_periods for the
+-- periods that contain now, since and until, the latter two only if the instant is not where the period begins. is_open
+-- tells for the grain 'all', which has no ordinals, whether its one period is not over.
 WITH bounds AS (
     SELECT
         l.company,
@@ -13,26 +14,28 @@ WITH bounds AS (
         timezone(:tz, :until) AS until_clock,
         CASE WHEN :grain = 'all' THEN 'hour' ELSE :grain END AS unit
     FROM latest_reads AS l
+),
+
+offsets AS (
+    SELECT
+        b.*,
+        CASE WHEN :grain = 'hour' THEN epoch_us(b.now) - epoch_us(b.now_clock) ELSE 0 END AS now_offset,
+        CASE WHEN :grain = 'hour' THEN epoch_us(:since) - epoch_us(b.since_clock) ELSE 0 END AS since_offset,
+        CASE WHEN :grain = 'hour' THEN epoch_us(:until) - epoch_us(b.until_clock) ELSE 0 END AS until_offset
+    FROM bounds AS b
 )
 
 SELECT
-    b.company,
-    coalesce(:until > b.now, TRUE) AS is_open,
-    epoch_us(least(b.now, coalesce(:until, b.now))) AS end_us,
-    CAST(date_trunc(b.unit, b.now_clock) AS TIMESTAMP) AS now_period,
+    o.company,
+    :grain = 'all' AND coalesce(:until > o.now, TRUE) AS is_open,
+    epoch_us(least(o.now, coalesce(:until, o.now))) AS end_us,
+    CASE WHEN :grain <> 'all' THEN epoch_us(date_trunc(o.unit, o.now_clock)) + o.now_offset END AS now_ordinal,
     CASE
-        WHEN date_trunc(b.unit, b.since_clock) < b.since_clock THEN CAST(date_trunc(b.unit, b.since_clock) AS TIMESTAMP)
-    END AS since_period,
+        WHEN :grain <> 'all' AND date_trunc(o.unit, o.since_clock) < o.since_clock
+            THEN epoch_us(date_trunc(o.unit, o.since_clock)) + o.since_offset
+    END AS since_ordinal,
     CASE
-        WHEN date_trunc(b.unit, b.until_clock) < b.until_clock THEN CAST(date_trunc(b.unit, b.until_clock) AS TIMESTAMP)
-    END AS until_period,
-    epoch_us(b.now) - epoch_us(b.now_clock) + epoch_us(date_trunc('hour', b.now_clock)) AS now_us,
-    CASE
-        WHEN date_trunc('hour', b.since_clock) < b.since_clock
-            THEN epoch_us(:since) - epoch_us(b.since_clock) + epoch_us(date_trunc('hour', b.since_clock))
-    END AS since_us,
-    CASE
-        WHEN date_trunc('hour', b.until_clock) < b.until_clock
-            THEN epoch_us(:until) - epoch_us(b.until_clock) + epoch_us(date_trunc('hour', b.until_clock))
-    END AS until_us
-FROM bounds AS b
+        WHEN :grain <> 'all' AND date_trunc(o.unit, o.until_clock) < o.until_clock
+            THEN epoch_us(date_trunc(o.unit, o.until_clock)) + o.until_offset
+    END AS until_ordinal
+FROM offsets AS o

@@ -1,0 +1,22 @@
+-- period_bounds(grain VARCHAR, since TIMESTAMPTZ, until TIMESTAMPTZ, tz VARCHAR, company_id VARCHAR)
+-- Between which instants the periods lie, and how far apart the instants are that meet each of them: at most one row.
+--
+-- Half an hour or half a day apart, whatever the clocks do.
+WITH first_jobs AS (
+    SELECT min(epoch_us(j.created_at)) AS first_us
+    FROM export_jobs AS j
+    WHERE :grain <> 'all'
+),
+
+last_instants AS (
+    SELECT max(k.end_us) AS last_us
+    FROM company_clocks AS k
+)
+
+SELECT
+    CASE WHEN :grain = 'hour' THEN 1800000000 ELSE 43200000000 END AS step_us,
+    greatest(f.first_us, epoch_us(:since)) AS first_us,
+    l.last_us
+FROM first_jobs AS f
+CROSS JOIN last_instants AS l
+WHERE f.first_us IS NOT NULL AND greatest(f.first_us, epoch_us(:since)) < l.last_us
