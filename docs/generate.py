@@ -202,15 +202,23 @@ def links() -> Iterator[str]:
 
 
 def shift_alarms() -> Iterator[str]:
-    """Return how often chance alone makes a shift, from alarms.json."""
+    """Return how often chance alone makes a shift or an incident, from alarms.json."""
+    worlds = {
+        "independent": "",
+        "clustered": ", in clusters: some days have far more",
+        "month-end": ", twice as many on the last three days of a month",
+        "Mondays": ", twice as many on Mondays",
+    }
     rows = (
         (
-            f"{each['daily']} a day, {each['rate']:.0%} fail",
-            *(f"{each[k]:,}" for k in ("judged", "shifts", "incidents")),
+            f"{each['daily']} a day, {each['rate']:.0%} fail{worlds[each['world']]}",
+            *(f"{each[k]:,}" for k in ("judged", "shifts", "incidents", "alarms")),
+            f"{round(each['judged'] / each['alarms'], -1):,.0f}",
         )
         for each in _alarms("shifts")["chance"]
     )
-    return _table(("exports", "judged days", "shifts by chance", "incidents by chance"), rows)
+    columns = ("exports", "judged days", "shifts by chance", "incidents by chance", "days with either", "one in")
+    return _table(columns, rows)
 
 
 def shift_power() -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from drifts import count_alarms, draw_days, find_shift_days, make_days
@@ -13,6 +15,8 @@ from warehouse_jobs import ask, job
 np: Any = import_module("numpy")
 
 close = pytest.approx
+
+ALARMS: Final = Path(__file__).parents[1] / "docs" / "alarms.json"
 
 
 def chart(counts: list[tuple[int, int]]) -> list[tuple[float, float, bool, int | None, float | None]]:
@@ -92,6 +96,17 @@ def test_chance_makes_no_more_shifts_than_stated(daily: int, rate: float) -> Non
     found = count_alarms(np.random.default_rng(15), daily=daily, rate=rate, companies=25)
     assert found["judged"] == 25 * (400 - 38)
     assert found["shifts"] <= found["judged"] / 740
+
+
+@pytest.mark.parametrize("world", ["clustered", "month-end", "Mondays"])
+def test_failures_that_come_together_raise_more_alarms(world: str) -> None:
+    """Where failures are not independent, chance raises more alarms than promised: as often as docs/answers.md says."""
+    stated = next(
+        each for each in json.loads(ALARMS.read_text())["shifts"]["chance"] if each["world"] == world
+    )
+    found = count_alarms(np.random.default_rng(15), daily=40, rate=0.04, world=world, companies=25)
+    expected = stated["alarms"] / stated["judged"] * found["judged"]
+    assert abs(found["alarms"] - expected) <= 4 * expected**0.5
 
 
 def test_a_rate_that_doubles_is_noticed() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
-from drifts import count_alarms, find_shift_days  # noqa: E402 - the path comes first
+from drifts import STEADY, count_alarms, find_shift_days  # noqa: E402 - the path comes first
 from retries import WORLDS, count_wrong_links, measure_coverage  # noqa: E402 - as above
 from rhythms import RHYTHMS, count_false_alarms, find_delays  # noqa: E402 - as above
 
@@ -76,10 +76,11 @@ def measure_attempts(scale: float) -> list[dict[str, Any]]:
 def measure_shifts(scale: float) -> dict[str, Any]:
     """Measure false alarms of `shifts` and `incidents`, and how soon they notice that a rate has doubled."""
     chance = []
-    for number, (daily, rate) in enumerate(((12, 0.02), (30, 0.1), (40, 0.04))):
+    cases = [(12, 0.02, "independent"), (30, 0.1, "independent"), *((40, 0.04, world) for world in STEADY)]
+    for number, (daily, rate, world) in enumerate(cases):
         luck = np.random.default_rng([4, number])
-        counts = count_alarms(luck, daily=daily, rate=rate, companies=round(60 * scale))
-        chance.append({"daily": daily, "rate": rate} | counts)
+        counts = count_alarms(luck, daily=daily, rate=rate, world=world, companies=round(60 * scale))
+        chance.append({"daily": daily, "rate": rate, "world": world} | counts)
     companies = round(200 * scale)
     shifts, incidents = find_shift_days(np.random.default_rng(5), companies=companies)
     power = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any, Final
 
@@ -10,11 +10,14 @@ import polars as pl
 from rhythms import name_company
 from warehouse_jobs import frame, job, rows_of, warehouse
 
-__all__ = ["BEGIN", "count_alarms", "draw_days", "find_shift_days", "make_days"]
+__all__ = ["BEGIN", "STEADY", "count_alarms", "draw_days", "find_shift_days", "make_days", "steady_rates"]
 
 np: Any = import_module("numpy")
 
 BEGIN: Final = datetime(2025, 1, 1, tzinfo=UTC)
+STEADY: Final = ("independent", "clustered", "month-end", "Mondays")
+"""Worlds in which nothing changes for good: exports fail independently; days differ more than that, such as by outages; twice
+as many fail on the last three days of a month; twice as many fail on Mondays."""
 
 
 def draw_days(luck: Any, rates: Any, daily: int) -> Any:
@@ -37,17 +40,37 @@ def make_days(failed: Any, daily: int) -> pl.DataFrame:
     return columns.join(usual.drop(columns.columns), how="cross").select(usual.columns)
 
 
-def count_alarms(luck: Any, *, daily: int, rate: float, companies: int, days: int = 400) -> dict[str, int]:
+def steady_rates(luck: Any, world: str, rate: float, companies: int, days: int = 400) -> Any:
+    """Return the rate of each company and day, in a world of `STEADY` in which nothing changes for good."""
+    rates = np.full((companies, days), rate)
+    dates = [BEGIN + timedelta(days=day) for day in range(days)]
+    if world == "clustered":  # beta-binomial: the variance between days is twice that of 40 independent jobs
+        size = 38.0
+        return luck.beta(rate * size, (1 - rate) * size, rates.shape)
+    if world == "month-end":
+        rates[:, [(date + timedelta(days=3)).month != date.month for date in dates]] *= 2
+    if world == "Mondays":
+        rates[:, [date.weekday() == 0 for date in dates]] *= 2
+    return rates
+
+
+def count_alarms(
+    luck: Any, *, daily: int, rate: float, companies: int, world: str = "independent"
+) -> dict[str, int]:
     """Return how often chance raises an alarm in companies whose rate stays.
 
-    `shifts` counts once for each begin of a shift, however many periods it lasts; `incidents` counts each period.
+    `shifts` counts once for each begin of a shift, however many periods it lasts; `incidents` counts each period. `alarms`
+    are the periods in which either begins one.
     """
-    jobs = make_days(draw_days(luck, np.full((companies, days), rate), daily), daily)
+    jobs = make_days(draw_days(luck, steady_rates(luck, world, rate, companies), daily), daily)
     with warehouse(jobs) as con:
         judged = rows_of(con, "SELECT count(*) AS n FROM shifts('day', every_period := TRUE)").item()
-        shifts = rows_of(con, "SELECT DISTINCT company_id, began FROM shifts('day')").height
-        incidents = rows_of(con, "FROM incidents('day')").height
-    return {"judged": judged, "shifts": shifts, "incidents": incidents}
+        shifts = rows_of(
+            con, "SELECT company_id, min(period) AS period FROM shifts('day') GROUP BY company_id, began"
+        )
+        incidents = rows_of(con, "SELECT company_id, period FROM incidents('day')")
+    alarms = pl.concat([shifts.select(incidents.columns), incidents]).unique().height
+    return {"judged": judged, "shifts": shifts.height, "incidents": incidents.height, "alarms": alarms}
 
 
 def find_shift_days(luck: Any, *, companies: int) -> tuple[Any, Any]:
