@@ -73,11 +73,26 @@ def test_a_rate_is_judged_by_the_lower_end_of_its_interval(pleo: Callable[..., S
     assert said.code == 3
     assert said.err == f"pleo-extract: {lake}: {len(lines)} breaches\n"
     quiet = pleo("check", lake, "--max-failure-rate", "0.99", "--min-jobs", 90)
-    judged = (
-        f"{40 - few} companies judged by the failure rate, {few} with fewer than 90 finished jobs not judged"
-    )
+    judged = f"of 40 companies, judged: {40 - few} by its failure rate"
     assert (quiet.code, quiet.out, quiet.err) == (0, f"{lake}: no breach; {judged}\n", "")
     assert pleo("check", lake, "--max-failure-rate", "0.99", "--quiet") == (0, "", "")
+
+
+def test_a_check_that_judges_no_company_says_so(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """With --quiet too: such a check would pass for ever."""
+    lake = make_lake(tmp_path / "lake", history({A: [(1, 1)] * 7, B: [(2, 0)] * 7}), MADE)
+    said = pleo("check", lake, "--max-failure-rate", "1%", "--no-incident", "--no-silence", "--quiet")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.splitlines() == [
+        f"pleo-extract: no company of {lake} can be judged by {each}"
+        for each in (
+            "its failure rate: that needs 50 finished jobs since then; see --min-jobs and --since",
+            "incidents: that needs eight days or weeks with ten finished jobs each, and one of them since then; see --since",
+            "its silence: that needs a job in the last two months, and more than 20 over more than 14 days before",
+        )
+    ]
+    told = json.loads(pleo("check", lake, "--max-failure-rate", "1%", "--min-jobs", 2, "--json").out)
+    assert (told["companies"], told["judged"]) == (2, {"max_failure_rate": 2})
 
 
 def test_since_says_how_far_back_a_rate_counts(pleo: Callable[..., Said], tmp_path: Path) -> None:

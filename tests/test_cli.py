@@ -942,7 +942,11 @@ def test_no_output_goes_into_a_lake(pleo: Callable[..., Said], tmp_path: Path) -
     ("query", "says"),
     [
         ("select statu from export_jobs", 'Candidate bindings: "status"'),
-        ("from failure_rate('week')", 'Did you mean "failure_rates"?'),
+        ("from failure_rate('week')", "there is no view or macro 'failure_rate'; did you mean failure_rates"),
+        ("from zzz()", "there is no view or macro 'zzz'; there are attempts, companies,"),
+        ("from vanish", "did you mean vanished or"),
+        ("from within('month')", "to DOUBLE; arguments without a name come in the order that"),
+        ("from failure_rates(per_compny := false)", "failure_rates has no such argument, or not as many: "),
         ("from failure_rates('week', compny := 'x')", "failure_rates(grain := 'month', company_id := NULL"),
         ("from failure_rates('week', tz := 'Mars/X')", 'Candidate time zones: "'),
         ("from failure_rates('fortnight')", "pleo-extract: invalid grain fortnight: use hour, day, week,"),

@@ -24,7 +24,7 @@ from pleo_extract.lake.record import write_last_run
 from pleo_extract.report import write_report
 from pleo_extract.report.axis import count_axis, duration_axis, share_axis, time_axis
 from pleo_extract.report.window import choose_window
-from pleo_extract.report.words import count, duration, interval, moment, percent
+from pleo_extract.report.words import count, day, duration, interval, moment, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -402,6 +402,24 @@ def test_silences(report: Callable[..., Page]) -> None:
     )
     before = report(rows, until=date(2026, 3, 30))
     assert "No company has been without a new export for longer than its own rhythm explains." in before.text
+
+
+def test_shifts(report: Callable[..., Page], tmp_path: Path) -> None:
+    """The report lists the shifts that `shifts` finds in its time, those that go on as such."""
+    with connect(SAMPLE) as con:
+        company, began, ended, before, since = con.sql(
+            "SELECT company_id, began, max(period), arg_max(usual_rate, period), arg_max(rate_since, period) "
+            "FROM shifts('day') GROUP BY ALL ORDER BY max(evidence) DESC"
+        ).fetchall()[0]
+    expected = [percent(since), percent(before)]
+    page = Page(write_report(SAMPLE, tmp_path / "a.html"))
+    check_page(page)
+    row = next(row for row in page.rows if row[0] == company[:8] and row[1] == day(began).replace(SPACE, " "))
+    assert row[2:] == [each.replace(SPACE, " ") for each in (day(ended), *expected)]
+    amid = Page(write_report(SAMPLE, tmp_path / "b.html", until=ended.date() + timedelta(days=1)))
+    row = next(row for row in amid.rows if row[0] == company[:8] and row[1] == day(began).replace(SPACE, " "))
+    assert row[2] == "it goes on"
+    assert "No company's failure rate has crept up." in report(some_jobs()).text
 
 
 def test_a_company_with_few_jobs_is_not_judged(report: Callable[..., Page]) -> None:

@@ -7,28 +7,24 @@ import itertools
 import os
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import duckdb
 
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
-from pleo_extract.answers.statement import GRAINS, statements
+from pleo_extract.answers.statement import GRAINS, describe_unknown, statements
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
 from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _ARGUMENT_ERROR = re.compile(
     r'extract specifier "(invalid .*: use .*|since\w* .* is not before .*)" not recognized'
 )
 """DuckDB's message around one of ours; see `_require` in `definition`."""
-_NO_TABLE = re.compile(r"Table with name (.+?) does not exist!")
-_NO_ACCESS = re.compile(r'Cannot access (?:file|directory) "(.+?)"')
-_NO_COLUMN = re.compile(r'Referenced column "(\w+)" (?:was )?not found')
-
 _NO_INSTANT = re.compile(r'(?:invalid timestamp field format|timestamp field value out of range): ("[^"]*")')
 
 __all__ = ["answer", "open_warehouse", "translate_errors"]
@@ -191,18 +187,45 @@ def _first_line(exc: Exception) -> str:
 
 def _find_hint(message: str) -> str:
     """Return better words for what newcomers to the macros, or to a locked connection, get wrong; empty if there are none."""
-    if found := _NO_TABLE.match(message):
-        name = found[1]
-        if (known := statements().get(name.lower())) and known.kind == "macro":
-            return f"{name} is a macro: call it with parentheses, FROM {known.signature}"
-        if os.path.lexists(name):
-            return f"this query may not read {name}; open it with --allow {name}"
-    if found := _NO_ACCESS.match(message):
-        return f"this query may not read {found[1]}; open it with --allow {found[1]}"
-    if found := _NO_COLUMN.match(message):
-        name = found[1]
-        if name in GRAINS:
-            return f"there is no column {name}; if it is a grain, write it in single quotes: '{name}'"
-        if any(name == each.name for known in statements().values() for each in known.parameters):
-            return f"there is no column {name}; if it is an argument of a macro, write := after it, as in {name} := …"
+    for pattern, explain in _HINTS.items():
+        if found := pattern.match(message):
+            return explain(found)
     return ""
+
+
+def _explain_relation(found: re.Match[str]) -> str:
+    name = found[1]
+    known = statements().get(name.lower())
+    if known and known.kind == "macro":
+        return f"{name} is a macro: call it with parentheses, FROM {known.signature}"
+    if os.path.lexists(name):
+        return f"this query may not read {name}; open it with --allow {name}"
+    return describe_unknown(name)
+
+
+def _explain_arguments(found: re.Match[str]) -> str:
+    known = statements().get(found[1].lower())
+    return f"{found[1]} has no such argument, or not as many: {known.signature}" if known else ""
+
+
+def _explain_column(found: re.Match[str]) -> str:
+    name = found[1]
+    if name in GRAINS:
+        return f"there is no column {name}; if it is a grain, write it in single quotes: '{name}'"
+    if any(name == each.name for known in statements().values() for each in known.parameters):
+        return f"there is no column {name}; if it is an argument of a macro, write := after it, as in {name} := …"
+    return ""
+
+
+_HINTS: Final[Mapping[re.Pattern[str], Callable[[re.Match[str]], str]]] = {
+    re.compile(r"Table (?:Function )?with name (.+?) does not exist!"): _explain_relation,
+    re.compile(r"Macro (\w+)\(\) does not support the supplied arguments"): _explain_arguments,
+    re.compile(r"(Could not convert string '.*' to [A-Z]+)$"): lambda found: (
+        f"{found[1]}; arguments without a name come in the order that pleo-extract sql --describe shows"
+    ),
+    re.compile(r'Cannot access (?:file|directory) "(.+?)"'): lambda found: (
+        f"this query may not read {found[1]}; open it with --allow {found[1]}"
+    ),
+    re.compile(r'Referenced column "(\w+)" (?:was )?not found'): _explain_column,
+}
+"""What DuckDB says, and what is said instead; an empty text leaves DuckDB's."""

@@ -39,6 +39,7 @@ __all__ = [
     "Statement",
     "bind_parameters",
     "check_value",
+    "describe_unknown",
     "find_statement",
     "in_order_of_creation",
     "parts",
@@ -192,9 +193,14 @@ def find_statement(name: str) -> Statement:
     """
     if (found := statements().get(name)) is not None:
         return found
+    raise UsageError(describe_unknown(name))
+
+
+def describe_unknown(name: str) -> str:
+    """Say that no view or macro has this name, which ones are similar, and how to list all."""
     similar = difflib.get_close_matches(name.partition("(")[0].strip().lower(), statements(), cutoff=0.5)
     hint = f"did you mean {' or '.join(similar)}?" if similar else f"there are {', '.join(statements())}."
-    raise UsageError(
+    return (
         f"there is no view or macro {escape(name)!r}; {hint} "
         "List them with pleo-extract sql --list, or in Python with list_answers()"
     )

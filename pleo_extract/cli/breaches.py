@@ -44,19 +44,19 @@ chosen as (
     from failure_rates('all', since := $since) as r left join days as d using (company_id)
 )
 select j.company_id, c.name, j.grain, j.period, j.failed, j.finished, j.rate, j.usual_rate, j.limit_rate,
-    j.reasons, j.is_partial,
-    count(*) over (partition by j.company_id) as periods
+    j.reasons, j.is_partial, j.is_incident,
+    count(*) filter (where j.is_incident) over (partition by j.company_id) as periods
 from judged as j join chosen as x using (company_id, grain) left join companies as c on c.id = j.company_id
-where j.is_incident and j.ends > $since
-qualify row_number() over (partition by j.company_id order by j.period desc) = 1
+where j.ends > $since
+qualify row_number() over (partition by j.company_id order by j.is_incident desc, j.period desc) = 1
 order by j.sigmas desc, j.company_id
 """
 
 # By chance, one company of the whole lake is named once a year.
 SILENCES = """
 with judged as (from silences(every_company := true))
-select j.*, c.name from judged as j left join companies as c on c.id = j.company_id
-where j.once_in_days >= 365 * (select count(*) from judged)
+select j.* replace (coalesce(j.once_in_days >= 365 * (select count(*) from judged), false) as is_silent), c.name
+from judged as j left join companies as c on c.id = j.company_id
 order by j.once_in_days desc, j.company_id
 """
 
@@ -116,13 +116,13 @@ class Findings:
         breaches: one for each limit and company, in the order of the limits, the worst first.
         since: from when on rates and incidents are judged; None for a lake without jobs.
         companies: how many companies have a job since then.
-        unjudged: how many of these have too few finished jobs to be judged by their rate.
+        judged: for each limit but ``max_age`` that was checked, how many companies have enough jobs to be judged by it.
     """
 
     breaches: tuple[Breach, ...]
     since: datetime | None
     companies: int
-    unjudged: int
+    judged: Mapping[str, int]
 
 
 def find_breaches(
@@ -155,20 +155,25 @@ def find_breaches(
     try:
         last_read = _ask(con, NOW)[0]["now"]
         if last_read is None:
-            return Findings(tuple(breaches), None, 0, 0)
+            return Findings(tuple(breaches), None, 0, {})
         since = last_read.astimezone(UTC) - limits.since
         rates = _ask(con, RATES, since=since)
-        judged = [row for row in rates if row["finished"] >= limits.min_jobs]
+        judged = dict[str, int]()
         if (highest := limits.max_failure_rate) is not None:
-            breaches += [_make_rate(row, highest, since) for row in judged if row["lower_end"] > highest]
+            rows = [row for row in rates if row["finished"] >= limits.min_jobs]
+            judged["max_failure_rate"] = len(rows)
+            breaches += [_make_rate(row, highest, since) for row in rows if row["lower_end"] > highest]
         if limits.no_incident:
             rows = _ask(con, INCIDENTS, since=since.replace(tzinfo=None))
-            breaches += [_make_incident(row, since) for row in rows]
+            judged["no_incident"] = len(rows)
+            breaches += [_make_incident(row, since) for row in rows if row["is_incident"]]
         if limits.no_silence:
-            breaches += [_make_silence(row) for row in _ask(con, SILENCES)]
+            rows = _ask(con, SILENCES)
+            judged["no_silence"] = len(rows)
+            breaches += [_make_silence(row) for row in rows if row["is_silent"]]
     finally:
         con.close()
-    return Findings(tuple(breaches), since, len(rates), len(rates) - len(judged))
+    return Findings(tuple(breaches), since, len(rates), judged)
 
 
 def _find_stale(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,7 +16,6 @@ from pleo_extract.errors import CheckFailed, UsageError, amount
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract.cli.breaches import Findings
     from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["check"]
@@ -27,6 +26,17 @@ Examples:
   pleo-extract check data/export_jobs --max-failure-rate 10% --since 7d --min-jobs 50
   pleo-extract check data/export_jobs --no-incident --no-silence --json
 """
+JUDGED_BY: Final = {
+    "max_failure_rate": "its failure rate",
+    "no_incident": "incidents",
+    "no_silence": "its silence",
+}
+NEEDS: Final = {
+    "max_failure_rate": "that needs {jobs} since then; see --min-jobs and --since",
+    "no_incident": "that needs eight days or weeks with ten finished jobs each, and one of them since then; see --since",
+    "no_silence": "that needs a job in the last two months, and more than 20 over more than 14 days before",
+}
+"""What a check of nothing says, even with --quiet: it would not look like one of everything."""
 
 
 @click.command(epilog=EXAMPLES, short_help="End with 3 if a lake breaks a limit")
@@ -72,7 +82,8 @@ def check(
 ) -> None:
     """Check LAKE against limits: print one line per breach and company, and end with 3 if there is one.
 
-    Nothing is sent to the server. Only the limits that you name are checked. Without a breach, --quiet prints nothing.
+    Nothing is sent to the server. Only the limits that you name are checked. Without a breach, --quiet prints only
+    which limits judge no company at all, because none has enough jobs.
     """
     if max_age is None and max_failure_rate is None and not (no_incident or no_silence):
         raise UsageError("name a limit: --max-age, --max-failure-rate, --no-incident or --no-silence")
@@ -89,16 +100,13 @@ def check(
             click.echo(breach.format_line())
     if found.breaches:
         raise CheckFailed(f"{lake}: {amount(len(found.breaches), 'breach', 'breaches')}")
+    for name, judged in found.judged.items():
+        if not judged:
+            needs = NEEDS[name].format(jobs=amount(min_jobs, "finished job"))
+            click.echo(
+                f"pleo-extract: no company of {lake} can be judged by {JUDGED_BY[name]}: {needs}", err=True
+            )
     if not (as_json or quiet):
-        click.echo(f"{lake}: no breach{_count_judged(found, limits)}")
-
-
-def _count_judged(found: Findings, limits: Limits) -> str:
-    """Return how many companies were judged, so that a check of nothing does not look like one of everything."""
-    if limits.max_failure_rate is None or found.since is None:
-        return ""
-    judged = (
-        f"; {amount(found.companies - found.unjudged, 'company', 'companies')} judged by the failure rate"
-    )
-    few = f"{found.unjudged:,} with fewer than {amount(limits.min_jobs, 'finished job')} not judged"
-    return f"{judged}, {few}" if found.unjudged else judged
+        counts = (f"{count:,} by {JUDGED_BY[name]}" for name, count in found.judged.items())
+        judged_by = f"; of {amount(found.companies, 'company', 'companies')}, judged: {', '.join(counts)}"
+        click.echo(f"{lake}: no breach{judged_by if found.judged else ''}")

@@ -90,6 +90,16 @@ select count(distinct company_id)
 from incidents($grain, tz := $tz, company_id := $company_id, until := $until, every_period := true)
 where period >= $since at time zone $tz"""
 SILENCES = "from silences(as_of := $as_of, company_id := $company_id, tz := $tz, every_company := true)"
+SHIFTS = """
+select company_id, began, max(period) as ended, max(period) = any_value(last_period) as goes_on,
+    arg_max(usual_rate, period) as usual_rate, arg_max(rate_since, period) as rate_since, max(evidence) as evidence
+from (
+    select *, max(period) over (partition by company_id) as last_period
+    from shifts('day', tz := $tz, company_id := $company_id, until := $until, every_period := true)
+)
+where is_shift and period >= $since at time zone $tz
+group by company_id, began
+order by goes_on desc, evidence desc, company_id"""
 STUCK = "select *, count(*) over () as all_of_them from stuck_jobs(company_id := $company_id) limit $most"
 COMPANIES = """
 select f.*, d.n, d.p50, d.p95, count(*) over () as all_of_them
@@ -219,6 +229,7 @@ def ask_lake(  # noqa: PLR0913 - all are independent
             "recoveries": ask(RECOVERIES),
             "throughput": ask(THROUGHPUT),
             "slow": ask(SLOW),
+            "shifts": ask(SHIFTS),
             "silences": ask(SILENCES, as_of=window.end if window.end < now else None),
             "judged": ask(JUDGED),
             "stuck": ask(STUCK),

@@ -12,7 +12,17 @@ from pleo_extract.report.axis import Axis, share_axis
 from pleo_extract.report.drawing import bar_cell, interval_cell
 from pleo_extract.report.figures import MOST_COMPANIES, MOST_ROWS
 from pleo_extract.report.markup import Column, detail, name_company, note, number, section, table
-from pleo_extract.report.words import attribute, count, duration, interval, moment, percent, plural, untrusted
+from pleo_extract.report.words import (
+    attribute,
+    count,
+    day,
+    duration,
+    interval,
+    moment,
+    percent,
+    plural,
+    untrusted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,6 +234,22 @@ LISTS: Final = {
             ),
         ),
         rest=lambda rows: _rarer_reasons(rows, "times", "time"),
+    ),
+    "shifts": ListSection(
+        head="Failure rates that have crept up",
+        empty="No company's failure rate has crept up.",
+        caption="Companies whose exports have failed at the first try more often than usual for weeks, current ones first",
+        columns=lambda figures: (
+            Column("Company", lambda row: name_company(row["company_id"], figures.names)),
+            Column("Since about", lambda row: day(row["began"])),
+            Column("Until", lambda row: "it goes on" if row["goes_on"] else day(row["ended"]), "less"),
+            number("Fail since then", "rate_since", percent),
+            number("Usually", "usual_rate", percent),
+        ),
+        rest=lambda rows: (
+            f"And {plural(rows.height - MOST_ROWS, 'other')}." if rows.height > MOST_ROWS else ""
+        ),
+        most=MOST_ROWS,
     ),
     "stuck": ListSection(
         head="Stuck jobs",

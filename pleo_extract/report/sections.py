@@ -84,6 +84,7 @@ def sections(figures: Figures, window: ReportPeriod) -> Iterator[str]:
     yield _throughput(figures, window)
     if figures.company_id is None:
         yield draw_companies(figures)
+    yield draw_list("shifts", figures)
     yield draw_silences(figures)
     yield draw_list("stuck", figures)
     yield draw_list("slow", figures)

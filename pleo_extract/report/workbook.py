@@ -24,6 +24,7 @@ SHEETS: Final = {
     "recoveries": "Recoveries",
     "throughput": "Entries",
     "companies": "Companies",
+    "shifts": "Shifts",
     "silences": "Silences",
     "stuck": "Stuck jobs",
     "slow": "Slow jobs",
