@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from canary import CANARY
 
 from pleo_extract import Client, dump_export_jobs, merge_lakes, scan_lake, verify_lake
 from pleo_extract.core.rows import keep_latest
-from pleo_extract.errors import ContractError, RejectedRows
+from pleo_extract.errors import ContractError, RejectedRows, RequestsExceeded
 from pleo_extract.lake.layout import Layout, Manifest
-from pleo_extract.sandbox import Sandbox, parse_faults
+from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, parse_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,30 @@ def read_manifest(lake: Path) -> Manifest:
     number = layout.number()
     assert number is not None
     return layout.apply_state(layout.manifest(number))
+
+
+class TestJobsOfTheFuture:
+    """F29: a job whose createdAt is later than now, which stands before all others in the newest-first list for days."""
+
+    @pytest.mark.parametrize("rules", [{"total": False, "offsets": "refuse"}, {"total": False}, {}])
+    @pytest.mark.parametrize("cut", [False, True])
+    def test_f29_later_jobs_are_read_below_it(
+        self, rules: dict[str, Any], dump: Callable[..., Receipt], lake: Path, *, cut: bool
+    ) -> None:
+        """Refreshes read the jobs that are created after it but dated earlier, resumed ones too."""
+        world = World(jobs=2_000, days=40, now=datetime.now(UTC))
+        sandbox = Sandbox(world, rules=Rules(max_limit=13, **rules), api_keys={CANARY: None, API_KEY: None})
+        world.insert(datetime.now(UTC) + timedelta(days=6))
+        dump(sandbox)
+        for _ in range(3):
+            world.advance(20 * 3600)
+            if cut:
+                with pytest.raises(RequestsExceeded):
+                    dump(sandbox, max_requests=3)
+                world.advance(3 * 3600)
+            receipt = dump(sandbox)
+            assert (receipt.mode, receipt.verdict) == ("refresh", "complete")
+            assert is_true(lake, sandbox)
 
 
 class TestMovedJobs:

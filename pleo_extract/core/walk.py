@@ -83,9 +83,9 @@ class Checkpoint(
     Staging journals store it, under the field names of the first release.
 
     Attributes:
-        first: the first key read.
+        first: the first key read, or the time at which it was read if that is earlier.
         furthest: the key furthest along the walk.
-        newest: the key of the job that was created last.
+        newest: the key of the job that was created last, or the time at which it was read if that is earlier.
         cursor: the `endCursor` of the last page, not yet checked.
         at_end: whether the last page said that no page follows.
         order: the order that is proven so far.
@@ -146,6 +146,8 @@ class Walk:
         until: the key that ends the walk, in walking direction. It may be set while the walk is under way.
         checkpoint: what the walk has seen so far, and where it stands.
         understood: the sorting keys, orders and limit that the server echoed first.
+        latest: `first` and `newest` are not later than this, the time of the page, whatever date a job has: walks that end
+            at a date in the future would not see the jobs to come.
         restarts: how often a refused cursor sent the walk back to its start.
         anchors: how often a refused cursor sent the walk to an offset near the place it had reached.
     """
@@ -168,6 +170,7 @@ class Walk:
         """
         self.query = query
         self.until = until
+        self.latest: Key | None = None
         self.understood: tuple[tuple[str, ...] | None, tuple[str, ...] | None, int | None] = (
             None,
             None,
@@ -280,10 +283,11 @@ class Walk:
         ends = (keys[0], keys[-1]) if keys and self._proof.candidate == "strict" else keys
         furthest, newest = (() if key is None else (key,) for key in (at.furthest, at.newest))
         pick = min if self.query.descending else max
+        near = ends if self.latest is None else [min(key, self.latest) for key in ends]
         self._note(
-            first=keys[0] if keys and at.first is None else at.first,
+            first=near[0] if keys and at.first is None else at.first,
             furthest=pick((*furthest, *ends), key=self._proof.sort_key, default=None),
-            newest=max((*newest, *ends), default=None),
+            newest=max((*newest, *near), default=None),
             cursor=info.end_cursor,
             at_end=not info.has_next,
             distinct=at.distinct + self._count_new(keys),

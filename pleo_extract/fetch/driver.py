@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import polars as pl
 
-from pleo_extract.contract import STATUSES
+from pleo_extract.contract import STATUSES, instant_key
 from pleo_extract.core.decode import Page, Rejected, build_frame, parse_page
 from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import EchoMismatch, PageTooLarge, PleoExtractError, RequestRefused, escape
@@ -268,6 +269,7 @@ class Driver:
                 return True
         except StopIteration:
             return False
+        self.walk.latest = (instant_key(datetime.now(UTC)), "")
         try:
             self._query = self._steps.send(page.info)
             goes_on = True
