@@ -217,7 +217,14 @@ def shift_alarms() -> Iterator[str]:
         )
         for each in _alarms("shifts")["chance"]
     )
-    columns = ("exports", "judged days", "shifts by chance", "incidents by chance", "days with either", "one in")
+    columns = (
+        "exports",
+        "judged days",
+        "shifts by chance",
+        "incidents by chance",
+        "days with either",
+        "one in",
+    )
     return _table(columns, rows)
 
 

@@ -82,7 +82,7 @@ class PleoExtractError(Exception):
     """
 
     code: ClassVar[int] = 1
-    advice: ClassVar[str] = ""
+    advice: str = ""
     receipt: Mapping[str, Any] | None = None
     page: int | None = None
 
@@ -202,11 +202,11 @@ class WalkError(ContractError):
 
 
 class CursorRefused(WalkError):
-    """A cursor that the server gave out and then answered with 400."""
+    """A cursor that the server gave out and then answered with 400, 404, 410 or 422."""
 
 
 class RequestRefused(ContractError):
-    """A request that keeps the contract, answered with 400 or 422.
+    """A request that keeps the contract, answered with 400, 413 or 422; with a cursor also with 404 or 410.
 
     Also a request for an offset that fails again and again while other requests are answered: search engines answer
     deep offsets with a 5xx or not at all.
@@ -218,6 +218,10 @@ class RequestRefused(ContractError):
     def __init__(self, message: str, *, params: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.params = tuple(params)
+        if "limit" in dict(params):
+            self.advice = (
+                "If the server takes smaller pages only, name their rows with --page-size. " + self.advice
+            )
 
 
 class IncompleteWalk(ContractError):

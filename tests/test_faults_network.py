@@ -483,19 +483,20 @@ def write_accounts(folder: Path, url: str, companies: tuple[str, ...]) -> Path:
 class TestCursors:
     """F16 to F19: cursors that are refused, repeat, or lead nowhere."""
 
-    def test_f16_lost_once(self, trial: Trial) -> None:
-        """A cursor that is refused in the middle loses and doubles no job."""
-        trial.strike("4:cursor400")
+    @pytest.mark.parametrize("fault", ["lostcursor", *(f"lostcursor.{code}" for code in (404, 410, 422))])
+    def test_f16_lost_once(self, fault: str, trial: Trial) -> None:
+        """A cursor that is refused in the middle loses and doubles no job; the contract names no status for that."""
+        trial.strike(f"4:{fault}")
         assert trial.survives().restarts == 1
 
     def test_f16_every_one_lost(self, trial: Trial) -> None:
         """With offsets and a proven order, a dump reads even a server that refuses every cursor."""
-        trial.strike("3-:cursor400")
+        trial.strike("3-:lostcursor")
         trial.survives()
 
     def test_f16_lost_for_good(self, trial: Trial) -> None:
         """Without offsets the walk starts over once; a second refusal gives 76."""
-        trial.strike("3-:cursor400", offsets="refuse")
+        trial.strike("3-:lostcursor", offsets="refuse")
         failure = trial.fails(CursorRefused, at_most=16)
         assert "again after starting over" in str(failure)
         trial.strike(offsets="honour")

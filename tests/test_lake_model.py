@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 DAY = 86_400.0
 PASSING = ("2:503", "1:429", "3:reset", "2:cut,3:cut", "4:html", "1-3:500")
-FATAL = ("1-9:cursor400", "2:repeatcursor", "2:nocursor", "2:badrow.float", "2:endsearly", "2-9:nodata")
+FATAL = ("1-9:lostcursor", "2:repeatcursor", "2:nocursor", "2:badrow.float", "2:endsearly", "2-9:nodata")
 MISCHIEF = ("insert", "remove", "change", "move")
 
 

@@ -607,7 +607,7 @@ class TestLostCursors:
     @pytest.mark.parametrize("query", [BY_CREATION, NEWEST_FIRST], ids=["oldest first", "newest first"])
     def test_f16_lost_once(self, query: Query, number: int, limit: int) -> None:
         """F16: in proven order the walk continues from an overlapping offset and counts nothing twice."""
-        sandbox = sandbox_of(f"{number}:cursor400", jobs=max(60, 6 * limit), max_limit=limit)
+        sandbox = sandbox_of(f"{number}:lostcursor", jobs=max(60, 6 * limit), max_limit=limit)
         walk = Walk(query)
         trip = drive(walk, ask(sandbox))
         assert sorted(set(trip.keys)) == keys_of(sandbox)
@@ -618,7 +618,7 @@ class TestLostCursors:
     @pytest.mark.parametrize("limit", [2, 3, 20, 100])
     def test_f16_every_cursor_lost(self, limit: int) -> None:
         """F16: a server that refuses all of its cursors is read by overlapping offsets."""
-        sandbox = sandbox_of("*:cursor400", max_limit=limit)
+        sandbox = sandbox_of("*:lostcursor", max_limit=limit)
         walk = Walk(BY_CREATION)
         trip = drive(walk, ask(sandbox))
         assert sorted(set(trip.keys)) == keys_of(sandbox)
@@ -639,7 +639,7 @@ class TestLostCursors:
         """F16: without usable cursors and offsets the walk starts over once, then gives 76."""
         walk = Walk(BY_CREATION)
         with pytest.raises(CursorRefused, match="again after starting over"):
-            drive(walk, ask(sandbox_of("*:cursor400", **rules)))
+            drive(walk, ask(sandbox_of("*:lostcursor", **rules)))
         assert (walk.restarts, walk.anchors) == (1, anchors)
 
     def test_f16_looks_three_times(self) -> None:
@@ -668,20 +668,20 @@ class TestLostCursors:
     )
     def test_f16_starts_over_once(self, rules: dict[str, Any]) -> None:
         """F16: without proven order or offsets the walk starts over once; the second time gives 76."""
-        sandbox = sandbox_of("5:cursor400", jobs=450, **rules)
+        sandbox = sandbox_of("5:lostcursor", jobs=450, **rules)
         walk = Walk(BY_CREATION)
         trip = drive(walk, ask(sandbox))
         assert sorted(set(trip.keys)) == keys_of(sandbox)
         assert walk.restarts == 1
         assert walk.distinct in (None, 450)
         with pytest.raises(CursorRefused):
-            drive(Walk(BY_CREATION), ask(sandbox_of("5:cursor400,9:cursor400", jobs=450, **rules)))
+            drive(Walk(BY_CREATION), ask(sandbox_of("5:lostcursor,9:lostcursor", jobs=450, **rules)))
 
     def test_f16_filtered_lists_start_over(self) -> None:
         """F16: a filtered list is not entered by offset; it starts over up to five times if allowed."""
         query = replace(BY_CREATION, statuses=("completed",), limit=50)
         for times, fits in ((5, True), (6, False)):
-            sandbox = sandbox_of(",".join(f"{2 + 2 * n}:cursor400" for n in range(times)))
+            sandbox = sandbox_of(",".join(f"{2 + 2 * n}:lostcursor" for n in range(times)))
             walk = Walk(query, restarts=5)
             if fits:
                 trip = drive(walk, ask(sandbox))
@@ -738,7 +738,7 @@ class TestLostCursors:
 
     def test_offsets_that_are_ignored(self) -> None:
         """If offsets are ignored, the walk continues from the start of the list."""
-        sandbox = sandbox_of("4:cursor400", jobs=450, offsets="ignore")
+        sandbox = sandbox_of("4:lostcursor", jobs=450, offsets="ignore")
         walk = Walk(BY_CREATION)
         trip = drive(walk, ask(sandbox))
         assert sorted(set(trip.keys)) == keys_of(sandbox)
@@ -784,7 +784,7 @@ class TestLostCursors:
 
     def test_segments_go_back_within_themselves(self) -> None:
         """A walk that began at an offset rewinds relative to it."""
-        sandbox = sandbox_of("3:cursor400", jobs=600)
+        sandbox = sandbox_of("3:lostcursor", jobs=600)
         walk = Walk(BY_CREATION.at(offset=300))
         trip = drive(walk, ask(sandbox))
         assert sorted(set(trip.keys)) == keys_of(sandbox)[300:]
@@ -793,7 +793,7 @@ class TestLostCursors:
 
     def test_a_walk_from_a_cursor_is_not_sent_before_it(self) -> None:
         """A walk from the caller's cursor starts over there, not at the list's start."""
-        sandbox = sandbox_of("4:cursor400", jobs=600)
+        sandbox = sandbox_of("4:lostcursor", jobs=600)
         start = ask(sandbox)(BY_CREATION).end_cursor
         walk = Walk(BY_CREATION.at(after=start))
         trip = drive(walk, ask(sandbox))
@@ -923,7 +923,7 @@ class TestMarks:
         sandbox = sandbox_of(jobs=600, max_limit=40)
         first = Walk(BY_CREATION.at(offset=200))
         before = drive(first, ask(sandbox), pages=4)
-        sandbox.faults = sandbox_of("5:cursor400").faults
+        sandbox.faults = sandbox_of("5:lostcursor").faults
         second = Walk(BY_CREATION, checkpoint=first.checkpoint)
         after = drive(second, ask(sandbox))
         assert sorted({*before.keys, *after.keys}) == keys_of(sandbox)[200:]

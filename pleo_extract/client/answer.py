@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 REFUSED: Final = frozenset({400, 413, 422})
 """Codes for a query that the server understands and refuses; some send 422 for values out of range."""
+GONE: Final = frozenset({404, 410})
+"""Codes for a cursor that has expired, where a request has one. The contract names no code for that."""
 TRANSIENT: Final = frozenset({408, 425, 429})
 """Codes below 500 for a failure that may pass."""
 
@@ -150,14 +152,14 @@ def interpret(
             ),
             answer.generation,
         )
+    if status in REFUSED or (status in GONE and "after" in dict(params)):
+        raise RequestRefused(f"the server answered {status}{_quote(answer)}", params=params)
     if status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
         company = dict(params).get("company_id", "any company")
         raise CredentialsError(
             f"the server answered {status}{_quote(answer)}: this credential has no access to export jobs of {company} "
             "(scope export-jobs:read), or the address is wrong: check the base URL too"
         )
-    if status in REFUSED:
-        raise RequestRefused(f"the server answered {status}{_quote(answer)}", params=params)
     if 300 <= status < 400:
         raise ContractError(
             f"the server answered {status}, a redirect to {_describe_target(answer)}; redirects are not followed"

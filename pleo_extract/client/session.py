@@ -229,8 +229,8 @@ class Session:
             lighten: called after `LIGHTEN_AFTER` of these. It returns a query that asks for less, to continue with, or None.
 
         Raises:
-            RequestRefused: the server answered 400, 413 or 422, or failed `tries` times.
-            CredentialsError: the server answered 401, 403 or 404.
+            RequestRefused: the server answered 400, 413 or 422, for a cursor 404 or 410, or failed `tries` times.
+            CredentialsError: the server answered 401, 403 or otherwise 404.
             TryLater: the attempts or the retry budget are used up; its subclasses: deadline, request limit, stop.
             ContractError: the answer is not in the contract.
             ConfigurationError: TLS or the proxy cannot be used.

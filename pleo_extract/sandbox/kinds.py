@@ -272,10 +272,11 @@ def redirect(context: FaultContext, variant: str) -> Response:
     )
 
 
-@fault_kind()
-def cursor400(context: FaultContext, _: str) -> Response:
-    """Answer 400 to a request with a cursor, as if it had expired; let others pass."""
-    return status(context, 400) if {"after", "before"} & set(context.parameters) else context.answer
+@fault_kind("404", "410", "422")
+def lostcursor(context: FaultContext, variant: str) -> Response:
+    """Answer 400, or this status, to a request with a cursor, as if it had expired; let others pass."""
+    is_cursor = {"after", "before"} & set(context.parameters)
+    return status(context, int(variant or 400)) if is_cursor else context.answer
 
 
 @page_fault()
