@@ -17,7 +17,15 @@ import pyspark
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PROGRAM", "SETTINGS", "children", "run_program", "start_program", "start_standalone"]
+__all__ = [
+    "MANY_QUESTIONS",
+    "PROGRAM",
+    "SETTINGS",
+    "children",
+    "run_program",
+    "start_program",
+    "start_standalone",
+]
 
 # Without the second compiler and parallel garbage collection a process that lives for a minute needs half the CPU.
 _JAVA: Final = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -32,6 +40,13 @@ SETTINGS: Final = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
+MANY_QUESTIONS: Final = SETTINGS | {
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
+"""Settings for one process that plans hundreds of large queries over few rows: Java's second compiler halves the time of
+planning, and interpreting an expression takes less time than compiling it. The programs on clusters compile theirs."""
 PROGRAM: Final = Path(__file__).with_name("program.py")
 _SPARK_CLASS: Final = Path(pyspark.__file__).parent / "bin" / "spark-class"
 _STARTED: Final = re.compile(r"Starting Spark master at (spark://127\.0\.0\.1:\d+)")

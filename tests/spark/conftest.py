@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 from canary import CANARY
 from pyspark.sql import SparkSession
 
-from spark.clusters import SETTINGS
+from spark.clusters import MANY_QUESTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MANY_QUESTIONS: Final = {
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-}
-"""Settings for one process that plans hundreds of large queries over few rows: Java's second compiler halves the time of
-planning, and interpreting an expression takes less time than compiling it. The programs on clusters compile theirs."""
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +24,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.delenv("PLEO_COMPANY_ID", raising=False)
         builder = SparkSession.builder.master("local[2]").config("spark.sql.warehouse.dir", str(folder))
-        settings = SETTINGS | {"spark.sql.python.filterPushdown.enabled": "true"} | MANY_QUESTIONS
+        settings = MANY_QUESTIONS | {"spark.sql.python.filterPushdown.enabled": "true"}
         for name, value in settings.items():
             builder = builder.config(name, value)
         session = builder.getOrCreate()

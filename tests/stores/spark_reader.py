@@ -12,7 +12,7 @@ import sys
 
 import polars as pl
 from pyspark.sql import SparkSession
-from spark.clusters import SETTINGS
+from spark.clusters import MANY_QUESTIONS
 
 from pleo_extract.spark import answers
 
@@ -20,7 +20,7 @@ from pleo_extract.spark import answers
 def main() -> None:
     """Read tables until standard input closes."""
     builder = SparkSession.builder.master("local[2]")
-    for name, value in SETTINGS.items():
+    for name, value in MANY_QUESTIONS.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("OFF")
