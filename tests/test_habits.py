@@ -10,6 +10,7 @@ import signal
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import httpx
 import polars as pl
@@ -352,6 +353,45 @@ class TestOrder:
         live(server)
         receipt = dump(server)
         assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+
+    @pytest.mark.parametrize("read", ["dump", "load", "iterate"])
+    def test_f22_ties_in_another_order_at_each_request(
+        self, read: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where cursors are positions, rows that come twice have hidden others; without a total, the list is not complete."""
+        server = Heard(Habits(page=37, cursors="positions", total="absent"), 700)
+        monkeypatch.setattr(server, "_tie", lambda job: crc32(f"{job.id} {server.requests}".encode()))
+        read_all: dict[str, Callable[[Client], object]] = {
+            "dump": lambda client: dump_export_jobs(tmp_path, client=client),
+            "load": lambda client: load_export_jobs(client=client),
+            "iterate": lambda client: list(iter_export_jobs(client=client)),
+        }
+        with (
+            open_client(server, clock, in_flight=1) as client,
+            pytest.raises(IncompleteWalk, match=r"came twice|when read again"),
+        ):
+            read_all[read](client)
+
+    def test_f22_the_same_rows_twice_in_two_passes(
+        self, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server that repeats the last row of each page hides none: the second pass meets the same jobs, or more."""
+        server = Heard(Habits(page=37, total="absent"), 700)
+        monkeypatch.setattr(server, "_tie", lambda job: job.id[::-1])
+        last: list[Any] = []
+
+        def repeat(body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+            rows = body["data"]
+            body["data"] = [*(last if "after" in asked else ()), *rows]
+            last[:] = rows[-1:]
+
+        server.edit = repeat
+        with open_client(server, clock, in_flight=1) as client:
+            assert is_true(server, load_export_jobs(client=client))
+            assert is_true(server, pl.concat(iter_export_jobs(client=client)))
+            receipt = dump_export_jobs(tmp_path, client=client)
+        assert (receipt.verdict, receipt.code) == ("complete", 0)
+        assert is_true(server, scan_lake(tmp_path).collect())
 
 
 class TestPlace:

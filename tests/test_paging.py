@@ -893,6 +893,7 @@ class TestMarks:
             "sorting": 2,
             "base": 0,
             "moves": (0, 0),
+            "repeated": 0,
             "hope": "strict",
             "told": True,
             "in_order": 2,

@@ -76,6 +76,11 @@ def is_same_list(first: pl.DataFrame, again: pl.DataFrame) -> bool:
     return first.height == again.height == first.join(again, on=KEY, how="semi").height
 
 
+def has_all(first: pl.DataFrame, again: pl.DataFrame) -> bool:
+    """Return whether a second reading met all jobs of the first; it may have met more."""
+    return first.height == first.join(again, on=KEY, how="semi").height
+
+
 def is_unknown() -> pl.Expr:
     """Match rows of a status that the contract does not know."""
     return ~pl.col("status").is_in(pl.Series(STATUSES).implode())

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
+from pleo_extract.errors import amount
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -73,6 +75,7 @@ def decide_verdict(
     totals: tuple[int | None, int | None],
     *,
     moves: tuple[int, int] = (0, 0),
+    repeated: int = 0,
     previous: int | None = None,
     confirmed: bool = False,
 ) -> Verdict:
@@ -82,14 +85,18 @@ def decide_verdict(
         distinct: different jobs read, unusable rows included.
         totals: `total` of the first and of the last page; None where the server gave none.
         moves: by how much `total` rose and fell from page to page.
+        repeated: rows that came twice in a list sorted by created_at alone: each may have taken the place of another.
         previous: different jobs read after the first pass, if this is the second one.
         confirmed: whether the second pass alone met the same jobs as the first.
     """
     known = [total for total in totals if total is not None]
-    fell = bool(known) and is_many(known[0] - known[-1], known[0]) and distinct < known[0]
-    if fell and not confirmed:
-        why = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
-        return Verdict("incomplete", why, again=previous is None)
+    doubt = ""
+    if known and is_many(known[0] - known[-1], known[0]) and distinct < known[0]:
+        doubt = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
+    elif repeated and not known:
+        doubt = f"{amount(repeated, 'row')} came twice, so that others may never have come, and there is no total to tell"
+    if doubt and not confirmed:
+        return Verdict("incomplete", doubt, again=previous is None)
     again = previous is None and not confirmed and is_skip_likely(distinct, totals, moves)
     if not known or distinct == known[0] == known[-1]:
         return Verdict("complete", again=again)

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -41,7 +42,7 @@ from pleo_extract.core.pages import MOST, SAFE
 from pleo_extract.errors import CursorRefused, RequestRefused, WalkError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 __all__ = [
     "BY_CREATION",
@@ -95,6 +96,7 @@ class Checkpoint(
         unkeyed: rows without a usable key; they count as read.
         totals: the first and the last `total`, None when absent.
         moves: by how much `total` rose and fell from page to page.
+        repeated: rows that came twice although the walk went on without a break, in a list sorted by created_at alone.
         sorting_keys: how many of the query's sorting keys the server took; None for all.
         offset: the offset at which the walk began.
         candidate: the order that nothing has contradicted so far, proven or not; None in journals of older versions.
@@ -121,6 +123,7 @@ class Checkpoint(
     limit: int | None = SAFE  # the versions that did not store it never asked for more or less
     rows_in_order: int = 0
     moves: tuple[int, int] = (0, 0)
+    repeated: int = 0
 
 
 _START: Final = Checkpoint(
@@ -171,6 +174,8 @@ class Walk:
         self.query = query
         self.until = until
         self.latest: Key | None = None
+        self._ties: set[Key] = set()
+        self._tied_at = ""
         self.understood: tuple[tuple[str, ...] | None, tuple[str, ...] | None, int | None] = (
             None,
             None,
@@ -294,6 +299,7 @@ class Walk:
             unkeyed=at.unkeyed + (0 if is_reread else info.rows - len(keys)),
             totals=(first_total, last_total),
             moves=(risen, fallen),
+            repeated=at.repeated + (0 if is_reread else self._count_repeated(keys)),
         )
 
     def _note(self, **changes: Any) -> None:
@@ -308,6 +314,22 @@ class Walk:
             rows_in_order=proof.rows,
         )
         self.checkpoint = msgspec.structs.replace(self.checkpoint, order=self.order)
+
+    def _count_repeated(self, keys: Sequence[Key]) -> int:
+        """Count the keys that were met before among those of the same created_at.
+
+        A server that sorts by created_at alone may list ties in another order at each request. If its cursors are positions,
+        a job that comes twice has taken the place of one that never comes.
+        """
+        is_strict, repeated = self._proof.candidate == "strict", 0
+        # In strict order nothing comes twice, and only the ties at the end can have others on the next page.
+        for key in takewhile(lambda key: key[0] == keys[-1][0], reversed(keys)) if is_strict else keys:
+            if key[0] != self._tied_at:
+                self._ties.clear()
+            self._tied_at = key[0]
+            repeated += not is_strict and key in self._ties
+            self._ties.add(key)
+        return repeated
 
     def _count_new(self, keys: tuple[Key, ...]) -> int:
         """Count the keys beyond the furthest one and before `until`, which belongs to the next segment."""

@@ -15,7 +15,7 @@ from pleo_extract.core.walk import Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
 from pleo_extract.fetch.driver import BATCH_ROWS
 from pleo_extract.fetch.load import DEADLINE, open_client
-from pleo_extract.fetch.segments import RowCount, read_walk
+from pleo_extract.fetch.segments import RowCount, read_walk, repeated_of
 from pleo_extract.fetch.selection import Instant, Selection, check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.progress import show_progress
@@ -125,7 +125,7 @@ def stream_wanted(
                 yield kept
         if walk.ended == "end":
             at = walk.checkpoint
-            verdict = decide_verdict(given.count, at.totals, moves=at.moves)
+            verdict = decide_verdict(given.count, at.totals, moves=at.moves, repeated=repeated_of([walk]))
             if verdict.again:
                 _confirm(session, walk, given, verdict)
 
@@ -145,7 +145,7 @@ def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -
             f"the list has {first.count} jobs when read once and {second.count} when read again, "
             f"and its total is {walk.checkpoint.totals[0]}. Try again"
         )
-    if verdict.why:
+    if verdict.why and walk.checkpoint.totals[0] is not None:
         _log.warning("complete_with_drift: total_untrusted: %s, but the same jobs in two passes", verdict.why)
 
 

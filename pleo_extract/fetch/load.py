@@ -12,11 +12,11 @@ import polars as pl
 from pleo_extract.client import Client
 from pleo_extract.contract import Query
 from pleo_extract.core.decode import build_frame
-from pleo_extract.core.rows import is_same_list, keep_latest
+from pleo_extract.core.rows import has_all, is_same_list, keep_latest
 from pleo_extract.core.verdict import Verdict, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows, UsageError
 from pleo_extract.fetch.driver import ask_exactly
-from pleo_extract.fetch.segments import RowCount, moves_of, totals_of
+from pleo_extract.fetch.segments import RowCount, moves_of, repeated_of, totals_of
 from pleo_extract.fetch.selection import check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.progress import show_progress
@@ -107,14 +107,18 @@ def _load(
     if walks[-1].ended == "until":  # `total` counts the whole list, of which this is a part
         verdict = Verdict("complete")
     else:
-        verdict = decide_verdict(frame.height, totals_of(walks), moves=moves_of(walks))
+        verdict = decide_verdict(
+            frame.height, totals_of(walks), moves=moves_of(walks), repeated=repeated_of(walks)
+        )
     if verdict.again:
         jobs, first_total = frame.height, totals_of(walks)[0]
         second, walks = _read_once(session, wanted, segments, on_page)
-        is_same = is_same_list(frame, second)
-        frame = keep_latest(pl.concat([frame, second]))
         totals = (first_total, totals_of(walks)[1])
-        verdict = decide_verdict(frame.height, totals, previous=jobs, confirmed=is_same)
+        is_confirmed = (has_all if totals == (None, None) else is_same_list)(frame, second)
+        frame = keep_latest(pl.concat([frame, second]))
+        verdict = decide_verdict(
+            frame.height, totals, repeated=repeated_of(walks), previous=jobs, confirmed=is_confirmed
+        )
     if verdict.name == "incomplete":
         raise IncompleteWalk(
             f"{verdict.why}; the list is not complete. Try again, or use a dump, which keeps what it has read"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pleo_extract.contract import Query
     from pleo_extract.fetch.driver import Batch
 
-__all__ = ["RowCount", "moves_of", "narrow", "read_list", "read_walk", "totals_of"]
+__all__ = ["RowCount", "moves_of", "narrow", "read_list", "read_walk", "repeated_of", "totals_of"]
 
 QUICK_SECONDS: Final = 0.01
 """A server that answers a page within this time is read by one thread: more threads would only cost."""
@@ -63,6 +63,13 @@ def moves_of(walks: Sequence[Walk]) -> tuple[int, int]:
     """Return by how much `total` rose and fell from page to page, as the walk has seen it that saw the most of either."""
     risen, fallen = zip(*(walk.checkpoint.moves for walk in walks), strict=True)
     return max(risen), max(fallen)
+
+
+def repeated_of(walks: Sequence[Walk]) -> int:
+    """Return how many rows came twice in a list that is sorted by created_at alone; 0 after a walk that started over."""
+    if any(walk.restarts or walk.anchors for walk in walks):
+        return 0
+    return sum(walk.checkpoint.repeated for walk in walks if walk.order == "created")
 
 
 class RowCount:

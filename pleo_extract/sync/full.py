@@ -32,7 +32,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.order import weakest
-from pleo_extract.core.rows import OPEN, count_months, created_month, find_unknown, is_same_list
+from pleo_extract.core.rows import OPEN, count_months, created_month, find_unknown, has_all, is_same_list
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import (
     Verdict,
@@ -44,7 +44,7 @@ from pleo_extract.core.verdict import (
 )
 from pleo_extract.core.walk import BY_CREATION
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused, amount
-from pleo_extract.fetch.segments import moves_of, narrow, read_list, totals_of
+from pleo_extract.fetch.segments import moves_of, narrow, read_list, repeated_of, totals_of
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
 from pleo_extract.sync.moved import OTHER_DATA, choose_months, find_staged, move_jobs
 from pleo_extract.sync.readings import count_rereads
@@ -75,6 +75,7 @@ class _Pass:
         totals: `total` on the first and on the last page.
         moves: by how much `total` rose and fell from page to page.
         pages: how many pages were read.
+        repeated: how many rows came twice in a list sorted by created_at alone.
     """
 
     order: str
@@ -83,6 +84,7 @@ class _Pass:
     totals: tuple[int | None, int | None]
     moves: tuple[int, int]
     pages: int
+    repeated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,18 +248,24 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
         walked, previous = _walk_list(task, "full"), closing.jobs
         previous = previous if previous == walked.jobs else None
     totals = expect_total(task.before, walked.totals)
-    verdict = decide_verdict(walked.jobs, totals, moves=walked.moves, previous=previous)
+    verdict = decide_verdict(
+        walked.jobs, totals, moves=walked.moves, repeated=walked.repeated, previous=previous
+    )
     if not verdict.again and not _is_drop(task, walked, accept_vanished=accept_vanished):
         return walked, None, verdict
     first = walked
     walked = _walk_list(task, "again")
-    same = _is_met_again(task)
+    same, all_again = _compare_passes(task)
     # Both passes are staged, so the first total of the first pass is the one to compare with: where cursors are
     # positions, a job deleted behind the reader moves another one past it, and the total of the second pass fits.
     walked = replace(walked, totals=(first.totals[0], walked.totals[1]))
     totals = expect_total(task.before, walked.totals)
     verdict = decide_verdict(
-        walked.jobs, totals, previous=walked.jobs if same else first.jobs, confirmed=same
+        walked.jobs,
+        totals,
+        repeated=walked.repeated,
+        previous=walked.jobs if same else first.jobs,
+        confirmed=all_again if totals == (None, None) else same,
     )
     if _is_drop(task, walked, accept_vanished=accept_vanished):
         task.staging.clear()
@@ -351,8 +359,8 @@ def _count_staged(task: Task, keys: Sequence[pl.Expr], new: int) -> list[int]:
     return counts
 
 
-def _is_met_again(task: Task) -> bool:
-    """Return whether the second pass alone met the same jobs as the first one."""
+def _compare_passes(task: Task) -> tuple[bool, bool]:
+    """Return whether the second pass alone met the same jobs as the first one, and whether it met all of them."""
     columns = (*KEY, "created_at")
     first, again = (
         pl.concat(
@@ -363,7 +371,8 @@ def _is_met_again(task: Task) -> bool:
         )
         for phase in ("full", "again")
     )
-    return is_same_list(first.unique(KEY), again.unique(KEY))
+    first, again = first.unique(KEY), again.unique(KEY)
+    return is_same_list(first, again), has_all(first, again)
 
 
 def _has_inserted(task: Task) -> bool:
@@ -414,6 +423,7 @@ def _walk_list(task: Task, phase: str) -> _Pass:
         totals=totals_of(walks),
         moves=moves_of(walks),
         pages=sum(walk.checkpoint.pages for walk in walks),
+        repeated=repeated_of(walks),
     )
 
 
