@@ -23,7 +23,7 @@ from pleo_extract.contract import EXTRA, FIELDS
 from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from importlib.resources.abc import Traversable
 
     from pleo_extract.answers.facts import SnapshotFacts
@@ -162,20 +162,23 @@ def statements() -> Mapping[str, Statement]:
     return {statement.name: statement for statement in found}
 
 
-def in_order_of_creation() -> Iterator[Statement]:
-    """Yield all views and macros, each after the views that it reads."""
+def in_order_of_creation(
+    wanted: Iterable[str] | None = None, engine: Engine = "duckdb"
+) -> Iterator[Statement]:
+    """Yield all views and macros, or those that are wanted, each after the views that it reads."""
     done: dict[str, None] = {}
+    relations = {part.name: part.query for part in parts(engine).values()}
 
     def visit(statement: Statement) -> Iterator[Statement]:
         if statement.name not in done:
             done[statement.name] = None
-            for name in _RELATION.findall(statement.query):
+            for name in _RELATION.findall(with_relations(statement.query, relations)):
                 if name in statements():
                     yield from visit(statements()[name])
             yield statement
 
-    for statement in statements().values():
-        yield from visit(statement)
+    for name in statements() if wanted is None else wanted:
+        yield from visit(statements()[name])
 
 
 @cache

@@ -160,6 +160,7 @@ FIRST: Final = {next(calls(statement, set())) for statement in statements().valu
 """One question to each view and macro."""
 OF_NOW: Final = {
     "vanished",
+    "failure_rates",
     "stuck_jobs",
     "survival",
     "within",
@@ -179,7 +180,7 @@ def test_spark_answers_as_duckdb_does(spark: SparkSession, lakes: dict[str, Path
     """
     answers(spark, lakes[name])
     answered = 0
-    some = QUESTIONS if name == "odd" else QUESTIONS[:: {"sample": 6, "empty": 8}[name]]
+    some = QUESTIONS if name == "odd" else QUESTIONS[:: {"sample": 10, "empty": 12}[name]]
     with connect(lakes[name]) as con:
         for question in some:
             expected = plain(con.sql(question).pl())
@@ -221,7 +222,7 @@ def test_f58_now_and_vanished_jobs_are_duckdbs(spark: SparkSession, tmp_path: Pa
     answers(spark, lake)
     with connect(lake) as con:
         assert con.sql("SELECT count(*) FROM vanished").fetchall() == [(5,)]
-        for question in [q for q in QUESTIONS if q in FIRST or name_of(q) in OF_NOW]:
+        for question in [q for q in QUESTIONS if q in FIRST and name_of(q) in OF_NOW]:
             expected = plain(con.sql(question).pl())
             found = plain(pl.DataFrame(pl.from_arrow(spark.sql(question).toArrow())))
             assert_frame_equal(found, expected, rel_tol=1e-9, abs_tol=1e-9)
@@ -274,6 +275,18 @@ def test_a_function_says_what_it_means(sample: SparkSession) -> None:
     assert statements()["stuck_jobs"].summary in " ".join(row[0] for row in rows)
 
 
+def test_only_what_is_asked_for_is_created(spark: SparkSession) -> None:
+    """`only` creates these views and functions, and those that they read."""
+    other = spark.newSession()
+    answers(other, SAMPLE, only=["first_pass"])
+    assert other.sql("SELECT sum(attempts) FROM first_pass('all')").first() == (3_000,)
+    assert other.table("attempts").count() == 3_000
+    with pytest.raises(PySparkException, match="silences"):
+        other.sql("SELECT * FROM silences()")
+    with pytest.raises(UsageError, match="no view or macro 'first_parse'; did you mean first_pass"):
+        answers(other, SAMPLE, only=["first_parse"])
+
+
 def test_the_folder_is_the_dataset(spark: SparkSession, tmp_path: Path) -> None:
     """Spark reads each job once from the folder of a lake with several snapshots, and months as text."""
     sandbox = Sandbox(World(jobs=400, days=90, seed=12), api_keys={CANARY: None})
@@ -289,7 +302,7 @@ def test_the_folder_is_the_dataset(spark: SparkSession, tmp_path: Path) -> None:
 def test_a_dataframe_is_a_lake_too(spark: SparkSession, lakes: dict[str, Path]) -> None:
     """Any DataFrame with the columns can be queried; its now is its latest instant or `as_of`."""
     jobs = spark.read.parquet(str(SAMPLE)).select("*").withColumnRenamed("absent", "x")
-    answers(spark, jobs.select(*reversed(jobs.columns)))
+    answers(spark, jobs.select(*reversed(jobs.columns)), only=())
     assert list(spark.table("export_jobs").columns) == list(COLUMNS)
     with connect(SAMPLE) as con:
         latest = con.sql(
@@ -297,7 +310,7 @@ def test_a_dataframe_is_a_lake_too(spark: SparkSession, lakes: dict[str, Path]) 
             "max(last_updated_at)) AS latest FROM export_jobs"
         ).pl()
     assert instant(spark) == latest.item()
-    answers(spark, jobs, as_of=datetime(2026, 12, 1, tzinfo=UTC))
+    answers(spark, jobs, only=(), as_of=datetime(2026, 12, 1, tzinfo=UTC))
     assert instant(spark) == datetime(2026, 12, 1, tzinfo=UTC)
     with pytest.raises(UsageError, match="time zone"):
         answers(spark, jobs, as_of=3)
@@ -322,11 +335,11 @@ def test_a_delta_table_is_a_lake_too(spark: SparkSession, tmp_path: Path) -> Non
     found = plain(pl.DataFrame(pl.from_arrow(spark.table("export_jobs").toArrow())))
     assert_frame_equal(found.sort("id"), plain(listed).sort("id"))
     with connect(table) as con:
-        for question in QUESTIONS[::6]:
+        for question in QUESTIONS[::12]:
             expected = plain(con.sql(question).pl())
             answer = plain(pl.DataFrame(pl.from_arrow(spark.sql(question).toArrow())))
             assert_frame_equal(answer, expected, rel_tol=1e-9, abs_tol=1e-9)
-    answers(spark, table, as_of=1)
+    answers(spark, table, only=(), as_of=1)
     assert spark.table("export_jobs").count() == heights[0]
     with pytest.raises(UsageError, match="no version 9"):
         answers(spark, table, as_of=9)

@@ -26,7 +26,13 @@ def main() -> None:
     spark.sparkContext.setLogLevel("OFF")
     for line in sys.stdin:
         reported = json.loads(line)
-        answers(spark, reported["uri"], storage_options=reported["options"], workspace=reported["workspace"])
+        answers(
+            spark,
+            reported["uri"],
+            only=["failure_rates"],
+            storage_options=reported["options"],
+            workspace=reported["workspace"],
+        )
         rows = pl.DataFrame(pl.from_arrow(spark.table("export_jobs").toArrow()))
         rows.write_parquet(reported["to"])
         counted = spark.sql("SELECT sum(jobs) AS jobs FROM failure_rates('all')").collect()
