@@ -126,9 +126,7 @@ def draw_silences(figures: Figures) -> str:
         "Companies without a new export for longer than their own rhythm explains, the most unusual first"
     )
     listed = table(caption, columns, silent.head(MOST_COMPANIES).iter_rows(named=True))
-    left_out = silent.height - MOST_COMPANIES
-    more = f"And {plural(left_out, 'other')}." if left_out > 0 else ""
-    return section("silences", "Silences", listed, note(more), unjudged)
+    return section("silences", "Silences", listed, note(_others(silent, MOST_COMPANIES)), unjudged)
 
 
 def _rarity(days: float) -> str:
@@ -141,6 +139,11 @@ def _rarer_reasons(rows: pl.DataFrame, field: str, noun: str) -> str:
     rest = rows.slice(MOST_REASONS)
     together = f"{plural(sum(rest[field]), noun)} together"
     return f"And {plural(rest.height, 'rarer reason')}, {together}." if rest.height else ""
+
+
+def _others(rows: pl.DataFrame, most: int) -> str:
+    """Say how many rows a table of the first `most` leaves out."""
+    return f"And {plural(rows.height - most, 'other')}." if rows.height > most else ""
 
 
 def _other_jobs(rows: pl.DataFrame, macro: str) -> str:
@@ -246,9 +249,7 @@ LISTS: Final = {
             number("Fail since then", "rate_since", percent),
             number("Usually", "usual_rate", percent),
         ),
-        rest=lambda rows: (
-            f"And {plural(rows.height - MOST_ROWS, 'other')}." if rows.height > MOST_ROWS else ""
-        ),
+        rest=partial(_others, most=MOST_ROWS),
         most=MOST_ROWS,
     ),
     "stuck": ListSection(

@@ -94,8 +94,7 @@ def answers(
             the manifest or the Delta log lists now. Spark needs no Delta library: files in an object store are copied
             first, as for `connect`.
         only: names of views and functions. Only these are created, with the views that they read, and `export_jobs`,
-            `companies` and `snapshot`. Spark takes up to two seconds for each
-            function, so all of them take half a minute.
+            `companies` and `snapshot`. Spark takes up to two seconds for each function, half a minute for all of them.
         as_of: for a lake, the snapshot that was current at this instant, or the number of a snapshot. For a DataFrame,
             the instant that counts as now for open jobs; by default the latest instant in it.
         storage_options: how to reach the object store of a Delta table, as for `connect`.
