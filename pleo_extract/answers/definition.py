@@ -102,9 +102,8 @@ def literal(text: str) -> str:
 
 
 def _view_queries(source: Source) -> dict[str, str]:
-    from_files = {
-        s.name: s.query for s in in_order_of_creation() if s.kind == "view" and s.name not in ENGINE_VIEWS
-    }
+    views = [s.name for s in statements().values() if s.kind == "view"]
+    from_files = {s.name: s.query for s in in_order_of_creation(views) if s.name not in ENGINE_VIEWS}
     return {
         "export_jobs": _export_jobs(source),
         "snapshot": _snapshot(source),
