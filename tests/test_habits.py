@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -201,6 +201,20 @@ class TestEcho:
             receipt = dump(server)
             assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
             assert receipt.requests <= PLAIN
+
+    def test_f29_a_clock_that_is_behind(
+        self, dump: Callable[..., Receipt], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where every job of later segments is dated in the future, all are counted, and later jobs are read."""
+        monkeypatch.setattr("habits.START", datetime.now(UTC) - timedelta(days=10))
+        server = Heard(Habits(page=10), 800)
+        first = dump(server)
+        assert (first.mode, first.order, first.verdict, first.code) == ("full", "strict", "complete", 0)
+        assert len(server.offsets) >= 3
+        for _ in range(3):
+            live(server)
+            receipt = dump(server)
+            assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
 
     def test_f59_an_order_that_is_not_kept_is_not_believed(self, dump: Callable[..., Receipt]) -> None:
         """A server without echo and without sorting is read completely each time, in one walk."""

@@ -84,9 +84,10 @@ class Checkpoint(
     Staging journals store it, under the field names of the first release.
 
     Attributes:
-        first: the first key read, or the time at which it was read if that is earlier.
+        first: the first key read.
         furthest: the key furthest along the walk.
-        newest: the key of the job that was created last, or the time at which it was read if that is earlier.
+        newest: the key of the job that was created last; once a page shows a job dated in the future, the time of that page
+            with an empty id: jobs that are created later may be dated before that job.
         cursor: the `endCursor` of the last page, not yet checked.
         at_end: whether the last page said that no page follows.
         order: the order that is proven so far.
@@ -149,8 +150,7 @@ class Walk:
         until: the key that ends the walk, in walking direction. It may be set while the walk is under way.
         checkpoint: what the walk has seen so far, and where it stands.
         understood: the sorting keys, orders and limit that the server echoed first.
-        latest: `first` and `newest` are not later than this, the time of the page, whatever date a job has: walks that end
-            at a date in the future would not see the jobs to come.
+        latest: the time of the page that comes next, with an empty id; jobs of a later date are dated in the future.
         restarts: how often a refused cursor sent the walk back to its start.
         anchors: how often a refused cursor sent the walk to an offset near the place it had reached.
     """
@@ -286,13 +286,12 @@ class Walk:
             first_total, last_total = info.total if first_total is None else first_total, info.total
         # In strict order the first and the last key bound all others, and comparing each key would cost.
         ends = (keys[0], keys[-1]) if keys and self._proof.candidate == "strict" else keys
-        furthest, newest = (() if key is None else (key,) for key in (at.furthest, at.newest))
+        furthest = () if at.furthest is None else (at.furthest,)
         pick = min if self.query.descending else max
-        near = ends if self.latest is None else [min(key, self.latest) for key in ends]
         self._note(
-            first=near[0] if keys and at.first is None else at.first,
+            first=keys[0] if keys and at.first is None else at.first,
             furthest=pick((*furthest, *ends), key=self._proof.sort_key, default=None),
-            newest=max((*newest, *near), default=None),
+            newest=self._find_newest(ends),
             cursor=info.end_cursor,
             at_end=not info.has_next,
             distinct=at.distinct + self._count_new(keys),
@@ -301,6 +300,14 @@ class Walk:
             moves=(risen, fallen),
             repeated=at.repeated + (0 if is_reread else self._count_repeated(keys)),
         )
+
+    def _find_newest(self, keys: Sequence[Key]) -> Key | None:
+        """Return `newest` after a page whose newest key is among these."""
+        before = self.checkpoint.newest
+        if before is not None and not before[1]:
+            return before
+        newest = max(keys if before is None else (before, *keys), default=None)
+        return newest if newest is None or self.latest is None else min(newest, self.latest)
 
     def _note(self, **changes: Any) -> None:
         """Replace the checkpoint by one with these changes, and with what is proven of the order by now."""

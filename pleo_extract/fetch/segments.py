@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from pleo_extract.client import Session
-    from pleo_extract.contract import Query
+    from pleo_extract.contract import Key, Query
     from pleo_extract.fetch.driver import Batch
 
 __all__ = ["RowCount", "moves_of", "narrow", "read_list", "read_walk", "repeated_of", "totals_of"]
@@ -63,6 +63,12 @@ def moves_of(walks: Sequence[Walk]) -> tuple[int, int]:
     """Return by how much `total` rose and fell from page to page, as the walk has seen it that saw the most of either."""
     risen, fallen = zip(*(walk.checkpoint.moves for walk in walks), strict=True)
     return max(risen), max(fallen)
+
+
+def newest_of(walks: Sequence[Walk]) -> Key | None:
+    """Return the newest key of the list, or the first time at which a page showed a job dated in the future."""
+    keys = [key for walk in walks if (key := walk.checkpoint.newest) is not None]
+    return min((key for key in keys if not key[1]), default=max(keys, default=None))
 
 
 def repeated_of(walks: Sequence[Walk]) -> int:

@@ -64,7 +64,7 @@ class Head:
         batch: the number of the first batch that they staged.
         order: the weakest order that a segment proves.
         oldest: the oldest key of all segments.
-        newest: the newest key of all segments.
+        newest: the newest key of all segments, see `Checkpoint`.
         ended: True if the segments reach the end of the list.
         rows: how many rows the head walk alone read.
         totals: `total` on the first and on the last page of the head walk.
@@ -89,20 +89,20 @@ def read_head(task: Task, phase: str, until: Key | None) -> Head:
     walks = _continue_segments(task, phase, until)
     as_of, batch = task.clock(), len(task.staging.batches)
     _read_open(task)
-    ends = [stop_line(first) for walk in walks if (first := walk.checkpoint.first) is not None]
+    ends = [stop_line(newest) for walk in walks if (newest := walk.checkpoint.newest) is not None]
     ends += [] if until is None else [until]
     segment = max(task.staging.checkpoints(phase), default=-1) + 1
     query = narrow(NEWEST_FIRST, company_id=task.company_id)
     head = task.walk(phase, Walk(query, until=max(ends, default=None)), segment)
     walks.append(head)
     seen = [walk.checkpoint for walk in walks]
-    keys = [key for each in seen for key in (each.furthest, each.newest) if key is not None]
+    newest_keys = [each.newest for each in seen if each.newest is not None]
     return Head(
         as_of=as_of,
         batch=batch,
         order=weakest(walk.order for walk in walks),
-        oldest=min(keys, default=None),
-        newest=max(keys, default=None),
+        oldest=min((each.furthest for each in seen if each.furthest is not None), default=None),
+        newest=max(newest_keys, default=None),
         ended=any(walk.ended == "end" for walk in walks),
         rows=head.checkpoint.rows,
         totals=head.checkpoint.totals,
@@ -118,9 +118,9 @@ def _continue_segments(task: Task, phase: str, until: Key | None) -> list[Walk]:
         if not walk.ended:
             task.walk(phase, walk, segment)
         walks.append(walk)
-        assert checkpoint.first is not None
-        first = stop_line(checkpoint.first)
-        end = first if until is None else max(first, until)
+        assert checkpoint.newest is not None
+        line = stop_line(checkpoint.newest)
+        end = line if until is None else max(line, until)
     return walks
 
 

@@ -44,7 +44,7 @@ from pleo_extract.core.verdict import (
 )
 from pleo_extract.core.walk import BY_CREATION
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused, amount
-from pleo_extract.fetch.segments import moves_of, narrow, read_list, repeated_of, totals_of
+from pleo_extract.fetch.segments import moves_of, narrow, newest_of, read_list, repeated_of, totals_of
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
 from pleo_extract.sync.moved import OTHER_DATA, choose_months, find_staged, move_jobs
 from pleo_extract.sync.readings import count_rereads
@@ -71,7 +71,7 @@ class _Pass:
     Attributes:
         order: the weakest order that its walks prove.
         jobs: different jobs staged after it, unusable rows included.
-        newest: the newest key met.
+        newest: the newest key met, see `newest_of`.
         totals: `total` on the first and on the last page.
         moves: by how much `total` rose and fell from page to page.
         pages: how many pages were read.
@@ -415,11 +415,10 @@ def _walk_list(task: Task, phase: str) -> _Pass:
         jobs = len(task.staging.met_forgotten())
         for month in task.staging.months():  # a month at a time, to bound memory
             jobs += pl.concat([frame.select(KEY) for frame in task.staging.read(month)]).unique().height
-    newest = [newest for walk in walks if (newest := walk.checkpoint.newest) is not None]
     return _Pass(
         order=weakest(walk.order for walk in walks),
         jobs=jobs + unkeyed,
-        newest=max(newest, default=None),
+        newest=newest_of(walks),
         totals=totals_of(walks),
         moves=moves_of(walks),
         pages=sum(walk.checkpoint.pages for walk in walks),

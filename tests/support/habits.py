@@ -25,7 +25,7 @@ __all__ = ["Habits", "Job", "Server", "Version"]
 
 COMPANY = "6f1f4b5e-5f0c-4a8e-9a53-1d3a6c0f2b11"
 TERMINAL = ("completed", "completed_with_errors", "failed")
-START = datetime(2026, 1, 5, 8, tzinfo=UTC)
+START = datetime(2024, 1, 8, 8, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
