@@ -408,6 +408,51 @@ class TestOrder:
         assert is_true(server, scan_lake(tmp_path).collect())
 
 
+class TestTotals:
+    """F22: a total that is wrong by a constant, while jobs come."""
+
+    @pytest.mark.parametrize("sorting", ["honoured", "ignored"])
+    @pytest.mark.parametrize("read", ["dump", "load", "iterate"])
+    def test_f22_jobs_that_come_between_two_passes(
+        self, read: str, sorting: str, tmp_path: Path, clock: Clock
+    ) -> None:
+        """The second pass confirms the first where it meets as many jobs more as total can have grown by."""
+        server = Heard(Habits(page=100, total="high", sorting=sorting), 690)
+        old = {job.id for job in server.jobs.values()}
+
+        def come() -> None:
+            if server.requests in {5, 8, 9}:
+                server.now += timedelta(minutes=1)
+                server.finish(server.create())
+
+        server.on_request = come
+        read_all: dict[str, Callable[[Client], pl.DataFrame]] = {
+            "dump": lambda client: (dump_export_jobs(tmp_path, client=client), scan_lake(tmp_path).collect())[
+                1
+            ],
+            "load": lambda client: load_export_jobs(client=client),
+            "iterate": lambda client: pl.concat(iter_export_jobs(client=client)),
+        }
+        with open_client(server, clock, in_flight=1) as client:
+            frame = read_all[read](client)
+        assert len(server.jobs) == len(old) + 3
+        assert old <= set(frame["id"]) <= set(server.jobs)
+        assert frame["id"].is_unique().all()
+
+    @pytest.mark.parametrize("read", ["load", "iterate"])
+    def test_f22_a_list_that_ends_too_early_once(self, read: str, clock: Clock) -> None:
+        """Jobs that the first pass alone missed are no jobs that have come since."""
+        server = Heard(Habits(page=100, total="high"), 690)
+
+        def end(body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+            if server.requests == 4:
+                body["pagination"]["hasNextPage"] = False
+
+        server.edit = end
+        with open_client(server, clock, in_flight=1) as client, pytest.raises(IncompleteWalk):
+            load_export_jobs(client=client) if read == "load" else list(iter_export_jobs(client=client))
+
+
 class TestPlace:
     """F66: the echo shows which position a response is for."""
 

@@ -38,9 +38,9 @@ __all__ = [
     "has_rows",
     "is_as_late",
     "is_beyond",
+    "is_confirmed",
     "is_ended",
     "is_later",
-    "is_same_list",
     "is_unknown",
     "is_unsettled",
     "job_name",
@@ -71,14 +71,17 @@ def read_key(created: str) -> datetime | None:
         return None
 
 
-def is_same_list(first: pl.DataFrame, again: pl.DataFrame) -> bool:
-    """Return whether a second reading met the same jobs as the first."""
-    return first.height == again.height == first.join(again, on=KEY, how="semi").height
+def is_confirmed(first: pl.DataFrame, again: pl.DataFrame, *, arrivals: range | None) -> bool:
+    """Return whether a second reading of the list confirms the first one: it met all its jobs again.
 
-
-def has_all(first: pl.DataFrame, again: pl.DataFrame) -> bool:
-    """Return whether a second reading met all jobs of the first; it may have met more."""
-    return first.height == first.join(again, on=KEY, how="semi").height
+    Args:
+        first: the jobs that the first reading met, each once.
+        again: the same of the second reading.
+        arrivals: how many jobs the second one may have met that the first one did not, see `count_arrivals`; None for any.
+    """
+    more = again.height - first.height
+    has_all = first.height == first.join(again, on=KEY, how="semi").height
+    return has_all and (arrivals is None or more == 0 or more in arrivals)
 
 
 def is_unknown() -> pl.Expr:

@@ -32,6 +32,7 @@ __all__ = [
     "VERDICTS",
     "Verdict",
     "VerdictName",
+    "count_arrivals",
     "decide_verdict",
     "expect_total",
     "is_many",
@@ -139,6 +140,26 @@ def expect_total(account: SyncState, totals: tuple[int | None, int | None]) -> t
         return None, None
     first, last = (None if total is None else total - account.total_offset for total in totals)
     return first, last
+
+
+def count_arrivals(
+    first: tuple[int | None, int | None], again: tuple[int | None, int | None]
+) -> range | None:
+    """Return how many jobs can have come from one reading of the list to the next, if `total` is wrong by a constant.
+
+    A job that comes while the list is read may stand before the reader or behind.
+
+    Args:
+        first: `total` on the first and on the last page of the first reading.
+        again: the same of the second reading.
+
+    Returns:
+        The possible numbers; None where a total is missing.
+    """
+    (start, end), (start_again, end_again) = first, again
+    if start is None or end is None or start_again is None or end_again is None:
+        return None
+    return range(start_again - end, end_again - start + 1)
 
 
 def learn_total(

@@ -10,7 +10,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.pages import MOST
 from pleo_extract.core.rows import job_name
-from pleo_extract.core.verdict import decide_verdict
+from pleo_extract.core.verdict import count_arrivals, decide_verdict
 from pleo_extract.core.walk import Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
 from pleo_extract.fetch.driver import BATCH_ROWS
@@ -133,17 +133,21 @@ def stream_wanted(
 def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -> None:
     """Read the list a second time: if it has the same jobs again, nothing is missing, and `total` is wrong or has moved.
 
+    Jobs that are newer than all of the first time have come since, if `total` can have grown by as many.
+
     Raises:
         IncompleteWalk: the second time the list has other jobs.
     """
     walk_again = Walk(walk.query)
-    second = _GivenOut(walk_again)
+    second = _GivenOut(walk_again, until=first.newest)
     for batch in read_walk(session, walk_again):
         second.select_new(batch.frame)
-    if (second.count, second.digest) != (first.count, first.digest):
+    arrivals = count_arrivals(walk.checkpoint.totals, walk_again.checkpoint.totals)
+    is_explained = not second.later or arrivals is None or second.later in arrivals
+    if (second.count, second.digest) != (first.count, first.digest) or not is_explained:
         raise IncompleteWalk(
-            f"the list has {first.count} jobs when read once and {second.count} when read again, "
-            f"and its total is {walk.checkpoint.totals[0]}. Try again"
+            f"the list has {first.count} jobs when read once and {second.count + second.later} when read again, "
+            f"and its total is {walk.checkpoint.totals[0]} and {walk_again.checkpoint.totals[1]}. Try again"
         )
     if verdict.why and walk.checkpoint.totals[0] is not None:
         _log.warning("complete_with_drift: total_untrusted: %s, but the same jobs in two passes", verdict.why)
@@ -157,12 +161,15 @@ class _GivenOut:
     Attributes:
         count: how many jobs were given out.
         digest: a checksum of their keys that does not depend on the order.
+        newest: when the newest of them was created.
+        later: how many jobs were created after `until`; they are not among the others.
     """
 
-    def __init__(self, walk: Walk) -> None:
-        self.count = 0
+    def __init__(self, walk: Walk, *, until: datetime | None = None) -> None:
+        self.count = self.later = 0
         self.digest = 0
-        self._walk = walk
+        self.newest: datetime | None = None
+        self._walk, self._until = walk, until
         self._order = ""
         self._last: datetime | None = None
         self._at_last: list[str] = []
@@ -190,6 +197,13 @@ class _GivenOut:
             keys = list(frame.select(KEY).iter_rows())
             frame = frame.filter(pl.Series([key not in self._seen for key in keys], dtype=pl.Boolean))
             self._seen.update(keys)
+        if self._until is not None:
+            known = frame.filter(pl.col("created_at") <= self._until)
+            self.later += frame.height - known.height
+            frame = known
+        if frame.height:
+            newest: datetime = frame.select(pl.col("created_at").max()).item()
+            self.newest = newest if self.newest is None else max(newest, self.newest)
         self.count += frame.height
         self.digest = (self.digest + frame.select(pl.struct(KEY).hash().sum()).item()) % 2**64
         return frame

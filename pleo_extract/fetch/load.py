@@ -12,8 +12,8 @@ import polars as pl
 from pleo_extract.client import Client
 from pleo_extract.contract import Query
 from pleo_extract.core.decode import build_frame
-from pleo_extract.core.rows import has_all, is_same_list, keep_latest
-from pleo_extract.core.verdict import Verdict, decide_verdict
+from pleo_extract.core.rows import is_confirmed, keep_latest
+from pleo_extract.core.verdict import Verdict, count_arrivals, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows, UsageError
 from pleo_extract.fetch.driver import ask_exactly
 from pleo_extract.fetch.segments import RowCount, moves_of, repeated_of, totals_of
@@ -111,13 +111,17 @@ def _load(
             frame.height, totals_of(walks), moves=moves_of(walks), repeated=repeated_of(walks)
         )
     if verdict.again:
-        jobs, first_total = frame.height, totals_of(walks)[0]
+        jobs, before = frame.height, totals_of(walks)
         second, walks = _read_once(session, wanted, segments, on_page)
-        totals = (first_total, totals_of(walks)[1])
-        is_confirmed = (has_all if totals == (None, None) else is_same_list)(frame, second)
+        totals = totals_of(walks)
+        confirmed = is_confirmed(frame, second, arrivals=count_arrivals(before, totals))
         frame = keep_latest(pl.concat([frame, second]))
         verdict = decide_verdict(
-            frame.height, totals, repeated=repeated_of(walks), previous=jobs, confirmed=is_confirmed
+            frame.height,
+            (before[0], totals[1]),
+            repeated=repeated_of(walks),
+            previous=frame.height if confirmed else jobs,
+            confirmed=confirmed,
         )
     if verdict.name == "incomplete":
         raise IncompleteWalk(

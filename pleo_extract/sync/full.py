@@ -32,10 +32,11 @@ import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.order import weakest
-from pleo_extract.core.rows import OPEN, count_months, created_month, find_unknown, has_all, is_same_list
+from pleo_extract.core.rows import OPEN, count_months, created_month, find_unknown, is_confirmed
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import (
     Verdict,
+    count_arrivals,
     decide_verdict,
     expect_total,
     is_many,
@@ -255,17 +256,17 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
         return walked, None, verdict
     first = walked
     walked = _walk_list(task, "again")
-    same, all_again = _compare_passes(task)
     # Both passes are staged, so the first total of the first pass is the one to compare with: where cursors are
     # positions, a job deleted behind the reader moves another one past it, and the total of the second pass fits.
+    arrivals = count_arrivals(*(expect_total(task.before, each.totals) for each in (first, walked)))
     walked = replace(walked, totals=(first.totals[0], walked.totals[1]))
-    totals = expect_total(task.before, walked.totals)
+    confirmed = _is_confirmed(task, arrivals)
     verdict = decide_verdict(
         walked.jobs,
-        totals,
+        expect_total(task.before, walked.totals),
         repeated=walked.repeated,
-        previous=walked.jobs if same else first.jobs,
-        confirmed=all_again if totals == (None, None) else same,
+        previous=walked.jobs if confirmed else first.jobs,
+        confirmed=confirmed,
     )
     if _is_drop(task, walked, accept_vanished=accept_vanished):
         task.staging.clear()
@@ -359,20 +360,14 @@ def _count_staged(task: Task, keys: Sequence[pl.Expr], new: int) -> list[int]:
     return counts
 
 
-def _compare_passes(task: Task) -> tuple[bool, bool]:
-    """Return whether the second pass alone met the same jobs as the first one, and whether it met all of them."""
-    columns = (*KEY, "created_at")
+def _is_confirmed(task: Task, arrivals: range | None) -> bool:
+    """Return whether the second pass alone confirms the first one."""
+    nothing = pl.DataFrame(schema=POLARS_SCHEMA).select(KEY)
     first, again = (
-        pl.concat(
-            [
-                pl.DataFrame(schema=POLARS_SCHEMA).select(columns),
-                *(f.select(columns) for f in task.staging.pages(phase)),
-            ]
-        )
+        pl.concat([nothing, *(frame.select(KEY) for frame in task.staging.pages(phase))]).unique()
         for phase in ("full", "again")
     )
-    first, again = first.unique(KEY), again.unique(KEY)
-    return is_same_list(first, again), has_all(first, again)
+    return is_confirmed(first, again, arrivals=arrivals)
 
 
 def _has_inserted(task: Task) -> bool:
