@@ -212,7 +212,7 @@ def shift_alarms() -> Iterator[str]:
     rows = (
         (
             f"{each['daily']} a day, {each['rate']:.0%} fail{worlds[each['world']]}",
-            *(f"{each[k]:,}" for k in ("judged", "shifts", "incidents", "alarms")),
+            *(f"{each[k]:,}" for k in ("judged", "shifts", "least", "incidents", "alarms")),
             f"{round(each['judged'] / each['alarms'], -1):,.0f}",
         )
         for each in _alarms("shifts")["chance"]
@@ -221,6 +221,7 @@ def shift_alarms() -> Iterator[str]:
         "exports",
         "judged days",
         "shifts by chance",
+        "incidents by an exact limit",
         "incidents by chance",
         "days with either",
         "one in",

@@ -421,22 +421,14 @@ def one_pass(periods: list[tuple[int, int]], apart: set[int]) -> list[tuple[floa
         usual, deviation = angle(past_k, past_n), math.sqrt(1 / (4 * n + 2) + 1 / (4 * past_n + 2))
         score = (angle(k, n) - usual) / deviation
         moves = [abs(scores[p] - scores[q]) for q, p in pairwise(sorted(scores)) if p in before]
-        spread = max(1.0, sum(moves) / len(moves) / (2 / math.sqrt(math.pi)) if moves else 1.0)
         student = 1 + 2.5 / max(1, len(moves)) + 5.75 / max(1, len(moves)) ** 2
+        spread = max(1.0, (sum(moves) / len(moves) if moves else 1.0) / (2 / math.sqrt(math.pi)) * student)
         if place not in apart:
             scores[place] = score
         if len(past) >= 8:
-            top = min(math.pi / 2, usual + 3 * deviation * spread * student)
+            top = min(math.pi / 2, usual + 3 * deviation * spread)
             limit = min(1.0, ((n + 0.75) * math.sin(top) ** 2 - 0.375) / n)
-            charts[-1] = (
-                past_k / past_n,
-                limit,
-                score,
-                score / spread / student,
-                usual,
-                past_n,
-                3 * spread * student,
-            )
+            charts[-1] = (past_k / past_n, limit, score, score / spread, usual, past_n, 3 * spread)
     return charts
 
 

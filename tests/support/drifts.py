@@ -10,14 +10,26 @@ import polars as pl
 from rhythms import name_company
 from warehouse_jobs import frame, job, rows_of, warehouse
 
-__all__ = ["BEGIN", "STEADY", "count_alarms", "draw_days", "find_shift_days", "make_days", "steady_rates"]
+__all__ = [
+    "BEGIN",
+    "CLUSTER_SIZE",
+    "STEADY",
+    "count_alarms",
+    "draw_days",
+    "find_shift_days",
+    "make_days",
+    "steady_rates",
+]
 
 np: Any = import_module("numpy")
+stats: Any = import_module("scipy.stats")
 
 BEGIN: Final = datetime(2025, 1, 1, tzinfo=UTC)
 STEADY: Final = ("independent", "clustered", "month-end", "Mondays")
 """Worlds in which nothing changes for good: exports fail independently; days differ more than that, such as by outages; twice
 as many fail on the last three days of a month; twice as many fail on Mondays."""
+CLUSTER_SIZE: Final = 38.0
+"""Sum of the two parameters of the beta distribution from which the rates of days with clusters come."""
 
 
 def draw_days(luck: Any, rates: Any, daily: int) -> Any:
@@ -45,8 +57,7 @@ def steady_rates(luck: Any, world: str, rate: float, companies: int, days: int =
     rates = np.full((companies, days), rate)
     dates = [BEGIN + timedelta(days=day) for day in range(days)]
     if world == "clustered":  # beta-binomial: the variance between days is twice that of 40 independent jobs
-        size = 38.0
-        return luck.beta(rate * size, (1 - rate) * size, rates.shape)
+        return luck.beta(rate * CLUSTER_SIZE, (1 - rate) * CLUSTER_SIZE, rates.shape)
     if world == "month-end":
         rates[:, [(date + timedelta(days=3)).month != date.month for date in dates]] *= 2
     if world == "Mondays":
@@ -60,9 +71,11 @@ def count_alarms(
     """Return how often chance raises an alarm in companies whose rate stays.
 
     `shifts` counts once for each begin of a shift, however many periods it lasts; `incidents` counts each period. `alarms`
-    are the periods in which either begins one.
+    are the periods in which either begins one. `least` is how many incidents an exact limit would report that knows the
+    usual rate, and how much days differ in clusters: failures are whole numbers, so it cannot allow just one in 740.
     """
-    jobs = make_days(draw_days(luck, steady_rates(luck, world, rate, companies), daily), daily)
+    failed = draw_days(luck, steady_rates(luck, world, rate, companies), daily)
+    jobs = make_days(failed, daily)
     with warehouse(jobs) as con:
         judged = rows_of(con, "SELECT count(*) AS n FROM shifts('day', every_period := TRUE)").item()
         shifts = rows_of(
@@ -70,7 +83,17 @@ def count_alarms(
         )
         incidents = rows_of(con, "SELECT company_id, period FROM incidents('day')")
     alarms = pl.concat([shifts.select(incidents.columns), incidents]).unique().height
-    return {"judged": judged, "shifts": shifts.height, "incidents": incidents.height, "alarms": alarms}
+    usual = stats.binom(daily, rate)
+    if world == "clustered":
+        usual = stats.betabinom(daily, rate * CLUSTER_SIZE, (1 - rate) * CLUSTER_SIZE)
+    least = int((usual.sf(failed[:, 8:] - 1) < stats.norm.sf(3)).sum())
+    return {
+        "judged": judged,
+        "shifts": shifts.height,
+        "incidents": incidents.height,
+        "alarms": alarms,
+        "least": least,
+    }
 
 
 def find_shift_days(luck: Any, *, companies: int) -> tuple[Any, Any]:

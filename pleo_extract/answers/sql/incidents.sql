@@ -112,12 +112,10 @@ first_pass_ranges AS (
     FROM first_pass_scores AS f
 ),
 
--- 1.1283791670955126 is 2/√π, the mean moving range of a standard normal distribution. Sigma is at least 1: a past
--- that varies less than independent failures would is luck.
 first_pass_spreads AS (
     SELECT
         f.*,
-        greatest(1e0, coalesce(avg(f.moving_range) OVER before, 1e0) / 1.1283791670955126e0) AS sigma,
+        avg(f.moving_range) OVER before AS mean_range,
         CAST(greatest(1, count(f.moving_range) OVER before) AS DOUBLE) AS range_count
     FROM first_pass_ranges AS f
     WINDOW before AS (
@@ -127,15 +125,30 @@ first_pass_spreads AS (
     )
 ),
 
+-- 1.1283791670955126 is 2/√π, the mean moving range of a standard normal distribution. The factor 1 + 2.5/m + 5.75/m²
+-- widens three standard deviations of the normal distribution to those of Student's t with m moving ranges: the first
+-- terms of the expansion of Cornish and Fisher. The result is at least 1: a past that varies less than independent
+-- failures would is luck.
+first_pass_sigmas AS (
+    SELECT
+        f.*,
+        greatest(
+            1e0,
+            coalesce(f.mean_range, 1e0) / 1.1283791670955126e0
+            * (1 + 2.5e0 / f.range_count + 5.75e0 / (f.range_count * f.range_count))
+        ) AS sigma
+    FROM first_pass_spreads AS f
+),
+
 first_pass_signals AS (
     SELECT
         f.company,
         f.row_no,
         f.past_n,
         f.usual_angle,
-        3 * f.sigma * (1 + 2.5e0 / f.range_count + 5.75e0 / (f.range_count * f.range_count)) AS score_limit
-    FROM first_pass_spreads AS f
-    WHERE f.past >= 8 AND f.score > 3 * f.sigma * (1 + 2.5e0 / f.range_count + 5.75e0 / (f.range_count * f.range_count))
+        3 * f.sigma AS score_limit
+    FROM first_pass_sigmas AS f
+    WHERE f.past >= 8 AND f.score > 3 * f.sigma
 ),
 
 excluded_periods AS (
@@ -190,7 +203,7 @@ moving_ranges AS (
 spreads AS (
     SELECT
         m.*,
-        greatest(1e0, coalesce(avg(m.moving_range) OVER before, 1e0) / 1.1283791670955126e0) AS sigma,
+        avg(m.moving_range) OVER before AS mean_range,
         CAST(greatest(1, count(m.moving_range) OVER before) AS DOUBLE) AS range_count
     FROM moving_ranges AS m
     WINDOW before AS (
@@ -200,18 +213,23 @@ spreads AS (
     )
 ),
 
--- The factor 1 + 2.5/m + 5.75/m² widens three standard deviations of the normal distribution to those of Student's t
--- with m moving ranges: the first terms of the expansion of Cornish and Fisher.
+second_pass_sigmas AS (
+    SELECT
+        s.*,
+        greatest(
+            1e0,
+            coalesce(s.mean_range, 1e0) / 1.1283791670955126e0
+            * (1 + 2.5e0 / s.range_count + 5.75e0 / (s.range_count * s.range_count))
+        ) AS sigma
+    FROM spreads AS s
+),
+
 chart AS (
     SELECT
         s.*,
-        s.score / (s.sigma * (1 + 2.5e0 / s.range_count + 5.75e0 / (s.range_count * s.range_count))) AS sigmas,
-        least(
-            1.5707963267948966e0,
-            s.usual_angle
-            + 3 * s.deviation * s.sigma * (1 + 2.5e0 / s.range_count + 5.75e0 / (s.range_count * s.range_count))
-        ) AS limit_angle
-    FROM spreads AS s
+        s.score / s.sigma AS sigmas,
+        least(1.5707963267948966e0, s.usual_angle + 3 * s.deviation * s.sigma) AS limit_angle
+    FROM second_pass_sigmas AS s
     WHERE s.past >= 8
 ),
 
