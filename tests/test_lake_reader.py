@@ -20,6 +20,7 @@ from pleo_extract.cli import group
 from pleo_extract.errors import LakeError, UsageError
 from pleo_extract.lake.folder.pruning import prune
 from pleo_extract.lake.folder.publish import write_manifest
+from pleo_extract.lake.folder.repair import repair_lake
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.status import read_status
 from pleo_extract.lake.table import Keep
@@ -27,6 +28,7 @@ from pleo_extract.report import write_report
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -93,6 +95,17 @@ def test_a_lake_that_is_not_there() -> None:
     ):
         with pytest.raises(LakeError, match="there is no lake"):
             ask()
+
+
+@pytest.mark.parametrize("ask", [verify_lake, repair_lake, read_status])
+def test_a_mistyped_folder_names_the_lake_beside_it(ask: Callable[[Path], object], tmp_path: Path) -> None:
+    """The message for a missing folder names the lake that is meant, but no folder that is none."""
+    dump(tmp_path / "export_jobs", Sandbox(World(jobs=3), api_keys={CANARY: None}))
+    (tmp_path / "export_jobz").mkdir()
+    with pytest.raises(LakeError, match=r"export_job; did you mean .*/export_jobs\?"):
+        ask(tmp_path / "export_job")
+    with pytest.raises(LakeError, match="elsewhere; make one with"):
+        ask(tmp_path / "elsewhere")
 
 
 def test_what_public_signatures_name_is_public() -> None:

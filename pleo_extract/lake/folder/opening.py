@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from pleo_extract.errors import ConfigurationError, LakeError, escape
+from pleo_extract.errors import ConfigurationError, LakeError, StorageError, escape
 from pleo_extract.lake import disk
 from pleo_extract.lake.layout import Layout, scan_files
 from pleo_extract.lake.record import read_last_run
@@ -23,6 +25,7 @@ __all__ = [
     "open_snapshot",
     "refuse_other_server",
     "require_files",
+    "require_folder",
     "require_lake",
     "require_pointer",
 ]
@@ -119,10 +122,27 @@ def require_lake(layout: Layout) -> None:
     Raises:
         LakeError: there is no folder, or it holds files but no lake.
     """
-    if not layout.root.is_dir():
-        raise LakeError(f"there is no lake at {layout.root}; make one with: pleo-extract dump {layout.root}")
+    require_folder(layout)
     if what := layout.describe_foreign():
         raise LakeError(f"{layout.root} is not a lake ({what}); check the path")
+
+
+def require_folder(layout: Layout) -> None:
+    """Raise unless the folder exists. The message names the lake beside it whose name is most like that of the folder.
+
+    Raises:
+        LakeError: there is no such folder.
+    """
+    if layout.root.is_dir():
+        return
+    beside: list[Path] = []
+    with suppress(StorageError):  # the folder above may be closed to this user
+        beside = disk.list_folder(layout.root.parent)
+    lakes = [path.name for path in beside if Layout(path).is_old or Layout(path).current.is_file()]
+    hint = f"make one with: pleo-extract dump {layout.root}"
+    for name in get_close_matches(layout.root.name, lakes, n=1):
+        hint = f"did you mean {escape(str(layout.root.with_name(name)), 200)}?"
+    raise LakeError(f"there is no lake at {layout.root}; {hint}")
 
 
 def require_pointer(layout: Layout) -> None:

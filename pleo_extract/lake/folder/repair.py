@@ -22,6 +22,7 @@ from pleo_extract.lake import disk
 from pleo_extract.lake.folder.carry import carry_over, carry_over_damaged
 from pleo_extract.lake.folder.forgetting import finish_forgetting
 from pleo_extract.lake.folder.objects import restore_object
+from pleo_extract.lake.folder.opening import require_folder
 from pleo_extract.lake.folder.pruning import sweep
 from pleo_extract.lake.folder.publish import make_current, point_to, write_manifest
 from pleo_extract.lake.folder.verify import UNREADABLE, check_file, check_snapshot, has_columns, verify_lake
@@ -78,8 +79,7 @@ def repair_lake(lake: str | Path) -> Repair:
         LakeError: there is no such folder, or a newer version of this library wrote it.
     """
     layout = Layout(lake)
-    if not layout.root.is_dir():
-        raise LakeError(f"there is no lake at {layout.root}")
+    require_folder(layout)
     with hold_lock(layout) as still_held:
         for number in layout.numbers():
             path = layout.manifest_file(number)
