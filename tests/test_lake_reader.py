@@ -102,6 +102,7 @@ def test_a_mistyped_folder_names_the_lake_beside_it(ask: Callable[[Path], object
     """The message for a missing folder names the lake that is meant, but no folder that is none."""
     dump(tmp_path / "export_jobs", Sandbox(World(jobs=3), api_keys={CANARY: None}))
     (tmp_path / "export_jobz").mkdir()
+    (tmp_path / "export_job.txt").touch()
     with pytest.raises(LakeError, match=r"export_job; did you mean .*/export_jobs\?"):
         ask(tmp_path / "export_job")
     with pytest.raises(LakeError, match="elsewhere; make one with"):

@@ -137,7 +137,7 @@ def require_folder(layout: Layout) -> None:
         return
     beside: list[Path] = []
     with suppress(StorageError):  # the folder above may be closed to this user
-        beside = disk.list_folder(layout.root.parent)
+        beside = [path for path in disk.list_folder(layout.root.parent) if path.is_dir()]
     lakes = [path.name for path in beside if Layout(path).is_old or Layout(path).current.is_file()]
     hint = f"make one with: pleo-extract dump {layout.root}"
     for name in get_close_matches(layout.root.name, lakes, n=1):
