@@ -202,12 +202,14 @@ class TestEcho:
             assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
             assert receipt.requests <= PLAIN
 
+    @pytest.mark.parametrize("has_clock", [False, True])
     def test_f29_a_clock_that_is_behind(
-        self, dump: Callable[..., Receipt], monkeypatch: pytest.MonkeyPatch
+        self, dump: Callable[..., Receipt], monkeypatch: pytest.MonkeyPatch, *, has_clock: bool
     ) -> None:
         """Where every job of later segments is dated in the future, all are counted, and later jobs are read."""
         monkeypatch.setattr("habits.START", datetime.now(UTC) - timedelta(days=10))
         server = Heard(Habits(page=10), 800)
+        server.has_clock = has_clock
         first = dump(server)
         assert (first.mode, first.order, first.verdict, first.code) == ("full", "strict", "complete", 0)
         assert len(server.offsets) >= 3
@@ -215,6 +217,7 @@ class TestEcho:
             live(server)
             receipt = dump(server)
             assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
+            assert receipt.requests <= QUIET or not has_clock
 
     def test_f59_an_order_that_is_not_kept_is_not_believed(self, dump: Callable[..., Receipt]) -> None:
         """A server without echo and without sorting is read completely each time, in one walk."""

@@ -33,6 +33,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
@@ -51,7 +52,7 @@ from pleo_extract.client.transport import Failure, Limit, Request
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.wire import read_body
 from pleo_extract.core.habits import Habits
-from pleo_extract.core.pace import MINUTE, Budget, Patience, RateWindow, backoff
+from pleo_extract.core.pace import MINUTE, Budget, Patience, RateWindow, backoff, served_at
 from pleo_extract.errors import (
     DeadlineExceeded,
     EchoMismatch,
@@ -178,6 +179,7 @@ class Session:
         stop: set this to end all waits and refuse new requests.
         habits: what is known of the server's habits; whoever reads a list learns and uses them.
         pages: the server's page size, which is learned and used likewise.
+        served_at: the time of the last answer, by the server's clock where it has one.
     """
 
     def __init__(
@@ -196,6 +198,7 @@ class Session:
         self.faults: Counter[str] = Counter()
         self.stop = threading.Event()
         self.habits = Habits()
+        self.served_at = datetime.now(UTC)
         # A size that the user has chosen is the client's, and stands above what a run finds out.
         self.pages = channel.pages if pages is None or channel.pages.is_chosen else pages
         self.on_wait: Callable[[float], None] | None = None  # called when a wait of a second or more begins
@@ -261,6 +264,7 @@ class Session:
             else:
                 with self.channel.lock:
                     self._budget.earn()
+                    self.served_at = served_at(answer.headers) or datetime.now(UTC)
                 kind = answer.headers.get("content-type", "application/json")
                 if "json" not in kind.lower():
                     self.log.warn_once(

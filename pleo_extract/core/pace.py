@@ -50,6 +50,7 @@ __all__ = [
     "RateWindow",
     "backoff",
     "retry_after",
+    "served_at",
 ]
 
 RATE: Final = 500
@@ -246,16 +247,20 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), 1e9)
-    until, now = _parse_date(text), _parse_date(headers.get("date", ""))
+    until, now = _parse_date(text), served_at(headers)
     if until is None or now is None:
         return None
     seconds = (until - now).total_seconds()
     return seconds if seconds > 0 else None
 
 
+def served_at(headers: Mapping[str, str]) -> datetime | None:
+    """Return the time of an answer by the server's clock; None if it does not say. Source: RFC 9110, section 6.6.1."""
+    return _parse_date(headers.get("date", ""))
+
+
 def _parse_date(text: str) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(text)
+        return assume_utc(parsedate_to_datetime(text))  # asctime's form names no zone, and means UTC
     except (ValueError, IndexError, OverflowError):
         return None
-    return assume_utc(moment)  # asctime's form names no zone, and means UTC

@@ -150,7 +150,7 @@ class Walk:
         until: the key that ends the walk, in walking direction. It may be set while the walk is under way.
         checkpoint: what the walk has seen so far, and where it stands.
         understood: the sorting keys, orders and limit that the server echoed first.
-        latest: the time of the page that comes next, with an empty id; jobs of a later date are dated in the future.
+        latest: the time of the page that comes next, with an empty id; jobs of a later date count as dated in the future.
         restarts: how often a refused cursor sent the walk back to its start.
         anchors: how often a refused cursor sent the walk to an offset near the place it had reached.
     """

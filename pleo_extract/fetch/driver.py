@@ -12,6 +12,7 @@ import polars as pl
 
 from pleo_extract.contract import STATUSES, instant_key
 from pleo_extract.core.decode import Page, Rejected, build_frame, parse_page
+from pleo_extract.core.state import OVERLAP
 from pleo_extract.core.walk import Checkpoint
 from pleo_extract.errors import EchoMismatch, PageTooLarge, PleoExtractError, RequestRefused, escape
 
@@ -45,6 +46,9 @@ BATCH_PAGES: Final = 20
 """A batch is full with this many pages, however small they are: about what a kill costs."""
 RESUMED_TRIES: Final = 3
 """How often the first request of a resumed walk may fail likewise: perhaps it failed in the run before, and always will."""
+SKEW: Final = OVERLAP / 2
+"""By how much the clocks that date jobs and answers may differ before a job counts as dated in the future."""
+_LAST: Final = datetime.max.replace(tzinfo=UTC) - SKEW
 OFFSET_TRIES: Final = 3
 """How often a request for an offset may fail with a 5xx or a timeout: search engines refuse deep offsets that way."""
 
@@ -269,7 +273,7 @@ class Driver:
                 return True
         except StopIteration:
             return False
-        self.walk.latest = (instant_key(datetime.now(UTC)), "")
+        self.walk.latest = (instant_key(min(self.session.served_at, _LAST) + SKEW), "")
         try:
             self._query = self._steps.send(page.info)
             goes_on = True

@@ -13,6 +13,7 @@ import time
 import uuid
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -129,7 +130,10 @@ class Server(httpx.BaseTransport):
         changes: the number of changes so far.
         requests: the number of requests so far.
         fail_at: the request from which on `failure` is raised.
+        has_clock: whether its answers have a Date.
     """
+
+    has_clock = True
 
     def __init__(self, habits: Habits, seed: int, jobs: int) -> None:
         self.habits = habits
@@ -240,7 +244,10 @@ class Server(httpx.BaseTransport):
             while self.rng.random() < self.habits.drift:
                 self.live()
             status, body = self._answer(asked)
-        return httpx.Response(status, json=body, headers={"content-type": "application/json"})
+        headers = {"content-type": "application/json"}
+        if self.has_clock:
+            headers["date"] = format_datetime(self.now.replace(microsecond=0), usegmt=True)
+        return httpx.Response(status, json=body, headers=headers)
 
     def _answer(self, asked: dict[str, list[str]]) -> tuple[int, Any]:
         habits = self.habits
