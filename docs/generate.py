@@ -233,8 +233,12 @@ def shift_power() -> Iterator[str]:
     """Return how soon `shifts` and `incidents` notice that a rate has doubled, from alarms.json."""
     found = _alarms("shifts")
     rows = (
-        (f"`{name}`", *(f"{found[name][days] / found['companies']:.0%}" for days in ("7", "14", "30", "100")))
-        for name in ("shifts", "incidents")
+        (label, *(f"{found[name][days] / found['companies']:.1%}" for days in ("7", "14", "30", "100")))
+        for name, label in (
+            ("shifts", "`shifts`"),
+            ("incidents", "`incidents`"),
+            ("either", "either of them"),
+        )
     )
     return _table(("noticed within", "7 days", "14 days", "30 days", "100 days"), rows)
 

@@ -143,6 +143,25 @@ def test_incidents_of_the_last_days_are_breaches(pleo: Callable[..., Said], tmp_
     assert said.out.startswith(f"{company(1)}: incident on 2026-03-28, which is not over: 15 of 30 ")
 
 
+def test_chance_makes_no_breach_among_many_companies(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """Of 100 companies whose rate stays, `incidents` names some in a month and `check` none; a real one is named."""
+    luck = Random(8)
+    steady = {
+        company(n): [(k := sum(luck.random() < 0.1 for _ in range(20)), 20 - k) for _ in range(40)]
+        for n in range(100)
+    }
+    lake = make_lake(tmp_path / "lake", history(steady), MADE)
+    with connect(lake) as con:
+        assert 1 <= len(con.sql("FROM incidents('day')")) <= 10
+    assert pleo("check", lake, "--no-incident", "--since", "30d").code == 0
+    steady[company(7)][-2] = (14, 6)
+    lake = make_lake(tmp_path / "bad", history(steady), MADE)
+    said = pleo("check", lake, "--no-incident", "--since", "30d", "--json")
+    (found,) = json.loads(said.out)["breaches"]
+    assert (found["company_id"], found["figures"]["failed"]) == (company(7), 14)
+    assert found["figures"]["q"] <= 0.01
+
+
 def test_a_company_that_has_stopped_is_a_breach(pleo: Callable[..., Said], tmp_path: Path) -> None:
     """A company without exports for longer than its past explains is named, one that rests on weekends is not."""
     counts = {company(1): [(0, 10)] * 80 + [(0, 0)] * 4, company(2): [(0, 10)] * 83 + [(0, 0)]}

@@ -947,6 +947,11 @@ def test_no_output_goes_into_a_lake(pleo: Callable[..., Said], tmp_path: Path) -
         ("from vanish", "did you mean vanished or"),
         ("from within('month')", "to DOUBLE; arguments without a name come in the order that"),
         ("from failure_rates(per_compny := false)", "failure_rates has no such argument, or not as many: "),
+        ("from within(secs := 5)", "within has no such argument, or not as many: "),
+        (
+            'from export_jobs where status = "failed"',
+            "if it is a status, write it in single quotes: 'failed'",
+        ),
         ("from failure_rates('week', compny := 'x')", "failure_rates(grain := 'month', company_id := NULL"),
         ("from failure_rates('week', tz := 'Mars/X')", 'Candidate time zones: "'),
         ("from failure_rates('fortnight')", "pleo-extract: invalid grain fortnight: use hour, day, week,"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from importlib import import_module
 from typing import Any
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from retries import WORLDS, count_wrong_links, draw_world, measure_coverage
+from retries import APRIL, WORLDS, count_wrong_links, draw_world, measure_coverage
 from warehouse_jobs import START, TERMINAL, A, B, Row, ask, job, rows_of, warehouse
 
 np: Any = import_module("numpy")
@@ -147,20 +148,64 @@ def test_the_spread_between_clusters_is_statsmodels(world: str, grain: str) -> N
             if clusters < 3:
                 assert [row[name] for name in ("design_effect", *names)] == [None] * 3
                 continue
-            effect = 1.0
-            if 0 < hit.sum() < n:
-                fit = sm.OLS(hit, np.ones(n)).fit(
-                    cov_type="cluster", cov_kwds={"groups": cluster, "use_correction": False}
-                )
-                variance = fit.cov_params()[0, 0] * clusters / (clusters - 1)
-                effect = max(1.0, variance / (hit.mean() * (1 - hit.mean()) / n))
-                checked += 1
-            t = student(clusters - 1)
-            alpha = 2 * stats.norm.sf(t)
-            low, high = proportion.proportion_confint(hit.mean() * n / effect, n / effect, alpha, "wilson")
+            effect, low, high = clustered_interval(hit, cluster)
+            checked += bool(0 < hit.sum() < n)
             assert row["design_effect"] == close(effect, rel=1e-9)
             assert (row[names[0]], row[names[1]]) == close((low, high), abs=1e-9)
     assert checked >= 2
+
+
+def clustered_interval(hit: Any, cluster: Any) -> tuple[float, float, float]:
+    """Return the design effect by statsmodels' variance by clusters, and Wilson's interval with Student's quantile."""
+    n, clusters, effect = len(hit), len(set(cluster)), 1.0
+    if 0 < hit.sum() < n:
+        fit = sm.OLS(hit, np.ones(n)).fit(
+            cov_type="cluster", cov_kwds={"groups": cluster, "use_correction": False}
+        )
+        variance = fit.cov_params()[0, 0] * clusters / (clusters - 1)
+        effect = max(1.0, variance / (hit.mean() * (1 - hit.mean()) / n))
+    alpha = 2 * stats.norm.sf(student(clusters - 1))
+    return effect, *proportion.proportion_confint(hit.mean() * n / effect, n / effect, alpha, "wilson")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("per_company", [True, False])
+def test_the_change_of_a_rate_knows_clusters(world: str, *, per_company: bool) -> None:
+    """The interval of `compare` joins the clustered intervals of both ranges as Newcombe does."""
+    middle = APRIL + timedelta(days=9)
+    jobs = draw_world(np.random.default_rng(16), WORLDS[world], companies=4, days=18)
+    call = "FROM compare($m, NULL, NULL, $m, per_company := $each) WHERE figure = 'failure_rate'"
+    found = ask(call, jobs, m=middle, each=per_company)
+    assert found.height == (4 if per_company else 1)
+    for row in found.iter_rows(named=True):
+        mine = jobs.filter(company_id=row["company_id"]) if per_company else jobs
+        sides = []
+        for part in (mine.filter(pl.col("created_at") >= middle), mine.filter(pl.col("created_at") < middle)):
+            day = pl.struct("company_id", pl.col("created_at").dt.date()).rank("dense")
+            hit = (part["status"] == "failed").to_numpy().astype(float)
+            _, low, high = clustered_interval(hit, part.select(day).to_series().to_numpy())
+            sides.append((hit.mean(), low, high))
+        (a, low_a, high_a), (b, low_b, high_b) = sides
+        change = b - a
+        expected = (
+            change,
+            change - math.hypot(b - low_b, high_a - a),
+            change + math.hypot(high_b - b, a - low_a),
+        )
+        assert (row["change"], row["low"], row["high"]) == close(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_chance_makes_few_differences(world: str) -> None:
+    """Of 150 companies whose rate stays, at most one in twelve differs from one half of a month to the next, by no q.
+
+    If one in twenty differs by chance, more than 12 of 150 have a chance of 4 %.
+    """
+    jobs = draw_world(np.random.default_rng(17), WORLDS[world], companies=150)
+    call = "FROM compare($m, NULL, NULL, $m) WHERE figure = 'failure_rate'"
+    found = ask(call, jobs, m=APRIL + timedelta(days=15))
+    assert found["differs"].sum() <= 12
+    assert (found["q"] <= 0.05).sum() == 0
 
 
 def student(freedom: int) -> float:

@@ -71,6 +71,17 @@ def test_a_workbook_has_the_values_of_the_answer(tmp_path: Path, pleo: Callable[
         assert cells["jobs"].number_format == "#,##0"
 
 
+def test_failures_per_1000_entries_are_no_percentages(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """They are numbers in a workbook, also where all of them are below 1."""
+    path = tmp_path / "sizes.xlsx"
+    query = "from failure_rates('all', per_company := false, split_by := 'number_of_items') where split = '100-999'"
+    assert pleo("sql", SAMPLE, query, "-o", path).code == 0
+    (row,) = read_cells(path)
+    assert 0 < row["per_1000_high"].value < 1
+    assert row["per_1000_low"].number_format == row["per_1000_high"].number_format != "0.0%"
+    assert row["rate"].number_format == "0.0%"
+
+
 @pytest.mark.parametrize(
     "text", ["=1+1", "+1", "-1", "@a", "=HYPERLINK(1)", "http://a.b", "007", "1E5", "", "😀"]
 )

@@ -14,6 +14,7 @@ import duckdb
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.answers.statement import GRAINS, describe_unknown, statements
+from pleo_extract.contract import STATUSES
 from pleo_extract.errors import LakeError, StorageError, UsageError, escape
 from pleo_extract.zones import to_utc
 
@@ -210,6 +211,8 @@ def _explain_arguments(found: re.Match[str]) -> str:
 
 def _explain_column(found: re.Match[str]) -> str:
     name = found[1]
+    if name in STATUSES:
+        return f"there is no column {name}; if it is a status, write it in single quotes: '{name}'"
     if name in GRAINS:
         return f"there is no column {name}; if it is a grain, write it in single quotes: '{name}'"
     if any(name == each.name for known in statements().values() for each in known.parameters):
@@ -219,7 +222,7 @@ def _explain_column(found: re.Match[str]) -> str:
 
 _HINTS: Final[Mapping[re.Pattern[str], Callable[[re.Match[str]], str]]] = {
     re.compile(r"Table (?:Function )?with name (.+?) does not exist!"): _explain_relation,
-    re.compile(r"Macro (\w+)\(\) does not support the supplied arguments"): _explain_arguments,
+    re.compile(r'Macro "?(\w+)"?\(\) does not support the supplied arguments'): _explain_arguments,
     re.compile(r"(Could not convert string '.*' to [A-Z]+)$"): lambda found: (
         f"{found[1]}; arguments without a name come in the order that pleo-extract sql --describe shows"
     ),

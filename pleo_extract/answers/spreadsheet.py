@@ -36,7 +36,7 @@ WIDEST: Final = 420
 INSTANT, DAY = "yyyy-mm-dd hh:mm:ss", "yyyy-mm-dd"
 FORMATS: Final = {pl.Datetime: INSTANT, pl.Date: DAY, pl.Int64: "#,##0"}
 _SHARE: Final = re.compile(r"(\w+_)?(rate|share)(_\w+)?|survival")
-_SHARE_BOUND: Final = re.compile(r"(\w+_)?(low|high)")
+_SHARE_BOUND: Final = re.compile(r"(?!per_)(\w+_)?(low|high)")
 
 
 def write_workbook(sheets: Mapping[str, pl.DataFrame], path: Path) -> None:

@@ -29,11 +29,15 @@ select r.company_id, c.name, r.finished, r.failed, r.rate, coalesce(r.clustered_
 from failure_rates('all', since := $since) as r left join companies as c on c.id = r.company_id
 order by lower_end desc, r.company_id
 """
+# Of many companies some have an incident by chance every week: q says how many are judged.
 INCIDENTS = """
-with judged as (
+with found as (
     select *, 'day' as grain, period + interval 1 day as ends from incidents('day', every_period := true)
     union all
     select *, 'week' as grain, period + interval 7 days as ends from incidents('week', every_period := true)
+),
+judged as (
+    select * replace (is_incident and q <= 0.01 as is_incident) from found
 ),
 days as (
     select company_id, sum(finished) as finished from judged where grain = 'day' and ends > $since group by all
@@ -44,7 +48,7 @@ chosen as (
     from failure_rates('all', since := $since) as r left join days as d using (company_id)
 )
 select j.company_id, c.name, j.grain, j.period, j.failed, j.finished, j.rate, j.usual_rate, j.limit_rate,
-    j.reasons, j.is_partial, j.is_incident,
+    j.q, j.reasons, j.is_partial, j.is_incident,
     count(*) filter (where j.is_incident) over (partition by j.company_id) as periods
 from judged as j join chosen as x using (company_id, grain) left join companies as c on c.id = j.company_id
 where j.ends > $since
@@ -250,6 +254,7 @@ def _make_incident(row: Mapping[str, Any], since: datetime) -> Breach:
             "rate",
             "usual_rate",
             "limit_rate",
+            "q",
             "reasons",
             "is_partial",
             "periods",

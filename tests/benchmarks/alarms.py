@@ -81,13 +81,18 @@ def measure_shifts(scale: float) -> dict[str, Any]:
         luck = np.random.default_rng([4, number])
         counts = count_alarms(luck, daily=daily, rate=rate, world=world, companies=round(60 * scale))
         chance.append({"daily": daily, "rate": rate, "world": world} | counts)
-    companies = round(200 * scale)
-    shifts, incidents = find_shift_days(np.random.default_rng(5), companies=companies)
+    companies, seeds = round(200 * scale), range(5, 10)
+    found = [find_shift_days(np.random.default_rng(seed), companies=companies) for seed in seeds]
+    shifts, incidents = (np.concatenate(days) for days in zip(*found, strict=True))
     power = {
         name: {str(most): int((days <= most).sum()) for most in (7, 14, 30, 100)}
-        for name, days in (("shifts", shifts), ("incidents", incidents))
+        for name, days in (
+            ("shifts", shifts),
+            ("incidents", incidents),
+            ("either", np.minimum(shifts, incidents)),
+        )
     }
-    return {"chance": chance, "companies": companies} | power
+    return {"chance": chance, "companies": companies * len(seeds)} | power
 
 
 PARTS: Final[dict[str, Callable[[float], Any]]] = {

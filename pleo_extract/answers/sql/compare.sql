@@ -15,10 +15,11 @@
 -- value_a, value_b  the figure in a and in b; null if n is 0
 -- change      value_b - value_a
 -- low, high   95 % confidence interval of the change. Rates: Newcombe's hybrid score interval (1998, Statistics
---             in Medicine 17:873, method 10). Medians: the intervals of the two medians, from order statistics
---             (at least 95 % for any distribution), combined the same way (Zou and Donner 2008, 27:1693); null if
---             an n is below 6
--- differs     true if the interval excludes 0. If nothing has changed, one comparison in twenty differs by chance
+--             in Medicine 17:873, method 10) of the clustered intervals of failure_rates, which do not take the jobs of one
+--             day as independent; where a range has jobs of fewer than three days, of Wilson's. Medians: the intervals of
+--             the two medians, from order statistics (at least 95 % for independent jobs of any distribution), combined the
+--             same way (Zou and Donner 2008, 27:1693); null if an n is below 6
+-- differs     true if the interval excludes 0. If nothing has changed, about one comparison in twenty differs by chance
 -- q           how much of it is chance, given how many companies are compared: of the companies whose q for a figure is at
 --             most 0.05, 5 % are expected to be there by chance (Benjamini and Hochberg 1995, J. R. Statist. Soc. B
 --             57:289). With a single company, differs is true if q is below 0.05; null where there is no interval
@@ -29,6 +30,8 @@ WITH jobs_by_range AS (
     SELECT
         'a' AS time_range,
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
+        j.company_id AS cluster_company,
+        CAST(floor(epoch_us(j.created_at) / 86400000000e0) AS BIGINT) AS day_no,
         j.status,
         j.is_censored,
         j.is_vanished,
@@ -46,6 +49,8 @@ WITH jobs_by_range AS (
     SELECT
         'b' AS time_range,
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
+        j.company_id AS cluster_company,
+        CAST(floor(epoch_us(j.created_at) / 86400000000e0) AS BIGINT) AS day_no,
         j.status,
         j.is_censored,
         j.is_vanished,
@@ -61,16 +66,64 @@ WITH jobs_by_range AS (
         AND (:until_b IS NULL OR j.created_at < :until_b)
 ),
 
-counts AS (
+-- As in failure_rates, the jobs of a company and day (UTC) are a cluster.
+clusters AS (
     SELECT
         j.company,
         j.time_range,
-        CAST(count(*) FILTER (WHERE NOT j.is_censored) AS DOUBLE) AS n,
-        CAST(count(*) FILTER (WHERE j.status = 'failed') AS DOUBLE) AS k,
+        count(*) FILTER (WHERE NOT j.is_censored) AS finished,
+        count(*) FILTER (WHERE j.status = 'failed') AS failed,
         count(*) FILTER (WHERE j.is_censored) AS still_open,
         count(*) FILTER (WHERE j.is_vanished) AS vanished
     FROM jobs_by_range AS j
-    GROUP BY j.company, j.time_range
+    GROUP BY j.company, j.time_range, j.cluster_company, j.day_no
+),
+
+counts AS (
+    SELECT
+        c.company,
+        c.time_range,
+        CAST(sum(c.finished) AS DOUBLE) AS n,
+        CAST(sum(c.failed) AS DOUBLE) AS k,
+        CAST(sum(c.still_open) AS BIGINT) AS still_open,
+        CAST(sum(c.vanished) AS BIGINT) AS vanished,
+        CAST(count(*) FILTER (WHERE c.finished > 0) AS DOUBLE) AS clusters,
+        CAST(sum(c.finished * c.finished) AS DOUBLE) AS finished_squared,
+        CAST(sum(c.finished * c.failed) AS DOUBLE) AS finished_by_failed,
+        CAST(sum(c.failed * c.failed) AS DOUBLE) AS failed_squared
+    FROM clusters AS c
+    GROUP BY c.company, c.time_range
+),
+
+-- The design effect, and t, Student's quantile, are those of failure_rates. Fewer than three clusters say nothing about it:
+-- then it is 1, and z takes the place of t.
+effects AS (
+    SELECT
+        c.*,
+        CASE
+            WHEN c.clusters < 3 OR c.k = 0 OR c.k = c.n THEN 1e0
+            ELSE
+                greatest(
+                    1e0,
+                    c.clusters / (c.clusters - 1)
+                    * (c.failed_squared - 2 * c.finished_by_failed * c.k / c.n + c.finished_squared * c.k / c.n * c.k / c.n)
+                    / (c.k * (c.n - c.k) / c.n)
+                )
+        END AS design_effect,
+        CASE WHEN c.clusters >= 3 THEN 1 / (c.clusters - 1) ELSE 0e0 END AS rarity
+    FROM counts AS c
+),
+
+students AS (
+    SELECT
+        e.*,
+        e.n / e.design_effect AS effective,
+        1.959963984540054e0
+        + (
+            2.372271230298562e0
+            + (2.8224986157396112e0 + (2.555849679507722e0 + 1.5895340533938225e0 * e.rarity) * e.rarity) * e.rarity
+        ) * e.rarity AS t
+    FROM effects AS e
 ),
 
 durations AS (
@@ -100,22 +153,21 @@ duration_bounds AS (
     FROM ranked_durations AS r
 ),
 
--- The rate with its Wilson interval, and the medians. 1.959963984540054 is z, the 97.5 % quantile of the normal
--- distribution; 1.92 is z²/2, 3.84 is z² and 0.96 is z²/4.
+-- The rate with Wilson's interval for a sample that is smaller by the design effect, and the medians.
 estimates AS (
     SELECT
-        c.company,
-        c.time_range,
+        s.company,
+        s.time_range,
         1 AS figure_no,
-        c.n,
-        c.k / nullif(c.n, 0) AS estimate,
-        (c.k + 1.920729410347062e0
-            - 1.959963984540054e0 * sqrt(c.k * (c.n - c.k) / nullif(c.n, 0) + 0.960364705173531e0))
-        / (c.n + 3.841458820694124e0) AS low,
-        (c.k + 1.920729410347062e0
-            + 1.959963984540054e0 * sqrt(c.k * (c.n - c.k) / nullif(c.n, 0) + 0.960364705173531e0))
-        / (c.n + 3.841458820694124e0) AS high
-    FROM counts AS c
+        s.n,
+        s.k / nullif(s.n, 0) AS estimate,
+        (s.k / s.design_effect + s.t * s.t / 2
+            - s.t * sqrt(s.k * (s.n - s.k) / nullif(s.n, 0) / s.design_effect + s.t * s.t / 4))
+        / (s.effective + s.t * s.t) AS low,
+        (s.k / s.design_effect + s.t * s.t / 2
+            + s.t * sqrt(s.k * (s.n - s.k) / nullif(s.n, 0) / s.design_effect + s.t * s.t / 4))
+        / (s.effective + s.t * s.t) AS high
+    FROM students AS s
     UNION ALL
     SELECT
         d.company,
