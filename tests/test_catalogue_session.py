@@ -89,7 +89,7 @@ class Companies:
 
 
 @pytest.mark.slow
-def test_an_open_session_equals_a_fresh_one_over_a_years_end(tmp_path: Path) -> None:
+def test_f72_an_open_session_equals_a_fresh_one_over_a_years_end(tmp_path: Path) -> None:
     """After every publish over a year's end an open session gives the same answers as a new one."""
     world = World(jobs=150, companies=3, days=40, now=datetime(2026, 10, 28, tzinfo=UTC))
     with serve(Sandbox(world, api_keys={CANARY: None})) as running:

@@ -442,6 +442,15 @@ def test_f60_a_low_total_is_constant_once_it_has_grown_with_the_list(later: Late
         kinds[kind].append(f"{receipt.total_kind} {receipt.mode}")
         assert wrong(sandbox, tmp_path / kind) == []
     assert kinds == {"low": ["", "", "constant refresh"], "oddly capped": ["", "", " full"]}
+    for known in (
+        "unusable full",
+        "unusable refresh",
+        "unusable refresh",
+    ):  # and from then on no doubt is left
+        later(sandbox, 2 * DAY)
+        receipt = dump(tmp_path / "oddly capped", sandbox)
+        assert f"{receipt.total_kind} {receipt.mode}" == known
+        assert wrong(sandbox, tmp_path / "oddly capped") == []
 
 
 def test_f60_a_total_that_falls_while_a_refresh_reads_asks_for_a_full_sync(

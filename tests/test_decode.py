@@ -771,6 +771,21 @@ class TestOutsized:
         with pytest.raises(PageError, match="more than 2000000 values"):
             parse_page(page_of(b"1," * 2_500_000 + b"1"))
 
+    @pytest.mark.parametrize("name", ["parameters", "sortingKeys", "sortingOrder", "after"])
+    def test_f65_an_echo_without_end_is_no_echo(self, name: str) -> None:
+        """F65: an echo of millions of values makes no objects, and the page is read as one without an echo."""
+        value: object = ["createdAt"] * 100_000 if name.startswith("sorting") else {"x": [{}] * 100_000}
+        page = parse_page(page_of(job(), currentRequestPagination={name: value, "limit": 100}))
+        assert (page.height, page.info.limit, page.info.sorting_keys, page.info.after) == (
+            1,
+            None,
+            None,
+            None,
+        )
+        small = parse_page(page_of(job(), currentRequestPagination={"limit": 100}))
+        assert small.info.limit == 100
+        assert parse_page(page_of(job(), currentRequestPagination=None)).info.limit is None
+
     def test_f65_many_rows_of_a_page_that_do_not_fit(self) -> None:
         """F65: thousands of invalid ids are each rejected with their own bytes."""
         rows = [job(id=f"no-{n}") for n in range(5_000)]

@@ -969,7 +969,8 @@ def check_modes(lake: Path, umask: int) -> None:
 
 
 PLANTED = (
-    "_lake", "_lake/staging", "_lake/snapshots", "_lake/objects", "_lake/rejected", "_lake/lock", "created_month=2026-10"
+    "_lake", "_lake/staging", "_lake/snapshots", "_lake/objects", "_lake/rejected", "_lake/strays", "_lake/lock",
+    "created_month=2026-10"
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import pleo_extract
 from pleo_extract import COLUMNS, Lake, scan_lake, verify_lake
 from pleo_extract.answers.doors import write_catalogue
 from pleo_extract.cli import group
-from pleo_extract.errors import LakeError, UsageError
+from pleo_extract.errors import LakeError, PleoExtractError, UsageError
 from pleo_extract.lake.folder.pruning import prune
 from pleo_extract.lake.folder.publish import write_manifest
 from pleo_extract.lake.folder.repair import repair_lake
@@ -95,6 +96,24 @@ def test_a_lake_that_is_not_there() -> None:
     ):
         with pytest.raises(LakeError, match="there is no lake"):
             ask()
+
+
+@pytest.mark.parametrize("at", [-6, -40, 10])
+def test_damaged_data_files_are_named_by_status_and_report(at: int, tmp_path: Path) -> None:
+    """Bytes that polars cannot read are an error of the lake in words, wherever in the file they are."""
+    lake = tmp_path / "lake"
+    dump(lake, Sandbox(World(jobs=30), api_keys={CANARY: None}))
+    for path in [*lake.glob("created_month=*/*.parquet"), *(lake / "_lake/objects").iterdir()]:
+        data = bytearray(path.read_bytes())
+        data[at : at + 5 if at + 5 < 0 or at >= 0 else None] = b"\xff" * 5
+        path.chmod(0o644)
+        path.write_bytes(data)
+    # Only damage outside of the footer can go unseen.
+    expected = suppress(PleoExtractError) if at == 10 else pytest.raises(LakeError, match="cannot be read")
+    for ask in (read_status, lambda path: write_report(path, tmp_path / "report.html")):
+        with expected:
+            ask(lake)
+    assert not verify_lake(lake).ok
 
 
 @pytest.mark.parametrize("ask", [verify_lake, repair_lake, read_status])

@@ -83,7 +83,7 @@ def lake(ground: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_reads_everything(lake: Path, ground: Path) -> None:
+def test_f72_another_user_reads_everything(lake: Path, ground: Path) -> None:
     """Every reading function works for another user, who may not write to the lake."""
     for folder, user in (("before", 0), ("after", NOBODY)):
         (ground / folder).mkdir()

@@ -123,7 +123,10 @@ def translate_errors() -> Iterator[None]:
     except (duckdb.OutOfMemoryException, MemoryError) as exc:
         raise StorageError(f"not enough memory or disk for this question: {_first_line(exc)}") from exc
     except duckdb.Error as exc:
-        raise UsageError(_first_line(exc)) from exc
+        why = _first_line(exc)
+        if why.startswith("Failed to read file"):
+            raise LakeError(f"the files cannot be read: {why}") from exc
+        raise UsageError(why) from exc
     except RuntimeError as exc:
         if str(exc) == "Query interrupted":
             raise KeyboardInterrupt from exc

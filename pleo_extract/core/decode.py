@@ -120,7 +120,7 @@ class _Pagination(msgspec.Struct, rename="camel", gc=False):
     start_cursor: str | None = None
     end_cursor: str | None = None
     total: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    current_request_pagination: _Echo | None = None
+    current_request_pagination: msgspec.Raw = msgspec.Raw(b"null")  # decoded apart, since it can be large
 
 
 class _FastPage(msgspec.Struct):
@@ -135,6 +135,7 @@ class _AnyPage(msgspec.Struct):
 
 _fast: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_FastPage)
 _any: Final = msgspec.json.Decoder(_AnyPage)
+_echo: Final = msgspec.json.Decoder(_Echo)
 _job: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_Job)
 _wide_job: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(_WideJob)
 _fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -145,6 +146,8 @@ MOST_VALUES: Final = 2_000_000
 
 Each value becomes an object, and a body below the size cap can hold 60 million: such a page took more than 20 s (F65).
 A hundred thousand rows with unknown fields hold fewer values than this."""
+MOST_ECHO: Final = 65_536
+"""Most bytes of an echo that is decoded; a larger one counts as absent. Receipts repeat a part of it."""
 MOST_FIELDS: Final = 100_000
 """Most values in a row with unknown fields, since each is decoded by itself."""
 MOST_REJECTED: Final = 10_000
@@ -260,8 +263,26 @@ def parse_page(body: bytes, *, number: int = 1) -> Page:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise PageError(_describe_bad_page(body, number, str(exc))) from exc
     columns = _transpose(page.data)
-    info, keyed = _build_info(page.pagination, columns, len(page.data))
+    info, keyed = _build_info(
+        page.pagination, _read_echo(page.pagination, body, number), columns, len(page.data)
+    )
     return Page(number, info, columns, body, keyed)
+
+
+def _read_echo(pagination: _Pagination, body: bytes, number: int) -> _Echo:
+    """Return what the server says that it was asked.
+
+    Raises:
+        PageError: that is not of the contract's form.
+    """
+    raw = bytes(pagination.current_request_pagination)
+    if len(raw) > MOST_ECHO or raw == b"null":
+        return _Echo()
+    try:
+        return _echo.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        why = str(exc).replace("`$", "`$.pagination.currentRequestPagination")
+        raise PageError(_describe_bad_page(body, number, why)) from exc
 
 
 def _describe_bad_page(body: bytes, number: int, why: str) -> str:
@@ -300,7 +321,9 @@ def _parse_row_by_row(body: bytes, number: int) -> Page:
             places.append(place)
             extras.append(extra)
     columns = _transpose(rows)
-    info, keyed = _build_info(page.pagination, columns, len(page.data))
+    info, keyed = _build_info(
+        page.pagination, _read_echo(page.pagination, body, number), columns, len(page.data)
+    )
     return Page(number, info, columns, body, keyed, tuple(rejected), places, extras if any(extras) else None)
 
 
@@ -332,9 +355,8 @@ def _locate(message: str, place: int) -> tuple[str, str]:
     return f"$.data[{place}]{field}", reason
 
 
-def _build_info(pagination: _Pagination, columns: Columns, count: int) -> tuple[PageInfo, bool]:
+def _build_info(pagination: _Pagination, echo: _Echo, columns: Columns, count: int) -> tuple[PageInfo, bool]:
     """Return what the walk needs to know, and whether all keys are in the documented form."""
-    echo = pagination.current_request_pagination or _Echo()
     sorting_keys, orders = echo.sorting_keys, echo.sorting_order
     keys, keyed = _read_keys(columns[_CREATED], columns[_ID])
     info = PageInfo(

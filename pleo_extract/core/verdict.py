@@ -191,7 +191,8 @@ def learn_total(
     highest = max(given) if is_many(fallen, jobs) else max(*given, given[-1] + fallen)
     if min(given) <= jobs + before.total_offset <= highest:  # jobs that came or went meanwhile
         offset = before.total_offset
-    moved = abs(offset - before.total_offset) if before.total_kind or before.total_misses else 0
+    is_known = before.total_kind or before.total_misses or before.full_jobs
+    moved = abs(offset - before.total_offset) if is_known else 0
     misses = before.total_misses + 1 if wobble or (moved and offset) else 0
     is_short = offset < 0 and (given[-1] % _ROUND == 0 or given[-1] <= page)  # a cap, or the rows of the page
     kind: TotalKind = "constant" if offset else "exact"

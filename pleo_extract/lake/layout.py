@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +37,7 @@ from pleo_extract.lake.old import NUMBER, OLD_NAMES, OldNames
 from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
     "DATA_FILE",
@@ -46,6 +46,7 @@ __all__ = [
     "MOST_SNAPSHOTS",
     "NUMBER",
     "OBJECT",
+    "UNREADABLE",
     "FileEntry",
     "Layout",
     "Manifest",
@@ -53,10 +54,13 @@ __all__ = [
     "check_as_of",
     "decode_manifest",
     "name_object",
+    "naming_damage",
     "refuse_newer",
     "scan_files",
 ]
 
+UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+"""What polars raises for a file that is not Parquet, or whose bytes contradict its footer."""
 FORMAT: Final = 2
 """Version of the layout and the manifest; a lake with a newer one is refused, one with an older one is carried over."""
 
@@ -201,6 +205,11 @@ class Layout:
     def is_old(self) -> bool:
         """True for a lake of format 1 that no run has carried over yet."""
         return not os.path.lexists(self.current) and self.old.exists()
+
+    @property
+    def strays(self) -> Path:
+        """The folder of files that others have put beside the visible months."""
+        return self.own / "strays"
 
     @property
     def last_run(self) -> Path:
@@ -370,7 +379,21 @@ class Layout:
 
     def own_folders(self) -> tuple[Path, ...]:
         """Return the folders that a run writes to."""
-        return self.own, self.snapshots, self.objects, self.staging, self.rejected
+        return self.own, self.snapshots, self.objects, self.staging, self.rejected, self.strays
+
+
+@contextmanager
+def naming_damage(lake: str | os.PathLike[str]) -> Iterator[None]:
+    """Say in words that a data file cannot be read, where polars would end in a traceback.
+
+    Raises:
+        LakeError: a data file is damaged or missing.
+    """
+    try:
+        yield
+    except UNREADABLE as exc:
+        why = escape(str(exc).partition("\n")[0], 200)
+        raise LakeError(f"{lake}: a data file cannot be read ({why}); see pleo-extract verify") from exc
 
 
 def decode_manifest(data: bytes, path: Path) -> Manifest:

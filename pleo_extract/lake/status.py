@@ -15,7 +15,7 @@ from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import amount, escape
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake.html import format_html
-from pleo_extract.lake.layout import scan_files
+from pleo_extract.lake.layout import naming_damage, scan_files
 from pleo_extract.lake.lock import find_holder, format_holder
 from pleo_extract.lake.staging import count_staged
 from pleo_extract.lake.store import open_lake
@@ -129,11 +129,12 @@ class LakeStatus:
                 ("failed", f"{escape(name)}: {code}, {escape(str(error), 200)}")
                 for name, (code, error) in last.failed.items()
             ]
-        if chance := self.last_run.receipt.get("shift_chance") if self.last_run else None:
+        chance = self.last_run.receipt.get("shift_chance") if self.last_run else None
+        if chance is not None:
             lines.append(
                 (
                     "audit",
-                    f"the next run finds a deleted job; if another one was inserted into the past, it finds both with a chance of {chance:.0%}",
+                    f"the last run would have noticed a deleted job that one inserted into the past hides with a chance of {chance:.0%}",
                 )
             )
         if self.running is not None:
@@ -208,11 +209,12 @@ def read_status(
     if opened is None:
         return LakeStatus(lake=str(lake), last_run=last_run, running=running, staged=staged)
     manifest = opened.manifest
-    rows = (
-        scan_files(opened.files)
-        .select(is_unsettled().sum().alias("open"), pl.col("created_at").max())
-        .collect()
-    )
+    with naming_damage(lake):
+        rows = (
+            scan_files(opened.files)
+            .select(is_unsettled().sum().alias("open"), pl.col("created_at").max())
+            .collect()
+        )
     return LakeStatus(
         lake=str(lake),
         server=manifest.server,

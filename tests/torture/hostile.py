@@ -167,6 +167,20 @@ def many_keys(body: bytes, rng: random.Random) -> Iterator[bytes]:
     yield _head(json.dumps(page).encode())
 
 
+def large_echo(body: bytes, rng: random.Random) -> Iterator[bytes]:
+    """Send a small compressed page whose echo holds eight million values."""
+    page = json.loads(body)
+    values = ["createdAt" if (name := rng.choice(("parameters", "sortingKeys"))) == "sortingKeys" else {}]
+    page["pagination"]["currentRequestPagination"] = {
+        name: values if name == "sortingKeys" else {"x": values}
+    }
+    one = json.dumps(values[0]).encode()
+    many = b"[" + (one + b",") * 8_000_000 + one + b"]"
+    yield _head(
+        gzip.compress(json.dumps(page).encode().replace(b"[" + one + b"]", many)), b"Content-Encoding: gzip"
+    )
+
+
 def deep(body: bytes, rng: random.Random) -> Iterator[bytes]:
     """Send a list nested 100,000 levels deep."""
     yield _head(b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
@@ -213,6 +227,7 @@ HARMS: dict[str, Any] = {
         drip,
         silence,
         many_keys,
+        large_echo,
         deep,
         stray_page,
         odd_status,

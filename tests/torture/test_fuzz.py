@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from tally import Tally
 
-QUICK = ("cut_anywhere", "deep", "endless_1xx", "noise", "odd_status", "stray_page", "swapped_values")
+QUICK = (
+    "cut_anywhere",
+    "deep",
+    "endless_1xx",
+    "large_echo",
+    "noise",
+    "odd_status",
+    "stray_page",
+    "swapped_values",
+)
 """The attacks of the small form; most others last until the deadline of the run."""
 ROUNDS = 40 if FULL else 1
 """The number of tries of each attack."""

@@ -30,7 +30,9 @@ def count():
         except OSError:
             pass  # it has ended
     own = [name for name in names if name != "tokio-rt-worker"]
-    return threading.active_count(), len(own), len(os.listdir("/proc/self/fd"))
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[1])
+    return threading.active_count(), len(own), len(os.listdir("/proc/self/fd")), pages
 
 where, kind, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with Client(rate=100_000) as shared:
@@ -48,8 +50,8 @@ WARM, TIMES = (20, 200) if FULL else (6, 10)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 @pytest.mark.parametrize("kind", ["fresh", "shared", "refresh"])
-def test_dump_after_dump_leaves_no_thread_and_no_file_open(kind: str, tmp_path: Path) -> None:
-    """After a warm-up, dumps add no thread and no open file: with one client each, one for all, or one lake.
+def test_dump_after_dump_leaves_no_thread_no_file_and_no_memory(kind: str, tmp_path: Path) -> None:
+    """After a warm-up, dumps add no thread, no open file and no memory: with one client each, one for all, or one lake.
 
     Not counted are the threads that Polars keeps for blocking reads: their number varies with the files read.
     """
@@ -64,6 +66,8 @@ def test_dump_after_dump_leaves_no_thread_and_no_file_open(kind: str, tmp_path: 
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    counted = json.loads(done.stdout)
-    for what in zip(*counted, strict=True):
+    *counted, memory = zip(*json.loads(done.stdout), strict=True)
+    for what in counted:
         assert max(what[WARM:]) <= max(what[:WARM])
+    # An allocator keeps what it may need again: after 20 dumps that is within 5 %, after 6 not yet.
+    assert memory[-1] <= max(memory[:WARM]) * (1.05 if FULL else 1.15)

@@ -32,10 +32,9 @@ from pleo_extract.errors import LakeError
 from pleo_extract.lake import disk, strict
 from pleo_extract.lake.folder.objects import begin_build, encode_rows, place_objects, sweep_objects
 from pleo_extract.lake.folder.publish import write_manifest
-from pleo_extract.lake.folder.verify import UNREADABLE
 from pleo_extract.lake.folder.visible import show_months
 from pleo_extract.lake.forgotten import forget_more, read_forgotten, write_forgotten
-from pleo_extract.lake.layout import State, name_object
+from pleo_extract.lake.layout import UNREADABLE, State, name_object
 from pleo_extract.lake.record import read_last_run
 from pleo_extract.lake.rejects import encode_rejected
 

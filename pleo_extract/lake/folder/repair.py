@@ -25,13 +25,14 @@ from pleo_extract.lake.folder.objects import restore_object
 from pleo_extract.lake.folder.opening import require_folder
 from pleo_extract.lake.folder.pruning import sweep
 from pleo_extract.lake.folder.publish import make_current, point_to, write_manifest
-from pleo_extract.lake.folder.verify import UNREADABLE, check_file, check_snapshot, has_columns, verify_lake
+from pleo_extract.lake.folder.verify import check_file, check_snapshot, has_columns, verify_lake
 from pleo_extract.lake.folder.visible import find_strays, is_shown, show_months
 from pleo_extract.lake.forgotten import read_forgotten
 from pleo_extract.lake.layout import (
     FORMAT,
     MONTH,
     OBJECT,
+    UNREADABLE,
     FileEntry,
     Layout,
     Manifest,
@@ -312,10 +313,9 @@ def _move_stray(layout: Layout, stray: Path) -> Iterator[str]:
             yield from _move_stray(layout, each)
         disk.remove_tree(stray)
     else:
-        folder = layout.own / "strays"
-        disk.make_folder(folder)
+        disk.make_folder(layout.strays)
         short = "-".join(inside.parts).encode()[-200:].decode(errors="ignore")
-        target = folder / f"{short}.{secrets.token_hex(4)}"
+        target = layout.strays / f"{short}.{secrets.token_hex(4)}"
         disk.rename(stray, target)
         yield f"{name}: does not belong to the lake; moved to {target.relative_to(layout.root).as_posix()}"
     disk.sync_folder(stray.parent)

@@ -17,7 +17,7 @@ from pleo_extract.lake.folder.opening import require_lake, require_pointer
 from pleo_extract.lake.folder.visible import find_strays, is_shown
 from pleo_extract.lake.forgotten import read_forgotten, require_forgotten
 from pleo_extract.lake.keys import count_repeats
-from pleo_extract.lake.layout import FORMAT, MONTH, NUMBER, OBJECT, OWN, Layout
+from pleo_extract.lake.layout import FORMAT, MONTH, NUMBER, OBJECT, OWN, UNREADABLE, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pleo_extract.lake.layout import FileEntry, Manifest
 
 __all__ = [
-    "UNREADABLE",
     "Verification",
     "check_file",
     "check_rows",
@@ -50,8 +49,6 @@ _OWN_FILES: Final = (
     r"vanished\.csv",
     "strays",
 )
-UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
-"""What polars raises for a file that is not Parquet, or whose bytes contradict its footer."""
 
 
 @dataclass(frozen=True, slots=True)
