@@ -69,6 +69,7 @@ class Lake:
         """Return the name only, since storage options may hold a credential."""
         return f"Lake({self.name!r})"
 
+    @check_keywords
     def scan(self, as_of: datetime | int | None = None) -> pl.LazyFrame:
         """Return one whole snapshot as a LazyFrame; see `scan_lake`."""
         return scan_lake(self._lake, as_of, **self._store)
@@ -133,6 +134,7 @@ class Lake:
             before = set(names)
         return pl.DataFrame(rows, schema=schema, orient="row")
 
+    @check_keywords
     def changes(self, since: datetime | int, until: datetime | int | None = None) -> pl.DataFrame:
         """Return the jobs that differ between two snapshots.
 

@@ -61,6 +61,8 @@ def test_unknown_keyword(name: str) -> None:
         (load_export_jobs, "status", "statuses"),
         (Client, "apikey", "api_key"),
         (write_report, "untill", "until"),
+        (pleo_extract.Lake.scan, "asof", "as_of"),
+        (pleo_extract.Lake.changes, "untl", "until"),
     ],
 )
 def test_nearest_name(door: Any, wrong: str, meant: str) -> None:

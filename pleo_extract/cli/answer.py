@@ -85,6 +85,7 @@ def write_answer(
             click.echo(format_answer(answer, terminal_width()))
         else:
             disk.write_output(output, f"{format_answer(answer)}\n".encode())
+            click.echo(f"{output}: {answer.note.strip('()')}", err=True)
     elif output is None and kind in BINARY and sys.stdout.isatty():
         raise UsageError(f"a terminal cannot show {BINARY[kind]}; use --output FILE, or redirect with >")
     else:

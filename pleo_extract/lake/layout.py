@@ -111,7 +111,9 @@ def check_as_of(as_of: object, name: str = "as_of") -> None:
         UsageError: it is not a datetime, a number or None.
     """
     if not isinstance(as_of, datetime | int | None):
-        raise UsageError(f"{name} must be a datetime or the number of a snapshot, not {as_of!r}")
+        raise UsageError(
+            f"{name} must be a datetime, such as datetime(2026, 11, 1, tzinfo=UTC), or the number of a snapshot, not {as_of!r}"
+        )
 
 
 def name_object(month: str, sha256: str) -> str:

@@ -11,7 +11,8 @@
 -- A retry with other entries, by another user or after hours counts as a new export, and another export of the same user
 -- with as many entries soon after a failure counts as a retry. docs/answers.md says how often that happens.
 --
--- company_id, id, status, outcome, created_at, ended_at  as in job_durations
+-- company_id, id, status, outcome, created_at, ended_at, failure_reason_type, created_by, is_interactive, number_of_items
+--                as in job_durations
 -- export_id      id of the first attempt: the name of the export
 -- attempt        the number of the attempt, from 1
 -- is_first       true if attempt is 1
@@ -79,6 +80,10 @@ SELECT
     a.outcome,
     a.created_at,
     a.ended_at,
+    a.failure_reason_type,
+    a.created_by,
+    a.is_interactive,
+    a.number_of_items,
     CASE
         WHEN a.begins_export = 0 THEN (epoch_us(a.created_at) - epoch_us(a.previous_ended_at)) / 1e6
     END AS gap_seconds

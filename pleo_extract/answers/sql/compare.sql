@@ -1,7 +1,8 @@
 -- compare(since_a TIMESTAMPTZ := NULL, until_a TIMESTAMPTZ := NULL, since_b TIMESTAMPTZ := NULL,
 --     until_b TIMESTAMPTZ := NULL, company_id VARCHAR := NULL, per_company BOOLEAN := TRUE, grain VARCHAR := 'month',
 --     tz VARCHAR := 'UTC')
--- What changed between two time ranges, a and b: four rows per company, each with a confidence interval.
+-- What changed between two time ranges, a and b: four rows per company, each with a confidence interval. The clearest change of
+-- a figure comes first.
 --
 -- Without bounds, b is the last whole period of the grain that was over when the data was read, on the clocks of tz,
 -- and a is the one before. compare('quarter') is short for compare(grain := 'quarter'), except in Spark.
@@ -314,4 +315,4 @@ SELECT
     r.b_ends
 FROM discoveries AS c
 CROSS JOIN compared_ranges AS r
-ORDER BY c.company, c.figure_no
+ORDER BY c.figure_no, c.p NULLS LAST, c.company
