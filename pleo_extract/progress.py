@@ -47,6 +47,8 @@ def show_progress(what: str, *, show: bool | None = None) -> Iterator[Callable[[
 
         def update(rows: int, total: int | None, note: str) -> None:
             bar.total = max(total, rows) if total else None
+            # Rate and time left stand still during a wait, and would push the note off a narrow terminal.
+            bar.bar_format = "{desc}: {n_fmt} jobs{postfix}" if note.startswith("waiting ") else None
             bar.set_postfix_str(note, refresh=rows == bar.n)  # nothing else draws a bar that stands still
             bar.update(rows - bar.n)
 

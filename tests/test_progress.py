@@ -184,7 +184,7 @@ class Waiting:
     def wait(self, seconds: float, _stop: object = None) -> None:
         """Advance the time."""
         if seconds >= 1:
-            self.announced.append("waiting " in self.terminal.getvalue().rpartition("\r")[2])
+            self.announced.append(" jobs, waiting " in self.terminal.getvalue().rpartition("\r")[2])
         self.now += seconds
 
 

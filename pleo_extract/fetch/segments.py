@@ -112,7 +112,7 @@ class RowCount:
         self._show(f"{self._pages}, waited {waited:.0f} s" if waited >= 1 else self._pages)
 
     def _announce(self, seconds: float) -> None:
-        self._show(", ".join(filter(None, (self._pages, f"waiting {span(seconds)}"))))
+        self._show(", ".join(filter(None, (f"waiting {span(seconds)}", self._pages))))
 
     def _show(self, note: str) -> None:
         self._update(sum(self._rows.values()), self._total, note)
