@@ -960,6 +960,7 @@ def test_no_output_goes_into_a_lake(pleo: Callable[..., Said], tmp_path: Path) -
             "from failure_rates('month', since := '2026-13-01')",
             '"2026-13-01" is no time: write 2026-11-01 or',
         ),
+        ("from stuck_jobs(as_of = '2026-01-01')", "an argument's name takes :=, as in since := '2026-11-01'"),
         ("from failure_rates('month', since := 'yesterday')", '"yesterday" is no time: write 2026-11-01 or'),
         ("drop table export_jobs", "only SELECT is answered, this is DROP\n"),
         (

@@ -51,7 +51,8 @@ def test_no_line_is_too_long_and_no_column_is_lost(width: int) -> None:
     lines = ask(asked, width).splitlines()
     assert max(map(len, lines)) <= width
     shown = {name for line in lines if line.startswith("period") for name in line.split()}
-    assert shown == set(ask(asked).splitlines()[0].split())
+    assert "without values: split" in lines
+    assert shown | {"split"} == set(ask(asked).splitlines()[0].split())
     assert lines[-1] == "(3 rows)"
 
 
@@ -60,3 +61,13 @@ def test_companies_that_begin_alike_keep_their_ids() -> None:
     alike = "select * from (values ('12345678-0000-4000-8000-00000000000a'), ('12345678-0000-4000-8000-00000000000b')) v(c)"
     assert "12345678-0000-4000-8000-00" in ask(alike, 30)
     assert "12345678…" not in ask(alike, 30)
+
+
+def test_columns_without_values_give_way() -> None:
+    """Where a table is too wide, columns without any value are named below it instead of shown."""
+    query = "from failure_rates('quarter', per_company := false)"
+    lines = ask(query, 80).splitlines()
+    assert lines[-2:] == ["without values: company_id, split", "(4 rows)"]
+    assert not any("company_id" in line or "split" in line for line in lines[:-2])
+    assert ask(query, 300) == ask(query)
+    assert ask("select null as a, null as b", 1).splitlines()[-1] == "(1 row)"

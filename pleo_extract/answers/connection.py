@@ -181,7 +181,13 @@ def _first_line(exc: Exception) -> str:
     if found := _ARGUMENT_ERROR.fullmatch(message):
         message = found[1]
     if found := _NO_INSTANT.match(message):
-        message, more = f"{found[1]} is no time: write 2026-11-01 or 2026-11-01T08:00:00Z", []
+        # With = in place of := the argument is a comparison, whose result is true or false.
+        way = (
+            "an argument's name takes :=, as in since := '2026-11-01'"
+            if found[1].strip('"') in {"true", "false"}
+            else "write 2026-11-01 or 2026-11-01T08:00:00Z"
+        )
+        message, more = f"{found[1]} is no time: {way}", []
     if hint := _find_hint(message):
         return escape(hint, 600)
     rest = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)

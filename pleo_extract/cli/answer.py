@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from pleo_extract.cli.options import FORMATS
-from pleo_extract.cli.screen import Column, format_table, terminal_width
+from pleo_extract.cli.screen import Column, drop_empty, format_table, terminal_width
 from pleo_extract.errors import UsageError, amount, escape
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def format_answer(answer: AnswerTable, width: int | None = None) -> str:
     """Return an answer as a table of at most `width` characters a line, with the note about its rows below."""
     cells = list(zip(*answer.rows, strict=True)) or [()] * len(answer.names)
     columns = list(map(Column, answer.names, cells, answer.is_number))
-    return f"{format_table(columns, width=width)}\n{answer.note}"
+    shown, empty = drop_empty(columns, width)
+    lines = [format_table(shown or columns, width=width)]
+    if empty and shown:
+        lines += textwrap.wrap(f"without values: {', '.join(empty)}", width or 80)
+    return "\n".join([*lines, answer.note])
 
 
 def write_answer(

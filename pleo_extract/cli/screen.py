@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Column", "align", "format_table", "terminal_width"]
+__all__ = ["Column", "align", "drop_empty", "format_table", "terminal_width"]
 
 GAP: Final = "  "
 
@@ -59,6 +59,14 @@ def format_table(columns: Sequence[Column], *, width: int | None = None, total: 
     blocks = [columns] if _measure(columns) <= width else _divide(columns, width)
     lines = "\n\n".join(_format_block(block, total=total) for block in blocks).split("\n")
     return "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines)
+
+
+def drop_empty(columns: Sequence[Column], width: int | None) -> tuple[Sequence[Column], list[str]]:
+    """Return the columns without those that have no value, and the names of these, if the table is wider than `width`."""
+    if width is None or _measure(columns) <= width:
+        return columns, []
+    empty = [column.name for column in columns if column.cells and not any(column.cells)]
+    return [column for column in columns if column.name not in empty], empty
 
 
 def align(rows: Sequence[Sequence[str]], right: Sequence[bool] = ()) -> list[str]:
