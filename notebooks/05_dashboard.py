@@ -54,8 +54,11 @@ def ask(company, con, grain):
 
 @app.cell
 def draw_rates(alt, answer, mo, pl):
-    rates = answer("failure_rates").with_columns(
-        pl.col("period").cast(pl.Datetime).dt.replace_time_zone("UTC")
+    # A period that is not over can look like an incident.
+    rates = (
+        answer("failure_rates")
+        .filter(~pl.col("is_partial"))
+        .with_columns(pl.col("period").cast(pl.Datetime).dt.replace_time_zone("UTC"))
     )
     base = alt.Chart(rates, width=640, height=220).encode(
         x=alt.X("period:T", title=None, scale=alt.Scale(type="utc"))
@@ -65,7 +68,7 @@ def draw_rates(alt, answer, mo, pl):
     )
     mo.vstack(
         [
-            mo.md("## How often do exports fail? With 95 % intervals"),
+            mo.md("## How often do exports fail? Periods that are over, with 95 % intervals"),
             band + base.mark_line(point=True).encode(y="rate:Q"),
             rates,
         ]
