@@ -264,7 +264,7 @@ class Session:
             else:
                 with self.channel.lock:
                     self._budget.earn()
-                    self.served_at = served_at(answer.headers) or datetime.now(UTC)
+                self.served_at = served_at(answer.headers) or datetime.now(UTC)
                 kind = answer.headers.get("content-type", "application/json")
                 if "json" not in kind.lower():
                     self.log.warn_once(
