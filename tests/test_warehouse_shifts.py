@@ -13,7 +13,6 @@ from drifts import count_alarms, draw_days, find_shift_days, make_days
 from warehouse_jobs import ask, job
 
 np: Any = import_module("numpy")
-poisson: Any = import_module("scipy.stats").poisson
 
 close = pytest.approx
 
@@ -40,7 +39,7 @@ def chart(counts: list[tuple[int, int]]) -> list[tuple[float, float, bool, int |
             began = place
         evidence = max(0.0, evidence) + scores[-1]
         since = counts[began : place + 1]
-        is_shift = evidence > 4 and sum(scores[-14:]) > 0
+        is_shift = evidence > 4.6 and sum(scores[-14:]) > 0
         grows = evidence > 0
         rate_since = sum(each[0] for each in since) / sum(each[1] for each in since) if grows else None
         rows.append((usual, evidence, is_shift, began if grows else None, rate_since))
@@ -92,15 +91,21 @@ def test_an_export_that_fails_often_is_one_failure() -> None:
 
 
 @pytest.mark.parametrize(("daily", "rate"), [(12, 0.02), (40, 0.04)])
-def test_chance_makes_no_more_alarms_than_stated(daily: int, rate: float) -> None:
-    """In companies whose rate stays, `shifts` and `incidents` together alarm on at most one judged day in 740."""
-    stated = json.loads(ALARMS.read_text())["shifts"]["chance"]
-    (measured,) = (each for each in stated if (each["daily"], each["world"]) == (daily, "independent"))
-    assert measured["alarms"] <= measured["judged"] / 740
+def test_chance_makes_no_more_shifts_than_stated(daily: int, rate: float) -> None:
+    """In companies whose rate stays, chance alone makes at most one shift in 740 judged days."""
     found = count_alarms(np.random.default_rng(15), daily=daily, rate=rate, companies=25)
     assert found["judged"] == 25 * (400 - 38)
-    # 9,050 days are few: if the promise just holds, one world in a hundred has more.
-    assert found["alarms"] <= poisson.ppf(0.99, found["judged"] / 740)
+    assert found["shifts"] <= found["judged"] / 740
+
+
+def test_the_stated_alarms_keep_the_promise() -> None:
+    """Over the 217,200 days of each independent world in the docs, `shifts` and `incidents` together alarm on 1 in 740."""
+    stated = json.loads(ALARMS.read_text())["shifts"]["chance"]
+    independent = [each for each in stated if each["world"] == "independent"]
+    assert len(independent) == 3
+    for each in independent:
+        assert each["judged"] >= 200_000
+        assert each["alarms"] <= each["judged"] / 740
 
 
 @pytest.mark.parametrize("world", ["clustered", "month-end", "Mondays"])
@@ -117,6 +122,6 @@ def test_failures_that_come_together_raise_more_alarms(world: str) -> None:
 def test_a_rate_that_doubles_is_noticed() -> None:
     """From 4 % to 8 % at 40 exports a day: most worlds are named within 14 days, where `incidents` names few."""
     shifts, incidents = find_shift_days(np.random.default_rng(15), companies=40)
-    assert (np.minimum(shifts, incidents) <= 14).sum() >= 33
+    assert (shifts <= 14).sum() >= 30
     assert (shifts <= 30).sum() >= 38
     assert (incidents <= 14).sum() <= 12

@@ -11,7 +11,7 @@
 -- usual rate is that of the 180 periods that end 30 periods before, so that a shift does not become usual before it is
 -- found; at least 8 periods are needed. It is taken a quarter of its standard error higher, because a past that was lucky
 -- would make every future look worse. If the past periods differ by more than chance, the evidence is reduced by that
--- factor. No period adds more than 2.25, so that an incident of one period is no shift.
+-- factor. No period adds as much as half of the limit, so that an incident of one or two periods is no shift.
 --
 -- period        start of the period, in time zone tz. An export belongs to the period of its first attempt's created_at
 -- company_id    the company; null if per_company is false, because the row is about all companies
@@ -19,7 +19,7 @@
 -- failed        of these, exports whose first attempt failed
 -- usual_rate    the usual rate
 -- evidence      the sum of the logarithms of the likelihood ratio of twice the usual rate to the usual rate
--- is_shift      true if evidence is above 4, and the last 14 periods add to it: a shift that has ended is none. Other rows
+-- is_shift      true if evidence is above 4.6, and the last 14 periods add to it: a shift that has ended is none. Other rows
 --               appear only with every_period, for a chart
 -- began         the period in which the evidence began to grow: the likeliest begin of the shift
 -- rate_since    failed / finished since then
@@ -176,7 +176,7 @@ SELECT
     CAST(c.k AS BIGINT) AS failed,
     c.usual_rate,
     c.evidence,
-    c.evidence > 4e0 AND c.recent > 0 AS is_shift,
+    c.evidence > 4.6e0 AND c.recent > 0 AS is_shift,
     s.began,
     s.rate_since,
     CAST(c.past AS BIGINT) AS past,
@@ -191,5 +191,5 @@ FROM chart AS c
 LEFT JOIN companies AS n ON c.company = n.id AND n.now IS NOT NULL
 INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
 LEFT JOIN shifts_so_far AS s ON c.company = s.company AND c.ordinal = s.ordinal
-WHERE :every_period OR (c.evidence > 4e0 AND c.recent > 0)
+WHERE :every_period OR (c.evidence > 4.6e0 AND c.recent > 0)
 ORDER BY c.period, starts_at, c.company
