@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_the_table_of_floors_is_the_one_that_is_checked() -> None:
     assert listed == FLOORS
 
 
+@cache
 def imports_of(file: str) -> set[str]:
     """Return the files of the package that a file imports from, through the face of a package too."""
     tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
@@ -106,6 +108,7 @@ def test_no_banned_phrase(path: Path) -> None:
         assert found is None, found and found[0]
 
 
+@cache
 def glossary() -> dict[str, str]:
     """Return the words of the glossary with their meanings."""
     rows = [
@@ -121,10 +124,16 @@ def test_the_glossary_is_sorted_and_defines_each_word_once() -> None:
     assert all(glossary().values())
 
 
+@cache
+def sources() -> list[str]:
+    """Return the text of each file of code but this one."""
+    found = [path for path in texts() if path.suffix in {".py", ".sql"} and path != Path(__file__)]
+    return [path.read_text(encoding="utf-8") for path in found]
+
+
 @pytest.mark.parametrize("word", sorted(glossary()))
 def test_a_word_of_the_glossary_is_used(word: str) -> None:
     """A definition of a word that nothing uses would only cost the reader."""
     stem = re.escape(word.rstrip("s")).replace("\\ ", r"[\s_]+")
     used = re.compile(rf"\b{stem}", re.IGNORECASE)
-    sources = [path for path in texts() if path.suffix in {".py", ".sql"} and path != Path(__file__)]
-    assert any(used.search(path.read_text(encoding="utf-8")) for path in sources)
+    assert any(used.search(source) for source in sources())
