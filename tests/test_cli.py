@@ -20,12 +20,12 @@ import pytest
 from canary import CANARY
 from lakes import list_months, lose_month, spoil_month
 
-from pleo_extract import COLUMNS, Client, Query, dump_accounts, fetch_page, scan_lake
+from pleo_extract import COLUMNS, Client, Lake, Query, connect, dump_accounts, fetch_page, scan_lake
 from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.state import AccountKey, SyncState
-from pleo_extract.errors import UsageError, amount
+from pleo_extract.errors import TryLater, UsageError, amount
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.record import LastRun
@@ -1078,6 +1078,31 @@ def test_a_lake_without_a_snapshot(pleo: Callable[..., Said], served: Served, tm
     assert "nothing is published yet" in verified.out
     assert "has no snapshot yet" in changed.err
     assert not re.search(r"server\s*$", shown.out, re.MULTILINE)
+
+
+def test_a_first_dump_that_was_cut_is_no_empty_account(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """Every door to the rows says that no dump has been completed, what is staged and what to run, and ends with 75."""
+    lake = tmp_path / "lake"
+    assert pleo("dump", lake, "--max-requests", 2).code == 75
+    staged = Lake(lake).status().staged
+    assert staged
+    says = f"no dump to {lake} has been completed yet ({staged:,} rows staged); run: pleo-extract dump {lake}"
+    for words in (
+        ("sql", lake, "from failure_rates('month')"),
+        ("report", lake, "-o", tmp_path / "page.html"),
+        ("check", lake, "--no-incident"),
+    ):
+        said = pleo(*words)
+        assert (said.code, said.out, said.err) == (75, "", f"pleo-extract: {says}\n")
+    for read in (scan_lake, connect):
+        with pytest.raises(TryLater, match=re.escape(says)):
+            read(lake)
+    assert pleo("check", lake, "--max-age", "1h").code == 3
+    assert not (tmp_path / "page.html").exists()
+    assert pleo("dump", lake, "--rate", 100_000).code == 0
+    assert scan_lake(lake).select(pl.len()).collect().item() == 1_000
 
 
 def test_a_plan_of_nothing_is_no_range(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import disk
 from pleo_extract.lake.folder.opening import open_snapshot
 from pleo_extract.lake.layout import Layout
-from pleo_extract.lake.store import open_lake
+from pleo_extract.lake.store import open_lake, open_to_read
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def connect(  # noqa: PLR0913 - all are independent, and have defaults
     Views: `export_jobs`, `job_durations`, `vanished`, `companies`, `snapshot`. Macros: ``FROM failure_rates('month')``,
     ``FROM duration_stats('week')`` and the others that `pleo-extract sql --list` names. For open jobs, "now" is the
     instant at which the last complete run read their company, even if it found nothing new; see the view `companies`.
-    A lake without a snapshot has no rows.
+    An empty folder has no rows.
 
     Args:
         lake: the folder of the lake, or the URL or folder of a Delta table; see `scan_lake`.
@@ -64,13 +64,14 @@ def connect(  # noqa: PLR0913 - all are independent, and have defaults
 
     Raises:
         LakeError: there is no such folder, or it is not a lake.
+        TryLater: a first dump has begun, and none has been completed.
         UsageError: the lake does not keep this snapshot.
         ConfigurationError: the names cannot be used.
     """
     from pleo_extract.answers import open_warehouse, read_facts  # noqa: PLC0415 - imports duckdb only where it is needed
 
     given = {} if names is None else read_names(names)
-    opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
+    opened = open_to_read(open_lake(lake, storage_options=storage_options, workspace=workspace), as_of)
     if opened is None:
         return open_warehouse([], locked=locked, allow=allow)
     known = read_kept_names(lake) | given

@@ -149,11 +149,16 @@ def find_breaches(
     from pleo_extract.answers.doors import connect
     from pleo_extract.answers.names import read_kept_names, read_names
     from pleo_extract.lake.status import read_status
+    from pleo_extract.lake.store import open_lake, open_to_read
 
     status = read_status(lake, **store)
     known = read_kept_names(lake) | (read_names(names) if names else {})
     breaches = [] if limits.max_age is None else [*_find_stale(status, limits.max_age, known, now)]
-    if not status.snapshot and not breaches:  # such as the folder under a disk that is not mounted
+    if not status.snapshot:
+        if breaches:
+            return Findings(tuple(breaches), None, 0, {})
+        open_to_read(open_lake(lake, **store))  # says in its words that a first dump was cut short
+        # The folder is empty, such as the one under a disk that is not mounted.
         raise TryLater(f"{lake} has no snapshot yet: no dump has been completed, so nothing can be checked")
     con = connect(lake, status.snapshot or None, names=known, **store)
     try:

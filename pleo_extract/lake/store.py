@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
-from pleo_extract.errors import ConfigurationError, UsageError, check_path
+from pleo_extract.errors import ConfigurationError, TryLater, UsageError, amount, check_path
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake.folder.lake import FolderLake
 from pleo_extract.lake.layout import Layout, scan_files
+from pleo_extract.lake.lock import find_holder, format_holder
+from pleo_extract.lake.staging import count_staged
 from pleo_extract.lake.table import Table
 from pleo_extract.zones import check_zones
 
@@ -36,6 +38,7 @@ __all__ = [
     "StoreOptions",
     "is_delta",
     "open_lake",
+    "open_to_read",
     "scan_lake",
     "verify_lake",
 ]
@@ -172,6 +175,30 @@ def open_lake(
     return DeltaLake(lake, storage_options=storage_options, workspace=workspace, accounts=accounts)
 
 
+def open_to_read(store: Store, as_of: datetime | int | None = None) -> Opened | None:
+    """Return a snapshot for the questions of a reader; None for an empty folder, which no dump has begun to fill.
+
+    Without the error, a first dump that was cut short would read as an account without exports.
+
+    Raises:
+        TryLater: a first dump has begun, and none has been completed.
+        LakeError: there is no such lake, or it is damaged.
+        UsageError: no such snapshot is kept.
+    """
+    opened = store.open(as_of)
+    if opened is not None or (isinstance(store, FolderLake) and not store.layout.own.is_dir()):
+        return opened
+    staged = sum(count_staged(store.layout.staging).values())
+    kept = f" ({amount(staged, 'row')} staged)" if staged else ""
+    running = find_holder(store.layout)
+    way = (
+        f"run: pleo-extract dump {store.name}"
+        if running is None
+        else f"wait for the run that is at work ({format_holder(running)})"
+    )
+    raise TryLater(f"no dump to {store.name} has been completed yet{kept}; {way}")
+
+
 @check_keywords
 def scan_lake(
     lake: str | Path,
@@ -192,13 +219,14 @@ def scan_lake(
         workspace: where the copies are kept; by default in the user's cache.
 
     Returns:
-        One row a job, with the columns of `pleo_extract.COLUMNS`; no rows for a lake without a snapshot.
+        One row a job, with the columns of `pleo_extract.COLUMNS`; no rows for an empty folder.
 
     Raises:
         LakeError: there is no such folder, or it is not a lake.
+        TryLater: a first dump has begun, and none has been completed.
         UsageError: no such snapshot is kept.
     """
-    opened = open_lake(lake, storage_options=storage_options, workspace=workspace).open(as_of)
+    opened = open_to_read(open_lake(lake, storage_options=storage_options, workspace=workspace), as_of)
     return scan_files(opened.files if opened else ())
 
 

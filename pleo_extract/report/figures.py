@@ -11,6 +11,7 @@ from pleo_extract.answers.definition import literal
 from pleo_extract.answers.doors import connect
 from pleo_extract.errors import TryLater, UsageError
 from pleo_extract.lake.status import read_status
+from pleo_extract.lake.store import open_lake, open_to_read
 from pleo_extract.report.window import ReportPeriod, choose_window
 from pleo_extract.report.words import moment
 
@@ -195,11 +196,12 @@ def ask_lake(  # noqa: PLR0913 - all are independent
 
     Raises:
         LakeError: there is no such lake, or it is broken.
-        TryLater: the lake has no job yet.
+        TryLater: the lake has no job yet, or no dump to it has been completed.
         UsageError: the lake has no job of this company.
     """
     status = read_status(lake, **store)
     if not status.rows:
+        open_to_read(open_lake(lake, **store))  # says in its words that a first dump was cut short
         cause = "there is no job in" if status.snapshot else "nothing was published yet in"
         raise TryLater(f"{cause} {lake}, so there is nothing to report; run: pleo-extract dump {lake}")
     con = connect(lake, status.snapshot or None, names=names, **store)

@@ -33,7 +33,7 @@ from pleo_extract.answers.statement import (
     with_relations,
 )
 from pleo_extract.errors import LakeError, UsageError
-from pleo_extract.lake.store import open_lake
+from pleo_extract.lake.store import open_lake, open_to_read
 from pleo_extract.spark.schema import SCHEMA
 from pleo_extract.zones import to_utc
 
@@ -102,6 +102,7 @@ def answers(
 
     Raises:
         LakeError: there is no such lake, or a column is missing.
+        TryLater: a first dump to the lake has begun, and none has been completed.
         UsageError: the lake does not keep this snapshot, an instant has no time zone, or there is no view or function of
             a name.
     """
@@ -128,7 +129,7 @@ def _read_snapshot(
     spark: SparkSession, store: Store, as_of: datetime | int | None, names: Mapping[str, str]
 ) -> tuple[DataFrame, SnapshotFacts]:
     """Return the jobs of one snapshot, and the facts about it."""
-    opened = store.open(as_of)
+    opened = open_to_read(store, as_of)
     if opened is None:
         return spark.createDataFrame([], SCHEMA), SnapshotFacts()
     facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of, names=names)
