@@ -20,9 +20,21 @@ import pytest
 from canary import CANARY
 from lakes import list_months, lose_month, spoil_month
 
-from pleo_extract import COLUMNS, Client, Lake, Query, connect, dump_accounts, fetch_page, scan_lake
+from pleo_extract import (
+    COLUMNS,
+    Client,
+    Lake,
+    Query,
+    connect,
+    dump_accounts,
+    fetch_page,
+    iter_export_jobs,
+    load_export_jobs,
+    scan_lake,
+)
 from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
+from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.errors import TryLater, UsageError, amount
@@ -1103,6 +1115,42 @@ def test_a_first_dump_that_was_cut_is_no_empty_account(
     assert not (tmp_path / "page.html").exists()
     assert pleo("dump", lake, "--rate", 100_000).code == 0
     assert scan_lake(lake).select(pl.len()).collect().item() == 1_000
+
+
+def test_a_since_that_is_too_late_is_noted(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """A bound after the instant at which the lake was read is named on stderr, because its answer is empty."""
+    lake = tmp_path / "lake"
+    assert pleo("dump", lake, "--rate", 100_000).code == 0
+    says = f"note: 2999-01-01 is later than {lake} was read ("
+    for query, more in (
+        ("from failure_rates('month', since := '2999-01-01')", ()),
+        ("from failure_rates('month', since => timestamptz '2999-01-01', tz := 'Asia/Tokyo')", ()),
+        ("from failure_rates('month', since := $s)", ("-p", "s=2999-01-01")),
+        ("from compare(since_a := '2020-01-01', since_b := '2999-01-01')", ()),
+    ):
+        said = pleo("sql", lake, query, *more)
+        assert (said.code, said.err.count("note:")) == (0, 1)
+        assert said.err.startswith(says)
+    for since in ("2020-01-01", "nonsense"):
+        assert "note:" not in pleo("sql", lake, f"select '{since}' as x, 'since := {since}' as y").err
+    assert "note:" not in pleo("sql", lake, "from failure_rates('month', since := '2020-01-01')").err
+
+
+def _concat_batches(since: str) -> pl.DataFrame:
+    found: pl.DataFrame = pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *iter_export_jobs(since=since)])
+    return found
+
+
+@pytest.mark.parametrize("read", [load_export_jobs, _concat_batches])
+def test_a_since_in_the_future_is_warned_of(
+    read: Callable[..., pl.DataFrame], served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reading the API from a day that is yet to come gives no rows and a warning; a day of the past gives none."""
+    assert read(since="2999-01-01").is_empty()
+    assert "since (2999-01-01 00:00:00+00:00) is in the future" in caplog.text
+    caplog.clear()
+    assert read(since="2000-01-01").height == 1_000
+    assert not caplog.text
 
 
 def test_a_plan_of_nothing_is_no_range(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:

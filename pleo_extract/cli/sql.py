@@ -140,6 +140,10 @@ def sql(
             click.echo(f"note: there is no job in {asked} yet", err=True)
         for company in _find_unknown_companies(con, text, values):
             click.echo(f"note: there is no job of company {escape(company)} in {asked}", err=True)
+        for bound, now in _find_future_bounds(con, text, values):
+            click.echo(
+                f"note: {escape(bound)} is later than {asked} was read ({now}): no job can be", err=True
+            )
         # Programs that read an answer rely on its columns; people get the names that the lake knows, too.
         known = _read_names(con) if names or kind in FOR_PEOPLE else {}
         found = answer(con, text, values)
@@ -185,6 +189,32 @@ def _find_unknown_companies(
     lower = {company.lower(): company for company in asked}
     with translate_errors():
         return sorted(lower[row[0]] for row in con.execute(known, {"asked": list(lower)}).fetchall())
+
+
+_SINCE = re.compile(
+    r"\bsince(?:_[ab])?\s*(?::=|=>)\s*(?:(?:timestamptz|timestamp|date)\s*)?(?:'([^']*)'|\$(\w+))",
+    re.IGNORECASE,
+)
+_AHEAD = """
+select $bound, strftime(now, '%Y-%m-%d %H:%M UTC') from snapshot
+where try_cast($bound as timestamptz) > now + to_hours($slack)"""
+
+
+def _find_future_bounds(
+    con: duckdb.DuckDBPyConnection, text: str, values: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return the bounds `since` of a query that are later than the lake was read, each with the instant of that.
+
+    Its answer is empty, which looks like a time without exports.
+    """
+    asked = {values.get(name, "") if name else literal for literal, name in _SINCE.findall(text)}
+    # A bound without a zone is on the clocks of tz, which can be half a day ahead of UTC.
+    slack = 14 if re.search(r"\btz\b", text, re.IGNORECASE) else 0
+    from pleo_extract.answers import translate_errors
+
+    with translate_errors():
+        found = [con.execute(_AHEAD, {"bound": each, "slack": slack}).fetchone() for each in sorted(asked)]
+    return [each for each in found if each is not None]
 
 
 def _list_statements() -> str:

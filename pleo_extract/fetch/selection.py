@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pleo_extract.fetch.driver import Batch
 
 __all__ = ["Instant", "Selection", "check_amount", "check_wanted"]
+
+_log = logging.getLogger(__name__)
 
 Instant = datetime | date | str
 
@@ -83,7 +86,7 @@ class Selection:
 def check_wanted(
     company_id: str | None, statuses: Sequence[str] | None, since: Instant | None, until: Instant | None
 ) -> Selection:
-    """Return what a caller wants as a selection.
+    """Return what a caller wants as a selection. Warn of a `since` in the future, which usually is a mistyped year.
 
     Raises:
         UsageError: a status is unknown, the company_id is not a UUID, an instant has no zone, or the span is empty.
@@ -92,6 +95,12 @@ def check_wanted(
     low, high = _to_instant("since", since), _to_instant("until", until)
     if low is not None and high is not None and low >= high:
         raise UsageError(f"since ({low}) is not before until ({high})")
+    if low is not None and low > datetime.now(
+        UTC
+    ):  # no error: clocks differ, and a server may date jobs ahead
+        _log.warning(
+            "since (%s) is in the future by this machine's clock, so there is hardly a job to read", low
+        )
     return Selection(query.company_id, tuple(query.statuses), low, high)
 
 
