@@ -1153,6 +1153,26 @@ def test_a_since_in_the_future_is_warned_of(
     assert not caplog.text
 
 
+def test_names_of_other_companies_are_noted(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """A names file without any company of the lake is named on stderr by sql, report and check; one with some is not."""
+    lake, names = tmp_path / "lake", tmp_path / "names.csv"
+    assert pleo("dump", lake, "--rate", 100_000).code == 0
+    company = scan_lake(lake).select(pl.col("company_id").min()).collect().item()
+    says = f"no company in {lake} has a name in the given names; the ids there begin with {company[:8]}"
+    for named, is_strange in ((COMPANY, True), (company, False)):
+        names.write_text(f"id,name\n{named},Acme\n")
+        for words in (
+            ("sql", lake, "select 1"),
+            ("report", lake, "-o", tmp_path / "page.html"),
+            ("check", lake, "--max-failure-rate", "99%"),
+        ):
+            said = pleo(*words, "--names", names)
+            assert said.code == 0
+            assert (says in said.err) == is_strange, said.err
+
+
 def test_a_plan_of_nothing_is_no_range(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
     """Less than a second is said as such, and two ends that read the same are one number."""
     lines = pleo("plan", tmp_path / "lake").out

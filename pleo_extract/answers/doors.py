@@ -58,7 +58,7 @@ def connect(  # noqa: PLR0913 - all are independent, and have defaults
             overwriting them. False by default, so that you can join files of your own.
         allow: further files and folders that a locked connection may read.
         names: names of companies for the view `companies`, by id, or a CSV file with the columns id and name; they win
-            over those that the lake knows.
+            over those that the lake knows. If the lake has a job of none of them, this logs a warning.
         storage_options: how to reach an object store; see `scan_lake`.
         workspace: the folder to which files of an object store are copied.
 
@@ -76,7 +76,10 @@ def connect(  # noqa: PLR0913 - all are independent, and have defaults
         return open_warehouse([], locked=locked, allow=allow)
     known = read_kept_names(lake) | given
     facts = read_facts(opened.manifest.accounts, opened.manifest.made_at, as_of=as_of, names=known)
-    return open_warehouse(opened.files, facts=facts, locked=locked, allow=allow)
+    con = open_warehouse(opened.files, facts=facts, locked=locked, allow=allow)
+    if given:
+        _warn_of_strangers(con, lake, given)
+    return con
 
 
 @check_keywords
@@ -164,6 +167,25 @@ def write_catalogue(lake: str | Path, path: str | Path, *, root: str = "") -> Pa
         has_objects=_has_objects(layout),
     )
     return Path(path)
+
+
+def _warn_of_strangers(con: duckdb.DuckDBPyConnection, lake: str | Path, names: Mapping[str, str]) -> None:
+    """Warn if no job is of a company with a name: then the names are those of other companies, or of another lake."""
+    from pleo_extract.answers import translate_errors  # noqa: PLC0415 - as above
+
+    try:
+        with translate_errors():
+            rows = con.execute("select distinct company_id from export_jobs").fetchall()
+    except BaseException:
+        con.close()
+        raise
+    known = {row[0] for row in rows}
+    if known and known.isdisjoint(names):
+        _log.warning(
+            "no company in %s has a name in the given names; the ids there begin with %s",
+            lake,
+            ", ".join(sorted(each[:8] for each in known)[:3]),
+        )
 
 
 def _read_facts(lake: str | Path, opened: Opened | None) -> SnapshotFacts:

@@ -160,7 +160,7 @@ def find_breaches(
         open_to_read(open_lake(lake, **store))  # says in its words that a first dump was cut short
         # The folder is empty, such as the one under a disk that is not mounted.
         raise TryLater(f"{lake} has no snapshot yet: no dump has been completed, so nothing can be checked")
-    con = connect(lake, status.snapshot or None, names=known, **store)
+    con = connect(lake, status.snapshot or None, names=names, **store)
     try:
         last_read = _ask(con, NOW)[0]["now"]
         if last_read is None:
