@@ -1232,6 +1232,19 @@ def test_output_says_what_it_wrote(pleo: Callable[..., Said], tmp_path: Path) ->
     assert (said.code, said.out, said.err) == (0, "", f"{tmp_path / 'jobs.csv'}: 3,000 rows\n")
 
 
+@pytest.mark.parametrize("name", ["--company", "--company-id"])
+@pytest.mark.parametrize("command", ["plan", "report"])
+def test_a_company_has_both_names(
+    command: str, name: str, pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """Every command that takes a company takes it as --company-id and as --company."""
+    lake, page = tmp_path / "lake", tmp_path / "page.html"
+    company = served.sandbox.world.companies[0]
+    assert pleo("dump", lake, "--rate", 100_000).code == 0
+    more = ("-o", page) if command == "report" else ()
+    assert pleo(command, lake, name, company, *more).code == 0
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "5x", "m", "", "1e999"])
 def test_a_deadline_that_is_none(pleo: Callable[..., Said], tmp_path: Path, text: str) -> None:
     """A deadline is a time above 0, in seconds or with a unit."""

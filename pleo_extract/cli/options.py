@@ -81,7 +81,10 @@ _base_url_option: Final = click.option(
 )
 
 _company_id_option: Final = click.option(
-    "--company-id", metavar="UUID", help="Read this company only [default: PLEO_COMPANY_ID or all]"
+    "--company-id",
+    "--company",
+    metavar="UUID",
+    help="Read this company only [default: PLEO_COMPANY_ID or all]",
 )
 
 _accounts_option: Final = click.option(

@@ -47,7 +47,7 @@ Examples:
     metavar="FILE",
     help="Write the numbers of the page to this Excel workbook, too",
 )
-@click.option("--company", "company_id", metavar="UUID", help="Only the jobs of this company")
+@click.option("--company-id", "--company", metavar="UUID", help="Only the jobs of this company")
 @click.option(
     "--since",
     type=InstantParam(is_local=True),
