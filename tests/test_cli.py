@@ -1153,6 +1153,23 @@ def test_a_since_in_the_future_is_warned_of(
     assert not caplog.text
 
 
+def test_a_deadline_that_cuts_a_run_is_named(
+    pleo: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A run that its deadline ends while the server answers says so, and what is staged, in words of no library."""
+    with serve(Sandbox(World(jobs=3_000), rules=Rules(latency=0.4, max_limit=100))) as running:
+        monkeypatch.setenv("PLEO_API_KEY", API_KEY)
+        monkeypatch.setenv("PLEO_BASE_URL", running.url)
+        said = pleo("dump", tmp_path / "lake", "--deadline", "1.5", "--in-flight", 1)
+        staged = Lake(tmp_path / "lake").status().staged
+        alone = pleo("dump", tmp_path / "other", "--deadline", "0.2", "--in-flight", 1)
+    assert (said.code, staged > 0) == (75, True)
+    assert "this run's deadline of 1.5 s was reached before 127.0.0.1 had answered" in said.err
+    assert f"{staged} rows are staged: run again to continue from them" in said.err
+    assert "Nothing is staged: run again with a longer deadline" in alone.err
+    assert "Timeout" not in said.err + alone.err
+
+
 def test_names_of_other_companies_are_noted(
     pleo: Callable[..., Said], served: Served, tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ from pleo_extract.client.answer import (
     translate,
 )
 from pleo_extract.client.runlog import RunLog
-from pleo_extract.client.transport import Failure, Limit, Request
+from pleo_extract.client.transport import SHORTEST, Failure, Limit, Request
 from pleo_extract.client.waits import Waits
 from pleo_extract.client.wire import read_body
 from pleo_extract.core.habits import Habits
@@ -289,6 +289,11 @@ class Session:
     def _prepare_retry(self, failure: Retryable, trouble: _Trouble) -> None:
         """Pay for a retry, log it and wait for it; raise the error when a retry is not allowed."""
         patience, now = self.channel.patience, self._now()
+        if failure.kind == "timeout" and now >= self._end - SHORTEST:  # the run's deadline was the request's
+            raise DeadlineExceeded(
+                f"this run's deadline of {self._deadline:g} s was reached before {self.channel.server.host} had answered. "
+                "Give it more time, or come back later"
+            ) from failure.error.__cause__
         self._pay_retry(failure, trouble)
         jitter = backoff(max(1, trouble.attempts), random.random(), patience)  # noqa: S311 - spreads load, guards nothing
         wait = jitter if failure.wait is None else failure.wait + jitter / 10

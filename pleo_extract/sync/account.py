@@ -13,18 +13,20 @@ import polars as pl
 from pleo_extract.core.habits import Habits
 from pleo_extract.core.state import FULL_EVERY, SyncState, binding_of, choose_mode
 from pleo_extract.errors import (
+    DeadlineExceeded,
     IncompleteWalk,
     LakeError,
     PleoExtractError,
     RejectedRows,
     TryLater,
     UsageError,
+    amount,
     escape,
 )
 from pleo_extract.fetch.segments import RowCount
 from pleo_extract.fetch.selection import check_amount
 from pleo_extract.lake.journal import Header
-from pleo_extract.lake.staging import Staging
+from pleo_extract.lake.staging import Staging, count_staged
 from pleo_extract.sync.full import sync_fully
 from pleo_extract.sync.incremental import Mismatch, sync_incrementally
 from pleo_extract.sync.receipt import CurrentSnapshot, Evidence
@@ -194,6 +196,14 @@ class AccountDump:
         finally:
             if self.session is not None:
                 self.evidence.count_session(self.session)
+            if isinstance(error, DeadlineExceeded):
+                staged = sum(count_staged(origin.lake.layout.staging, self.key).values())
+                error.advice = (
+                    f"{amount(staged, 'row is', 'rows are')} staged: run again to continue from "
+                    f"{'it' if staged == 1 else 'them'}"
+                    if staged
+                    else "Nothing is staged: run again with a longer deadline"
+                )
                 # Else each of thousands of accounts would keep its client, pace and credential.
                 self.session = None
             self.outcome = Outcome(staging, state, before.spoiled if before else {}, error)
