@@ -1042,7 +1042,19 @@ class TestServer:
             ("localhost", "http:// only for this machine"),
             ("[::1]:18080", "http:// only for this machine"),
             ("user:secret@external.pleo.io", "neither"),
-            ("prod", "neither"),
+            ("prod", "neither production, staging nor .*; did you mean production"),
+            ("Staging", "did you mean staging"),
+            ("", "is empty"),
+            (" https://external.pleo.io", "a space or a line break at its beginning or end"),
+            ("https://external.pleo.io\n", "a space or a line break at its beginning or end"),
+            ("https://external .pleo.io", "has a space in it"),
+            ('"https://external.pleo.io"', "is in quotes"),
+            ("<https://external.pleo.io>", "is in quotes or brackets"),
+            ("https:/external.pleo.io", "has no :// after its https"),
+            ("https//external.pleo.io", "has no :// after its https"),
+            ("https://https://external.pleo.io", "has https:// twice"),
+            ("https://pleo.example/v3/export-jobs", "leave that out"),
+            ("https://external.pleo.io/v3", "of Pleo has no path"),
             ("https://", "neither"),
             ("https:///v3", "neither"),
             ("https://[::1", "cannot be read"),
@@ -1080,7 +1092,7 @@ class TestServer:
         assert "@" not in url.netloc
 
     @given(st.from_regex(r"https?://[a-zA-Z0-9.:-]{1,20}(/[a-z0-9._~%A-Z/-]{0,12})?", fullmatch=True))
-    @example("https://external.pleo.io/v3/")
+    @example("https://pleo.example/v3/")
     @example("http://127.0.0.1:8080/base")
     @example("http://localhost:8080")
     @settings(deadline=None)

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
@@ -27,6 +28,22 @@ __all__ = ["Server", "open_transport", "resolve_server"]
 
 HOST: Final = re.compile(r"(localhost|[\w-]+(?=:\d)|[\w-]+(\.[\w-]+)+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/.*)?")
 """A text that looks like a host: a name with a dot or a port, or an IPv6 address in brackets."""
+_NEITHER: Final = "neither production, staging nor an https:// address"
+SLIPS: Final = {
+    re.compile(pattern, re.IGNORECASE): slip
+    for pattern, slip in {
+        r"\A\s*\Z": "is empty",
+        r"\A\s|\s\Z": "has a space or a line break at its beginning or end; remove it",
+        "\\A[\"'`<\u201c\u2018\u201e]": "is in quotes or brackets; write it without them",
+        r"\s": "has a space in it",
+        r"\Ahttps?(?!://)[:/]": "has no :// after its https",
+        r"\Ahttps?://https?:": "has https:// twice",
+        r"\Ahttps?://\Z": f"is {_NEITHER}: it has no host",
+        r"/v3/export-jobs/?\Z": "ends with the path of the list, /v3/export-jobs; leave that out",
+        rf"\A({'|'.join(map(re.escape, SERVERS.values()))})/+[^/?#]": "of Pleo has no path; leave out what follows its host",
+    }.items()
+}
+"""What people paste or type in place of a base URL, the first that fits, and what is wrong with it."""
 _LABEL: Final = "[a-z](?:[a-z0-9]{0,61}[a-z0-9])?"
 PLAIN: Final = re.compile(
     rf"(https(?=://)|http(?=://(?:localhost|127\.0\.0\.1)(?:[:/]|\Z)))://({_LABEL}(?:\.{_LABEL})*|127\.0\.0\.1)"
@@ -72,6 +89,7 @@ def resolve_server(base_url: str) -> Server:
             fragment.
     """
     text = SERVERS.get(base_url, base_url) if isinstance(base_url, str) else base_url
+    _refuse_slips(text)
     plain = PLAIN.fullmatch(text) if isinstance(text, str) else None
     if plain is not None:
         scheme, host, port, path = plain.groups(default="")
@@ -87,6 +105,20 @@ def resolve_server(base_url: str) -> Server:
         url.netloc.decode(),
         url.raw_path.decode().rstrip("/"),
     )
+
+
+def _refuse_slips(text: object) -> None:
+    """Raise ConfigurationError for what people paste or type in place of a base URL, in words that name the slip.
+
+    The text itself is not shown: it may be a key that was pasted into the wrong place.
+    """
+    if not isinstance(text, str):
+        return
+    for pattern, slip in SLIPS.items():
+        if pattern.search(text):
+            raise ConfigurationError(f"the base URL {slip}")
+    if "://" not in text and (near := get_close_matches(text.lower(), SERVERS, n=1, cutoff=0.5)):
+        raise ConfigurationError(f"the base URL is {_NEITHER}; did you mean {near[0]}?")
 
 
 def _parse(base_url: str) -> httpx.URL:
@@ -108,9 +140,7 @@ def _parse(base_url: str) -> httpx.URL:
             )
         # A text without a scheme is not shown: it may be a key that was pasted into the wrong place.
         shown = f" {escape(str(url))!r}" if "://" in base_url else ""
-        raise ConfigurationError(
-            f"the base URL{shown} is neither production, staging nor an https:// address"
-        )
+        raise ConfigurationError(f"the base URL{shown} is {_NEITHER}")
     if url.port is not None and not 0 < url.port < 2**16:
         raise ConfigurationError(
             f"the base URL of {escape(url.host)} has port {url.port}; a port is 1 to 65535"
