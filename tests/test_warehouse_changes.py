@@ -94,10 +94,16 @@ def test_compare_takes_the_last_two_whole_periods(grain: str, tz: str, now: date
         ("compare('quarter', NULL, '2026-01-01')", "invalid grain quarter beside bounds: use"),
         ("compare('quartal')", "invalid grain quartal: use hour"),
         ("compare(grain := NULL)", "invalid grain null: use hour"),
+        (
+            "compare('2026-01-01', '2026-02-01')",
+            "invalid bounds: use a bound of a (since_a, until_a) together",
+        ),
+        ("compare(since_a := '2026-01-01')", "invalid bounds: use a bound of a"),
+        ("compare(until_b := '2026-01-01')", "invalid bounds: use a bound of a"),
     ],
 )
 def test_compare_without_sense(call: str, says: str) -> None:
-    """A grain that is none, and one beside bounds, are errors."""
+    """A grain that is none, one beside bounds, and bounds of one range alone are errors."""
     with pytest.raises(UsageError, match=re.escape(says)):
         ask(f"FROM {call}", [job(1)])
 

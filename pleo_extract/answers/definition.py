@@ -29,6 +29,7 @@ from pleo_extract.answers.statement import (
     bind_parameters,
     check_value,
     in_order_of_creation,
+    one_sided,
     parts,
     range_error,
     snapshot_query,
@@ -204,6 +205,12 @@ def _create_macro(statement: Statement, views: Mapping[str, str]) -> str:
             is_empty = f"{values[since]} >= {values[until]}"
             message = range_error(since, until, values)
             checked[since] = _require(f"coalesce(NOT {is_empty}, TRUE)", message, values[since])
+    if "since_a" in values:
+        is_one_sided, message = one_sided(values)
+        # A grain beside bounds has an error of its own.
+        is_grain, _ = check_value(statement, "grain", values["grain"], "VARCHAR") or ("TRUE", "")
+        accepted = f"NOT ({is_one_sided}) OR NOT coalesce({is_grain}, FALSE)"
+        checked["until_a"] = _require(accepted, message, values["until_a"])
     body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
     declared = ", ".join(statement.declarations())
     return f"CREATE MACRO {statement.name}({declared}) AS TABLE {bind_parameters(body, values, checked)}"

@@ -42,6 +42,7 @@ __all__ = [
     "describe_unknown",
     "find_statement",
     "in_order_of_creation",
+    "one_sided",
     "parts",
     "range_error",
     "snapshot_query",
@@ -242,6 +243,18 @@ def check_value(statement: Statement, parameter: str, value: str, kind: str) -> 
 def range_error(since: str, until: str, values: Mapping[str, str]) -> str:
     """Return the error message, as SQL, for a time range that does not begin before it ends."""
     return f"concat('{since} ', {values[since]}, ' is not before {until} ', {values[until]})"
+
+
+def one_sided(values: Mapping[str, str]) -> tuple[str, str]:
+    """Return whether only one range of `compare` has a bound, and the error message, both as SQL.
+
+    The other range would be all time, the first range included: its change says nothing.
+    """
+    bounds = (f"coalesce({values[f'since_{each}']}, {values[f'until_{each}']}) IS NULL" for each in "ab")
+    return (
+        " <> ".join(f"({each})" for each in bounds),
+        "'invalid bounds: use a bound of a (since_a, until_a) together with one of b (since_b, until_b), or none'",
+    )
 
 
 def snapshot_query(facts: SnapshotFacts, kind: str) -> str:

@@ -26,6 +26,7 @@ from pleo_extract.answers.statement import (
     check_value,
     find_statement,
     in_order_of_creation,
+    one_sided,
     parts,
     range_error,
     snapshot_query,
@@ -192,6 +193,10 @@ def _create_function(statement: Statement, comment: str) -> str:
             failure = f"CAST(error({range_error(since, until, values)}) AS TIMESTAMP)"
             is_empty = f"{values[since]} >= {values[until]}"
             values[since] = f"(CASE WHEN {is_empty} THEN {failure} ELSE {values[since]} END)"
+    if "since_a" in values:
+        is_one_sided, message = one_sided(values)
+        failure = f"CAST(error({message}) AS TIMESTAMP)"
+        values["until_a"] = f"(CASE WHEN {is_one_sided} THEN {failure} ELSE {values['until_a']} END)"
     declared = ", ".join(map(_declare, statement.parameters))
     return (
         f"CREATE OR REPLACE TEMPORARY FUNCTION {statement.name}({declared}) RETURNS TABLE {comment} "

@@ -8,7 +8,8 @@
 -- and a is the one before. compare('quarter') is short for compare(grain := 'quarter'), except in Spark.
 --
 -- With bounds, the grain does not count: a job belongs to a range if its created_at is at or after since and before
--- until. Null means no bound.
+-- until. Null means no bound: compare(until_a := '2026-09-01', since_b := '2026-09-01') compares the time before an
+-- instant with the time since then. Bounds of one range alone are an error, because the other would be all time.
 --
 -- company_id  the company; null if per_company is false, because the row is about all companies
 -- figure      failure_rate (failed / finished), median_queue_seconds, median_run_seconds or median_total_seconds
