@@ -511,6 +511,21 @@ def test_lakes_at_the_edge(report: Callable[..., Page], rows: list[Row]) -> None
     check_page(report(rows))
 
 
+def test_what_is_open_now_is_no_part_of_a_past_day(report: Callable[..., Page]) -> None:
+    """A report that ends before the lake was read says as of when jobs are stuck, and counts none of them in its figures."""
+    start = START + timedelta(days=20)
+    rows = [*map(job, range(20 * 24, 20 * 24 + 30)), job(38 * 24, "pending")]
+    past, present = report(rows, since=start, until=start + timedelta(days=1)), report(rows, since=start)
+    for page, is_past in ((past, True), (present, False)):
+        check_page(page)
+        text = re.sub(r"\s+", " ", page.html)
+        assert ("<dt>Open at the end</dt>" in text) == is_past
+        assert ("<dt>Open now</dt>" in text) != is_past
+        assert ("is stuck and needs attention" in text) != is_past
+        assert ("of them stuck" in text) != is_past
+        assert ("when the lake was last read; not as of the end of this report" in text) == is_past
+
+
 def test_no_snapshot_and_no_lake(tmp_path: Path) -> None:
     """An empty lake and a missing lake give no file, with different errors."""
     (tmp_path / "lake").mkdir()

@@ -131,9 +131,9 @@ class Headline:
         durations: the row of `duration_stats`; None if there is no job.
         durations_before: the same for the range before.
         changes: rows of `compare`, by figure.
-        open_now: open jobs.
+        open_now: jobs that are open at the end of the report.
         open_before: jobs that were open when the recent range began; None if the lake does not reach back that far.
-        stuck: open jobs that should have expired.
+        stuck: open jobs that should have expired when the lake was last read.
     """
 
     rates: Row | None
@@ -211,7 +211,7 @@ def ask_lake(  # noqa: PLR0913 - all are independent
         if company_id is not None and not ask(HAS_JOBS).item():  # a mistyped id would give an empty page
             raise UsageError(
                 f"there is no job of company {company_id} in {lake}; list its companies with: "
-                f"pleo-extract sql --lake {lake} \"from failure_rates('all')\""
+                f"pleo-extract sql {lake} \"from failure_rates('all')\""
             )
         companies = ask("select id, name, now from companies").rows()
         known = {company: name for company, name, _ in companies if name}

@@ -45,7 +45,7 @@ def summary(figures: Headline, window: ReportPeriod) -> str:
         sentences.append(
             f"Half were done within {duration(durations['p50'])}, 95 % within {duration(durations['p95'])}."
         )
-    if figures.stuck:
+    if figures.stuck and not window.is_over:
         need = "is stuck and needs" if figures.stuck == 1 else "are stuck and need"
         sentences.append(f"{plural(figures.stuck, 'job')} {need} attention.")
     return " ".join(sentences)
@@ -105,11 +105,12 @@ def _slowest(figures: Headline) -> Tile:
 def _open(figures: Headline, window: ReportPeriod) -> Tile:
     stuck = f'<span class="worse">{count(figures.stuck)} of them stuck</span>'
     before = figures.open_before
+    known = stuck if figures.stuck else "none of them is stuck" if figures.open_now else ""
     return (
-        "Open now",
+        "Open at the end" if window.is_over else "Open now",
         count(figures.open_now),
         [
-            stuck if figures.stuck else "none of them is stuck" if figures.open_now else "",
+            "" if window.is_over else known,  # jobs are stuck as of now
             f"{count(before)} on {day(window.recent)}" if before is not None else "",
         ],
     )

@@ -56,14 +56,14 @@ class ListSection:
     most: int = MOST_REASONS
 
 
-def draw_list(name: str, figures: Figures) -> str:
-    """Return one of the sections of `LISTS`, with the frame of the same name."""
+def draw_list(name: str, figures: Figures, remark: str = "") -> str:
+    """Return one of the sections of `LISTS`, with the frame of the same name, and with a remark below it."""
     shape, rows = LISTS[name], figures.frame(name)
     if rows.is_empty():
-        return section(name, shape.head, f"<p>{shape.empty}</p>")
+        return section(name, shape.head, f"<p>{shape.empty}</p>", note(remark))
     caption = shape.caption.format_map(rows.row(0, named=True))
     listed = table(caption, shape.columns(figures), rows.head(shape.most).iter_rows(named=True))
-    return section(name, shape.head, listed, note(shape.rest(rows)))
+    return section(name, shape.head, listed, note(shape.rest(rows)), note(remark))
 
 
 def draw_companies(figures: Figures) -> str:

@@ -33,7 +33,7 @@ from pleo_extract.report.markup import (
     section,
     table,
 )
-from pleo_extract.report.words import count, duration, interval, percent, plural, untrusted
+from pleo_extract.report.words import count, duration, interval, moment, percent, plural, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,9 @@ def sections(figures: Figures, window: ReportPeriod) -> Iterator[str]:
         yield draw_companies(figures)
     yield draw_list("shifts", figures)
     yield draw_silences(figures)
-    yield draw_list("stuck", figures)
+    read = figures.now.astimezone(window.end.tzinfo)
+    later = f"As of {moment(read)}, when the lake was last read; not as of the end of this report."
+    yield draw_list("stuck", figures, later if window.is_over else "")
     yield draw_list("slow", figures)
 
 

@@ -52,6 +52,11 @@ class ReportPeriod:
     before: datetime | None
 
     @property
+    def is_over(self) -> bool:
+        """Return whether it ends before the lake was last read, so that what is open now belongs to a later time."""
+        return self.until is not None and self.end == self.until
+
+    @property
     def zone(self) -> str:
         """Return the name of the time zone."""
         return str(self.end.tzinfo)
