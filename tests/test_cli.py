@@ -1190,6 +1190,18 @@ def test_names_of_other_companies_are_noted(
             assert (says in said.err) == is_strange, said.err
 
 
+def test_a_status_prints_as_the_command_does(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """`print(lake.status())` shows what `pleo-extract status` shows, its repr is one line."""
+    lake = tmp_path / "lake"
+    assert pleo("dump", lake, "--max-requests", 2).code == 75
+    assert repr(Lake(lake).status()) == f"<LakeStatus of {lake}: no snapshot yet>"
+    assert pleo("dump", lake, "--rate", 100_000).code == 0
+    assert f"{Lake(lake).status()}\n" == pleo("status", lake).out
+    assert repr(Lake(lake).status()) == f"<LakeStatus of {lake}: 1,000 jobs, snapshot 1>"
+
+
 def test_a_plan_of_nothing_is_no_range(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
     """Less than a second is said as such, and two ends that read the same are one number."""
     lines = pleo("plan", tmp_path / "lake").out

@@ -21,7 +21,6 @@ from tqdm import tqdm
 from pleo_extract import Client, Lake, RequestsExceeded, dump_export_jobs, load_export_jobs
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.plan import _format_plan
-from pleo_extract.cli.status import _format_status
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import Holder
 from pleo_extract.progress import show_progress
@@ -42,7 +41,7 @@ def client_of(world: World, **options: int) -> Client:
 
 def status_of(lake: Path) -> str:
     """Return what `pleo-extract status` prints."""
-    return _format_status(Lake(lake).status())
+    return str(Lake(lake).status())
 
 
 def interrupt(lake: Path, client: Client) -> None:

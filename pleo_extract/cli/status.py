@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from pleo_extract.cli.options import lake_argument, store_options
-from pleo_extract.cli.screen import align
-from pleo_extract.errors import escape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pleo_extract.lake.status import LakeStatus
     from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["status"]
-
-LONGEST: Final = 2_000
-"""Most characters of a text."""
 
 
 @click.command(
@@ -42,10 +36,4 @@ def status(lake: str | Path, store: StoreOptions, as_json: bool) -> None:
             msgspec.json.format(msgspec.json.encode(dataclasses.asdict(found), enc_hook=str), indent=2)
         )
     else:
-        click.echo(_format_status(found))
-
-
-def _format_status(found: LakeStatus) -> str:
-    # Whoever can write a manifest or a record can put control characters into it: none may reach the terminal.
-    shown = align([(name, escape(text, LONGEST)) for name, text in found.describe()])
-    return "\n".join([escape(found.lake, LONGEST), *(f"  {line}" for line in shown)])
+        click.echo(found)

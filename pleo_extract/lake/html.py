@@ -10,7 +10,7 @@ from pleo_extract.errors import escape
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["format_html"]
+__all__ = ["LONGEST", "format_html"]
 
 LONGEST = 2_000
 """Most characters of a value."""

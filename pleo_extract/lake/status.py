@@ -14,7 +14,7 @@ from pleo_extract.core.state import FULL_EVERY
 from pleo_extract.core.verdict import VERDICTS
 from pleo_extract.errors import amount, escape
 from pleo_extract.keywords import check_keywords
-from pleo_extract.lake.html import format_html
+from pleo_extract.lake.html import LONGEST, format_html
 from pleo_extract.lake.layout import naming_damage, scan_files
 from pleo_extract.lake.lock import find_holder, format_holder
 from pleo_extract.lake.staging import count_staged
@@ -64,9 +64,9 @@ class AccountStatus:
     total_kind: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LakeStatus:
-    """The state of a lake.
+    """The state of a lake. Printed, it is what `pleo-extract status` shows.
 
     Attributes:
         lake: the path or URL that the user gave.
@@ -159,6 +159,21 @@ class LakeStatus:
             if count
         ]
         return lines
+
+    def __str__(self) -> str:
+        """Return the lake and a line for each of `describe`.
+
+        Whoever can write a manifest or a record can put control characters into it: none may reach the terminal.
+        """
+        shown = [(name, escape(text, LONGEST)) for name, text in self.describe()]
+        width = max(len(name) for name, _ in shown)
+        return "\n".join([escape(self.lake, LONGEST), *(f"  {name:{width}}  {text}" for name, text in shown)])
+
+    def __repr__(self) -> str:
+        state = (
+            f"{amount(self.rows, 'job')}, snapshot {self.snapshot}" if self.snapshot else "no snapshot yet"
+        )
+        return f"<LakeStatus of {escape(self.lake, LONGEST)}: {state}>"
 
     def _repr_html_(self) -> str:
         return format_html(self.lake, self.describe())
