@@ -35,6 +35,7 @@ from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.staging import Staging
 from pleo_extract.lake.status import read_status
 from pleo_extract.sandbox import Sandbox, World
+from pleo_extract.sync import run as run_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -421,6 +422,34 @@ def test_f36_ctrl_c_between_reading_and_staging_loses_nothing(
     assert receipt.resumed
     assert receipt.requests < 36
     assert wrong(sandbox, tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["renew_catalogue", "write_last_run"])
+def test_f36_ctrl_c_after_publishing_leaves_a_complete_run(
+    place: str,
+    refresh: Callable[..., Receipt],
+    make_sandbox: MakeSandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C between the commit and the end of the run is recorded as what it is: a run that read and published all."""
+    real = getattr(run_module, place)
+
+    def interrupted(*given: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*given, **named)
+
+    sandbox = make_sandbox(jobs=300)
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refresh(sandbox)
+    status = read_status(tmp_path)
+    assert (status.snapshot, status.rows) == (1, 300)
+    assert status.last_run is not None
+    assert status.last_run.last_complete_at is not None
+    assert "never" not in str(status)
+    assert refresh(sandbox).code == 0
 
 
 def test_rows_that_were_counted_but_not_staged_are_read_again(

@@ -139,6 +139,7 @@ class AccountDump:
         snapshot: the current snapshot as this account's receipt shows it.
         session: the session while the account is read, so that another thread can stop it; else None.
         outcome: what reading came to; empty until then.
+        is_committed: True once this run has committed its rows and state.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class AccountDump:
         self.snapshot = CurrentSnapshot()
         self.session: Session | None = None
         self.outcome = Outcome()
+        self.is_committed = False
         self._open_client = open_client
         self.options = options
 
@@ -194,8 +196,6 @@ class AccountDump:
             )
             error.__cause__ = exc
         finally:
-            if self.session is not None:
-                self.evidence.count_session(self.session)
             if isinstance(error, DeadlineExceeded):
                 staged = sum(count_staged(origin.lake.layout.staging, self.key).values())
                 error.advice = (
@@ -204,6 +204,8 @@ class AccountDump:
                     if staged
                     else "Nothing is staged: run again with a longer deadline"
                 )
+            if self.session is not None:
+                self.evidence.count_session(self.session)
                 # Else each of thousands of accounts would keep its client, pace and credential.
                 self.session = None
             self.outcome = Outcome(staging, state, before.spoiled if before else {}, error)

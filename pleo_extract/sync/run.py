@@ -33,6 +33,7 @@ from pleo_extract.lake.record import write_last_run
 from pleo_extract.lake.rejects import prune_rejected
 from pleo_extract.lake.staging import name_run
 from pleo_extract.lake.table import Info
+from pleo_extract.signals import hold_signals
 from pleo_extract.sync.account import Origin
 from pleo_extract.sync.pool import read_all
 from pleo_extract.sync.publish import publish
@@ -121,7 +122,8 @@ class DumpRun:
             if failure is exc:
                 raise
             raise failure from exc
-        return self._record(accounts, None)
+        with hold_signals():  # what is published and not recorded would show as never complete
+            return self._record(accounts, None)
 
     def sum_receipts(self, receipts: Sequence[Receipt]) -> Receipt:
         """Return one receipt for the whole run; the receipt of a single account is its own sum."""
@@ -224,7 +226,9 @@ class DumpRun:
         if isinstance(failure, LakeLocked | ConfigurationError):
             return receipts
         # Rejected rows leave a sync complete. A damaged lake ends with the same code and does not.
-        complete = failure is None and all(each is None or isinstance(each, RejectedRows) for each in errors)
+        # So does what comes after the commit: an interrupt there leaves every account published.
+        has_ended = failure is None or (bool(accounts) and all(each.is_committed for each in accounts))
+        complete = has_ended and all(each is None or isinstance(each, RejectedRows) for each in errors)
         try:
             self._write_record(receipts, failure, complete=complete)
         except StorageError as exc:
@@ -274,6 +278,7 @@ class _Publication:
         for account in self.accounts:
             if account.outcome.staging is not None and account.outcome.state is not None:
                 account.snapshot = CurrentSnapshot.after(change)
+                account.is_committed = True
 
 
 def _name_files(accounts: Mapping[AccountKey, SyncState]) -> set[str]:
