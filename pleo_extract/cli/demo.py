@@ -64,11 +64,11 @@ def demo(out: Path, jobs: int, now: datetime | None) -> None:
     con = connect(lake, locked=True)
     for number, (title, query) in enumerate(_QUESTIONS, start=4):
         _print_title(f"{number}. {title}")
-        click.echo(f'pleo-extract sql --lake {lake} "{query}"\n')
+        click.echo(f'pleo-extract sql {lake} "{query}"\n')
         write_answer(answer(con, query), "table", None)
     _print_title("Now you:")
     program = _find_program()
-    click.echo(f"""  {program} sql --lake {lake} --list
+    click.echo(f"""  {program} sql {lake} --list
   {program} verify {lake}
   PLEO_API_KEY=… {program} dump data/export_jobs     # your own jobs""")
 
