@@ -22,6 +22,7 @@ from xml.etree import ElementTree as ET
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import pleo_extract
 from pleo_extract.cli import group
@@ -69,6 +70,14 @@ def test_tables_and_helps_are_those_of_the_code() -> None:
     assert done.returncode == 0, f"run `make docs`\n{done.stdout}{done.stderr}"
 
 
+@pytest.mark.parametrize("name", ["", *group.commands])
+def test_help_fits_a_terminal(name: str) -> None:
+    """No line of any `--help` is wider than 80 columns."""
+    asked = [*name.split(), "--help"]
+    shown = CliRunner().invoke(group, asked, prog_name="pleo-extract", terminal_width=80).output
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
+
+
 def test_every_option_is_explained() -> None:
     """Each command has a help text, an example, and a help text for each option."""
     for name, command in group.commands.items():
@@ -80,7 +89,7 @@ def test_every_option_is_explained() -> None:
 
 
 def _examples(name: str) -> list[str]:
-    text = str(group.commands[name].epilog)
+    text = re.sub(r"\\\\\n\s*", "", str(group.commands[name].epilog))
     return [line.strip() for line in text.splitlines() if "pleo-extract " in line]
 
 

@@ -32,9 +32,12 @@ __all__ = ["group", "main", "start"]
 HELP = """Keep Pleo's export jobs as Parquet that stays up to date, and ask questions about them in SQL.
 
 \b
-Try it without an account:  pleo-extract demo
-Keep a lake:                PLEO_API_KEY=… pleo-extract dump data/export_jobs
-Ask it:                     pleo-extract sql "from failure_rates('month')"
+Try it without an account:
+  pleo-extract demo
+Keep a lake:
+  PLEO_API_KEY=… pleo-extract dump data/export_jobs
+Ask it:
+  pleo-extract sql "from failure_rates('month')"
 """
 EPILOG = """\b
 Credentials come from the environment, never from options:

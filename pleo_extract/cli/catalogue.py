@@ -16,7 +16,7 @@ __all__ = ["catalogue"]
 
 
 @click.command(
-    epilog="\b\nExample:\n  pleo-extract catalogue data/export_jobs --root /mnt/export_jobs -o jobs.duckdb",
+    epilog="\b\nExample:\n  pleo-extract catalogue data/export_jobs --root /mnt/export_jobs \\\n      -o jobs.duckdb",
     short_help="Write a DuckDB file for clients that reach a lake by another path",
 )
 @lake_argument

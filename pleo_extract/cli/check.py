@@ -23,7 +23,8 @@ __all__ = ["check"]
 EXAMPLES = """\b
 Examples:
   pleo-extract check data/export_jobs --max-age 4h
-  pleo-extract check data/export_jobs --max-failure-rate 10% --since 7d --min-jobs 50
+  pleo-extract check data/export_jobs --max-failure-rate 10% \\
+      --since 7d --min-jobs 50
   pleo-extract check data/export_jobs --no-incident --no-silence --json
 """
 JUDGED_BY: Final = {

@@ -60,7 +60,8 @@ ENGINES: Final = {
 EXAMPLES = """\b
 Examples:
   pleo-extract ddl data/export_jobs --for spark
-  pleo-extract ddl s3://bucket/export_jobs --for trino --table pleo.export_jobs
+  pleo-extract ddl s3://bucket/export_jobs --for trino \\
+      --table pleo.export_jobs
 """
 
 

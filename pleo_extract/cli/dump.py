@@ -34,10 +34,12 @@ __all__ = ["dump"]
 EXAMPLES = """\b
 Examples:
   PLEO_API_KEY=… pleo-extract dump data/export_jobs
-  pleo-extract dump data/acme --company-id 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11
+  pleo-extract dump data/acme \\
+      --company-id 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11
   pleo-extract dump data/export_jobs --rate 200 --deadline 900 --quiet
   pleo-extract dump sandbox/jobs --base-url http://127.0.0.1:8080
-  pleo-extract dump sandbox/table --format delta --base-url http://127.0.0.1:8080
+  pleo-extract dump sandbox/table --format delta \\
+      --base-url http://127.0.0.1:8080
 """
 
 

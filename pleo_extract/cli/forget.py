@@ -20,8 +20,10 @@ __all__ = ["forget"]
 
 EXAMPLES = """\b
 Examples:
-  pleo-extract forget data/export_jobs --job 5c0e8d3e-6a44-4b0f-9d6e-0b8f2f0d7c11 --yes
-  pleo-extract forget data/export_jobs --person 0c1f6c1e-93a7-4f44-8a86-7b7f2a1f9e02 --yes
+  pleo-extract forget data/export_jobs \\
+      --job 5c0e8d3e-6a44-4b0f-9d6e-0b8f2f0d7c11 --yes
+  pleo-extract forget data/export_jobs \\
+      --person 0c1f6c1e-93a7-4f44-8a86-7b7f2a1f9e02 --yes
 """
 
 

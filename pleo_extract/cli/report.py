@@ -22,8 +22,10 @@ EXAMPLES = """\b
 Examples:
   pleo-extract report data/export_jobs
   pleo-extract report data/export_jobs --xlsx report.xlsx
-  pleo-extract report data/export_jobs -o september.html --since 2026-09-01 --until 2026-10-01
-  pleo-extract report data/export_jobs --company 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11
+  pleo-extract report data/export_jobs -o september.html \\
+      --since 2026-09-01 --until 2026-10-01
+  pleo-extract report data/export_jobs \\
+      --company-id 6f1f2c1e-8f5b-4a53-9f0a-0d3c6f0a7b11
 """
 
 

@@ -35,8 +35,10 @@ __all__ = ["sql"]
 EXAMPLES = """\b
 Examples:
   pleo-extract sql "from failure_rates('month')"
-  pleo-extract sql data/export_jobs "from duration_stats('week')" -o durations.xlsx
-  pleo-extract sql 'from export_jobs where status = $s' -p s=failed --format json
+  pleo-extract sql data/export_jobs "from duration_stats('week')" \\
+      -o durations.xlsx
+  pleo-extract sql 'from export_jobs where status = $s' \\
+      -p s=failed --format json
   pleo-extract sql "from failure_rates('week', tz := 'Europe/Copenhagen')"
   pleo-extract sql --list
   pleo-extract sql --describe failure_rates
