@@ -108,6 +108,8 @@ def draw(titles: dict[str, tuple[str, str]], costs: dict[str, Cost], path: str) 
         (bars + labels)
         .properties(width=300, height=alt.Step(24))
         .facet(column=alt.Column("what:N", title=None))
+        # Browsers and librsvg draw the names with wider fonts than altair reckons with.
+        .properties(padding={"left": 45, "right": 5, "top": 5, "bottom": 5})
     )
     chart.save(path)
 
