@@ -625,3 +625,36 @@ def test_f36_a_walk_ends_with_what_stages_it(
         dump_export_jobs(tmp_path, client=client)
     assert caught.value.__traceback__ is not None  # keeps all frames and their locals alive
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.parametrize("place", ["met again", "not read again"])
+def test_f60_a_staged_job_is_deleted(place: str, tmp_path: Path, clock: Clock) -> None:
+    """A new job that a cut refresh staged, and that is deleted then, is missed: by the head walk, or else it may be.
+
+    The server counts nothing. So if no read passes the job's place again, the receipt does not claim that the run
+    would have noticed.
+    """
+    server = Heard(Habits(page=10, total="absent"), jobs=5)
+    with open_client(server, clock, in_flight=1) as client:
+        dump_export_jobs(tmp_path, client=client)
+        for _ in range(40):
+            server.now += timedelta(minutes=10)
+            server.finish(server.create())
+        with pytest.raises(RequestsExceeded):
+            dump_export_jobs(tmp_path, client=client, max_requests=4)
+        youngest_first = sorted(server.jobs.values(), key=lambda job: job.created, reverse=True)
+        lost = youngest_first[0 if place == "met again" else 15]
+        lost.is_deleted = True
+        server.note(lost)
+        receipt = dump_export_jobs(tmp_path, client=client)
+    rows = scan_lake(tmp_path).collect()
+    if place == "met again":
+        assert (receipt.mode, receipt.why_full) == (
+            "full",
+            "jobs that an earlier run staged are no longer listed",
+        )
+        assert is_true(server, rows)
+    else:
+        assert receipt.mode == "refresh"
+        assert lost.id in set(rows["id"])
+        assert receipt.shift_chance < 1

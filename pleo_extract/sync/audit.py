@@ -68,7 +68,8 @@ def audit(task: Task, head: Head, vanished: set[JobKey]) -> str:
     fresh = task.staging.frame()
     jobs = task.count_lake() + task.count_new(fresh) - len(gone) + len(task.list_forgotten())
     evidence = task.evidence
-    if head.ended or jobs <= head.rows:
+    # Segments of an earlier run may reach the end too, but jobs of theirs may have been deleted since.
+    if head.ended_now or jobs <= head.rows:
         evidence.shift_chance = 1.0
         return ""
     phase = random.random()  # noqa: S311 - a sample, not a secret

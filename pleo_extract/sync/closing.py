@@ -66,6 +66,7 @@ class Head:
         oldest: the oldest key of all segments.
         newest: the newest key of all segments, see `Checkpoint`.
         ended: True if the segments reach the end of the list.
+        ended_now: True if the head walk alone reached the end, so that this run has read the whole list.
         rows: how many rows the head walk alone read.
         totals: `total` on the first and on the last page of the head walk.
     """
@@ -76,6 +77,7 @@ class Head:
     oldest: Key | None
     newest: Key | None
     ended: bool
+    ended_now: bool
     rows: int
     totals: tuple[int | None, int | None]
 
@@ -104,6 +106,7 @@ def read_head(task: Task, phase: str, until: Key | None) -> Head:
         oldest=min((each.furthest for each in seen if each.furthest is not None), default=None),
         newest=max(newest_keys, default=None),
         ended=any(walk.ended == "end" for walk in walks),
+        ended_now=head.ended == "end",
         rows=head.checkpoint.rows,
         totals=head.checkpoint.totals,
     )

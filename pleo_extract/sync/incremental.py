@@ -30,7 +30,7 @@ all unsettled jobs of it are looked up again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import polars as pl
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from pleo_extract.sync.task import Task
 
 __all__ = ["Mismatch", "sync_incrementally"]
+
+
+_LOST: Final = "jobs that an earlier run staged are no longer listed"
 
 
 class Mismatch(Exception):
@@ -128,6 +131,8 @@ def _look_up_settled(task: Task, head: Head) -> tuple[set[JobKey], set[JobKey]]:
             f"{amount(len(settled), 'settled job is', 'settled jobs are')} no longer listed where the walk passed"
         )
     vanished = set(gone.select(KEY).iter_rows()) - known
+    if _has_lost_staged(task, head):
+        raise Mismatch(_LOST)
     unsettled = task.lake.filter(task.is_unsettled()).select(columns).collect()
     missing = unsettled.filter(~is_passed).join(staged, on=KEY, how="anti")
     stale = task.unsettled.find(before=head.batch)  # jobs that an earlier run saw open may have ended since
@@ -139,8 +144,28 @@ def _look_up_settled(task: Task, head: Head) -> tuple[set[JobKey], set[JobKey]]:
         return vanished, set()
     lost = find_jobs(task, sought, lambda keys: _count_newer(task, keys))
     if lost is None or (stale.height and lost & set(stale.select(KEY).iter_rows())):
-        raise Mismatch("jobs that an earlier run staged are no longer listed")
+        raise Mismatch(_LOST)
     return vanished | (lost & set(missing.select(KEY).iter_rows())), lost & task.known_rejected()
+
+
+def _has_lost_staged(task: Task, head: Head) -> bool:
+    """Return whether the head walk passed a job that an earlier run staged without meeting it: it has been deleted.
+
+    The lake does not hold such a job yet, so nothing else but `total` would show that it is gone.
+    """
+    nothing = task.lake.head(0).select("created_at", *KEY).collect()
+    seen: dict[bool, list[pl.DataFrame]] = {True: [nothing], False: [nothing]}
+    walked = [nothing]
+    for n, frame in task.staging.numbered():
+        seen[n >= head.batch].append(frame.select("created_at", *KEY))
+        if n >= head.batch and task.staging.batches[n].phase == "new":
+            walked.append(frame.select("created_at", *KEY))
+    oldest = pl.concat(walked)["created_at"].min()
+    if oldest is None:
+        return False
+    lost = pl.concat(seen[False]).join(pl.concat(seen[True]), on=KEY, how="anti")
+    is_passed = pl.lit(value=True) if head.ended_now else pl.col("created_at") > pl.lit(oldest)
+    return task.drop_rejected(lost.filter(is_passed)).height > 0
 
 
 def _find_late(task: Task, head: Head, first_late: int) -> set[JobKey]:
