@@ -50,6 +50,10 @@ class Habits:
         slow: seconds per response; when slow, a long list is read in segments.
         drift: the chance that the world changes before a response.
         large: the response to limits over 100: ``lowered``, or a status.
+        at_once: how many requests are served at the same time, 0 for any number; more get a 429 with `Retry-After: 1`.
+        moves: whether `createdAt` of some jobs changes: ``never``, ``stamped`` (`lastUpdatedAt` changes too) or ``silent``.
+        breaks: how rows break the contract for a while: ``never``, ``items`` (a number as text), ``created`` (an unreal
+            date), ``status`` or ``id`` (the field is missing).
     """
 
     page: int = 20
@@ -67,6 +71,9 @@ class Habits:
     slow: float = 0.0
     drift: float = 0.0
     large: str = "lowered"
+    at_once: int = 0
+    moves: str = "never"
+    breaks: str = "never"
 
     @classmethod
     def draw(cls, rng: random.Random) -> Habits:
@@ -87,12 +94,17 @@ class Habits:
             "slow": (0.0, 0.0, 0.0, 0.012),
             "drift": (0.0, 0.1, 0.5),
             "large": ("lowered",) * 6 + ("400", "413", "422", "500"),
+            "at_once": (0, 0, 2, 5),
+            "moves": ("never", "never", "stamped", "silent"),
+            "breaks": ("never",) * 4 + ("items", "created", "status", "id"),
         }
         return cls(**{each.name: rng.choice(choices[each.name]) for each in fields(cls)})
 
 
 Version = tuple[int, dict[str, Any] | None]
-"""The number of the change that made the version, and the record; None once the job is deleted."""
+"""The number of the change that made the version, and the record: None once the job is deleted, `BROKEN` while its row
+breaks the contract."""
+BROKEN: dict[str, Any] = {}
 
 
 @dataclass
@@ -109,6 +121,7 @@ class Job:
     items: int = 1
     reason: str | None = None
     is_deleted: bool = False
+    is_broken: bool = False
     versions: list[Version] = field(default_factory=list)
 
     def between(self, start: int, end: int) -> list[dict[str, Any] | None]:
@@ -129,6 +142,7 @@ class Server(httpx.BaseTransport):
         jobs: all jobs by id, deleted ones included.
         changes: the number of changes so far.
         requests: the number of requests so far.
+        refusals: how many of them were refused because too many came at once.
         fail_at: the request from which on `failure` is raised.
         has_clock: whether its answers have a Date.
     """
@@ -141,13 +155,16 @@ class Server(httpx.BaseTransport):
         self.now = START
         self.changes = 0
         self.requests = 0
+        self.refusals = 0
         self.failure: BaseException | None = None
         self.fail_at = 0
         self.on_request: Callable[[], None] = lambda: None
         self.jobs: dict[str, Job] = {}
         self.wrong_by = self.rng.choice((3, 17, 400))
         self._lock = threading.RLock()
+        self._counter = threading.Lock()
         self._given: dict[str, int] = {}
+        self._inside = 0
         for _ in range(jobs):
             self.now += timedelta(seconds=self.rng.choice((0, 0, 60, 1800, 7200, 40_000)))
             self.finish(self.create())
@@ -157,7 +174,8 @@ class Server(httpx.BaseTransport):
     def note(self, job: Job) -> None:
         """Store the job's new version."""
         self.changes += 1
-        job.versions.append((self.changes, None if job.is_deleted else self._serve(job)))
+        record = None if job.is_deleted else BROKEN if job.is_broken else self._describe(job)
+        job.versions.append((self.changes, record))
 
     def create(self, created: datetime | None = None) -> Job:
         """Create a job now, or in the past."""
@@ -210,6 +228,37 @@ class Server(httpx.BaseTransport):
         self.note(job)
         return job
 
+    def move(self) -> Job | None:
+        """Change the creation of a job, to another month or within its month, which the contract does not allow."""
+        if job := self.pick(lambda _job: True):
+            first = min(other.created for other in self.jobs.values())
+            start = job.created.replace(day=1, hour=0, minute=0, second=0)
+            if self.rng.random() < 0.5:
+                low, high = start, min(start + timedelta(days=28), self.now)
+            else:
+                low, high = first, self.now
+            job.created = low + timedelta(seconds=int(self.rng.random() * (high - low).total_seconds()))
+            if self.habits.moves == "stamped":
+                job.updated = self.now
+            self.note(job)
+        return job
+
+    def break_row(self) -> Job | None:
+        """Let the row of a job break the contract until `heal_rows`; it may be any job, and is often an open one."""
+        is_open = self.rng.random() < 0.5
+        job = self.pick(lambda job: not job.is_broken and (not is_open or job.status not in TERMINAL))
+        if job:
+            job.is_broken = True
+            self.note(job)
+        return job
+
+    def heal_rows(self) -> None:
+        """Serve each row as the contract says again."""
+        for job in self.jobs.values():
+            if job.is_broken:
+                job.is_broken = False
+                self.note(job)
+
     def pick(self, wanted: Callable[[Job], bool]) -> Job | None:
         """Return a random listed job that matches, or None."""
         found = [job for job in self.jobs.values() if not job.is_deleted and wanted(job)]
@@ -234,17 +283,29 @@ class Server(httpx.BaseTransport):
         """Return the response that the habits give."""
         target = request.extensions.get("target", request.url.raw_path).decode("ascii")
         asked = parse_qs(target.partition("?")[2], keep_blank_values=True)
-        if self.habits.slow:
-            time.sleep(self.habits.slow)
-        with self._lock:
-            self.requests += 1
-            self.on_request()
-            if self.failure is not None and self.requests >= self.fail_at:
-                raise self.failure
-            while self.rng.random() < self.habits.drift:
-                self.live()
-            status, body = self._answer(asked)
         headers = {"content-type": "application/json"}
+        with self._counter:
+            self._inside += 1
+            is_crowded = 0 < self.habits.at_once < self._inside
+        try:
+            if self.habits.slow and not is_crowded:
+                time.sleep(self.habits.slow)
+            with self._lock:
+                self.requests += 1
+                self.on_request()
+                if self.failure is not None and self.requests >= self.fail_at:
+                    raise self.failure
+                while self.rng.random() < self.habits.drift:
+                    self.live()
+                if is_crowded:
+                    self.refusals += 1
+                    headers["retry-after"] = "1"
+                    status, body = 429, {"type": "error", "message": "too many requests at once"}
+                else:
+                    status, body = self._answer(asked)
+        finally:
+            with self._counter:
+                self._inside -= 1
         if self.has_clock:
             headers["date"] = format_datetime(self.now.replace(microsecond=0), usegmt=True)
         return httpx.Response(status, json=body, headers=headers)
@@ -358,6 +419,18 @@ class Server(httpx.BaseTransport):
         return cursor
 
     def _serve(self, job: Job) -> dict[str, Any]:
+        row = self._describe(job)
+        if job.is_broken:
+            name, value = {
+                "items": ("numberOfItems", str(job.items)),
+                "created": ("createdAt", "2024-02-30T10:00:00Z"),
+                "status": ("status", None),
+                "id": ("id", None),
+            }[self.habits.breaks]
+            row[name] = value
+        return row
+
+    def _describe(self, job: Job) -> dict[str, Any]:
         created = job.created.strftime("%Y-%m-%dT%H:%M:%S")
         created += f".{job.nanos:09d}Z" if self.habits.nanoseconds else "Z"
         return {

@@ -3,10 +3,15 @@
 A sequence is a server with drawn habits, a lake, and steps. In a step the world changes, or a test edits it, or a
 run is killed, hits its deadline or request limit, meets a full disk, is interrupted, or completes. After each run
 that ends with 0, every job in the lake must be in a version that the server had between the first and the last
-request of that run.
+request of that run, and no job may be there twice.
+
+After a run that ends with 65 because rows broke the contract, the same holds for every other job. A job whose row has
+been broken since the last 0 may be missing, or be in an older version; it is never in one that did not exist. Once all
+rows are healthy, a full sync that a single run reads ends with 0.
 
 Some differences are excused until the next full sync that a single run reads:
-- changed terminal rows (a resumed full sync has pages from before the change);
+- changed terminal rows (a resumed full sync has pages from before the change), among them rows that are broken now;
+- jobs whose `createdAt` was changed (ruling 7: noticed when read);
 - deletes, as far as backdated inserts cancel them in `total`;
 - every delete and backdated insert if `total` is unusable and the receipt says that the run may have missed some:
   then only pages that are read again can show them;
@@ -25,21 +30,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from conftest import FakeClock
-from habits import Habits, Server
+from habits import TERMINAL, Habits, Server
 from lakes import around_storage
 from tally import FULL
 from theatre import open_ground
 
 from pleo_extract import Client, PleoExtractError, Receipt, dump_export_jobs, scan_lake, verify_lake
-from pleo_extract.errors import StorageError
+from pleo_extract.errors import RejectedRows, StorageError
 from pleo_extract.lake.store import open_lake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from habits import Job
     from tally import Tally
 
 SEQUENCES = 240 if FULL else 8
@@ -89,11 +96,14 @@ class Sequence:
     meddled: set[str] = field(default_factory=set)
     """The jobs that were deleted or inserted in the past."""
     changed: set[str] = field(default_factory=set)
+    """The terminal jobs that were changed or broken, and all jobs that were moved."""
+    broken: set[str] = field(default_factory=set)
+    """The jobs whose rows have been broken since the last run that ended with 0."""
     ended: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
 
     def run(self, **options: Any) -> Receipt | None:
-        """Run once; return None if the exit code is not 0."""
+        """Run once and return the receipt; None if the run neither ended with 0 nor with 65 because of rejected rows."""
         self.server.on_request = self._tick
         with Client(
             "http://127.0.0.1:1",
@@ -101,10 +111,13 @@ class Sequence:
             transport=self.server,
             clock=self.clock,
             rate=10_000_000,
-            in_flight=self.rng.choice((1, 4)),
+            in_flight=self.rng.choice((1, 4, 8)),
         ) as client:
             try:
                 return dump_export_jobs(self.lake, client=client, progress=False, **options)
+            except RejectedRows as exc:
+                self.log.append(f"  ended with {exc.code}: {exc}")
+                return msgspec.convert(exc.receipt, Receipt)
             except PleoExtractError as exc:
                 self.ended[f"{exc.code}"] += 1
                 self.log.append(f"  ended with {exc.code}: {exc}")
@@ -118,18 +131,24 @@ class Sequence:
         self.clock.now += 0.5
 
     def go(self, name: str, **options: Any) -> list[str]:
-        """Run once, and return what is wrong with the lake if the run ends with 0."""
+        """Run once, and return what is wrong with the lake if the run ends with 0, or 65 because of rejected rows."""
         start = self.server.changes
         first = self.server.requests
         receipt = self.run(**options)
         self.log.append(
             f"{name} {options}: {self.server.requests - first} requests, "
-            + (f"{receipt.mode}, {receipt.verdict} {receipt.why} {receipt.why_full}" if receipt else "no 0")
+            + (
+                f"{receipt.code}, {receipt.mode}, {receipt.verdict} {receipt.why} {receipt.why_full}"
+                if receipt
+                else "neither 0 nor 65"
+            )
         )
         if receipt is None:
             return []
-        self.ended["0"] += 1
+        self.ended[f"{receipt.code}"] += 1
         wrong = self.judge(start, self.server.changes, receipt)
+        if receipt.code == 0:
+            self.broken = {key for key, job in self.server.jobs.items() if job.is_broken}
         if _is_whole(receipt):
             self.deleted = self.inserted = 0
             self.meddled.clear()
@@ -140,31 +159,51 @@ class Sequence:
         """Compare the jobs of the lake and of the server with the server's versions during the run."""
         found = verify_lake(self.lake)
         wrong = [f"verify: {problem}" for problem in found.problems]
-        rows = {row["id"]: row for row in scan_lake(self.lake).collect().iter_rows(named=True)}
+        jobs = scan_lake(self.lake).collect()
+        wrong += [f"double {key}" for key in jobs.filter(jobs["id"].is_duplicated())["id"]]
+        rows = {row["id"]: row for row in jobs.iter_rows(named=True)}
         opened = open_lake(self.lake).open()
         assert opened is not None
         vanished = {key for state in opened.manifest.accounts.values() for _, key in state.vanished}
-        balance = 0
-        excused = self.meddled if _is_blind(receipt) else set()
-        for key, job in self.server.jobs.items():
-            versions = job.between(start, end)
-            row = rows.pop(key, None)
-            if row is None:
-                if None not in versions and key not in excused:
-                    wrong.append(f"missing {key} {versions[-1]}")
-                    balance += 1
-            elif any(version is not None and _is_same(row, version) for version in versions):
-                continue
-            elif versions == [None]:
-                if key not in vanished | excused and self.server.habits.sorting == "honoured":
-                    wrong.append(f"ghost {key} {row['status']}")
-                    balance -= 1
-            elif _is_whole(receipt) or key not in self.changed:
-                wrong.append(f"stale {key}: {_tell(row)} is none of {[v and _spell(v) for v in versions]}")
+        found_wrong = [
+            self._judge_job(job, rows.pop(key, None), (start, end), receipt, vanished)
+            for key, job in self.server.jobs.items()
+        ]
+        balance = sum(each.startswith("missing") for each in found_wrong)
+        balance -= sum(each.startswith("ghost") for each in found_wrong)
+        wrong += filter(None, found_wrong)
         wrong += [f"invented {key}" for key in rows]
         if not _is_whole(receipt) and self.deleted and self.inserted:
             wrong = [each for each in wrong if not each.startswith(("missing", "ghost")) or balance]
         return wrong
+
+    def _judge_job(  # noqa: PLR0911 - one return for each kind of difference
+        self,
+        job: Job,
+        row: dict[str, Any] | None,
+        span: tuple[int, int],
+        receipt: Receipt,
+        vanished: set[str],
+    ) -> str:
+        """Return what is wrong with the lake's row of a job, or with its absence; else an empty text."""
+        key, versions = job.id, job.between(*span)
+        excused = self.meddled if _is_blind(receipt) else set()
+        rejected = self.broken if receipt.code else set()
+        if row is None:
+            is_wrong = None not in versions and key not in excused | rejected
+            return f"missing {key} {versions[-1]}" if is_wrong else ""
+        if any(version and _is_same(row, version) for version in versions):
+            return ""
+        if not any(version and _is_same(row, version) for version in job.between(0, span[1])):
+            return f"invented {key}: {_tell(row)}"
+        if key in rejected:
+            return ""
+        if versions == [None]:
+            is_wrong = key not in vanished | excused and self.server.habits.sorting == "honoured"
+            return f"ghost {key} {row['status']}" if is_wrong else ""
+        if _is_whole(receipt) or key not in self.changed:
+            return f"stale {key}: {_tell(row)} is none of {[v and _spell(v) for v in versions]}"
+        return ""
 
     def step(self) -> list[str]:  # noqa: PLR0911 - one return for each kind of step
         """Take one random step, and return what is wrong with the lake after it."""
@@ -201,7 +240,11 @@ class Sequence:
             self.server.live()
 
     def _meddle(self) -> None:
-        what = self.rng.choice(("delete", "backdate", "change"))
+        habits = self.server.habits
+        kinds = ["delete", "backdate", "change"]
+        kinds += ["move", "move"] if habits.moves != "never" else []
+        kinds += ["break", "break", "heal"] if habits.breaks != "never" else []
+        what = self.rng.choice(kinds)
         self.log.append(what)
         if what == "delete" and (job := self.server.delete()):
             self.deleted += 1
@@ -209,8 +252,26 @@ class Sequence:
         elif what == "backdate":
             self.meddled.add(self.server.backdate().id)
             self.inserted += 1
-        elif what == "change" and (job := self.server.change_settled()):
-            self.changed.add(job.id)
+        elif what in ("change", "move"):
+            if job := self.server.change_settled() if what == "change" else self.server.move():
+                self.changed.add(job.id)
+        elif what == "break" and (job := self.server.break_row()):
+            self.broken.add(job.id)
+            if job.status in TERMINAL:
+                self.changed.add(job.id)
+        elif what == "heal":
+            self.server.heal_rows()
+
+    def end(self) -> list[str]:
+        """Heal all rows and read the whole list; return what is wrong with the lake then."""
+        self.server.heal_rows()
+        wrong: list[str] = []
+        for _ in range(2):  # the first run may resume pages with broken rows, the second one resumes nothing
+            rejected = self.ended["65"]
+            wrong = self.go("last, full", full=True, accept_vanished=True)
+            if wrong or self.ended["65"] == rejected:
+                return wrong
+        return ["rejected: all rows are healthy, and a full sync ends with 65"]
 
 
 def _is_whole(receipt: Receipt) -> bool:
@@ -250,7 +311,7 @@ def play(seed: int, ground: Path, one: Tally, ended: Counter[str]) -> None:
         if wrong:
             break
     else:
-        wrong = sequence.go("last, full", full=True, accept_vanished=True)
+        wrong = sequence.end()
     ended.update(sequence.ended)
     one.lost += sum(each.startswith("missing") for each in wrong)
     one.double += sum(each.startswith("verify") for each in wrong)
