@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import polars as pl
 
 from pleo_extract.errors import UsageError, escape
+from pleo_extract.keywords import check_keywords, check_keywords_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,6 +220,7 @@ def canonical_uuid(text: object, *, what: str = "company_id") -> str:
     return str(text).lower()
 
 
+@check_keywords_of
 @dataclass(frozen=True, slots=True)
 class Query:
     """One request for a page of the list, with every parameter of the endpoint.
@@ -278,6 +280,7 @@ class Query:
             *(("sorting_order", str(order)) for order in self.sorting_order),
         ]
 
+    @check_keywords
     def at(self, *, after: str | None = None, before: str | None = None, offset: int | None = None) -> Query:
         """Return the same query for another place of the list; for its start if none is given."""
         return replace(self, after=after, before=before, offset=offset)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["check_keywords"]
+__all__ = ["check_keywords", "check_keywords_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,7 +24,8 @@ def check_keywords(function: Callable[P, T]) -> Callable[P, T]:
     Raises:
         TypeError: when called with an unknown keyword.
     """
-    known = tuple(inspect.signature(function).parameters)
+    known = tuple(name for name in inspect.signature(function).parameters if name != "self")
+    called = function.__qualname__.removesuffix(".__init__")
 
     @wraps(function)
     def call(*args: P.args, **given: P.kwargs) -> T:
@@ -33,8 +34,8 @@ def check_keywords(function: Callable[P, T]) -> Callable[P, T]:
                 near = get_close_matches(name, known, n=1, cutoff=0.5) or [
                     each for each in known if each.startswith(name)
                 ]
-                hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(known)}"
-                raise TypeError(f"{function.__qualname__}() has no parameter {name!r}{hint}")
+                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+                raise TypeError(f"{called}() has no parameter {name!r}; {hint}")
         try:
             return function(*args, **given)
         finally:
@@ -42,3 +43,9 @@ def check_keywords(function: Callable[P, T]) -> Callable[P, T]:
             del args, given
 
     return call
+
+
+def check_keywords_of(made: type[T]) -> type[T]:
+    """Return a dataclass whose constructor checks its keywords with `check_keywords`."""
+    made.__init__ = check_keywords(made.__init__)  # type: ignore[method-assign] # the one that dataclass wrote
+    return made

@@ -162,6 +162,7 @@ class Client:
         if isinstance(self._channel.window, SharedRateWindow):
             self._channel.window.close()
 
+    @check_keywords
     def foresee(self, requests: int, latency: float = 0.0) -> float:
         """Return the seconds that this many requests of `latency` seconds each would take from now; send none.
 
@@ -175,6 +176,7 @@ class Client:
         now = self._channel.clock.monotonic()
         return self._channel.window.foresee(now, requests, latency / self.in_flight)
 
+    @check_keywords
     def start_session(
         self,
         *,
