@@ -23,6 +23,8 @@ def test_leak_stdout(): print("a", CANARY)
 def test_leak_stderr(): print("a", HEADER, file=sys.stderr)
 def test_leak_url(): print("https://pleo.example?key=" + quote(CANARY, safe=""))
 def test_leak_password(): print(base64.b64encode(f":{CANARY}".encode()).decode())
+def test_leak_nuls(): print(ascii(CANARY.encode("utf-16-le")))
+def test_leak_utf_16(tmp_path): (tmp_path / "file").write_bytes(CANARY.encode("utf-16-be"))
 def test_leak_descriptor(capfd):
     os.write(2, CANARY.encode())
     capfd.readouterr()

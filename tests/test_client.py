@@ -36,6 +36,7 @@ from hypothesis import strategies as st
 from pleo_extract import Client
 from pleo_extract.client import Secret, read_accounts, resolve_server
 from pleo_extract.client import wire as wire_module
+from pleo_extract.client.mask import Mask
 from pleo_extract.client.session import RealClock
 from pleo_extract.client.via_httpx import ROOTS
 from pleo_extract.contract import PATH, SERVERS, Query
@@ -1495,8 +1496,9 @@ class TestCredentials:
 
 
 def found(text: str) -> list[str]:
-    """Return the forms of the canary in a text."""
-    return [spelling for spelling in SPELLINGS if spelling in text]
+    """Return the forms of the canary in a text, those with NULs between the characters included."""
+    packed = re.sub(r"\0|\\x00|\\u0000", "", text)
+    return [spelling for spelling in SPELLINGS if spelling in text or spelling in packed]
 
 
 def leaks(error: BaseException) -> list[str]:
@@ -1760,6 +1762,48 @@ class TestSecrets:
         assert leaks(error) == []
         if status not in (200, 302):
             assert "***" in str(error)
+
+    @pytest.mark.parametrize(
+        "encode",
+        [
+            lambda sent: sent.encode("utf-16"),
+            lambda sent: sent.encode("utf-16-le"),
+            lambda sent: sent.encode("utf-16-be"),
+            lambda sent: sent.encode("utf-32"),
+            lambda sent: sent.replace("/", r"\/").encode("utf-16-le"),
+            lambda sent: quote(sent, safe="").encode("utf-16-be"),
+            lambda sent: "\0".join(sent).encode(),
+            lambda sent: r"\u0000".join(sent).encode(),
+            lambda sent: r"\u0000".join(sent).encode("utf-16-le"),
+        ],
+        ids=[
+            "utf-16",
+            "le",
+            "be",
+            "utf-32",
+            "le, JSON",
+            "be, URL",
+            "NULs",
+            "escaped NULs",
+            "le, escaped NULs",
+        ],
+    )
+    @pytest.mark.parametrize("status", [200, 400, 401, 404, 418, 500])
+    @pytest.mark.parametrize("name", ["api_key", "access_token"])
+    def test_f48_encodings_with_nuls(self, status: int, encode: Callable[[str], bytes], name: str) -> None:
+        """F48: a server that repeats the credential in UTF-16 or UTF-32, or with NULs between, makes us show no part of it."""
+        sent = CANARY if name == "access_token" else base64.b64encode(f"{CANARY}:".encode()).decode()
+        app = Script(says(status, encode(f'{{"message": "no key {CANARY}, {sent}"}}')))
+        error, _ = fail(client_of(app, patience=Patience(attempts=3), **{name: CANARY}))
+        assert leaks(error) == []
+        if status in (400, 418):
+            assert "***" in str(error)
+
+    def test_f48_pages_with_nuls_keep_them(self) -> None:
+        """NULs in the data of a page that does not repeat the credential stay what they are."""
+        mask = Mask(CANARY)
+        for data in (rb'{"failureReason": "a\u0000b \/"}', b"\0a\0b", CANARY[:4].encode("utf-16-le")):
+            assert mask.clean(data) is data
 
     def test_f48_long_tokens_are_masked_before_they_are_clipped(self) -> None:
         """F48: a long token is masked before the message is clipped."""

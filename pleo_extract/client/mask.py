@@ -5,7 +5,7 @@ wherever a message is made does not work: there are many such places, and most o
 passes through `Mask` once, where it comes off the wire, headers and body alike; so does the text of every network error,
 which may quote the answer. Therefore no message, record, receipt, manifest or rejected row can hold the credential,
 whoever makes it: neither as it is, nor in base64 (the form in which Basic authentication sends it), nor URL-encoded, nor
-escaped as JSON or HTML does it.
+escaped as JSON or HTML does it, nor with the NULs that UTF-16 and UTF-32 put between its characters.
 """
 
 from __future__ import annotations
@@ -68,12 +68,24 @@ def _compile(secret: str) -> Callable[[bytes], bytes]:
 
     def substitute(data: bytes) -> bytes:
         plain = _unescape(data, characters)
+        if b"\0" in data or b"\\u0000" in data:  # no JSON in UTF-8 has the one, and few pages the other
+            packed = _unescape(_drop_nuls(data), characters)
+            plain = packed if any(hint in packed for hint in hints) else plain
         if not any(hint in plain for hint in hints):
             return data
         cleaned = pattern.sub(STARS, plain)
         return data if cleaned == plain else cleaned
 
     return substitute
+
+
+def _drop_nuls(data: bytes) -> bytes:
+    r"""Return the bytes without NULs: bytes of 0, and JSON's escapes of them as bytes or, from UTF-16, with NULs between.
+
+    UTF-16 and UTF-32 write an ASCII character as its byte and one or three NULs. Without these, the secret stands in the
+    bytes as it is.
+    """
+    return data.replace(b"\0", b"").replace(b"\\u0000", b"")
 
 
 def _build_pattern(form: bytes) -> bytes:

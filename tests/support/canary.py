@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import re
 import warnings
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -35,14 +36,19 @@ def _encode_canary() -> tuple[str, ...]:
 
 SPELLINGS: Final = _encode_canary()
 """The forms of the secret: plain, in a URL, and in base64 alone, as a user name and as a password."""
+_NULS: Final = re.compile(r"\0|\\x00|\\u0000")
+"""A NUL, and how Python and JSON write it."""
+_NULS_IN_BYTES: Final = re.compile(_NULS.pattern.encode())
 _BYTES: Final = tuple(spelling.encode() for spelling in SPELLINGS)
 
 
 def found(text: str | bytes) -> bool:
-    """Return whether the text contains the canary in any form."""
+    """Return whether the text contains the canary in any form, NULs between its characters included."""
     if isinstance(text, bytes):
-        return any(spelling in text for spelling in _BYTES)
-    return any(spelling in text for spelling in SPELLINGS)
+        packed = _NULS_IN_BYTES.sub(b"", text)
+        return any(spelling in text or spelling in packed for spelling in _BYTES)
+    packed_text = _NULS.sub("", text)
+    return any(spelling in text or spelling in packed_text for spelling in SPELLINGS)
 
 
 class _Watch:
