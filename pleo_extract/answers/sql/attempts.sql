@@ -17,6 +17,7 @@
 -- attempt        the number of the attempt, from 1
 -- is_first       true if attempt is 1
 -- is_last        true if no later attempt is known
+-- is_vanished    true if the server no longer lists the job, as in job_durations
 -- gap_seconds    from the end of the attempt before to created_at; null for a first attempt
 WITH ordered_jobs AS (
     SELECT
@@ -84,6 +85,7 @@ SELECT
     a.created_by,
     a.is_interactive,
     a.number_of_items,
+    a.is_vanished,
     CASE
         WHEN a.begins_export = 0 THEN (epoch_us(a.created_at) - epoch_us(a.previous_ended_at)) / 1e6
     END AS gap_seconds

@@ -13,6 +13,7 @@
 -- oldest_at       created_at of the oldest job of the backlog; null if there is none
 -- oldest_seconds  oldest_at to the instant
 -- left_out        ended jobs without a known end, created up to the instant: they may have been in the backlog
+-- vanished        of the backlog, jobs that the server no longer lists; they count as last seen
 -- last_as_of      the instant; if per_company is false and as_of null, the latest of the companies' instants
 WITH jobs_until AS (
     SELECT
@@ -22,6 +23,7 @@ WITH jobs_until AS (
         j.number_of_items,
         coalesce(:as_of, c.now, s.now) AS reference_at,
         NOT j.is_censored AND j.ended_at IS NULL AS is_unknown,
+        j.is_vanished,
         CASE
             WHEN j.is_censored AND NOT j.is_vanished THEN TRUE
             WHEN j.is_censored
@@ -45,6 +47,7 @@ counts AS (
         min(j.created_at) FILTER (WHERE j.is_open) AS oldest_at,
         max(epoch_us(j.reference_at) - epoch_us(j.created_at)) FILTER (WHERE j.is_open) AS oldest_us,
         count(*) FILTER (WHERE j.is_unknown) AS left_out,
+        count(*) FILTER (WHERE j.is_open AND j.is_vanished) AS vanished,
         max(j.reference_at) AS last_as_of
     FROM jobs_until AS j
     GROUP BY j.company
@@ -59,6 +62,7 @@ SELECT
     c.oldest_at,
     c.oldest_us / 1e6 AS oldest_seconds,
     c.left_out,
+    c.vanished,
     c.last_as_of
 FROM counts AS c
 ORDER BY c.backlog DESC, c.company

@@ -12,6 +12,8 @@
 -- hours         how long they were in all, in this period
 -- longest       the longest of these parts, hours
 -- share         hours / the hours of the period between since and until that are over
+-- vanished      of the jobs that begin and end these outages, those that the server no longer lists; they count as
+--               last seen
 -- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
 -- is_partial    true if the period was not over when the company was last read, or if since or until cuts it
 WITH finished_jobs AS (
@@ -19,6 +21,9 @@ WITH finished_jobs AS (
         j.company_id AS company,
         j.status,
         epoch_us(j.ended_at) AS ended_us,
+        CASE WHEN j.is_vanished THEN 1 ELSE 0 END AS vanished,
+        coalesce(lag(j.status) OVER (PARTITION BY j.company_id ORDER BY j.ended_at, j.created_at, j.id), '') = 'failed'
+            AS follows_failure,
         sum(CASE WHEN j.status = 'failed' THEN 0 ELSE 1 END) OVER (
             PARTITION BY j.company_id
             ORDER BY j.ended_at, j.created_at, j.id
@@ -28,22 +33,17 @@ WITH finished_jobs AS (
     WHERE j.ended_at IS NOT NULL AND (:company_id IS NULL OR j.company_id = lower(:company_id))
 ),
 
-failures AS (
-    SELECT f.company, f.successes, min(f.ended_us) AS begins_us
-    FROM finished_jobs AS f
-    WHERE f.status = 'failed'
-    GROUP BY f.company, f.successes
-),
-
 -- 2^62 microseconds stand for no end.
 outages AS (
     SELECT
         f.company,
-        f.begins_us,
-        coalesce(s.ended_us, 4611686018427387904) AS ends_us
-    FROM failures AS f
+        f.ended_us AS begins_us,
+        coalesce(s.ended_us, 4611686018427387904) AS ends_us,
+        f.vanished + coalesce(s.vanished, 0) AS vanished
+    FROM finished_jobs AS f
     LEFT JOIN finished_jobs AS s
         ON f.company = s.company AND s.successes = f.successes + 1 AND s.status <> 'failed'
+    WHERE f.status = 'failed' AND NOT f.follows_failure
 ),
 
 first_jobs AS (
@@ -76,6 +76,7 @@ company_periods AS (
 parts_of_outages AS (
     SELECT
         p.*,
+        o.vanished,
         CASE
             WHEN o.company IS NOT NULL THEN least(o.ends_us, p.ends_us) - greatest(o.begins_us, p.begins_us)
         END AS outage_us
@@ -91,7 +92,8 @@ counts AS (
         p.ends_us - p.begins_us AS length_us,
         count(p.outage_us) AS outages,
         coalesce(sum(p.outage_us) / 3.6e9, 0e0) AS hours,
-        coalesce(max(p.outage_us) / 3.6e9, 0e0) AS longest
+        coalesce(max(p.outage_us) / 3.6e9, 0e0) AS longest,
+        coalesce(CAST(sum(p.vanished) AS BIGINT), 0) AS vanished
     FROM parts_of_outages AS p
     GROUP BY p.company, p.period, p.hour_us, p.ends_us - p.begins_us
 )
@@ -103,6 +105,7 @@ SELECT
     c.hours,
     c.longest,
     c.hours / (c.length_us / 3.6e9) AS share,
+    c.vanished,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
     coalesce(
         k.is_open

@@ -17,6 +17,7 @@
 -- still_open    exports whose first attempt is open
 -- passed_later  exports whose first attempt failed and a later one was completed
 -- attempts      all attempts of these exports so far, also those after until
+-- vanished      of all attempts, those that the server no longer lists; they count as last seen
 -- clusters      the clusters with finished first attempts: a company's exports of one day (UTC). For the grains hour and
 --               day they are exports of a company with the same created_by and number_of_items
 -- design_effect the variance of the rate between clusters, as a multiple of that of independent exports; at least 1, null
@@ -32,6 +33,7 @@ WITH exports AS (
         a.company_id,
         a.export_id,
         count(*) AS attempts,
+        count(*) FILTER (WHERE a.is_vanished) AS vanished,
         max(CASE WHEN a.status IN ('completed', 'completed_with_errors') THEN 1 ELSE 0 END) AS passed_later
     FROM attempts AS a
     GROUP BY a.company_id, a.export_id
@@ -52,7 +54,8 @@ clusters AS (
         count(*) FILTER (WHERE NOT j.is_censored) AS finished,
         count(*) FILTER (WHERE j.status IN ('completed', 'completed_with_errors')) AS passed,
         count(*) FILTER (WHERE j.status = 'failed' AND e.passed_later = 1) AS passed_later,
-        sum(e.attempts) AS attempts
+        sum(e.attempts) AS attempts,
+        sum(e.vanished) AS vanished
     FROM jobs_with_period AS j
     INNER JOIN exports AS e ON j.company_id = e.company_id AND j.id = e.export_id
     GROUP BY period, hour_us, company, cluster_company, cluster_no, cluster_user
@@ -88,7 +91,8 @@ filled_clusters AS (
         c.finished,
         c.passed,
         c.passed_later,
-        c.attempts
+        c.attempts,
+        c.vanished
     FROM clusters AS c
     UNION ALL
     SELECT
@@ -99,7 +103,8 @@ filled_clusters AS (
         0 AS finished,
         0 AS passed,
         0 AS passed_later,
-        0 AS attempts
+        0 AS attempts,
+        0 AS vanished
     FROM later_periods AS p
 ),
 
@@ -113,6 +118,7 @@ counts AS (
         CAST(sum(c.passed) AS BIGINT) AS passed,
         CAST(sum(c.passed_later) AS BIGINT) AS passed_later,
         CAST(sum(c.attempts) AS BIGINT) AS attempts,
+        CAST(sum(c.vanished) AS BIGINT) AS vanished,
         count(*) FILTER (WHERE c.finished > 0) AS clusters,
         CAST(sum(c.finished * c.finished) AS DOUBLE) AS finished_squared,
         CAST(sum(c.finished * c.passed) AS DOUBLE) AS finished_by_passed,
@@ -194,6 +200,7 @@ SELECT
     w.exports - w.finished AS still_open,
     w.passed_later,
     w.attempts,
+    w.vanished,
     w.clusters,
     w.design_effect,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(w.hour_us) ELSE timezone(:tz, w.period) END AS starts_at,

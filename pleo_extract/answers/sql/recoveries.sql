@@ -12,6 +12,7 @@
 -- recovered_id   the next job that completed; null if there is none yet
 -- recovered_at   when that job ended
 -- attempts       jobs that ended after the failed one, up to and including the recovery, or all of them so far
+-- vanished       of the failed job and these, those that the server no longer lists; they count as last seen
 -- seconds        failed_at to recovered_at; if is_censored, to the company's now (see `companies`, `snapshot`)
 -- is_censored    true if there is no recovery yet: it takes at least this many seconds
 WITH finished_jobs AS (
@@ -24,6 +25,13 @@ WITH finished_jobs AS (
         j.failure_reason_type,
         row_number() OVER so_far AS row_no,
         count(*) OVER (PARTITION BY j.company_id) AS job_count,
+        j.is_vanished,
+        count(CASE WHEN j.is_vanished THEN 1 END) OVER (
+            PARTITION BY j.company_id
+            ORDER BY j.ended_at, j.created_at, j.id
+            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+        ) AS vanished_so_far,
+        count(CASE WHEN j.is_vanished THEN 1 END) OVER (PARTITION BY j.company_id) AS vanished_count,
         coalesce(lag(j.status) OVER so_far, '') = 'failed' AS follows_failure,
         sum(CASE WHEN j.status = 'failed' THEN 0 ELSE 1 END) OVER (
             PARTITION BY j.company_id
@@ -50,6 +58,8 @@ SELECT
     r.id AS recovered_id,
     r.ended_at AS recovered_at,
     coalesce(r.row_no, f.job_count) - f.row_no AS attempts,
+    coalesce(r.vanished_so_far, f.vanished_count) - f.vanished_so_far
+    + CASE WHEN f.is_vanished THEN 1 ELSE 0 END AS vanished,
     (epoch_us(coalesce(r.ended_at, c.now, s.now)) - epoch_us(f.ended_at)) / 1e6 AS seconds,
     r.id IS NULL AS is_censored
 FROM failures_and_recoveries AS f

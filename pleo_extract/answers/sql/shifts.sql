@@ -24,6 +24,7 @@
 -- began         the period in which the evidence began to grow: the likeliest begin of the shift
 -- rate_since    failed / finished since then
 -- past          periods from which the usual rate is known
+-- vanished      of the finished first attempts, those that the server no longer lists; they count as last seen
 -- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
 -- is_partial    true if the period was not over when the company was last read, or if since or until cuts it
 --
@@ -43,7 +44,8 @@ points AS (
         coalesce(j.hour_us, epoch_us(j.period)) AS ordinal,
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
         CAST(count(*) AS DOUBLE) AS n,
-        CAST(count(*) FILTER (WHERE j.status = 'failed') AS DOUBLE) AS k
+        CAST(count(*) FILTER (WHERE j.status = 'failed') AS DOUBLE) AS k,
+        count(*) FILTER (WHERE j.is_vanished) AS vanished
     FROM jobs_with_period AS j
     INNER JOIN first_attempts AS a ON j.company_id = a.company_id AND j.id = a.id
     WHERE NOT j.is_censored
@@ -180,6 +182,7 @@ SELECT
     s.began,
     s.rate_since,
     CAST(c.past AS BIGINT) AS past,
+    c.vanished,
     CASE WHEN :grain = 'hour' THEN make_timestamptz(c.hour_us) ELSE timezone(:tz, c.period) END AS starts_at,
     coalesce(
         k.is_open

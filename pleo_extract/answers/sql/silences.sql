@@ -22,6 +22,7 @@
 -- is_silent       true if once_in_days is at least the parameter once_in_days: by default, chance alone names a company
 --                 once a year. For many companies use a multiple of it. Other companies appear only with every_company
 -- gaps            the past gaps
+-- vanished        of the jobs of those weeks, those that the server no longer lists; they count as last seen
 --
 -- Left out are companies with fewer than 20 gaps or 14 whole days in those 26 weeks, because their rhythm is not known,
 -- and companies that are silent for more than longest_days: they have probably left.
@@ -43,6 +44,7 @@ ranges AS (
         l.company,
         min(l.day_no) AS first_day,
         max(l.day_no) AS last_day,
+        count(*) FILTER (WHERE l.is_vanished) AS vanished,
         max(l.last_job_at) AS last_job_at,
         max(l.reference_at) AS reference_at,
         max(l.reference_us) AS reference_us,
@@ -276,7 +278,8 @@ scores AS (
                     (r.last_day - r.first_day) / t.k
                     * power(1 + (g.gap - t.threshold) / (t.k * t.mean_excess), t.k)
         END AS return_days,
-        t.n AS gaps
+        t.n AS gaps,
+        r.vanished
     FROM ranges AS r
     INNER JOIN tails AS t ON r.company = t.company
     INNER JOIN gaps AS g ON r.company = g.company AND g.is_reference = 1
@@ -291,7 +294,8 @@ SELECT
     s.longest_jobs,
     s.return_days AS once_in_days,
     coalesce(s.return_days >= :once_in_days, FALSE) AS is_silent,
-    s.gaps
+    s.gaps,
+    s.vanished
 FROM scores AS s
 WHERE :every_company OR s.return_days >= :once_in_days
 ORDER BY s.return_days DESC NULLS LAST, s.company

@@ -20,11 +20,13 @@
 -- survival    estimated share of jobs that have not ended after this time; it reaches 0 only if the longest job ended
 -- low, high   95 % confidence interval of survival, on the log-log scale with Greenwood's variance (Kalbfleisch and
 --             Prentice 2002, section 1.4); 1 before the first end, null where survival is 0
+-- vanished    of the ended and censored jobs, those that the server no longer lists; they count as last seen
 -- left_out    the company's ended jobs without a known end; they are in none of these numbers
 WITH lifetimes AS (
     SELECT
         CASE WHEN :per_company THEN o.company_id ELSE '' END AS company,
         o.is_censored,
+        o.is_vanished,
         CASE
             WHEN o.is_censored AND o.observed_until > o.created_at
                 THEN (epoch_us(o.observed_until) - epoch_us(o.created_at)) / 1e6
@@ -38,6 +40,7 @@ rounded_lifetimes AS (
     SELECT
         l.company,
         l.is_censored,
+        l.is_vanished,
         l.seconds,
         CASE WHEN :step > 0 THEN ceil(l.seconds / :step) * :step ELSE l.seconds END AS step_end
     FROM lifetimes AS l
@@ -57,7 +60,8 @@ counts AS (
         r.company,
         CASE WHEN s.company IS NULL THEN r.step_end ELSE r.seconds END AS seconds,
         count(*) AS jobs,
-        count(*) FILTER (WHERE NOT r.is_censored) AS ended
+        count(*) FILTER (WHERE NOT r.is_censored) AS ended,
+        count(*) FILTER (WHERE r.is_vanished) AS vanished
     FROM rounded_lifetimes AS r
     LEFT JOIN steps_with_open_jobs AS s ON r.company = s.company AND r.step_end = s.step_end
     GROUP BY r.company, CASE WHEN s.company IS NULL THEN r.step_end ELSE r.seconds END
@@ -68,14 +72,16 @@ counts_from_zero AS (
         c.company,
         c.seconds,
         c.jobs,
-        c.ended
+        c.ended,
+        c.vanished
     FROM counts AS c
     UNION ALL
     SELECT
         c.company,
         0e0 AS seconds,
         0 AS jobs,
-        0 AS ended
+        0 AS ended,
+        0 AS vanished
     FROM counts AS c
     GROUP BY c.company
     HAVING min(c.seconds) > 0
@@ -126,6 +132,7 @@ SELECT
         WHEN c.log_survival = 0 THEN 1e0
         ELSE exp(c.log_survival * exp(1.959963984540054e0 * sqrt(c.variance) / c.log_survival))
     END AS high,
+    c.vanished,
     CAST(c.left_out AS BIGINT) AS left_out
 FROM cumulative_sums AS c
 ORDER BY c.company, c.seconds

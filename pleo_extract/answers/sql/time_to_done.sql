@@ -13,6 +13,7 @@
 -- jobs           all jobs
 -- still_open     of these, jobs that have not ended
 -- left_out       ended jobs without a known end; they are in neither estimate nor interval
+-- vanished       of all jobs, those that the server no longer lists; they count as last seen
 -- seconds        the shortest time after which at least this share is estimated to be done; null if the curve does not get
 --                that far, because too many of the longest jobs are open
 -- low, high      95 % confidence interval of seconds: the times at which share lies in the interval that within() gives. high
@@ -38,6 +39,7 @@ times AS (
         c.split,
         max(c.jobs_of_group) AS jobs,
         max(c.left_out) AS left_out,
+        max(c.vanished_of_group) AS vanished,
         sum(c.jobs - c.ended) AS still_open,
         min(c.seconds_done) AS seconds,
         min(c.seconds_low) AS low,
@@ -53,6 +55,7 @@ SELECT
     CAST(c.jobs AS BIGINT) AS jobs,
     CAST(c.still_open AS BIGINT) AS still_open,
     CAST(c.left_out AS BIGINT) AS left_out,
+    CAST(c.vanished AS BIGINT) AS vanished,
     c.seconds,
     c.low,
     c.high,

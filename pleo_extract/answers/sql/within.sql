@@ -16,6 +16,7 @@
 -- late           jobs that lasted longer, open ones included
 -- too_young      open jobs that have not lasted that long yet
 -- left_out       ended jobs without a known end
+-- vanished       of all jobs, those that the server no longer lists; they count as last seen
 -- share          estimated share of jobs that end within seconds. Without too_young it is done / (done + late). Null if
 --                no job is known to have lasted that long, although some have not ended
 -- low, high      95 % confidence interval of the share: Wilson's for the sample size that Greenwood's variance belongs to
@@ -65,6 +66,7 @@ SELECT
     CAST(c.late AS BIGINT) AS late,
     CAST(c.too_young AS BIGINT) AS too_young,
     CAST(c.left_out AS BIGINT) AS left_out,
+    CAST(c.vanished_of_group AS BIGINT) AS vanished,
     CASE WHEN c.late > 0 OR c.is_last THEN c.done END AS share,
     CASE WHEN c.late > 0 OR c.is_last THEN c.done_low END AS low,
     CASE

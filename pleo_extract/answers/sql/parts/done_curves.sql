@@ -13,6 +13,7 @@ WITH lifetimes AS (
         CASE WHEN :per_company THEN j.company_id ELSE '' END AS company,
         j.split,
         j.is_censored,
+        j.is_vanished,
         CASE
             WHEN NOT j.is_censored THEN j.total_seconds
             -- the instant up to which a job was observed: as in observed_jobs
@@ -33,7 +34,8 @@ counts AS (
         l.split,
         CASE WHEN l.seconds < 0 THEN 0e0 ELSE l.seconds END AS seconds,
         count(*) AS jobs,
-        count(*) FILTER (WHERE NOT l.is_censored) AS ended
+        count(*) FILTER (WHERE NOT l.is_censored) AS ended,
+        count(*) FILTER (WHERE l.is_vanished) AS vanished
     FROM lifetimes AS l
     GROUP BY l.period, l.hour_us, l.company, l.split, CASE WHEN l.seconds < 0 THEN 0e0 ELSE l.seconds END
 ),
@@ -49,7 +51,8 @@ counts_from_zero AS (
         c.split,
         0e0 AS seconds,
         0 AS jobs,
-        0 AS ended
+        0 AS ended,
+        0 AS vanished
     FROM counts AS c
     GROUP BY c.period, c.hour_us, c.company, c.split
     HAVING coalesce(min(c.seconds), 1e0) > 0
@@ -59,6 +62,7 @@ risk_sets AS (
     SELECT
         c.*,
         sum(c.jobs) OVER in_group AS jobs_of_group,
+        sum(c.vanished) OVER in_group AS vanished_of_group,
         sum(CASE WHEN c.seconds IS NULL THEN c.jobs ELSE 0 END) OVER in_group AS left_out,
         sum(CASE WHEN c.seconds IS NULL THEN 0 ELSE c.jobs END) OVER (
             PARTITION BY c.period, c.hour_us, c.company, c.split

@@ -5,8 +5,9 @@ WITH jobs_until AS (
     SELECT
         j.company_id AS company,
         j.created_at,
+        j.is_vanished,
         coalesce(:as_of, c.now, s.now) AS reference_at
-    FROM export_jobs AS j
+    FROM job_durations AS j
     CROSS JOIN snapshot AS s
     LEFT JOIN companies AS c ON j.company_id = c.id
     WHERE
@@ -23,6 +24,7 @@ last_jobs AS (
 SELECT
     j.company,
     j.created_at,
+    j.is_vanished,
     j.reference_at,
     l.last_job_at
 FROM jobs_until AS j
