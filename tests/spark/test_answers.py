@@ -160,11 +160,15 @@ FIRST: Final = {next(calls(statement, set())) for statement in statements().valu
 """One question to each view and macro."""
 OF_NOW: Final = {
     "vanished",
+    "attempts",
     "failure_rates",
+    "first_pass",
     "stuck_jobs",
     "survival",
+    "time_to_done",
     "within",
     "backlog",
+    "downtime",
     "recoveries",
     "snapshot",
     "companies",
@@ -211,7 +215,9 @@ def test_f58_now_and_vanished_jobs_are_duckdbs(spark: SparkSession, tmp_path: Pa
     made_at = datetime(2026, 3, 15, tzinfo=UTC)
     lake = make_lake(tmp_path, odd_jobs(), made_at, names={A: "Acme", B: ""})
     layout = Layout(lake)
-    gone = [(row["company_id"], row["id"]) for row in odd_jobs() if row["status"] == "pending"][:5]
+    statuses = ("pending", "failed", "completed")
+    lost = [[row for row in odd_jobs() if row["status"] == status][:5] for status in statuses]
+    gone = [(row["company_id"], row["id"]) for rows in lost for row in rows]
     states = {
         A: SyncState(data_as_of=made_at + timedelta(days=2), vanished=gone),
         B: SyncState(data_as_of=made_at),
@@ -221,7 +227,7 @@ def test_f58_now_and_vanished_jobs_are_duckdbs(spark: SparkSession, tmp_path: Pa
     layout.manifest_file(1).write_bytes(msgspec.json.encode(manifest))
     answers(spark, lake)
     with connect(lake) as con:
-        assert con.sql("SELECT count(*) FROM vanished").fetchall() == [(5,)]
+        assert con.sql("SELECT count(*) FROM vanished").fetchall() == [(15,)]
         for question in [q for q in QUESTIONS if q in FIRST and name_of(q) in OF_NOW]:
             expected = plain(con.sql(question).pl())
             found = plain(pl.DataFrame(pl.from_arrow(spark.sql(question).toArrow())))
