@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
@@ -347,6 +348,49 @@ def test_another_time_zone(tz: str, report: Callable[..., Page]) -> None:
     assert shown == {f"{day.day} {day:%B %Y}": count(finished[day]) for day in by_day}
     assert f"In the 28 days to 5 April 2026, {len(inside)} exports were started" in page.text
     assert "UTC" not in page.text
+
+
+def test_the_hour_that_comes_twice(report: Callable[..., Page]) -> None:
+    """In autumn two hours show the same time: each has its own row, offset, place and verdict."""
+    back = datetime(2025, 10, 26, 1, tzinfo=UTC)  # Copenhagen: 02:00 comes twice, and the second one is bad
+    rows: list[Row] = []
+    for hour in range(-20, 6):
+        created = back + timedelta(hours=hour)
+        statuses = ["failed"] * (20 if hour == 0 else 1) + ["completed"] * 20
+        rows += [
+            job(len(rows) + n, each, created_at=created, started_at=created, completed_at=created)
+            for n, each in enumerate(statuses)
+        ]
+    first, last = back - timedelta(hours=20), back + timedelta(hours=6)
+    page = report(rows, last, since=first, tz="Europe/Copenhagen")
+    check_page(page)
+    numbers = {row[0]: row[1:3] for row in page.rows if row[0].startswith("hour from") and "to" in row[-2]}
+    assert len(numbers) == 26
+    assert numbers["hour from 26 Oct 2025, 02:00 CEST"] == ["21", "1"]
+    assert numbers["hour from 26 Oct 2025, 02:00 CET"] == ["40", "20"]
+    incident = next(row for row in page.rows if row[0] == "1")
+    assert incident[1] == "hour from 26 Oct 2025, 02:00 CET"
+    assert incident[3] == "50.0 %20 of 40"
+    for chart in ("outcomes", "rates", "durations"):
+        drawn = page.html[page.html.index(f'aria-labelledby="{chart}-title') :]
+        shown = re.findall(
+            r'<rect class="point" x="([\d.]+)%"[^>]*><title>(hour from [^:]*:\d\d.C\w+)',
+            drawn[: drawn.index("</figure>")],
+        )
+        places = {name.replace(SPACE, " "): float(place) for place, name in shown}
+        assert len(places) == 26
+        steps = [right - left for left, right in pairwise(sorted(places.values()))]
+        assert steps == pytest.approx([100 / 26] * 25, abs=0.011)
+        assert places["hour from 26 Oct 2025, 02:00 CET"] == max(
+            place for name, place in places.items() if "02:00" in name and "26" in name
+        )
+    (mark,) = re.findall(r'<circle class="mark" cx="([\d.]+)%"', page.html)
+    assert float(mark) == pytest.approx(100 * 20.5 / 26, abs=0.01)
+    early = [row for row in rows if row["created_at"] <= back]
+    amid = report(early, back + timedelta(minutes=30), since=first, tz="Europe/Copenhagen")
+    assert "Pale: hour from 26 Oct 2025, 02:00 CET, incomplete" in amid.text
+    again = report(rows, last, since=back, tz="Europe/Copenhagen")
+    assert not any("02:00 CEST" in row[0] for row in again.rows if row)
 
 
 def test_no_such_time_zone(tmp_path: Path) -> None:

@@ -92,13 +92,14 @@ def duration_axis(lowest: float, highest: float, *, snug: bool = False) -> Axis:
 def time_axis(since: datetime, until: datetime) -> Axis:
     """Return an axis of instants, in seconds since 1970, with at most `MOST_TICKS` starts of hours, days, weeks, months or years."""
     span = pl.Series([each.replace(tzinfo=None) for each in (since, until)])
+    low, high = since.timestamp(), until.timestamp()
     step = next(
         step for step in _STEPS if len(_period_starts(span, step)) <= MOST_TICKS or step == _STEPS[-1]
     )
     ticks = _period_starts(span, step)
-    low, high = span.dt.epoch("us") / 1e6
+    places = (tick.replace(tzinfo=since.tzinfo).timestamp() for tick in ticks)
     labels = _label_starts(ticks, step)
-    return Axis(low, max(high, low + 1), list(zip(ticks.dt.epoch("us") / 1e6, labels, strict=True)))
+    return Axis(low, max(high, low + 1), list(zip(places, labels, strict=True)))
 
 
 def _period_starts(span: pl.Series, step: str) -> pl.Series:

@@ -60,15 +60,15 @@ def with_days(rows: pl.DataFrame, window: ReportPeriod) -> pl.DataFrame:
     `days` is the number of days of the period that are in the window; if periods are hours, the number of hours. `whole`
     is true if the window contains the whole period.
     """
-    start = pl.max_horizontal("period", pl.lit(window.since.replace(tzinfo=None)))
-    stop = pl.min_horizontal(
-        pl.col("period").dt.offset_by(window.every), pl.lit(window.end.replace(tzinfo=None))
-    )
-    hour = 3600 if window.grain == "hour" else 86_400
-    return rows.with_columns(
-        days=((stop - start).dt.total_seconds() / hour).clip(1 / 24),
-        whole=window.is_whole(),
-    )
+    start = pl.max_horizontal("starts_at", window.literal(window.since))
+    stop = pl.min_horizontal("ends_at", window.literal(window.end))
+    if window.grain == "hour":
+        units = (stop - start).dt.total_seconds() / 3600
+    else:  # by the clock: a day of 25 hours is one day
+        units = (
+            stop.dt.replace_time_zone(None) - start.dt.replace_time_zone(None)
+        ).dt.total_seconds() / 86_400
+    return rows.with_columns(days=units.clip(1 / 24), whole=window.is_whole())
 
 
 def draw_outcomes(outcomes: pl.DataFrame, window: ReportPeriod) -> Chart:
@@ -122,7 +122,7 @@ def _stacked_bars(  # noqa: PLR0913 - the two charts differ in all of them
     x = time_axis(window.since, window.last)
     daily = rows.with_columns(pl.col(*columns.values(), total).cast(pl.Float64) / pl.col("days"))
     y = count_axis(float(daily[total].max()))  # type: ignore[arg-type]
-    edges = list(_period_edges(daily, window, x))
+    edges = list(_period_edges(daily, x))
     paths = []
     floor = [0.0] * daily.height
     for kind, column in columns.items():
@@ -138,11 +138,11 @@ def _stacked_bars(  # noqa: PLR0913 - the two charts differ in all of them
         floor = roof
     busiest = daily.sort(total).row(-1, named=True)
     description = (
-        f"Highest: {busiest[total]:.0f} per {unit_of(window)}, {name_period(busiest['period'], window)}."
+        f"Highest: {busiest[total]:.0f} per {unit_of(window)}, {name_period(busiest['starts_at'], window)}."
     )
     named = (
-        f"{name_period(period, window)}{'' if whole else ', incomplete'}: {text}"
-        for period, whole, text in zip(rows["period"], rows["whole"], texts, strict=True)
+        f"{name_period(begin, window)}{'' if whole else ', incomplete'}: {text}"
+        for begin, whole, text in zip(rows["starts_at"], rows["whole"], texts, strict=True)
     )
     return Chart(name, title, description, x, y, paths, _tooltips(edges, named))
 
@@ -150,32 +150,44 @@ def _stacked_bars(  # noqa: PLR0913 - the two charts differ in all of them
 def draw_rates(
     rates: pl.DataFrame, limits: pl.DataFrame, marks: dict[datetime, IncidentMark], window: ReportPeriod
 ) -> Chart:
-    """Draw the failure rate of complete periods with its interval, the control limit, and numbered incidents."""
+    """Draw the failure rate of complete periods with its interval, the control limit, and numbered incidents.
+
+    Args:
+        rates: rows of `failure_rates`.
+        limits: rows of `incidents`.
+        marks: the incidents by when their period begins, in UTC.
+        window: the time of the report.
+    """
     x = time_axis(window.since, window.last)
     y = share_axis(_highest_rate(rates, limits))
-    low, middle, high = (_points(rates, column, window, x, y) for column in ("low", "rate", "high"))
-    limit = _points(limits, "limit_rate", window, x, y)
+    low, middle, high = (_points(rates, column, x, y) for column in ("low", "rate", "high"))
+    limit = _points(limits, "limit_rate", x, y)
     over = list(
         _tooltips(
-            _period_edges(rates, window, x),
+            _period_edges(rates, x),
             (
-                f"{name_period(row['period'], window)}: {percent(row['rate'])} failed ({count(row['failed'])} of "
+                f"{name_period(row['starts_at'], window)}: {percent(row['rate'])} failed ({count(row['failed'])} of "
                 f"{count(row['finished'])}), 95 % interval {interval(row['low'], row['high'])}"
                 for row in rates.iter_rows(named=True)
             ),
         )
     )
-    rate_of = dict(rates.select("period", "rate").iter_rows())
-    for period, (number, kind) in marks.items():
-        if period in rate_of:
-            left, top = x_at(_middle(period, window, x)), y_at(y.place(rate_of[period]))
+    in_utc = pl.col("starts_at").dt.convert_time_zone("UTC")
+    middle_of = {
+        begin: ((x.place(begin.timestamp()) + x.place(end.timestamp())) / 2, rate)
+        for begin, end, rate in rates.select(in_utc, "ends_at", "rate").iter_rows()
+    }
+    for begin, (number, kind) in marks.items():
+        if begin in middle_of:
+            place, rate = middle_of[begin]
+            left, top = x_at(place), y_at(y.place(rate))
             over.append(f'<circle class="{kind}" cx="{left}" cy="{top}" r="9"/>')
             over.append(f'<text class="number" x="{left}" y="{top}" dy="4">{number}</text>')
     description = "No period had more failures than its past explains."
     if marks:
         description = "Incidents: " + "; ".join(
-            f"{number}, {name_period(period, window)}, {percent(rate_of.get(period))} failed"
-            for period, (number, _) in marks.items()
+            f"{number}, {name_period(begin, window)}, {percent(middle_of.get(begin, (0.0, None))[1])} failed"
+            for begin, (number, _) in marks.items()
         )
     paths = [area(low, high, "band"), line(limit, "limit"), line(middle, "rate")]
     return Chart(
@@ -191,15 +203,15 @@ def draw_durations(durations: pl.DataFrame, window: ReportPeriod) -> Chart:
         pl.max_horizontal(*PERCENTILES).max().alias("high"),
     ).row(0)
     y = duration_axis(*known)
-    paths = [line(_points(durations, column, window, x, y), column) for column in reversed(PERCENTILES)]
+    paths = [line(_points(durations, column, x, y), column) for column in reversed(PERCENTILES)]
     texts = (
-        f"{name_period(row['period'], window)}: half within {duration(row['p50'])}, 90 % within "
+        f"{name_period(row['starts_at'], window)}: half within {duration(row['p50'])}, 90 % within "
         f"{duration(row['p90'])}, 95 % within {duration(row['p95'])}; {count(row['n'])} jobs"
         for row in durations.iter_rows(named=True)
     )
     last = durations.row(-1, named=True)
     description = f"In the last complete {window.grain}, half took up to {duration(last['p50'])}, 95 % up to {duration(last['p95'])}."
-    over = _tooltips(_period_edges(durations, window, x), texts)
+    over = _tooltips(_period_edges(durations, x), texts)
     return Chart(
         "durations",
         f"Durations by {window.grain}: median, 90th and 95th percentile",
@@ -249,16 +261,19 @@ def done_after(survival: pl.DataFrame, share: float) -> float | None:
     return float(found[0]) if found.len() else None
 
 
-def name_period(period: datetime, window: ReportPeriod) -> str:
-    """Return the name of a period: week of 23 February 2026, 23 February 2026, February 2026."""
+def name_period(begin: datetime, window: ReportPeriod) -> str:
+    """Return the name of the period that begins at an instant: week of 23 February 2026, 23 February 2026, February 2026.
+
+    An hour has its offset, such as CET: when clocks are set back, two hours show the same time.
+    """
     names: dict[str, Callable[[datetime], str]] = {
-        "hour": lambda at: f"hour from {moment(at.replace(tzinfo=window.end.tzinfo))}",
+        "hour": lambda at: f"hour from {moment(at)}",
         "day": day,
         "week": lambda at: f"week of {day(at)}",
         "month": lambda at: f"{at:%B %Y}",
         "year": lambda at: f"{at:%Y}",
     }
-    return names[window.grain](period)
+    return names[window.grain](begin.astimezone(window.end.tzinfo))
 
 
 def unit_of(window: ReportPeriod) -> str:
@@ -266,32 +281,23 @@ def unit_of(window: ReportPeriod) -> str:
     return "hour" if window.grain == "hour" else "day"
 
 
-def _period_edges(rows: pl.DataFrame, window: ReportPeriod, x: Axis) -> Iterator[tuple[float, float]]:
+def _period_edges(rows: pl.DataFrame, x: Axis) -> Iterator[tuple[float, float]]:
     """Yield the places where each row's period begins and ends, with a small gap between periods."""
-    stop = rows["period"].dt.offset_by(window.every)
-    for begin, end in zip(rows["period"].dt.epoch("us") / 1e6, stop.dt.epoch("us") / 1e6, strict=True):
+    edges = rows.select(pl.col("starts_at", "ends_at").dt.epoch("us") / 1e6)
+    for begin, end in edges.iter_rows():
         gap = (end - begin) * 0.09
         yield x.place(begin + gap), x.place(end - gap)
 
 
-def _middle(period: datetime, window: ReportPeriod, x: Axis) -> float:
-    begin, end = next(_period_edges(pl.DataFrame({"period": [period]}), window, x))
-    return (begin + end) / 2
-
-
-def _points(rows: pl.DataFrame, column: str, window: ReportPeriod, x: Axis, y: Axis) -> list[Point | None]:
-    """Return a point in the middle of each period; None for a period without a value or without a row."""
-    if rows.is_empty():
-        return []
-    first, last = rows["period"][0], rows["period"][-1]
-    periods = (
-        pl.datetime_range(first, last, window.every, time_unit="us", eager=True).alias("period").to_frame()
-    )
-    filled = periods.join(rows.select("period", column), on="period", how="left", maintain_order="left")
-    return [
-        None if value is None else ((left + right) / 2, y.place(value))
-        for (left, right), value in zip(_period_edges(filled, window, x), filled[column], strict=True)
-    ]
+def _points(rows: pl.DataFrame, column: str, x: Axis, y: Axis) -> list[Point | None]:
+    """Return a point in the middle of each period; None for a period without a value, and where rows are missing."""
+    is_after_gap = (rows["starts_at"] > rows["ends_at"].shift(1)).fill_null(value=False)
+    points: list[Point | None] = []
+    for (left, right), value, jump in zip(_period_edges(rows, x), rows[column], is_after_gap, strict=True):
+        if jump:
+            points.append(None)
+        points.append(None if value is None else ((left + right) / 2, y.place(value)))
+    return points
 
 
 def _tooltips(edges: Iterable[tuple[float, float]], texts: Iterable[str]) -> Sequence[str]:

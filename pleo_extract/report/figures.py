@@ -43,6 +43,12 @@ select min(created_at), count(*) filter (where created_at >= coalesce($since, ti
 from export_jobs
 where (company_id = $company_id or $company_id is null) and (created_at < $until or $until is null)"""
 HAS_JOBS = "select count(*) > 0 from export_jobs where company_id = $company_id"
+# When clocks are set back, two hours show the same `period`: only the instants tell them apart.
+BY_PERIOD = """
+select *,
+    if($grain = 'hour', starts_at + interval 1 hour, timezone($tz, period + cast(concat('1 ', $grain) as interval)))
+        as ends_at
+from ({})"""
 RATES = "from failure_rates($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)"
 DURATIONS = """
 from duration_stats($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)
@@ -50,16 +56,16 @@ where duration = 'total'"""
 # `since` selects rows of the answer, not jobs: an incident is judged by the periods before it, also by older ones.
 LIMITS = """
 from incidents($grain, tz := $tz, company_id := $company_id, until := $until, per_company := false, every_period := true)
-where period >= $since at time zone $tz"""
+where starts_at >= $since"""
 INCIDENTS = """
-select *, dense_rank() over (order by period) as number
+select *, dense_rank() over (order by starts_at) as number
 from (
     from incidents($grain, tz := $tz, company_id := $company_id, until := $until, per_company := false)
     union all by name
     from incidents($grain, tz := $tz, company_id := $company_id, until := $until) where $company_id is null
 )
-where period >= $since at time zone $tz
-order by period, company_id nulls first"""
+where starts_at >= $since
+order by starts_at, company_id nulls first"""
 SURVIVAL = "from survival(company_id := $company_id, since := $since, until := $until, per_company := false)"
 REASONS = """
 select r.*, e.example
@@ -89,7 +95,7 @@ limit $most"""
 JUDGED = """
 select count(distinct company_id)
 from incidents($grain, tz := $tz, company_id := $company_id, until := $until, every_period := true)
-where period >= $since at time zone $tz"""
+where starts_at >= $since"""
 SILENCES = "from silences(as_of := $as_of, company_id := $company_id, tz := $tz, every_company := true)"
 SHIFTS = """
 select company_id, began, max(period) as ended, max(period) = any_value(last_period) as goes_on,
@@ -159,7 +165,8 @@ class Figures:
         zone: the time zone of the report.
         window: the time of the report; None if there is no job in it. Then `headline` and `frames` are None too.
         headline: the most important figures.
-        frames: answers of the macros they are named after, by name.
+        frames: answers of the macros they are named after, by name. Those by period say when each begins and ends, as
+            instants: `starts_at` and `ends_at`.
     """
 
     status: LakeStatus
@@ -222,14 +229,14 @@ def ask_lake(  # noqa: PLR0913 - all are independent
         window = choose_window(now, first, jobs, since=since, until=until)
         ask.values |= {"since": window.since, "grain": window.grain, "most": MOST_IN_WORKBOOK}
         frames = {
-            "rates": ask(RATES),
-            "durations": ask(DURATIONS),
-            "limits": ask(LIMITS),
-            "incidents": ask(INCIDENTS),
+            "rates": ask(BY_PERIOD.format(RATES)),
+            "durations": ask(BY_PERIOD.format(DURATIONS)),
+            "limits": ask(BY_PERIOD.format(LIMITS)),
+            "incidents": ask(BY_PERIOD.format(INCIDENTS)),
             "survival": ask(SURVIVAL),
             "reasons": ask(REASONS),
             "recoveries": ask(RECOVERIES),
-            "throughput": ask(THROUGHPUT),
+            "throughput": ask(BY_PERIOD.format(THROUGHPUT)),
             "slow": ask(SLOW),
             "shifts": ask(SHIFTS),
             "silences": ask(SILENCES, as_of=window.end if window.end < now else None),

@@ -142,14 +142,16 @@ def _rates(figures: Figures, window: ReportPeriod) -> str:
 
 
 def number_incidents(incidents: pl.DataFrame) -> dict[datetime, tuple[int, str]]:
-    """Return the marks of incidents in the chart, by period: a number, and a CSS class.
+    """Return the marks of incidents in the chart, by when the period begins, in UTC: a number, and a CSS class.
 
     The class is `mark` if all companies together have an incident, and the paler `mark some` if only single ones do.
     """
-    by_period = incidents.group_by("period", "number", maintain_order=True).agg(
+    # In UTC: Python takes two instants of one zone for equal if their clocks show the same.
+    begin = pl.col("starts_at").dt.convert_time_zone("UTC")
+    by_period = incidents.group_by(begin, "number", maintain_order=True).agg(
         pl.col("company_id").is_null().any()
     )
-    return {period: (n, "mark" if together else "mark some") for period, n, together in by_period.iter_rows()}
+    return {at: (n, "mark" if together else "mark some") for at, n, together in by_period.iter_rows()}
 
 
 def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) -> str:
@@ -169,7 +171,7 @@ def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) 
         Column("No.", lambda row: f"{row['number']}", "n"),
         Column(
             "When",
-            lambda row: name_period(row["period"], window) + detail("" if row["whole"] else "incomplete"),
+            lambda row: name_period(row["starts_at"], window) + detail("" if row["whole"] else "incomplete"),
         ),
         who,
         Column(
@@ -268,12 +270,12 @@ def _throughput(figures: Figures, window: ReportPeriod) -> str:
 
 def _incomplete(rows: pl.DataFrame, window: ReportPeriod) -> str:
     """Return a sentence about the periods that are pale in a chart."""
-    names = " and ".join(name_period(each, window) for each in rows.filter(~pl.col("whole"))["period"])
+    names = " and ".join(name_period(each, window) for each in rows.filter(~pl.col("whole"))["starts_at"])
     return f" Pale: {names}, incomplete." if names else ""
 
 
 def _numbers(
     caption: str, columns: list[Column] | tuple[Column, ...], rows: pl.DataFrame, window: ReportPeriod
 ) -> str:
-    period = Column(window.grain.capitalize(), lambda row: name_period(row["period"], window))
+    period = Column(window.grain.capitalize(), lambda row: name_period(row["starts_at"], window))
     return folded(caption, [period, *columns], rows.iter_rows(named=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -62,26 +62,19 @@ class ReportPeriod:
         return str(self.end.tzinfo)
 
     @property
-    def every(self) -> str:
-        """Return the length of a period in Polars' notation, such as 1d."""
-        return _PERIODS[self.grain][0]
-
-    @property
-    def days(self) -> float:
-        """Return the days in a period; 1 for hours, because charts then count jobs per hour."""
-        return 1.0 if self.grain == "hour" else _PERIODS[self.grain][1] / timedelta(days=1)
-
-    @property
     def last(self) -> datetime:
         """Return when the last period ends, complete or not."""
         return _align(self.end, self.grain, up=True)
 
     def is_whole(self) -> pl.Expr:
-        """Return whether the report contains the whole `period` of a row: an incomplete one can look like an incident."""
-        start = pl.col("period")
-        return (start >= self.since.replace(tzinfo=None)) & (
-            start.dt.offset_by(self.every) <= self.end.replace(tzinfo=None)
+        """Return whether the report contains a row's whole period: an incomplete one can look like an incident."""
+        return (pl.col("starts_at") >= self.literal(self.since)) & (
+            pl.col("ends_at") <= self.literal(self.end)
         )
+
+    def literal(self, instant: datetime) -> pl.Expr:
+        """Return an instant to compare with those of a frame. Polars reads only UTC for certain where a clock repeats."""
+        return pl.lit(instant.astimezone(UTC)).dt.convert_time_zone(self.zone)
 
 
 def choose_window(
@@ -136,6 +129,10 @@ def _choose_grain(span: timedelta, jobs: int) -> str:
 
 
 def _align(instant: datetime, grain: str, *, up: bool) -> datetime:
+    if grain == "hour":  # reckoned in UTC: where clocks are set back, 02:00 is two instants
+        past = timedelta(minutes=instant.minute, seconds=instant.second, microseconds=instant.microsecond)
+        begin = instant.astimezone(UTC) - past
+        return (begin + timedelta(hours=1) if up and past else begin).astimezone(instant.tzinfo)
     every = _PERIODS[grain][0]
     local = pl.Series([instant.replace(tzinfo=None)])
     moved = local.dt.truncate(every)
