@@ -97,7 +97,7 @@ def test_a_share_within_a_time_is_kaplan_meiers(grain: str, zone: str) -> None:
     young = 0
     with warehouse(rows, now) as con:
         for seconds in (0, 60, 600, 601.5, 86_400.0):
-            call = f"within($t, $g, tz := $z, per_company := {not together})"
+            call = f"within($t, $g, tz := $z, per_company := {not together}, fill := FALSE)"
             found = rows_of(con, f"FROM {call}", t=seconds, g=grain, z=zone)
             assert {(row["period"], row["company_id"]) for row in found.iter_rows(named=True)} == set(groups)
             assert found.height == len(groups)
@@ -105,7 +105,7 @@ def test_a_share_within_a_time_is_kaplan_meiers(grain: str, zone: str) -> None:
                 check_share(row, curve := Curve(groups[row["period"], row["company_id"]], now), seconds)
                 young += 0 < row["too_young"] < len(curve.known)
         for share in (0.01, 0.5, 0.95, 1):
-            call = f"time_to_done($q, $g, tz := $z, per_company := {not together})"
+            call = f"time_to_done($q, $g, tz := $z, per_company := {not together}, fill := FALSE)"
             for row in rows_of(con, f"FROM {call}", q=share, g=grain, z=zone).iter_rows(named=True):
                 check_time(row, Curve(groups[row["period"], row["company_id"]], now), share)
     assert young >= 2
