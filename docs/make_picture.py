@@ -69,13 +69,13 @@ def _companies(figures: Figures) -> Iterator[str]:
     """Yield a line for each company, worst first, as in the report."""
     companies = figures.frame("companies").sort("rate", descending=True)
     overall = sum(figures.frame("rates")["failed"]) / sum(figures.frame("rates")["finished"])
-    axis = share_axis(max(companies["high"]))
+    axis = share_axis(max(companies["upper_end"]))
     yield _write(640, 54, "small", f"a year; dotted: all together, {percent(overall)}")
     for number, row in enumerate(companies.iter_rows(named=True)):
         y = 100 + 44 * number
-        apart = "worse" if row["low"] > overall else "better" if row["high"] < overall else ""
+        apart = "worse" if row["lower_end"] > overall else "better" if row["upper_end"] < overall else ""
         cell = interval_cell(
-            [axis.place(row[name]) for name in ("low", "rate", "high")], axis.place(overall), apart
+            [axis.place(row[name]) for name in ("lower_end", "rate", "upper_end")], axis.place(overall), apart
         )
         yield _write(640, y, "name", figures.names[row["company_id"]])
         yield f'<svg x="764" y="{y - 13}" width="100" height="18" overflow="visible"><g class="plot">{cell}</g></svg>'

@@ -481,6 +481,32 @@ def test_a_company_with_few_jobs_is_not_judged(report: Callable[..., Page]) -> N
     )
 
 
+def test_failures_that_come_together_make_no_company_worse(report: Callable[..., Page]) -> None:
+    """A company is coloured by the interval that considers clusters: one bad day says little about its rate."""
+    rows: list[Row] = []
+    others = [A.replace("a", digit) for digit in "cd"]
+    for company, bad in ((A, {3: 10, 25: 10}), (B, dict.fromkeys(range(20), 1)), *((c, {}) for c in others)):
+        for number in range(40):
+            created, failed = START + timedelta(days=number, hours=9), bad.get(number, 0)
+            rows += [
+                job(
+                    len(rows) + n,
+                    "failed" if n < failed else "completed",
+                    company_id=company,
+                    created_at=created,
+                )
+                for n in range(10)
+            ]
+    page = report(rows)
+    check_page(page)
+    said = {row[0][:8]: row[0][8:] for row in page.rows if len(row) == 6 and " of 400" in row[3]}
+    assert said == {
+        A[:8]: "",
+        B[:8]: "fails more often than all together",
+        **{company[:8]: "fails less often than all together" for company in others},
+    }
+
+
 def test_a_period_that_is_not_whole(report: Callable[..., Page]) -> None:
     """Charts of counts show the partial day pale; charts of rates and durations leave it out."""
     rows = [job(n, created_at=START + timedelta(hours=n)) for n in range(20 * 24 + 6)]

@@ -108,13 +108,15 @@ where is_shift and period >= $since at time zone $tz
 group by company_id, began
 order by goes_on desc, evidence desc, company_id"""
 STUCK = "select *, count(*) over () as all_of_them from stuck_jobs(company_id := $company_id) limit $most"
+# Judged by the interval that considers clusters, where the days are enough to know it: retries make a rate no surer.
 COMPANIES = """
-select f.*, d.n, d.p50, d.p95, count(*) over () as all_of_them
+select f.*, coalesce(f.clustered_low, f.low) as lower_end, coalesce(f.clustered_high, f.high) as upper_end,
+    d.n, d.p50, d.p95, count(*) over () as all_of_them
 from failure_rates('all', company_id := $company_id, since := $since, until := $until) as f
 left join (
     from duration_stats('all', company_id := $company_id, since := $since, until := $until) where duration = 'total'
 ) as d using (company_id)
-order by f.low desc nulls last, f.company_id
+order by lower_end desc nulls last, f.company_id
 limit $most"""
 COMPARED = """
 from compare($before, $recent, $recent, $until, company_id := $company_id, per_company := false)

@@ -74,7 +74,7 @@ def draw_companies(figures: Figures) -> str:
         return section("companies", "Companies", "<p>No export has finished yet.</p>")
     overall = failed / finished
     # A few very wide intervals of companies with few jobs may exceed the axis.
-    widest = companies["high"].drop_nulls().quantile(0.9) or 0.0
+    widest = companies["upper_end"].drop_nulls().quantile(0.9) or 0.0
     axis = share_axis(max(widest, *companies["rate"].drop_nulls(), overall))
     ranked = companies.sort("rate", "finished", descending=True, nulls_last=True)
     columns = (
@@ -173,7 +173,7 @@ def _difference(row: Row, overall: float) -> str:
     """Return `worse` or `better` if the interval of the company excludes the rate of all together, else nothing."""
     if row["rate"] is None:
         return ""
-    return "worse" if row["low"] > overall else "better" if row["high"] < overall else ""
+    return "worse" if row["lower_end"] > overall else "better" if row["upper_end"] < overall else ""
 
 
 def _company(row: Row, overall: float, figures: Figures) -> str:
@@ -188,7 +188,7 @@ def _company(row: Row, overall: float, figures: Figures) -> str:
 
 
 def _company_interval(row: Row, axis: Axis, overall: float) -> str:
-    places = [axis.place(row[name]) for name in ("low", "rate", "high") if row["rate"] is not None]
+    places = [axis.place(row[name]) for name in ("lower_end", "rate", "upper_end") if row["rate"] is not None]
     return interval_cell(places, axis.place(overall), _difference(row, overall))
 
 

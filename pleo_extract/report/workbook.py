@@ -30,7 +30,7 @@ SHEETS: Final = {
     "slow": "Slow jobs",
 }
 """The name of each frame's sheet, in the order of the page."""
-INTERNAL: Final = ("all_of_them", "number", "ends_at")
+INTERNAL: Final = ("all_of_them", "number", "ends_at", "lower_end", "upper_end")
 """Columns of frames that only the page needs."""
 INSTANT: Final = "%Y-%m-%d %H:%M %Z"
 OF_SOME: Final = ("period", "starts_at", "company_id")
