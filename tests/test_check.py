@@ -176,6 +176,27 @@ def test_a_company_that_has_stopped_is_a_breach(pleo: Callable[..., Said], tmp_p
     assert line.startswith(f"{company(1)}: no new export for 4.62 days, since 2026-03-26 09:00 UTC; usually ")
 
 
+def test_a_company_that_left_long_ago_is_no_breach_but_counted(
+    pleo: Callable[..., Said], tmp_path: Path
+) -> None:
+    """After 60 days a silence is no breach any more, does not make others harder to judge, and is still mentioned."""
+    works: list[tuple[int, int]] = [(0, 10)] * 60
+    counts = {company(1): works + [(0, 0)] * 61, company(2): works + [(0, 0)] * 59, company(3): works * 2}
+    lake = make_lake(tmp_path / "lake", history(counts), MADE)
+    said = pleo("check", lake, "--no-silence", "--json")
+    found = json.loads(said.out)
+    assert [each["company_id"] for each in found["breaches"]] == [company(2)]
+    assert (found["left"], found["judged"]["no_silence"]) == ([company(1)], 2)
+    said = pleo("check", lake, "--no-silence")
+    assert (
+        "1 company has been silent for more than 60 days, which is no breach any more; list them with: "
+        f'pleo-extract sql {lake} "from silences() where has_left"\n'
+    ) in said.err
+    assert "60 days" not in pleo("check", lake, "--no-silence", "--quiet").err
+    with connect(lake) as con:
+        assert con.sql("SELECT company_id FROM silences() WHERE has_left").fetchall() == [(company(1),)]
+
+
 def test_data_that_is_too_old_is_a_breach_of_each_company(pleo: Callable[..., Said], tmp_path: Path) -> None:
     """The age of each company's data counts, one that was never read included; an error of its last run is printed."""
     now = datetime.now(UTC)

@@ -441,9 +441,10 @@ def test_silences(report: Callable[..., Page]) -> None:
         each.replace(SPACE, " ") for each in (moment(last), duration((NOW - last).total_seconds()))
     ]
     assert "Companies without a new export for longer than their own rhythm explains" in page.text
-    assert (
-        "1 company is not judged: that needs a job in the last two months, and more than 20 jobs" in page.text
-    )
+    assert "1 company is not judged: that needs more than 20 jobs over more than 14 days." in page.text
+    long = report(rows, START + timedelta(days=95))
+    marks = {row[0]: row[2] for row in long.rows if "once" in row[-1]}
+    assert marks == {A[:8]: "55.1 days", f"{B[:8]}has probably left": "65.1 days"}
     before = report(rows, until=date(2026, 3, 30))
     assert "No company has been without a new export for longer than its own rhythm explains." in before.text
 

@@ -21,7 +21,7 @@ from rhythms import (
     name_company,
     to_instant,
 )
-from warehouse_jobs import A, Row, ask, job
+from warehouse_jobs import A, B, Row, ask, job
 
 np: Any = import_module("numpy")
 stats: Any = import_module("scipy.stats")
@@ -179,7 +179,7 @@ def test_a_nightly_export_that_is_missing_is_named_the_second_time() -> None:
 
 
 def test_who_is_left_out() -> None:
-    """Companies with few gaps or a short past are not judged; those that left long ago are not named for ever."""
+    """Companies with few gaps or a short past are not judged; those that left long ago stay listed, as such and last."""
     rows = days_of(*range(100))
     last = rows[-1]["created_at"]
     asked = "FROM silences(every_company := TRUE)"
@@ -187,8 +187,15 @@ def test_who_is_left_out() -> None:
     assert ask(asked, rows[:21], rows[20]["created_at"]).height == 1
     assert ask(asked, [row | {"created_at": EPOCH} for row in rows], last).height == 0
     assert ask(asked, rows, last + timedelta(days=59)).height == 1
-    assert ask(asked, rows, last + timedelta(days=61)).height == 0
-    assert ask("FROM silences(longest_days := 90)", rows, last + timedelta(days=61)).height == 1
+    columns = "SELECT is_silent, has_left FROM silences"
+    assert ask(f"{columns}()", rows, last + timedelta(days=60)).rows() == [(True, False)]
+    assert ask(f"{columns}()", rows, last + timedelta(days=60, seconds=1)).rows() == [(True, True)]
+    assert ask(f"{columns}(longest_days := 90)", rows, last + timedelta(days=61)).rows() == [(True, False)]
+    assert ask(f"{columns}()", rows, last + timedelta(days=3650)).rows() == [(True, True)]
+    assert ask(asked, rows, last + timedelta(days=3651)).height == 0
+    others = [row | {"company_id": B, "created_at": row["created_at"] + timedelta(days=80)} for row in rows]
+    both = ask("FROM silences()", rows + others, others[-1]["created_at"] + timedelta(days=5))
+    assert both.select("company_id", "has_left").rows() == [(B, False), (A, True)]
     assert ask("FROM silences(once_in_days := 1e12)", rows, last + timedelta(days=3)).height == 0
 
 

@@ -56,12 +56,13 @@ qualify row_number() over (partition by j.company_id order by j.is_incident desc
 order by j.sigmas desc, j.company_id
 """
 
-# By chance, one company of the whole lake is named once a year.
+# By chance, one company of the whole lake is named once a year. A company that left long ago would be a breach for ever.
 SILENCES = """
-with judged as (from silences(every_company := true))
-select j.* replace (coalesce(j.once_in_days >= 365 * (select count(*) from judged), false) as is_silent), c.name
-from judged as j left join companies as c on c.id = j.company_id
-order by j.once_in_days desc, j.company_id
+with listed as (from silences(every_company := true)),
+judged as (select count(*) as companies from listed where not has_left)
+select l.* replace (coalesce(l.once_in_days >= 365 * j.companies, false) as is_silent), c.name
+from listed as l cross join judged as j left join companies as c on c.id = l.company_id
+order by l.once_in_days desc, l.company_id
 """
 
 
@@ -121,12 +122,14 @@ class Findings:
         since: from when on rates and incidents are judged; None for a lake without jobs.
         companies: how many companies have a job since then.
         judged: for each limit but ``max_age`` that was checked, how many companies have enough jobs to be judged by it.
+        left: companies that have been silent for more than 60 days: they are not judged by their silence any more.
     """
 
     breaches: tuple[Breach, ...]
     since: datetime | None
     companies: int
     judged: Mapping[str, int]
+    left: tuple[str, ...] = ()
 
 
 def find_breaches(
@@ -153,6 +156,7 @@ def find_breaches(
 
     status = read_status(lake, **store)
     known = read_kept_names(lake) | (read_names(names) if names else {})
+    left: tuple[str, ...] = ()
     breaches = [] if limits.max_age is None else [*_find_stale(status, limits.max_age, known, now)]
     if not status.snapshot:
         if breaches:
@@ -177,12 +181,14 @@ def find_breaches(
             judged["no_incident"] = len(rows)
             breaches += [_make_incident(row, since) for row in rows if row["is_incident"]]
         if limits.no_silence:
-            rows = _ask(con, SILENCES)
+            listed = _ask(con, SILENCES)
+            left = tuple(row["company_id"] for row in listed if row["has_left"] and row["is_silent"])
+            rows = [row for row in listed if not row["has_left"]]
             judged["no_silence"] = len(rows)
             breaches += [_make_silence(row) for row in rows if row["is_silent"]]
     finally:
         con.close()
-    return Findings(tuple(breaches), since, len(rates), judged)
+    return Findings(tuple(breaches), since, len(rates), judged, left)
 
 
 def _find_stale(
@@ -274,7 +280,11 @@ def _make_silence(row: Mapping[str, Any]) -> Breach:
         f"no new export for {silent}, since {_format_instant(row['last_job_at'])}; usually {row['expected_jobs']:.1f} "
         f"come in such a time, and at most {row['longest_jobs']:.1f} would have come in any gap of the 26 weeks before"
     )
-    figures = {name: value for name, value in row.items() if name not in ("company_id", "name", "is_silent")}
+    figures = {
+        name: value
+        for name, value in row.items()
+        if name not in ("company_id", "name", "is_silent", "has_left")
+    }
     return Breach("no_silence", row["company_id"], row["name"], text, figures)
 
 

@@ -99,6 +99,13 @@ def check(
     else:
         for breach in found.breaches:
             click.echo(breach.format_line())
+    if found.left and not (as_json or quiet):
+        click.echo(
+            f"pleo-extract: {amount(len(found.left), 'company has', 'companies have')} been silent for more than 60 days, "
+            f"which is no breach any more; list them with: "
+            f'pleo-extract sql {lake} "from silences() where has_left"',
+            err=True,
+        )
     if found.breaches:
         raise CheckFailed(f"{lake}: {amount(len(found.breaches), 'breach', 'breaches')}")
     for name, judged in found.judged.items():

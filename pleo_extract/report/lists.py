@@ -101,14 +101,16 @@ def draw_companies(figures: Figures) -> str:
 
 def draw_silences(figures: Figures) -> str:
     """Return the companies that have stopped exporting, and how unusual that is."""
-    judged = figures.frame("silences")
+    judged, window = figures.frame("silences"), figures.window
+    assert window is not None
     # By chance, one company of the whole lake is named once a year; `check` judges by the same rule.
-    silent = judged.filter(pl.col("once_in_days") >= 365 * judged.height)
-    known = figures.frame("companies")["all_of_them"][0]
-    few = known - judged.height
+    rare = 365 * judged.filter(~pl.col("has_left")).height
+    # Of those that left long ago, the ones that left in the time of the report.
+    exported = pl.col("last_job_at") >= window.literal(window.since)
+    silent = judged.filter(pl.col("once_in_days") >= rare, exported | ~pl.col("has_left"))
+    few = figures.frame("companies")["all_of_them"][0] - judged.filter(exported).height
     unjudged = note(
-        f"{plural(few, 'company is', 'companies are')} not judged: that needs a job in the last two months, and more than 20 "
-        "jobs over more than 14 days before."
+        f"{plural(few, 'company is', 'companies are')} not judged: that needs more than 20 jobs over more than 14 days."
         if few
         else ""
     )
@@ -116,14 +118,21 @@ def draw_silences(figures: Figures) -> str:
         calm = "No company has been without a new export for longer than its own rhythm explains."
         return section("silences", "Silences", f"<p>{calm}</p>", unjudged)
     columns = (
-        Column("Company", lambda row: name_company(row["company_id"], figures.names)),
+        Column(
+            "Company",
+            lambda row: (
+                name_company(row["company_id"], figures.names)
+                + detail("has probably left" if row["has_left"] else "")
+            ),
+        ),
         Column("Last export", lambda row: moment(row["last_job_at"]), "less"),
         number("Silent for", "silent_seconds", duration),
         number("Usual exports in that time", "expected_jobs", lambda x: f"{x:.1f}"),
         number("By chance", "once_in_days", _rarity, "n less"),
     )
     caption = (
-        "Companies without a new export for longer than their own rhythm explains, the most unusual first"
+        "Companies without a new export for longer than their own rhythm explains, the most unusual first; after 60 "
+        "days a company has probably left"
     )
     listed = table(caption, columns, silent.head(MOST_COMPANIES).iter_rows(named=True))
     return section("silences", "Silences", listed, note(_others(silent, MOST_COMPANIES)), unjudged)

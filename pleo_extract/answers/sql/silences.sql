@@ -19,13 +19,15 @@
 -- longest_jobs    the same for its longest gap
 -- once_in_days    how unusual: by chance, the company has a gap at least this long once in this number of days. Null if at
 --                 least a fifth of the past gaps are longer
+-- has_left        true if silent_seconds is more than longest_days: the company has probably left, or its integration died long
+--                 ago. These come last. `check` does not name them
 -- is_silent       true if once_in_days is at least the parameter once_in_days: by default, chance alone names a company
 --                 once a year. For many companies use a multiple of it. Other companies appear only with every_company
 -- gaps            the past gaps
 -- vanished        of the jobs of those weeks, those that the server no longer lists; they count as last seen
 --
 -- Left out are companies with fewer than 20 gaps or 14 whole days in those 26 weeks, because their rhythm is not known,
--- and companies that are silent for more than longest_days: they have probably left.
+-- and companies that are silent for more than ten years.
 --
 -- The tail of the gaps, the longest fifth, is taken as exponential. P(gap > x) = k/n (1 + (x - t)/(k m))^-k is exact for
 -- that, with the k longest of n gaps, t the next shorter one, and m the mean excess over t: the ratio of an excess and m
@@ -293,9 +295,10 @@ SELECT
     s.usual_jobs,
     s.longest_jobs,
     s.return_days AS once_in_days,
+    s.silent_seconds > 86400 * :longest_days AS has_left,
     coalesce(s.return_days >= :once_in_days, FALSE) AS is_silent,
     s.gaps,
     s.vanished
 FROM scores AS s
 WHERE :every_company OR s.return_days >= :once_in_days
-ORDER BY s.return_days DESC NULLS LAST, s.company
+ORDER BY has_left, s.return_days DESC NULLS LAST, s.company

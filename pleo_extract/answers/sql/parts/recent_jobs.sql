@@ -1,6 +1,7 @@
--- recent_jobs(company_id VARCHAR, as_of TIMESTAMPTZ, longest_days DOUBLE)
+-- recent_jobs(company_id VARCHAR, as_of TIMESTAMPTZ)
 -- The jobs of the 26 weeks before each company's last job, that is before its last one up to as_of, or up to the company's
--- now if that is null. reference_at is that instant. A company whose last job is longer than longest_days ago has no row.
+-- now if that is null. reference_at is that instant. A company whose last job is more than 3,650 days ago has no row,
+-- so that a calendar of all days since then stays short.
 WITH jobs_until AS (
     SELECT
         j.company_id AS company,
@@ -31,4 +32,4 @@ FROM jobs_until AS j
 INNER JOIN last_jobs AS l ON j.company = l.company
 WHERE
     epoch_us(j.created_at) >= epoch_us(l.last_job_at) - 15724800000000 -- 182 days
-    AND (epoch_us(j.reference_at) - epoch_us(l.last_job_at)) / 86400000000e0 <= :longest_days
+    AND (epoch_us(j.reference_at) - epoch_us(l.last_job_at)) / 86400000000e0 <= 3650

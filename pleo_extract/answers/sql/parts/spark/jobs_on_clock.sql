@@ -1,4 +1,4 @@
--- jobs_on_clock(company_id VARCHAR, as_of TIMESTAMPTZ, longest_days DOUBLE, tz VARCHAR)
+-- jobs_on_clock(company_id VARCHAR, as_of TIMESTAMPTZ, tz VARCHAR)
 -- The recent jobs, each with what the clocks in `tz` showed: microseconds since 1970, as if the clocks were in UTC.
 --
 -- from_utc_timestamp assumes that the session is in UTC, see jobs_with_period.
