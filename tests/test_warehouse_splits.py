@@ -66,10 +66,13 @@ def test_a_split_answers_as_a_lake_with_only_its_jobs(split_by: str, zone: str) 
     luck = Random(f"{split_by} {zone}")
     rows = draw_jobs(luck)
     values = {row["id"]: value_of(row, split_by, zone) for row in rows}
+    # An export counts where it was first tried, so that it needs all its attempts.
+    exports = dict(ask("SELECT id, export_id FROM attempts", rows, NOW).iter_rows())
     for grain in luck.sample(GRAINS, len(GRAINS)):
         call = f"(grain := $g, tz := $z, per_company := {luck.choice(('TRUE', 'FALSE'))}"
         macro, value = luck.choice(WITH_SPLITS), luck.choice(sorted(set(values.values()), key=str))
-        mine = [row for row in rows if values[row["id"]] == value]
+        owner = exports if macro == "first_pass" else dict(zip(values, values, strict=True))
+        mine = [row for row in rows if values[owner[row["id"]]] == value]
         with warehouse(rows, NOW) as con, warehouse(mine, NOW) as only:
             found = rows_of(con, f"FROM {macro}{call}, split_by := $s)", g=grain, z=zone, s=split_by)
             expected = rows_of(only, f"FROM {macro}{call})", g=grain, z=zone)
@@ -80,6 +83,19 @@ def test_a_split_answers_as_a_lake_with_only_its_jobs(split_by: str, zone: str) 
         if macro == "failure_rates":
             assert found["jobs"].sum() == len(rows)
             assert set(found["split"]) == set(values.values())
+
+
+def test_an_export_counts_where_it_was_first_tried() -> None:
+    """An export that is tried again in another hour is one export of its first hour, with all its attempts."""
+    rows = [job(n, status) for n, status in enumerate(("failed", "failed", "completed", "completed"))]
+    for split_by, expected in (
+        ("hour", [("00", 1, 0, 1, 3), ("03", 1, 1, 0, 1)]),
+        ("number_of_items", [("10-99", 2, 1, 1, 4)]),
+    ):
+        asked = "SELECT split, exports, passed, passed_later, attempts FROM first_pass('all', split_by := $s)"
+        assert ask(asked, rows, s=split_by).rows() == expected
+    unsplit = ask("SELECT split, exports FROM first_pass('all')", rows)
+    assert unsplit.rows() == [(None, 2)]
 
 
 def test_sizes_and_hours_are_in_order() -> None:

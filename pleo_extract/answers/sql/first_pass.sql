@@ -1,5 +1,6 @@
 -- first_pass(grain VARCHAR := 'month', company_id VARCHAR := NULL, since TIMESTAMPTZ := NULL,
---     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, fill BOOLEAN := TRUE)
+--     until TIMESTAMPTZ := NULL, tz VARCHAR := 'UTC', per_company BOOLEAN := TRUE, split_by VARCHAR := NULL,
+--     fill BOOLEAN := TRUE)
 -- How often exports go through at the first try: one row per period and company.
 --
 -- An export is what the view `attempts` links: a job, and the jobs that try the same again after a failure. An export that
@@ -8,6 +9,7 @@
 -- period        start of the period, in time zone tz. An export belongs to the period in which its first attempt was
 --               created. null where the grain is 'all': one period holds all exports
 -- company_id    the company; null if per_company is false, because the row is about all companies
+-- split         the value of split_by; null without split_by
 -- exports       all exports
 -- finished      exports whose first attempt has the status failed, completed or completed_with_errors
 -- passed        of these, exports whose first attempt was completed, with errors or without
@@ -25,6 +27,9 @@
 -- starts_at     the instant at which the period begins: when clocks are set back, two hours have the same period
 -- is_partial    true if the period was not over when the company was last read, or if since or until cuts it: its numbers
 --               are not those of a whole period
+--
+-- With split_by, each period and company has a row for each value, as in failure_rates. An export has the value of its first
+-- attempt: by the clock, it counts where it was first tried, with all its attempts.
 --
 -- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
 -- now or until: a chart would draw a line over them, or leave them out.
@@ -44,6 +49,7 @@ clusters AS (
         j.period,
         j.hour_us,
         CASE WHEN :per_company THEN j.company_id END AS company,
+        j.split,
         j.company_id AS cluster_company,
         CASE
             WHEN :grain NOT IN ('hour', 'day') THEN CAST(floor(epoch_us(j.created_at) / 86400000000e0) AS BIGINT)
@@ -56,24 +62,26 @@ clusters AS (
         count(*) FILTER (WHERE j.status = 'failed' AND e.passed_later = 1) AS passed_later,
         sum(e.attempts) AS attempts,
         sum(e.vanished) AS vanished
-    FROM jobs_with_period AS j
+    FROM jobs_with_split AS j
     INNER JOIN exports AS e ON j.company_id = e.company_id AND j.id = e.export_id
-    GROUP BY period, hour_us, company, cluster_company, cluster_no, cluster_user
+    GROUP BY period, hour_us, company, split, cluster_company, cluster_no, cluster_user
 ),
 
 spans AS (
     SELECT
         c.company,
+        c.split,
         min(coalesce(c.hour_us, epoch_us(c.period))) AS first_ordinal
     FROM clusters AS c
-    GROUP BY c.company
+    GROUP BY c.company, c.split
 ),
 
 later_periods AS (
     SELECT
         p.period,
         p.hour_us,
-        s.company
+        s.company,
+        s.split
     FROM spans AS s
     LEFT JOIN companies AS n ON s.company = n.id AND n.now IS NOT NULL
     INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
@@ -87,6 +95,7 @@ filled_clusters AS (
         c.period,
         c.hour_us,
         c.company,
+        c.split,
         c.exports,
         c.finished,
         c.passed,
@@ -99,6 +108,7 @@ filled_clusters AS (
         p.period,
         p.hour_us,
         p.company,
+        p.split,
         0 AS exports,
         0 AS finished,
         0 AS passed,
@@ -113,6 +123,7 @@ counts AS (
         c.period,
         c.hour_us,
         c.company,
+        c.split,
         CAST(sum(c.exports) AS BIGINT) AS exports,
         CAST(sum(c.finished) AS BIGINT) AS finished,
         CAST(sum(c.passed) AS BIGINT) AS passed,
@@ -124,7 +135,7 @@ counts AS (
         CAST(sum(c.finished * c.passed) AS DOUBLE) AS finished_by_passed,
         CAST(sum(c.passed * c.passed) AS DOUBLE) AS passed_squared
     FROM filled_clusters AS c
-    GROUP BY c.period, c.hour_us, c.company
+    GROUP BY c.period, c.hour_us, c.company, c.split
 ),
 
 -- The design effect: the variance of the rate between clusters, as a ratio (Cochran 1977, Sampling Techniques, section
@@ -173,6 +184,7 @@ student AS (
 SELECT
     w.period,
     w.company AS company_id,
+    w.split,
     w.exports,
     w.finished,
     w.passed,
@@ -213,4 +225,4 @@ SELECT
 FROM student AS w
 LEFT JOIN companies AS n ON w.company = n.id AND n.now IS NOT NULL
 INNER JOIN company_clocks AS k ON k.company = CASE WHEN :per_company THEN coalesce(n.id, '*') ELSE '' END
-ORDER BY w.period, starts_at, w.company NULLS FIRST
+ORDER BY w.period, starts_at, w.company NULLS FIRST, w.split NULLS FIRST
