@@ -22,7 +22,7 @@ from pleo_extract.lazy import attach
 
 if TYPE_CHECKING:
     from pleo_extract.answers.catalogue import write_catalogue
-    from pleo_extract.answers.connection import answer, open_warehouse, translate_errors
+    from pleo_extract.answers.connection import answer, name_lake, open_warehouse, translate_errors
     from pleo_extract.answers.facts import SnapshotFacts, read_facts, write_facts
     from pleo_extract.answers.output import FORMATS, AnswerTable, read_table, write
     from pleo_extract.answers.statement import Parameter, Statement, statements
@@ -34,6 +34,7 @@ __all__ = [
     "SnapshotFacts",
     "Statement",
     "answer",
+    "name_lake",
     "open_warehouse",
     "read_facts",
     "read_table",
@@ -49,7 +50,7 @@ if not TYPE_CHECKING:  # a run that changes no view needs no duckdb, and neither
         __name__,
         {
             **dict.fromkeys(("write_catalogue",), "catalogue"),
-            **dict.fromkeys(("answer", "open_warehouse", "translate_errors"), "connection"),
+            **dict.fromkeys(("answer", "name_lake", "open_warehouse", "translate_errors"), "connection"),
             **dict.fromkeys(("SnapshotFacts", "read_facts", "write_facts"), "facts"),
             **dict.fromkeys(("AnswerTable", "FORMATS", "read_table", "write"), "output"),
             **dict.fromkeys(("Parameter", "Statement", "statements"), "statement"),

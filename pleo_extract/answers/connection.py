@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import duckdb
+import polars as pl
 
 from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
@@ -28,7 +29,20 @@ _ARGUMENT_ERROR = re.compile(
 """DuckDB's message around one of ours; see `_require` in `definition`."""
 _NO_INSTANT = re.compile(r'(?:invalid timestamp field format|timestamp field value out of range): ("[^"]*")')
 
-__all__ = ["answer", "open_warehouse", "translate_errors"]
+_CLASS: Final = re.compile(r"^[A-Z][A-Za-z ]* Error: ")
+"""The class of an error at the start of its message, as in ``Binder Error: ``."""
+_DAMAGE: Final = (
+    duckdb.IOException,
+    duckdb.HTTPException,
+    duckdb.SerializationException,
+    duckdb.InternalException,
+    duckdb.FatalException,
+)
+"""What DuckDB raises for files that are missing or damaged, whatever the query."""
+_DAMAGED: Final = re.compile(r"Failed to read file|Invalid string encoding found in Parquet")
+"""How messages of errors of other classes say so."""
+
+__all__ = ["answer", "name_lake", "open_warehouse", "translate_errors"]
 
 
 def open_warehouse(
@@ -118,19 +132,40 @@ def translate_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (duckdb.IOException, duckdb.HTTPException, duckdb.SerializationException) as exc:
-        raise LakeError(f"the files cannot be read: {_first_line(exc)}") from exc
+    except _DAMAGE as exc:
+        raise LakeError(_tell_damage(exc)) from exc
     except (duckdb.OutOfMemoryException, MemoryError) as exc:
         raise StorageError(f"not enough memory or disk for this question: {_first_line(exc)}") from exc
     except duckdb.Error as exc:
-        why = _first_line(exc)
-        if why.startswith("Failed to read file"):
-            raise LakeError(f"the files cannot be read: {why}") from exc
-        raise UsageError(why) from exc
+        # DuckDB's Parquet reader raises errors of no class for damaged pages; a query cannot cause such an error.
+        if type(exc) is duckdb.Error or _DAMAGED.search(str(exc)):
+            raise LakeError(_tell_damage(exc)) from exc
+        raise UsageError(_first_line(exc)) from exc
     except RuntimeError as exc:
         if str(exc) == "Query interrupted":
             raise KeyboardInterrupt from exc
         raise
+
+
+@contextmanager
+def name_lake(lake: str | Path) -> Iterator[None]:
+    """Add the lake to a LakeError that does not name it; for code that asks a connection over one lake.
+
+    Raises:
+        LakeError: as raised inside, or polars panicked: at an instant that no calendar has, as damaged pages may hold.
+    """
+    try:
+        yield
+    except pl.exceptions.PanicException as exc:
+        raise LakeError(f"{lake}: {_tell_damage(exc)}") from exc
+    except LakeError as exc:
+        if str(lake) not in str(exc):
+            exc.args = (f"{lake}: {exc}",)
+        raise
+
+
+def _tell_damage(exc: BaseException) -> str:
+    return f"the data files cannot be read ({_first_line(exc)}); see pleo-extract verify"
 
 
 @contextmanager
@@ -171,13 +206,13 @@ def _strip_semicolon(query: str) -> str:
     return text.decode()
 
 
-def _first_line(exc: Exception) -> str:
+def _first_line(exc: BaseException) -> str:
     """Return DuckDB's message in one line, escaped.
 
     The names that DuckDB suggests stay. The class of the error and the excerpt of the query are removed.
     """
     message, *more = str(exc).split("\n")
-    message = message.partition(": ")[2] or message
+    message = _CLASS.sub("", message)
     if found := _ARGUMENT_ERROR.fullmatch(message):
         message = found[1]
     if found := _NO_INSTANT.match(message):

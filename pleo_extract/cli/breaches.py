@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -149,6 +150,7 @@ def find_breaches(
         TryLater: no dump has been completed.
         ConfigurationError: the names cannot be used.
     """
+    from pleo_extract.answers import name_lake
     from pleo_extract.answers.doors import connect
     from pleo_extract.answers.names import read_kept_names, read_names
     from pleo_extract.lake.status import read_status
@@ -164,8 +166,7 @@ def find_breaches(
         open_to_read(open_lake(lake, **store))  # says in its words that a first dump was cut short
         # The folder is empty, such as the one under a disk that is not mounted.
         raise TryLater(f"{lake} has no snapshot yet: no dump has been completed, so nothing can be checked")
-    con = connect(lake, status.snapshot or None, names=names, **store)
-    try:
+    with closing(connect(lake, status.snapshot or None, names=names, **store)) as con, name_lake(lake):
         last_read = _ask(con, NOW)[0]["now"]
         if last_read is None:
             return Findings(tuple(breaches), None, 0, {})
@@ -186,8 +187,6 @@ def find_breaches(
             rows = [row for row in listed if not row["has_left"]]
             judged["no_silence"] = len(rows)
             breaches += [_make_silence(row) for row in rows if row["is_silent"]]
-    finally:
-        con.close()
     return Findings(tuple(breaches), since, len(rates), judged, left)
 
 

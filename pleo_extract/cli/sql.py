@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -129,13 +130,15 @@ def sql(
         raise UsageError("the lake is named twice; name it as an argument or with --lake")
     asked = os.fsdecode(LakeFolder()(before[0])) if before else lake or Path("data/export_jobs")
     kind = kind or choose_format(output)
-    from pleo_extract.answers import answer, translate_errors
+    from pleo_extract.answers import answer, name_lake, translate_errors
     from pleo_extract.answers.doors import connect
 
     text = script.read() if script else words[-1]
-    con = connect(asked, as_of, locked=True, allow=allow, names=names, **store)
     values = parse_pairs(params, "--param")
-    try:
+    with (
+        closing(connect(asked, as_of, locked=True, allow=allow, names=names, **store)) as con,
+        name_lake(asked),
+    ):
         with translate_errors():
             first = con.execute("select id from export_jobs limit 1").fetchall()
         if not first:
@@ -150,8 +153,6 @@ def sql(
         known = _read_names(con) if names or kind in FOR_PEOPLE else {}
         found = answer(con, text, values)
         write_answer(found, kind, output, names=known, raw_csv=raw_csv, separator=separator)
-    finally:
-        con.close()
 
 
 def _read_names(con: duckdb.DuckDBPyConnection) -> dict[str, str]:

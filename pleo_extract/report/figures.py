@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
-from pleo_extract.answers import answer, translate_errors
+from pleo_extract.answers import answer, name_lake, translate_errors
 from pleo_extract.answers.definition import literal
 from pleo_extract.answers.doors import connect
 from pleo_extract.errors import TryLater, UsageError
@@ -213,8 +214,7 @@ def ask_lake(  # noqa: PLR0913 - all are independent
         open_to_read(open_lake(lake, **store))  # says in its words that a first dump was cut short
         cause = "there is no job in" if status.snapshot else "nothing was published yet in"
         raise TryLater(f"{cause} {lake}, so there is nothing to report; run: pleo-extract dump {lake}")
-    con = connect(lake, status.snapshot or None, names=names, **store)
-    try:
+    with closing(connect(lake, status.snapshot or None, names=names, **store)) as con, name_lake(lake):
         con.execute(f"SET TimeZone = {literal(str(zone))}")
         ask = _Query(con, {"company_id": company_id, "since": since, "until": until, "tz": str(zone)})
         if company_id is not None and not ask(HAS_JOBS).item():  # a mistyped id would give an empty page
@@ -248,8 +248,6 @@ def ask_lake(  # noqa: PLR0913 - all are independent
         }
         headline = _ask_headline(ask, window, frames["stuck"])
         return Figures(status, company_id, known, reads, now, zone, window, headline, frames)
-    finally:
-        con.close()
 
 
 class _Query:
