@@ -658,3 +658,37 @@ def test_f60_a_staged_job_is_deleted(place: str, tmp_path: Path, clock: Clock) -
         assert receipt.mode == "refresh"
         assert lost.id in set(rows["id"])
         assert receipt.shift_chance < 1
+
+
+def test_f60_a_second_pass_begins_at_the_start(tmp_path: Path, clock: Clock) -> None:
+    """After an audit that read the head twice, a second pass of the full sync does not continue from that reading.
+
+    Both were staged under one name once. The pass then was left out, and the first one confirmed by nothing, or it began
+    with a cursor into the list newest first, and so without its first page and without a proven order.
+    """
+    server = Heard(Habits(page=20), jobs=400)
+    with open_client(server, clock, in_flight=1) as client:
+        dump_export_jobs(tmp_path, client=client)
+        by_age = sorted(server.jobs.values(), key=lambda job: job.created)
+        by_age[-30].is_deleted = True
+        server.note(by_age[-30])
+        server.finish(
+            server.create(by_age[0].created - timedelta(days=1))
+        )  # cancels in `total`, shifts all ranks
+
+        def count_more(body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+            if asked["sorting_order"][0] == "ASC" and "statuses" not in asked:
+                body["pagination"]["total"] += 5
+
+        server.edit = count_more
+        server.asked.clear()
+        receipt = dump_export_jobs(tmp_path, client=client, accept_vanished=True)
+    assert (receipt.mode, receipt.order) == ("full", "strict")
+    assert "begin with another job" in receipt.why_full
+    passes = [
+        asked for asked in server.asked if asked["sorting_order"][0] == "ASC" and "statuses" not in asked
+    ]
+    assert sum("after" not in asked for asked in passes) == 3, (
+        "the first, the second, and that for vanished jobs"
+    )
+    assert receipt.vanished == [(COMPANY, by_age[-30].id)]

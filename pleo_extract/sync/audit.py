@@ -158,7 +158,7 @@ def _count_arrivals(task: Task, head: Head) -> int | None:
     before = task.staging.frame().select(KEY)
     batch = len(task.staging.batches)
     try:
-        task.walk("again", Walk(narrow(NEWEST_FIRST, company_id=task.company_id), until=head.newest))
+        task.walk("arrivals", Walk(narrow(NEWEST_FIRST, company_id=task.company_id), until=head.newest))
     except (CursorRefused, RequestRefused):
         return None
     late = pl.concat(
