@@ -260,6 +260,27 @@ def test_names_of_companies(report: Callable[..., Page]) -> None:
     assert "Accounts of this lake" in page.text
 
 
+def test_companies_of_one_name_are_told_apart(report: Callable[..., Page]) -> None:
+    """Where two names look the same, each has the first digits of its id beside it, or all of them; others have not."""
+    third = A.replace("a", "c")
+    rows = [*some_jobs(), *(row | {"company_id": third} for row in some_jobs(40))]
+    names = {A: "Acme  ApS", B: "ACME ApS", third: "Bolt"}
+    page = report(rows, names=names)
+    check_page(page)
+    shown = {row[0].partition("fails")[0].partition("too few")[0] for row in page.rows if row and row[0]}
+    assert {f"Acme ApS {A[:8]}", f"ACME ApS {B[:8]}", "Bolt"} <= {" ".join(each.split()) for each in shown}
+    assert f"Bolt {third[:8]}" not in page.text
+    alike = A[:-1] + "f"
+    page = report(
+        [*some_jobs(), *(row | {"company_id": alike} for row in some_jobs(40))], names={A: "X", alike: "X"}
+    )
+    assert f"X {A}" in page.text
+    assert f"X {alike}" in page.text
+    one = report(some_jobs(), names={A: "Acme", B: "Acme"}, company_id=A)
+    assert "Export jobs of Acme" in one.text
+    assert f"Company{A}Period" in one.text
+
+
 def test_it_says_when_companies_were_read(tmp_path: Path) -> None:
     """The head shows as of when the data is true, and which companies are older."""
     lake = make_lake(tmp_path / "lake", some_jobs(), NOW, names={A: "", B: ""})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Figures", "Headline", "ask_lake"]
 
 UTC_ZONE: Final = ZoneInfo("UTC")
+LONGEST_NAME: Final = 80
+"""Of a company's name, the page shows this many characters."""
 MOST_ROWS: Final = 10
 MOST_COMPANIES: Final = 25
 """The rows of a list on the page, and the companies. The workbook has `MOST_IN_WORKBOOK`."""
@@ -163,6 +166,7 @@ class Figures:
         status: the status of the lake.
         company_id: the only company of the report, or None.
         names: names of companies, by id.
+        namesakes: the companies whose names look like another's, and how many digits of their ids tell them apart.
         reads: when each company was last read, if that is known.
         now: as of when the data is true, for the company that was read last.
         zone: the time zone of the report.
@@ -175,6 +179,7 @@ class Figures:
     status: LakeStatus
     company_id: str | None
     names: dict[str, str]
+    namesakes: dict[str, int]
     reads: dict[str, datetime]
     now: datetime
     zone: ZoneInfo
@@ -224,10 +229,11 @@ def ask_lake(  # noqa: PLR0913 - all are independent
             )
         companies = ask("select id, name, now from companies").rows()
         known = {company: name for company, name, _ in companies if name}
+        namesakes = _find_namesakes(known)
         reads = {company: now for company, _, now in companies if now and company_id in (None, company)}
         first, jobs, now = ask(OVERVIEW).row(0)
         if not jobs:
-            return Figures(status, company_id, known, reads, now, zone, None)
+            return Figures(status, company_id, known, namesakes, reads, now, zone, None)
         window = choose_window(now, first, jobs, since=since, until=until)
         ask.values |= {"since": window.since, "grain": window.grain, "most": MOST_IN_WORKBOOK}
         frames = {
@@ -247,7 +253,20 @@ def ask_lake(  # noqa: PLR0913 - all are independent
             "companies": ask(COMPANIES),
         }
         headline = _ask_headline(ask, window, frames["stuck"])
-        return Figures(status, company_id, known, reads, now, zone, window, headline, frames)
+        return Figures(status, company_id, known, namesakes, reads, now, zone, window, headline, frames)
+
+
+def _find_namesakes(names: Mapping[str, str]) -> dict[str, int]:
+    """Return the companies whose names look the same on a page, each with as many digits of its id as tell it apart."""
+    by_look = defaultdict[str, list[str]](list)
+    for company, name in names.items():
+        by_look[" ".join(name.split()).casefold()[:LONGEST_NAME]].append(company)
+    found: dict[str, int] = {}
+    for companies in by_look.values():
+        if len(companies) > 1:
+            is_short = len({company[:8] for company in companies}) == len(companies)
+            found |= dict.fromkeys(companies, 8 if is_short else 36)
+    return found
 
 
 class _Query:

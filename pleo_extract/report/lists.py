@@ -121,7 +121,7 @@ def draw_silences(figures: Figures) -> str:
         Column(
             "Company",
             lambda row: (
-                name_company(row["company_id"], figures.names)
+                name_company(row["company_id"], figures)
                 + detail("has probably left" if row["has_left"] else "")
             ),
         ),
@@ -162,7 +162,7 @@ def _other_jobs(rows: pl.DataFrame, macro: str) -> str:
 
 def _job_column(figures: Figures) -> Column:
     def cell(row: Row) -> str:
-        company = "" if figures.company_id else detail(name_company(row["company_id"], figures.names))
+        company = "" if figures.company_id else detail(name_company(row["company_id"], figures))
         return f'<span class="id">{attribute(row["id"])}</span>{company}'
 
     return Column("Job", cell)
@@ -193,7 +193,7 @@ def _company(row: Row, overall: float, figures: Figures) -> str:
     }[_difference(row, overall)]
     few = "too few finished exports to tell" if not difference and row["finished"] < FEWEST else ""
     known = "nothing finished yet" if row["rate"] is None else difference or few
-    return name_company(row["company_id"], figures.names) + detail(known)
+    return name_company(row["company_id"], figures) + detail(known)
 
 
 def _company_interval(row: Row, axis: Axis, overall: float) -> str:
@@ -252,7 +252,7 @@ LISTS: Final = {
         empty="No company's failure rate has crept up.",
         caption="Companies whose exports have failed at the first try more often than usual for weeks, current ones first",
         columns=lambda figures: (
-            Column("Company", lambda row: name_company(row["company_id"], figures.names)),
+            Column("Company", lambda row: name_company(row["company_id"], figures)),
             Column("Since about", lambda row: day(row["began"])),
             Column("Until", lambda row: "it goes on" if row["goes_on"] else day(row["ended"]), "less"),
             number("Fail since then", "rate_since", percent),

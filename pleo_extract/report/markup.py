@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pleo_extract.report.words import attribute, count, untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pleo_extract.report.figures import Figures
 
 __all__ = [
     "Column",
@@ -87,13 +89,16 @@ def note(text: str) -> str:
     return f'<p class="note">{text}</p>' if text else ""
 
 
-def name_company(company_id: str | None, names: Mapping[str, str]) -> str:
-    """Return a company's name, or the first digits of its id if it has no name."""
+def name_company(company_id: str | None, figures: Figures) -> str:
+    """Return a company's name, the first digits of its id if it has no name, or both if another has the same name."""
     if company_id is None:
         return "all"
-    if name := names.get(company_id):
-        return f'<span title="{attribute(company_id)}">{untrusted(name, 80)}</span>'
-    return f'<span class="id" title="{attribute(company_id)}">{attribute(company_id[:8])}</span>'
+    digits = figures.namesakes.get(company_id, 8)
+    short = f'<span class="id" title="{attribute(company_id)}">{attribute(company_id[:digits])}</span>'
+    if name := figures.names.get(company_id):
+        shown = f'<span title="{attribute(company_id)}">{untrusted(name, 80)}</span>'
+        return f"{shown} {short}" if company_id in figures.namesakes else shown
+    return short
 
 
 def _row(columns: Sequence[Column], row: Any) -> str:

@@ -95,7 +95,7 @@ def _freshness(figures: Figures) -> str:
         return text
     first = min(late, key=lambda company: (late[company], company))
     more = f" ({plural(len(late) - 1, 'more company', 'more companies')} behind)" if len(late) > 1 else ""
-    return f"{text}; {name_company(first, figures.names)} was last read {figures.moment(late[first])}{more}"
+    return f"{text}; {name_company(first, figures)} was last read {figures.moment(late[first])}{more}"
 
 
 def _warnings(figures: Figures) -> Iterator[str]:
@@ -138,6 +138,8 @@ def _about(figures: Figures) -> str:
 def _facts(figures: Figures) -> Iterator[tuple[str, str]]:
     status, window = figures.status, figures.window
     receipt: dict[str, Any] = status.last_run.receipt if status.last_run else {}
+    if figures.company_id:
+        yield "Company", f'<span class="id">{attribute(figures.company_id)}</span>'
     if window is not None:
         yield (
             "Period",
@@ -202,8 +204,8 @@ def _accounts(figures: Figures) -> str:
             "Account",
             lambda account: (
                 untrusted(account.name, 80)
-                if account.name
-                else name_company(account.account.company, figures.names)
+                if account.name and account.account.company not in figures.namesakes
+                else name_company(account.account.company, figures)
             ),
         ),
         Column("Verdict", lambda account: untrusted(account.verdict.replace("_", " "), 40)),

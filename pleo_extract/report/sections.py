@@ -164,7 +164,7 @@ def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) 
         more = "" if figures.frame("limits").height else needs
         return f"{head}<p>No {grain} had more failures than its past explains.{more}</p>{unjudged}"
     if figures.company_id is None:
-        who = Column("Company", lambda row: name_company(row["company_id"], figures.names))
+        who = Column("Company", lambda row: name_company(row["company_id"], figures))
     else:
         who = Column("Limit", lambda row: percent(row["limit_rate"]))
     columns = (
