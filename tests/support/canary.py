@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import logging
 import os
-import re
 import warnings
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,19 +35,17 @@ def _encode_canary() -> tuple[str, ...]:
 
 SPELLINGS: Final = _encode_canary()
 """The forms of the secret: plain, in a URL, and in base64 alone, as a user name and as a password."""
-_NULS: Final = re.compile(r"\0|\\x00|\\u0000")
-"""A NUL, and how Python and JSON write it."""
-_NULS_IN_BYTES: Final = re.compile(_NULS.pattern.encode())
-_BYTES: Final = tuple(spelling.encode() for spelling in SPELLINGS)
+_NULS: Final = ("\0", "\0" * 3, r"\x00", r"\x00" * 3, r"\u0000", r"\u0000" * 3)
+"""What UTF-16 and UTF-32 put between two characters, as it is, as Python and as JSON write it."""
+_FORMS: Final = (*SPELLINGS, *(nuls.join(spelling) for nuls in _NULS for spelling in SPELLINGS))
+_FORMS_IN_BYTES: Final = tuple(form.encode() for form in _FORMS)
 
 
 def found(text: str | bytes) -> bool:
-    """Return whether the text contains the canary in any form, NULs between its characters included."""
+    """Return whether the text contains the canary in any form, also with NULs between its characters."""
     if isinstance(text, bytes):
-        packed = _NULS_IN_BYTES.sub(b"", text)
-        return any(spelling in text or spelling in packed for spelling in _BYTES)
-    packed_text = _NULS.sub("", text)
-    return any(spelling in text or spelling in packed_text for spelling in SPELLINGS)
+        return any(form in text for form in _FORMS_IN_BYTES)
+    return any(form in text for form in _FORMS)
 
 
 class _Watch:
