@@ -89,7 +89,7 @@ def test_every_option_is_explained() -> None:
 
 
 def _examples(name: str) -> list[str]:
-    text = re.sub(r"\\\\\n\s*", "", str(group.commands[name].epilog))
+    text = re.sub(r"\\\n\s*", "", str(group.commands[name].epilog))
     return [line.strip() for line in text.splitlines() if "pleo-extract " in line]
 
 
