@@ -178,7 +178,7 @@ def test_headline_figures_are_the_macros(sample: Page) -> None:
     con = connect(SAMPLE)
     stretch = "since := timestamptz '2026-08-31 15:00Z', per_company := false"
     jobs, rate, low, high = con.sql(
-        f"select jobs, rate, low, high from failure_rates('all', {stretch})"
+        f"select jobs, rate, clustered_low, clustered_high from failure_rates('all', {stretch})"
     ).fetchall()[0]
     p50, p95 = con.sql(
         f"select p50, p95 from duration_stats('all', {stretch}) where duration = 'total'"

@@ -53,7 +53,10 @@ select *,
     if($grain = 'hour', starts_at + interval 1 hour, timezone($tz, period + cast(concat('1 ', $grain) as interval)))
         as ends_at
 from ({})"""
-RATES = "from failure_rates($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)"
+# The interval considers clusters, where the days are enough to know them: retries make a rate no surer.
+RATES = """
+select * replace (coalesce(clustered_low, low) as low, coalesce(clustered_high, high) as high)
+from failure_rates($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)"""
 DURATIONS = """
 from duration_stats($grain, tz := $tz, company_id := $company_id, since := $since, until := $until, per_company := false)
 where duration = 'total'"""
@@ -112,7 +115,7 @@ where is_shift and period >= $since at time zone $tz
 group by company_id, began
 order by goes_on desc, evidence desc, company_id"""
 STUCK = "select *, count(*) over () as all_of_them from stuck_jobs(company_id := $company_id) limit $most"
-# Judged by the interval that considers clusters, where the days are enough to know it: retries make a rate no surer.
+# Judged by the same interval.
 COMPANIES = """
 select f.*, coalesce(f.clustered_low, f.low) as lower_end, coalesce(f.clustered_high, f.high) as upper_end,
     d.n, d.p50, d.p95, count(*) over () as all_of_them

@@ -128,8 +128,8 @@ def _about(figures: Figures) -> str:
         f'<dl class="facts">{facts}</dl>{_accounts(figures)}'
         '<p class="note">All times are those of the time zone above. A job belongs to the period in which it was created. Failed jobs are those with status '
         "failed, expired ones included; jobs completed with errors are not failed. Open jobs count neither as success nor "
-        "as failure. Intervals of rates are Wilson intervals; that of a company takes the jobs of one day as a cluster, because "
-        "retries and outages make its rate no surer. A difference is called more than chance if its 95 % interval "
+        "as failure. Intervals of rates are Wilson intervals that take the jobs of one day as a cluster, because retries and "
+        "outages make a rate no surer; of few days, they take jobs as independent. A difference is called more than chance if its 95 % interval "
         "excludes zero; without any real difference, that happens once in twenty comparisons. "
         f"Made by pleo-extract {__version__}.</p></section>"
     )
