@@ -1775,6 +1775,7 @@ class TestSecrets:
             lambda sent: "\0".join(sent).encode(),
             lambda sent: r"\u0000".join(sent).encode(),
             lambda sent: r"\u0000".join(sent).encode("utf-16-le"),
+            lambda sent: repr("\0".join(sent).encode()).encode(),
         ],
         ids=[
             "utf-16",
@@ -1786,6 +1787,7 @@ class TestSecrets:
             "NULs",
             "escaped NULs",
             "le, escaped NULs",
+            "as Python writes them",
         ],
     )
     @pytest.mark.parametrize("status", [200, 400, 401, 404, 418, 500])

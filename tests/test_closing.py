@@ -328,7 +328,22 @@ def test_f23_the_chance_is_what_is_computed() -> None:
     assert abs(met - reported) / tries < 0.02
     assert reported / tries > 0.55
     assert chance_of_shift(0, 0, []) == 1.0
-    assert spread_ranks(100, 150, page=100, count=3, phase=0.5) == []
+    assert spread_ranks(100, 150, page=100, count=3, phase=0.5) == [100]  # one page shows them all
+    assert spread_ranks(100, 100, page=100, count=3, phase=0.5) == []
+
+
+@pytest.mark.parametrize(("jobs", "page"), [(150, 100), (190, 100), (100, 10)])
+def test_f23_a_short_list_is_audited_too(jobs: int, page: int, tmp_path: Path) -> None:
+    """Where fewer than a page of jobs lie below the head, one page shows them all, and a swap among them."""
+    random.seed(1)
+    sandbox = Sandbox(World(jobs=jobs, seed=3), rules=Rules(max_limit=page), api_keys={CANARY: None})
+    dump(tmp_path, sandbox)
+    old = sandbox.world.visible()[:20]
+    sandbox.world.remove(old[2]["id"], old[2]["companyId"])
+    sandbox.world.insert(datetime.fromisoformat(old[15]["createdAt"]) + timedelta(seconds=1))
+    receipts = [dump(tmp_path, sandbox) for _ in range(1 if page == 100 else 12)]
+    assert receipts[0].audited > 0
+    assert "full" in {receipt.mode for receipt in receipts}
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ STARS: Final = b"***"
 SHORTEST: Final = 8
 """The fewest characters of a credential that is masked in pages; a shorter one may be a word of the data."""
 
+_NULS: Final = (b"\0", rb"\u0000", rb"\x00")
+"""A NUL as it is, and as JSON and Python write it."""
 _TAIL: Final = rb"[A-Za-z0-9+/_=-]*"
 """The base64 characters after a match: in them stands what was encoded together with the credential."""
 
@@ -68,7 +70,7 @@ def _compile(secret: str) -> Callable[[bytes], bytes]:
 
     def substitute(data: bytes) -> bytes:
         plain = _unescape(data, characters)
-        if b"\0" in data or b"\\u0000" in data:  # no JSON in UTF-8 has the one, and few pages the other
+        if any(nul in data for nul in _NULS):  # no JSON in UTF-8 has the first, and few pages have the others
             packed = _unescape(_drop_nuls(data), characters)
             plain = packed if any(hint in packed for hint in hints) else plain
         if not any(hint in plain for hint in hints):
@@ -80,12 +82,14 @@ def _compile(secret: str) -> Callable[[bytes], bytes]:
 
 
 def _drop_nuls(data: bytes) -> bytes:
-    r"""Return the bytes without NULs: bytes of 0, and JSON's escapes of them as bytes or, from UTF-16, with NULs between.
+    """Return the bytes without NULs, however they are written.
 
     UTF-16 and UTF-32 write an ASCII character as its byte and one or three NULs. Without these, the secret stands in the
     bytes as it is.
     """
-    return data.replace(b"\0", b"").replace(b"\\u0000", b"")
+    for nul in _NULS:
+        data = data.replace(nul, b"")
+    return data
 
 
 def _build_pattern(form: bytes) -> bytes:

@@ -24,8 +24,8 @@ def spread_ranks(start: int, jobs: int, *, page: int, count: int, phase: float) 
     chance for each run, so that every rank is read in time.
     """
     room = jobs - page - start + 1
-    if room <= 0:
-        return []
+    if room <= 0:  # one page shows them all
+        return [start] if jobs > start else []
     return [start + int((n + phase) * room / count) for n in range(count)]
 
 

@@ -94,11 +94,16 @@ def decide_verdict(
     doubt = ""
     if known and is_many(known[0] - known[-1], known[0]) and distinct < known[0]:
         doubt = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
-    elif repeated and not known:
-        doubt = f"{amount(repeated, 'row')} came twice, so that others may never have come, and there is no total to tell"
+    elif repeated and (not known or distinct > max(known)):
+        useless = (
+            "there is no total to tell" if not known else f"the total of {max(known)} is too low to tell"
+        )
+        doubt = f"{amount(repeated, 'row')} came twice, so that others may never have come, and {useless}"
     if doubt and not confirmed:
         return Verdict("incomplete", doubt, again=previous is None)
-    again = previous is None and not confirmed and is_skip_likely(distinct, totals, moves)
+    # Rows that came twice may have taken the place of as many as a total is too low by, which would fit.
+    is_doubtful = repeated > 0 or is_skip_likely(distinct, totals, moves)
+    again = previous is None and not confirmed and is_doubtful
     if not known or distinct == known[0] == known[-1]:
         return Verdict("complete", again=again)
     if min(known) <= distinct <= max(known):
@@ -131,7 +136,8 @@ def is_skip_likely(distinct: int, totals: tuple[int | None, int | None], moves: 
     if first is None:
         return False
     fallen = max(moves[1], 0 if last is None else first - last)
-    return fallen > 0 and not is_many(fallen, distinct) and distinct < first + moves[0]
+    # More jobs than the total ever stood for show that it is too low: then it cannot say that none was skipped.
+    return fallen > 0 and not is_many(fallen, distinct) and distinct != first + moves[0]
 
 
 def expect_total(account: SyncState, totals: tuple[int | None, int | None]) -> tuple[int | None, int | None]:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -57,6 +57,8 @@ EMPTY_PAGES: Final = 10
 """Empty pages in a row after which a walk ends in an error."""
 ANCHOR_TRIES: Final = 3
 """How often to look for an anchor without meeting a new job, before the walk restarts."""
+MOST_TIES: Final = 1_000
+"""Jobs of one created_at that a checkpoint keeps, so that a resumed walk still notices most of those that come twice."""
 LONGEST_CURSOR: Final = 8_192
 """Characters; a longer cursor does not fit into a URL that servers accept."""
 BY_CREATION: Final = Query(limit=MOST, sorting_keys=SORTING, sorting_order=(PageOrder.ASC, PageOrder.ASC))
@@ -97,7 +99,8 @@ class Checkpoint(
         unkeyed: rows without a usable key; they count as read.
         totals: the first and the last `total`, None when absent.
         moves: by how much `total` rose and fell from page to page.
-        repeated: rows that came twice although the walk went on without a break, in a list sorted by created_at alone.
+        repeated: rows that came twice since the walk last began at the start, in a list sorted by created_at alone.
+        ties: the ids of the jobs read last that have the same created_at.
         sorting_keys: how many of the query's sorting keys the server took; None for all.
         offset: the offset at which the walk began.
         candidate: the order that nothing has contradicted so far, proven or not; None in journals of older versions.
@@ -125,6 +128,7 @@ class Checkpoint(
     rows_in_order: int = 0
     moves: tuple[int, int] = (0, 0)
     repeated: int = 0
+    ties: tuple[str, ...] = ()
 
 
 _START: Final = Checkpoint(
@@ -196,6 +200,9 @@ class Walk:
                 has_echo=checkpoint.has_echo,
                 last=checkpoint.furthest,
             )
+            if checkpoint.furthest is not None:
+                self._tied_at = checkpoint.furthest[0]
+                self._ties = {(self._tied_at, each) for each in checkpoint.ties}
         self._note()
 
     @property
@@ -263,7 +270,7 @@ class Walk:
             return None
         if is_cursor(self.checkpoint.cursor):
             return self.query.at(after=self.checkpoint.cursor)
-        self._proof.break_off()  # from the start again: the first row does not follow the last one
+        self._begin_again()
         return self.query
 
     def _fetch(self, query: Query, guard: _Guard) -> Generator[Query, PageInfo, PageInfo]:
@@ -288,6 +295,7 @@ class Walk:
         ends = (keys[0], keys[-1]) if keys and self._proof.candidate == "strict" else keys
         furthest = () if at.furthest is None else (at.furthest,)
         pick = min if self.query.descending else max
+        repeated = at.repeated + (0 if is_reread else self._count_repeated(keys))
         self._note(
             first=keys[0] if keys and at.first is None else at.first,
             furthest=pick((*furthest, *ends), key=self._proof.sort_key, default=None),
@@ -298,7 +306,8 @@ class Walk:
             unkeyed=at.unkeyed + (0 if is_reread else info.rows - len(keys)),
             totals=(first_total, last_total),
             moves=(risen, fallen),
-            repeated=at.repeated + (0 if is_reread else self._count_repeated(keys)),
+            repeated=repeated,
+            ties=tuple(islice((key[1] for key in self._ties), MOST_TIES)),
         )
 
     def _find_newest(self, keys: Sequence[Key]) -> Key | None:
@@ -414,6 +423,12 @@ class Walk:
         at_most = not self.query.descending
         return bool(info.keys) and not self._proof.is_certain(info.keys[0], key, at_most=at_most)
 
+    def _begin_again(self) -> None:
+        """Prepare for the first row, which does not follow the last one; what was read stays known."""
+        self._proof.break_off()
+        self._ties.clear()
+        self._note(unkeyed=0, repeated=0, ties=())
+
     def _restart(self, refusal: RequestRefused) -> None:
         """Begin again with the first query; what was read stays known.
 
@@ -426,8 +441,7 @@ class Walk:
                 f"page {self.checkpoint.pages + 1}: the server no longer takes the cursor it gave{again}: {refusal}"
             ) from refusal
         self.restarts += 1
-        self._proof.break_off()
-        self._note(unkeyed=0)
+        self._begin_again()
 
 
 class _Guard:

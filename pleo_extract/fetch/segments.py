@@ -72,9 +72,7 @@ def newest_of(walks: Sequence[Walk]) -> Key | None:
 
 
 def repeated_of(walks: Sequence[Walk]) -> int:
-    """Return how many rows came twice in a list that is sorted by created_at alone; 0 after a walk that started over."""
-    if any(walk.restarts or walk.anchors for walk in walks):
-        return 0
+    """Return how many rows came twice in a list that is sorted by created_at alone."""
     return sum(walk.checkpoint.repeated for walk in walks if walk.order == "created")
 
 

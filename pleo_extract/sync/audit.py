@@ -74,7 +74,8 @@ def audit(task: Task, head: Head, vanished: set[JobKey]) -> str:
         return ""
     phase = random.random()  # noqa: S311 - a sample, not a secret
     reached = min(jobs, task.session.habits.refused_offset or jobs)
-    ranks = spread_ranks(head.rows, reached, page=SAFE, count=AUDIT_PAGES, phase=phase)
+    page = min(SAFE, task.session.pages.usual)
+    ranks = spread_ranks(head.rows, reached, page=page, count=AUDIT_PAGES, phase=phase)
     query = narrow(NEWEST_FIRST, company_id=task.company_id)
     pages = task.read_pages("audit", [query.at(offset=rank) for rank in ranks]) or []
     if not pages:

@@ -236,7 +236,8 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
     if resumed:
         closing = _read_closing(task, walked, resumed=True)
         first_totals, totals = (expect_total(task.before, each.totals) for each in (walked, closing))
-        verdict, most = decide_verdict(closing.jobs, totals), max(filter(None, totals), default=closing.jobs)
+        verdict = decide_verdict(closing.jobs, totals, repeated=walked.repeated)
+        most = max(filter(None, totals), default=closing.jobs)
         is_drop = _is_drop(task, walked, accept_vanished=accept_vanished)
         is_doubtful = verdict.again or is_drop or is_skip_likely(closing.jobs, first_totals, walked.moves)
         if closing.is_whole and not is_doubtful and closing.jobs <= most:
