@@ -144,21 +144,21 @@ def test_incidents_of_the_last_days_are_breaches(pleo: Callable[..., Said], tmp_
 
 
 def test_chance_makes_no_breach_among_many_companies(pleo: Callable[..., Said], tmp_path: Path) -> None:
-    """Of 100 companies whose rate stays, `incidents` names some in a month and `check` none; a real one is named."""
+    """Of 300 companies whose rate stays, `incidents` names some in a month and `check` none; a real one is named."""
     luck = Random(8)
     steady = {
-        company(n): [(k := sum(luck.random() < 0.1 for _ in range(20)), 20 - k) for _ in range(40)]
-        for n in range(100)
+        company(n): [(k := sum(luck.random() < 0.2 for _ in range(10)), 10 - k) for _ in range(40)]
+        for n in range(300)
     }
     lake = make_lake(tmp_path / "lake", history(steady), MADE)
     with connect(lake) as con:
         assert 1 <= len(con.sql("FROM incidents('day')")) <= 10
     assert pleo("check", lake, "--no-incident", "--since", "30d").code == 0
-    steady[company(7)][-2] = (14, 6)
+    steady[company(7)][-2] = (10, 0)
     lake = make_lake(tmp_path / "bad", history(steady), MADE)
     said = pleo("check", lake, "--no-incident", "--since", "30d", "--json")
     (found,) = json.loads(said.out)["breaches"]
-    assert (found["company_id"], found["figures"]["failed"]) == (company(7), 14)
+    assert (found["company_id"], found["figures"]["failed"]) == (company(7), 10)
     assert found["figures"]["q"] <= 0.01
 
 

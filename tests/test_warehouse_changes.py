@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from drifts import make_days
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from warehouse_jobs import (
@@ -346,8 +347,8 @@ def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: in
     for row, chart in zip(found.iter_rows(named=True), expected, strict=True):
         assert (row["usual_rate"], row["sigmas"]) == close(chart[:2], abs=1e-9)
         assert row["limit_rate"] == close(chart[2], abs=1e-9)
-        assert row["is_incident"] == (row["sigmas"] > 3)
-        if abs(row["sigmas"] - 3) > 1e-9 and row["limit_rate"] < 1:
+        assert row["is_incident"] == (row["sigmas"] > 3.2)
+        if abs(row["sigmas"] - 3.2) > 1e-9 and row["limit_rate"] < 1:
             assert row["is_incident"] == (row["rate"] > row["limit_rate"])
 
 
@@ -384,16 +385,9 @@ def test_discoveries_are_benjamini_and_hochbergs(grain: str) -> None:
 
 
 def test_few_days_of_many_companies_have_a_discovery_by_chance() -> None:
-    """Where nothing changes in 200 companies, a q of at most 0.05 comes on 5 % of the days at most; sigmas above 3 on more."""
-    luck = np.random.default_rng(155)
-    failed = luck.binomial(40, 0.1, (200, 40))
-    rows = [
-        (f"{company:08}-0000-4000-8000-000000000000", START + timedelta(days=day), status)
-        for company in range(200)
-        for day in range(40)
-        for status in ["failed"] * failed[company, day] + ["completed"] * (40 - failed[company, day])
-    ]
-    found = ask("FROM incidents('day', every_period := TRUE)", quick(rows))
+    """Where nothing changes in 800 companies, a q of at most 0.05 comes on 5 % of the days at most; sigmas above 3.2 on more."""
+    failed = np.random.default_rng(155).binomial(20, 0.2, (800, 40))
+    found = ask("FROM incidents('day', every_period := TRUE)", make_days(failed, 20))
     days = found.group_by("period").agg(pl.col("q").min(), pl.col("is_incident").any())
     assert days.height == 32
     assert (days["q"] <= 0.05).sum() <= 4  # 5 or more of 32 have a chance of 2 % if each has 5 %
@@ -404,7 +398,7 @@ def control_chart(periods: list[tuple[int, int]]) -> list[tuple[float, float, fl
     """Return usual rate, sigmas and limit of each judged period, from (failed, finished), in two passes."""
     apart: set[int] = set()
     for begun, chart in enumerate(one_pass(periods, apart)):
-        if chart and chart[3] > 3:
+        if chart and chart[3] > 3.2:
             usual, past_n, bound = chart[4:]
             for place, (k, n) in enumerate(periods[begun : begun + 30], start=begun):
                 deviation = math.sqrt(1 / (4 * n + 2) + 1 / (4 * past_n + 2))
@@ -427,14 +421,14 @@ def one_pass(periods: list[tuple[int, int]], apart: set[int]) -> list[tuple[floa
         usual, deviation = angle(past_k, past_n), math.sqrt(1 / (4 * n + 2) + 1 / (4 * past_n + 2))
         score = (angle(k, n) - usual) / deviation
         moves = [abs(scores[p] - scores[q]) for q, p in pairwise(sorted(scores)) if p in before]
-        student = 1 + 2.5 / max(1, len(moves)) + 5.75 / max(1, len(moves)) ** 2
+        student = 1 + 2.81 / max(1, len(moves)) + 7.2 / max(1, len(moves)) ** 2
         spread = max(1.0, (sum(moves) / len(moves) if moves else 1.0) / (2 / math.sqrt(math.pi)) * student)
         if place not in apart:
             scores[place] = score
         if len(past) >= 8:
-            top = min(math.pi / 2, usual + 3 * deviation * spread)
+            top = min(math.pi / 2, usual + 3.2 * deviation * spread)
             limit = min(1.0, ((n + 0.75) * math.sin(top) ** 2 - 0.375) / n)
-            charts[-1] = (past_k / past_n, limit, score, score / spread, usual, past_n, 3 * spread)
+            charts[-1] = (past_k / past_n, limit, score, score / spread, usual, past_n, 3.2 * spread)
     return charts
 
 

@@ -185,7 +185,7 @@ def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) 
     left_out = (
         f"; the last {MOST_INCIDENTS} of {incidents.height}" if incidents.height > MOST_INCIDENTS else ""
     )
-    caption = f"{grain.capitalize()}s with more failures than their past explains, by three standard deviations{left_out}"
+    caption = f"{grain.capitalize()}s with more failures than their past explains, by 3.2 standard deviations{left_out}"
     rows = incidents.tail(MOST_INCIDENTS).with_columns(whole=window.is_whole())
     return head + table(caption, columns, rows.iter_rows(named=True)) + unjudged
 
