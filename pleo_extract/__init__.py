@@ -19,6 +19,7 @@ from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from pleo_extract.answers.doors import connect, list_answers
+    from pleo_extract.answers.verification import verify_lake
     from pleo_extract.client import Client
     from pleo_extract.contract import COLUMNS, POLARS_SCHEMA, Query
     from pleo_extract.errors import (
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from pleo_extract.fetch.iterate import iter_export_jobs
     from pleo_extract.fetch.load import fetch_page, load_export_jobs
     from pleo_extract.fetch.scan import scan_export_jobs
-    from pleo_extract.lake.store import scan_lake, verify_lake
+    from pleo_extract.lake.store import scan_lake
     from pleo_extract.reader import Lake
     from pleo_extract.sync.dump import dump_accounts, dump_export_jobs
     from pleo_extract.sync.forget import forget
@@ -125,7 +126,7 @@ if not TYPE_CHECKING:
             "merge_lakes": "sync.merge",
             "scan_export_jobs": "fetch.scan",
             "scan_lake": "lake.store",
-            "verify_lake": "lake.store",
+            "verify_lake": "answers.verification",
         },
     )
 

@@ -9,7 +9,7 @@ import polars as pl
 from pleo_extract.core.state import FULL_EVERY
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake.layout import check_as_of
-from pleo_extract.lake.store import open_lake, scan_lake, verify_lake
+from pleo_extract.lake.store import open_lake, scan_lake
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -90,6 +90,8 @@ class Lake:
 
     def verify(self) -> Verification:
         """Read the current snapshot in full and compare it with its manifest; see `verify_lake`."""
+        from pleo_extract.answers.verification import verify_lake  # noqa: PLC0415 - as above
+
         return verify_lake(self._lake, **self._store)
 
     @check_keywords

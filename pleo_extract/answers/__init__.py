@@ -12,6 +12,7 @@ not the time of the clock: the same files and instants give the same answers.
     output        an answer as a table for people, or as CSV, JSON, Parquet or a file for Excel
     spreadsheet   frames as a workbook, or as CSV that Excel opens as a table
     doors         connect, list_answers and write_catalogue: the way in, by the name of a lake
+    verification  verify_lake, which looks at the catalogue too, and the repair of that
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import TYPE_CHECKING
 from pleo_extract.lazy import attach
 
 if TYPE_CHECKING:
-    from pleo_extract.answers.catalogue import write_catalogue
+    from pleo_extract.answers.catalogue import is_readable, write_catalogue
     from pleo_extract.answers.connection import answer, name_lake, open_warehouse, translate_errors
-    from pleo_extract.answers.facts import SnapshotFacts, read_facts, write_facts
+    from pleo_extract.answers.facts import SnapshotFacts, find_damaged_facts, read_facts, write_facts
     from pleo_extract.answers.output import FORMATS, AnswerTable, read_table, write
     from pleo_extract.answers.statement import Parameter, Statement, statements
 
@@ -34,6 +35,8 @@ __all__ = [
     "SnapshotFacts",
     "Statement",
     "answer",
+    "find_damaged_facts",
+    "is_readable",
     "name_lake",
     "open_warehouse",
     "read_facts",
@@ -49,9 +52,9 @@ if not TYPE_CHECKING:  # a run that changes no view needs no duckdb, and neither
     __getattr__ = attach(
         __name__,
         {
-            **dict.fromkeys(("write_catalogue",), "catalogue"),
+            **dict.fromkeys(("is_readable", "write_catalogue"), "catalogue"),
             **dict.fromkeys(("answer", "name_lake", "open_warehouse", "translate_errors"), "connection"),
-            **dict.fromkeys(("SnapshotFacts", "read_facts", "write_facts"), "facts"),
+            **dict.fromkeys(("SnapshotFacts", "find_damaged_facts", "read_facts", "write_facts"), "facts"),
             **dict.fromkeys(("AnswerTable", "FORMATS", "read_table", "write"), "output"),
             **dict.fromkeys(("Parameter", "Statement", "statements"), "statement"),
         },

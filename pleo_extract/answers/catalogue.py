@@ -26,7 +26,7 @@ else:
     except ImportError:  # the name is duckdb's own affair
         import duckdb
 
-__all__ = ["write_catalogue"]
+__all__ = ["is_readable", "write_catalogue"]
 
 _STORAGE_VERSION: Final = "v1.0.0"
 """DuckDB 1 cannot open files of the storage version that DuckDB 2 writes by default."""
@@ -87,3 +87,19 @@ def write_catalogue(  # noqa: PLR0913 - each is a fact about the lake
             new.replace(target)
     except (OSError, duckdb.Error) as exc:
         raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
+
+
+def is_readable(data: bytes) -> bool:
+    """Return whether the bytes of a catalogue are a DuckDB file; DuckDB checks the checksums of all definitions.
+
+    It reads a copy, because a client that has the file open to write would lock us out.
+    """
+    with tempfile.TemporaryDirectory(prefix="catalogue-") as folder:
+        copy = Path(folder, "jobs.duckdb")
+        copy.write_bytes(data)
+        try:
+            with duckdb.connect(str(copy), read_only=True, config={"threads": 1}) as con:
+                con.execute("SELECT count(*) FROM duckdb_views() WHERE NOT internal").fetchall()
+        except duckdb.Error:
+            return False
+    return True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pleo_extract.answers.facts import INSTANTS, VANISHED
 from pleo_extract.answers.names import read_kept_names, read_names
 from pleo_extract.errors import LakeError, PleoExtractError, check_path, escape
 from pleo_extract.keywords import check_keywords
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
     from pleo_extract.answers import SnapshotFacts
     from pleo_extract.lake.folder.opening import Opened
 
-__all__ = ["connect", "list_answers", "renew_catalogue", "write_catalogue"]
+__all__ = ["connect", "list_answers", "read_snapshot_facts", "renew_catalogue", "write_catalogue"]
+
+_HEADER: Final = 3 * 4096
+_BLOCK: Final = 256 * 1024
+"""A DuckDB file is a header and whole blocks; a file that was cut short is not."""
 
 _log = logging.getLogger(__name__)
 
@@ -113,12 +119,14 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
         from pleo_extract import answers  # noqa: PLC0415 - as above
 
         opened = open_snapshot(lake)
-        facts = _read_facts(lake, opened)
+        facts = read_snapshot_facts(lake, opened)
         has_months, has_objects = bool(opened and opened.files), _has_objects(layout)
         mark = _make_mark(f"{target} {has_months} {has_objects} {facts.as_of is None}")
+        _clear_the_way(layout)
         answers.write_facts(layout.root, facts)
         with suppress(LakeError):
-            if mark.encode() in disk.read_file(target):
+            data = disk.read_file(target)
+            if mark.encode() in data and (len(data) - _HEADER) % _BLOCK == 0:
                 return
         answers.write_catalogue(
             target, layout.root, facts=facts, has_months=has_months, has_objects=has_objects, mark=mark
@@ -155,7 +163,7 @@ def write_catalogue(lake: str | Path, path: str | Path, *, root: str = "") -> Pa
     layout, opened = Layout(lake), open_snapshot(lake)
     if opened is None or layout.is_old:
         raise LakeError(f"{lake} has no snapshot for a catalogue yet; run: pleo-extract dump {lake}")
-    facts = _read_facts(lake, opened)
+    facts = read_snapshot_facts(lake, opened)
     if not (layout.own / "now.csv").exists():  # no dump has written a catalogue here
         answers.write_facts(layout.root, facts)
     answers.write_catalogue(
@@ -188,12 +196,25 @@ def _warn_of_strangers(con: duckdb.DuckDBPyConnection, lake: str | Path, names: 
         )
 
 
-def _read_facts(lake: str | Path, opened: Opened | None) -> SnapshotFacts:
+def read_snapshot_facts(lake: str | Path, opened: Opened | None) -> SnapshotFacts:
+    """Return what a lake knows about a snapshot besides its rows, with the names that it keeps.
+
+    Raises:
+        LakeError: the names are damaged.
+    """
     from pleo_extract.answers import SnapshotFacts, read_facts  # noqa: PLC0415 - as above
 
     if opened is None:
         return SnapshotFacts()
     return read_facts(opened.manifest.accounts, opened.manifest.made_at, names=read_kept_names(lake))
+
+
+def _clear_the_way(layout: Layout) -> None:
+    """Move folders that have the name of a file of the catalogue to `_lake/strays`: no file can replace them."""
+    for path in (layout.catalogue, *(layout.root / name.lstrip("/") for name in (INSTANTS, VANISHED))):
+        if path.is_dir() and not path.is_symlink():
+            disk.make_folder(layout.strays)
+            disk.rename(path, layout.strays / f"{path.name}.{secrets.token_hex(4)}")
 
 
 def _has_objects(layout: Layout) -> bool:

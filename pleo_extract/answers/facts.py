@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from pleo_extract.errors import StorageError
+from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.lake import disk
 
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
     from pleo_extract.core.state import AccountKey, JobKey, SyncState
 
-__all__ = ["INSTANTS", "VANISHED", "SnapshotFacts", "read_facts", "write_facts"]
+__all__ = ["INSTANTS", "VANISHED", "SnapshotFacts", "find_damaged_facts", "read_facts", "write_facts"]
 
 INSTANTS: Final = "/_lake/now.csv"
 VANISHED: Final = "/_lake/vanished.csv"
 """The files from which a catalogue reads the facts; see `definition.Source.root`."""
+_SOURCES: Final = ("/_lake/current", "/_lake/state.json", "/_lake/names.csv")
+"""The files that change whenever the facts do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +115,65 @@ def read_facts(
 def write_facts(lake: str | Path, facts: SnapshotFacts) -> None:
     """Write the files from which a catalogue reads the facts, if they differ; without facts, remove them.
 
+    A file that is right but older than its sources gets a new time, so that `find_damaged_facts` compares it.
+
     Raises:
         StorageError: a file cannot be written.
     """
-    contents = {
-        INSTANTS: b"" if facts.as_of is None else facts.encode_instants(),
-        VANISHED: b"" if facts.as_of is None else facts.encode_vanished(),
-    }
-    for name, content in contents.items():
-        file = Path(f"{lake}{name}")
+    for file, content in _encode_files(lake, facts).items():
         try:
             if not content:
                 file.unlink(missing_ok=True)
-            elif not file.is_file() or file.read_bytes() != content:
-                disk.write_output(file, content)
-        except OSError as exc:
-            raise StorageError(
-                f"{file}, which the catalogue reads, cannot be written: {exc.strerror}"
-            ) from exc
+            elif _read_plain(file) == content:
+                if _is_older(file, lake):
+                    disk.touch_file(file)
+            else:
+                disk.replace_file(file, content)
+        except (OSError, StorageError) as exc:
+            reason = getattr(exc.__cause__, "strerror", None) or exc
+            raise StorageError(f"{file}, which the catalogue reads, cannot be written: {reason}") from exc
+
+
+def find_damaged_facts(lake: str | Path, facts: SnapshotFacts) -> dict[Path, str]:
+    """Return the files of `write_facts` that differ from the facts, or are missing, each with words that say so.
+
+    A file that is older than those from which the facts come is not damaged but out of date: a run was killed before it
+    wrote the file, or someone has edited the names. The next dump writes it.
+    """
+    found: dict[Path, str] = {}
+    for file, content in _encode_files(lake, facts).items():
+        if not os.path.lexists(file):
+            found |= {file: "missing"} if content else {}
+        elif (data := _read_plain(file)) is None:
+            found[file] = "not a plain file"
+        elif data != content and not _is_older(file, lake):
+            found[file] = "not what the last run wrote"
+    return found
+
+
+def _encode_files(lake: str | Path, facts: SnapshotFacts) -> dict[Path, bytes]:
+    """Return what belongs into each file; no bytes for a file that is not to be there."""
+    is_known = facts.as_of is not None
+    return {
+        Path(f"{lake}{INSTANTS}"): facts.encode_instants() if is_known else b"",
+        Path(f"{lake}{VANISHED}"): facts.encode_vanished() if is_known else b"",
+    }
+
+
+def _is_older(file: Path, lake: str | Path) -> bool:
+    """Return whether a file is older than the newest of those from which the facts come."""
+    sources = (Path(f"{lake}{name}") for name in _SOURCES)
+    return file.stat().st_mtime_ns < max(
+        (each.stat().st_mtime_ns for each in sources if each.exists()), default=0
+    )
+
+
+def _read_plain(file: Path) -> bytes | None:
+    """Return the bytes of a file; None where it is missing, or a link, a folder or a pipe."""
+    try:
+        return disk.read_file(file)
+    except LakeError:
+        return None
 
 
 def _encode_csv(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:

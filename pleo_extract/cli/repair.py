@@ -29,20 +29,23 @@ def repair(lake: str | Path, store: StoreOptions) -> None:
     Repair keeps every intact file. The next dump is a full sync and restores the lost rows. If another program has added
     rows to a Delta table a second time, one row of each job stays. Ends with 65 if a problem remains.
     """
-    from pleo_extract.answers.doors import renew_catalogue
+    from pleo_extract.answers.verification import repair_catalogue
     from pleo_extract.lake.store import open_lake
 
     opened = open_lake(lake, **store)
     found = opened.repair()
-    if opened.catalogue is not None and found.snapshot:
-        renew_catalogue(lake, run="repair")
     for line in (*found.done, *found.problems):
         click.echo(escape(line, 500))
+    done = list(found.done)
+    if opened.catalogue is not None and found.snapshot:
+        for line in (more := repair_catalogue(lake)):
+            click.echo(escape(line, 500))
+        done += more
     if found.problems:
         raise LakeError(
             f"{lake}: repair cannot solve {amount(len(found.problems), 'problem')}: intact files contradict each other. Move "
             "the lake to another place and dump again"
         )
-    if not found.done:
+    if not done:
         state = f"snapshot {found.snapshot} is intact" if found.snapshot else "nothing was published yet"
         click.echo(f"{lake}: nothing needed repair, {state}")

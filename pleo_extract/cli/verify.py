@@ -24,11 +24,11 @@ __all__ = ["verify"]
 @lake_argument
 @store_options
 def verify(lake: str | Path, store: StoreOptions) -> None:
-    """Read all of LAKE and check it against its manifest: files, checksums, columns, keys.
+    """Read all of LAKE and check it against its manifest: files, checksums, columns, keys, and what the catalogue reads.
 
     Ends with 65 if a file is missing, damaged or inconsistent.
     """
-    from pleo_extract.lake.store import verify_lake
+    from pleo_extract.answers.verification import verify_lake
 
     found = verify_lake(lake, **store)
     for problem in found.problems:

@@ -71,6 +71,7 @@ __all__ = [
     "size_of",
     "sync_file",
     "sync_folder",
+    "touch_file",
     "write_beside",
     "write_file",
     "write_output",
@@ -337,6 +338,12 @@ def _copy(source: Path, target: Path) -> None:
         found = os.fstat(old.fileno())
         os.utime(new.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
         sync(new.fileno())
+
+
+def touch_file(path: Path) -> None:
+    """Give a file the current time; one that belongs to another user keeps its own."""
+    with _translate_errors("touch", path), suppress(PermissionError):
+        os.utime(path)
 
 
 def protect_file(path: Path) -> None:

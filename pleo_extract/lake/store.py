@@ -40,7 +40,6 @@ __all__ = [
     "open_lake",
     "open_to_read",
     "scan_lake",
-    "verify_lake",
 ]
 
 Format = Literal["parquet", "delta"]
@@ -228,31 +227,3 @@ def scan_lake(
     """
     opened = open_to_read(open_lake(lake, storage_options=storage_options, workspace=workspace), as_of)
     return scan_files(opened.files if opened else ())
-
-
-@check_keywords
-def verify_lake(
-    lake: str | Path,
-    *,
-    storage_options: Mapping[str, str] | None = None,
-    workspace: str | Path | None = None,
-) -> Verification:
-    """Read the current snapshot in full and compare it with what was written.
-
-    It checks the pointer, the manifest, the size and sha256 of each file, columns and types, the month of each row, that no
-    (company_id, id) occurs twice, not even in two months, and that the visible months are those of the snapshot. Another
-    Parquet file in the folder is a problem, since a glob reads it; any other file is reported as foreign. For a Delta table
-    the log is the manifest, and the hashes are those in the names of its files.
-
-    Args:
-        lake: as for `scan_lake`.
-        storage_options: as for `scan_lake`.
-        workspace: as for `scan_lake`.
-
-    Returns:
-        What was found, with a line for each problem.
-
-    Raises:
-        LakeError: there is no lake.
-    """
-    return open_lake(lake, storage_options=storage_options, workspace=workspace).verify()

@@ -47,6 +47,7 @@ _OWN_FILES: Final = (
     r"last_run\.json",
     r"now\.csv",
     r"vanished\.csv",
+    r"names\.csv",
     "strays",
 )
 
@@ -76,7 +77,7 @@ class Verification:
 
 
 def verify_lake(lake: str | Path) -> Verification:
-    """Read the current snapshot in full and compare it with its manifest; see `store.verify_lake`."""
+    """Read the current snapshot in full and compare it with its manifest; see `answers.verification`."""
     layout = Layout(lake)
     require_lake(layout)
     foreign = tuple(_find_foreign(layout))
