@@ -110,6 +110,53 @@ def test_an_instant_that_no_calendar_has() -> None:
     assert str(caught.value) == expected
 
 
+@pytest.mark.parametrize(
+    "error", [ValueError("year 0 is out of range"), OverflowError("date value out of range")], ids=str
+)
+def test_an_instant_that_python_has_no_datetime_for(error: Exception) -> None:
+    """The same holds for the years that DuckDB and polars know and Python does not; any other ValueError stays one."""
+    with pytest.raises(LakeError, match="see pleo-extract verify"), name_lake("data/export_jobs"):
+        raise error
+    with pytest.raises(ValueError, match=r"^no such thing$"), name_lake("data/export_jobs"):
+        raise ValueError("no such thing")
+
+
+def put_instant(lake: Path, us: int) -> None:
+    """Give a job in the largest file of a lake another created_at, in microseconds since 1970; no size shows it."""
+    file, manifest = largest(lake), max((lake / "_lake" / "snapshots").iterdir())
+    before = file.stat().st_size
+    instants = pl.read_parquet(file)["created_at"].cast(pl.Int64).to_list()
+    frame = pl.read_parquet(file).with_columns(
+        pl.Series("created_at", [us, *instants[1:]], dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
+    )
+    file.unlink()
+    frame.write_parquet(file)
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace(f'"bytes":{before}', f'"bytes":{file.stat().st_size}'), encoding="utf-8")
+
+
+@pytest.mark.parametrize("us", [2**63 - 2, -(2**56), 2**58], ids=["294247", "-314", "11103"])
+@pytest.mark.parametrize(
+    "words", [["status"], ["report", "-o", "page.html"], ["check", "--no-incident"]], ids=lambda w: w[0]
+)
+def test_commands_at_an_impossible_instant(
+    words: list[str],
+    us: int,
+    lake: Path,
+    pleo: Callable[..., Said],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A command ends with 65 and names the lake, where a flipped bit has made an instant that Python does not know."""
+    monkeypatch.chdir(tmp_path)
+    put_instant(lake, us)
+    said = pleo(words[0], lake, *words[1:])
+    assert "Traceback" not in said.err
+    if us > 0 or words[0] == "report":  # one in the past is not the newest, of which the others speak
+        assert said.code == 65, said
+        assert str(lake) in said.err
+
+
 def test_a_wrong_query_is_still_a_usage_error(lake: Path) -> None:
     """An error that the query causes stays one, whatever it says."""
     con = open_warehouse([largest(lake)])

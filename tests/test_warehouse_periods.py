@@ -259,3 +259,15 @@ def test_the_hour_that_comes_twice_is_two_periods_and_each_is_judged() -> None:
     assert durations.filter(duration="queue")["n"].to_list() == rates["jobs"].to_list()
     reasons = ask("FROM failure_reasons('hour', tz := $z)", rows, z=zone)
     assert reasons.select("failed", "finished").rows() == rates.select("failed", "finished").rows()
+
+
+@pytest.mark.parametrize("macro", [*WITH_FILL, "downtime"])
+def test_a_job_in_the_year_1_does_not_make_millions_of_rows(macro: str) -> None:
+    """Periods are filled from 2000 on: a job dated long before has its row, and no answer runs for minutes."""
+    begin_of_time = datetime(1, 1, 2, tzinfo=UTC)
+    rows = [job(0), job(1, created_at=begin_of_time, started_at=begin_of_time, completed_at=begin_of_time)]
+    with warehouse(rows, BACK + 90 * DAY) as con:
+        found = rows_of(con, f"SELECT DISTINCT period FROM {macro}(grain := 'day') ORDER BY period")["period"]
+    assert found.dt.year().is_in([1, *range(2000, 2027)]).all()
+    assert macro == "downtime" or found[0].year == 1
+    assert 9_000 < len(found) < 10_000

@@ -16,7 +16,7 @@ from pleo_extract.answers.definition import Source, definitions, literal
 from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.answers.statement import GRAINS, describe_unknown, statements
 from pleo_extract.contract import STATUSES
-from pleo_extract.errors import LakeError, StorageError, UsageError, escape
+from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError, escape
 from pleo_extract.zones import to_utc
 
 if TYPE_CHECKING:
@@ -152,11 +152,16 @@ def name_lake(lake: str | Path) -> Iterator[None]:
     """Add the lake to a LakeError that does not name it; for code that asks a connection over one lake.
 
     Raises:
-        LakeError: as raised inside, or polars panicked: at an instant that no calendar has, as damaged pages may hold.
+        LakeError: as raised inside, or polars panicked: at an instant that no calendar has, as damaged pages may hold, or
+            that Python has no datetime for.
     """
     try:
         yield
-    except pl.exceptions.PanicException as exc:
+    except (pl.exceptions.PanicException, OverflowError) as exc:
+        raise LakeError(f"{lake}: {_tell_damage(exc)}") from exc
+    except ValueError as exc:
+        if isinstance(exc, PleoExtractError) or "out of range" not in str(exc):
+            raise
         raise LakeError(f"{lake}: {_tell_damage(exc)}") from exc
     except LakeError as exc:
         if str(lake) not in str(exc):

@@ -230,6 +230,7 @@ def read_status(
             .select(is_unsettled().sum().alias("open"), pl.col("created_at").max())
             .collect()
         )
+        newest: datetime | None = rows["created_at"][0]  # polars panics at an instant that no calendar has
     return LakeStatus(
         lake=str(lake),
         server=manifest.server,
@@ -238,7 +239,7 @@ def read_status(
         rows=manifest.rows,
         open=rows["open"][0],
         bytes=sum(entry.bytes for entry in manifest.files),
-        newest=rows["created_at"][0],
+        newest=newest,
         last_run=last_run,
         accounts=tuple(
             AccountStatus(

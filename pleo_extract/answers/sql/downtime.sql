@@ -7,6 +7,7 @@
 -- Nights and weekends count: a failure on Friday evening that recovers on Monday morning is more than two days.
 --
 -- period        start of the period, in time zone tz. The first is that of the company's first job between since and until
+--               or of 2000
 -- company_id    the company
 -- outages       times without exports that lie in the period, at least in part
 -- hours         how long they were in all, in this period

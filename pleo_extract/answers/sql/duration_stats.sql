@@ -25,7 +25,7 @@
 -- weekday_hour.
 --
 -- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
--- now or until: a chart would draw a line over them, or leave them out.
+-- now or until: a chart would draw a line over them, or leave them out. Periods before 2000 have rows only if they have jobs.
 WITH spans AS (
     SELECT
         c.company,

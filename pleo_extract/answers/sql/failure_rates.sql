@@ -39,7 +39,7 @@
 -- one time in 20, and clustered_low and clustered_high are the ones to use.
 --
 -- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
--- now or until: a chart would draw a line over them, or leave them out.
+-- now or until: a chart would draw a line over them, or leave them out. Periods before 2000 have rows only if they have jobs.
 WITH clusters AS (
     SELECT
         j.period,

@@ -32,7 +32,7 @@
 -- attempt: by the clock, it counts where it was first tried, with all its attempts.
 --
 -- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
--- now or until: a chart would draw a line over them, or leave them out.
+-- now or until: a chart would draw a line over them, or leave them out. Periods before 2000 have rows only if they have jobs.
 WITH exports AS (
     SELECT
         a.company_id,

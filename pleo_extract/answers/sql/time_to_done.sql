@@ -24,7 +24,7 @@
 --                numbers are not those of a whole period
 --
 -- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
--- now or until: a chart would draw a line over them, or leave them out.
+-- now or until: a chart would draw a line over them, or leave them out. Periods before 2000 have rows only if they have jobs.
 WITH reached AS (
     SELECT
         c.*,
