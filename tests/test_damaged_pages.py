@@ -52,6 +52,7 @@ def damage(data: bytes, rng: random.Random) -> bytes:
     return bytes(broken)
 
 
+@pytest.mark.slow
 def test_whatever_is_damaged_the_files_are_to_blame(tmp_path: Path, lake: Path) -> None:
     """No damage makes a right query a usage error, and each message is readable, names the lake and says what to do."""
     data, rng, found = largest(lake).read_bytes(), random.Random(3), 0
