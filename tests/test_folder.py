@@ -417,6 +417,35 @@ def test_a_repair_renews_the_catalogue(
     assert "differed from the snapshot: replaced" in capsys.readouterr().out
 
 
+def test_a_copy_without_links_needs_no_repair(lake: Path, tmp_path: Path) -> None:
+    """A copy whose visible months are no links of their objects is not damaged: a repair links them without a word."""
+    copy = tmp_path / "copy"
+    shutil.copytree(lake, copy, copy_function=shutil.copy)  # like `cp -r`, it keeps neither links nor times
+    months = sorted(copy.glob("created_month=*/part-0.parquet"))
+    assert all(path.stat().st_nlink == 1 for path in months)
+    found = repair_lake(copy)
+    assert (found.done, found.problems) == ((), ())
+    assert all(path.stat().st_nlink == 2 for path in months)
+    months[0].unlink()
+    months[0].write_bytes(months[1].read_bytes())
+    inside = months[0].relative_to(copy).as_posix()
+    assert repair_lake(copy).done == (f"{inside} differed from the snapshot: replaced",)
+    assert ids(copy) == seen(copy) == seen(lake)
+
+
+def test_a_repair_follows_the_months_of_a_copy(lake: Path, tmp_path: Path) -> None:
+    """A repair recognises in a copy too that the pointer is older than the visible months."""
+    copy = tmp_path / "copy"
+    shutil.copytree(lake, copy, copy_function=shutil.copy)  # like `cp -r`, it keeps neither links nor times
+    pointer = copy / "_lake" / "current"
+    newest = Layout(lake).number()
+    assert newest
+    pointer.chmod(0o644)
+    pointer.write_text(f"{newest - 1}")
+    found = repair_lake(copy)
+    assert (found.snapshot, found.problems) == (newest, ())
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_damage_in_place(when: str, lake: Path, sandbox: Sandbox) -> None:
     """Bytes changed in place are found by checksum, and restored from an older object and the next dump."""

@@ -26,7 +26,7 @@ from pleo_extract.lake.folder.opening import require_folder
 from pleo_extract.lake.folder.pruning import sweep
 from pleo_extract.lake.folder.publish import make_current, point_to, write_manifest
 from pleo_extract.lake.folder.verify import check_file, check_snapshot, has_columns, verify_lake
-from pleo_extract.lake.folder.visible import find_strays, is_shown, show_months
+from pleo_extract.lake.folder.visible import find_strays, is_same_bytes, is_shown, show_months
 from pleo_extract.lake.forgotten import read_forgotten
 from pleo_extract.lake.layout import (
     FORMAT,
@@ -44,7 +44,7 @@ from pleo_extract.lake.record import read_last_run
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["Repair", "repair_lake"]
@@ -163,7 +163,7 @@ def _find_published(layout: Layout) -> int | None:
         newest, number = max(layout.numbers(), default=0), layout.number()
         if number is not None and newest > number:
             files = layout.manifest(newest).files
-            if files != layout.manifest(number).files and all(is_shown(layout, entry) for entry in files):
+            if files != layout.manifest(number).files and not _list_differing(layout, files):
                 return newest
     return None
 
@@ -272,7 +272,7 @@ def _repair_files(layout: Layout, number: int, still_held: Callable[[], None]) -
         if entry not in broken:
             restore_object(layout, entry)
     if not broken:
-        differing = [entry.path for entry in manifest.files if not is_shown(layout, entry)]
+        differing = _list_differing(layout, manifest.files)
         show_months(layout, manifest, check=still_held)
         return done + [f"{path} differed from the snapshot: replaced" for path in differing]
     entries = [entry for entry in manifest.files if entry not in broken]
@@ -296,6 +296,14 @@ def _repair_files(layout: Layout, number: int, still_held: Callable[[], None]) -
         + (f" and older versions of {len(older)}" if older else "")
         + "; the next dump reads the whole list",
     ]
+
+
+def _list_differing(layout: Layout, files: Iterable[FileEntry]) -> list[str]:
+    """Return the paths of visible files that are missing or have other bytes than their entry.
+
+    In a copy of a lake, visible files are no links of their objects. That is no damage, and needs no line.
+    """
+    return [entry.path for entry in files if not (is_shown(layout, entry) or is_same_bytes(layout, entry))]
 
 
 def _move_stray(layout: Layout, stray: Path) -> Iterator[str]:
