@@ -167,7 +167,13 @@ class TryLater(PleoExtractError):
 
 
 class DeadlineExceeded(TryLater):
-    """The time limit of the run was reached, or the next wait would exceed it."""
+    """The time limit of the run was reached, or the next wait would exceed it.
+
+    Attributes:
+        is_unreachable: whether there was no connection to the server, so that more time would hardly help.
+    """
+
+    is_unreachable: bool = False
 
 
 class RequestsExceeded(TryLater):

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -1305,3 +1306,23 @@ def test_a_dump_loads_only_what_it_uses(
         for expected in ("True _duckdb", "False"):
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             assert done.stdout.strip() == expected
+
+
+@pytest.mark.usefixtures("each_transport")
+@pytest.mark.parametrize("kind", ["port", "scheme"])
+def test_a_server_that_cannot_be_reached_doubts_the_base_url(
+    kind: str, pleo: Callable[..., Said], served: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A port that refuses, and https on an http port name the base URL, not the deadline."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = {
+            "port": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "scheme": served.url.replace("http:", "https:"),
+        }[kind]
+        monkeypatch.setenv("PLEO_API_KEY", API_KEY)
+        said = pleo("dump", tmp_path / "lake", "--base-url", url, "--deadline", "1")
+    assert said.code == 75
+    assert "(is the base URL right? See --base-url and PLEO_BASE_URL)" in said.err
+    assert "Nothing is staged: run again when the server can be reached" in said.err
+    assert "longer deadline" not in said.err

@@ -25,6 +25,7 @@ from pleo_extract.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pleo_extract.client.server import Server
     from pleo_extract.client.transport import Failure
 
 __all__ = ["Answer", "Retryable", "Unauthorized", "forget_frames", "interpret", "translate"]
@@ -111,7 +112,12 @@ class Unauthorized(Exception):
 
 
 def interpret(
-    answer: Answer, params: Sequence[tuple[str, str]], parse: Callable[[bytes], T], *, origin: str
+    answer: Answer,
+    params: Sequence[tuple[str, str]],
+    parse: Callable[[bytes], T],
+    *,
+    origin: str,
+    server: Server,
 ) -> T:
     """Return what `parse` makes of a page; raise what any other answer means.
 
@@ -120,6 +126,7 @@ def interpret(
         params: what was asked.
         parse: turns the body of a page into the result; raises PageError if it cannot.
         origin: where the credential came from, which is what to check after a 401.
+        server: who answered.
 
     Raises:
         Retryable: the failure may pass.
@@ -137,7 +144,8 @@ def interpret(
             raise Retryable("stray answer", exc, wait=0.0) from exc
         except PageError as exc:
             kind = escape(answer.headers.get("content-type", "no content type"))
-            raise Retryable("bad body", PageError(f"{exc}, sent as {kind}")) from exc
+            doubt = "" if "json" in kind.lower() else server.doubt
+            raise Retryable("bad body", PageError(f"{exc}, sent as {kind}{doubt}")) from exc
     if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         wait = retry_after(answer.headers)
         error = TryLater(f"the server answered {status}{_quote(answer)}")
@@ -163,6 +171,7 @@ def interpret(
     if 300 <= status < 400:
         raise ContractError(
             f"the server answered {status}, a redirect to {_describe_target(answer)}; redirects are not followed"
+            f"{server.doubt}"
         )
     if status < 300:
         raise Retryable("no page", PageError(f"the server answered {status} without a page"))
@@ -193,15 +202,15 @@ def forget_frames(exc: BaseException | None) -> None:
         exc = exc.__cause__ or exc.__context__
 
 
-def translate(failure: Failure, host: str, mask: Callable[[str], str]) -> Retryable | ConfigurationError:
+def translate(failure: Failure, server: Server, mask: Callable[[str], str]) -> Retryable | ConfigurationError:
     """Return what a transport says as one of our errors.
 
     Args:
         failure: what happened.
-        host: the server, for the message.
+        server: the server, for the message.
         mask: removes the credential from a text.
     """
-    text = escape(mask(failure.text))
+    host, text = server.host, escape(mask(failure.text))
     if failure.name == "DecodingError":
         return Retryable("bad body", PageError(f"the body of {host} cannot be decompressed"))
     if failure.name == "CertificateError":
@@ -215,5 +224,8 @@ def translate(failure: Failure, host: str, mask: Callable[[str], str]) -> Retrya
             f"{host} cannot be reached this way: {reason}. Check the base URL and the proxy"
         )
     kind = "timeout" if "Timeout" in failure.name else failure.name
-    error = TryLater(f"no usable answer from {host}: {reason}")
-    return Retryable(kind, error, unreachable=failure.name in ("ConnectError", "ConnectTimeout"))
+    is_unreachable = failure.name in ("ConnectError", "ConnectTimeout")
+    doubt = server.doubt if is_unreachable else ""
+    return Retryable(
+        kind, TryLater(f"no usable answer from {host}: {reason}{doubt}"), unreachable=is_unreachable
+    )

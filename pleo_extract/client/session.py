@@ -244,7 +244,13 @@ class Session:
         while True:
             try:
                 answer = self._ask(params)
-                result = interpret(answer, params, parse, origin=self.channel.credential.origin)
+                result = interpret(
+                    answer,
+                    params,
+                    parse,
+                    origin=self.channel.credential.origin,
+                    server=self.channel.server,
+                )
             except Unauthorized as exc:
                 if is_renewed or not self.channel.credential.renew(exc.generation):
                     raise exc.error from None
@@ -290,18 +296,23 @@ class Session:
         """Pay for a retry, log it and wait for it; raise the error when a retry is not allowed."""
         patience, now = self.channel.patience, self._now()
         if failure.kind == "timeout" and now >= self._end - SHORTEST:  # the run's deadline was the request's
-            raise DeadlineExceeded(
-                f"this run's deadline of {self._deadline:g} s was reached before {self.channel.server.host} had answered. "
-                "Give it more time, or come back later"
-            ) from failure.error.__cause__
+            server = self.channel.server
+            more = server.doubt if failure.unreachable else ". Give it more time, or come back later"
+            error = DeadlineExceeded(
+                f"this run's deadline of {self._deadline:g} s was reached before {server.host} had answered{more}"
+            )
+            error.is_unreachable = failure.unreachable
+            raise error from failure.error.__cause__
         self._pay_retry(failure, trouble)
         jitter = backoff(max(1, trouble.attempts), random.random(), patience)  # noqa: S311 - spreads load, guards nothing
         wait = jitter if failure.wait is None else failure.wait + jitter / 10
         if self._now() + wait >= self._end:
-            raise DeadlineExceeded(
+            error = DeadlineExceeded(
                 f"{failure.error}; the next retry is due in {span(wait)}, after this run's deadline of "
-                f"{self._deadline:g} s. Come back in {span(wait)}"
-            ) from failure.error.__cause__
+                f"{self._deadline:g} s" + ("" if failure.unreachable else f". Come back in {span(wait)}")
+            )
+            error.is_unreachable = failure.unreachable
+            raise error from failure.error.__cause__
         wait = min(wait, patience.longest_wait)
         if failure.unreachable and self.log.is_first("unreachable"):
             waits = sum(
@@ -418,7 +429,7 @@ class Session:
             finally:
                 reply.close()
         except Failure as exc:
-            failure = translate(exc, channel.server.host, credential.mask_text)
+            failure = translate(exc, channel.server, credential.mask_text)
         except Stopped as exc:
             forget_frames(exc)
             raise

@@ -198,12 +198,15 @@ class AccountDump:
         finally:
             if isinstance(error, DeadlineExceeded):
                 staged = sum(count_staged(origin.lake.layout.staging, self.key).values())
-                error.advice = (
-                    f"{amount(staged, 'row is', 'rows are')} staged: run again to continue from "
-                    f"{'it' if staged == 1 else 'them'}"
-                    if staged
-                    else "Nothing is staged: run again with a longer deadline"
-                )
+                if staged:
+                    them = "it" if staged == 1 else "them"
+                    error.advice = (
+                        f"{amount(staged, 'row is', 'rows are')} staged: run again to continue from {them}"
+                    )
+                elif error.is_unreachable:
+                    error.advice = "Nothing is staged: run again when the server can be reached"
+                else:
+                    error.advice = "Nothing is staged: run again with a longer deadline"
             if self.session is not None:
                 self.evidence.count_session(self.session)
                 # Else each of thousands of accounts would keep its client, pace and credential.
