@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from base64 import b32decode
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -37,6 +39,8 @@ from pleo_extract.sandbox import Rules, Sandbox, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from conftest import Said
 
     from pleo_extract import Receipt
     from pleo_extract.sandbox import RequestLike, Response
@@ -569,6 +573,27 @@ class TestCommand:
         assert done.exit_code == 0, done.output
         assert f"{len(chosen.jobs)} rows removed" in done.output
         check(lake, chosen)
+
+    @pytest.mark.parametrize("typed", [b"n\n", b"\n", b"\x04"], ids=["no", "nothing", "end"])
+    def test_a_no_forgets_nothing(
+        self,
+        typed: bytes,
+        lake: Path,
+        chosen: Chosen,
+        pleo: Callable[..., Said],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Whoever does not answer the question with y reads that nothing was forgotten; it is no interrupt."""
+        keyboard, terminal = os.openpty()
+        os.write(keyboard, typed)
+        with open(terminal, encoding="utf-8") as stdin:  # noqa: PTH123 - a descriptor
+            monkeypatch.setattr(sys, "stdin", stdin)
+            said = pleo("forget", lake, "--job", chosen.jobs[0])
+        os.close(keyboard)
+        assert said.code == 2
+        assert "This cannot be undone" in said.err
+        assert "pleo-extract: nothing was forgotten, since the question was not answered with y" in said.err
+        assert read(lake).equals(chosen.rows)
 
 
 class Interrupted(Sandbox):

@@ -63,10 +63,19 @@ def forget(
         if not sys.stdin.isatty():
             raise UsageError(f"forgetting {what} cannot be undone; confirm it with --yes")
         history = "; no older version can be read afterwards" if is_delta(lake) else ""
-        click.confirm(
-            f"Forget {what} in every snapshot of {lake}{history}? This cannot be undone", abort=True, err=True
-        )
+        if not _confirm(f"Forget {what} in every snapshot of {lake}{history}? This cannot be undone"):
+            raise UsageError("nothing was forgotten, since the question was not answered with y")
     click.echo(_format_erasure(str(lake), erase(lake, jobs=jobs, people=people, **store)))
+
+
+def _confirm(question: str) -> bool:
+    """Ask on stderr; return whether the answer is yes. The end of the input (Ctrl-D) is none."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as exc:
+        if isinstance(exc.__context__, EOFError):
+            return False
+        raise  # Ctrl-C
 
 
 def _format_erasure(lake: str, done: Erasure) -> str:
