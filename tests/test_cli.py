@@ -1326,3 +1326,24 @@ def test_a_server_that_cannot_be_reached_doubts_the_base_url(
     assert "(is the base URL right? See --base-url and PLEO_BASE_URL)" in said.err
     assert "Nothing is staged: run again when the server can be reached" in said.err
     assert "longer deadline" not in said.err
+
+
+def test_the_audit_is_shown_of_complete_runs_alone(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full sync of one run is certain; a run that was cut or refused, or an empty lake, has no line of the audit."""
+    lake, metrics = tmp_path / "lake", tmp_path / "metrics.prom"
+    words = "chance that the last run would have noticed a deletion hidden by a backdated job: 100 %"
+    assert pleo("dump", lake, "--metrics", metrics).code == 0
+    assert words in pleo("status", lake).out
+    assert "last_run_shift_chance{" in metrics.read_text()
+    assert pleo("dump", lake, "--full", "--max-requests", 1, "--metrics", metrics).code == 75
+    assert "chance that" not in pleo("status", lake).out
+    assert "last_run_shift_chance{" not in metrics.read_text()
+    monkeypatch.setenv("PLEO_API_KEY", "plp_of_nobody")
+    assert pleo("dump", lake).code == 77
+    assert "chance that" not in pleo("status", lake).out
+    with serve(Sandbox(World(jobs=0))) as empty:
+        monkeypatch.setenv("PLEO_API_KEY", API_KEY)
+        assert pleo("dump", tmp_path / "none", "--base-url", empty.url).code == 0
+    assert "chance that" not in pleo("status", tmp_path / "none").out

@@ -58,7 +58,7 @@ FIGURES: Final[tuple[tuple[str, str, Callable[[LastRun], float | None]], ...]] =
     (
         "last_run_shift_chance",
         "The chance that the last run noticed a deleted job and one inserted into the past, which together keep the count.",
-        lambda run: run.receipt.get("shift_chance"),
+        lambda run: run.shift_chance,
     ),
     ("last_run_failed_accounts", "Accounts for which the last run failed.", lambda run: len(run.failed)),
 )

@@ -41,6 +41,16 @@ class LastRun(msgspec.Struct, kw_only=True):
     receipt: dict[str, Any]
     failed: dict[str, list[Any]] = {}
 
+    @property
+    def shift_chance(self) -> float | None:
+        """The chance that this run noticed a deletion that a backdated job hides; None if it was not complete.
+
+        The receipt of a run that was refused or cut says 0, as if it had looked.
+        """
+        is_complete = self.last_complete_at == self.ended_at
+        chance: float | None = self.receipt.get("shift_chance") if is_complete else None
+        return chance
+
 
 def write_last_run(
     layout: Layout,

@@ -129,14 +129,10 @@ class LakeStatus:
                 ("failed", f"{escape(name)}: {code}, {escape(str(error), 200)}")
                 for name, (code, error) in last.failed.items()
             ]
-        chance = self.last_run.receipt.get("shift_chance") if self.last_run else None
-        if chance is not None:
-            lines.append(
-                (
-                    "audit",
-                    f"the last run would have noticed a deleted job that one inserted into the past hides with a chance of {chance:.0%}",
-                )
-            )
+        chance = self.last_run.shift_chance if self.last_run else None
+        if chance is not None and self.rows:
+            what = "chance that the last run would have noticed a deletion hidden by a backdated job"
+            lines.append(("audit", f"{what}: {chance * 100:.0f} %"))
         if self.running is not None:
             lines.append(("at work", f"a run ({format_holder(self.running)})"))
         if self.staged:
