@@ -277,12 +277,12 @@ def is_shown_whole(text: str) -> bool:
 
 
 def check_path(path: str | os.PathLike[str], what: str) -> None:
-    """Refuse a path that cannot be written into a record, before anything is sent.
+    """Refuse a path that cannot be written into a record, or that a shell was to expand, before anything is sent.
 
-    The file system may well open such a path, so the run would fail at its end only.
+    The file system may well open such a path, so the run would fail at its end only, or fill a folder named ``~``.
 
     Raises:
-        ConfigurationError: the path is not UTF-8, is bytes, or holds a NUL.
+        ConfigurationError: the path is not UTF-8, is bytes, holds a NUL, or begins with ``~/``.
         UsageError: it is no path at all.
     """
     try:
@@ -296,6 +296,11 @@ def check_path(path: str | os.PathLike[str], what: str) -> None:
     if not is_text:
         raise ConfigurationError(
             f"{what} is not valid UTF-8: {escape(str(text), 200)!r}; rename it, or use a symbolic link"
+        )
+    if text.replace("\\", "/").partition("/")[0] == "~":
+        raise ConfigurationError(
+            f"{what} is {escape(text, 200)!r}: a shell turns ~ into the home folder, but not in quotes, in a file or after "
+            "a =. Write the whole path"
         )
 
 

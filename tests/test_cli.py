@@ -28,6 +28,7 @@ from pleo_extract import (
     Query,
     connect,
     dump_accounts,
+    dump_export_jobs,
     fetch_page,
     iter_export_jobs,
     load_export_jobs,
@@ -38,10 +39,11 @@ from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.core.decode import parse_page
 from pleo_extract.core.state import AccountKey, SyncState
-from pleo_extract.errors import TryLater, UsageError, amount
+from pleo_extract.errors import ConfigurationError, LakeError, TryLater, UsageError, amount
 from pleo_extract.lake.layout import Layout
 from pleo_extract.lake.lock import hold_lock
 from pleo_extract.lake.record import LastRun
+from pleo_extract.report import write_report
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
 from pleo_extract.sync.receipt import Receipt
 
@@ -1347,3 +1349,48 @@ def test_the_audit_is_shown_of_complete_runs_alone(
         monkeypatch.setenv("PLEO_API_KEY", API_KEY)
         assert pleo("dump", tmp_path / "none", "--base-url", empty.url).code == 0
     assert "chance that" not in pleo("status", tmp_path / "none").out
+
+
+HOME = "~/pleo/file"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dump", HOME),
+        ("dump", "~"),
+        ("sql", HOME, "from export_jobs"),
+        ("sql", SAMPLE, "from export_jobs", "-o", HOME),
+        ("report", SAMPLE, "--names", HOME),
+        ("dump", "lake", "--accounts", HOME),
+        ("dump", "lake", "--metrics", HOME),
+        ("dump", "lake", "--ca-file", HOME),
+    ],
+)
+def test_a_home_folder_that_no_shell_expanded_is_refused(
+    words: tuple[object, ...], pleo: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that begins with a quoted ~ is refused, and makes no folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    said = pleo(*words)
+    assert said.code == 78
+    assert "a shell turns ~ into the home folder, but not in quotes" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doors_of_python_refuse_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The functions refuse what the commands refuse; at the end of a whole path, ~ is a name like any other."""
+    monkeypatch.chdir(tmp_path)
+    accounts = tmp_path / "accounts.toml"
+    accounts.write_text(f'[[account]]\nname = "a"\napi_key_file = "{HOME}"\n')
+    for go in (
+        lambda: dump_export_jobs(HOME),
+        lambda: Lake(HOME).status(),
+        lambda: Client(api_key=API_KEY, ca_file=HOME),
+        lambda: write_report(SAMPLE, HOME),
+        lambda: read_accounts(accounts),
+    ):
+        with pytest.raises(ConfigurationError, match="a shell turns ~ into the home folder"):
+            go()
+    with pytest.raises(LakeError, match="there is no lake"):
+        Lake(tmp_path / "~").status()

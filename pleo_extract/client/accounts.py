@@ -299,6 +299,7 @@ def _read_place(entry: dict[str, Any], where: str, folder: Path) -> tuple[str, s
         kind = "an environment variable, in capitals"
         is_pasted = not (VARIABLE.fullmatch(place) or place in os.environ)
     else:
+        check_path(place, f"{where}: {source}")
         kind = "a file that exists"
         is_pasted = bool(PASTED.fullmatch(place)) and not (folder / place).exists()
     if is_pasted:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pleo_extract.client.transport import Transport
 from pleo_extract.client.via_app import AppTransport
 from pleo_extract.contract import SERVERS
-from pleo_extract.errors import ConfigurationError, escape
+from pleo_extract.errors import ConfigurationError, check_path, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +190,8 @@ def open_transport(
     """
     if given is not None:
         return _open_given(server, given)
+    if ca_file is not None:
+        check_path(ca_file, "the CA file")
     if ca_file is not None and not Path(ca_file).is_file():
         raise ConfigurationError(f"the CA file {ca_file} does not exist, or is not a file")
     parts = _split_proxy(proxy) if proxy is not None else None

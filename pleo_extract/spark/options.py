@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pleo_extract.client import read_accounts, resolve_server
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.pace import RATE
-from pleo_extract.errors import ConfigurationError, UsageError, escape
+from pleo_extract.errors import ConfigurationError, UsageError, check_path, escape
 from pleo_extract.fetch.selection import check_wanted
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def _read_accounts(values: Mapping[str, str]) -> tuple[AccountEntry, ...]:
 def _read_company_list(values: Mapping[str, str]) -> tuple[str, ...] | None:
     if "companies" not in values:
         return read_companies(_split(values["company_id"])) if "company_id" in values else None
+    check_path(values["companies"], "companies")
     path = Path(values["companies"])
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
