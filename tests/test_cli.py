@@ -1254,6 +1254,8 @@ def test_sql_takes_the_lake_first_or_as_an_option(pleo: Callable[..., Said], tmp
         said = pleo("sql", *words, "--format", "csv")
         assert (said.code, said.out.split()) == (0, ["n", "3000"]), said.err
     assert "named twice" in pleo("sql", SAMPLE, query, "--lake", SAMPLE).err
+    swapped = pleo("sql", query, SAMPLE)
+    assert (swapped.code, "the lake comes first, then the query" in swapped.err) == (2, True)
     for none in ((), (SAMPLE, query, query), (SAMPLE, query, "-f", script)):
         assert "give one query" in pleo("sql", *none).err
 

@@ -44,6 +44,10 @@ Examples:
   pleo-extract sql --list
   pleo-extract sql --describe failure_rates
 """
+_SELECTS = re.compile(
+    r"\s*(?:(?:from|select|with|summarize|describe|pivot|show|values)\s|--|/\*)", re.IGNORECASE
+)
+"""What begins like a query, of more than one word: no folder is named like that."""
 FOR_PEOPLE = ("table", "xlsx", "excel-csv")
 """The formats in which names of companies stand beside their ids unasked."""
 
@@ -126,6 +130,8 @@ def sql(
         raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
     if len(words) == 1 and not script and ("://" in words[0] or os.path.lexists(words[0])):
         raise UsageError(f"there is no query after the lake; write: pleo-extract sql {words[0]} QUERY")
+    if len(words) == 2 and not script and _SELECTS.match(words[0]) and not os.path.lexists(words[0]):
+        raise UsageError("the lake comes first, then the query; write: pleo-extract sql LAKE QUERY")
     if before and lake is not None:
         raise UsageError("the lake is named twice; name it as an argument or with --lake")
     asked = os.fsdecode(LakeFolder()(before[0])) if before else lake or Path("data/export_jobs")
