@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -1396,3 +1397,53 @@ def test_the_doors_of_python_refuse_a_home_folder(tmp_path: Path, monkeypatch: p
             go()
     with pytest.raises(LakeError, match="there is no lake"):
         Lake(tmp_path / "~").status()
+
+
+def test_a_file_in_place_of_a_month_is_repaired(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path
+) -> None:
+    """A dump that finds a file where a month's folder belongs advises a repair, which helps."""
+    lake = tmp_path / "lake"
+    assert pleo("dump", lake).code == 0
+    month = min(lake.glob("created_month=*"))
+    shutil.rmtree(month)
+    month.write_text("mine")
+    said = pleo("dump", lake)
+    assert said.code == 65
+    assert f"is a file where a lake keeps a folder; run: pleo-extract repair {lake}" in said.err
+    assert pleo("repair", lake).code == 0
+    assert pleo("dump", lake).code == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free space on the disk and run again"),
+        (errno.EROFS, "mounted read-only"),
+        (errno.EACCES, "the right to write there"),
+        (errno.EMFILE, "limit of open files"),
+        (errno.EIO, "Repair the disk and run again"),
+    ],
+)
+def test_the_advice_fits_the_error_of_the_disk(
+    number: int, advice: str, pleo: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each error of the system comes with what helps against it; a root user can cause none of them otherwise."""
+    monkeypatch.setenv("PLEO_API_KEY", CANARY)
+
+    def fail(path: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    said = pleo("dump", tmp_path / "lake", "--base-url", "http://127.0.0.1:9")
+    assert said.code == 74
+    assert os.strerror(number) in said.err
+    assert advice in said.err
+
+
+def test_a_file_above_the_lake_is_named(pleo: Callable[..., Said], served: Served, tmp_path: Path) -> None:
+    """A lake below a file is refused with words about the path, not about the disk."""
+    (tmp_path / "file").touch()
+    said = pleo("dump", tmp_path / "file" / "lake")
+    assert said.code == 74
+    assert "A file is in the place of a folder: check the path" in said.err

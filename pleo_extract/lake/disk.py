@@ -98,6 +98,24 @@ _READ_ONLY: Final = 0o666 if IS_WINDOWS else 0o444
 PATIENCE: Final = 5.0
 """How long a file is tried to be replaced or removed that a reader has open, in seconds. On Windows only."""
 _TICK: Final = 0.05
+_FULL: Final = "Free space on the disk and run again"
+_FORBIDDEN: Final = "Give this user the right to write there, or name another place"
+_OCCUPIED: Final = "A file is in the place of a folder: check the path, or in a lake run pleo-extract repair"
+_EXHAUSTED: Final = "Close files, or raise the limit of open files, and run again"
+_ADVICE: Final = {
+    errno.ENOSPC: _FULL,
+    getattr(errno, "EDQUOT", errno.ENOSPC): _FULL,  # not on Windows
+    errno.EROFS: "That disk is mounted read-only: mount it for writing, or name another place",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.ENOTDIR: _OCCUPIED,
+    errno.EEXIST: _OCCUPIED,
+    errno.EMFILE: _EXHAUSTED,
+    errno.ENFILE: _EXHAUSTED,
+    errno.ENAMETOOLONG: "Name a shorter path",
+    errno.ENOENT: "Another program may have removed it: run again",
+}
+"""What to do about an error of the system, by its number."""
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
 
 
@@ -119,8 +137,9 @@ def _translate_errors(verb: str, path: Path, size: int | None = None) -> Iterato
     except OSError as exc:
         amount = f" ({size} bytes)" if size is not None else ""
         reason = exc.strerror or type(exc).__name__
+        advice = _ADVICE.get(exc.errno or 0, "Repair the disk and run again")
         raise StorageError(
-            f"cannot {verb} {path}{amount}: {reason}. Free or repair the disk and run again; what was published stays"
+            f"cannot {verb} {path}{amount}: {reason}. {advice}; what was published stays"
         ) from exc
 
 

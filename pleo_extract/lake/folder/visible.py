@@ -62,11 +62,7 @@ def show_months(layout: Layout, manifest: Manifest, *, check: Callable[[], None]
             raise LakeError(
                 f"{source} is missing or not a plain file; run: pleo-extract repair {layout.root}"
             )
-        disk.make_folder(target.parent)
-        if target.is_dir():
-            raise LakeError(
-                f"{target} is a folder where a lake keeps a file; run: pleo-extract repair {layout.root}"
-            )
+        _make_place(layout, target)
         try:
             disk.link_file(source, target, check=check)
         except StorageError as exc:
@@ -74,6 +70,16 @@ def show_months(layout: Layout, manifest: Manifest, *, check: Callable[[], None]
             if not is_open or entry in leaving:
                 raise
             _log.warning("%s is open in another program; the next run replaces it", target)
+
+
+def _make_place(layout: Layout, target: Path) -> None:
+    """Make the folder of a visible file; raise LakeError where something else stands in the place of either."""
+    cure = f"run: pleo-extract repair {layout.root}"
+    if target.parent.is_file():
+        raise LakeError(f"{target.parent} is a file where a lake keeps a folder; {cure}")
+    if target.is_dir():
+        raise LakeError(f"{target} is a folder where a lake keeps a file; {cure}")
+    disk.make_folder(target.parent)
 
 
 def find_strays(layout: Layout, manifest: Manifest) -> list[Path]:
