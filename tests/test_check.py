@@ -86,8 +86,11 @@ def test_a_check_that_judges_no_company_says_so(pleo: Callable[..., Said], tmp_p
     assert said.err.splitlines() == [
         f"pleo-extract: no company of {lake} can be judged by {each}"
         for each in (
-            "its failure rate: that needs 50 finished jobs since then; see --min-jobs and --since",
-            "incidents: that needs eight days or weeks with ten finished jobs each, and one of them since then; see --since",
+            "its failure rate: that needs 50 finished jobs in the 7 days before the lake was last read; see --min-jobs and --since",
+            (
+                "incidents: that needs eight days or weeks with ten finished jobs each, and one of them in the 7 days before "
+                "the lake was last read; see --since"
+            ),
             "its silence: that needs a job in the last two months, and more than 20 over more than 14 days before",
         )
     ]
@@ -247,3 +250,9 @@ def test_a_check_of_nothing_is_a_wrong_usage(pleo: Callable[..., Said], tmp_path
     for share in ("10", "100%", "-1%", "nan", "a tenth", ""):
         said = pleo("check", tmp_path, "--max-failure-rate", share)
         assert (said.code, "write 10% or 0.1" in said.err) == (2, True), share
+
+
+def test_one_second_is_no_plural(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """A limit of 1 is named in the singular."""
+    lake = make_lake(tmp_path / "lake", history({A: [(1, 1)]}), MADE)
+    assert pleo("check", lake, "--max-age", "1s").out.endswith("; at most 1 second is allowed\n")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.status import LakeStatus
     from pleo_extract.lake.store import StoreOptions
 
-__all__ = ["Breach", "Findings", "Limits", "find_breaches"]
+__all__ = ["Breach", "Findings", "Limits", "find_breaches", "format_span"]
 
 LONGEST_NAME: Final = 60
 LONGEST_TEXT: Final = 500
@@ -207,11 +207,10 @@ def _find_stale(
         age = find_age(name)
         if age is not None and age <= max_age:
             continue
-        text = (
-            "never read completely" if age is None else f"last read completely {_format_span(age)} ago, at "
-        )
+        text = "never read completely" if age is None else f"last read completely {format_span(age)} ago, at "
         text += "" if age is None else _format_instant(now - age)
-        text += f"; at most {_format_span(max_age)} are allowed"
+        allowed = format_span(max_age)
+        text += f"; at most {allowed} {'is' if allowed.startswith('1 ') else 'are'} allowed"
         code, error = failed.get(name, (last.code, last.error) if last and not failed else (0, None))
         text += f". The last run ended with {code}: {error}" if code else ""
         account = known.get(name)
@@ -274,7 +273,7 @@ def _make_incident(row: Mapping[str, Any], since: datetime) -> Breach:
 
 
 def _make_silence(row: Mapping[str, Any]) -> Breach:
-    silent = _format_span(timedelta(seconds=row["silent_seconds"]))
+    silent = format_span(timedelta(seconds=row["silent_seconds"]))
     text = (
         f"no new export for {silent}, since {_format_instant(row['last_job_at'])}; usually {row['expected_jobs']:.1f} "
         f"come in such a time, and at most {row['longest_jobs']:.1f} would have come in any gap of the 26 weeks before"
@@ -299,9 +298,10 @@ def _format_instant(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _format_span(span: timedelta) -> str:
+def format_span(span: timedelta) -> str:
     """Return a span of time in the largest unit of which it has at least two: 90 minutes, 9 hours, 3 days."""
     seconds = span.total_seconds()
     units = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
     unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
-    return f"{seconds / size:.3g} {unit}s"
+    number = f"{seconds / size:.3g}"
+    return f"{number} {unit}" if number == "1" else f"{number} {unit}s"

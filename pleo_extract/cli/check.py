@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pleo_extract.cli.breaches import Limits, find_breaches
+from pleo_extract.cli.breaches import Limits, find_breaches, format_span
 from pleo_extract.cli.options import lake_argument, names_option, quiet_option, store_options
-from pleo_extract.cli.span import DurationParam, ShareParam
+from pleo_extract.cli.span import CountParam, DurationParam, ShareParam
 from pleo_extract.errors import CheckFailed, UsageError, amount
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ JUDGED_BY: Final = {
     "no_silence": "its silence",
 }
 NEEDS: Final = {
-    "max_failure_rate": "that needs {jobs} since then; see --min-jobs and --since",
-    "no_incident": "that needs eight days or weeks with ten finished jobs each, and one of them since then; see --since",
+    "max_failure_rate": "that needs {jobs} in the {span} before the lake was last read; see --min-jobs and --since",
+    "no_incident": "that needs eight days or weeks with ten finished jobs each, and one of them in the {span} before the "
+    "lake was last read; see --since",
     "no_silence": "that needs a job in the last two months, and more than 20 over more than 14 days before",
 }
 """What a check of nothing says, even with --quiet: it would not look like one of everything."""
@@ -59,7 +60,7 @@ NEEDS: Final = {
 )
 @click.option(
     "--min-jobs",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     default=50,
     metavar="N",
     show_default=True,
@@ -110,7 +111,7 @@ def check(
         raise CheckFailed(f"{lake}: {amount(len(found.breaches), 'breach', 'breaches')}")
     for name, judged in found.judged.items():
         if not judged:
-            needs = NEEDS[name].format(jobs=amount(min_jobs, "finished job"))
+            needs = NEEDS[name].format(jobs=amount(min_jobs, "finished job"), span=format_span(since))
             click.echo(
                 f"pleo-extract: no company of {lake} can be judged by {JUDGED_BY[name]}: {needs}", err=True
             )
