@@ -1316,6 +1316,15 @@ class TestCredentials:
             ):
                 Client(NOWHERE, **{name: text})
 
+    @pytest.mark.parametrize("mark", ['"', "'", "`"])
+    def test_a_key_in_quotes(self, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A key in quotes gives 77 before anything is sent: `docker run --env-file` keeps them."""
+        for text in (f"{mark}{CANARY}{mark}", f"{CANARY}{mark}"):
+            monkeypatch.setenv("PLEO_API_KEY", text)
+            with pytest.raises(CredentialsError, match="PLEO_API_KEY begins or ends with a quot") as caught:
+                Client(NOWHERE)
+            assert CANARY not in str(caught.value)
+
     def test_a_key_with_a_password(self) -> None:
         """A key with a colon gives 77: Basic would split it into user and password."""
         with pytest.raises(CredentialsError, match="colon"):

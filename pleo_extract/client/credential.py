@@ -39,6 +39,7 @@ KEPT: Final = 3
 """Tokens to mask in answers: the present one and those before it, since an answer may be older than the last renewal."""
 _SECRETS: Final = ("PLEO_API_KEY", "PLEO_ACCESS_TOKEN")
 """The variables that hold a credential themselves."""
+_QUOTES: Final = "\"'`"
 COMMAND_SECONDS: Final = 60
 """The longest that PLEO_TOKEN_COMMAND may take."""
 MOST_OUTPUT: Final = 2**20
@@ -110,6 +111,10 @@ def _find_problem(text: object) -> str:
         return "has a space or a line break in it; give one key or token alone"
     if not (text.isascii() and text.isprintable()):
         return "holds characters that no key or token has"
+    if (
+        text[0] in _QUOTES or text[-1] in _QUOTES
+    ):  # `docker run --env-file` takes them for a part of the value
+        return "begins or ends with a quotation mark; give the key or token without it"
     return ""
 
 
