@@ -235,3 +235,9 @@ class TestClient:
         assert Mask(CANARY).clean(page) is page
         assert Mask(CANARY).is_long
         assert not Mask("failed").is_long
+
+    def test_f69_a_short_key_leaves_words_whole(self) -> None:
+        """A key of a few letters is masked where it stands alone, and damages no word that contains its letters."""
+        said = b"key x was revoked or has expired: 'x', x:y, %78"
+        assert Mask("x").clean(said) == b"key *** was revoked or has expired: '***', ***:y, %78"
+        assert Mask(CANARY).clean(f"a{CANARY}b".encode()) == b"a***b"

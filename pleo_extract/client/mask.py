@@ -24,7 +24,10 @@ __all__ = ["Mask"]
 
 STARS: Final = b"***"
 SHORTEST: Final = 8
-"""The fewest characters of a credential that is masked in pages; a shorter one may be a word of the data."""
+"""The fewest characters of a credential that is masked in pages, and inside words elsewhere.
+
+A shorter one may be a word of the data, or a part of a word: the key ``x`` turned "expired" into "e***pired".
+"""
 
 _NULS: Final = (b"\0", rb"\u0000", rb"\x00")
 """A NUL as it is, and as JSON and Python write it."""
@@ -60,7 +63,10 @@ def _compile(secret: str) -> Callable[[bytes], bytes]:
     # Longest first, so that a form that contains a shorter one is removed as a whole and leaves no part behind.
     written = sorted(set(_list_written(secret)), key=len, reverse=True)
     encoded = sorted(set(_list_encoded(secret)), key=len, reverse=True)
-    parts = [*map(_build_pattern, written), *(re.escape(form) + _TAIL for form in encoded)]
+    may_be_part = len(secret) < SHORTEST
+    before, after = (rb"(?<![A-Za-z0-9])", rb"(?![A-Za-z0-9])") if may_be_part else (b"", b"")
+    parts = [before + _build_pattern(form) + after for form in written]
+    parts += [re.escape(form) + _TAIL for form in encoded]
     pattern = re.compile(b"|".join(parts))
     # A pattern with all forms is slow, and there are many pages. So plain searches come first: every written form holds
     # the longest alphanumeric run of the secret, which no escaping changes.
