@@ -1447,3 +1447,37 @@ def test_a_file_above_the_lake_is_named(pleo: Callable[..., Said], served: Serve
     said = pleo("dump", tmp_path / "file" / "lake")
     assert said.code == 74
     assert "A file is in the place of a folder: check the path" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("dump", "lake", "--rate", "abc"), "abc is not a valid whole number."),
+        (("dump", "lake", "--max-request", "1"), "Did you mean --max-requests?"),
+        (("dump", "lake", "--quite"), "Did you mean --quiet?"),
+        (
+            ("sql", SAMPLE, "from export_jobs where status = $s", "-p", "t=failed"),
+            "--param t: the query has no $t; it has $s",
+        ),
+        (("sql", SAMPLE, "from export_jobs", "-p", "t=failed"), "--param t: the query has no $t\n"),
+    ],
+)
+def test_a_slip_is_named(words: tuple[object, ...], says: str, pleo: Callable[..., Said]) -> None:
+    """A text for a number, a mistyped option and a parameter that a query does not have are named, each with a way out."""
+    said = pleo(*words)
+    assert said.code == 2
+    assert says in said.err.replace("'", "")  # click 8.4 writes options in quotes
+    assert "--max-request" not in said.err or "--quiet" not in said.err
+
+
+def test_sql_notes_a_status_that_no_job_has(pleo: Callable[..., Said]) -> None:
+    """A mistyped status is noted on stderr with the statuses that there are; one of the contract is not."""
+    query = "select count(*) as n from export_jobs where status = "
+    for words in ((f"{query}'fail'",), (f"{query}$s", "-p", "s=fail")):
+        said = pleo("sql", SAMPLE, *words, "--format", "csv")
+        assert (said.code, said.out.split()) == (0, ["n", "0"])
+        assert said.err.startswith(
+            "note: no job has the status 'fail'; there are completed, completed_with_errors, "
+        )
+    for status in ("failed", "pending", "in_progress"):
+        assert pleo("sql", SAMPLE, f"{query}'{status}'").err == ""

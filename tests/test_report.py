@@ -779,3 +779,18 @@ def test_axes_hold_their_values() -> None:
     assert [name for _, name in time_axis(datetime(2025, 11, 3, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC)).ticks] == [
         "Dec 2025", "Jan 2026", "Feb", "Mar", "Apr", "May",
     ]  # fmt: skip
+
+
+def test_a_report_of_a_time_without_jobs_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An empty page is written with a warning; a page with jobs is not."""
+    write_report(SAMPLE, tmp_path / "full.html")
+    assert not caplog.text
+    write_report(SAMPLE, tmp_path / "empty.html", since=date(2030, 1, 1))
+    assert "has no job created in this time, so the page is empty" in caplog.text
+
+
+def test_jobs_that_wait_are_not_called_running(sample: Page) -> None:
+    """Jobs without a duration are pending or in progress: both have not ended, and only one of them runs."""
+    text = sample.text
+    assert "that have not ended: the next chart includes them" in text
+    assert "still running" not in text

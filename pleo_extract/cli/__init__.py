@@ -13,6 +13,7 @@ import signal
 import sys
 from collections import UserDict
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -162,7 +163,7 @@ def main() -> NoReturn:
         code = group.main(standalone_mode=False, prog_name="pleo-extract")
     except click.ClickException as exc:
         with suppress(OSError, ValueError):
-            exc.show()
+            (_name_nearest(exc) if isinstance(exc, click.NoSuchOption) else exc).show()
         code = exc.exit_code
     except PleoExtractError as exc:
         code = exc.code
@@ -182,6 +183,17 @@ def main() -> NoReturn:
             sys.stdout.flush()
         os._exit(code)  # a worker thread may still wait for the server, and would hold the process
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _name_nearest(exc: click.NoSuchOption) -> click.NoSuchOption:
+    """Return the error with the options that the mistyped one begins, or else the one that is most like it.
+
+    Click itself also names `--quiet` for `--max-request`.
+    """
+    options = exc.possibilities or ()
+    begun = [option for option in options if option.startswith(exc.option_name)]
+    nearest = begun or get_close_matches(exc.option_name, options, n=1)
+    return click.NoSuchOption(exc.option_name, possibilities=nearest, ctx=exc.ctx)
 
 
 def _handle_signals(handler: Callable[[int, FrameType | None], NoReturn]) -> None:

@@ -13,6 +13,7 @@ import click
 from pleo_extract.cli.answer import write_answer
 from pleo_extract.cli.folder import LakeFolder
 from pleo_extract.cli.options import now_option
+from pleo_extract.cli.span import CountParam
 from pleo_extract.errors import amount
 
 __all__ = ["demo"]
@@ -32,7 +33,7 @@ __all__ = ["demo"]
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     metavar="N",
     default=20_000,
     show_default=True,

@@ -18,7 +18,7 @@ from pleo_extract.cli.options import (
     server_options,
     store_options,
 )
-from pleo_extract.cli.span import DurationParam, SecondsParam, ShardParam
+from pleo_extract.cli.span import CountParam, DurationParam, SecondsParam, ShardParam
 from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, escape
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ Examples:
 @server_options
 @click.option(
     "--in-flight",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     metavar="N",
     default=8,
     show_default=True,
@@ -62,7 +62,7 @@ Examples:
 )
 @click.option(
     "--max-requests",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     metavar="N",
     help="Stop after this number of requests; the next run continues [default: never]",
 )
@@ -90,7 +90,7 @@ Examples:
 )
 @click.option(
     "--keep-count",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     metavar="N",
     help="Maximum number of snapshots in a lake of Parquet [default: 1000]",
 )

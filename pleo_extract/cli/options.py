@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pleo_extract.cli.folder import FilePathParam, LakeFolder, OutputFile
-from pleo_extract.cli.span import InstantParam
+from pleo_extract.cli.span import CountParam, InstantParam
 from pleo_extract.core.pace import RATE
 from pleo_extract.core.pages import LARGEST
 from pleo_extract.errors import UsageError
@@ -96,7 +96,7 @@ _accounts_option: Final = click.option(
 
 _rate_option: Final = click.option(
     "--rate",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     metavar="N",
     default=RATE,
     show_default=True,
@@ -105,7 +105,7 @@ _rate_option: Final = click.option(
 
 _page_size_option: Final = click.option(
     "--page-size",
-    type=click.IntRange(min=1, max=LARGEST),
+    type=CountParam(min=1, max=LARGEST),
     metavar="N",
     help="Rows to ask for at a time [default: up to 1,000, or what the server gives]",
 )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import click
 
 from pleo_extract.cli.options import now_option
+from pleo_extract.cli.span import CountParam
 from pleo_extract.errors import ConfigurationError, UsageError, amount
 
 __all__ = ["sandbox"]
@@ -42,7 +43,7 @@ class _WithFaults(click.Command):
 @click.command(cls=_WithFaults, epilog=EXAMPLES, short_help="Serve the API from an invented world")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=CountParam(0, 65535),
     metavar="N",
     default=8080,
     show_default=True,
@@ -50,7 +51,7 @@ class _WithFaults(click.Command):
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(min=0),
+    type=CountParam(min=0),
     metavar="N",
     default=20_000,
     show_default=True,
@@ -58,7 +59,7 @@ class _WithFaults(click.Command):
 )
 @click.option(
     "--companies",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     metavar="N",
     default=5,
     show_default=True,
@@ -83,13 +84,13 @@ class _WithFaults(click.Command):
 )
 @click.option(
     "--rate",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     metavar="N",
     help="Requests a minute before it answers 429 [default: no limit]",
 )
 @click.option(
     "--max-limit",
-    type=click.IntRange(min=1),
+    type=CountParam(min=1),
     metavar="N",
     default=100,
     show_default=True,

@@ -11,7 +11,15 @@ import click
 
 from pleo_extract.zones import assume_utc
 
-__all__ = ["DurationParam", "InstantParam", "SecondsParam", "ShardParam", "ShareParam", "SnapshotParam"]
+__all__ = [
+    "CountParam",
+    "DurationParam",
+    "InstantParam",
+    "SecondsParam",
+    "ShardParam",
+    "ShareParam",
+    "SnapshotParam",
+]
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -34,6 +42,12 @@ class _Param(_ParamType[T]):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002 - click's signature
         """Return the word that stands for the value in the help."""
         return self.metavar
+
+
+class CountParam(click.IntRange):
+    """A whole number. Click itself calls a text that is none "not a valid integer range"."""
+
+    name = "whole number"
 
 
 class InstantParam(_Param[datetime]):

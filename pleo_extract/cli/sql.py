@@ -141,6 +141,7 @@ def sql(
 
     text = script.read() if script else words[-1]
     values = parse_pairs(params, "--param")
+    _refuse_unknown(values, text)
     with (
         closing(connect(asked, as_of, locked=True, allow=allow, names=names, **store)) as con,
         name_lake(asked),
@@ -151,6 +152,8 @@ def sql(
             click.echo(f"note: there is no job in {asked} yet", err=True)
         for company in _find_unknown_companies(con, text, values):
             click.echo(f"note: there is no job of company {escape(company)} in {asked}", err=True)
+        for wrong, there in _find_unknown_statuses(con, text, values):
+            click.echo(f"note: no job has the status {escape(wrong)!r}; there are {there}", err=True)
         for bound, now in _find_future_bounds(con, text, values):
             click.echo(
                 f"note: {escape(bound)} is later than {asked} was read ({now}): no job can be", err=True
@@ -177,6 +180,39 @@ def _restore_signals() -> None:
         number = getattr(signal, name, None)  # there is no SIGHUP on Windows
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _refuse_unknown(values: Mapping[str, str], text: str) -> None:
+    """Raise UsageError for a parameter that the query does not have: DuckDB names only the one that has no value."""
+    for name in values:
+        if not re.search(rf"\${re.escape(name)}\b", text, re.IGNORECASE):
+            there = ", ".join(sorted({f"${found}" for found in re.findall(r"\$(\w+)", text)}))
+            raise UsageError(
+                f"--param {escape(name)}: the query has no ${escape(name)}"
+                + (f"; it has {escape(there, 200)}" if there else "")
+            )
+
+
+_STATUS = re.compile(r"\bstatus\s*==?\s*(?:'([^']*)'|\$(\w+))", re.IGNORECASE)
+
+
+def _find_unknown_statuses(
+    con: duckdb.DuckDBPyConnection, text: str, values: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return the statuses that a query asks for and neither the contract nor the lake has, each with those of the lake."""
+    from pleo_extract.contract import STATUSES
+
+    asked = {values.get(name, "") if name else literal for literal, name in _STATUS.findall(text)}
+    asked -= {"", *STATUSES}
+    if not asked:
+        return []
+    from pleo_extract.answers import translate_errors
+
+    with translate_errors():
+        rows = con.execute("select distinct status from export_jobs order by status").fetchall()
+    there = [row[0] for row in rows]
+    listed = escape(", ".join(there), 300)
+    return [(each, listed) for each in sorted(asked.difference(there)) if there]
 
 
 _COMPANY_ID = re.compile(r"\bcompany_id\s*(?::=|=>|==?)\s*(?:'([^']*)'|\$(\w+))", re.IGNORECASE)

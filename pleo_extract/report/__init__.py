@@ -22,6 +22,7 @@ which a chart of fixed size cannot, with a tenth of the bytes that a chart of al
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
+_log = logging.getLogger(__name__)
+
 
 @check_keywords
 def write_report(  # noqa: PLR0913 - all are independent, and have defaults
@@ -62,7 +65,7 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     """Write a report about the export jobs of a lake: one HTML file without script, which loads nothing.
 
     Without `since`, its charts show the last year, and its headline figures the last 30 days next to the 30 days before.
-    With `since`, both begin there. The file is replaced atomically.
+    With `since`, both begin there. The file is replaced atomically. If no job is in this time, this logs a warning.
 
     Args:
         lake: the folder of the lake, or the URL or folder of a Delta table.
@@ -98,6 +101,8 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
     company = None if company_id is None else canonical_uuid(company_id)
     figures = ask_lake(lake, company_id=company, since=first, until=last, zone=zone, names=names, store=store)
+    if figures.window is None:
+        _log.warning("%s has no job created in this time, so the page is empty; see since and until", lake)
     try:
         if workbook is not None:
             check_path(workbook, "the workbook's file")

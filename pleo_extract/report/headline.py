@@ -97,7 +97,9 @@ def _slowest(figures: Headline) -> Tile:
         duration(now.get("p95")),
         [
             f"{duration(before['p95'])} before" if before.get("p95") is not None else "",
-            f"not counting {count(now['still_running'])} still running" if now.get("still_running") else "",
+            f"not counting {count(now['still_running'])} that have not ended"
+            if now.get("still_running")
+            else "",
         ],
     )
 

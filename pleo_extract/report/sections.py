@@ -61,7 +61,7 @@ DURATIONS: Final = (
     number("90 %", "p90", duration),
     number("95 %", "p95", duration),
     number("Longest", "max", duration),
-    number("Still running", "still_running"),
+    number("Not ended", "still_running"),
 )
 THROUGHPUT: Final = (
     number("Exported jobs", "exported_jobs"),
@@ -209,7 +209,7 @@ def _durations(figures: Figures, window: ReportPeriod) -> str:
         return section("durations", "How long exports take", few)
     running = sum(durations["still_running"])
     open_jobs = (
-        f" Without {count(running)} that are still running: the next chart includes them." if running else ""
+        f" Without {count(running)} that have not ended: the next chart includes them." if running else ""
     )
     return section(
         "durations",
