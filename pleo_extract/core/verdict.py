@@ -101,9 +101,7 @@ def decide_verdict(
         doubt = f"{amount(repeated, 'row')} came twice, so that others may never have come, and {useless}"
     if doubt and not confirmed:
         return Verdict("incomplete", doubt, again=previous is None)
-    # Rows that came twice may have taken the place of as many as a total is too low by, which would fit.
-    is_doubtful = repeated > 0 or is_skip_likely(distinct, totals, moves)
-    again = previous is None and not confirmed and is_doubtful
+    again = previous is None and not confirmed and is_skip_likely(distinct, totals, moves)
     if not known or distinct == known[0] == known[-1]:
         return Verdict("complete", again=again)
     if min(known) <= distinct <= max(known):
