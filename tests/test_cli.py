@@ -1328,7 +1328,7 @@ def test_a_server_that_cannot_be_reached_doubts_the_base_url(
         monkeypatch.setenv("PLEO_API_KEY", API_KEY)
         said = pleo("dump", tmp_path / "lake", "--base-url", url, "--deadline", "1")
     assert said.code == 75
-    assert "(is the base URL right? See --base-url and PLEO_BASE_URL)" in said.err
+    assert "; is the base URL right? See --base-url and PLEO_BASE_URL" in said.err
     assert "Nothing is staged: run again when the server can be reached" in said.err
     assert "longer deadline" not in said.err
 

@@ -804,7 +804,8 @@ class TestWire:
             assert all(isinstance(each, TryLater) for each in failed)
             said = [r.getMessage() for r in caplog.records if "cannot be reached" in r.getMessage()]
             assert len(said) == 1
-            assert said[0].endswith(f"Connection refused); retrying for at most {longest} s")
+            doubt = "Connection refused; is the base URL right? See --base-url and PLEO_BASE_URL"
+            assert said[0].endswith(f"{doubt}); retrying for at most {longest} s")
             assert caplog.records[0].levelname == "WARNING"
 
     def test_connections_are_kept(self) -> None:

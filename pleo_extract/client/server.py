@@ -79,7 +79,7 @@ class Server:
     def doubt(self) -> str:
         """A question to add to a failure that a wrong base URL may have caused; "" for Pleo's own servers."""
         is_own = self.url.rstrip("/") in SERVERS.values()
-        return "" if is_own else " (is the base URL right? See --base-url and PLEO_BASE_URL)"
+        return "" if is_own else "; is the base URL right? See --base-url and PLEO_BASE_URL"
 
     @property
     def ascii_host(self) -> str:
