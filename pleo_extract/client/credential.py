@@ -111,9 +111,8 @@ def _find_problem(text: object) -> str:
         return "has a space or a line break in it; give one key or token alone"
     if not (text.isascii() and text.isprintable()):
         return "holds characters that no key or token has"
-    if (
-        text[0] in _QUOTES or text[-1] in _QUOTES
-    ):  # `docker run --env-file` takes them for a part of the value
+    # `docker run --env-file` takes quotation marks for a part of the value.
+    if text[0] in _QUOTES or text[-1] in _QUOTES:
         return "begins or ends with a quotation mark; give the key or token without it"
     return ""
 

@@ -153,6 +153,8 @@ def _has_lost_staged(task: Task, head: Head) -> bool:
 
     The lake does not hold such a job yet, so nothing else but `total` would show that it is gone.
     """
+    if not head.batch:  # no earlier run staged anything, as a rule
+        return False
     nothing = task.lake.head(0).select("created_at", *KEY).collect()
     seen: dict[bool, list[pl.DataFrame]] = {True: [nothing], False: [nothing]}
     walked = [nothing]
