@@ -137,10 +137,10 @@ class Disk:
 
     def _replace(self, path: str, other: str) -> None:
         folder, name = self._find(path)
-        moved = folder.names.get(name) or Node(
-            "file"
-        )  # DuckDB wrote the file without Python, so the tap has not seen it
-        self._change((folder, name, None), (*self._find(other), moved))
+        self._change((folder, name, None), (*self._find(other), folder.names[name]))
+
+    def _duckdb(self, path: str, data: bytes) -> None:
+        self._change((*self._find(path), Node("file", data=data, kept_data=data)))
 
 
 def _read(path: Path) -> Node:

@@ -20,7 +20,8 @@ __all__ = ["Operation", "Tap"]
 
 Operation = tuple[str, str, Any]
 """The operation, its path and its argument: ``open`` (flags), ``write`` (bytes), ``sync``, ``mkdir``, ``rmdir``,
-``unlink``, ``replace`` (target), ``link`` (second name), ``symlink`` (target), ``truncate`` (size)."""
+``unlink``, ``replace`` (target), ``link`` (second name), ``symlink`` (target), ``truncate`` (size), ``duckdb`` (bytes of
+a database that DuckDB wrote and synced)."""
 
 
 class Tap:
@@ -63,6 +64,9 @@ class Tap:
             self.count += 1
             if self.fail is not None and self.count == self.fail[0]:
                 raise OSError(self.fail[1], os.strerror(self.fail[1]), operation[1])
+            if name in {"replace", "rename"} and operation[1].endswith(".duckdb"):
+                # DuckDB does not call `os`, but it syncs its files before it closes them: strace shows fdatasync.
+                self.log.append(("duckdb", operation[1], Path(operation[1]).read_bytes()))
             result = function(*args, **more)
             if operation[0] == "write":
                 operation = ("write", operation[1], bytes(args[1][:result]))
