@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -20,6 +21,8 @@ from canary import (
 )
 
 from pleo_extract import Client
+from pleo_extract.answers import catalogue
+from pleo_extract.answers.definition import Source
 from pleo_extract.cli import main
 from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
 from pleo_extract.signals import CODES
@@ -71,6 +74,34 @@ def own_environment(
     yield
     log.handlers[:], log.propagate = before[0], before[2]
     log.setLevel(before[1])
+
+
+@pytest.fixture(scope="session")
+def compiled_catalogue(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], bytes]:
+    """Return a function that returns the catalogue of an empty lake, which is made once."""
+    compile_one = catalogue._compile  # before `quick_catalogue` replaces it
+
+    @functools.cache
+    def make() -> bytes:
+        file = tmp_path_factory.mktemp("catalogue") / "_jobs.duckdb"
+        compile_one(file, str(file.parent), Source(()), "")
+        return file.read_bytes()
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def quick_catalogue(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    compiled_catalogue: Callable[[], bytes],
+) -> None:
+    """Give each lake a copy of one catalogue, except in tests marked `catalogue`, which ask it.
+
+    DuckDB takes longer to compile one than most tests take for all else.
+    """
+    if request.node.get_closest_marker("catalogue") is None:
+        monkeypatch.setattr(catalogue, "_compile", lambda file, *_: file.write_bytes(compiled_catalogue()))
 
 
 @pytest.fixture(params=["httpx", "curl"])

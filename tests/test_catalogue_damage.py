@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from conftest import Said
 
+pytestmark = pytest.mark.catalogue
+
 FACTS = ("_lake/now.csv", "_lake/vanished.csv")
 CATALOGUE = "_jobs.duckdb"
 HARMS = ("bit", "cut short", "emptied", "deleted", "folder", "link", "broken link", "pipe")

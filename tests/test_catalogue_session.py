@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     OpenClient = Callable[[Sandbox], Client]
 
+pytestmark = pytest.mark.catalogue
+
 DAY = 86_400.0
 
 

@@ -665,6 +665,7 @@ def test_world_without_jobs_then_with(
     assert receipt.lake_rows == 1
 
 
+@pytest.mark.catalogue
 def test_the_catalogue_is_for_any_duckdb_client(
     refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:
@@ -687,6 +688,7 @@ def test_the_catalogue_is_for_any_duckdb_client(
             assert other.sql(question.format("lake.")).pl().equals(expected)
 
 
+@pytest.mark.catalogue
 def test_a_moved_lake_gets_its_catalogue_anew(
     make_sandbox: MakeSandbox, open_client: OpenClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -645,6 +645,7 @@ class TestOddDisks:
             assert "Traceback" not in said.err
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.catalogue
     @pytest.mark.parametrize("how", ["folder", "pipe", "name", "name that DuckDB cannot open", "no folder"])
     def test_f71_a_catalogue_that_cannot_be_written(
         self, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

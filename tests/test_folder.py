@@ -400,6 +400,7 @@ def test_a_pointer_that_is_not_the_lakes(pointer: str, lake: Path) -> None:
     assert scan_lake(lake, as_of=2).collect().height
 
 
+@pytest.mark.catalogue
 def test_a_repair_renews_the_catalogue(
     lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -181,6 +181,7 @@ def test_changes_between_instants_and_numbers(lake: Path) -> None:
         found.changes(7)
 
 
+@pytest.mark.catalogue
 def test_changes_after_a_repair_name_what_is_gone(lake: Path) -> None:
     """A row that the later snapshot does not have is `removed`."""
     layout = Layout(lake)
@@ -207,6 +208,7 @@ def ask_catalogue(lake: Path, arguments: str) -> pl.DataFrame:
         return found.cast(Lake(lake).changes(2).schema)
 
 
+@pytest.mark.catalogue
 def test_the_catalogue_has_changes_as_a_macro(lake: Path) -> None:
     """The macro gives the rows of `Lake.changes`, between numbers and between instants."""
     found = Lake(lake)

@@ -218,6 +218,7 @@ def test_the_receipt_says_where_it_came_from(pair: Pair, pleo: Callable[..., Sai
     assert pleo("merge", pair.second, pair.first, "--quiet").out == ""
 
 
+@pytest.mark.catalogue
 def test_the_catalogue_has_what_was_merged(pair: Pair) -> None:
     """Other DuckDB clients see the union and the names of the companies."""
     merge_lakes(pair.second, pair.first)

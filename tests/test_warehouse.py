@@ -395,6 +395,7 @@ def test_a_name_that_does_not_exist() -> None:
     )
 
 
+@pytest.mark.catalogue
 @pytest.mark.parametrize("jobs", [[], [job(1), job(2, "failed"), job(3, "pending")]], ids=["empty", "some"])
 def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
     """Every view and macro of the catalogue gives another client the same as `open_warehouse`."""
@@ -419,6 +420,7 @@ def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict
     assert {path.name for path in (folder / "_lake").iterdir()} == {"now.csv", "vanished.csv"}
 
 
+@pytest.mark.catalogue
 def test_the_catalogue_follows_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths in the catalogue are absolute, and the next query sees replaced and new files."""
     month = make_catalogue(tmp_path, [job(1)]).parent / "created_month=2026-01"
@@ -432,6 +434,7 @@ def test_the_catalogue_follows_its_files(tmp_path: Path, monkeypatch: pytest.Mon
         assert con.sql("SELECT jobs, failed FROM failure_rates('all')").fetchall() == [(2, 2)]
 
 
+@pytest.mark.catalogue
 def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
     """A client with the old catalogue open continues and sees the new now; a missing folder is a disk error."""
     with duckdb.connect(str(make_catalogue(tmp_path, [], SnapshotFacts(START))), read_only=True) as con:
@@ -442,6 +445,7 @@ def test_the_catalogue_is_replaced_whole(tmp_path: Path) -> None:
         write_catalogue(tmp_path / "gone" / "_jobs.duckdb", tmp_path)
 
 
+@pytest.mark.catalogue
 def test_the_catalogue_of_a_lake_elsewhere(tmp_path: Path) -> None:
     """A catalogue written for another path works there, or where the client says the lake is."""
     (tmp_path / "here").mkdir()

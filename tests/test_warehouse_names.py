@@ -190,6 +190,7 @@ def test_names_change_no_answer() -> None:
 # Names kept in a lake
 
 
+@pytest.mark.catalogue
 def test_a_lake_keeps_names(lake: Path, tmp_path: Path, pleo: Callable[..., Said]) -> None:
     """`names` keeps names in a lake, for answers, its catalogue, and copies of it; the latest file counts alone."""
     first = write_file(tmp_path / "1.csv", f"id,name\n{A},One\n{B},=Two\n".encode())

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pleo_extract import Client
     from pleo_extract.sandbox import Sandbox
 
+pytestmark = pytest.mark.catalogue
+
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 MADE = START + 10 * DAY

@@ -74,19 +74,23 @@ def write_catalogue(  # noqa: PLR0913 - each is a fact about the lake
         # A folder, because DuckDB keeps a log next to the file that it writes; the next run removes both if this one dies.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".catalogue-") as folder:
             new = Path(folder, target.name)
-            with duckdb.connect(":memory:", config={"threads": 1}) as con:
-                con.execute(f"SET VARIABLE {ROOT} = {literal(glob.escape(here))}")
-                con.execute(f"ATTACH {literal(str(new))} AS catalogue (STORAGE_VERSION '{_STORAGE_VERSION}')")
-                con.execute("USE catalogue")
-                con.begin()  # otherwise DuckDB writes and syncs the file once per definition: 0.20 s, not 0.16 s
-                for definition in definitions(source, self_contained=True):
-                    con.execute(definition)
-                for view in _MARKED_VIEWS if mark else ():
-                    con.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
-                con.commit()
+            _compile(new, here, source, mark)
             new.replace(target)
     except (OSError, duckdb.Error) as exc:
         raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
+
+
+def _compile(file: Path, lake: str, source: Source, mark: str) -> None:
+    with duckdb.connect(":memory:", config={"threads": 1}) as con:
+        con.execute(f"SET VARIABLE {ROOT} = {literal(glob.escape(lake))}")
+        con.execute(f"ATTACH {literal(str(file))} AS catalogue (STORAGE_VERSION '{_STORAGE_VERSION}')")
+        con.execute("USE catalogue")
+        con.begin()  # otherwise DuckDB writes and syncs the file once per definition: 0.20 s, not 0.16 s
+        for definition in definitions(source, self_contained=True):
+            con.execute(definition)
+        for view in _MARKED_VIEWS if mark else ():
+            con.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
+        con.commit()
 
 
 def is_readable(data: bytes) -> bool:

@@ -199,18 +199,20 @@ def _create_macro(statement: Statement, views: Mapping[str, str]) -> str:
     checked: dict[str, str] = {}
     for name, value in values.items():
         if name != "q" and (check := check_value(statement, name, value, "VARCHAR")):
-            checked[name] = _require(*check, value)  # company_quantiles.sql checks q itself, and says why
+            checked[name] = _require(
+                *check, value, name
+            )  # company_quantiles.sql checks q itself, and says why
     for since, until in TIME_RANGES:
         if since in values:
             is_empty = f"{values[since]} >= {values[until]}"
             message = range_error(since, until, values)
-            checked[since] = _require(f"coalesce(NOT {is_empty}, TRUE)", message, values[since])
+            checked[since] = _require(f"coalesce(NOT {is_empty}, TRUE)", message, values[since], since)
     if "since_a" in values:
         is_one_sided, message = one_sided(values)
         # A grain beside bounds has an error of its own.
         is_grain, _ = check_value(statement, "grain", values["grain"], "VARCHAR") or ("TRUE", "")
         accepted = f"NOT ({is_one_sided}) OR NOT coalesce({is_grain}, FALSE)"
-        checked["until_a"] = _require(accepted, message, values["until_a"])
+        checked["until_a"] = _require(accepted, message, values["until_a"], "until_a")
     body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
     declared = ", ".join(statement.declarations())
     return f"CREATE MACRO {statement.name}({declared}) AS TABLE {bind_parameters(body, values, checked)}"
@@ -241,13 +243,17 @@ def _parse_instant(name: str, zone: str) -> str:
     return f"(CASE WHEN regexp_matches({text}, {literal(_NAIVE_INSTANT)}) THEN {local} ELSE CAST({text} AS TIMESTAMPTZ) END)"
 
 
-def _require(condition: str, message: str, value: str) -> str:
-    """Return SQL for `value`, which raises `message` unless the condition holds.
+def _require(condition: str, message: str, value: str, parameter: str) -> str:
+    """Return SQL for the value of a parameter, which raises `message` unless the condition holds.
 
     The message is given to date_trunc as its unit. DuckDB evaluates that while it binds the query and refuses it with
     'extract specifier "…" not recognized', from which `connection` takes the message. Its error() would run per row:
     an empty lake would accept any argument. If the condition holds, the value is a constant for the optimizer, which
     still skips files and row groups by it.
+
+    The concat() of the parameter itself, which is never null, makes CREATE MACRO cheaper: DuckDB binds a macro when it is
+    created, but ends that where a function takes a parameter of unknown type. Without it, `connect` takes 1.5 times as long.
     """
-    checked = f"date_trunc(CASE WHEN {condition} THEN 'day' ELSE {message} END, TIMESTAMP '2000-01-01')"
+    unit = f"CASE WHEN {condition} THEN 'day' WHEN concat({parameter}) IS NOT NULL THEN {message} END"
+    checked = f"date_trunc({unit}, TIMESTAMP '2000-01-01')"
     return f"(CASE WHEN {checked} IS NOT NULL THEN {value} END)"
