@@ -257,8 +257,12 @@ class Layout:
         if self.is_old:
             return self.old.number()
         if not os.path.lexists(self.current):
-            if self.numbers() not in ([], [1]):  # a kill during the first publish leaves 1 without a pointer
+            numbers = self.numbers()
+            if numbers not in ([], [1]):  # a kill during the first publish leaves 1 without a pointer
                 raise LakeError(f"{self.root} has snapshots but no pointer {self.current.name!r}; run repair")
+            # A first dump would write them anew, without the jobs that the server no longer lists.
+            if not numbers and any(self.root.glob("created_month=*/part-0.parquet")):
+                raise LakeError(f"{self.root} has months but no pointer {self.current.name!r}; run repair")
             return None
         found = _POINTER.fullmatch(disk.read_file(self.current))
         number = int(found[1]) if found else 0
