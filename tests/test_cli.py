@@ -35,6 +35,7 @@ from pleo_extract import (
     load_export_jobs,
     scan_lake,
 )
+from pleo_extract.answers.doors import connect_to_ask
 from pleo_extract.cli.metrics import write_metrics
 from pleo_extract.client import choose_shard, read_accounts
 from pleo_extract.contract import POLARS_SCHEMA
@@ -1481,3 +1482,17 @@ def test_sql_notes_a_status_that_no_job_has(pleo: Callable[..., Said]) -> None:
         )
     for status in ("failed", "pending", "in_progress"):
         assert pleo("sql", SAMPLE, f"{query}'{status}'").err == ""
+
+
+def test_a_question_is_given_the_macros_that_it_names() -> None:
+    """`sql` and `check` start sooner without the others; SQL that may need any of them has all."""
+    macros = "select count(*) from duckdb_functions() where function_name in ('failure_rates', 'compare')"
+    for asked, there in (
+        ("from FAILURE_RATES('all')", 1),
+        ("select 1", 0),
+        ("from query('from failure' || '_rates()')", 2),
+        ("from duckdb_functions()", 2),
+        (None, 2),
+    ):
+        with connect_to_ask(asked, SAMPLE) as con:
+            assert con.sql(macros).fetchall() == [(there,)], asked

@@ -51,6 +51,7 @@ def open_warehouse(
     facts: SnapshotFacts | None = None,
     locked: bool = False,
     allow: Sequence[Path] = (),
+    asked: str | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB connection in memory, in UTC, with the views and table macros of `statements()` over Parquet files.
 
@@ -61,6 +62,7 @@ def open_warehouse(
         locked: read only `files` and `allow`, load no extension, change no setting. This does not prevent COPY … TO a
             file that may be read, because DuckDB cannot; use `answer`, which runs nothing but a SELECT.
         allow: further files and folders that a locked connection may read.
+        asked: the SQL that will be asked, if nothing else will be: only the macros that it names are created.
 
     Raises:
         UsageError: an instant has no time zone.
@@ -77,7 +79,7 @@ def open_warehouse(
         if locked:
             _restrict(con, source.files, allow)
         with _blame_files():
-            for definition in definitions(source):
+            for definition in definitions(source, asked=asked):
                 con.execute(definition)
         if locked:
             con.execute("SET lock_configuration = TRUE")

@@ -82,16 +82,17 @@ class Source:
         return bool(self.root) and self.facts.as_of is not None
 
 
-def definitions(source: Source, *, self_contained: bool = False) -> Iterator[str]:
+def definitions(source: Source, *, self_contained: bool = False, asked: str | None = None) -> Iterator[str]:
     """Yield CREATE statements for all views and macros, each after those that it reads.
 
-    They create no table, so that no query finds anything that it could change.
+    They create no table, so that no query finds anything that it could change. With `asked`, macros whose name is not in
+    this text are left out: DuckDB takes 20 ms to create one.
     """
     views, private = _view_queries(source), {VANISHED_KEYS: _vanished_keys(source)}
     for name, query in views.items():
         yield f"CREATE VIEW {name} AS {with_relations(query, private | (views if self_contained else {}))}"
     for statement in statements().values():
-        if statement.kind == "macro":
+        if statement.kind == "macro" and (asked is None or statement.name in asked.lower()):
             yield _create_macro(statement, views | private if self_contained else {})
     if source.root and source.has_objects:
         yield create_changes(lambda path: _lake_path(source.root, path))

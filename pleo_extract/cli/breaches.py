@@ -151,7 +151,7 @@ def find_breaches(
         ConfigurationError: the names cannot be used.
     """
     from pleo_extract.answers import name_lake
-    from pleo_extract.answers.doors import connect
+    from pleo_extract.answers.doors import connect_to_ask
     from pleo_extract.answers.names import read_kept_names, read_names
     from pleo_extract.lake.status import read_status
     from pleo_extract.lake.store import open_lake, open_to_read
@@ -166,7 +166,8 @@ def find_breaches(
         open_to_read(open_lake(lake, **store))  # says in its words that a first dump was cut short
         # The folder is empty, such as the one under a disk that is not mounted.
         raise TryLater(f"{lake} has no snapshot yet: no dump has been completed, so nothing can be checked")
-    with closing(connect(lake, status.snapshot or None, names=names, **store)) as con, name_lake(lake):
+    asked, snapshot = RATES + INCIDENTS + SILENCES, status.snapshot or None
+    with closing(connect_to_ask(asked, lake, snapshot, names=names, **store)) as con, name_lake(lake):
         last_read = _ask(con, NOW)[0]["now"]
         if last_read is None:
             return Findings(tuple(breaches), None, 0, {})

@@ -137,13 +137,13 @@ def sql(
     asked = os.fsdecode(LakeFolder()(before[0])) if before else lake or Path("data/export_jobs")
     kind = kind or choose_format(output)
     from pleo_extract.answers import answer, name_lake, translate_errors
-    from pleo_extract.answers.doors import connect
+    from pleo_extract.answers.doors import connect_to_ask
 
     text = script.read() if script else words[-1]
     values = parse_pairs(params, "--param")
     _refuse_unknown(values, text)
     with (
-        closing(connect(asked, as_of, locked=True, allow=allow, names=names, **store)) as con,
+        closing(connect_to_ask(text, asked, as_of, locked=True, allow=allow, names=names, **store)) as con,
         name_lake(asked),
     ):
         with translate_errors():
