@@ -259,6 +259,24 @@ def silence_alarms() -> Iterator[str]:
     return _table(columns, rows)
 
 
+def iceberg() -> Iterator[str]:
+    """Return what the same steps cost with a Delta and with an Iceberg table, from iceberg.json."""
+    found = json.loads((ROOT / "docs" / "iceberg.json").read_text(encoding="utf-8"))
+    rows = (
+        (
+            step,
+            *(f"{each[kind]['cpu']:.1f}" for kind in ("delta", "iceberg")),
+            f"{each['iceberg']['cpu'] / each['delta']['cpu']:.1f}",
+            *(f"{each[kind]['peak']:.0f}" for kind in ("delta", "iceberg")),
+        )
+        for step, each in found["steps"].items()
+    )
+    yield f"On {found['where']}; {found['jobs']:,} jobs, medians; each step is a whole process:"
+    yield ""
+    columns = ("step", "Delta, CPU s", "Iceberg, CPU s", "ratio", "Delta, MB", "Iceberg, MB")
+    yield from _table(columns, rows)
+
+
 def _alarms(part: str) -> Any:
     return json.loads((ROOT / "docs" / "alarms.json").read_text(encoding="utf-8"))[part]
 
@@ -303,6 +321,7 @@ TABLES = {
         shift_alarms,
         shift_power,
         silence_alarms,
+        iceberg,
         torture,
     )
 } | {name: getattr(scaling, name) for name in scaling.__all__ if name.startswith("scale_")}

@@ -96,11 +96,12 @@ def quick_catalogue(
     monkeypatch: pytest.MonkeyPatch,
     compiled_catalogue: Callable[[], bytes],
 ) -> None:
-    """Give each lake a copy of one catalogue, except in tests marked `catalogue`, which ask it.
+    """Give each lake a copy of one catalogue, except in tests marked `catalogue` and in suites of other tools.
 
     DuckDB takes longer to compile one than most tests take for all else.
     """
-    if request.node.get_closest_marker("catalogue") is None:
+    is_ours = request.path.parent.name in {"tests", "table"}
+    if is_ours and request.node.get_closest_marker("catalogue") is None:
         monkeypatch.setattr(catalogue, "_compile", lambda file, *_: file.write_bytes(compiled_catalogue()))
 
 
