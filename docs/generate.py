@@ -314,6 +314,7 @@ TABLES = {
         clustering,
         exit_codes,
         first_dump,
+        iceberg,
         links,
         names,
         options,
@@ -321,7 +322,6 @@ TABLES = {
         shift_alarms,
         shift_power,
         silence_alarms,
-        iceberg,
         torture,
     )
 } | {name: getattr(scaling, name) for name in scaling.__all__ if name.startswith("scale_")}

@@ -115,7 +115,7 @@ class Iceberg:
         self.table.append(empty, snapshot_properties=STATE)
 
 
-KINDS: Final = {"delta": Delta, "iceberg": Iceberg}
+KINDS: Final[dict[str, type[Delta | Iceberg]]] = {"delta": Delta, "iceberg": Iceberg}
 
 
 def make_jobs() -> pl.DataFrame:
@@ -186,7 +186,6 @@ def main() -> None:
             "where": f"{os.cpu_count()} cores, {', '.join(LIBRARIES)}",
             "jobs": JOBS,
             "steps": {step: {kind: tell(found[step, kind]) for kind in KINDS} for step in STEPS},
-            "files": {kind: sum(path.is_file() for path in Path(folder, kind).rglob("*")) for kind in KINDS},
             "refused": {kind: ask_refusal(python, kind, folder) for kind in KINDS},
         }
     (ROOT / "docs" / "iceberg.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
