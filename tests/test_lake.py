@@ -823,7 +823,7 @@ def test_f43_repair_of_nothing_but_the_visible_months(lake: Path) -> None:
             open_it(lake)
     assert not verify_lake(lake).ok
     assert read_plainly(lake).height == 5, (
-        "a dump began anew, without the jobs that its server no longer lists"
+        "a dump replaced them, without the jobs that its server no longer lists"
     )
     assert repair_lake(lake).problems == ()
     assert scan_lake(lake).collect().height == read_plainly(lake).height == 5

@@ -260,7 +260,7 @@ class Layout:
             numbers = self.numbers()
             if numbers not in ([], [1]):  # a kill during the first publish leaves 1 without a pointer
                 raise LakeError(f"{self.root} has snapshots but no pointer {self.current.name!r}; run repair")
-            # A first dump would write them anew, without the jobs that the server no longer lists.
+            # A first dump would replace them, without the jobs that the server no longer lists.
             if not numbers and any(self.root.glob("created_month=*/part-0.parquet")):
                 raise LakeError(f"{self.root} has months but no pointer {self.current.name!r}; run repair")
             return None
