@@ -1494,5 +1494,5 @@ def test_a_question_is_given_the_macros_that_it_names() -> None:
         ("from duckdb_functions()", 2),
         (None, 2),
     ):
-        with connect_to_ask(asked, SAMPLE) as con:
+        with connect_to_ask(asked, SAMPLE, None, {}) as con:
             assert con.sql(macros).fetchall() == [(there,)], asked

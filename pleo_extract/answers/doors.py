@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from pleo_extract.answers import SnapshotFacts
     from pleo_extract.lake.folder.opening import Opened
+    from pleo_extract.lake.store import StoreOptions
 
 __all__ = [
     "connect",
@@ -82,36 +82,25 @@ def connect(  # noqa: PLR0913 - all are independent, and have defaults
         UsageError: the lake does not keep this snapshot.
         ConfigurationError: the names cannot be used.
     """
-    return connect_to_ask(
-        None,
-        lake,
-        as_of,
-        locked=locked,
-        allow=allow,
-        names=names,
-        storage_options=storage_options,
-        workspace=workspace,
-    )
+    store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
+    return connect_to_ask(None, lake, as_of, store, locked=locked, allow=allow, names=names)
 
 
 def connect_to_ask(  # noqa: PLR0913 - as `connect`
     asked: str | None,
     lake: str | Path,
-    as_of: datetime | int | None = None,
+    as_of: datetime | int | None,
+    store: StoreOptions,
     *,
     locked: bool = False,
     allow: Sequence[Path] = (),
     names: str | Path | Mapping[str, str] | None = None,
-    storage_options: Mapping[str, str] | None = None,
-    workspace: str | Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """Return `connect(lake, …)` with only the macros that the SQL `asked` names: DuckDB takes 20 ms to create each."""
+    """Return `connect(lake, …)` with only the macros that the SQL `asked` needs; all of them if that is None."""
     from pleo_extract.answers import open_warehouse, read_facts  # noqa: PLC0415 - imports duckdb only where it is needed
 
-    if asked is not None and re.search("duckdb_|query", asked, re.IGNORECASE):
-        asked = None  # SQL that lists functions, or takes a query from a text, may need any
     given = {} if names is None else read_names(names)
-    opened = open_to_read(open_lake(lake, storage_options=storage_options, workspace=workspace), as_of)
+    opened = open_to_read(open_lake(lake, **store), as_of)
     if opened is None:
         return open_warehouse([], locked=locked, allow=allow, asked=asked)
     known = read_kept_names(lake) | given

@@ -167,7 +167,7 @@ def find_breaches(
         # The folder is empty, such as the one under a disk that is not mounted.
         raise TryLater(f"{lake} has no snapshot yet: no dump has been completed, so nothing can be checked")
     asked, snapshot = RATES + INCIDENTS + SILENCES, status.snapshot or None
-    with closing(connect_to_ask(asked, lake, snapshot, names=names, **store)) as con, name_lake(lake):
+    with closing(connect_to_ask(asked, lake, snapshot, store, names=names)) as con, name_lake(lake):
         last_read = _ask(con, NOW)[0]["now"]
         if last_read is None:
             return Findings(tuple(breaches), None, 0, {})

@@ -46,7 +46,7 @@ def demo(out: Path, jobs: int, now: datetime | None) -> None:
     The first dump is a day before --now, the second at --now.
     """
     from pleo_extract.answers import answer
-    from pleo_extract.answers.doors import connect
+    from pleo_extract.answers.doors import connect_to_ask
     from pleo_extract.client import Client
     from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, serve
     from pleo_extract.sync.dump import dump_export_jobs
@@ -62,7 +62,7 @@ def demo(out: Path, jobs: int, now: datetime | None) -> None:
         api.world.advance(max(0.0, (end - api.world.now).total_seconds()))
         _print_title("3. The second dump, a day later, reads only what can have changed")
         click.echo(dump_export_jobs(lake, client=client))
-    con = connect(lake, locked=True)
+    con = connect_to_ask(_DURATIONS + _FAILURES, lake, None, {}, locked=True)
     for number, (title, query) in enumerate(_QUESTIONS, start=4):
         _print_title(f"{number}. {title}")
         click.echo(f'pleo-extract sql {lake} "{query}"\n')

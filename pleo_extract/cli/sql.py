@@ -143,7 +143,7 @@ def sql(
     values = parse_pairs(params, "--param")
     _refuse_unknown(values, text)
     with (
-        closing(connect_to_ask(text, asked, as_of, locked=True, allow=allow, names=names, **store)) as con,
+        closing(connect_to_ask(text, asked, as_of, store, locked=True, allow=allow, names=names)) as con,
         name_lake(asked),
     ):
         with translate_errors():

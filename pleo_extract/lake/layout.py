@@ -261,7 +261,7 @@ class Layout:
             if numbers not in ([], [1]):  # a kill during the first publish leaves 1 without a pointer
                 raise LakeError(f"{self.root} has snapshots but no pointer {self.current.name!r}; run repair")
             # A first dump would replace them, without the jobs that the server no longer lists.
-            if not numbers and any(self.root.glob("created_month=*/part-0.parquet")):
+            if not numbers and list_months(self.root):
                 raise LakeError(f"{self.root} has months but no pointer {self.current.name!r}; run repair")
             return None
         found = _POINTER.fullmatch(disk.read_file(self.current))
@@ -400,6 +400,14 @@ def naming_damage(lake: str | os.PathLike[str]) -> Iterator[None]:
     except UNREADABLE as exc:
         why = escape(str(exc).partition("\n")[0], 200)
         raise LakeError(f"{lake}: a data file cannot be read ({why}); see pleo-extract verify") from exc
+
+
+def list_months(folder: Path) -> list[Path]:
+    """Return the visible files of a lake, one a month, or those of a snapshot of format 1."""
+    months = (
+        path for path in disk.list_folder(folder) if MONTH.fullmatch(path.name) and not path.is_symlink()
+    )
+    return [path for month in months if (path := month / "part-0.parquet").exists()]
 
 
 def decode_manifest(data: bytes, path: Path) -> Manifest:

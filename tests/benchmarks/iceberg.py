@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
-from measure import ROOT, Cost, make_venv, measure, medians
+from measure import ROOT, Cost, make_venv, measure, medians, tell
 from rows import make_rows
 from server import Jobs
 
@@ -118,9 +118,9 @@ class Iceberg:
 KINDS: Final[dict[str, type[Delta | Iceberg]]] = {"delta": Delta, "iceberg": Iceberg}
 
 
-def make_jobs() -> pl.DataFrame:
-    """Return the rows, with the month that the table is partitioned by."""
-    rows = make_rows(Jobs(JOBS), 0, JOBS)
+def make_jobs(first: int = 0) -> pl.DataFrame:
+    """Return the rows from number `first`, with the month that the table is partitioned by."""
+    rows = make_rows(Jobs(JOBS), first, JOBS)
     return rows.with_columns(created_month=pl.col("created_at").dt.strftime("%Y-%m"))
 
 
@@ -134,7 +134,7 @@ def run(step: str, kind: str, folder: Path) -> None:
     if step == "state only":
         one.keep_state()
     elif step == "refresh of two months":
-        months = [str(month) for month in make_jobs()["created_month"].unique().sort().tail(2)]
+        months = [str(month) for month in make_jobs(JOBS * 9 // 10)["created_month"].unique().sort().tail(2)]
         old = one.read(months)
         ended = old.sort("created_at").tail(ENDED).with_columns(status=pl.lit("completed"))
         rows = pl.concat([old, ended]).unique(["company_id", "id"], keep="last", maintain_order=True)
@@ -147,7 +147,7 @@ def is_refused(kind: str, folder: Path) -> str:
     first, second = KINDS[kind](folder), KINDS[kind](folder)
     first.open()
     second.open()
-    months = [str(make_jobs()["created_month"].max())]
+    months = [str(make_jobs(JOBS - 1)["created_month"].max())]
     rows = first.read(months)
     first.write(rows, months)
     try:
@@ -189,11 +189,6 @@ def main() -> None:
             "refused": {kind: ask_refusal(python, kind, folder) for kind in KINDS},
         }
     (ROOT / "docs" / "iceberg.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def tell(cost: Cost) -> dict[str, float]:
-    """Return the figures that are saved of a cost."""
-    return {"cpu": round(cost.cpu, 2), "peak": round(cost.peak)}
 
 
 def ask_refusal(python: str, kind: str, folder: str) -> str:

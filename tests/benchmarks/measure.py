@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Cost", "Server", "count", "make_venv", "measure", "medians", "serve", "table"]
+__all__ = ["Cost", "Server", "count", "make_venv", "measure", "medians", "serve", "table", "tell"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -129,6 +129,11 @@ def make_venv(name: str, requirements: Sequence[str]) -> str:
 def count(number: float) -> str:
     """Format a number with thousands separators."""
     return f"{number:,.0f}"
+
+
+def tell(cost: Cost) -> dict[str, float]:
+    """Return the figures that are saved of a cost."""
+    return {"cpu": round(cost.cpu, 2), "peak": round(cost.peak)}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

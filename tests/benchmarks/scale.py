@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from answers import ASK, OURS
 from curve import dump
-from measure import ROOT, Cost, measure, serve
+from measure import ROOT, Cost, measure, serve, tell
 from rows import make_rows
 from server import FIRST, Jobs
 
@@ -78,11 +78,6 @@ def run_delta(size: int) -> dict[str, Any]:
     """Measure the publish of `size` jobs as a Delta table."""
     with tempfile.TemporaryDirectory() as folder:
         return {"delta": fill(Path(folder, "lake"), NOWHERE, size, "delta", portions_at_most=1)["publish"]}
-
-
-def tell(cost: Cost) -> dict[str, float]:
-    """Return the figures that are saved of a cost."""
-    return {"cpu": round(cost.cpu, 2), "peak": round(cost.peak)}
 
 
 def fill(

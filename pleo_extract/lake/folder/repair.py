@@ -30,12 +30,12 @@ from pleo_extract.lake.folder.visible import find_strays, is_same_bytes, is_show
 from pleo_extract.lake.forgotten import read_forgotten
 from pleo_extract.lake.layout import (
     FORMAT,
-    MONTH,
     OBJECT,
     UNREADABLE,
     FileEntry,
     Layout,
     Manifest,
+    list_months,
     name_object,
     refuse_newer,
 )
@@ -137,7 +137,7 @@ def _repair_pointer(layout: Layout) -> list[str]:
             f"the pointer was older than the visible months (restored from a backup?): set to snapshot {later}"
         ]
     try:
-        if (layout.number() is not None) == bool(layout.numbers() or _list_months(layout.root)):
+        if (layout.number() is not None) == bool(layout.numbers() or list_months(layout.root)):
             return []
     except LakeError:
         if layout.current.exists() and not layout.current.is_file():
@@ -145,7 +145,7 @@ def _repair_pointer(layout: Layout) -> list[str]:
     numbers = layout.numbers()[::-1]
     best = next((n for n in numbers if _is_whole(layout, n)), None)
     best = best or next((n for n in numbers if _has_files(layout, n)), None)
-    if best is None and not _list_months(layout.root):
+    if best is None and not list_months(layout.root):
         disk.remove_file(layout.current)
         return ["the pointer named no snapshot and none is left: removed; the next dump reads the whole list"]
     best = best or max([1, *numbers])
@@ -200,7 +200,7 @@ def _rebuild_manifest(layout: Layout, number: int) -> Manifest:
     earlier = _earlier_manifest(layout, number)
     entries, version = [], 1 if layout.is_old else FORMAT
     folder = layout.old.snapshot_folder(number) if layout.is_old else layout.root
-    for path in _list_months(folder):
+    for path in list_months(folder):
         data = _read_plain(path)
         rows = _count_rows(data) if data is not None and has_columns(data, 0) else None
         if data is not None and rows is not None:
@@ -224,14 +224,6 @@ def _rebuild_manifest(layout: Layout, number: int) -> Manifest:
         library=__version__,
         accounts=reset_walks(earlier.accounts) if earlier else {},
     )
-
-
-def _list_months(folder: Path) -> list[Path]:
-    """Return the visible files, one a month, or those of a snapshot of format 1."""
-    months = (
-        path for path in disk.list_folder(folder) if MONTH.fullmatch(path.name) and not path.is_symlink()
-    )
-    return [path for month in months if (path := month / "part-0.parquet").exists()]
 
 
 def _read_plain(path: Path) -> bytes | None:
