@@ -257,12 +257,17 @@ class Layout:
         if self.is_old:
             return self.old.number()
         if not os.path.lexists(self.current):
-            numbers = self.numbers()
+            there, numbers = "", self.numbers()
             if numbers not in ([], [1]):  # a kill during the first publish leaves 1 without a pointer
-                raise LakeError(f"{self.root} has snapshots but no pointer {self.current.name!r}; run repair")
-            # A first dump would replace them, without the jobs that the server no longer lists.
-            if not numbers and list_months(self.root):
-                raise LakeError(f"{self.root} has months but no pointer {self.current.name!r}; run repair")
+                there = "snapshots"
+            elif not numbers and list_months(self.root):
+                # A first dump would replace them, without the jobs that the server no longer lists.
+                there = "months"
+            if there:
+                pointer = self.current.relative_to(self.root).as_posix()
+                raise LakeError(
+                    f"{self.root} has {there} but no pointer {pointer!r}; run: pleo-extract repair {self.root}"
+                )
             return None
         found = _POINTER.fullmatch(disk.read_file(self.current))
         number = int(found[1]) if found else 0
