@@ -618,6 +618,36 @@ def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
             assert dump_export_jobs(tmp_path, client=client, full=True).vanished == [(COMPANY, oldest.id)]
 
 
+@pytest.mark.parametrize("read", ["dump", "load", "iterate"])
+def test_f23_a_job_that_moves_hides_no_job_from_cursors_that_are_positions(
+    read: str, tmp_path: Path, clock: Clock
+) -> None:
+    """A job that moves from what was read to what was not moves another past the reader; an arrival makes up for it."""
+    server = Heard(Habits(page=100, cursors="positions"), jobs=700)
+    by_age = sorted(server.jobs.values(), key=lambda job: job.created)
+    pages: list[str] = []
+
+    def move(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+        pages.extend(asked.get("after", ()))
+        if len(pages) == 2:
+            pages.append("")
+            by_age[20].created = by_age[600].created + timedelta(microseconds=1)
+            server.note(by_age[20])
+            server.create()
+
+    server.edit = move
+    with open_client(server, clock, in_flight=1) as client:
+        if read == "load":
+            assert set(load_export_jobs(client=client)["id"]) == set(server.jobs)
+        elif read == "iterate":
+            with pytest.raises(IncompleteWalk, match="700 jobs when read once and 701 when read again"):
+                list(iter_export_jobs(client=client))
+        else:
+            assert dump_export_jobs(tmp_path, client=client).code == 0
+            assert set(scan_lake(tmp_path).collect()["id"]) == set(server.jobs)
+    assert len(server.jobs) == 701
+
+
 def test_f23_a_deleted_job_does_not_pass_for_a_total_that_is_too_low(tmp_path: Path, clock: Clock) -> None:
     """If a job is deleted and another one created during the first walk, the next dump finds the deleted one."""
     server = Heard(Habits(page=100), jobs=700)

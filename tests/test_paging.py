@@ -1215,6 +1215,27 @@ class TestTotals:
             previous == distinct < min(filter(None, totals), default=0)
         )
 
+    @pytest.mark.parametrize(
+        ("distinct", "moves", "meets_arrivals", "again"),
+        [
+            (11, (2, 0), True, True),
+            (11, (2, 0), False, False),
+            (12, (2, 0), True, False),
+            (12, (3, 1), True, True),
+            (13, (3, 1), True, False),
+        ],
+    )
+    def test_f23_a_walk_that_meets_arrivals_has_the_last_total(
+        self,
+        distinct: int,
+        moves: tuple[int, int],
+        meets_arrivals: bool,  # noqa: FBT001 - a case
+        again: bool,  # noqa: FBT001 - a case
+    ) -> None:
+        """In ascending order fewer jobs than a total that only grew ask for one more pass."""
+        verdict = decide_verdict(distinct, (10, 12), moves=moves, meets_arrivals=meets_arrivals)
+        assert (verdict.name, verdict.again) == ("complete_with_drift", again)
+
     @given(
         st.integers(0, 20),
         st.none() | st.integers(0, 20),

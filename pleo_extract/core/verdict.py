@@ -71,12 +71,13 @@ def is_many(count: int, total: int) -> bool:
     return count > max(MANY, total // 100)
 
 
-def decide_verdict(
+def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one before it
     distinct: int,
     totals: tuple[int | None, int | None],
     *,
     moves: tuple[int, int] = (0, 0),
     repeated: int = 0,
+    meets_arrivals: bool = False,
     previous: int | None = None,
     confirmed: bool = False,
 ) -> Verdict:
@@ -87,6 +88,7 @@ def decide_verdict(
         totals: `total` of the first and of the last page; None where the server gave none.
         moves: by how much `total` rose and fell from page to page.
         repeated: rows that came twice in a list sorted by created_at alone: each may have taken the place of another.
+        meets_arrivals: whether jobs that are created meanwhile are read too, as in ascending order.
         previous: different jobs read after the first pass, if this is the second one.
         confirmed: whether the second pass alone met the same jobs as the first.
     """
@@ -101,7 +103,9 @@ def decide_verdict(
         doubt = f"{amount(repeated, 'row')} came twice, so that others may never have come, and {useless}"
     if doubt and not confirmed:
         return Verdict("incomplete", doubt, again=previous is None)
-    again = previous is None and not confirmed and is_skip_likely(distinct, totals, moves)
+    # With all arrivals read, a total that only grew stands for jobs that the walk has passed.
+    is_short = meets_arrivals and not moves[1] and len(known) > 1 and distinct < known[-1]
+    again = previous is None and not confirmed and (is_short or is_skip_likely(distinct, totals, moves))
     if not known or distinct == known[0] == known[-1]:
         return Verdict("complete", again=again)
     if min(known) <= distinct <= max(known):

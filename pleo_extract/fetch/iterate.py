@@ -15,7 +15,7 @@ from pleo_extract.core.walk import Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
 from pleo_extract.fetch.driver import BATCH_ROWS
 from pleo_extract.fetch.load import DEADLINE, open_client
-from pleo_extract.fetch.segments import RowCount, read_walk, repeated_of
+from pleo_extract.fetch.segments import RowCount, meets_arrivals, read_walk, repeated_of
 from pleo_extract.fetch.selection import Instant, Selection, check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.progress import show_progress
@@ -125,7 +125,13 @@ def stream_wanted(
                 yield kept
         if walk.ended == "end":
             at = walk.checkpoint
-            verdict = decide_verdict(given.count, at.totals, moves=at.moves, repeated=repeated_of([walk]))
+            verdict = decide_verdict(
+                given.count,
+                at.totals,
+                moves=at.moves,
+                repeated=repeated_of([walk]),
+                meets_arrivals=meets_arrivals([walk]),
+            )
             if verdict.again:
                 _confirm(session, walk, given, verdict)
 

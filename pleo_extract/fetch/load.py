@@ -16,7 +16,7 @@ from pleo_extract.core.rows import is_confirmed, keep_latest
 from pleo_extract.core.verdict import Verdict, count_arrivals, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows, UsageError
 from pleo_extract.fetch.driver import ask_exactly
-from pleo_extract.fetch.segments import RowCount, moves_of, repeated_of, totals_of
+from pleo_extract.fetch.segments import RowCount, meets_arrivals, moves_of, repeated_of, totals_of
 from pleo_extract.fetch.selection import check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.progress import show_progress
@@ -108,7 +108,11 @@ def _load(
         verdict = Verdict("complete")
     else:
         verdict = decide_verdict(
-            frame.height, totals_of(walks), moves=moves_of(walks), repeated=repeated_of(walks)
+            frame.height,
+            totals_of(walks),
+            moves=moves_of(walks),
+            repeated=repeated_of(walks),
+            meets_arrivals=meets_arrivals(walks),
         )
     if verdict.again:
         jobs, before = frame.height, totals_of(walks)

@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from pleo_extract.contract import Key, Query
     from pleo_extract.fetch.driver import Batch
 
-__all__ = ["RowCount", "moves_of", "narrow", "read_list", "read_walk", "repeated_of", "totals_of"]
+__all__ = [
+    "RowCount",
+    "meets_arrivals",
+    "moves_of",
+    "narrow",
+    "read_list",
+    "read_walk",
+    "repeated_of",
+    "totals_of",
+]
 
 QUICK_SECONDS: Final = 0.01
 """A server that answers a page within this time is read by one thread: more threads would only cost."""
@@ -63,6 +72,11 @@ def moves_of(walks: Sequence[Walk]) -> tuple[int, int]:
     """Return by how much `total` rose and fell from page to page, as the walk has seen it that saw the most of either."""
     risen, fallen = zip(*(walk.checkpoint.moves for walk in walks), strict=True)
     return max(risen), max(fallen)
+
+
+def meets_arrivals(walks: Sequence[Walk]) -> bool:
+    """Return whether the walks read the jobs that are created meanwhile: they stand at the end of an ascending list."""
+    return all(walk.order != "none" and not walk.query.descending for walk in walks)
 
 
 def newest_of(walks: Sequence[Walk]) -> Key | None:

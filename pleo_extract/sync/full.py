@@ -251,7 +251,12 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
         previous = previous if previous == walked.jobs else None
     totals = expect_total(task.before, walked.totals)
     verdict = decide_verdict(
-        walked.jobs, totals, moves=walked.moves, repeated=walked.repeated, previous=previous
+        walked.jobs,
+        totals,
+        moves=walked.moves,
+        repeated=walked.repeated,
+        meets_arrivals=walked.order != "none",
+        previous=previous,
     )
     if not verdict.again and not _is_drop(task, walked, accept_vanished=accept_vanished):
         return walked, None, verdict
