@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["IdMonths", "count_repeats", "hash_id"]
+__all__ = ["IdInstants", "count_repeats", "hash_id"]
 
 RANGE: Final = 8_000_000
 """Keys of one range: 64 MB, and as much again to sort them."""
@@ -29,18 +29,21 @@ _MONTH_NUMBER: Final = pl.col("created_at").dt.year().cast(pl.UInt64) * 12 + pl.
     "created_at"
 ).dt.month().cast(pl.UInt64)
 MONTH_BITS: Final = 10
-"""How many of the 64 bits of an entry say the month: months repeat after 85 years."""
+"""How many bits of an entry say the month: months repeat after 85 years."""
+INSTANT_BITS: Final = 10
+"""How many bits of an entry are of the hash of the instant: of jobs that move within a month, one in 1,024 is not found."""
+OTHER_BITS: Final = MONTH_BITS + INSTANT_BITS
 HELD: Final = 250_000
 """Entries that are held in memory; more go to a file of this machine."""
 SORTED: Final = 2_000_000
 """Entries that are sorted together."""
 
 
-class IdMonths:
-    """The months under which ids were staged, in 8 bytes a row: 54 bits of the id's hash and 10 bits of the month.
+class IdInstants:
+    """The instants of creation under which ids were staged, in 8 bytes a row: 44 bits of the id's hash, and `OTHER_BITS`.
 
-    A first dump of ten million jobs must find the one that the server showed under two months, and cannot hold ten million
-    ids in memory for it.
+    A first dump of ten million jobs must find the one that the server showed under two months or instants, and cannot
+    hold ten million ids in memory for it.
 
     Args:
         folder: where the entries go that are too many for memory.
@@ -54,26 +57,28 @@ class IdMonths:
         self._scratch: disk.ScratchFile | None = None
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Note the ids and months of staged rows.
+        """Note the ids and instants of staged rows.
 
         Raises:
             StorageError: the folder has no room for 8 bytes a row.
         """
-        entries = rows.select(entry=hash_id() * 2**MONTH_BITS + _MONTH_NUMBER % 2**MONTH_BITS)
+        month = _MONTH_NUMBER % 2**MONTH_BITS * 2**INSTANT_BITS
+        instant = pl.col("created_at").hash() % 2**INSTANT_BITS
+        entries = rows.select(entry=hash_id() * 2**OTHER_BITS + month + instant)
         self._held.append(entries.to_series())
         self._rows += rows.height
         self._rows_held += rows.height
         if self._rows_held > HELD:
             self._spill()
 
-    def find_split(self) -> pl.Series:
-        """Return the hashes of the ids with two months or more, see `hash_id`; a few others can be among them."""
+    def find_moved(self) -> pl.Series:
+        """Return the hashes of the ids with two instants or more, see `hash_id`; a few others can be among them."""
         found = [pl.Series(dtype=pl.UInt64)]
         ranges = 1 + self._rows // SORTED
-        starts = [2 ** (64 - MONTH_BITS) // ranges * n * 2**MONTH_BITS for n in range(ranges)]
+        starts = [2 ** (64 - OTHER_BITS) // ranges * n * 2**OTHER_BITS for n in range(ranges)]
         for start, end in zip(starts, [*starts[1:], None], strict=True):
             entries = [_select_range(each, start, end) for each in self._read_entries()]
-            hashes = pl.concat([pl.Series(dtype=pl.UInt64), *entries]).unique() // 2**MONTH_BITS
+            hashes = pl.concat([pl.Series(dtype=pl.UInt64), *entries]).unique() // 2**OTHER_BITS
             found.append(_find_repeated(hashes))
         return pl.concat(found).unique()
 
@@ -101,8 +106,8 @@ def _select_range(entries: pl.Series, start: int, end: int | None) -> pl.Series:
 
 
 def hash_id() -> pl.Expr:
-    """Return the 54 bits by which `IdMonths` knows an id."""
-    return pl.col("id").hash() // 2**MONTH_BITS
+    """Return the 44 bits by which `IdInstants` knows an id."""
+    return pl.col("id").hash() // 2**OTHER_BITS
 
 
 def count_repeats(paths: Sequence[Path], rows: int) -> int:

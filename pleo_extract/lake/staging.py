@@ -39,7 +39,7 @@ from pleo_extract.lake.journal import (
     write_header,
     write_journal,
 )
-from pleo_extract.lake.keys import IdMonths, hash_id
+from pleo_extract.lake.keys import IdInstants, hash_id
 from pleo_extract.lake.rejects import encode_rejected, is_kept_in
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class Staging:
         self.leaving: dict[str, set[JobKey]] = {}
         self.forgotten = NOTHING
         self._number = len(self.batches)
-        self._id_months = IdMonths(folder.parent)
-        self._unnoted = list(self.batches)  # of an earlier run; read only if `find_split` is called
+        self._id_instants = IdInstants(folder.parent)
+        self._unnoted = list(self.batches)  # of an earlier run; read only if `find_moved` is called
 
     @classmethod
     def start(cls, staging: Path, owner: str, header: Header, *, left: Left | None = None) -> Staging:
@@ -182,7 +182,7 @@ class Staging:
         # A batch of one walk has few months; of thousands of companies, it would only fill memory.
         if is_mixed:
             HELD.put(self.folder / f"{name}.arrow", frame, len(data))
-        self._id_months.add(frame)
+        self._id_instants.add(frame)
         self.reasons += batch.rejected
         self.names += batch.names
         return frame
@@ -259,20 +259,17 @@ class Staging:
         frames = (self._read(batch).filter(is_unknown(), created_month() == month) for batch in batches)
         return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *frames])
 
-    def find_split(self) -> pl.DataFrame:
-        """Return all staged rows of the jobs that are staged under two months or more, in the order they were fetched."""
-        nothing = pl.DataFrame(schema=POLARS_SCHEMA)
-        if len(self.months()) < 2:
-            return nothing
+    def find_moved(self) -> pl.DataFrame:
+        """Return all staged rows of the jobs that are staged with two created_at or more, in the order they were fetched."""
         while self._unnoted:
             if (batch := self._unnoted.pop()).rows:
-                self._id_months.add(self._read(batch))
-        suspects = self._id_months.find_split()
+                self._id_instants.add(self._read(batch))
+        suspects = self._id_instants.find_moved()
         if suspects.is_empty():
-            return nothing
+            return pl.DataFrame(schema=POLARS_SCHEMA)
         frames = (self._read(batch) for batch in self.batches if batch.rows)
         rows = pl.concat(frame.filter(hash_id().is_in(suspects.implode())) for frame in frames)
-        return rows.filter(created_month().n_unique().over(KEY) > 1)
+        return rows.filter(pl.col("created_at").n_unique().over(KEY) > 1)
 
     def unresolved(self) -> set[str]:
         """Return the names of the rows that were rejected and that no later batch has shown without fault."""
@@ -345,13 +342,13 @@ class Staging:
         self.leaving = {}
         self._number = 0
         HELD.drop(self.folder)
-        self._id_months.close()
-        self._id_months, self._unnoted = IdMonths(self.folder.parent), []
+        self._id_instants.close()
+        self._id_instants, self._unnoted = IdInstants(self.folder.parent), []
 
     def clear(self) -> None:
         """Remove the folder."""
         HELD.drop(self.folder)
-        self._id_months.close()
+        self._id_instants.close()
         disk.remove_tree(self.folder)
 
     def _write(self, name: str, data: bytes) -> None:

@@ -47,7 +47,7 @@ from pleo_extract.core.walk import BY_CREATION
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused, amount
 from pleo_extract.fetch.segments import moves_of, narrow, newest_of, read_list, repeated_of, totals_of
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
-from pleo_extract.sync.moved import OTHER_DATA, choose_months, find_staged, move_jobs
+from pleo_extract.sync.moved import OTHER_DATA, choose_months, count_surplus, find_staged, move_jobs
 from pleo_extract.sync.readings import count_rereads
 
 if TYPE_CHECKING:
@@ -391,7 +391,7 @@ def _has_inserted(task: Task) -> bool:
 def _walk_list(task: Task, phase: str) -> _Pass:
     """Walk the whole list into staging as one phase.
 
-    In strict order the walks themselves prove how many different jobs they met, which spares a count over all staged
+    In strict order the walks themselves prove how many different jobs they met, if none of them has moved, which spares a count over all staged
     rows. They are believed only if as many rows are staged as they have read: after a signal at the wrong moment they
     may have read more.
     """
@@ -408,12 +408,12 @@ def _walk_list(task: Task, phase: str) -> _Pass:
     finally:
         for walk in walks:
             task.evidence.count_walk(walk)
-    unkeyed = sum(walk.checkpoint.unkeyed for walk in walks) - choose_months(task)
+    moved, unkeyed = choose_months(task), sum(walk.checkpoint.unkeyed for walk in walks)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
     is_staged = task.staging.count_rows(phase) >= sum(walk.checkpoint.rows for walk in walks)
-    jobs = sum(proven)
+    jobs = sum(proven) - count_surplus(moved, pl.col("created_at"))
     if len(proven) < len(walks) or phase != "full" or not is_staged:
-        jobs = len(task.staging.met_forgotten())
+        jobs = len(task.staging.met_forgotten()) - count_surplus(moved, created_month())
         for month in task.staging.months():  # a month at a time, to bound memory
             jobs += pl.concat([frame.select(KEY) for frame in task.staging.read(month)]).unique().height
     return _Pass(

@@ -23,21 +23,23 @@ if TYPE_CHECKING:
     from pleo_extract.core.state import JobKey
     from pleo_extract.sync.task import Task
 
-__all__ = ["OTHER_DATA", "choose_months", "find_staged", "move_jobs", "move_listed"]
+__all__ = ["OTHER_DATA", "choose_months", "count_surplus", "find_staged", "move_jobs", "move_listed"]
 
 OTHER_DATA: Final = (
     "If the server holds other data now (another account, a new sandbox), dump that to a folder of its own"
 )
 
 
-def choose_months(task: Task) -> int:
-    """Choose the month of each job that is staged under several, and return how many (job, month) pairs are surplus.
+def choose_months(task: Task) -> pl.DataFrame:
+    """Choose the month of each job that is staged under several, and return the rows of all jobs that have moved.
 
-    The month of the latest row wins, by the order of `keep_latest`.
+    The month of the latest row wins, by the order of `keep_latest`. Jobs that have moved within a month are returned too:
+    each of their rows was read at another place of the list.
     """
-    split = task.staging.find_split()
+    moved = task.staging.find_moved()
+    split = moved.filter(created_month().n_unique().over(KEY) > 1)
     if split.is_empty():
-        return 0
+        return moved
     latest = keep_latest(split).select(*KEY, chosen=created_month())
     staged = split.select(*KEY, month=created_month()).unique().join(latest, on=KEY)
     for company, name, month, chosen in staged.iter_rows():
@@ -47,7 +49,12 @@ def choose_months(task: Task) -> int:
         else:
             leaving.add((company, name))
     _count_moved(task)
-    return staged.height - latest.height
+    return moved
+
+
+def count_surplus(moved: pl.DataFrame, by: pl.Expr) -> int:
+    """Return by how many a count of jobs for each value of `by` exceeds the number of jobs."""
+    return moved.select(*KEY, by).n_unique() - moved.select(KEY).n_unique()
 
 
 def move_listed(task: Task, news: pl.DataFrame) -> set[JobKey]:
