@@ -119,11 +119,16 @@ def each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     return str(request.param)
 
 
+def cut_long_lists(patch: pytest.MonkeyPatch) -> None:
+    """Read long lists in segments, although a server in process answers immediately."""
+    patch.setattr("pleo_extract.fetch.segments.QUICK_SECONDS", 0)
+    patch.setattr("pleo_extract.fetch.segments.WORTH_SECONDS", 1e-9)
+
+
 @pytest.fixture
 def read_in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read long lists in segments, although the sandbox in process answers immediately."""
-    monkeypatch.setattr("pleo_extract.fetch.segments.QUICK_SECONDS", 0)
-    monkeypatch.setattr("pleo_extract.fetch.segments.WORTH_SECONDS", 1e-9)
+    """Read long lists in segments."""
+    cut_long_lists(monkeypatch)
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ class Habits:
         drift: the chance that the world changes before a response.
         large: the response to limits over 100: ``lowered``, or a status.
         at_once: how many requests are served at the same time, 0 for any number; more get a 429 with `Retry-After: 1`.
+            They come together only in a list that is read in segments: see `conftest.cut_long_lists`.
         moves: whether `createdAt` of some jobs changes: ``never``, ``stamped`` (`lastUpdatedAt` changes too) or ``silent``.
         breaks: how rows break the contract for a while: ``never``, ``items`` (a number as text), ``created`` (an unreal
             date), ``status`` or ``id`` (the field is missing).
@@ -144,6 +145,8 @@ class Server(httpx.BaseTransport):
         requests: the number of requests so far.
         refusals: how many of them were refused because too many came at once.
         fail_at: the request from which on `failure` is raised.
+        on_request: called for each request, before the world changes.
+        on_drift: called after each change that the habit `drift` makes, so that a test can make others.
         has_clock: whether its answers have a Date.
     """
 
@@ -159,6 +162,7 @@ class Server(httpx.BaseTransport):
         self.failure: BaseException | None = None
         self.fail_at = 0
         self.on_request: Callable[[], None] = lambda: None
+        self.on_drift: Callable[[], None] = lambda: None
         self.jobs: dict[str, Job] = {}
         self.wrong_by = self.rng.choice((3, 17, 400))
         self._lock = threading.RLock()
@@ -297,6 +301,7 @@ class Server(httpx.BaseTransport):
                     raise self.failure
                 while self.rng.random() < self.habits.drift:
                     self.live()
+                    self.on_drift()
                 if is_crowded:
                     self.refusals += 1
                     headers["retry-after"] = "1"

@@ -1,9 +1,10 @@
 """Long random sequences against servers with random habits: after each exit code 0 the lake equals the server.
 
 A sequence is a server with drawn habits, a lake, and steps. In a step the world changes, or a test edits it, or a
-run is killed, hits its deadline or request limit, meets a full disk, is interrupted, or completes. After each run
-that ends with 0, every job in the lake must be in a version that the server had between the first and the last
-request of that run, and no job may be there twice.
+run is killed, hits its deadline or request limit, meets a full disk, is interrupted, or completes. Where the world
+drifts, rows also break and jobs also move while a run reads. After each run that ends with 0, every job in the lake
+must be in a version that the server had between the first and the last request of that run, and no job may be there
+twice.
 
 After a run that ends with 65 because rows broke the contract, the same holds for every other job. A job whose row has
 been broken since the last 0 may be missing, or be in an older version; it is never in one that did not exist. Once all
@@ -11,7 +12,8 @@ rows are healthy, a full sync that a single run reads ends with 0.
 
 Some differences are excused until the next full sync that a single run reads:
 - changed terminal rows (a resumed full sync has pages from before the change), among them rows that are broken now;
-- jobs whose `createdAt` was changed (ruling 7: noticed when read);
+- jobs whose `createdAt` was changed (ruling 7: noticed when read); if that was while the run read, such a job may have
+  moved to where the run had been, and be missing;
 - deletes, as far as backdated inserts cancel them in `total`;
 - every delete and backdated insert if `total` is unusable and the receipt says that the run may have missed some:
   then only pages that are read again can show them;
@@ -26,13 +28,13 @@ import shutil
 import tempfile
 from collections import Counter
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from conftest import FakeClock
+from conftest import FakeClock, cut_long_lists
 from habits import TERMINAL, Habits, Server
 from lakes import around_storage
 from tally import FULL
@@ -50,9 +52,18 @@ if TYPE_CHECKING:
     from tally import Tally
 
 SEQUENCES = 240 if FULL else 8
+CROWDED_SEQUENCES = 60 if FULL else 2
 STEPS = 40 if FULL else 18
 PAIRS = 600 if FULL else 20
 """How many times a deleted and a backdated job cancel in `total`."""
+CROWDED: dict[str, Any] = {
+    "page": 7,
+    "at_once": 2,
+    "sorting": "honoured",
+    "total": "exact",
+    "offsets": "taken",
+}
+"""Habits with which a list is certain to be read in segments, and some requests are refused; see `play`."""
 PARTS = 4
 """The number of tests that share the sequences, so that they run in parallel."""
 
@@ -99,12 +110,15 @@ class Sequence:
     """The terminal jobs that were changed or broken, and all jobs that were moved."""
     broken: set[str] = field(default_factory=set)
     """The jobs whose rows have been broken since the last run that ended with 0."""
+    midway: set[str] = field(default_factory=set)
+    """The jobs that moved while the current run read, and the terminal jobs that broke."""
     ended: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
 
     def run(self, **options: Any) -> Receipt | None:
         """Run once and return the receipt; None if the run neither ended with 0 nor with 65 because of rejected rows."""
         self.server.on_request = self._tick
+        self.midway.clear()
         with Client(
             "http://127.0.0.1:1",
             api_key="plp_soak",
@@ -130,6 +144,19 @@ class Sequence:
         """Advance the clock by half a second per request."""
         self.clock.now += 0.5
 
+    def meddle_midway(self) -> None:
+        """Let a row break or a job move while a run reads, in one of twenty changes.
+
+        Jobs move only where `total` is exact: else nothing shows a run that a job has moved to where it had been.
+        """
+        habits, chance = self.server.habits, self.server.rng.random()
+        if chance < 0.025 and habits.breaks != "never":
+            self._break(self.midway)
+        is_shown = habits.moves != "never" and habits.total == "exact"
+        if is_shown and 0.025 < chance < 0.05 and (job := self.server.move()):
+            self.changed.add(job.id)
+            self.midway.add(job.id)
+
     def go(self, name: str, **options: Any) -> list[str]:
         """Run once, and return what is wrong with the lake if the run ends with 0, or 65 because of rejected rows."""
         start = self.server.changes
@@ -152,7 +179,7 @@ class Sequence:
         if _is_whole(receipt):
             self.deleted = self.inserted = 0
             self.meddled.clear()
-            self.changed.clear()
+            self.changed = set(self.midway)  # what changed during the run may have been read before
         return wrong
 
     def judge(self, start: int, end: int, receipt: Receipt) -> list[str]:
@@ -190,7 +217,7 @@ class Sequence:
         excused = self.meddled if _is_blind(receipt) else set()
         rejected = self.broken if receipt.code else set()
         if row is None:
-            is_wrong = None not in versions and key not in excused | rejected
+            is_wrong = None not in versions and key not in excused | rejected | self.midway
             return f"missing {key} {versions[-1]}" if is_wrong else ""
         if any(version and _is_same(row, version) for version in versions):
             return ""
@@ -255,16 +282,22 @@ class Sequence:
         elif what in ("change", "move"):
             if job := self.server.change_settled() if what == "change" else self.server.move():
                 self.changed.add(job.id)
-        elif what == "break" and (job := self.server.break_row()):
+        elif what == "break":
+            self._break(set())
+        elif what == "heal":
+            self.server.heal_rows()
+
+    def _break(self, midway: set[str]) -> None:
+        if job := self.server.break_row():
             self.broken.add(job.id)
             if job.status in TERMINAL:
                 self.changed.add(job.id)
-        elif what == "heal":
-            self.server.heal_rows()
+                midway.add(job.id)
 
     def end(self) -> list[str]:
         """Heal all rows and read the whole list; return what is wrong with the lake then."""
         self.server.heal_rows()
+        self.server.on_drift = lambda: None
         wrong: list[str] = []
         for _ in range(2):  # the first run may resume pages with broken rows, the second one resumes nothing
             rejected = self.ended["65"]
@@ -298,26 +331,37 @@ def _spell(job: dict[str, Any]) -> tuple[Any, ...]:
     return job["status"], job["createdAt"][:19], job["lastUpdatedAt"][:19], job["numberOfItems"]
 
 
-def play(seed: int, ground: Path, one: Tally, ended: Counter[str]) -> None:
-    """Play one sequence; if the lake is wrong, print the steps that led to it."""
+def play(seed: int, ground: Path, one: Tally, ended: Counter[str], *, is_crowded: bool = False) -> None:
+    """Play one sequence; if the lake is wrong, print the steps that led to it.
+
+    Only a list of many pages is read in more segments than a crowded server takes requests at once.
+    """
     rng = random.Random(seed)
-    habits = Habits.draw(rng)
+    drawn, jobs = Habits.draw(rng), rng.choice((0, 30, 150, 400))
+    if is_crowded:
+        drawn, jobs = replace(drawn, **CROWDED), 400
     lake = Path(tempfile.mkdtemp(dir=ground)) / "lake"
-    sequence = Sequence(seed, lake, Server(habits, seed, rng.choice((0, 30, 150, 400))), rng)
+    server = Server(drawn, seed, jobs)
+    sequence = Sequence(seed, lake, server, rng)
+    server.on_drift = sequence.meddle_midway
     wrong: list[str] = []
-    for _ in range(STEPS):
-        wrong = sequence.step()
-        one.tries += 1
-        if wrong:
-            break
-    else:
-        wrong = sequence.end()
+    with pytest.MonkeyPatch.context() as patch:
+        if is_crowded:
+            cut_long_lists(patch)
+        for _ in range(STEPS):
+            wrong = sequence.step()
+            one.tries += 1
+            if wrong:
+                break
+        else:
+            wrong = sequence.end()
     ended.update(sequence.ended)
+    ended["refusals"] += server.refusals
     one.lost += sum(each.startswith("missing") for each in wrong)
     one.double += sum(each.startswith("verify") for each in wrong)
     one.wrong += sum(not each.startswith(("missing", "verify")) for each in wrong)
     if wrong:
-        print(f"\nseed {seed}: {habits}", *sequence.log, *wrong[:8], sep="\n")  # noqa: T201 - pytest shows it where the test fails
+        print(f"\nseed {seed}: {drawn}", *sequence.log, *wrong[:8], sep="\n")  # noqa: T201 - pytest shows it where the test fails
     shutil.rmtree(lake.parent)
 
 
@@ -328,6 +372,17 @@ def test_f57_f59_f60_f61_f62_soak(part: int, tally: Callable[[str], Tally]) -> N
     with open_ground() as ground:
         for seed in range(part, SEQUENCES, PARTS):
             play(seed, ground, one, ended)
+    print("runs by how they ended:", dict(ended))  # noqa: T201 - as above
+    one.check()
+
+
+def test_f63_soak_of_a_crowded_server(tally: Callable[[str], Tally]) -> None:
+    """The same with a server that is certain to refuse some requests, because too many come at once."""
+    one, ended = tally("soak, crowded"), Counter[str]()
+    with open_ground() as ground:
+        for seed in range(1_000, 1_000 + CROWDED_SEQUENCES):
+            play(seed, ground, one, ended, is_crowded=True)
+    assert ended["refusals"], "no request was refused because too many came at once"
     print("runs by how they ended:", dict(ended))  # noqa: T201 - as above
     one.check()
 
