@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from datetime import UTC
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pleo_extract.errors import ConfigurationError, UsageError, escape
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["assume_utc", "check_zones", "find_zone", "has_zone", "to_utc"]
+__all__ = ["assume_utc", "check_zones", "describe_unknown_zone", "find_zone", "has_zone", "to_utc"]
 
 
 def check_zones() -> None:
@@ -40,9 +41,15 @@ def find_zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # ValueError, OSError: the name is a path
-        raise UsageError(
-            f"{escape(name)!r} is no time zone; write a name such as Europe/Copenhagen, or UTC"
-        ) from None
+        raise UsageError(describe_unknown_zone(name)) from None
+
+
+def describe_unknown_zone(name: str) -> str:
+    """Say that there is no such time zone, and name the one of that place, as Europe/Berlin for Berlin."""
+    places = {zone.rpartition("/")[2].lower(): zone for zone in sorted(available_timezones())}
+    near = difflib.get_close_matches(name.rpartition("/")[2].lower(), places, n=1, cutoff=0.8)
+    meant = places[near[0]] if near else "Europe/Copenhagen, or UTC"
+    return f"{escape(name)!r} is no time zone; write a name such as {meant}"
 
 
 def has_zone(instant: datetime) -> bool:

@@ -73,7 +73,7 @@ def test_a_rate_is_judged_by_the_lower_end_of_its_interval(pleo: Callable[..., S
     assert said.code == 3
     assert said.err == f"pleo-extract: {lake}: {len(lines)} breaches\n"
     quiet = pleo("check", lake, "--max-failure-rate", "0.99", "--min-jobs", 90)
-    judged = f"of 40 companies, judged: {40 - few} by its failure rate"
+    judged = f"of 40 companies, judged: {40 - few} by failure rate"
     assert (quiet.code, quiet.out, quiet.err) == (0, f"{lake}: no breach; {judged}\n", "")
     assert pleo("check", lake, "--max-failure-rate", "0.99", "--quiet") == (0, "", "")
 
@@ -86,12 +86,12 @@ def test_a_check_that_judges_no_company_says_so(pleo: Callable[..., Said], tmp_p
     assert said.err.splitlines() == [
         f"pleo-extract: no company of {lake} can be judged by {each}"
         for each in (
-            "its failure rate: that needs 50 finished jobs in the 7 days before the lake was last read; see --min-jobs and --since",
+            "failure rate: that needs 50 finished jobs in the 7 days before the lake was last read; see --min-jobs and --since",
             (
                 "incidents: that needs eight days or weeks with ten finished jobs each, and one of them in the 7 days before "
                 "the lake was last read; see --since"
             ),
-            "its silence: that needs a job in the last two months, and more than 20 over more than 14 days before",
+            "silence: that needs a job in the last two months, and more than 20 over more than 14 days before",
         )
     ]
     told = json.loads(pleo("check", lake, "--max-failure-rate", "1%", "--min-jobs", 2, "--json").out)

@@ -963,14 +963,42 @@ def test_no_output_goes_into_a_lake(pleo: Callable[..., Said], tmp_path: Path) -
         ("from zzz()", "there is no view or macro 'zzz'; there are attempts, companies,"),
         ("from vanish", "did you mean vanished or"),
         ("from within('month')", "to DOUBLE; arguments without a name come in the order that"),
-        ("from failure_rates(per_compny := false)", "failure_rates has no such argument, or not as many: "),
-        ("from within(secs := 5)", "within has no such argument, or not as many: "),
+        (
+            "from within('all', 600)",
+            "invalid grain 600: use hour, day, week, month, quarter, year or all; arguments w",
+        ),
+        (
+            "from failure_rates(per_compny := false)",
+            "failure_rates has no argument per_compny; did you mean per_company? failure_rates(grain",
+        ),
+        (
+            "from within(secs := 5)",
+            "within has no argument secs; did you mean seconds? within(seconds := 600",
+        ),
+        ("from backlog(x := 1)", "backlog has no argument x: backlog(as_of"),
+        ("from backlog(1, 2, 3, 4, 5, 6)", "backlog has no such argument, or not as many: backlog(as_of"),
+        ("from export_jobs()", "export_jobs is a view: name it without parentheses, FROM export_jobs"),
+        (
+            "select failure_rates('month')",
+            "failure_rates gives a table: write FROM failure_rates(…), not SELECT",
+        ),
+        ("from failure_rates('month'", "pleo-extract: a parenthesis is opened and not closed"),
+        ("from failure_rates('month'))", 'syntax error at or near ")"'),
+        ("select failed from first_pass('all')", "single quotes: 'failed'. Candidate bindings: \""),
         (
             'from export_jobs where status = "failed"',
             "if it is a status, write it in single quotes: 'failed'",
         ),
         ("from failure_rates('week', compny := 'x')", "failure_rates(grain := 'month', company_id := NULL"),
-        ("from failure_rates('week', tz := 'Mars/X')", 'Candidate time zones: "'),
+        ("from failure_rates('week', tz := 'Mars/X')", "a name such as Europe/Copenhagen, or UTC"),
+        (
+            "from failure_rates('week', tz := 'Berlin')",
+            "'Berlin' is no time zone; write a name such as Europe/Berlin",
+        ),
+        (
+            "from failure_rates('week', since := '7d')",
+            "write 2026-11-01 or 2026-11-01T08:00:00Z; current_date - 7 is a week ago",
+        ),
         ("from failure_rates('fortnight')", "pleo-extract: invalid grain fortnight: use hour, day, week,"),
         ("from failure_rates(month)", "write it in single quotes: 'month'"),
         (

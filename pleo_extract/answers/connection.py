@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import itertools
 import os
@@ -17,7 +18,7 @@ from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.answers.statement import GRAINS, describe_unknown, statements
 from pleo_extract.contract import STATUSES
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError, escape
-from pleo_extract.zones import to_utc
+from pleo_extract.zones import describe_unknown_zone, to_utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,8 +109,8 @@ def answer(
         LakeError: a file of the lake cannot be read.
         StorageError: there is not enough memory or disk.
     """
-    with translate_errors():
-        found = con.extract_statements(sql)
+    with translate_errors(sql):
+        found = _parse(con, sql)
         if len(found) != 1:
             raise UsageError(f"give one statement, not {len(found)}")
         if found[0].type != duckdb.StatementType.SELECT:
@@ -122,9 +123,26 @@ def answer(
         return con.sql(inner, params=dict(params)) if params else con.sql(inner)
 
 
+def _parse(con: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.Statement]:
+    try:
+        return con.extract_statements(sql)
+    except duckdb.ParserException:
+        # DuckDB names the last word before the end of the text, which is no help.
+        text = sql.encode()
+        signs = [
+            chr(text[start]) for start, kind in duckdb.tokenize(sql) if kind == duckdb.token_type.operator
+        ]
+        if signs.count("(") > signs.count(")"):
+            raise UsageError("a parenthesis is opened and not closed") from None
+        raise
+
+
 @contextmanager
-def translate_errors() -> Iterator[None]:
+def translate_errors(query: str = "") -> Iterator[None]:
     """Raise errors of this library in place of DuckDB's; for code that reads the rows of an answer itself.
+
+    Args:
+        query: the SQL, if an error can be about its names; DuckDB's messages do not repeat all of them.
 
     Raises:
         UsageError: the query is wrong.
@@ -142,7 +160,7 @@ def translate_errors() -> Iterator[None]:
         # DuckDB's Parquet reader raises errors of no class for damaged pages; a query cannot cause such an error.
         if type(exc) is duckdb.Error or _DAMAGED.search(str(exc)):
             raise LakeError(_tell_damage(exc)) from exc
-        raise UsageError(_first_line(exc)) from exc
+        raise UsageError(_first_line(exc, query)) from exc
     except RuntimeError as exc:
         if str(exc) == "Query interrupted":
             raise KeyboardInterrupt from exc
@@ -213,73 +231,95 @@ def _strip_semicolon(query: str) -> str:
     return text.decode()
 
 
-def _first_line(exc: BaseException) -> str:
-    """Return DuckDB's message in one line, escaped.
+def _first_line(exc: BaseException, query: str = "") -> str:
+    """Return DuckDB's message about a query in one line, escaped.
 
     The names that DuckDB suggests stay. The class of the error and the excerpt of the query are removed.
     """
     message, *more = str(exc).split("\n")
     message = _CLASS.sub("", message)
     if found := _ARGUMENT_ERROR.fullmatch(message):
-        message = found[1]
+        is_swapped = re.match(r"invalid grain [\d.]+:", found[1])
+        message = f"{found[1]}; {_IN_ORDER}" if is_swapped else found[1]
     if found := _NO_INSTANT.match(message):
         # With = in place of := the argument is a comparison, whose result is true or false.
         way = (
             "an argument's name takes :=, as in since := '2026-11-01'"
             if found[1].strip('"') in {"true", "false"}
-            else "write 2026-11-01 or 2026-11-01T08:00:00Z"
+            else "write 2026-11-01 or 2026-11-01T08:00:00Z; current_date - 7 is a week ago"
         )
         message, more = f"{found[1]} is no time: {way}", []
-    if hint := _find_hint(message):
-        return escape(hint, 600)
     rest = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
     suggestions = [line.strip() for line in itertools.takewhile(str.strip, rest)]
+    if hint := _find_hint(message, query, suggestions):
+        return escape(hint, 600)
     return escape(" ".join([message, *suggestions]), 600)
 
 
-def _find_hint(message: str) -> str:
+def _find_hint(message: str, query: str, suggestions: Sequence[str]) -> str:
     """Return better words for what newcomers to the macros, or to a locked connection, get wrong; empty if there are none."""
     for pattern, explain in _HINTS.items():
         if found := pattern.match(message):
-            return explain(found)
+            return explain(found, query, suggestions)
     return ""
 
 
-def _explain_relation(found: re.Match[str]) -> str:
+def _explain_relation(found: re.Match[str], _query: str, _suggestions: Sequence[str]) -> str:
     name = found[1]
     known = statements().get(name.lower())
     if known and known.kind == "macro":
         return f"{name} is a macro: call it with parentheses, FROM {known.signature}"
+    if known:
+        return f"{name} is a view: name it without parentheses, FROM {name}"
     if os.path.lexists(name):
         return f"this query may not read {name}; open it with --allow {name}"
     return describe_unknown(name)
 
 
-def _explain_arguments(found: re.Match[str]) -> str:
+def _explain_arguments(found: re.Match[str], query: str, _suggestions: Sequence[str]) -> str:
     known = statements().get(found[1].lower())
-    return f"{found[1]} has no such argument, or not as many: {known.signature}" if known else ""
+    if not known:
+        return ""
+    called = re.findall(r"\b(\w+)\s*\(", query)
+    names = {
+        each.name for name in called for each in getattr(statements().get(name.lower()), "parameters", ())
+    }
+    wrong = next((name for name in _NAMED.findall(query) if name.lower() not in names), "")
+    if not wrong:
+        return f"{found[1]} has no such argument, or not as many: {known.signature}"
+    near = difflib.get_close_matches(wrong.lower(), [each.name for each in known.parameters], n=1)
+    meant = f"; did you mean {near[0]}?" if near else ":"
+    return f"{found[1]} has no argument {wrong}{meant} {known.signature}"
 
 
-def _explain_column(found: re.Match[str]) -> str:
+def _explain_column(found: re.Match[str], _query: str, suggestions: Sequence[str]) -> str:
     name = found[1]
+    there = f"there is no column {name}"
+    # Where another column has a similar name, that is as likely meant.
+    near = f". {' '.join(suggestions)}" if suggestions else ""
     if name in STATUSES:
-        return f"there is no column {name}; if it is a status, write it in single quotes: '{name}'"
+        return f"{there}; if it is a status, write it in single quotes: '{name}'{near}"
     if name in GRAINS:
-        return f"there is no column {name}; if it is a grain, write it in single quotes: '{name}'"
+        return f"{there}; if it is a grain, write it in single quotes: '{name}'{near}"
     if any(name == each.name for known in statements().values() for each in known.parameters):
-        return f"there is no column {name}; if it is an argument of a macro, write := after it, as in {name} := …"
+        return f"{there}; if it is an argument of a macro, write := after it, as in {name} := …{near}"
     return ""
 
 
-_HINTS: Final[Mapping[re.Pattern[str], Callable[[re.Match[str]], str]]] = {
+_NAMED: Final = re.compile(r"\b(\w+)\s*(?::=|=>)")
+"""The name of an argument in a query."""
+_IN_ORDER: Final = "arguments without a name come in the order that pleo-extract sql --describe shows"
+_HINTS: Final[Mapping[re.Pattern[str], Callable[[re.Match[str], str, Sequence[str]], str]]] = {
     re.compile(r"Table (?:Function )?with name (.+?) does not exist!"): _explain_relation,
     re.compile(r'Macro "?(\w+)"?\(\) does not support the supplied arguments'): _explain_arguments,
-    re.compile(r"(Could not convert string '.*' to [A-Z]+)$"): lambda found: (
-        f"{found[1]}; arguments without a name come in the order that pleo-extract sql --describe shows"
+    re.compile(r'Function "(\w+)" is a table function'): lambda found, *_: (
+        f"{found[1]} gives a table: write FROM {found[1]}(…), not SELECT {found[1]}(…)"
     ),
-    re.compile(r'Cannot access (?:file|directory) "(.+?)"'): lambda found: (
+    re.compile(r"(Could not convert string '.*' to [A-Z]+)$"): lambda found, *_: f"{found[1]}; {_IN_ORDER}",
+    re.compile(r'Cannot access (?:file|directory) "(.+?)"'): lambda found, *_: (
         f"this query may not read {found[1]}; open it with --allow {found[1]}"
     ),
     re.compile(r'Referenced column "(\w+)" (?:was )?not found'): _explain_column,
+    re.compile(r"Unknown TimeZone '(.*?)'!"): lambda found, *_: describe_unknown_zone(found[1]),
 }
 """What DuckDB says, and what is said instead; an empty text leaves DuckDB's."""

@@ -28,9 +28,9 @@ Examples:
   pleo-extract check data/export_jobs --no-incident --no-silence --json
 """
 JUDGED_BY: Final = {
-    "max_failure_rate": "its failure rate",
+    "max_failure_rate": "failure rate",
     "no_incident": "incidents",
-    "no_silence": "its silence",
+    "no_silence": "silence",
 }
 NEEDS: Final = {
     "max_failure_rate": "that needs {jobs} in the {span} before the lake was last read; see --min-jobs and --since",
