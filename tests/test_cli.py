@@ -984,6 +984,8 @@ def test_no_output_goes_into_a_lake(pleo: Callable[..., Said], tmp_path: Path) -
         ),
         ("from failure_rates('month'", "pleo-extract: a parenthesis is opened and not closed"),
         ("from failure_rates('month'))", 'syntax error at or near ")"'),
+        ("select x'é'", "contains a non-hexadecimal character"),
+        ("select 'caf\udce9'", "pleo-extract: the query is not valid UTF-8"),
         ("select failed from first_pass('all')", "single quotes: 'failed'. Candidate bindings: \""),
         (
             'from export_jobs where status = "failed"',

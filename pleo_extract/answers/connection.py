@@ -109,6 +109,10 @@ def answer(
         LakeError: a file of the lake cannot be read.
         StorageError: there is not enough memory or disk.
     """
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the query is not valid UTF-8") from None
     with translate_errors(sql):
         found = _parse(con, sql)
         if len(found) != 1:
@@ -161,6 +165,8 @@ def translate_errors(query: str = "") -> Iterator[None]:
         if type(exc) is duckdb.Error or _DAMAGED.search(str(exc)):
             raise LakeError(_tell_damage(exc)) from exc
         raise UsageError(_first_line(exc, query)) from exc
+    except UnicodeDecodeError as exc:  # DuckDB quotes a part of the query, and cuts it inside a character
+        raise UsageError(_first_line(exc.object.decode(errors="replace"), query)) from exc
     except RuntimeError as exc:
         if str(exc) == "Query interrupted":
             raise KeyboardInterrupt from exc
@@ -231,7 +237,7 @@ def _strip_semicolon(query: str) -> str:
     return text.decode()
 
 
-def _first_line(exc: BaseException, query: str = "") -> str:
+def _first_line(exc: BaseException | str, query: str = "") -> str:
     """Return DuckDB's message about a query in one line, escaped.
 
     The names that DuckDB suggests stay. The class of the error and the excerpt of the query are removed.
