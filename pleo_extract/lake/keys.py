@@ -30,8 +30,8 @@ _MONTH_NUMBER: Final = pl.col("created_at").dt.year().cast(pl.UInt64) * 12 + pl.
 ).dt.month().cast(pl.UInt64)
 MONTH_BITS: Final = 10
 """How many bits of an entry say the month: months repeat after 85 years."""
-INSTANT_BITS: Final = 10
-"""How many bits of an entry are of the hash of the instant: of jobs that move within a month, one in 1,024 is not found."""
+INSTANT_BITS: Final = 14
+"""How many bits of an entry are of the hash of the instant: of jobs that move within a month, one in 16,384 is not found."""
 OTHER_BITS: Final = MONTH_BITS + INSTANT_BITS
 HELD: Final = 250_000
 """Entries that are held in memory; more go to a file of this machine."""
@@ -40,7 +40,7 @@ SORTED: Final = 2_000_000
 
 
 class IdInstants:
-    """The instants of creation under which ids were staged, in 8 bytes a row: 44 bits of the id's hash, and `OTHER_BITS`.
+    """The instants of creation under which ids were staged, in 8 bytes a row: 40 bits of the id's hash, and `OTHER_BITS`.
 
     A first dump of ten million jobs must find the one that the server showed under two months or instants, and cannot
     hold ten million ids in memory for it.
@@ -106,7 +106,7 @@ def _select_range(entries: pl.Series, start: int, end: int | None) -> pl.Series:
 
 
 def hash_id() -> pl.Expr:
-    """Return the 44 bits by which `IdInstants` knows an id."""
+    """Return the 40 bits by which `IdInstants` knows an id."""
     return pl.col("id").hash() // 2**OTHER_BITS
 
 

@@ -200,9 +200,10 @@ class Staging:
         batches = [batch for batch in self.batches if batch.phase == phase]
         return sum(batch.rows + len(batch.rejected) + len(batch.forgotten) for batch in batches)
 
-    def met_forgotten(self) -> set[str]:
-        """Return the hashes of the jobs that were read and not staged, because the lake has forgotten them."""
-        return {job for batch in self.batches for job in batch.forgotten}
+    def met_forgotten(self, *phases: str) -> set[str]:
+        """Return the hashes of the jobs that these phases read and did not stage, because the lake has forgotten them."""
+        batches = [batch for batch in self.batches if not phases or batch.phase in phases]
+        return {job for batch in batches for job in batch.forgotten}
 
     def checkpoints(self, phase: str) -> dict[int, Checkpoint]:
         """Return where the walk of this phase stood, by segment."""
@@ -226,10 +227,10 @@ class Staging:
             if month in batch.months
         )
 
-    def read(self, month: str) -> Iterator[pl.DataFrame]:
-        """Yield the staged rows of one month, batch by batch, in the order they were fetched."""
+    def read(self, month: str, *phases: str) -> Iterator[pl.DataFrame]:
+        """Yield the rows of one month that these phases, or all, staged, batch by batch, in the order they were fetched."""
         for batch in self.batches:
-            if month in batch.months:
+            if month in batch.months and (not phases or batch.phase in phases):
                 yield _take_month(self._read(batch), batch, month)
 
     def frame(self, *phases: str) -> pl.DataFrame:
@@ -260,15 +261,21 @@ class Staging:
         return pl.concat([pl.DataFrame(schema=POLARS_SCHEMA), *frames])
 
     def find_moved(self) -> pl.DataFrame:
-        """Return all staged rows of the jobs that are staged with two created_at or more, in the order they were fetched."""
+        """Return all staged rows of the jobs that are staged with two created_at or more, in the order they were fetched.
+
+        A column `phase` says which walk read them.
+        """
         while self._unnoted:
             if (batch := self._unnoted.pop()).rows:
                 self._id_instants.add(self._read(batch))
         suspects = self._id_instants.find_moved()
         if suspects.is_empty():
-            return pl.DataFrame(schema=POLARS_SCHEMA)
-        frames = (self._read(batch) for batch in self.batches if batch.rows)
-        rows = pl.concat(frame.filter(hash_id().is_in(suspects.implode())) for frame in frames)
+            return pl.DataFrame(schema=POLARS_SCHEMA | {"phase": pl.String()})
+        frames = ((self._read(batch), batch.phase) for batch in self.batches if batch.rows)
+        rows = pl.concat(
+            frame.filter(hash_id().is_in(suspects.implode())).with_columns(phase=pl.lit(phase))
+            for frame, phase in frames
+        )
         return rows.filter(pl.col("created_at").n_unique().over(KEY) > 1)
 
     def unresolved(self) -> set[str]:

@@ -71,7 +71,7 @@ class _Pass:
 
     Attributes:
         order: the weakest order that its walks prove.
-        jobs: different jobs staged after it, unusable rows included.
+        jobs: different jobs staged by it, and by the first pass if it is the second, unusable rows included.
         newest: the newest key met, see `newest_of`.
         totals: `total` on the first and on the last page.
         moves: by how much `total` rose and fell from page to page.
@@ -408,14 +408,17 @@ def _walk_list(task: Task, phase: str) -> _Pass:
     finally:
         for walk in walks:
             task.evidence.count_walk(walk)
-    moved, unkeyed = choose_months(task), sum(walk.checkpoint.unkeyed for walk in walks)
+    unkeyed = sum(walk.checkpoint.unkeyed for walk in walks)
+    counted = ("full", "again") if phase == "again" else (phase,)
+    moved = choose_months(task).filter(pl.col("phase").is_in(counted))
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
     is_staged = task.staging.count_rows(phase) >= sum(walk.checkpoint.rows for walk in walks)
     jobs = sum(proven) - count_surplus(moved, pl.col("created_at"))
     if len(proven) < len(walks) or phase != "full" or not is_staged:
-        jobs = len(task.staging.met_forgotten()) - count_surplus(moved, created_month())
+        jobs = len(task.staging.met_forgotten(*counted)) - count_surplus(moved, created_month())
         for month in task.staging.months():  # a month at a time, to bound memory
-            jobs += pl.concat([frame.select(KEY) for frame in task.staging.read(month)]).unique().height
+            frames = [frame.select(KEY) for frame in task.staging.read(month, *counted)]
+            jobs += pl.concat(frames).unique().height if frames else 0
     return _Pass(
         order=weakest(walk.order for walk in walks),
         jobs=jobs + unkeyed,

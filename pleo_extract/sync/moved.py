@@ -37,7 +37,7 @@ def choose_months(task: Task) -> pl.DataFrame:
     each of their rows was read at another place of the list.
     """
     moved = task.staging.find_moved()
-    split = moved.filter(created_month().n_unique().over(KEY) > 1)
+    split = moved.drop("phase").filter(created_month().n_unique().over(KEY) > 1)
     if split.is_empty():
         return moved
     latest = keep_latest(split).select(*KEY, chosen=created_month())
