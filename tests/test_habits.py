@@ -654,6 +654,59 @@ def test_f23_a_job_that_moves_hides_no_job_from_cursors_that_are_positions(
     assert len(server.jobs) == 701
 
 
+@pytest.mark.parametrize("read", ["load", "iterate"])
+def test_f23_a_deletion_hides_no_job_of_a_part_of_the_list(read: str, clock: Clock) -> None:
+    """With `since`, a `total` that falls while the list is read newest first asks for a second reading."""
+    server = Heard(Habits(page=50, cursors="positions"), jobs=700)
+    by_age = sorted(server.jobs.values(), key=lambda job: job.created)
+    newest, since = by_age[-1], by_age[300].created.replace(tzinfo=UTC)
+    wanted = {job.id for job in by_age if job.created.replace(tzinfo=UTC) >= since}
+    pages: list[str] = []
+
+    def delete(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+        pages.extend(asked.get("after", ()))
+        if len(pages) == 2 and not newest.is_deleted:
+            newest.is_deleted = True
+            server.note(newest)
+
+    server.edit = delete
+    with open_client(server, clock, in_flight=1) as client:
+        if read == "load":
+            found = set(load_export_jobs(client=client, since=since)["id"])
+            assert wanted == found
+        else:
+            fewer = len(wanted) - 1  # one was skipped, then one is deleted
+            with pytest.raises(
+                IncompleteWalk, match=f"{fewer} jobs when read once and {fewer} when read again"
+            ):
+                list(iter_export_jobs(client=client, since=since))
+    assert newest.is_deleted
+
+
+def test_f57_a_resumed_run_counts_jobs_of_a_staged_second_pass_once(tmp_path: Path, clock: Clock) -> None:
+    """What only a staged second pass has met does not make up for a job that was inserted in the past since then."""
+    server = Heard(Habits(page=20, cursors="positions"), jobs=200)
+    oldest = min(server.jobs.values(), key=lambda job: job.created)
+    pages: list[str] = []
+
+    def insert(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+        pages.extend(asked.get("after", ()))
+        if len(pages) == 5:
+            pages.append("")
+            server.finish(server.create(oldest.created - timedelta(days=1)))
+
+    server.edit = insert
+    with open_client(server, clock, in_flight=1) as client:
+        with pytest.raises(RequestsExceeded):
+            dump_export_jobs(tmp_path, client=client, max_requests=22)
+        first_pages = [asked for asked in server.asked if "after" not in asked and "statuses" not in asked]
+        assert len(first_pages) == 2, "cut after the second pass"
+        server.finish(server.create(oldest.created - timedelta(days=2)))
+        receipt = dump_export_jobs(tmp_path, client=client)
+    assert receipt.code == 0
+    assert set(scan_lake(tmp_path).collect()["id"]) == set(server.jobs)
+
+
 def test_f23_a_deleted_job_does_not_pass_for_a_total_that_is_too_low(tmp_path: Path, clock: Clock) -> None:
     """If a job is deleted and another one created during the first walk, the next dump finds the deleted one."""
     server = Heard(Habits(page=100), jobs=700)

@@ -33,6 +33,7 @@ __all__ = [
     "Verdict",
     "VerdictName",
     "count_arrivals",
+    "decide_part",
     "decide_verdict",
     "expect_total",
     "is_many",
@@ -120,6 +121,20 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
         )
     why = shortfall if previous is None else f"{shortfall}; the pass before read {previous}"
     return Verdict("incomplete", why, again=previous is None)
+
+
+def decide_part(fallen: int, total: int | None) -> Verdict:
+    """Decide whether a part of the list, read newest first, may lack a job; `total` counts the whole list.
+
+    Args:
+        fallen: by how much `total` fell from page to page: a deleted job may have moved another past the reader.
+        total: `total` of the first page.
+    """
+    if not fallen or total is None or is_many(fallen, total):
+        return Verdict("complete")
+    return Verdict(
+        "complete_with_drift", f"total fell by {fallen} while a part of the list was read", again=True
+    )
 
 
 def is_skip_likely(distinct: int, totals: tuple[int | None, int | None], moves: tuple[int, int]) -> bool:

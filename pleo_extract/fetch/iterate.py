@@ -10,7 +10,7 @@ import polars as pl
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.pages import MOST
 from pleo_extract.core.rows import job_name
-from pleo_extract.core.verdict import count_arrivals, decide_verdict
+from pleo_extract.core.verdict import count_arrivals, decide_part, decide_verdict
 from pleo_extract.core.walk import Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
 from pleo_extract.fetch.driver import BATCH_ROWS
@@ -115,7 +115,7 @@ def stream_wanted(
     with open_client(client) as source, show_progress("export jobs", show=progress) as update:
         session = source.start_session(deadline=deadline)
         walk = wanted.for_company_of(source).start_walk(page=None if few is None else min(few, MOST))
-        given = _GivenOut(walk)
+        given = _GivenOut(walk, since=wanted.since)
         rows = BATCH_ROWS if few is None else 1
         for batch in read_walk(session, walk, RowCount(session, update).count, rows=rows):
             if batch.rejected:
@@ -123,8 +123,9 @@ def stream_wanted(
             kept = wanted.filter(given.select_new(batch.frame))
             if kept.height:
                 yield kept
+        at = walk.checkpoint
+        verdict = decide_part(at.moves[1], at.totals[0])
         if walk.ended == "end":
-            at = walk.checkpoint
             verdict = decide_verdict(
                 given.count,
                 at.totals,
@@ -132,8 +133,8 @@ def stream_wanted(
                 repeated=repeated_of([walk]),
                 meets_arrivals=meets_arrivals([walk]),
             )
-            if verdict.again:
-                _confirm(session, walk, given, verdict)
+        if verdict.again and walk.ended:
+            _confirm(session, walk, given, verdict)
 
 
 def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -> None:
@@ -144,8 +145,8 @@ def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -
     Raises:
         IncompleteWalk: the second time the list has other jobs.
     """
-    walk_again = Walk(walk.query)
-    second = _GivenOut(walk_again, until=first.newest)
+    walk_again = Walk(walk.query, until=walk.until)
+    second = _GivenOut(walk_again, since=first.since, until=first.newest)
     for batch in read_walk(session, walk_again):
         second.select_new(batch.frame)
     arrivals = count_arrivals(walk.checkpoint.totals, walk_again.checkpoint.totals)
@@ -165,13 +166,15 @@ class _GivenOut:
     In proven order the last job is enough to recognise a repeated one. Otherwise all keys are remembered.
 
     Attributes:
+        since: jobs that were created before are left out.
         count: how many jobs were given out.
         digest: a checksum of their keys that does not depend on the order.
         newest: when the newest of them was created.
         later: how many jobs were created after `until`; they are not among the others.
     """
 
-    def __init__(self, walk: Walk, *, until: datetime | None = None) -> None:
+    def __init__(self, walk: Walk, *, since: datetime | None = None, until: datetime | None = None) -> None:
+        self.since = since
         self.count = self.later = 0
         self.digest = 0
         self.newest: datetime | None = None
@@ -203,6 +206,8 @@ class _GivenOut:
             keys = list(frame.select(KEY).iter_rows())
             frame = frame.filter(pl.Series([key not in self._seen for key in keys], dtype=pl.Boolean))
             self._seen.update(keys)
+        if self.since is not None:
+            frame = frame.filter(pl.col("created_at") >= self.since)
         if self._until is not None:
             known = frame.filter(pl.col("created_at") <= self._until)
             self.later += frame.height - known.height

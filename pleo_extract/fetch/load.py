@@ -13,7 +13,7 @@ from pleo_extract.client import Client
 from pleo_extract.contract import Query
 from pleo_extract.core.decode import build_frame
 from pleo_extract.core.rows import is_confirmed, keep_latest
-from pleo_extract.core.verdict import Verdict, count_arrivals, decide_verdict
+from pleo_extract.core.verdict import count_arrivals, decide_part, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows, UsageError
 from pleo_extract.fetch.driver import ask_exactly
 from pleo_extract.fetch.segments import RowCount, meets_arrivals, moves_of, repeated_of, totals_of
@@ -104,8 +104,9 @@ def _load(
     session: Session, wanted: Selection, segments: int, on_page: Callable[[Walk], None]
 ) -> pl.DataFrame:
     frame, walks = _read_once(session, wanted, segments, on_page)
-    if walks[-1].ended == "until":  # `total` counts the whole list, of which this is a part
-        verdict = Verdict("complete")
+    is_part = walks[-1].ended == "until"
+    if is_part:
+        verdict = decide_part(moves_of(walks)[1], totals_of(walks)[0])
     else:
         verdict = decide_verdict(
             frame.height,
@@ -120,13 +121,14 @@ def _load(
         totals = totals_of(walks)
         confirmed = is_confirmed(frame, second, arrivals=count_arrivals(before, totals))
         frame = keep_latest(pl.concat([frame, second]))
-        verdict = decide_verdict(
-            frame.height,
-            (before[0], totals[1]),
-            repeated=repeated_of(walks),
-            previous=frame.height if confirmed else jobs,
-            confirmed=confirmed,
-        )
+        if not is_part:
+            verdict = decide_verdict(
+                frame.height,
+                (before[0], totals[1]),
+                repeated=repeated_of(walks),
+                previous=frame.height if confirmed else jobs,
+                confirmed=confirmed,
+            )
     if verdict.name == "incomplete":
         raise IncompleteWalk(
             f"{verdict.why}; the list is not complete. Try again, or use a dump, which keeps what it has read"
