@@ -26,11 +26,11 @@ check: .venv/test.stamp
 	$(MAKE) -j2 --output-sync=target check-clusters check-tools
 
 # Suites with tools of their own spend much of their time on downloads and starting programs, so two run side by side.
-# The guards bound ratios of CPU time and of memory, so they are no less true beside other load.
 check-clusters: .venv/test.stamp
 	.ci/spark
 	.ci/stores
 
+# The guards, at its end, bound ratios of CPU time and of memory, which are true beside other load too.
 check-tools: .venv/test.stamp
 	.ci/pyright
 	.ci/contract

@@ -417,7 +417,8 @@ def test_the_hour_that_comes_twice(report: Callable[..., Page]) -> None:
 def test_no_such_time_zone(tmp_path: Path) -> None:
     """A time zone that does not exist is an error that shows how to write one."""
     usual = "Europe/Copenhagen, or UTC"
-    for tz, meant in (("berlin", "Europe/Berlin"), ("", usual), ("../UTC", "UTC"), ("\x1b[31m", usual)):
+    places = (("Copenhagen", "Europe/Copenhagen"), ("berlin", "Europe/Berlin"), ("../UTC", "UTC"))
+    for tz, meant in (*places, ("", usual), ("\x1b[31m", usual)):
         with pytest.raises(UsageError, match=f"is no time zone; write a name such as {meant}$"):
             write_report(SAMPLE, tmp_path / "r.html", tz=tz)
     done = CliRunner().invoke(group, ["report", str(SAMPLE), "--tz", "CPH", "-o", str(tmp_path / "r.html")])

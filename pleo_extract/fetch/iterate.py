@@ -124,7 +124,6 @@ def stream_wanted(
             if kept.height:
                 yield kept
         at = walk.checkpoint
-        verdict = decide_part(at.moves[1], at.totals[0])
         if walk.ended == "end":
             verdict = decide_verdict(
                 given.count,
@@ -133,7 +132,9 @@ def stream_wanted(
                 repeated=repeated_of([walk]),
                 meets_arrivals=meets_arrivals([walk]),
             )
-        if verdict.again and walk.ended:
+        else:
+            verdict = decide_part(at.moves[1], at.totals[0])
+        if verdict.again:
             _confirm(session, walk, given, verdict)
 
 

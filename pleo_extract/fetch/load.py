@@ -116,17 +116,17 @@ def _load(
             meets_arrivals=meets_arrivals(walks),
         )
     if verdict.again:
-        jobs, before = frame.height, totals_of(walks)
+        first, before = frame, totals_of(walks)
         second, walks = _read_once(session, wanted, segments, on_page)
-        totals = totals_of(walks)
-        confirmed = is_confirmed(frame, second, arrivals=count_arrivals(before, totals))
-        frame = keep_latest(pl.concat([frame, second]))
+        frame = keep_latest(pl.concat([first, second]))
         if not is_part:
+            totals = totals_of(walks)
+            confirmed = is_confirmed(first, second, arrivals=count_arrivals(before, totals))
             verdict = decide_verdict(
                 frame.height,
                 (before[0], totals[1]),
                 repeated=repeated_of(walks),
-                previous=frame.height if confirmed else jobs,
+                previous=frame.height if confirmed else first.height,
                 confirmed=confirmed,
             )
     if verdict.name == "incomplete":

@@ -391,9 +391,9 @@ def _has_inserted(task: Task) -> bool:
 def _walk_list(task: Task, phase: str) -> _Pass:
     """Walk the whole list into staging as one phase.
 
-    In strict order the walks themselves prove how many different jobs they met, if none of them has moved, which spares a count over all staged
-    rows. They are believed only if as many rows are staged as they have read: after a signal at the wrong moment they
-    may have read more.
+    In strict order the walks themselves prove how many different jobs they met, apart from those that moved meanwhile,
+    which spares a count over all staged rows. They are believed only if as many rows are staged as they have read: after
+    a signal at the wrong moment they may have read more.
     """
     query = narrow(BY_CREATION, company_id=task.company_id)
     walks, batches = read_list(

@@ -150,8 +150,8 @@ class Sequence:
         Jobs move only where `total` is exact: else nothing shows a run that a job has moved to where it had been.
         """
         habits, chance = self.server.habits, self.server.rng.random()
-        if chance < 0.025 and habits.breaks != "never":
-            self._break(self.midway)
+        if chance < 0.025 and habits.breaks != "never" and (job := self._break()) and job.status in TERMINAL:
+            self.midway.add(job.id)
         is_shown = habits.moves != "never" and habits.total == "exact"
         if is_shown and 0.025 < chance < 0.05 and (job := self.server.move()):
             self.changed.add(job.id)
@@ -283,16 +283,17 @@ class Sequence:
             if job := self.server.change_settled() if what == "change" else self.server.move():
                 self.changed.add(job.id)
         elif what == "break":
-            self._break(set())
+            self._break()
         elif what == "heal":
             self.server.heal_rows()
 
-    def _break(self, midway: set[str]) -> None:
+    def _break(self) -> Job | None:
+        """Let the row of a job break the contract, and return the job, if there is one."""
         if job := self.server.break_row():
             self.broken.add(job.id)
             if job.status in TERMINAL:
                 self.changed.add(job.id)
-                midway.add(job.id)
+        return job
 
     def end(self) -> list[str]:
         """Heal all rows and read the whole list; return what is wrong with the lake then."""
