@@ -162,6 +162,21 @@ def test_since_stops_early(open_client: OpenClient, make_sandbox: MakeSandbox) -
     )
 
 
+@pytest.mark.parametrize("sorting", [{}, {"sorting": (), "unsortable": "ignore"}], ids=["sorted", "unsorted"])
+@pytest.mark.parametrize("older", [1, 50, 250])
+def test_jobs_before_since_are_no_shortfall(
+    sorting: dict[str, Any], older: int, open_client: OpenClient, make_sandbox: MakeSandbox
+) -> None:
+    """A stream with `since` reads the list once, also to its end: jobs that it does not give out are counted."""
+    sandbox = make_sandbox(jobs=500, **sorting)
+    client = open_client(sandbox)
+    everything = load_export_jobs(client=client)
+    sandbox.requests.clear()
+    frames = list(iter_export_jobs(since=everything["created_at"][older], client=client))
+    assert pl.concat(frames).sort("created_at", "id").equals(everything[older:])
+    assert len(sandbox.requests) <= 5
+
+
 @pytest.mark.parametrize("unsortable", ["refuse", "ignore", "lie"])
 def test_since_without_order_reads_to_the_end(
     unsortable: str, open_client: OpenClient, make_sandbox: MakeSandbox

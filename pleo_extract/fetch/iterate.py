@@ -126,7 +126,7 @@ def stream_wanted(
         at = walk.checkpoint
         if walk.ended == "end":
             verdict = decide_verdict(
-                given.count,
+                given.earlier + given.count,
                 at.totals,
                 moves=at.moves,
                 repeated=repeated_of([walk]),
@@ -168,6 +168,7 @@ class _GivenOut:
 
     Attributes:
         since: jobs that were created before are left out.
+        earlier: how many jobs were created before `since`: those of the page in which a reading ends.
         count: how many jobs were given out.
         digest: a checksum of their keys that does not depend on the order.
         newest: when the newest of them was created.
@@ -176,7 +177,7 @@ class _GivenOut:
 
     def __init__(self, walk: Walk, *, since: datetime | None = None, until: datetime | None = None) -> None:
         self.since = since
-        self.count = self.later = 0
+        self.count = self.earlier = self.later = 0
         self.digest = 0
         self.newest: datetime | None = None
         self._walk, self._until = walk, until
@@ -208,7 +209,9 @@ class _GivenOut:
             frame = frame.filter(pl.Series([key not in self._seen for key in keys], dtype=pl.Boolean))
             self._seen.update(keys)
         if self.since is not None:
-            frame = frame.filter(pl.col("created_at") >= self.since)
+            wanted = frame.filter(pl.col("created_at") >= self.since)
+            self.earlier += frame.height - wanted.height
+            frame = wanted
         if self._until is not None:
             known = frame.filter(pl.col("created_at") <= self._until)
             self.later += frame.height - known.height
