@@ -575,6 +575,31 @@ def test_f23_a_new_job_makes_up_for_no_other(dump: Callable[..., Receipt]) -> No
     assert (receipt.mode, receipt.code) == ("full", 0)
 
 
+def test_f23_an_open_job_that_vanished_hides_no_deleted_one(tmp_path: Path, clock: Clock) -> None:
+    """Where an open and a settled job are deleted, a job that comes while the head is read makes up for neither."""
+    server = Heard(Habits(page=20, offsets="422", deepest=0), jobs=200)
+    is_open = server.create(server.now - timedelta(days=3))
+    settled = min(server.jobs.values(), key=lambda job: job.created)
+    with open_client(server, clock) as client:
+        dump_export_jobs(tmp_path, client=client)
+    server.now += timedelta(days=1)
+    for _ in range(30):  # more than a page of new jobs
+        server.finish(server.create())
+    for job in (is_open, settled):
+        job.is_deleted = True
+        server.note(job)
+
+    def arrive(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+        if not asked.keys() & {"statuses", "after", "offset"} and len(server.jobs) == 231:
+            server.create()
+
+    server.edit = arrive
+    with open_client(server, clock) as client:
+        receipt = dump_export_jobs(tmp_path, client=client)
+    assert len(server.jobs) == 232
+    assert sorted(receipt.vanished) == sorted((COMPANY, job.id) for job in (is_open, settled))
+
+
 @pytest.mark.parametrize("arrivals", [0, 1, 2])
 @pytest.mark.parametrize("read", ["dump", "cut dump", "load", "iterate"])
 def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(

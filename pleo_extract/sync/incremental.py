@@ -246,10 +246,10 @@ def _conclude(task: Task, head: Head, new: int, vanished: set[JobKey], unlisted:
     rejected = sorted(({*before.rejected} - seen) | task.staging.unresolved())
     jobs = task.count_lake() + new - len(gone) + task.count_missing(rejected) + len(task.list_forgotten())
     totals = [total for total in expect_total(before, head.totals) if total is not None]
-    if totals and not min(totals) <= jobs <= (max(totals) if vanished else totals[0]):
+    if totals and jobs != totals[0]:
         raise Mismatch(f"the lake and what was read make {jobs} jobs, the server counts {totals[0]}")
-    if totals and totals[-1] < totals[0] and not vanished:
-        # A settled job was deleted within these seconds, or `total` is an estimate; a full sync finds out which.
+    if totals and totals[-1] < totals[0]:
+        # A job was deleted within these seconds, or `total` is an estimate; a full sync finds out which.
         raise Mismatch(f"total fell from {totals[0]} to {totals[-1]} while the newest jobs were read")
     drift = len(set(totals)) > 1 or vanished
     why = (
