@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from _pytest.mark import ParameterSet
     from conftest import Said
-
-pytestmark = pytest.mark.catalogue
 
 FACTS = ("_lake/now.csv", "_lake/vanished.csv")
 CATALOGUE = "_jobs.duckdb"
@@ -70,13 +69,17 @@ def harm(file: Path, how: str) -> None:
         os.utime(file, ns=times)
 
 
-def damages() -> list[tuple[str, str]]:
-    """Return each file with each way to damage it. A lake without a catalogue is whole."""
-    found = [(name, how) for name in (*FACTS, CATALOGUE) for how in HARMS]
-    return [each for each in found if each != (CATALOGUE, "deleted")]
+def damages(*catalogue: str) -> list[ParameterSet]:
+    """Return each file with each way to damage it: all for the facts, the given ones for the catalogue."""
+    facts = [pytest.param(name, how, id=f"{name}-{how}") for name in FACTS for how in HARMS]
+    return facts + [
+        pytest.param(CATALOGUE, how, id=f"{CATALOGUE}-{how}", marks=pytest.mark.catalogue)
+        for how in catalogue
+    ]
 
 
-@pytest.mark.parametrize(("name", "how"), damages())
+# A lake without a catalogue is whole.
+@pytest.mark.parametrize(("name", "how"), damages(*(how for how in HARMS if how != "deleted")))
 def test_damage_is_named_and_mended(name: str, how: str, lake: Path, pleo: Callable[..., Said]) -> None:
     """`verify` ends with 65 and names the file; after `repair` the lake is whole, and nothing is left to repair."""
     before = (lake / name).read_bytes()
@@ -96,9 +99,7 @@ def test_damage_is_named_and_mended(name: str, how: str, lake: Path, pleo: Calla
         assert [each.read_text() for each in (lake / "_lake/strays").glob("*/notes")] == ["mine"]
 
 
-@pytest.mark.parametrize(
-    ("name", "how"), [each for each in damages() if each != (CATALOGUE, "bit")] + [(CATALOGUE, "deleted")]
-)
+@pytest.mark.parametrize(("name", "how"), damages(*(how for how in HARMS if how != "bit")))
 def test_the_next_dump_mends_it(name: str, how: str, lake: Path) -> None:
     """A dump writes the file again. It does not read all of `_jobs.duckdb`, so a bit there waits for `repair`."""
     harm(lake / name, how)
@@ -108,6 +109,7 @@ def test_the_next_dump_mends_it(name: str, how: str, lake: Path) -> None:
     assert not (lake / name).is_symlink()
 
 
+@pytest.mark.catalogue
 def test_every_bit_of_the_facts_counts(lake: Path) -> None:
     """Any flipped bit in `now.csv` is found, also in a digit of an instant, which still is an instant then."""
     file = lake / FACTS[0]
@@ -118,6 +120,7 @@ def test_every_bit_of_the_facts_counts(lake: Path) -> None:
         assert not verify_lake(lake).ok
 
 
+@pytest.mark.catalogue
 def test_a_quiet_run_makes_old_files_comparable(lake: Path) -> None:
     """`vanished.csv` is compared after a run that found it right, although the run wrote newer files."""
     dump(lake)
@@ -125,6 +128,7 @@ def test_a_quiet_run_makes_old_files_comparable(lake: Path) -> None:
     assert not Lake(lake).verify().ok
 
 
+@pytest.mark.catalogue
 @pytest.mark.parametrize("newer", ["current", "state.json", "names.csv"])
 def test_a_file_that_a_killed_run_left_is_out_of_date(newer: str, lake: Path) -> None:
     """A run was killed before it wrote `now.csv`, or someone edited the names: no damage. The next dump writes it."""
@@ -142,6 +146,7 @@ def test_a_file_that_a_killed_run_left_is_out_of_date(newer: str, lake: Path) ->
     assert file.read_text() != text.replace("T", "T0", 1)
 
 
+@pytest.mark.catalogue
 def test_lakes_that_moved_or_have_no_catalogue_are_whole(lake: Path, tmp_path: Path) -> None:
     """A copied lake, one whose catalogue could not be written, and one of another version have no damage."""
     moved = lake.rename(tmp_path / "moved")
@@ -152,6 +157,7 @@ def test_lakes_that_moved_or_have_no_catalogue_are_whole(lake: Path, tmp_path: P
     assert verify_lake(shutil.copytree(moved, tmp_path / "copy", copy_function=shutil.copy)).ok
 
 
+@pytest.mark.catalogue
 def test_names_that_a_lake_keeps(lake: Path, tmp_path: Path, pleo: Callable[..., Said]) -> None:
     """Names are no foreign file. Damaged ones are named, and only the user can write them again."""
     with connect(lake) as con:

@@ -67,6 +67,8 @@ HOSPITABLE = [
     )
 ]
 """Servers that keep the contract: with page limits, without `total`, and with all, half or no sorting."""
+SOME: Final = [rules for n, rules in enumerate(HOSPITABLE) if (n // 8 + n // 4 + n) % 2 == 0]
+"""Half of them, with each pair of habits."""
 
 
 def wrong(sandbox: Sandbox, frame: pl.DataFrame, since: datetime, **asked: Any) -> list[Discrepancy]:
@@ -88,7 +90,7 @@ def test_load_brings_every_job_once(
     assert frame["created_at"].is_sorted()
 
 
-@pytest.mark.parametrize("rules", HOSPITABLE, ids=str)
+@pytest.mark.parametrize("rules", SOME, ids=str)
 def test_iterate_brings_every_job_once(
     rules: dict[str, Any], open_client: OpenClient, make_sandbox: MakeSandbox
 ) -> None:
@@ -101,7 +103,7 @@ def test_iterate_brings_every_job_once(
     assert max(frame.height for frame in frames) <= 20 * rules["max_limit"]
 
 
-@pytest.mark.parametrize("rules", HOSPITABLE, ids=str)
+@pytest.mark.parametrize("rules", SOME, ids=str)
 def test_dump_brings_every_job_once(
     rules: dict[str, Any], open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:

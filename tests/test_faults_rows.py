@@ -81,7 +81,7 @@ class TestJobsOfTheFuture:
         self, rules: dict[str, Any], dump: Callable[..., Receipt], lake: Path, *, cut: bool
     ) -> None:
         """Refreshes read the jobs that are created after it but dated earlier, resumed ones too."""
-        world = World(jobs=2_000, days=40, now=datetime.now(UTC))
+        world = World(jobs=400, days=8, now=datetime.now(UTC))
         sandbox = Sandbox(world, rules=Rules(max_limit=13, **rules), api_keys={CANARY: None, API_KEY: None})
         world.insert(datetime.now(UTC) + timedelta(days=6))
         dump(sandbox)
