@@ -124,7 +124,7 @@ def calls(statement: Statement, tried: set[tuple[str, str]]) -> Iterator[str]:
     if statement.name == "compare":  # below, its bounds win over the grain
         yield from (
             f"SELECT * FROM compare(grain => {grain}, tz => {VALUES['tz'][0]})"
-            for grain in VALUES["grain"][:3]
+            for grain in VALUES["grain"][:2]
         )
     first = sorted(statements()).index(statement.name)
     turns = max(len(VALUES[p.name]) + 1 for p in statement.parameters)
@@ -172,12 +172,17 @@ OF_NOW: Final = {
     "companies",
 }
 """The views and macros whose answer depends most on when the data was read, and on what has vanished."""
+ASKED_OF_NOW: Final = [
+    question for question in QUESTIONS if question in FIRST and name_of(question) in OF_NOW
+]
+"""One question to each of them. They are asked of the odd jobs with vanished ones only: each takes Spark seconds."""
 
 
 def test_spark_answers_as_duckdb_does(spark: SparkSession, lakes: dict[str, Path]) -> None:
     """Spark and DuckDB give equal columns and rows for all views, and for all macros with several sets of arguments."""
     answers(spark, lakes["odd"])
-    assert compare_answers(spark, lakes["odd"], QUESTIONS) >= len(QUESTIONS) * 2 // 3, "most found nothing"
+    questions = [q for q in QUESTIONS if q not in ASKED_OF_NOW]
+    assert compare_answers(spark, lakes["odd"], questions) >= len(questions) * 2 // 3, "most found nothing"
 
 
 def test_some_answers_over_the_sample(sample: SparkSession) -> None:
@@ -239,7 +244,7 @@ def test_f58_now_and_vanished_jobs_are_duckdbs(spark: SparkSession, tmp_path: Pa
     answers(spark, lake, only=OF_NOW)
     with connect(lake) as con:
         assert con.sql("SELECT count(*) FROM vanished").fetchall() == [(15,)]
-    compare_answers(spark, lake, [q for q in QUESTIONS if q in FIRST and name_of(q) in OF_NOW])
+    compare_answers(spark, lake, ASKED_OF_NOW)
 
 
 def test_every_parameter_is_tried() -> None:
@@ -268,13 +273,13 @@ def test_the_session_stays_as_it_was(spark: SparkSession) -> None:
 def test_a_wrong_argument_is_an_error(sample: SparkSession) -> None:
     """An unknown grain, duration, zone or quantile is an error that names the valid ones."""
     for question, said in (
-        ("failure_rates('fortnight')", "use hour, day, week, month, quarter, year or all"),
+        ("failure_reasons('fortnight')", "use hour, day, week, month, quarter, year or all"),
         ("slow_jobs(duration => 'nap')", "use total, queue or run"),
         ("slow_jobs(q => 1.5)", "invalid q 1.5: use a quantile from 0 to 1"),
         ("throughput('month', '2026-01-01')", "invalid company_id 2026-01-01: use the UUID of a company"),
-        ("failure_rates(since => '2026-03-02', until => '2026-03-01')", "is not before until 2026-03-01"),
-        ("failure_rates(tz => 'Mars/Base')", "Mars/Base"),
-        ("failure_rates(tz => NULL)", "invalid tz null: use the name of a time zone"),
+        ("failure_reasons(since => '2026-03-02', until => '2026-03-01')", "is not before until 2026-03-01"),
+        ("failure_reasons(tz => 'Mars/Base')", "Mars/Base"),
+        ("failure_reasons(tz => NULL)", "invalid tz null: use the name of a time zone"),
         ("incidents('all')", "invalid grain all: use hour, day, week, month, quarter or year"),
         ("incidents(at_least => NULL)", "invalid at_least null: use a number of jobs, at least 1"),
         ("survival(step => -5)", r"invalid step -5.0: use seconds, at least 0"),

@@ -11,7 +11,7 @@ been broken since the last 0 may be missing, or be in an older version; it is ne
 rows are healthy, a full sync that a single run reads ends with 0.
 
 Some differences are excused until the next full sync that a single run reads:
-- changed terminal rows (a resumed full sync has pages from before the change), among them rows that are broken now;
+- changed settled rows (a resumed full sync has pages from before the change), among them rows that are broken now;
 - jobs whose `createdAt` was changed (ruling 7: noticed when read); if that was while the run read, such a job may have
   moved to where the run had been, and be missing;
 - deletes, as far as backdated inserts cancel them in `total`;
@@ -64,6 +64,8 @@ CROWDED: dict[str, Any] = {
     "offsets": "taken",
 }
 """Habits with which a list is certain to be read in segments, and some requests are refused; see `play`."""
+SETTLED = (*TERMINAL, "canceled")
+"""The statuses whose rows a sync need not read again; those of an unknown status after three readings (ruling 3)."""
 PARTS = 4
 """The number of tests that share the sequences, so that they run in parallel."""
 
@@ -107,11 +109,11 @@ class Sequence:
     meddled: set[str] = field(default_factory=set)
     """The jobs that were deleted or inserted in the past."""
     changed: set[str] = field(default_factory=set)
-    """The terminal jobs that were changed or broken, and all jobs that were moved."""
+    """The settled jobs that were changed or broken, and all jobs that were moved."""
     broken: set[str] = field(default_factory=set)
     """The jobs whose rows have been broken since the last run that ended with 0."""
     midway: set[str] = field(default_factory=set)
-    """The jobs that moved while the current run read, and the terminal jobs that broke."""
+    """The jobs that moved while the current run read, and the settled jobs that broke."""
     ended: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
 
@@ -150,7 +152,7 @@ class Sequence:
         Jobs move only where `total` is exact: else nothing shows a run that a job has moved to where it had been.
         """
         habits, chance = self.server.habits, self.server.rng.random()
-        if chance < 0.025 and habits.breaks != "never" and (job := self._break()) and job.status in TERMINAL:
+        if chance < 0.025 and habits.breaks != "never" and (job := self._break()) and job.status in SETTLED:
             self.midway.add(job.id)
         is_shown = habits.moves != "never" and habits.total == "exact"
         if is_shown and 0.025 < chance < 0.05 and (job := self.server.move()):
@@ -291,7 +293,7 @@ class Sequence:
         """Let the row of a job break the contract, and return the job, if there is one."""
         if job := self.server.break_row():
             self.broken.add(job.id)
-            if job.status in TERMINAL:
+            if job.status in SETTLED:
                 self.changed.add(job.id)
         return job
 
