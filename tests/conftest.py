@@ -105,11 +105,15 @@ def quick_catalogue(
 ) -> None:
     """Give each lake a copy of one catalogue, except in tests marked `catalogue` and in suites of other tools.
 
-    DuckDB takes longer to compile one than most tests take for all else.
+    DuckDB takes longer to compile one than most tests take for all else. It also opens the copy only once.
     """
     is_ours = request.path.parent.name in {"tests", "table"}
     if is_ours and request.node.get_closest_marker("catalogue") is None:
+        open_one = catalogue.is_readable
         monkeypatch.setattr(catalogue, "_compile", lambda file, *_: file.write_bytes(compiled_catalogue()))
+        monkeypatch.setattr(
+            catalogue, "is_readable", lambda data: data == compiled_catalogue() or open_one(data)
+        )
 
 
 @pytest.fixture(params=["httpx", "curl"])
