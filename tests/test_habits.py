@@ -474,6 +474,21 @@ class TestTotals:
         assert old <= set(frame["id"]) <= set(server.jobs)
         assert frame["id"].is_unique().all()
 
+    def test_f60_an_estimate_that_fits_once_is_not_believed(self, dump: Callable[..., Receipt]) -> None:
+        """A total that has been an estimate is believed when it fits twice in a row: once may be luck."""
+        server = Heard(Habits(page=100), 250)
+        wrong_by: list[int] = []
+
+        def estimate(body: dict[str, Any], _asked: dict[str, list[str]]) -> None:
+            body["pagination"]["total"] += wrong_by.pop(0) if wrong_by else 0
+
+        server.edit = estimate
+        kinds = []
+        for errors in ([17, -9, 21, 4] * 20, [-20, 3, 14, -7] * 20, [], []):
+            wrong_by[:] = errors
+            kinds.append(dump(server, full=True).total_kind)
+        assert kinds[1:] == ["unusable", "", "exact"]
+
     @pytest.mark.parametrize("read", ["load", "iterate"])
     def test_f22_a_list_that_ends_too_early_once(self, read: str, clock: Clock) -> None:
         """Jobs that the first pass alone missed are no jobs that have come since."""

@@ -107,7 +107,7 @@ class Sequence:
     deleted: int = 0
     inserted: int = 0
     meddled: set[str] = field(default_factory=set)
-    """The jobs that were deleted or inserted in the past."""
+    """The jobs that were deleted or inserted in the past, or moved before a lake had them."""
     changed: set[str] = field(default_factory=set)
     """The settled jobs that were changed or broken, and all jobs that were moved."""
     broken: set[str] = field(default_factory=set)
@@ -284,10 +284,18 @@ class Sequence:
         elif what in ("change", "move"):
             if job := self.server.change_settled() if what == "change" else self.server.move():
                 self.changed.add(job.id)
+                if what == "move" and job.id not in self._list_known():
+                    self.meddled.add(job.id)  # to the lake it is a job that is inserted in the past
+                    self.inserted += 1
         elif what == "break":
             self._break()
         elif what == "heal":
             self.server.heal_rows()
+
+    def _list_known(self) -> set[str]:
+        """Return the jobs of the lake."""
+        opened = open_lake(self.lake).open() if self.lake.exists() else None
+        return set() if opened is None else set(scan_lake(self.lake).collect()["id"])
 
     def _break(self) -> Job | None:
         """Let the row of a job break the contract, and return the job, if there is one."""
