@@ -28,7 +28,7 @@ def list_kills(scene: Scene) -> list[tuple[str, int]]:
     copy_lake(scene.before, scene.lake)
     _, said = scene.run_killed()
     calls = said["calls"]
-    chosen = sample(len(calls), 5)
+    chosen = sample(len(calls), 4)
     halves = [n for n, name in enumerate(calls, 1) if name in {"write_file", "append_line", "remove_tree"}]
     halves = halves if FULL else halves[:: max(1, len(halves) // 2)]
     return [(when, n) for n in chosen for when in ("before", "after")] + [("half", n) for n in halves]
@@ -56,7 +56,7 @@ def test_f34_killed_again_while_recovering(
     second = [(when, 1 + n * 5) for n in range(14) for when in ("before", "after")]
     step = 5 if FULL else 24
     pairs = [(a, b) for n, a in enumerate(first) for m, b in enumerate(second) if (n * 7 + m) % step == 0]
-    for pair in pairs if FULL else pairs[:: max(1, len(pairs) // 3)]:
+    for pair in pairs if FULL else pairs[:: max(1, len(pairs) // 2)]:
         try_kills(scene, one, list(pair))
     one.check()
 
