@@ -20,7 +20,7 @@ from habits import COMPANY, Habits, Server
 
 from pleo_extract import Client, dump_export_jobs, iter_export_jobs, load_export_jobs, scan_lake, verify_lake
 from pleo_extract.core.pace import Patience
-from pleo_extract.errors import IncompleteWalk, RequestsExceeded, StorageError, TryLater
+from pleo_extract.errors import IncompleteWalk, RequestsExceeded, StorageError, TryLater, WalkError
 from pleo_extract.lake import disk
 from pleo_extract.lake.store import open_lake
 
@@ -686,12 +686,36 @@ def test_f23_a_job_that_moves_hides_no_job_from_cursors_that_are_positions(
         if read == "load":
             assert set(load_export_jobs(client=client)["id"]) == set(server.jobs)
         elif read == "iterate":
-            with pytest.raises(IncompleteWalk, match="jobs when read once and 701 when read again"):
+            with pytest.raises(WalkError, match="1 job was given out twice, because created_at changed"):
                 list(iter_export_jobs(client=client))
         else:
             assert dump_export_jobs(tmp_path, client=client).code == 0
             assert set(scan_lake(tmp_path).collect()["id"]) == set(server.jobs)
     assert len(server.jobs) == 701
+
+
+@pytest.mark.parametrize("since", [False, True])
+def test_f64_a_stream_gives_no_job_twice_in_silence(clock: Clock, *, since: bool) -> None:
+    """A job that moves to where the reader has not been is given out twice; the stream ends with an error that says so."""
+    server = Heard(Habits(page=50), jobs=400)
+    by_age = sorted(server.jobs.values(), key=lambda job: job.created)
+    moving, elsewhere = (by_age[-10], by_age[200]) if since else (by_age[10], by_age[200])
+    pages: list[str] = []
+
+    def move(_body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+        pages.extend(asked.get("after", ()))
+        if len(pages) == 2:
+            pages.append("")
+            moving.created = elsewhere.created + timedelta(microseconds=1)
+            server.note(moving)
+
+    server.edit = move
+    bound = by_age[100].created.replace(tzinfo=UTC) if since else None
+    with (
+        open_client(server, clock, in_flight=1) as client,
+        pytest.raises(WalkError, match="1 job was given out twice"),
+    ):
+        list(iter_export_jobs(client=client, since=bound))
 
 
 @pytest.mark.parametrize("read", ["load", "iterate"])

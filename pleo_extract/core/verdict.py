@@ -220,7 +220,9 @@ def learn_total(
     is_short = offset < 0 and (given[-1] % _ROUND == 0 or given[-1] <= page)  # a cap, or the rows of the page
     kind: TotalKind = "constant" if offset else "exact"
     has_moved = before.total_kind == "constant" or (fits and jobs != before.full_jobs)
-    is_luck = before.total_kind == "unusable" and not misses  # an estimate fits now and then; two in a row are believed
+    is_luck = (
+        before.total_kind == "unusable" and not misses
+    )  # an estimate fits now and then; two in a row are believed
     if misses or is_luck or (offset < 0 and not has_moved):
         kind = ""
     is_estimate = is_many(wobble, jobs) or (offset != 0 and is_many(moved, jobs))

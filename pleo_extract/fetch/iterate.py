@@ -12,7 +12,7 @@ from pleo_extract.core.pages import MOST
 from pleo_extract.core.rows import job_name
 from pleo_extract.core.verdict import count_arrivals, decide_part, decide_verdict
 from pleo_extract.core.walk import Walk
-from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError
+from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError, amount
 from pleo_extract.fetch.driver import BATCH_ROWS
 from pleo_extract.fetch.load import DEADLINE, open_client
 from pleo_extract.fetch.segments import RowCount, meets_arrivals, read_walk, repeated_of
@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class Batches:
     """Export jobs while they are read: an iterator of typed frames, or one Arrow stream. It can be read once.
 
-    Each job comes once, in order of created_at and id if the server keeps that order. A batch is in memory at a time;
-    without a proven order, the keys of all jobs so far are in memory too.
+    Each job comes once, in order of created_at and id if the server keeps that order. A batch is in memory at a time,
+    and eight bytes for each job before it; without a proven order, the keys of all jobs so far.
     """
 
     def __init__(self, source: Iterator[pl.DataFrame]) -> None:
@@ -84,7 +84,8 @@ def iter_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     ends with fewer jobs than `total` says, it is read a second time to find out which of the two is wrong.
 
     Raises:
-        WalkError: the server's order broke after jobs were given out, so that repeated jobs can no longer be recognised.
+        WalkError: the server's order broke after jobs were given out, so that repeated jobs can no longer be recognised;
+            or jobs were given out twice, because their created_at changed while the list was read.
         PleoExtractError: as `load_export_jobs`.
     """
     wanted = check_wanted(company_id, statuses, since, until)
@@ -123,6 +124,7 @@ def stream_wanted(
             kept = wanted.filter(given.select_new(batch.frame))
             if kept.height:
                 yield kept
+        given.refuse_repeated()
         at = walk.checkpoint
         if walk.ended == "end":
             verdict = decide_verdict(
@@ -185,6 +187,7 @@ class _GivenOut:
         self._last: datetime | None = None
         self._at_last: list[str] = []
         self._seen: set[JobKey] = set()
+        self._hashes: list[pl.Series] = []
 
     def select_new(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the rows whose jobs were not given out before, and count them as given out.
@@ -219,9 +222,23 @@ class _GivenOut:
         if frame.height:
             newest: datetime = frame.select(pl.col("created_at").max()).item()
             self.newest = newest if self.newest is None else max(newest, self.newest)
+        hashes = frame.select(pl.struct(KEY).hash()).to_series()
+        self._hashes.append(hashes)
         self.count += frame.height
-        self.digest = (self.digest + frame.select(pl.struct(KEY).hash().sum()).item()) % 2**64
+        self.digest = (self.digest + int(hashes.sum())) % 2**64
         return frame
+
+    def refuse_repeated(self) -> None:
+        """Raise WalkError if a job was given out twice; in proven order `select_new` sees only that it is newer or older.
+
+        Such a job may also have made up for a missing one in the count.
+        """
+        twice = self.count - pl.concat([pl.Series(dtype=pl.UInt64), *self._hashes]).n_unique()
+        if twice:
+            raise WalkError(
+                f"{amount(twice, 'job was', 'jobs were')} given out twice, because created_at changed while the list was "
+                "read; use load_export_jobs, which removes repeated jobs at the end"
+            )
 
     def _select_beyond_last(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the rows beyond the last one given out; a walk that lost its cursor reads some rows again.
