@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from contract.conftest import Note
     from pleo_extract.client import Clock
 
-PAGES: Final = 200
-WALKS: Final = 100
+PAGES: Final = 100
+WALKS: Final = 50
 NAMED = re.compile(
     r"page \d+.*(endCursor|hasNextPage|total)|fewer than the total|total fell from \d+|loop at page"
 )
