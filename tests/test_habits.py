@@ -7,6 +7,7 @@ The server is that of the soak test, which shares no code with the sandbox.
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -401,6 +402,57 @@ class TestOrder:
                 server.refuses_at = 6
             with pytest.raises(IncompleteWalk, match=r"came twice|when read again"):
                 read_all(read, client, tmp_path)
+
+    @pytest.mark.parametrize("read", ["dump", "load", "iterate", "load since", "iterate since"])
+    @pytest.mark.parametrize("salt", range(8))
+    def test_f22_two_passes_that_miss_the_same_job(
+        self, read: str, salt: int, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Rows that came twice explain a shortfall: all jobs are read, or an error says why not, although `total` is exact."""
+        server = Heard(Habits(page=7, cursors="positions"), 60)
+        monkeypatch.setattr(server, "_tie", lambda job: crc32(f"{salt} {job.id} {server.requests}".encode()))
+        by_age = sorted(server.jobs.values(), key=lambda job: job.created)
+        since = by_age[20].created.replace(tzinfo=UTC) if "since" in read else None
+        wanted = {job.id for job in by_age if since is None or job.created.replace(tzinfo=UTC) >= since}
+        with open_client(server, clock, in_flight=1) as client, suppress(IncompleteWalk):
+            if since is None:
+                found = read_all(read, client, tmp_path)
+            elif read == "load since":
+                found = load_export_jobs(client=client, since=since)
+            else:
+                found = pl.concat(iter_export_jobs(client=client, since=since))
+            assert set(found["id"]) == wanted
+
+    @pytest.mark.parametrize("salt", range(3))
+    def test_f22_ties_among_the_newest_jobs(
+        self, salt: int, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A refresh whose newest jobs come twice may lack others: it reads the whole list, and says what is missing."""
+        server = Heard(Habits(page=7, cursors="positions", total="absent", offsets="422", deepest=0), 60)
+        by_age = sorted(server.jobs.values(), key=lambda job: job.created)
+        for number, each in enumerate(by_age):  # no ties yet
+            each.created = by_age[0].created + timedelta(hours=number)
+            server.note(each)
+        server.now = by_age[-1].created + timedelta(hours=5)
+        monkeypatch.setattr(server, "_tie", lambda job: crc32(f"{salt} {job.id} {server.requests}".encode()))
+        with open_client(server, clock, in_flight=1) as client:
+            assert dump_export_jobs(tmp_path, client=client).code == 0
+            for _ in range(20):
+                server.finish(server.create())
+            with suppress(IncompleteWalk):
+                dump_export_jobs(tmp_path, client=client)
+                assert set(scan_lake(tmp_path).collect()["id"]) == set(server.jobs)
+
+    def test_f19_a_list_that_is_cut_off_after_its_first_page(self, tmp_path: Path, clock: Clock) -> None:
+        """A list that says that its first page is its last one, while `total` counts more, is incomplete."""
+        server = Heard(Habits(page=50), 400)
+
+        def cut(body: dict[str, Any], _asked: dict[str, list[str]]) -> None:
+            body["pagination"]["hasNextPage"] = False
+
+        server.edit = cut
+        with open_client(server, clock) as client, pytest.raises(IncompleteWalk, match="no job in common"):
+            dump_export_jobs(tmp_path, client=client)
 
     def test_f22_the_same_rows_twice_in_two_passes(
         self, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch

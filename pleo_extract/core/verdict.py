@@ -33,6 +33,7 @@ __all__ = [
     "Verdict",
     "VerdictName",
     "count_arrivals",
+    "count_replaced",
     "decide_part",
     "decide_verdict",
     "expect_total",
@@ -49,6 +50,7 @@ VERDICTS: Final[tuple[VerdictName, ...]] = get_args(VerdictName)
 """From the best to the worst."""
 MANY_MISSES: Final = 2
 """Doubtful full walks in a row after which `total` is unusable: one may have been unlucky."""
+_OTHERS: Final = "so that others may never have come"
 _ROUND: Final = 1_000
 """Caps are multiples of this; search engines count to 10,000."""
 
@@ -97,12 +99,12 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
     doubt = ""
     if known and is_many(known[0] - known[-1], known[0]) and distinct < known[0]:
         doubt = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
-    elif repeated and (not known or distinct > max(known)):
-        useless = (
-            "there is no total to tell" if not known else f"the total of {max(known)} is too low to tell"
-        )
-        doubt = f"{amount(repeated, 'row')} came twice, so that others may never have come, and {useless}"
-    if doubt and not confirmed:
+    elif repeated and not (known and distinct == known[0] == known[-1]):
+        useless = "there is no total to tell" if not known else _compare_total(distinct, known)
+        doubt = f"{amount(repeated, 'row')} came twice, {_OTHERS}, and {useless}"
+    # Two passes can miss the same job by chance, so that the second one confirms no shortfall that such rows explain.
+    is_explained = repeated > 0 and bool(known) and distinct < min(known)
+    if doubt and (is_explained or not confirmed):
         return Verdict("incomplete", doubt, again=previous is None)
     # With all arrivals read, a total that only grew stands for jobs that the walk has passed.
     is_short = meets_arrivals and not moves[1] and len(known) > 1 and distinct < known[-1]
@@ -123,18 +125,38 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
     return Verdict("incomplete", why, again=previous is None)
 
 
-def decide_part(fallen: int, total: int | None) -> Verdict:
+def _compare_total(distinct: int, known: Sequence[int]) -> str:
+    if distinct > max(known):
+        return f"the total of {max(known)} is too low to tell"
+    if distinct < min(known):
+        return f"{distinct} jobs are fewer than the total of {min(known)}"
+    return f"total went from {known[0]} to {known[-1]}"
+
+
+def decide_part(moves: tuple[int, int], total: int | None, *, repeated: int) -> Verdict:
     """Decide whether a part of the list, read newest first, may lack a job; `total` counts the whole list.
 
     Args:
-        fallen: by how much `total` fell from page to page: a deleted job may have moved another past the reader.
+        moves: by how much `total` rose and fell from page to page: a deleted job may have moved another past the reader.
         total: `total` of the first page.
+        repeated: rows that came twice in a list sorted by created_at alone, see `decide_verdict`.
     """
+    risen, fallen = moves
+    if count_replaced(repeated, risen):
+        return Verdict("incomplete", f"{amount(repeated, 'row')} came twice, {_OTHERS}", again=True)
     if not fallen or total is None or is_many(fallen, total):
         return Verdict("complete")
     return Verdict(
         "complete_with_drift", f"total fell by {fallen} while a part of the list was read", again=True
     )
+
+
+def count_replaced(repeated: int, risen: int) -> int:
+    """Return how many rows that came twice in a list read newest first may have taken the place of others.
+
+    Each new job moves the list by one row, so that one that was read comes again; `total` rises by it.
+    """
+    return max(0, repeated - risen)
 
 
 def is_skip_likely(distinct: int, totals: tuple[int | None, int | None], moves: tuple[int, int]) -> bool:

@@ -135,7 +135,7 @@ def stream_wanted(
                 meets_arrivals=meets_arrivals([walk]),
             )
         else:
-            verdict = decide_part(at.moves[1], at.totals[0])
+            verdict = decide_part(at.moves, at.totals[0], repeated=repeated_of([walk]))
         if verdict.again:
             _confirm(session, walk, given, verdict)
 
@@ -159,6 +159,18 @@ def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -
             f"the list has {first.count} jobs when read once and {second.count + second.later} when read again, "
             f"and its total is {walk.checkpoint.totals[0]} and {walk_again.checkpoint.totals[1]}. Try again"
         )
+    read = first.earlier + first.count
+    repeated, totals = (
+        repeated_of([walk, walk_again]),
+        (walk.checkpoint.totals[0], walk_again.checkpoint.totals[1]),
+    )
+    if walk.ended == "end":
+        again = decide_verdict(read, totals, repeated=repeated, previous=read, confirmed=True)
+    else:
+        at = walk_again.checkpoint
+        again = decide_part(at.moves, at.totals[0], repeated=0 if at.totals[0] is None else at.repeated)
+    if again.name == "incomplete":
+        raise IncompleteWalk(f"{again.why}. Try again")
     if verdict.why and walk.checkpoint.totals[0] is not None:
         _log.warning("complete_with_drift: total_untrusted: %s, but the same jobs in two passes", verdict.why)
 

@@ -13,7 +13,7 @@ from pleo_extract.client import Client
 from pleo_extract.contract import Query
 from pleo_extract.core.decode import build_frame
 from pleo_extract.core.rows import is_confirmed, keep_latest
-from pleo_extract.core.verdict import count_arrivals, decide_part, decide_verdict
+from pleo_extract.core.verdict import Verdict, count_arrivals, decide_part, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows, UsageError
 from pleo_extract.fetch.driver import ask_exactly
 from pleo_extract.fetch.segments import RowCount, meets_arrivals, moves_of, repeated_of, totals_of
@@ -106,7 +106,7 @@ def _load(
     frame, walks = _read_once(session, wanted, segments, on_page)
     is_part = walks[-1].ended == "until"
     if is_part:
-        verdict = decide_part(moves_of(walks)[1], totals_of(walks)[0])
+        verdict = decide_part(moves_of(walks), totals_of(walks)[0], repeated=repeated_of(walks))
     else:
         verdict = decide_verdict(
             frame.height,
@@ -116,16 +116,22 @@ def _load(
             meets_arrivals=meets_arrivals(walks),
         )
     if verdict.again:
-        first, before = frame, totals_of(walks)
+        first, before, repeated_first = frame, totals_of(walks), repeated_of(walks)
         second, walks = _read_once(session, wanted, segments, on_page)
         frame = keep_latest(pl.concat([first, second]))
-        if not is_part:
-            totals = totals_of(walks)
+        totals = totals_of(walks)
+        if is_part:
+            again = decide_part(moves_of(walks), totals[0], repeated=repeated_of(walks))
+            # Without a total, rows may have come twice because of new jobs.
+            is_same = totals[0] is None and is_confirmed(first, second, arrivals=None)
+            if again.name != "incomplete" or is_same:
+                verdict = Verdict("complete")
+        else:
             confirmed = is_confirmed(first, second, arrivals=count_arrivals(before, totals))
             verdict = decide_verdict(
                 frame.height,
                 (before[0], totals[1]),
-                repeated=repeated_of(walks),
+                repeated=repeated_first + repeated_of(walks),
                 previous=frame.height if confirmed else first.height,
                 confirmed=confirmed,
             )

@@ -31,10 +31,11 @@ from pleo_extract.core.pages import SAFE
 from pleo_extract.core.ranks import group_ranks
 from pleo_extract.core.rows import OPEN, is_beyond
 from pleo_extract.core.state import stop_line
+from pleo_extract.core.verdict import count_replaced
 from pleo_extract.core.walk import BY_CREATION, NEWEST_FIRST, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused
 from pleo_extract.fetch.driver import Driver, is_full
-from pleo_extract.fetch.segments import narrow
+from pleo_extract.fetch.segments import moves_of, narrow, repeated_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +70,7 @@ class Head:
         ended_now: True if the head walk alone reached the end, so that this run has read the whole list.
         rows: how many rows the head walk alone read.
         totals: `total` on the first and on the last page of the head walk.
+        replaced: how many rows came twice that may have taken the place of others.
     """
 
     as_of: datetime
@@ -80,6 +82,7 @@ class Head:
     ended_now: bool
     rows: int
     totals: tuple[int | None, int | None]
+    replaced: int
 
 
 def read_head(task: Task, phase: str, until: Key | None) -> Head:
@@ -109,6 +112,7 @@ def read_head(task: Task, phase: str, until: Key | None) -> Head:
         ended_now=head.ended == "end",
         rows=head.checkpoint.rows,
         totals=head.checkpoint.totals,
+        replaced=count_replaced(repeated_of(walks), moves_of(walks)[0]),
     )
 
 

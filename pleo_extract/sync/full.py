@@ -204,7 +204,9 @@ def _walk_and_close(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _Closi
     task.refuse_many_rejected()
     if closing is not None:
         return walked, closing, _doubt(closing, verdict)
-    if walked.pages <= 1 or verdict.name == "incomplete":
+    # A single page needs none, unless the server counts more jobs: then the list may have been cut off.
+    most = max(filter(None, expect_total(task.before, walked.totals)), default=0)
+    if (walked.pages <= 1 and walked.jobs >= most) or verdict.name == "incomplete":
         return walked, _Closing(began, walked.jobs, walked.newest, walked.totals), verdict
     rows = task.evidence.rows
     closing = _read_closing(task, walked, resumed=False)
@@ -309,14 +311,16 @@ def _read_closing(task: Task, walked: _Pass, *, resumed: bool) -> _Closing:
     # Rows of unknown statuses were read by this run moments ago, and no open list would show them.
     if not resumed:
         sought = sought.filter(pl.col("status").is_in(OPEN))
-    is_whole = head.order != "none"
+    is_whole = head.order != "none" and not head.replaced
     if sought.height and (sought.height <= MANY_SOUGHT or not resumed):
         lost = find_jobs(task, sought, lambda keys: _count_staged(task, keys, new), walk_down=resumed)
         is_whole = is_whole and not lost and lost is not None
     elif sought.height:
         is_whole = False
     is_apart = head.ended and _is_apart(task, head.batch)
-    return _Closing(head.as_of, walked.jobs + new, head.newest, head.totals, is_whole, is_apart=is_apart)
+    # Of jobs that came meanwhile, one may be hidden: the next sync reads from the newest of the pass on.
+    newest = walked.newest if head.replaced else head.newest
+    return _Closing(head.as_of, walked.jobs + new, newest, head.totals, is_whole, is_apart=is_apart)
 
 
 def _is_apart(task: Task, batch: int) -> bool:

@@ -106,6 +106,9 @@ def _read_head(task: Task) -> Head:
         raise Mismatch("the server does not list the newest jobs first")
     if head.oldest is None:
         raise Mismatch("the list is empty")
+    if head.replaced:
+        came = amount(head.replaced, "row")
+        raise Mismatch(f"{came} of the newest jobs came twice, so that others may never have come")
     return head
 
 
