@@ -443,7 +443,7 @@ class TestOrder:
                 dump_export_jobs(tmp_path, client=client)
                 assert set(scan_lake(tmp_path).collect()["id"]) == set(server.jobs)
 
-    def test_f19_a_list_that_is_cut_off_after_its_first_page(self, tmp_path: Path, clock: Clock) -> None:
+    def test_f20_a_list_that_is_cut_off_after_its_first_page(self, tmp_path: Path, clock: Clock) -> None:
         """A list that says that its first page is its last one, while `total` counts more, is incomplete."""
         server = Heard(Habits(page=50), 400)
 
