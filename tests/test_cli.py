@@ -1032,6 +1032,7 @@ NOBODY = "ACADEMIC-0000-4000-8000-000000000000"
     [
         (f"from failure_rates('all', company_id := '{NOBODY}')", (), NOBODY),
         ("select count(*) from export_jobs where company_id = $c", ("-p", "c=acme"), "acme"),
+        ("from failure_rates('all') where company_id = 'Acme ApS'", (), "Acme ApS"),
         ("from failure_rates('all', company_id := $c)", ("-p", "c=943ED717-c36d-4aad-bf07-1747abb86545"), ""),
         ("select 'acme' as company_id", (), ""),
     ],
@@ -1042,7 +1043,8 @@ def test_sql_notes_a_company_without_jobs(
     """If the lake has no job of a company that a query names, stderr says so, and the answer does not change."""
     said = pleo("sql", "--lake", SAMPLE, query, *words, "--format", "csv")
     assert said.code == 0
-    assert said.err == (f"note: there is no job of company {noted} in {SAMPLE}\n" if noted else "")
+    way = f"list the UUIDs of its companies with: pleo-extract sql {SAMPLE} \"from failure_rates('all')\""
+    assert said.err == (f"note: there is no job of company {noted} in {SAMPLE}; {way}\n" if noted else "")
 
 
 def test_sql_says_how_much_it_leaves_out(pleo: Callable[..., Said]) -> None:

@@ -151,7 +151,11 @@ def sql(
         if not first:
             click.echo(f"note: there is no job in {asked} yet", err=True)
         for company in _find_unknown_companies(con, text, values):
-            click.echo(f"note: there is no job of company {escape(company)} in {asked}", err=True)
+            click.echo(
+                f"note: there is no job of company {escape(company)} in {asked}; list the UUIDs of its companies with: "
+                f"pleo-extract sql {asked} \"from failure_rates('all')\"",
+                err=True,
+            )
         for wrong, there in _find_unknown_statuses(con, text, values):
             click.echo(f"note: no job has the status {escape(wrong)!r}; there are {there}", err=True)
         for bound, now in _find_future_bounds(con, text, values):
