@@ -102,7 +102,8 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
     elif repeated and not (known and distinct == known[0] == known[-1]):
         useless = "there is no total to tell" if not known else _compare_total(distinct, known)
         doubt = f"{amount(repeated, 'row')} came twice, {_OTHERS}, and {useless}"
-    # Two passes can miss the same job by chance, so that the second one confirms no shortfall that such rows explain.
+    # Two passes can miss the same job by chance, so that the second one confirms no shortfall that such rows of its own
+    # explain.
     is_explained = repeated > 0 and bool(known) and distinct < min(known)
     if doubt and (is_explained or not confirmed):
         return Verdict("incomplete", doubt, again=previous is None)
@@ -242,9 +243,8 @@ def learn_total(
     is_short = offset < 0 and (given[-1] % _ROUND == 0 or given[-1] <= page)  # a cap, or the rows of the page
     kind: TotalKind = "constant" if offset else "exact"
     has_moved = before.total_kind == "constant" or (fits and jobs != before.full_jobs)
-    is_luck = (
-        before.total_kind == "unusable" and not misses
-    )  # an estimate fits now and then; two in a row are believed
+    # An estimate fits now and then; two in a row are believed.
+    is_luck = before.total_kind == "unusable" and not misses
     if misses or is_luck or (offset < 0 and not has_moved):
         kind = ""
     is_estimate = is_many(wobble, jobs) or (offset != 0 and is_many(moved, jobs))

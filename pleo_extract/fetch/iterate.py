@@ -159,16 +159,12 @@ def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -
             f"the list has {first.count} jobs when read once and {second.count + second.later} when read again, "
             f"and its total is {walk.checkpoint.totals[0]} and {walk_again.checkpoint.totals[1]}. Try again"
         )
-    read = first.earlier + first.count
-    repeated, totals = (
-        repeated_of([walk, walk_again]),
-        (walk.checkpoint.totals[0], walk_again.checkpoint.totals[1]),
-    )
+    at, repeated = walk_again.checkpoint, repeated_of([walk_again])
     if walk.ended == "end":
+        read, totals = first.earlier + first.count, (walk.checkpoint.totals[0], at.totals[1])
         again = decide_verdict(read, totals, repeated=repeated, previous=read, confirmed=True)
-    else:
-        at = walk_again.checkpoint
-        again = decide_part(at.moves, at.totals[0], repeated=0 if at.totals[0] is None else at.repeated)
+    else:  # without a total, rows may have come twice because of new jobs
+        again = decide_part(at.moves, at.totals[0], repeated=0 if at.totals[0] is None else repeated)
     if again.name == "incomplete":
         raise IncompleteWalk(f"{again.why}. Try again")
     if verdict.why and walk.checkpoint.totals[0] is not None:

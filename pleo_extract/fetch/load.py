@@ -116,7 +116,7 @@ def _load(
             meets_arrivals=meets_arrivals(walks),
         )
     if verdict.again:
-        first, before, repeated_first = frame, totals_of(walks), repeated_of(walks)
+        first, before = frame, totals_of(walks)
         second, walks = _read_once(session, wanted, segments, on_page)
         frame = keep_latest(pl.concat([first, second]))
         totals = totals_of(walks)
@@ -124,14 +124,14 @@ def _load(
             again = decide_part(moves_of(walks), totals[0], repeated=repeated_of(walks))
             # Without a total, rows may have come twice because of new jobs.
             is_same = totals[0] is None and is_confirmed(first, second, arrivals=None)
-            if again.name != "incomplete" or is_same:
+            if verdict.name == "incomplete" and (again.name != "incomplete" or is_same):
                 verdict = Verdict("complete")
         else:
             confirmed = is_confirmed(first, second, arrivals=count_arrivals(before, totals))
             verdict = decide_verdict(
                 frame.height,
                 (before[0], totals[1]),
-                repeated=repeated_first + repeated_of(walks),
+                repeated=repeated_of(walks),
                 previous=frame.height if confirmed else first.height,
                 confirmed=confirmed,
             )
