@@ -104,7 +104,7 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
         doubt = f"{amount(repeated, 'row')} came twice, {_OTHERS}, and {useless}"
     # Two passes can miss the same job by chance, so that the second one confirms no shortfall that such rows of its own
     # explain.
-    is_explained = repeated > 0 and bool(known) and distinct < min(known)
+    is_explained = repeated > 0 and bool(known) and distinct < max(known)
     if doubt and (is_explained or not confirmed):
         return Verdict("incomplete", doubt, again=previous is None)
     # With all arrivals read, a total that only grew stands for jobs that the walk has passed.
