@@ -475,6 +475,31 @@ class TestOrder:
         assert (receipt.verdict, receipt.code) == ("complete", 0)
         assert is_true(server, scan_lake(tmp_path).collect())
 
+    @pytest.mark.parametrize("read", ["dump", "load", "iterate"])
+    def test_f22_jobs_that_come_explain_a_total_beside_rows_that_came_twice(
+        self, read: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second pass that meets the same jobs and one that is new has as many as the last total says."""
+        server = Heard(Habits(page=37), 700)
+        monkeypatch.setattr(server, "_tie", lambda job: job.id[::-1])
+        old = set(server.jobs)
+        last: list[Any] = []
+
+        def come() -> None:
+            if server.requests in {5, 24}:
+                server.now += timedelta(minutes=1)
+                server.finish(server.create())
+
+        def repeat(body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+            rows = body["data"]
+            body["data"] = [*(last if "after" in asked else ()), *rows]
+            last[:] = rows[-1:]
+
+        server.on_request, server.edit = come, repeat
+        with open_client(server, clock, in_flight=1) as client:
+            assert old <= set(read_all(read, client, tmp_path)["id"])
+        assert len(server.jobs) == 702
+
 
 class TestTotals:
     """F22: a total that is wrong by a constant, while jobs come and go."""

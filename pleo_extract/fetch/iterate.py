@@ -161,7 +161,7 @@ def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -
         )
     at, repeated = walk_again.checkpoint, repeated_of([walk_again])
     if walk.ended == "end":
-        read, totals = first.earlier + first.count, (walk.checkpoint.totals[0], at.totals[1])
+        read, totals = second.earlier + second.count + second.later, (walk.checkpoint.totals[0], at.totals[1])
         again = decide_verdict(read, totals, repeated=repeated, previous=read, confirmed=True)
     else:  # without a total, rows may have come twice because of new jobs
         again = decide_part(at.moves, at.totals[0], repeated=0 if at.totals[0] is None else repeated)
