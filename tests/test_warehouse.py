@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -22,6 +23,7 @@ from pleo_extract import list_answers
 from pleo_extract.answers import (
     SnapshotFacts,
     answer,
+    connection,
     open_warehouse,
     read_table,
     statements,
@@ -106,6 +108,30 @@ def test_snapshot_is_the_instant_given() -> None:
     assert ask("FROM snapshot", [job(0)], given_at)["as_of"].item() == given_at
     assert ask("FROM snapshot", [job(0), job(5)])["as_of"].item() == START + timedelta(hours=5, minutes=3)
     assert ask("FROM snapshot", [])["as_of"].to_list() == [None]
+
+
+@pytest.mark.parametrize("is_removed", [False, True], ids=["kept", "removed"])
+def test_every_connection_of_a_process_has_the_same_macros(
+    monkeypatch: pytest.MonkeyPatch, *, is_removed: bool
+) -> None:
+    """The first connection parses them, later ones copy a file, or parse them if the file is gone."""
+    listed = """
+        SELECT function_name, parameters, macro_definition, database_name, schema_name
+        FROM duckdb_functions() WHERE NOT internal ORDER BY ALL
+    """
+    monkeypatch.setattr(connection, "_opened", itertools.count())
+    found = []
+    for number in range(4):
+        if is_removed and number == 2:
+            Path(connection._compile_macros()).unlink()
+        with open_warehouse([], locked=number == 3) as con:
+            found.append(con.execute(listed).fetchall())
+            assert con.execute("SELECT count(*) FROM duckdb_databases() WHERE NOT internal").fetchone() == (
+                1,
+            )
+            assert con.execute("FROM failure_rates('month')").fetchall() == []
+    assert len(found[0]) == len([each for each in statements().values() if each.kind == "macro"])
+    assert found == [found[0]] * 4
 
 
 def test_as_of_needs_a_time_zone() -> None:
