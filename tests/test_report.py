@@ -695,9 +695,9 @@ def test_the_same_snapshot_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_the_file_is_put_in_place_whole(tmp_path: Path) -> None:
     """A report that cannot be written leaves the old one and no temporary file."""
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot write "):
         write_report(SAMPLE, tmp_path / "folder")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot write "):
         write_report(SAMPLE, tmp_path / "none" / "report.html")
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
 

@@ -77,7 +77,8 @@ def write_catalogue(  # noqa: PLR0913 - each is a fact about the lake
             _compile(new, here, source, mark)
             new.replace(target)
     except (OSError, duckdb.Error) as exc:
-        raise StorageError(f"the catalogue {target} cannot be written: {exc}") from exc
+        reason = getattr(exc, "strerror", None) or exc
+        raise StorageError(f"the catalogue {target} cannot be written: {reason}") from exc
 
 
 def _compile(file: Path, lake: str, source: Source, mark: str) -> None:

@@ -34,6 +34,9 @@ _ARGUMENT_ERROR = re.compile(
 """DuckDB's message around one of ours; see `_require` in `definition`."""
 _NO_INSTANT = re.compile(r'(?:invalid timestamp field format|timestamp field value out of range): ("[^"]*")')
 
+_LINE: Final = re.compile(r"LINE ([0-9]+): ")
+"""How DuckDB shows the line of the query that an error is about."""
+
 _CLASS: Final = re.compile(r"^[A-Z][A-Za-z ]* Error: ")
 """The class of an error at the start of its message, as in ``Binder Error: ``."""
 _DAMAGE: Final = (
@@ -299,6 +302,8 @@ def _first_line(exc: BaseException | str, query: str = "") -> str:
             else "write 2026-11-01 or 2026-11-01T08:00:00Z; current_date - 7 is a week ago"
         )
         message, more = f"{found[1]} is no time: {way}", []
+    if message.startswith("syntax error") and "\n" in query.strip():
+        message += "".join(f" in line {found[1]}" for line in more if (found := _LINE.match(line)))
     rest = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
     suggestions = [line.strip() for line in itertools.takewhile(str.strip, rest)]
     if hint := _find_hint(message, query, suggestions):
@@ -342,9 +347,13 @@ def _explain_arguments(found: re.Match[str], query: str, _suggestions: Sequence[
     return f"{found[1]} has no argument {wrong}{meant} {known.signature}"
 
 
-def _explain_column(found: re.Match[str], _query: str, suggestions: Sequence[str]) -> str:
+def _explain_column(found: re.Match[str], query: str, suggestions: Sequence[str]) -> str:
     name = found[1]
     there = f"there is no column {name}"
+    if argument := re.search(rf"\b(\w+)\s*(?::=|=>)\s*{name}\b", query):
+        is_yes_or_no = name.lower() in {"yes", "no", "on", "off", "y", "n"}
+        takes = "true or false" if is_yes_or_no else f"a text in single quotes: '{name}'"
+        return f"{there}; {argument[1]} := takes {takes}"
     # Where another column has a similar name, that is as likely meant.
     near = f". {' '.join(suggestions)}" if suggestions else ""
     if name in STATUSES:
@@ -364,6 +373,9 @@ _HINTS: Final[Mapping[re.Pattern[str], Callable[[re.Match[str], str, Sequence[st
     re.compile(r'Macro "?(\w+)"?\(\) does not support the supplied arguments'): _explain_arguments,
     re.compile(r'Function "(\w+)" is a table function'): lambda found, *_: (
         f"{found[1]} gives a table: write FROM {found[1]}(…), not SELECT {found[1]}(…)"
+    ),
+    re.compile(r"(Could not convert string '[\d.]+ ?[a-z]+' to DOUBLE)$"): lambda found, *_: (
+        f"{found[1]}; durations are numbers of seconds, as in within(600)"
     ),
     re.compile(r"(Could not convert string '.*' to [A-Z]+)$"): lambda found, *_: f"{found[1]}; {_IN_ORDER}",
     re.compile(r'Cannot access (?:file|directory) "(.+?)"'): lambda found, *_: (

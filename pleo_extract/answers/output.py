@@ -173,7 +173,7 @@ def _write_file(
         try:
             rows: int = run(lambda: con.execute(copy).fetchall()[0][0])
         except duckdb.IOException as exc:
-            raise StorageError(f"the answer cannot be written: {exc}") from exc
+            raise StorageError(str(exc).rpartition(": ")[2]) from exc  # the rest names a temporary file
     return rows
 
 

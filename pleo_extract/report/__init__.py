@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from pleo_extract.answers.spreadsheet import write_workbook
 from pleo_extract.contract import canonical_uuid
-from pleo_extract.errors import StorageError, UsageError, check_path, escape
+from pleo_extract.errors import UsageError, check_path, escape
 from pleo_extract.keywords import check_keywords
 from pleo_extract.lake import disk
 from pleo_extract.report.figures import ask_lake
@@ -103,14 +103,11 @@ def write_report(  # noqa: PLR0913 - all are independent, and have defaults
     figures = ask_lake(lake, company_id=company, since=first, until=last, zone=zone, names=names, store=store)
     if figures.window is None:
         _log.warning("%s has no job created in this time, so the page is empty; see since and until", lake)
-    try:
-        if workbook is not None:
-            check_path(workbook, "the workbook's file")
-            with disk.open_output(Path(workbook)) as place:
-                write_workbook(draw_sheets(figures), place)
-        disk.write_output(path, render(figures).encode())
-    except StorageError as exc:
-        raise StorageError(f"the report cannot be written: {exc}") from exc
+    if workbook is not None:
+        check_path(workbook, "the workbook's file")
+        with disk.open_output(Path(workbook)) as place:
+            write_workbook(draw_sheets(figures), place)
+    disk.write_output(path, render(figures).encode())
     return path
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from contract.conftest import Note
 SERVING = re.compile(r" on (http://\S+); ")
-EXAMPLES: Final = 600
+EXAMPLES: Final = 300
 SECONDS: Final = 100
 """The timeout of a run, seconds; it takes about ten."""
 ANSWERS: Final = {"GET": {200, 400, 401, 403}}
