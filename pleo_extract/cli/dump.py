@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pleo_extract.cli.companies import read_companies
-from pleo_extract.cli.folder import FilePathParam, OutputFile
+from pleo_extract.cli.folder import FilePathParam, OutputFile, OutputFileOrUrl
 from pleo_extract.cli.log import set_up_log
 from pleo_extract.cli.options import (
     full_option,
@@ -19,17 +20,21 @@ from pleo_extract.cli.options import (
     store_options,
 )
 from pleo_extract.cli.span import CountParam, DurationParam, SecondsParam, ShardParam
-from pleo_extract.errors import ConfigurationError, PleoExtractError, UsageError, escape
+from pleo_extract.errors import ConfigurationError, PleoExtractError, StorageError, UsageError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
     from pathlib import Path
 
     from pleo_extract.client import AccountEntry
+    from pleo_extract.core.state import AccountKey, SyncState
+    from pleo_extract.lake.record import LastRun
     from pleo_extract.lake.store import Format, StoreOptions
 
 __all__ = ["dump"]
+
+_log = logging.getLogger(__name__)
 
 EXAMPLES = """\b
 Examples:
@@ -106,6 +111,12 @@ Examples:
     "--metrics", type=OutputFile(), metavar="FILE", help="Write metrics for Prometheus when the run ends"
 )
 @click.option(
+    "--lineage",
+    type=OutputFileOrUrl(),
+    metavar="URL|FILE",
+    help="Send OpenLineage events to this URL, or append them to a file, when the run ends",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -143,6 +154,7 @@ def dump(
     keep_for: timedelta,
     keep_all: bool,
     metrics: Path | None,
+    lineage: str | Path | None,
     log_format: str,
     log_level: str,
     quiet: bool,
@@ -159,6 +171,10 @@ def dump(
     set_up_log(log_format, log_level)
     if metrics is not None and not metrics.absolute().parent.is_dir():
         raise ConfigurationError(f"--metrics {metrics}: there is no folder {metrics.parent}; create it first")
+    if lineage is not None:
+        from pleo_extract.cli.lineage import check_sink
+
+        check_sink(str(lineage))
     options: dict[str, Any] = {
         "full": full,
         "full_every": full_every,
@@ -172,6 +188,7 @@ def dump(
         **store,
     }
     progress = False if quiet or log_format == "json" else None
+    before = _read_last_run(lake, store) if lineage is not None else None
     try:
         if accounts is not None:
             single: dict[str, object] = {
@@ -200,6 +217,8 @@ def dump(
     finally:
         if metrics is not None:
             _write_metrics(metrics, lake, store)
+        if lineage is not None:
+            _send_lineage(str(lineage), lake, store, before)
 
 
 def _dump_many(
@@ -233,13 +252,37 @@ def _dump_many(
 
 def _write_metrics(path: Path, lake: str | Path, store: StoreOptions) -> None:
     from pleo_extract.cli.metrics import write_metrics
+
+    if (last := _read_last_run(lake, store)) is not None:
+        write_metrics(path, lake, last, _read_accounts(lake, store))
+
+
+def _send_lineage(sink: str, lake: str | Path, store: StoreOptions, before: LastRun | None) -> None:
+    """Send the events of this run, unless it was refused before it began; a receiver that is down fails no run."""
+    from pleo_extract.cli.lineage import send_lineage
+    from pleo_extract.core.state import AccountKey
+
+    last = _read_last_run(lake, store)
+    if last is None or (before is not None and before.run == last.run):
+        return
+    accounts = {*(_read_accounts(lake, store) or ()), AccountKey(last.receipt.get("account", ""))}
+    try:
+        send_lineage(sink, lake, last, [key.server for key in accounts if "://" in key.server])
+    except StorageError as exc:
+        _log.warning("%s. The run itself is not affected", escape(str(exc), 500), extra={"run": last.run})
+
+
+def _read_last_run(lake: str | Path, store: StoreOptions) -> LastRun | None:
     from pleo_extract.lake.store import open_lake
 
-    store_of_lake = open_lake(lake, **store)
-    if (last := store_of_lake.last_run()) is None:
-        return
-    accounts = None
-    with suppress(PleoExtractError):  # the run has reported the error already
-        opened = store_of_lake.open()
-        accounts = opened.manifest.accounts if opened is not None else {}
-    write_metrics(path, lake, last, accounts)
+    return open_lake(lake, **store).last_run()
+
+
+def _read_accounts(lake: str | Path, store: StoreOptions) -> Mapping[AccountKey, SyncState] | None:
+    """Return the accounts of the lake; None if it cannot be opened, which the run has reported already."""
+    from pleo_extract.lake.store import open_lake
+
+    with suppress(PleoExtractError):
+        opened = open_lake(lake, **store).open()
+        return opened.manifest.accounts if opened is not None else {}
+    return None

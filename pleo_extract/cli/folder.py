@@ -9,7 +9,7 @@ import click
 
 from pleo_extract.errors import UsageError, check_path
 
-__all__ = ["FilePathParam", "LakeFolder", "OutputFile"]
+__all__ = ["FilePathParam", "LakeFolder", "OutputFile", "OutputFileOrUrl"]
 
 
 class FilePathParam(click.Path):
@@ -53,6 +53,16 @@ class OutputFile(FilePathParam):
                 f"{value} is in the lake {lake}, where other programs take every file for data; write it elsewhere"
             )
         return found
+
+
+class OutputFileOrUrl(OutputFile):
+    """A file to write, outside any lake, or the URL of a receiver."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path, or the URL unchanged."""
+        return value if str(value).startswith(("http://", "https://")) else super().convert(value, param, ctx)
 
 
 class LakeFolder(FilePathParam):
