@@ -51,14 +51,18 @@ class Curve:
         self.longest = max((seconds for seconds, _ in self.known), default=0.0)
         if self.known:
             spans, ended = zip(*self.known, strict=True)
-            self.fitted = lifelines.KaplanMeierFitter().fit(spans, ended)
+            survival = lifelines.KaplanMeierFitter().fit(spans, ended).survival_function_.iloc[:, 0]
+            # looked up by numpy: lifelines' own predict takes 8 ms
+            self.times, self.survival = survival.index.to_numpy(), survival.to_numpy()
             # statsmodels skips times of 0: it measures time from the entry, and there is none before it
             self.spread = duration.SurvfuncRight([span + 1 for span in spans], ended)
 
     def done(self, seconds: float) -> tuple[float, float, float] | None:
         """Return the share that has ended, and its interval; None if that is not known."""
         late = sum(span > seconds or (span == seconds and not ended) for span, ended in self.known)
-        survival = float(self.fitted.predict(seconds)) if self.known else 1.0
+        survival = 1.0
+        if self.known:
+            survival = float(self.survival[np.searchsorted(self.times, seconds, side="right") - 1])
         if survival == 1:
             if late == 0:
                 return None
@@ -94,6 +98,7 @@ def test_a_share_within_a_time_is_kaplan_meiers(grain: str, zone: str) -> None:
     for row in rows:
         period = None if grain == "all" else begin(row["created_at"], grain, ZoneInfo(zone))
         groups[period, None if together else row["company_id"]].append(row)
+    curves = {key: Curve(group, now) for key, group in groups.items()}
     young = 0
     with warehouse(rows, now) as con:
         for seconds in (0, 60, 600, 601.5, 86_400.0):
@@ -102,12 +107,12 @@ def test_a_share_within_a_time_is_kaplan_meiers(grain: str, zone: str) -> None:
             assert {(row["period"], row["company_id"]) for row in found.iter_rows(named=True)} == set(groups)
             assert found.height == len(groups)
             for row in found.iter_rows(named=True):
-                check_share(row, curve := Curve(groups[row["period"], row["company_id"]], now), seconds)
+                check_share(row, curve := curves[row["period"], row["company_id"]], seconds)
                 young += 0 < row["too_young"] < len(curve.known)
         for share in (0.01, 0.5, 0.95, 1):
             call = f"time_to_done($q, $g, tz := $z, per_company := {not together}, fill := FALSE)"
             for row in rows_of(con, f"FROM {call}", q=share, g=grain, z=zone).iter_rows(named=True):
-                check_time(row, Curve(groups[row["period"], row["company_id"]], now), share)
+                check_time(row, curves[row["period"], row["company_id"]], share)
     assert young >= 2
 
 
