@@ -10,6 +10,7 @@ import signal
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -499,6 +500,132 @@ class TestOrder:
         with open_client(server, clock, in_flight=1) as client:
             assert old <= set(read_all(read, client, tmp_path)["id"])
         assert len(server.jobs) == 702
+
+
+class TestMovingList:
+    """F22: a server that lists by the last change, whatever is asked, so that jobs move in the list while it is read."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Heard:
+        """Return a server of 80 jobs, half of them open, of which one ends at every other request, and others come."""
+        server = Heard(Habits(page=5, cursors="positions", sorting="ignored"), 80)
+
+        def by_last_change(*_: object) -> list[Any]:
+            listed = [job for job in server.jobs.values() if not job.is_deleted]
+            return sorted(listed, key=lambda job: (job.updated or job.created, job.id))
+
+        monkeypatch.setattr(server, "_sort", by_last_change)
+        for number, job in enumerate(server.jobs.values()):
+            job.updated = server.now - timedelta(hours=number * 37 % 80)
+            if number % 2:
+                job.status, job.ended, job.reason = "pending", None, None
+            server.note(job)
+        return server
+
+    @pytest.mark.parametrize("read", ["dump", "load", "iterate"])
+    @pytest.mark.parametrize("salt", range(4))
+    def test_f22_no_job_is_missing_in_silence(
+        self, read: str, salt: int, server: Heard, tmp_path: Path, clock: Clock
+    ) -> None:
+        """All jobs are read, or an error says why not, although the exact total lets arrivals make up for missing jobs."""
+        luck = Random(f"{salt}")
+        old = set(server.jobs)
+
+        def move() -> None:
+            server.now += timedelta(minutes=1)
+            if luck.random() < 0.3:
+                server.create()
+            if luck.random() < 0.3 and (job := server.pick(lambda job: job.status == "pending")):
+                server.finish(job)
+
+        server.on_request = move
+        with open_client(server, clock, in_flight=1) as client, suppress(IncompleteWalk):
+            assert old <= set(read_all(read, client, tmp_path)["id"])
+
+    def test_f22_a_calm_list_is_read_once(self, server: Heard, dump: Callable[..., Receipt]) -> None:
+        """Without a change meanwhile there is no doubt, and no second pass."""
+        assert dump(server).verdict == "complete"
+        assert len(server.asked) <= 80 / 5 + 6
+
+    def test_f22_an_open_job_that_moved_past_the_reader(
+        self, server: Heard, dump: Callable[..., Receipt]
+    ) -> None:
+        """A job that the lake has open and that a pass did not meet is looked for in another pass."""
+        server.habits = replace(server.habits, total="absent")
+        dump(server)
+        jobs = sorted(server.jobs.values(), key=lambda job: (job.updated, job.id))
+        hidden = next(job for job in jobs if job.status == "pending")
+        server.now += timedelta(hours=1)
+        server.finish(hidden)
+
+        def hide(body: dict[str, Any], asked: dict[str, list[str]]) -> None:
+            if len(server.asked) <= 30:
+                body["data"] = [row for row in body["data"] if row["id"] != hidden.id]
+
+        server.asked.clear()
+        server.edit = hide
+        assert dump(server).verdict == "complete"
+
+    def test_f22_an_open_job_that_is_gone_is_said(self, server: Heard, tmp_path: Path, clock: Clock) -> None:
+        """Where no order proves that a job is gone, the receipt says that it did not come."""
+        server.habits = replace(server.habits, total="absent")
+        with open_client(server, clock) as client:
+            dump_export_jobs(tmp_path, client=client)
+        gone = next(job for job in server.jobs.values() if job.status == "pending")
+        gone.is_deleted = True
+        server.note(gone)
+        with open_client(server, clock) as client:
+            receipt = dump_export_jobs(tmp_path, client=client)
+        assert (receipt.verdict, receipt.code) == ("complete_with_drift", 0)
+        assert receipt.why == "1 open job of the lake did not come in two readings of a list without order"
+
+
+class TestArrivals:
+    """F22: jobs that come between two readings explain what differs, and are no reason for an error."""
+
+    @pytest.mark.parametrize("read", ["load", "iterate"])
+    def test_f22_a_part_of_the_list_that_ends_elsewhere(
+        self, read: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With `since`, the last page of the second reading may hold fewer jobs that are older, and not wanted."""
+        server = Heard(Habits(page=7, cursors="positions", total="absent"), 60)
+        by_age = sorted(server.jobs.values(), key=lambda job: job.created)
+        for number, each in enumerate(by_age):
+            each.created = by_age[0].created + timedelta(hours=number)
+            server.note(each)
+        server.now = by_age[-1].created + timedelta(hours=5)
+        since = by_age[32].created.replace(tzinfo=UTC)
+        wanted = {job.id for job in by_age[32:]}
+
+        def come() -> None:
+            if server.requests in {2, 3, 4, 6, 7}:
+                server.now += timedelta(minutes=1)
+                server.finish(server.create())
+
+        monkeypatch.setattr(server, "_tie", lambda job: crc32(f"{job.id} {server.requests}".encode()))
+        server.on_request = come
+        with open_client(server, clock, in_flight=1) as client:
+            if read == "load":
+                found = load_export_jobs(client=client, since=since)
+            else:
+                found = pl.concat(iter_export_jobs(client=client, since=since))
+        assert wanted <= set(found["id"])
+
+    def test_f22_a_job_that_comes_in_the_second_of_the_newest(self, clock: Clock) -> None:
+        """A stream that is confirmed by a second reading takes a job of the same second for one that has come since."""
+        server = Heard(Habits(page=100, total="high"), 690)
+        newest = max(server.jobs.values(), key=lambda job: job.created)
+
+        def come() -> None:
+            if server.requests == 9:
+                server.now = newest.created
+                server.finish(server.create())
+
+        server.on_request = come
+        with open_client(server, clock, in_flight=1) as client:
+            found = pl.concat(iter_export_jobs(client=client))
+        assert len(server.jobs) == 691
+        assert found.height == 690
 
 
 class TestTotals:

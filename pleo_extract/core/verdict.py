@@ -80,6 +80,7 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
     *,
     moves: tuple[int, int] = (0, 0),
     repeated: int = 0,
+    is_moving: bool = False,
     meets_arrivals: bool = False,
     previous: int | None = None,
     confirmed: bool = False,
@@ -91,6 +92,7 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
         totals: `total` of the first and of the last page; None where the server gave none.
         moves: by how much `total` rose and fell from page to page.
         repeated: rows that came twice in a list sorted by created_at alone: each may have taken the place of another.
+        is_moving: whether rows of a list without order came twice: jobs have moved in it, perhaps past the reader.
         meets_arrivals: whether jobs that are created meanwhile are read too, as in ascending order.
         previous: different jobs read after the first pass, if this is the second one.
         confirmed: whether the second pass alone met the same jobs as the first.
@@ -100,8 +102,9 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
     if known and is_many(known[0] - known[-1], known[0]) and distinct < known[0]:
         doubt = f"total fell from {known[0]} to {known[-1]} while {distinct} jobs were read"
     elif repeated and not (known and distinct == known[0] == known[-1]):
-        useless = "there is no total to tell" if not known else _compare_total(distinct, known)
-        doubt = f"{amount(repeated, 'row')} came twice, {_OTHERS}, and {useless}"
+        doubt = f"{amount(repeated, 'row')} came twice, {_OTHERS}, and {_compare_total(distinct, known)}"
+    elif is_moving and not (known and distinct == known[-1]):
+        doubt = f"rows of a list without order came twice, {_OTHERS}, and {_compare_total(distinct, known)}"
     # Two passes can miss the same job by chance, so that the second one confirms no shortfall that such rows of its own
     # explain.
     is_explained = repeated > 0 and bool(known) and distinct < max(known)
@@ -127,6 +130,8 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
 
 
 def _compare_total(distinct: int, known: Sequence[int]) -> str:
+    if not known:
+        return "there is no total to tell"
     if distinct > max(known):
         return f"the total of {max(known)} is too low to tell"
     if distinct < min(known):

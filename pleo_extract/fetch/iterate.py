@@ -15,7 +15,7 @@ from pleo_extract.core.walk import Walk
 from pleo_extract.errors import IncompleteWalk, RejectedRows, WalkError, amount
 from pleo_extract.fetch.driver import BATCH_ROWS
 from pleo_extract.fetch.load import DEADLINE, open_client
-from pleo_extract.fetch.segments import RowCount, meets_arrivals, read_walk, repeated_of
+from pleo_extract.fetch.segments import RowCount, is_moving, meets_arrivals, read_walk, repeated_of
 from pleo_extract.fetch.selection import Instant, Selection, check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.progress import show_progress
@@ -127,11 +127,13 @@ def stream_wanted(
         given.refuse_repeated()
         at = walk.checkpoint
         if walk.ended == "end":
+            read = given.earlier + given.count
             verdict = decide_verdict(
-                given.earlier + given.count,
+                read,
                 at.totals,
                 moves=at.moves,
                 repeated=repeated_of([walk]),
+                is_moving=is_moving([walk], read),
                 meets_arrivals=meets_arrivals([walk]),
             )
         else:
@@ -149,7 +151,7 @@ def _confirm(session: Session, walk: Walk, first: _GivenOut, verdict: Verdict) -
         IncompleteWalk: the second time the list has other jobs.
     """
     walk_again = Walk(walk.query, until=walk.until)
-    second = _GivenOut(walk_again, since=first.since, until=first.newest)
+    second = _GivenOut(walk_again, since=first.since, before=first)
     for batch in read_walk(session, walk_again):
         second.select_new(batch.frame)
     arrivals = count_arrivals(walk.checkpoint.totals, walk_again.checkpoint.totals)
@@ -182,15 +184,17 @@ class _GivenOut:
         count: how many jobs were given out.
         digest: a checksum of their keys that does not depend on the order.
         newest: when the newest of them was created.
-        later: how many jobs were created after `until`; they are not among the others.
+        at_newest: the hashes of the jobs that were created at that instant.
+        later: how many jobs are newer than all of the reading `before`; they are not among the others.
     """
 
-    def __init__(self, walk: Walk, *, since: datetime | None = None, until: datetime | None = None) -> None:
+    def __init__(self, walk: Walk, *, since: datetime | None = None, before: _GivenOut | None = None) -> None:
         self.since = since
         self.count = self.earlier = self.later = 0
         self.digest = 0
         self.newest: datetime | None = None
-        self._walk, self._until = walk, until
+        self.at_newest: set[int] = set()
+        self._walk, self._before = walk, before
         self._order = ""
         self._last: datetime | None = None
         self._at_last: list[str] = []
@@ -223,14 +227,19 @@ class _GivenOut:
             wanted = frame.filter(pl.col("created_at") >= self.since)
             self.earlier += frame.height - wanted.height
             frame = wanted
-        if self._until is not None:
-            known = frame.filter(pl.col("created_at") <= self._until)
-            self.later += frame.height - known.height
-            frame = known
+        hashes = frame.select(pl.struct(KEY).hash()).to_series()
+        if (before := self._before) is not None and before.newest is not None:
+            created = frame["created_at"]
+            same = hashes.is_in(pl.Series(list(before.at_newest), dtype=pl.UInt64).implode())
+            is_known = (created < before.newest) | ((created == before.newest) & same)
+            self.later += frame.height - int(is_known.sum())
+            frame, hashes = frame.filter(is_known), hashes.filter(is_known)
         if frame.height:
             newest: datetime = frame.select(pl.col("created_at").max()).item()
-            self.newest = newest if self.newest is None else max(newest, self.newest)
-        hashes = frame.select(pl.struct(KEY).hash()).to_series()
+            if self.newest is None or newest >= self.newest:
+                at_newest = set(hashes.filter(frame["created_at"] == newest))
+                self.at_newest = at_newest | (self.at_newest if newest == self.newest else set())
+                self.newest = newest
         self._hashes.append(hashes)
         self.count += frame.height
         self.digest = (self.digest + int(hashes.sum())) % 2**64

@@ -16,7 +16,7 @@ from pleo_extract.core.rows import is_confirmed, keep_latest
 from pleo_extract.core.verdict import Verdict, count_arrivals, decide_part, decide_verdict
 from pleo_extract.errors import IncompleteWalk, RejectedRows, UsageError
 from pleo_extract.fetch.driver import ask_exactly
-from pleo_extract.fetch.segments import RowCount, meets_arrivals, moves_of, repeated_of, totals_of
+from pleo_extract.fetch.segments import RowCount, is_moving, meets_arrivals, moves_of, repeated_of, totals_of
 from pleo_extract.fetch.selection import check_amount, check_wanted
 from pleo_extract.keywords import check_keywords
 from pleo_extract.progress import show_progress
@@ -113,6 +113,7 @@ def _load(
             totals_of(walks),
             moves=moves_of(walks),
             repeated=repeated_of(walks),
+            is_moving=is_moving(walks, frame.height),
             meets_arrivals=meets_arrivals(walks),
         )
     if verdict.again:
@@ -123,7 +124,9 @@ def _load(
         if is_part:
             again = decide_part(moves_of(walks), totals[0], repeated=repeated_of(walks))
             # Without a total, rows may have come twice because of new jobs.
-            is_same = totals[0] is None and is_confirmed(first, second, arrivals=None)
+            # The last page ends elsewhere then: what it holds besides is no part of what is wanted.
+            read, read_again = wanted.filter(first), wanted.filter(second)
+            is_same = totals[0] is None and is_confirmed(read, read_again, arrivals=None)
             if verdict.name == "incomplete" and (again.name != "incomplete" or is_same):
                 verdict = Verdict("complete")
         else:
@@ -132,6 +135,7 @@ def _load(
                 frame.height,
                 (before[0], totals[1]),
                 repeated=repeated_of(walks),
+                is_moving=is_moving(walks, second.height),
                 previous=frame.height if confirmed else first.height,
                 confirmed=confirmed,
             )

@@ -90,6 +90,12 @@ def repeated_of(walks: Sequence[Walk]) -> int:
     return sum(walk.checkpoint.repeated for walk in walks if walk.order == "created")
 
 
+def is_moving(walks: Sequence[Walk], distinct: int) -> bool:
+    """Return whether rows of a list without order came twice; `distinct` are the different jobs that the walks met."""
+    rows = sum(walk.checkpoint.rows for walk in walks)
+    return rows > distinct and any(walk.order == "none" for walk in walks)
+
+
 class RowCount:
     """The rows of all walks of a run, added up for a progress bar.
 

@@ -32,7 +32,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.order import weakest
-from pleo_extract.core.rows import OPEN, count_months, created_month, find_unknown, is_confirmed
+from pleo_extract.core.rows import OPEN, count_months, created_month, find_unknown, is_confirmed, is_unsettled
 from pleo_extract.core.state import SyncState, stop_line
 from pleo_extract.core.verdict import (
     Verdict,
@@ -45,7 +45,15 @@ from pleo_extract.core.verdict import (
 )
 from pleo_extract.core.walk import BY_CREATION
 from pleo_extract.errors import ContractError, CursorRefused, RequestRefused, amount
-from pleo_extract.fetch.segments import moves_of, narrow, newest_of, read_list, repeated_of, totals_of
+from pleo_extract.fetch.segments import (
+    is_moving,
+    moves_of,
+    narrow,
+    newest_of,
+    read_list,
+    repeated_of,
+    totals_of,
+)
 from pleo_extract.sync.closing import MANY_SOUGHT, find_jobs, read_from_start, read_head
 from pleo_extract.sync.moved import OTHER_DATA, choose_months, count_surplus, find_staged, move_jobs
 from pleo_extract.sync.readings import count_rereads
@@ -77,6 +85,7 @@ class _Pass:
         moves: by how much `total` rose and fell from page to page.
         pages: how many pages were read.
         repeated: how many rows came twice in a list sorted by created_at alone.
+        is_moving: whether rows of a list without order came twice in it.
     """
 
     order: str
@@ -86,6 +95,7 @@ class _Pass:
     moves: tuple[int, int]
     pages: int
     repeated: int
+    is_moving: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +140,17 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
     unmet = _move_unmet(task)
     is_proven = is_complete and walked.order != "none"
     # A list whose order is not proven shows no job to be gone, but those that are known to be gone stay so until it is met.
-    vanished = (
-        _find_vanished(task, unmet, accept_vanished=accept_vanished)
-        if is_proven
-        else unmet & task.known_vanished()
-    )
+    if is_proven:
+        vanished = _find_vanished(task, unmet, accept_vanished=accept_vanished)
+    else:
+        if is_complete and (open_jobs := _select_open(task, unmet)):
+            # In a list that is ordered by its last change a job moves when it ends, perhaps past the reader.
+            _walk_list(task, "confirm")
+            unmet = _move_unmet(task)
+            if lost := len(open_jobs & unmet):
+                why = f"{amount(lost, 'open job')} of the lake did not come in two readings of a list without order"
+                verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
+        vanished = unmet & task.known_vanished()
     newly_vanished = sorted(vanished - task.known_vanished())
     if newly_vanished:
         why = f"{amount(len(newly_vanished), 'job of the lake is', 'jobs of the lake are')} no longer listed"
@@ -238,7 +254,9 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
     if resumed:
         closing = _read_closing(task, walked, resumed=True)
         first_totals, totals = (expect_total(task.before, each.totals) for each in (walked, closing))
-        verdict = decide_verdict(closing.jobs, totals, repeated=walked.repeated)
+        # Between two runs a list moves anyway: without a total no run could go on with what another one has read.
+        is_moving = walked.is_moving and totals[1] is not None
+        verdict = decide_verdict(closing.jobs, totals, repeated=walked.repeated, is_moving=is_moving)
         most = max(filter(None, totals), default=closing.jobs)
         is_drop = _is_drop(task, walked, accept_vanished=accept_vanished)
         is_doubtful = verdict.again or is_drop or is_skip_likely(closing.jobs, first_totals, walked.moves)
@@ -257,6 +275,7 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
         totals,
         moves=walked.moves,
         repeated=walked.repeated,
+        is_moving=walked.is_moving,
         meets_arrivals=walked.order != "none",
         previous=previous,
     )
@@ -273,6 +292,7 @@ def _walk_until_it_fits(task: Task, *, accept_vanished: bool) -> tuple[_Pass, _C
         walked.jobs,
         expect_total(task.before, walked.totals),
         repeated=walked.repeated,
+        is_moving=walked.is_moving,
         previous=walked.jobs if confirmed else first.jobs,
         confirmed=confirmed,
     )
@@ -413,16 +433,15 @@ def _walk_list(task: Task, phase: str) -> _Pass:
         for walk in walks:
             task.evidence.count_walk(walk)
     unkeyed = sum(walk.checkpoint.unkeyed for walk in walks)
-    counted = ("full", "again") if phase == "again" else (phase,)
-    moved = choose_months(task).filter(pl.col("phase").is_in(counted))
+    moved = choose_months(task)
     proven = [walk.distinct for walk in walks if walk.distinct is not None]
     is_staged = task.staging.count_rows(phase) >= sum(walk.checkpoint.rows for walk in walks)
-    jobs = sum(proven) - count_surplus(moved, pl.col("created_at"))
     if len(proven) < len(walks) or phase != "full" or not is_staged:
-        jobs = len(task.staging.met_forgotten(*counted)) - count_surplus(moved, created_month())
-        for month in task.staging.months():  # a month at a time, to bound memory
-            frames = [frame.select(KEY) for frame in task.staging.read(month, *counted)]
-            jobs += pl.concat(frames).unique().height if frames else 0
+        met = _count_jobs(task, moved, phase)
+        jobs = _count_jobs(task, moved, "full", "again") if phase == "again" else met
+    else:
+        moved = moved.filter(pl.col("phase") == phase)
+        jobs = met = sum(proven) - count_surplus(moved, pl.col("created_at"))
     return _Pass(
         order=weakest(walk.order for walk in walks),
         jobs=jobs + unkeyed,
@@ -431,7 +450,18 @@ def _walk_list(task: Task, phase: str) -> _Pass:
         moves=moves_of(walks),
         pages=sum(walk.checkpoint.pages for walk in walks),
         repeated=repeated_of(walks),
+        is_moving=is_moving(walks, met + unkeyed),
     )
+
+
+def _count_jobs(task: Task, moved: pl.DataFrame, *phases: str) -> int:
+    """Return how many different jobs these phases have staged; `moved` are the keys that were met in several months."""
+    jobs = len(task.staging.met_forgotten(*phases))
+    jobs -= count_surplus(moved.filter(pl.col("phase").is_in(phases)), created_month())
+    for month in task.staging.months():  # a month at a time, to bound memory
+        frames = [frame.select(KEY) for frame in task.staging.read(month, *phases)]
+        jobs += pl.concat(frames).unique().height if frames else 0
+    return jobs
 
 
 def _move_unmet(task: Task) -> set[JobKey]:
@@ -464,6 +494,12 @@ def _find_vanished(task: Task, unmet: set[JobKey], *, accept_vanished: bool) -> 
             f"full sync; nothing was published. {OTHER_DATA}. {CONFIRM}"
         )
     return unmet
+
+
+def _select_open(task: Task, unmet: set[JobKey]) -> set[JobKey]:
+    """Return those jobs of the lake that may still change and are not known to have vanished."""
+    rows = task.lake.filter(is_unsettled(task.before.unknown)).select(KEY).collect().iter_rows()
+    return unmet.intersection(rows) - task.known_vanished()
 
 
 def _find_unmet(task: Task) -> dict[JobKey, list[str]]:
