@@ -5,7 +5,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 # pip does not compile what it installs: Python compiles the few modules that are imported, which takes half the time.
 export PIP_COMPILE := 0
-# The tests run one process a core, so more threads in each only wait for one another.
+# The tests run a process a core and one more, so that more threads in each would only wait for one another.
 TESTS := POLARS_MAX_THREADS=1 $(BIN)/pytest -n auto
 
 .PHONY: demo test check check-clusters check-tools faults torture bench scale format sample docs picture notebooks clean

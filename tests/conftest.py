@@ -32,7 +32,7 @@ pytest.register_assert_rewrite("trial")
 from trial import Trial  # noqa: E402 - after the registration, so that its assertions show what they compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 __all__ = [
@@ -58,6 +58,12 @@ class FakeClock:
         """Advance the clock immediately."""
         with self._lock:
             self.now += seconds
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Start a process more than there are cores: tests wait for disks and for processes that they start."""
+    return (yield) + 1
 
 
 @pytest.fixture(autouse=True)

@@ -34,8 +34,8 @@ REFUSED: Final = 20
 CONNECTIONS: Final = 8
 FILES: Final = 64
 HEAD = ("", "companies", "published", "requests", "connections", "CPU s", "wall s", "peak MB", "exit code")
-FEW, MANY = 200, 1_000
-GROWTH: Final = 1.25
+FEW, MANY = 100, 500
+GROWTH: Final = 1.2
 """The largest ratio of the peak memory of MANY companies to that of FEW."""
 
 

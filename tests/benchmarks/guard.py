@@ -15,7 +15,7 @@ from typing import Final
 from measure import HELP, HERE, KEY, Cost, measure, medians, serve, table
 
 JOBS: Final = 30_000
-RUNS: Final = 5
+RUNS: Final = 3
 BOUNDS: Final = {
     "dump / careful script, CPU": 2.2,
     "dump / careful script, CPU, pages of 1,000": 2.6,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from canary import CANARY
 
 from pleo_extract.sandbox import Sandbox, World, serve
+from spark.clusters import SETTINGS
 
 if TYPE_CHECKING:
     import pytest
@@ -40,14 +41,7 @@ except ConfigurationError as exc:
 spark.stop()
 print(json.dumps(said))
 """
-SETTINGS = {
-    "spark.connect.grpc.binding.address": "127.0.0.1",
-    "spark.connect.grpc.binding.port": "0",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.host": "127.0.0.1",
-    "spark.ui.enabled": "false",
-    "spark.sql.shuffle.partitions": "1",
-}
+CONNECT = {"spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": "0"}
 
 
 def test_a_session_of_spark_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +52,7 @@ def test_a_session_of_spark_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with serve(api) as server:
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, json.dumps(SETTINGS), server.url],
+            [sys.executable, "-c", PROGRAM, json.dumps(SETTINGS | CONNECT), server.url],
             cwd=ROOT,
             env=os.environ,
             capture_output=True,
