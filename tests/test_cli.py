@@ -988,6 +988,22 @@ def test_no_output_goes_into_a_lake(pleo: Callable[..., Said], tmp_path: Path) -
         ("from failure_rates(per_company := no)", "no column no; per_company := takes true or false\n"),
         ("from failure_rates(grain := month)", "grain := takes a text in single quotes: 'month'\n"),
         ("from within('10 minutes')", "durations are numbers of seconds, as in within(600)\n"),
+        ("select\n'abc\nfrom export_jobs", "pleo-extract: unterminated string literal in line 2\n"),
+        ("select (\n (1), (2\n", "pleo-extract: a parenthesis is opened in line 2 and not closed\n"),
+        (
+            "from export_jobs where created_at > 2026-09-01",
+            "write a date in single quotes, as in '2026-11-01'\n",
+        ),
+        (
+            "select status from export_jobs where count(*) > 1",
+            "write that condition as HAVING, after GROUP BY\n",
+        ),
+        (
+            "select datediff(created_at, started_at) from export_jobs",
+            "but datediff(part VARCHAR, startdate TIMESTAMP WITH TIME ZONE, enddate TIMESTAMP WITH TIME ZONE)",
+        ),
+        ("", "pleo-extract: the query is empty\n"),
+        ("-", "pleo-extract: to read the query from stdin, write --file -\n"),
         ("select x'é'", "contains a non-hexadecimal character"),
         ("select 'caf\udce9'", "pleo-extract: the query is not valid UTF-8"),
         ("select failed from first_pass('all')", "single quotes: 'failed'. Candidate bindings: \""),
@@ -1026,6 +1042,28 @@ def test_sql_says_what_may_have_been_meant(query: str, says: str, pleo: Callable
     assert said.code == 2
     assert says in said.err
     assert said.err.count("\n") == 1
+
+
+def test_sql_may_begin_with_a_comment(pleo: Callable[..., Said]) -> None:
+    """A comment at the start is no option."""
+    said = pleo("sql", SAMPLE, "-- how many\nselect count(*) as n from export_jobs", "--format", "csv")
+    assert (said.code, said.out.split()) == (0, ["n", "3000"])
+
+
+@pytest.mark.parametrize("bound", ["current_date - 7", "now() - interval 7 days", "timestamptz '2026-09-01'"])
+def test_a_query_that_counts_from_today_is_noted(pleo: Callable[..., Said], bound: str) -> None:
+    """In a lake that was read long ago nothing is of the last days, which looks like a time without exports."""
+    said = pleo("sql", SAMPLE, f"select count(*) from export_jobs where created_at > {bound}")
+    noted = f"note: {SAMPLE} was last read at 2026-09-30 15:00 UTC, and the query counts from today\n"
+    assert (said.code, said.err) == (0, "" if "2026" in bound else noted)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(pleo: Callable[..., Said], tmp_path: Path) -> None:
+    """An output below a file says that it is one."""
+    (tmp_path / "file").write_text("")
+    said = pleo("sql", SAMPLE, "select 1", "-o", tmp_path / "file" / "out.csv")
+    assert said.code == 74
+    assert f"the folder {tmp_path / 'file'} is a file" in said.err
 
 
 NOBODY = "ACADEMIC-0000-4000-8000-000000000000"
@@ -1111,7 +1149,7 @@ def test_changes_compares_the_last_two_snapshots(
     assert pleo(*dump).code == 0
     said = pleo("changes", lake)
     assert (said.code, said.out) == (2, "")
-    assert "keeps one snapshot, and none to compare it with" in said.err
+    assert "has one snapshot and no earlier one to compare it with" in said.err
     served.sandbox.world.advance(86_400)
     assert pleo(*dump).code == 0
     shown, written = pleo("changes", lake), pleo("changes", lake, "--since", 1, "--format", "csv")

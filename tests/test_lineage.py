@@ -105,7 +105,7 @@ def test_a_receiver_gets_the_events(
     """Each event is a POST with the receiver's own token; a receiver that refuses them fails no run."""
     monkeypatch.setenv("OPENLINEAGE_API_KEY", TOKEN)
     with receive(status) as (url, received):
-        said = pleo("dump", tmp_path / "lake", "--rate", 100_000, "--lineage", url)
+        said = pleo("dump", tmp_path / "lake", "--rate", 100_000, "--lineage", url, "--quiet")
     assert said.code == 0
     assert {token for token, _ in received} == {f"Bearer {TOKEN}"}
     if status == 201:

@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
+import textwrap
 from datetime import datetime, timedelta, timezone
 from importlib import resources
 from pathlib import Path
@@ -132,6 +134,44 @@ def test_every_connection_of_a_process_has_the_same_macros(
             assert con.execute("FROM failure_rates('month')").fetchall() == []
     assert len(found[0]) == len([each for each in statements().values() if each.kind == "macro"])
     assert found == [found[0]] * 4
+
+
+def test_macros_are_parsed_where_there_is_no_room_for_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a temporary folder that can be written, each connection parses them, and nothing is tried again."""
+    for folder in (tmp_path / "none", "/dev/full"):
+        monkeypatch.setattr(connection, "_opened", itertools.count())
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        connection._compile_macros.cache_clear()
+        for _ in range(3):
+            with open_warehouse([]) as con:
+                assert con.execute("FROM failure_rates('month')").fetchall() == []
+        assert connection._compile_macros() == ""
+    connection._compile_macros.cache_clear()
+
+
+def test_a_forked_process_leaves_the_macros_to_its_parent() -> None:
+    """Only the process that has written the file removes it, and only at its end."""
+    code = """
+        import os, sys
+        from pleo_extract.answers import connection, open_warehouse
+        for _ in range(2):
+            open_warehouse([]).close()
+        if os.fork() == 0:
+            sys.exit()
+        os.wait()
+        print(os.path.exists(connection._compile_macros()), connection._compile_macros())
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    was_there, file = done.stdout.split()
+    assert was_there == "True"
+    assert not Path(file).parent.exists()
 
 
 def test_as_of_needs_a_time_zone() -> None:

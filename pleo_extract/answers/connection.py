@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -100,6 +101,7 @@ def open_warehouse(
 
 
 _opened: Final = itertools.count()
+_compiling: Final = threading.Lock()
 
 
 def _copy_macros(con: duckdb.DuckDBPyConnection) -> bool:
@@ -110,9 +112,13 @@ def _copy_macros(con: duckdb.DuckDBPyConnection) -> bool:
     """
     if next(_opened) == 0:
         return False
+    with _compiling:
+        file = _compile_macros()
+    if not file:
+        return False
     try:
-        con.execute(f"ATTACH {literal(_compile_macros())} AS compiled (READ_ONLY)")
-    except (OSError, duckdb.Error):  # no room for a file, or a program that cleans up has removed it
+        con.execute(f"ATTACH {literal(file)} AS compiled (READ_ONLY)")
+    except duckdb.Error:  # a program that cleans up has removed it
         _compile_macros.cache_clear()
         return False
     con.execute("COPY FROM DATABASE compiled TO memory")
@@ -122,19 +128,34 @@ def _copy_macros(con: duckdb.DuckDBPyConnection) -> bool:
 
 @functools.cache
 def _compile_macros() -> str:
-    """Write a DuckDB file with all macros into a temporary folder, and return its path; the process removes it at its end."""
-    folder = tempfile.mkdtemp(prefix="pleo-extract-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    """Write a DuckDB file with all macros into a temporary folder, and return its path; empty if there is no room for it.
+
+    The process removes the folder at its end.
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix="pleo-extract-")
+    except OSError:
+        return ""
     file = str(Path(folder, "macros.duckdb"))
-    with duckdb.connect(file, config={"threads": 1}) as con:
-        con.begin()  # otherwise DuckDB syncs the file once a macro
-        for definition in definitions(Source(())):
-            con.execute(definition)
-        for statement in statements().values():
-            if statement.kind == "view":
-                con.execute(f"DROP VIEW {statement.name}")
-        con.commit()
+    atexit.register(_remove_folder, folder, os.getpid())
+    try:
+        with duckdb.connect(file, config={"threads": 1}) as con:
+            con.begin()  # otherwise DuckDB syncs the file once a macro
+            for definition in definitions(Source(())):
+                con.execute(definition)
+            for statement in statements().values():
+                if statement.kind == "view":
+                    con.execute(f"DROP VIEW {statement.name}")
+            con.commit()
+    except duckdb.Error:
+        _remove_folder(folder, os.getpid())
+        return ""
     return file
+
+
+def _remove_folder(folder: str, process: int) -> None:
+    if os.getpid() == process:  # a forked process must not remove it from its parent
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def answer(
@@ -163,7 +184,7 @@ def answer(
     with translate_errors(sql):
         found = _parse(con, sql)
         if len(found) != 1:
-            raise UsageError(f"give one statement, not {len(found)}")
+            raise UsageError(f"give one statement, not {len(found)}" if found else "the query is empty")
         if found[0].type != duckdb.StatementType.SELECT:
             kind = found[0].type.name
             if kind == "MULTI":  # a PIVOT without values: DuckDB makes two queries of it
@@ -180,11 +201,16 @@ def _parse(con: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.Statement]:
     except duckdb.ParserException:
         # DuckDB names the last word before the end of the text, which is no help.
         text = sql.encode()
-        signs = [
-            chr(text[start]) for start, kind in duckdb.tokenize(sql) if kind == duckdb.token_type.operator
-        ]
-        if signs.count("(") > signs.count(")"):
-            raise UsageError("a parenthesis is opened and not closed") from None
+        opened: list[int] = []
+        for start, kind in duckdb.tokenize(sql):
+            if kind == duckdb.token_type.operator and text[start : start + 1] == b"(":
+                opened.append(start)
+            elif kind == duckdb.token_type.operator and text[start : start + 1] == b")" and opened:
+                opened.pop()
+        if opened:
+            number = 1 + text.count(b"\n", 0, opened[-1])
+            line = f" in line {number}" if b"\n" in text.strip() else ""
+            raise UsageError(f"a parenthesis is opened{line} and not closed") from None
         raise
 
 
@@ -302,9 +328,9 @@ def _first_line(exc: BaseException | str, query: str = "") -> str:
             else "write 2026-11-01 or 2026-11-01T08:00:00Z; current_date - 7 is a week ago"
         )
         message, more = f"{found[1]} is no time: {way}", []
-    if message.startswith("syntax error") and "\n" in query.strip():
+    if message.startswith(("syntax error", "unterminated")) and "\n" in query.strip():
         message += "".join(f" in line {found[1]}" for line in more if (found := _LINE.match(line)))
-    rest = itertools.dropwhile(lambda line: not line.startswith(("Candidate", "Did you mean")), more)
+    rest = itertools.dropwhile(lambda line: not line.strip().startswith(("Candidate", "Did you mean")), more)
     suggestions = [line.strip() for line in itertools.takewhile(str.strip, rest)]
     if hint := _find_hint(message, query, suggestions):
         return escape(hint, 600)
@@ -365,6 +391,15 @@ def _explain_column(found: re.Match[str], query: str, suggestions: Sequence[str]
     return ""
 
 
+def _explain_function(found: re.Match[str], _query: str, suggestions: Sequence[str]) -> str:
+    # The candidates that take as many instants come first: jobs have more instants than anything else.
+    calls = sorted(
+        suggestions[1:],
+        key=lambda each: -min(each.count(" TIMESTAMP WITH TIME ZONE"), found[2].count("ZONE")),
+    )
+    return f"{found[1]}() does not take ({found[2]})" + (f", but {calls[0]}" if calls else "")
+
+
 _NAMED: Final = re.compile(r"\b(\w+)\s*(?::=|=>)")
 """The name of an argument in a query."""
 _IN_ORDER: Final = "arguments without a name come in the order that pleo-extract sql --describe shows"
@@ -378,6 +413,13 @@ _HINTS: Final[Mapping[re.Pattern[str], Callable[[re.Match[str], str, Sequence[st
         f"{found[1]}; durations are numbers of seconds, as in within(600)"
     ),
     re.compile(r"(Could not convert string '.*' to [A-Z]+)$"): lambda found, *_: f"{found[1]}; {_IN_ORDER}",
+    re.compile(
+        r"(Cannot compare values of type TIMESTAMP.*) - an explicit cast is required"
+    ): lambda found, *_: f"{found[1]}; write a date in single quotes, as in '2026-11-01'",
+    re.compile(r"WHERE clause cannot contain aggregates!"): lambda *_: (
+        "WHERE takes no aggregate; write that condition as HAVING, after GROUP BY"
+    ),
+    re.compile(r"No function matches the given name and argument types '(\w+)\((.*)\)'"): _explain_function,
     re.compile(r'Cannot access (?:file|directory) "(.+?)"'): lambda found, *_: (
         f"this query may not read {found[1]}; open it with --allow {found[1]}"
     ),

@@ -93,7 +93,7 @@ def _find_previous(lake: Lake) -> int:
         raise TryLater(f"{lake.name} has no snapshot yet: no dump has been completed")
     if len(numbers) < 2:
         raise UsageError(
-            f"{lake.name} keeps one snapshot, and none to compare it with: a dump that finds nothing new makes no other one, and "
-            "--keep-for of dump says how long earlier ones stay"
+            f"{lake.name} has one snapshot and no earlier one to compare it with. A dump that finds nothing new makes none, and "
+            "earlier ones stay as long as --keep-for of dump says"
         )
     return numbers[-2]

@@ -24,7 +24,7 @@ from pleo_extract.cli.span import SnapshotParam
 from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     import duckdb
@@ -48,11 +48,19 @@ _SELECTS = re.compile(
     r"\s*(?:(?:from|select|with|summarize|describe|pivot|show|values)\s|--|/\*)", re.IGNORECASE
 )
 """What begins like a query, of more than one word: no folder is named like that."""
+_COMMENTS = ("-- ", "--\n", "--\t")
 FOR_PEOPLE = ("table", "xlsx", "excel-csv")
 """The formats in which names of companies stand beside their ids unasked."""
 
 
-@click.command(epilog=EXAMPLES, short_help="Ask a lake in SQL")
+class _Query(click.Command):
+    """A command whose arguments may be SQL that begins with a comment, which looks like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f" {each}" if each[:3] in _COMMENTS else each for each in args])
+
+
+@click.command(cls=_Query, epilog=EXAMPLES, short_help="Ask a lake in SQL")
 @click.argument("words", nargs=-1, metavar="[LAKE] [QUERY]")
 @click.option(
     "--lake",
@@ -125,18 +133,10 @@ def sql(
         click.echo(_list_statements() if listing else _describe_statement(str(describe)))
         return
     _restore_signals()
-    before = words if script else words[:-1]  # what stands before the query
-    if len(before) > 1 or not (words or script):
-        raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
-    if len(words) == 1 and not script and ("://" in words[0] or os.path.lexists(words[0])):
-        raise UsageError(f"there is no query after the lake; write: pleo-extract sql {words[0]} QUERY")
-    if len(words) == 2 and not script and _SELECTS.match(words[0]) and not os.path.lexists(words[0]):
-        raise UsageError("the lake comes first, then the query; write: pleo-extract sql LAKE QUERY")
-    if before and lake is not None:
-        raise UsageError("the lake is named twice; name it as an argument or with --lake")
+    before = _check_words(words, lake, has_script=script is not None)
     asked = os.fsdecode(LakeFolder()(before[0])) if before else lake or Path("data/export_jobs")
     kind = kind or choose_format(output)
-    from pleo_extract.answers import answer, name_lake, translate_errors
+    from pleo_extract.answers import answer, name_lake
     from pleo_extract.answers.doors import connect_to_ask
 
     text = script.read() if script else words[-1]
@@ -146,26 +146,61 @@ def sql(
         closing(connect_to_ask(text, asked, as_of, store, locked=True, allow=allow, names=names)) as con,
         name_lake(asked),
     ):
-        with translate_errors():
-            first = con.execute("select id from export_jobs limit 1").fetchall()
-        if not first:
-            click.echo(f"note: there is no job in {asked} yet", err=True)
-        for company in _find_unknown_companies(con, text, values):
-            click.echo(
-                f"note: there is no job of company {escape(company)} in {asked}; list the UUIDs of its companies with: "
-                f"pleo-extract sql {asked} \"from failure_rates('all')\"",
-                err=True,
-            )
-        for wrong, there in _find_unknown_statuses(con, text, values):
-            click.echo(f"note: no job has the status {escape(wrong)!r}; there are {there}", err=True)
-        for bound, now in _find_future_bounds(con, text, values):
-            click.echo(
-                f"note: {escape(bound)} is later than {asked} was read ({now}): no job can be", err=True
-            )
+        for note in _find_notes(con, asked, text, values):
+            click.echo(f"note: {note}", err=True)
         # Programs that read an answer rely on its columns; people get the names that the lake knows, too.
         known = _read_names(con) if names or kind in FOR_PEOPLE else {}
         found = answer(con, text, values)
         write_answer(found, kind, output, names=known, raw_csv=raw_csv, separator=separator)
+
+
+def _check_words(words: tuple[str, ...], lake: str | Path | None, *, has_script: bool) -> tuple[str, ...]:
+    """Return what stands before the query: the lake, or nothing.
+
+    Raises:
+        UsageError: there is no query or more than one, or no lake or more than one.
+    """
+    if words and words[-1] == "-" and not has_script:
+        raise UsageError("to read the query from stdin, write --file -")
+    before = words if has_script else words[:-1]  # what stands before the query
+    if len(before) > 1 or not (words or has_script):
+        raise UsageError("give one query, as an argument or with --file; see pleo-extract sql --help")
+    if len(words) == 1 and not has_script and ("://" in words[0] or os.path.lexists(words[0])):
+        raise UsageError(f"there is no query after the lake; write: pleo-extract sql {words[0]} QUERY")
+    if len(words) == 2 and not has_script and _SELECTS.match(words[0]) and not os.path.lexists(words[0]):
+        raise UsageError("the lake comes first, then the query; write: pleo-extract sql LAKE QUERY")
+    if before and lake is not None:
+        raise UsageError("the lake is named twice; name it as an argument or with --lake")
+    return before
+
+
+_CLOCK = re.compile(r"\b(?:current_date|current_timestamp|now\s*\(|today\s*\()", re.IGNORECASE)
+_LAST_READ = """
+select strftime(now, '%Y-%m-%d %H:%M UTC') from snapshot where now < current_timestamp - to_days(1)"""
+
+
+def _find_notes(
+    con: duckdb.DuckDBPyConnection, asked: str | Path, text: str, values: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield what may explain an answer that is empty or 0: nothing of what the query names can be in the lake."""
+    from pleo_extract.answers import translate_errors
+
+    with translate_errors():
+        first = con.execute("select id from export_jobs limit 1").fetchall()
+        is_old = con.execute(_LAST_READ).fetchone() if _CLOCK.search(text) else None
+    if not first:
+        yield f"there is no job in {asked} yet"
+    for company in _find_unknown_companies(con, text, values):
+        yield (
+            f"there is no job of company {escape(company)} in {asked}; list the UUIDs of its companies with: "
+            f"pleo-extract sql {asked} \"from failure_rates('all')\""
+        )
+    for wrong, there in _find_unknown_statuses(con, text, values):
+        yield f"no job has the status {escape(wrong)!r}; there are {there}"
+    for bound, now in _find_future_bounds(con, text, values):
+        yield f"{escape(bound)} is later than {asked} was read ({now}): no job can be"
+    if first and is_old:
+        yield f"{asked} was last read at {is_old[0]}, and the query counts from today"
 
 
 def _read_names(con: duckdb.DuckDBPyConnection) -> dict[str, str]:

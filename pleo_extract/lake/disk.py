@@ -310,7 +310,8 @@ def open_output(path: Path) -> Iterator[Path]:
         StorageError: the file cannot be written.
     """
     if not path.parent.is_dir():
-        raise StorageError(f"cannot write {path}: the folder {path.parent} does not exist")
+        what = "is a file" if path.parent.is_file() else "does not exist"
+        raise StorageError(f"cannot write {path}: the folder {path.parent} {what}")
     try:
         if path.exists() and not path.is_file():
             with tempfile.TemporaryDirectory() as folder, path.open("wb") as device:
