@@ -162,10 +162,9 @@ def test_the_docs_state_that_nine_of_ten_are_noticed_in_two_weeks() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [151, 152])
-def test_other_companies_are_as_in_the_docs(seed: int) -> None:
-    """With seeds that neither the figures nor the docs come from, the promise holds and as many are noticed as stated."""
-    luck = np.random.default_rng(seed)
+def test_other_companies_are_as_in_the_docs() -> None:
+    """Of 6,000 companies that the docs' figures do not come from, the promise holds and as many are noticed as stated."""
+    luck = np.random.default_rng(151)
     found = count_alarms(luck, daily=40, rate=0.04, companies=2000, judge=judge_counts)
     assert found["alarms"] <= found["judged"] / 740
     shifts, incidents = find_shift_days(luck, companies=4000, judge=judge_counts)
