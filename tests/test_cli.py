@@ -1154,6 +1154,9 @@ def test_changes_compares_the_last_two_snapshots(
     assert pleo(*dump).code == 0
     shown, written = pleo("changes", lake), pleo("changes", lake, "--since", 1, "--format", "csv")
     assert (shown.code, written.code) == (0, 0)
+    assert (shown.err, written.err) == ("from snapshot 1 to the current snapshot\n", "")
+    until = pleo("changes", lake, "--since", 1, "--until", "2100-01-01T01:00:00+01:00")
+    assert until.err == "from snapshot 1 to the snapshot of 2100-01-01 00:00 UTC\n"
     found = pl.read_csv(written.out.encode())
     assert found.columns == ["change", "status_before", *COLUMNS]
     assert f"({amount(found.height, 'row')}" in shown.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -69,10 +70,23 @@ def changes(
 
     kind = kind or choose_format(output)
     opened = Lake(lake, **store)
-    found = opened.changes(_find_previous(opened) if since is None else since, until)
+    earlier = _find_previous(opened) if since is None else since
+    found = opened.changes(earlier, until)
+    if kind == "table":
+        click.echo(f"from {_describe(earlier)} to {_describe(until)}", err=True)
     columns = TABLE_COLUMNS if kind == "table" else found.columns
     with duckdb.connect(":memory:") as con:
         write_answer(con.from_arrow(found.select(columns).to_arrow()), kind, output)
+
+
+def _describe(snapshot: datetime | int | None) -> str:
+    if snapshot is None:
+        return "the current snapshot"
+    return (
+        f"snapshot {snapshot}"
+        if isinstance(snapshot, int)
+        else f"the snapshot of {snapshot.astimezone(UTC):%Y-%m-%d %H:%M UTC}"
+    )
 
 
 def _find_previous(lake: Lake) -> int:
