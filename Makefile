@@ -39,6 +39,7 @@ check-tools: .venv/test.stamp
 	.ci/duckdb
 	.ci/tools
 	.ci/lowest
+	.ci/beside
 	.ci/install
 	$(BIN)/python tests/benchmarks/guard.py
 	$(BIN)/python tests/benchmarks/accounts.py --guard
