@@ -23,12 +23,11 @@ from pleo_extract.cli.span import CountParam, DurationParam, SecondsParam, Shard
 from pleo_extract.errors import ConfigurationError, PleoExtractError, StorageError, UsageError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import timedelta
     from pathlib import Path
 
     from pleo_extract.client import AccountEntry
-    from pleo_extract.core.state import AccountKey, SyncState
     from pleo_extract.lake.record import LastRun
     from pleo_extract.lake.store import Format, StoreOptions
 
@@ -215,10 +214,8 @@ def dump(
         if not quiet:
             click.echo(receipt)
     finally:
-        if metrics is not None:
-            _write_metrics(metrics, lake, store)
-        if lineage is not None:
-            _send_lineage(str(lineage), lake, store, before)
+        if metrics is not None or lineage is not None:
+            _publish_record(metrics, None if lineage is None else str(lineage), lake, store, before)
 
 
 def _dump_many(
@@ -250,39 +247,35 @@ def _dump_many(
         raise SystemExit(whole.code)
 
 
-def _write_metrics(path: Path, lake: str | Path, store: StoreOptions) -> None:
-    from pleo_extract.cli.metrics import write_metrics
-
-    if (last := _read_last_run(lake, store)) is not None:
-        write_metrics(path, lake, last, _read_accounts(lake, store))
-
-
-def _send_lineage(sink: str, lake: str | Path, store: StoreOptions, before: LastRun | None) -> None:
-    """Send the events of this run, unless it was refused before it began; a receiver that is down fails no run."""
-    from pleo_extract.cli.lineage import send_lineage
+def _publish_record(
+    metrics: Path | None, lineage: str | None, lake: str | Path, store: StoreOptions, before: LastRun | None
+) -> None:
+    """Write the metrics, and send the events of this run unless it was refused before it began."""
     from pleo_extract.core.state import AccountKey
+    from pleo_extract.lake.store import open_lake
 
-    last = _read_last_run(lake, store)
-    if last is None or (before is not None and before.run == last.run):
+    store_of_lake = open_lake(lake, **store)
+    if (last := store_of_lake.last_run()) is None:
         return
-    accounts = {*(_read_accounts(lake, store) or ()), AccountKey(last.receipt.get("account", ""))}
-    try:
-        send_lineage(sink, lake, last, [key.server for key in accounts if "://" in key.server])
-    except StorageError as exc:
-        _log.warning("%s. The run itself is not affected", escape(str(exc), 500), extra={"run": last.run})
+    accounts = None
+    with suppress(PleoExtractError):  # the run has reported the error already
+        opened = store_of_lake.open()
+        accounts = opened.manifest.accounts if opened is not None else {}
+    if metrics is not None:
+        from pleo_extract.cli.metrics import write_metrics
+
+        write_metrics(metrics, lake, last, accounts)
+    if lineage is not None and (before is None or before.run != last.run):
+        from pleo_extract.cli.lineage import send_lineage
+
+        keys = [*(accounts or ()), AccountKey(last.receipt.get("account", ""))]
+        try:
+            send_lineage(lineage, lake, last, [key.server for key in keys if "://" in key.server])
+        except StorageError as exc:  # a receiver that is down fails no run
+            _log.warning("%s. The run itself is not affected", escape(str(exc), 500), extra={"run": last.run})
 
 
 def _read_last_run(lake: str | Path, store: StoreOptions) -> LastRun | None:
     from pleo_extract.lake.store import open_lake
 
     return open_lake(lake, **store).last_run()
-
-
-def _read_accounts(lake: str | Path, store: StoreOptions) -> Mapping[AccountKey, SyncState] | None:
-    """Return the accounts of the lake; None if it cannot be opened, which the run has reported already."""
-    from pleo_extract.lake.store import open_lake
-
-    with suppress(PleoExtractError):
-        opened = open_lake(lake, **store).open()
-        return opened.manifest.accounts if opened is not None else {}
-    return None

@@ -149,12 +149,12 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
             unmet = _move_unmet(task)
             if lost := len(open_jobs & unmet):
                 why = f"{amount(lost, 'open job')} of the lake did not come in two readings of a list without order"
-                verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
+                verdict = _add_drift(verdict, why)
         vanished = unmet & task.known_vanished()
     newly_vanished = sorted(vanished - task.known_vanished())
     if newly_vanished:
         why = f"{amount(len(newly_vanished), 'job of the lake is', 'jobs of the lake are')} no longer listed"
-        verdict = Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
+        verdict = _add_drift(verdict, why)
     if verdict.why:
         _log.warning(
             "%s, %s: %s",
@@ -191,6 +191,10 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
         has_ranks=mismatch != "ranks" or bool(newly_vanished) or _has_inserted(task),
         forgotten=sorted(task.staging.met_forgotten()),
     )
+
+
+def _add_drift(verdict: Verdict, why: str) -> Verdict:
+    return Verdict("complete_with_drift", f"{verdict.why}; {why}" if verdict.why else why)
 
 
 def _keep_state(task: Task) -> SyncState:
