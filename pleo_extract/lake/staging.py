@@ -179,8 +179,9 @@ class Staging:
             forgotten=[*(job for _, job in stripped.lost), *lost],
         )
         self._append(batch)
-        # A batch of one walk has few months; of thousands of companies, it would only fill memory.
-        if is_mixed:
+        # An incremental sync reads its few pages again and again. A batch of one full walk has few months; of thousands
+        # of companies, it would only fill memory.
+        if is_mixed or phase != "full":
             HELD.put(self.folder / f"{name}.arrow", frame, len(data))
         self._id_instants.add(frame)
         self.reasons += batch.rejected
