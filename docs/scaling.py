@@ -22,7 +22,15 @@ from pleo_extract.sync.audit import AUDIT_PAGES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["count_requests", "scale_limits", "scale_measured", "scale_model", "scale_origin", "scale_refresh"]
+__all__ = [
+    "count_requests",
+    "scale_answers",
+    "scale_limits",
+    "scale_measured",
+    "scale_model",
+    "scale_origin",
+    "scale_refresh",
+]
 
 FIGURES: Final = Path(__file__).with_name("scale.json")
 MODEL: Final = (10_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
@@ -103,6 +111,26 @@ def scale_measured() -> Iterator[str]:
     each_job = [f"{each['bytes'] / each['jobs']:.0f}" for each in sizes]
     rows.append(["bytes of Parquet per job", *each_job, f"{_bytes('bytes'):.0f}"])
     return _table(head, rows)
+
+
+def scale_answers() -> Iterator[str]:
+    """Return CPU seconds and peak memory of every answer over ten million jobs, by the number of companies."""
+    measured = _read()
+    lakes = measured["answers"]
+    head = ["CPU s, peak MB", *(f"{_count(each['companies'])} companies" for each in lakes)]
+    rows = []
+    for name in (name for name, cost in lakes[0].items() if isinstance(cost, dict)):
+        cells = []
+        for each in lakes:
+            cell = _cell(each[name]["cpu"], each[name]["peak"])
+            if "limited" in each[name]:
+                limited = each[name]["limited"]
+                cell += f"; limited: {_cell(limited['cpu'], limited['peak']) if limited else 'does not fit'}"
+            cells.append(cell)
+        rows.append([f"`{name}`", *cells])
+    yield from _table(head, rows)
+    yield ""
+    yield f"`python tests/benchmarks/scale.py --answers-only`, {measured['answers_when']}, {measured['where']}."
 
 
 def scale_limits() -> Iterator[str]:

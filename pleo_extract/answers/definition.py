@@ -24,6 +24,7 @@ from pleo_extract.answers.facts import INSTANTS, VANISHED, SnapshotFacts
 from pleo_extract.answers.history import create_changes
 from pleo_extract.answers.statement import (
     ENGINE_VIEWS,
+    ROW_BY_ROW,
     TIME_RANGES,
     VANISHED_KEYS,
     bind_parameters,
@@ -90,12 +91,16 @@ def definitions(source: Source, *, self_contained: bool = False, asked: str | No
     """
     views, private = _view_queries(source), {VANISHED_KEYS: _vanished_keys(source)}
     for name, query in views.items():
-        yield f"CREATE VIEW {name} AS {with_relations(query, private | (views if self_contained else {}))}"
+        yield f"CREATE VIEW {name} AS {_with_relations(query, private | (views if self_contained else {}))}"
     for statement in statements().values():
         if statement.kind == "macro" and (asked is None or _may_need(asked, statement.name)):
             yield _create_macro(statement, views | private if self_contained else {})
     if source.root and source.has_objects:
         yield create_changes(lambda path: _lake_path(source.root, path))
+
+
+def _with_relations(query: str, relations: Mapping[str, str]) -> str:
+    return with_relations(query, relations, inlined=ROW_BY_ROW)
 
 
 def _may_need(asked: str, macro: str) -> bool:
@@ -218,7 +223,7 @@ def _create_macro(statement: Statement, views: Mapping[str, str]) -> str:
         is_grain, _ = check_value(statement, "grain", values["grain"], "VARCHAR") or ("TRUE", "")
         accepted = f"NOT ({is_one_sided}) OR NOT coalesce({is_grain}, FALSE)"
         checked["until_a"] = _require(accepted, message, values["until_a"], "until_a")
-    body = with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
+    body = _with_relations(statement.query, {**views, **{part.name: part.query for part in parts().values()}})
     declared = ", ".join(statement.declarations())
     return f"CREATE MACRO {statement.name}({declared}) AS TABLE {bind_parameters(body, values, checked)}"
 

@@ -23,7 +23,7 @@ from pleo_extract.contract import EXTRA, FIELDS
 from pleo_extract.errors import UsageError, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from importlib.resources.abc import Traversable
 
     from pleo_extract.answers.facts import SnapshotFacts
@@ -32,6 +32,7 @@ __all__ = [
     "CHECKS",
     "ENGINE_VIEWS",
     "GRAINS",
+    "ROW_BY_ROW",
     "TIME_RANGES",
     "VANISHED_KEYS",
     "Engine",
@@ -57,6 +58,19 @@ ENGINE_VIEWS: Final = ("companies", "export_jobs", "snapshot")
 """The views that are not in `sql/`: each engine creates them from the files and facts of the snapshot."""
 VANISHED_KEYS: Final = "vanished_keys"
 """The relation with the keys of vanished jobs. It is not a view: each engine inlines its query where it is read."""
+ROW_BY_ROW: Final = frozenset(
+    {
+        "durations_by_range",
+        "export_jobs",
+        "filtered_jobs",
+        "job_durations",
+        "jobs_by_range",
+        "jobs_with_duration",
+    }
+    | {"jobs_with_period", "jobs_with_split", "observed_jobs"}
+)
+"""Relations that pass on the rows of `export_jobs` one by one. DuckDB must not keep their rows for a second reader: of ten
+million jobs they fill two gigabytes, and making them again costs less than a second."""
 TIME_RANGES: Final = (("since", "until"), ("since_a", "until_a"), ("since_b", "until_b"))
 """Pairs of parameters that are the bounds of a time range: each engine checks that the first is before the second."""
 
@@ -291,8 +305,11 @@ def vanished_keys_query(facts: SnapshotFacts, explode: Callable[[str], str]) -> 
     )
 
 
-def with_relations(query: str, relations: Mapping[str, str]) -> str:
-    """Return the query with a WITH clause for every relation that it reads, directly or through another one."""
+def with_relations(query: str, relations: Mapping[str, str], *, inlined: Collection[str] = ()) -> str:
+    """Return the query with a WITH clause for every relation that it reads, directly or through another one.
+
+    The relations in `inlined` are marked NOT MATERIALIZED, which Spark does not know.
+    """
     needed: dict[str, None] = {}
 
     def visit(text: str) -> None:
@@ -304,7 +321,10 @@ def with_relations(query: str, relations: Mapping[str, str]) -> str:
     visit(query)
     if not needed:
         return query
-    clauses = ",\n".join(f"{name} AS (\n{relations[name]}\n)" for name in needed)
+    clauses = ",\n".join(
+        f"{name} AS {'NOT MATERIALIZED ' if name in inlined else ''}(\n{relations[name]}\n)"
+        for name in needed
+    )
     rest = query.removeprefix("WITH ")
     return f"WITH {clauses}{' ' if rest == query else ', '}{rest}"
 

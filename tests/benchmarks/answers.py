@@ -58,6 +58,7 @@ OURS = {
     "duration_stats": "FROM duration_stats('month') ORDER BY ALL",
     "failure_rates": "FROM failure_rates('month') ORDER BY ALL",
 }
+COMPARE = "FROM compare('2023-01-01', '2024-07-01', '2024-07-01', '2026-01-01')"
 ASK = "import sys; from pleo_extract import connect; print(connect(sys.argv[1]).sql(sys.argv[2]).pl().height)"
 BY_HAND = "import sys, duckdb; duckdb.execute('SET TimeZone = \\'UTC\\''); print(duckdb.sql(sys.argv[2]).pl().height)"
 POLARS = """
@@ -88,15 +89,15 @@ print(len(rates))
 """
 
 
-def make_lake(root: Path, jobs: int) -> None:
-    """Write a lake of `jobs` jobs over three years, in the form that a dump leaves."""
+def make_lake(root: Path, jobs: int, companies: int = COMPANIES) -> None:
+    """Write a lake of `jobs` jobs of `companies` companies over three years, in the form that a dump leaves."""
     layout = Layout(root)
     layout.objects.mkdir(parents=True)
     layout.snapshots.mkdir()
     entries = []
     for number in range(MONTHS):
         start = datetime(2023 + number // 12, 1 + number % 12, 1, tzinfo=UTC)
-        frame = _month(start, jobs // MONTHS + (number < jobs % MONTHS), number)
+        frame = _month(start, jobs // MONTHS + (number < jobs % MONTHS), number, companies)
         path = f"created_month={start:%Y-%m}/part-0.parquet"
         buffer = io.BytesIO()
         frame.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=100_000)
@@ -125,7 +126,7 @@ def make_lake(root: Path, jobs: int) -> None:
     layout.current.write_text("1\n", encoding="ascii")
 
 
-def _month(start: datetime, jobs: int, seed: int) -> pl.DataFrame:
+def _month(start: datetime, jobs: int, seed: int, companies: int) -> pl.DataFrame:
     """Return one month's jobs: 4 % failed, a few still open."""
     n = pl.int_range(jobs, dtype=pl.UInt64)
     mixed = n.hash(seed)
@@ -146,7 +147,7 @@ def _month(start: datetime, jobs: int, seed: int) -> pl.DataFrame:
         .then(pl.lit("completed_with_errors"))
         .otherwise(pl.lit("completed"))
     )
-    company = (mixed // 1_000 % COMPANIES).cast(pl.String).str.zfill(12)
+    company = (mixed // 1_000 % companies).cast(pl.String).str.zfill(12)
     columns = {
         "id": pl.concat_str(
             name.str.slice(0, 8),
@@ -216,8 +217,7 @@ def run(jobs: int, runs: int, *, everything: bool) -> list[list[object]]:
                 "throughput",
             ):
                 questions[name] = {"ours": [*python, ASK, str(lake), f"FROM {name}()"]}
-            compare = "FROM compare('2023-01-01', '2024-07-01', '2024-07-01', '2026-01-01')"
-            questions["compare"] = {"ours": [*python, ASK, str(lake), compare]}
+            questions["compare"] = {"ours": [*python, ASK, str(lake), COMPARE]}
         rows: list[list[object]] = []
         for question, ways in questions.items():
             costs: dict[str, list[Cost]] = {way: [] for way in ways}

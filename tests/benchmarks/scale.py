@@ -1,13 +1,16 @@
 """Lakes of ten thousand to a hundred million jobs: the cost of each step. Writes `docs/scale.json`, for docs/scale.md.
 
-    python tests/benchmarks/scale.py [--up-to 100000000] [--quick] [--delta-only]
+    python tests/benchmarks/scale.py [--up-to 100000000] [--quick] [--delta-only] [--answers-only]
 
 A formula makes the rows (`rows.py`), and the benchmark stages them as a dump does. The rest is the library: publish,
 refresh against the benchmark's server, answers, verify. A first dump stages everything and publishes once; here ten
 million jobs are published at a time, so that the disk need not hold more. Of a larger Delta table only the first ten
 million jobs are published, and the CPU is multiplied in proportion, because months are merged one by one. Each step is
 a whole process and runs once. The figures are CPU seconds and peak memory, since wall time says little on a shared
-machine. `--quick` prints and writes nothing; `--delta-only` measures only the Delta tables and keeps the other figures.
+machine. Then it measures every answer over ten million jobs, of twenty and of ten thousand companies; those that take
+more than a gigabyte a second time, with a limit on DuckDB's memory.
+
+`--quick` prints and writes nothing; `--delta-only` and `--answers-only` measure only these and keep the other figures.
 """
 
 from __future__ import annotations
@@ -26,12 +29,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from answers import ASK, OURS
+from answers import ASK, COMPARE, OURS, make_lake
 from curve import dump
 from measure import ROOT, Cost, measure, serve, tell
 from rows import make_rows
 from server import FIRST, Jobs
 
+from pleo_extract.answers import statements
 from pleo_extract.contract import instant_key
 from pleo_extract.core.state import AccountKey, SyncState
 from pleo_extract.lake.journal import Header, StagedBatch
@@ -50,6 +54,18 @@ BATCH: Final = 2_000
 """The rows of one staged batch of a dump."""
 MADE_AT_ONCE: Final = 200_000
 NEW, ENDED = 960, 40
+COMPANIES: Final = (20, 10_000)
+"""The companies of the lakes on which every answer is measured."""
+MUCH: Final = 1_000
+"""Megabytes; an answer that takes more is measured with a limit, too."""
+LIMIT: Final = "700MB"
+LIMITED: Final = f"""
+import sys
+from pleo_extract import connect
+con = connect(sys.argv[1])
+con.execute("SET memory_limit = '{LIMIT}'")
+print(con.sql(sys.argv[2]).pl().height)
+"""
 LIBRARIES = ("polars", "duckdb", "pyarrow", "deltalake")
 
 
@@ -78,6 +94,27 @@ def run_delta(size: int) -> dict[str, Any]:
     """Measure the publish of `size` jobs as a Delta table."""
     with tempfile.TemporaryDirectory() as folder:
         return {"delta": fill(Path(folder, "lake"), NOWHERE, size, "delta", portions_at_most=1)["publish"]}
+
+
+def run_answers(size: int, companies: int) -> dict[str, Any]:
+    """Measure every answer on a lake of `size` jobs of this many companies."""
+    python = [sys.executable, "-c"]
+    questions = {each.name: f"FROM {each.name}()" for each in statements().values() if each.kind == "macro"}
+    found: dict[str, Any] = {"jobs": size, "companies": companies, "limit": LIMIT}
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Path(folder, "lake")
+        make_lake(lake, size, companies)
+        for name, question in sorted((questions | {"compare": COMPARE}).items()):
+            found[name] = tell(measure([*python, ASK, str(lake), question]))
+            if found[name]["peak"] > MUCH:
+                try:
+                    found[name]["limited"] = tell(measure([*python, LIMITED, str(lake), question]))
+                except SystemExit as exc:
+                    if "OutOfMemoryException" not in str(exc):
+                        raise
+                    found[name]["limited"] = None
+            print(f"{companies:,} companies: {name}, {found[name]}", file=sys.stderr, flush=True)
+    return found
 
 
 def fill(
@@ -158,15 +195,20 @@ def main() -> None:
     parser.add_argument("--up-to", type=int, default=SIZES[-1])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--delta-only", action="store_true")
+    parser.add_argument("--answers-only", action="store_true")
     parser.add_argument("--step", nargs=7)
     asked = parser.parse_args()
     if asked.step:
         step, lake, url, kind, *numbers = asked.step
         {"stage": stage, "publish": publish}[step](Path(lake), url, kind, *map(int, numbers))
         return
-    if asked.delta_only:
+    if asked.delta_only or asked.answers_only:
         results = json.loads(FIGURES.read_text(encoding="utf-8"))
-        results["sizes"] = [each | run_delta(each["jobs"]) for each in results["sizes"]]
+        if asked.delta_only:
+            results["sizes"] = [each | run_delta(each["jobs"]) for each in results["sizes"]]
+        else:
+            results["answers"] = [run_answers(PORTION, companies) for companies in COMPANIES]
+            results["answers_when"] = f"{datetime.now(UTC):%Y-%m-%d}"
         FIGURES.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         return
     sizes = [size for size in SIZES if size <= (10_000 if asked.quick else asked.up_to)]
@@ -176,6 +218,8 @@ def main() -> None:
         "when": f"{datetime.now(UTC):%Y-%m-%d}",
         "where": f"{os.cpu_count()} cores, {system}, {libraries}",
         "sizes": [run(size) for size in sizes],
+        "answers": [run_answers(sizes[0] if asked.quick else PORTION, companies) for companies in COMPANIES],
+        "answers_when": f"{datetime.now(UTC):%Y-%m-%d}",
     }
     text = json.dumps(results, indent=1) + "\n"
     if asked.quick:

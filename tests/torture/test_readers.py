@@ -197,6 +197,8 @@ def read_beside(
         if complaint:
             print(complaint)  # noqa: T201 - pytest shows it where the test fails
         reads = outputs[name].read_text().splitlines()
+        strange = [line for line in reads if not line.startswith("[")]
+        assert not strange, f"{name} printed {strange[:3]}"
         found.append((name, reader.returncode != 0, [json.loads(line) for line in reads]))
     return found
 

@@ -19,11 +19,20 @@
 -- is_last        true if no later attempt is known
 -- is_vanished    true if the server no longer lists the job, as in job_durations
 -- gap_seconds    from the end of the attempt before to created_at; null for a first attempt
-WITH ordered_jobs AS (
+WITH neighbours AS (
     SELECT
-        j.*,
+        j.company_id,
+        j.id,
+        j.status,
+        j.created_at,
+        j.ended_at,
+        j.created_by,
+        j.is_interactive,
+        j.number_of_items,
+        j.vendor_based_bookkeeping,
+        lag(j.status) OVER of_same_fields AS previous_status,
         lag(j.ended_at) OVER of_same_fields AS previous_ended_at,
-        lag(j.status) OVER of_same_fields AS previous_status
+        lead(j.created_at) OVER of_same_fields AS next_created_at
     FROM job_durations AS j
     WINDOW of_same_fields AS (
         PARTITION BY j.company_id, j.created_by, j.is_interactive, j.number_of_items, j.vendor_based_bookkeeping
@@ -31,29 +40,34 @@ WITH ordered_jobs AS (
     )
 ),
 
-flagged_jobs AS (
+linked_jobs AS (
     SELECT
-        o.*,
+        n.*,
         CASE
             WHEN
-                o.previous_status = 'failed'
-                AND epoch_us(o.created_at) >= epoch_us(o.previous_ended_at)
-                AND epoch_us(o.created_at) - epoch_us(o.previous_ended_at) <= 7200000000
+                n.previous_status = 'failed'
+                AND epoch_us(n.created_at) >= epoch_us(n.previous_ended_at)
+                AND epoch_us(n.created_at) - epoch_us(n.previous_ended_at) <= 7200000000
                 THEN 0
             ELSE 1
-        END AS begins_export
-    FROM ordered_jobs AS o
+        END AS begins_export,
+        n.status = 'failed'
+        AND epoch_us(n.next_created_at) >= epoch_us(n.ended_at)
+        AND epoch_us(n.next_created_at) - epoch_us(n.ended_at) <= 7200000000 AS is_retried
+    FROM neighbours AS n
 ),
 
+-- Most jobs are the only attempt of their export, and need no number.
 numbered_exports AS (
     SELECT
-        f.*,
-        sum(f.begins_export) OVER (
-            PARTITION BY f.company_id, f.created_by, f.is_interactive, f.number_of_items, f.vendor_based_bookkeeping
-            ORDER BY f.created_at, f.id
+        l.*,
+        sum(l.begins_export) OVER (
+            PARTITION BY l.company_id, l.created_by, l.is_interactive, l.number_of_items, l.vendor_based_bookkeeping
+            ORDER BY l.created_at, l.id
             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
         ) AS export_no
-    FROM flagged_jobs AS f
+    FROM linked_jobs AS l
+    WHERE l.begins_export = 0 OR l.is_retried
 ),
 
 numbered_attempts AS (
@@ -71,22 +85,23 @@ numbered_attempts AS (
 )
 
 SELECT
-    a.company_id,
-    a.id,
-    a.export_id,
-    a.attempt,
-    a.begins_export = 1 AS is_first,
-    a.is_last,
-    a.status,
-    a.outcome,
-    a.created_at,
-    a.ended_at,
-    a.failure_reason_type,
-    a.created_by,
-    a.is_interactive,
-    a.number_of_items,
-    a.is_vanished,
+    j.company_id,
+    j.id,
+    coalesce(a.export_id, j.id) AS export_id,
+    coalesce(a.attempt, 1) AS attempt,
+    coalesce(a.begins_export, 1) = 1 AS is_first,
+    coalesce(a.is_last, TRUE) AS is_last,
+    j.status,
+    j.outcome,
+    j.created_at,
+    j.ended_at,
+    j.failure_reason_type,
+    j.created_by,
+    j.is_interactive,
+    j.number_of_items,
+    j.is_vanished,
     CASE
-        WHEN a.begins_export = 0 THEN (epoch_us(a.created_at) - epoch_us(a.previous_ended_at)) / 1e6
+        WHEN a.begins_export = 0 THEN (epoch_us(j.created_at) - epoch_us(a.previous_ended_at)) / 1e6
     END AS gap_seconds
-FROM numbered_attempts AS a
+FROM job_durations AS j
+LEFT JOIN numbered_attempts AS a ON j.company_id = a.company_id AND j.id = a.id

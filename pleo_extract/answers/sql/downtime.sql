@@ -35,14 +35,21 @@ WITH finished_jobs AS (
 ),
 
 -- 2^62 microseconds stand for no end.
+-- Only the jobs at the two ends of an outage are joined: the rest of the ten million would fill two gigabytes.
+ends AS (
+    SELECT f.*
+    FROM finished_jobs AS f
+    WHERE f.status = 'failed' OR f.follows_failure
+),
+
 outages AS (
     SELECT
         f.company,
         f.ended_us AS begins_us,
         coalesce(s.ended_us, 4611686018427387904) AS ends_us,
         f.vanished + coalesce(s.vanished, 0) AS vanished
-    FROM finished_jobs AS f
-    LEFT JOIN finished_jobs AS s
+    FROM ends AS f
+    LEFT JOIN ends AS s
         ON f.company = s.company AND s.successes = f.successes + 1 AND s.status <> 'failed'
     WHERE f.status = 'failed' AND NOT f.follows_failure
 ),

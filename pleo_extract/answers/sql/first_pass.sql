@@ -33,15 +33,26 @@
 --
 -- Unless fill is false, periods without jobs have rows too, from each company's first job between since and until up to its
 -- now or until: a chart would draw a line over them, or leave them out. Periods before 2000 have rows only if they have jobs.
-WITH exports AS (
+WITH retries AS (
     SELECT
         a.company_id,
+        a.id,
         a.export_id,
-        count(*) AS attempts,
-        count(*) FILTER (WHERE a.is_vanished) AS vanished,
-        max(CASE WHEN a.status IN ('completed', 'completed_with_errors') THEN 1 ELSE 0 END) AS passed_later
+        a.is_vanished,
+        a.status
     FROM attempts AS a
-    GROUP BY a.company_id, a.export_id
+    WHERE NOT a.is_first
+),
+
+retried_exports AS (
+    SELECT
+        r.company_id,
+        r.export_id,
+        count(*) AS retries,
+        count(*) FILTER (WHERE r.is_vanished) AS vanished,
+        max(CASE WHEN r.status IN ('completed', 'completed_with_errors') THEN 1 ELSE 0 END) AS passed_later
+    FROM retries AS r
+    GROUP BY r.company_id, r.export_id
 ),
 
 clusters AS (
@@ -60,10 +71,12 @@ clusters AS (
         count(*) FILTER (WHERE NOT j.is_censored) AS finished,
         count(*) FILTER (WHERE j.status IN ('completed', 'completed_with_errors')) AS passed,
         count(*) FILTER (WHERE j.status = 'failed' AND e.passed_later = 1) AS passed_later,
-        sum(e.attempts) AS attempts,
-        sum(e.vanished) AS vanished
+        sum(1 + coalesce(e.retries, 0)) AS attempts,
+        sum(CASE WHEN j.is_vanished THEN 1 ELSE 0 END + coalesce(e.vanished, 0)) AS vanished
     FROM jobs_with_split AS j
-    INNER JOIN exports AS e ON j.company_id = e.company_id AND j.id = e.export_id
+    LEFT JOIN retries AS r ON j.company_id = r.company_id AND j.id = r.id
+    LEFT JOIN retried_exports AS e ON j.company_id = e.company_id AND j.id = e.export_id
+    WHERE r.id IS NULL
     GROUP BY period, hour_us, company, split, cluster_company, cluster_no, cluster_user
 ),
 

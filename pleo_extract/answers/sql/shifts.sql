@@ -32,10 +32,10 @@
 -- since and until also limit the past, so choose a range that begins well before the periods of interest. After 30 to 210
 -- periods a shift becomes the usual rate. docs/answers.md says how often chance alone makes a shift, and how soon real
 -- ones are found.
-WITH first_attempts AS (
+WITH retries AS (
     SELECT a.company_id, a.id
     FROM attempts AS a
-    WHERE a.is_first
+    WHERE NOT a.is_first
 ),
 
 points AS (
@@ -48,8 +48,8 @@ points AS (
         CAST(count(*) FILTER (WHERE j.status = 'failed') AS DOUBLE) AS k,
         count(*) FILTER (WHERE j.is_vanished) AS vanished
     FROM jobs_with_period AS j
-    INNER JOIN first_attempts AS a ON j.company_id = a.company_id AND j.id = a.id
-    WHERE NOT j.is_censored
+    LEFT JOIN retries AS a ON j.company_id = a.company_id AND j.id = a.id
+    WHERE a.id IS NULL AND NOT j.is_censored
     GROUP BY period, hour_us, company
 ),
 
