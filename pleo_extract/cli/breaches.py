@@ -124,6 +124,9 @@ class Findings:
         companies: how many companies have a job since then.
         judged: for each limit but ``max_age`` that was checked, how many companies have enough jobs to be judged by it.
         left: companies that have been silent for more than 60 days: they are not judged by their silence any more.
+        oldest_seconds: how long ago the account that was read longest ago was read completely; None if the age is not
+            checked, or if one never was.
+        highest_rate: the highest failure rate of the companies judged by it; None if none is.
     """
 
     breaches: tuple[Breach, ...]
@@ -131,6 +134,8 @@ class Findings:
     companies: int
     judged: Mapping[str, int]
     left: tuple[str, ...] = ()
+    oldest_seconds: float | None = None
+    highest_rate: float | None = None
 
 
 def find_breaches(
@@ -160,6 +165,7 @@ def find_breaches(
     known = read_kept_names(lake) | (read_names(names) if names else {})
     left: tuple[str, ...] = ()
     breaches = [] if limits.max_age is None else [*_find_stale(status, limits.max_age, known, now)]
+    oldest = None if limits.max_age is None else _find_oldest(status, now)
     if not status.snapshot:
         if breaches:
             return Findings(tuple(breaches), None, 0, {})
@@ -170,13 +176,15 @@ def find_breaches(
     with closing(connect_to_ask(asked, lake, snapshot, store, names=names)) as con, name_lake(lake):
         last_read = _ask(con, NOW)[0]["now"]
         if last_read is None:
-            return Findings(tuple(breaches), None, 0, {})
+            return Findings(tuple(breaches), None, 0, {}, oldest_seconds=oldest)
         since = last_read.astimezone(UTC) - limits.since
         rates = _ask(con, RATES, since=since)
         judged = dict[str, int]()
+        highest_rate = None
         if (highest := limits.max_failure_rate) is not None:
             rows = [row for row in rates if row["finished"] >= limits.min_jobs]
             judged["max_failure_rate"] = len(rows)
+            highest_rate = max((row["rate"] for row in rows), default=None)
             breaches += [_make_rate(row, highest, since) for row in rows if row["lower_end"] > highest]
         if limits.no_incident:
             rows = _ask(con, INCIDENTS, since=since.replace(tzinfo=None))
@@ -188,7 +196,14 @@ def find_breaches(
             rows = [row for row in listed if not row["has_left"]]
             judged["no_silence"] = len(rows)
             breaches += [_make_silence(row) for row in rows if row["is_silent"]]
-    return Findings(tuple(breaches), since, len(rates), judged, left)
+    return Findings(tuple(breaches), since, len(rates), judged, left, oldest, highest_rate)
+
+
+def _find_oldest(status: LakeStatus, now: datetime) -> float | None:
+    """Return how many seconds ago the account that was read longest ago was read completely; None if one never was."""
+    read = [each.data_as_of for each in status.accounts]
+    ages = [(now - instant).total_seconds() for instant in read if instant is not None]
+    return max(ages, default=None) if len(ages) == len(read) else None
 
 
 def _find_stale(

@@ -16,6 +16,7 @@ from pleo_extract.errors import CheckFailed, UsageError, amount
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pleo_extract.cli.breaches import Findings
     from pleo_extract.lake.store import StoreOptions
 
 __all__ = ["check"]
@@ -116,6 +117,19 @@ def check(
                 f"pleo-extract: no company of {lake} can be judged by {JUDGED_BY[name]}: {needs}", err=True
             )
     if not (as_json or quiet):
-        counts = (f"{count:,} by {JUDGED_BY[name]}" for name, count in found.judged.items())
-        judged_by = f"; of {amount(found.companies, 'company', 'companies')}, judged: {', '.join(counts)}"
-        click.echo(f"{lake}: no breach{judged_by if found.judged else ''}")
+        click.echo(f"{lake}: no breach{_describe(found)}")
+
+
+def _describe(found: Findings) -> str:
+    """Return how close to its limits a lake without a breach is, and how many companies each of them judged."""
+    text = ""
+    if found.oldest_seconds is not None:
+        text += f"; read completely {format_span(timedelta(seconds=found.oldest_seconds))} ago"
+    if found.judged:
+        highest = None if found.highest_rate is None else f" (the highest: {found.highest_rate:.1%})"
+        counts = (
+            f"{count:,} by {JUDGED_BY[name]}{(highest or '') if name == 'max_failure_rate' else ''}"
+            for name, count in found.judged.items()
+        )
+        text += f"; of {amount(found.companies, 'company', 'companies')}, judged: {', '.join(counts)}"
+    return text
