@@ -99,7 +99,8 @@ def test_f71_unknown_user_without_home(machine: Machine) -> None:
         "dump", str(machine.lake), program=[sys.executable, "-c", NOBODY], HOME=None, XDG_CACHE_HOME=None
     )
     assert done.returncode == 0, done.stderr
-    assert "the pace is not shared with other processes" in done.stderr
+    assert "the pace is not shared with other processes, because" in done.stderr
+    assert "(there is no home folder); set XDG_CACHE_HOME" in done.stderr
     assert machine.rows() == JOBS
 
 

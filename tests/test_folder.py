@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -25,6 +26,7 @@ from lakes import around_storage, dump, killed_at
 
 from pleo_extract import scan_lake, verify_lake
 from pleo_extract.cli import group
+from pleo_extract.errors import ConfigurationError, LakeError
 from pleo_extract.lake import disk
 from pleo_extract.lake.folder.repair import repair_lake
 from pleo_extract.lake.layout import Layout
@@ -351,6 +353,21 @@ def test_a_file_beside_a_month_is_moved_out_of_sight_by_a_repair(lake: Path) -> 
     assert repair_lake(lake).problems == ()
     assert ids(lake) == seen(lake)
     assert len(list((lake / "_lake" / "strays").iterdir())) == 1
+
+
+@pytest.mark.parametrize("inside", ["_lake", "_lake/objects", "created_month={month}", "new"])
+def test_a_folder_in_a_lake_is_none(inside: str, lake: Path, sandbox: Sandbox) -> None:
+    """Who names a folder in a lake reads the name of the lake, and no dump makes a lake in another one's folder."""
+    month = next(lake.glob("created_month=*")).name.partition("=")[2]
+    folder = lake / inside.format(month=month)
+    there = folder.exists()
+    where = re.escape(f"lies in the lake {lake}; name that folder")
+    with pytest.raises(LakeError, match=where):
+        scan_lake(folder)
+    with pytest.raises(ConfigurationError, match=where):
+        dump(folder, sandbox)
+    assert folder.exists() == there
+    assert verify_lake(lake).ok
 
 
 @pytest.mark.parametrize("place", ["top.parquet", "backup/deep/x.parquet", "_lake/objects/x.parquet"])

@@ -118,5 +118,8 @@ def open_window(rate: int, server: str, credential: str | None) -> RateWindow | 
         return SharedRateWindow(cache_path(f"{server} {credential}"), rate)
     except (OSError, RuntimeError) as exc:
         # Slim containers run as a user without a home folder: no reason to refuse a dump.
-        _log.warning("the pace is not shared with other processes: %s", type(exc).__name__)
+        _log.warning(
+            "the pace is not shared with other processes, because the cache folder cannot be used (%s); set XDG_CACHE_HOME",
+            (isinstance(exc, OSError) and exc.strerror) or "there is no home folder",
+        )
         return RateWindow(rate)

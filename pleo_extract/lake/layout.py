@@ -209,6 +209,15 @@ class Layout:
         return not os.path.lexists(self.current) and self.old.exists()
 
     @property
+    def above(self) -> Path | None:
+        """The lake in whose folder this one lies; None as a rule.
+
+        Whoever reads the files of the outer lake by a pattern would find those of the inner one, too.
+        """
+        inside = (each for each in self.root.parents if os.path.lexists(each / "_lake" / "current"))
+        return next(inside, None)
+
+    @property
     def strays(self) -> Path:
         """The folder of files that others have put beside the visible months."""
         return self.own / "strays"
@@ -255,6 +264,8 @@ class Layout:
             LakeError: the pointer is missing or invalid.
         """
         if self.is_old:
+            if self.above and not self.old.current.is_symlink():
+                raise LakeError(f"{self.root} lies in the lake {self.above}; name that folder")
             return self.old.number()
         if not os.path.lexists(self.current):
             there, numbers = "", self.numbers()
@@ -372,10 +383,14 @@ class Layout:
 
         Raises:
             UsageError: the root of the file system.
-            ConfigurationError: a folder with other files and no lake.
+            ConfigurationError: a folder with other files and no lake, or one in the folder of a lake.
         """
         if self.root == self.root.parent:
             raise UsageError(f"a lake needs a folder of its own, not {self.root}")
+        if not os.path.lexists(self.current) and (above := self.above) is not None:
+            raise ConfigurationError(
+                f"{self.root} lies in the lake {above}; name that folder, or one outside of it"
+            )
         if what := self.describe_foreign():
             raise ConfigurationError(f"{self.root} is not a lake and not empty ({what}); name another folder")
 

@@ -124,7 +124,9 @@ def require_lake(layout: Layout) -> None:
     """
     require_folder(layout)
     if what := layout.describe_foreign():
-        raise LakeError(f"{layout.root} is not a lake ({what}); check the path")
+        above = layout.above
+        hint = f"it lies in the lake {above}; name that folder" if above else "check the path"
+        raise LakeError(f"{layout.root} is not a lake ({what}); {hint}")
 
 
 def require_folder(layout: Layout) -> None:
@@ -140,6 +142,8 @@ def require_folder(layout: Layout) -> None:
         beside = [path for path in disk.list_folder(layout.root.parent) if path.is_dir()]
     lakes = [path.name for path in beside if Layout(path).is_old or Layout(path).current.is_file()]
     hint = f"make one with: pleo-extract dump {layout.root}"
+    if (above := layout.above) is not None:
+        hint = f"it lies in the lake {above}; name that folder"
     for name in get_close_matches(layout.root.name, lakes, n=1):
         hint = f"did you mean {escape(str(layout.root.with_name(name)), 200)}?"
     raise LakeError(f"there is no lake at {layout.root}; {hint}")
