@@ -140,15 +140,20 @@ def _count_newer_and_same(
     fresh = staged.join(near, on=[*KEY, "created_at"], how="anti")
     # A fresh row that the lake has at another instant has moved: it counts where it is listed now.
     excluded = pl.concat([build_key_frame(gone), fresh.select(KEY)])
-    lake = task.lake.select(*KEY, "created_at").join(excluded.lazy(), on=KEY, how="anti")
     counts = [
         expression.sum().alias(f"{name}{n}")
         for n, key in enumerate(keys)
         for name, expression in (("newer", created > pl.lit(key)), ("same", created == pl.lit(key)))
     ]
-    both = [lake.select(counts).collect().row(0, named=True), fresh.select(counts).row(0, named=True)]
-    newer = {key: sum(each[f"newer{n}"] or 0 for each in both) for n, key in enumerate(keys)}
-    same = {key: sum(each[f"same{n}"] or 0 for each in both) for n, key in enumerate(keys)}
+    # The rest of the lake is counted by its instants alone: its ids are most of its bytes.
+    frames = [
+        (1, task.lake.select("created_at")),
+        (-1, task.find_in_lake(excluded).lazy()),
+        (1, fresh.lazy()),
+    ]
+    found = [(sign, frame.select(counts).collect().row(0, named=True)) for sign, frame in frames]
+    newer = {key: sum(sign * (each[f"newer{n}"] or 0) for sign, each in found) for n, key in enumerate(keys)}
+    same = {key: sum(sign * (each[f"same{n}"] or 0) for sign, each in found) for n, key in enumerate(keys)}
     return newer, same
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import polars as pl
-
 from pleo_extract.contract import KEY
 from pleo_extract.core.rows import created_month, keep_latest
 from pleo_extract.core.verdict import is_many
@@ -19,6 +17,8 @@ from pleo_extract.sync.task import build_key_frame
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    import polars as pl
 
     from pleo_extract.core.state import JobKey
     from pleo_extract.sync.task import Task
@@ -64,8 +64,7 @@ def move_listed(task: Task, news: pl.DataFrame) -> set[JobKey]:
     """
     if news.is_empty():
         return set()
-    near = task.lake.filter(pl.col("id").is_in(news["id"].implode())).select(*KEY, month=created_month())
-    had = near.collect().join(news, on=KEY, how="semi").unique()
+    had = task.find_in_lake(news).select(*KEY, month=created_month()).unique()
     read = news.select(*KEY, month=created_month())
     moved: dict[JobKey, list[str]] = {}
     for company, name, month in had.join(read, on=[*KEY, "month"], how="anti").iter_rows():

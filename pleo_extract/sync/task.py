@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pleo_extract.contract import KEY
+from pleo_extract.contract import KEY, POLARS_SCHEMA
 from pleo_extract.core.decode import build_frame
-from pleo_extract.core.rows import created_month, is_unsettled, job_name, read_key
+from pleo_extract.core.rows import created_month, is_unsettled, read_key
 from pleo_extract.core.verdict import is_many
 from pleo_extract.core.walk import Walk
 from pleo_extract.errors import DataError, RequestRefused
@@ -222,9 +222,7 @@ class Task:
         wanted = build_key_frame(keys)
         if wanted.is_empty():
             return wanted.with_columns(created_at=pl.lit(None, pl.Datetime("us", "UTC")))
-        had = (
-            self.lake.filter(pl.col("id").is_in(wanted["id"].implode())).select(*KEY, "created_at").collect()
-        )
+        had = self.find_in_lake(wanted)
         records = self.before.spoiled
         created = [
             read_key(records[f"{c}/{n}"].created_at) if f"{c}/{n}" in records else None for c, n in keys
@@ -239,10 +237,14 @@ class Task:
 
     def count_missing(self, rejected: Sequence[str]) -> int:
         """Return how many of these rejected rows belong to jobs that are not in the lake."""
-        names = job_name()
-        return len(rejected) - int(
-            self.lake.select(names.is_in(rejected).sum()).collect().item() if rejected else 0
-        )
+        return len(rejected) - self.find_in_lake(build_key_frame(_parse_names(rejected))).height
+
+    def find_in_lake(self, jobs: pl.DataFrame) -> pl.DataFrame:
+        """Return company_id, id and created_at of the lake's rows of these jobs."""
+        if jobs.is_empty():
+            return pl.DataFrame(schema={name: POLARS_SCHEMA[name] for name in (*KEY, "created_at")})
+        rows = self.lake.filter(pl.col("id").is_in(jobs["id"].implode())).select(*KEY, "created_at").collect()
+        return rows.join(jobs, on=KEY, how="semi")
 
     def list_forgotten(self) -> set[str]:
         """Return the hashes of the jobs that the lake has forgotten and that the server is known to list."""
