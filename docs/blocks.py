@@ -125,7 +125,8 @@ def _run_shell(text: str, line: int) -> str:
 
 def _run_cron(text: str, line: int) -> str:
     """Run the command of a crontab's line in the environment that cron gives it, and check that cron sends no mail."""
-    command = text.split(maxsplit=5)[5]
+    # cron ends the command at the first % without a backslash, and gives the rest to it as its input.
+    command = re.split(r"(?<!\\)%", text.split(maxsplit=5)[5])[0].replace(r"\%", "%")
     given = {"HOME": str(Path.cwd()), "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
     bare = [f"{name}={value}" for name, value in given.items()]
     printed = _run(["env", "-i", *bare, "/bin/sh", "-c", command], line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,20 @@ def imports_of(file: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("title", ["The path of one page", "The path of one question"])
-def test_each_file_of_a_path_is_named_by_one_before(title: str) -> None:
-    """Each file of a path imports a file above it or is imported by one, so that a reader can guess where to go."""
-    files = [re.findall(r"`([^`]+\.py)`", cell)[-1] for cell in first_cells(section(title))]
+def test_each_file_of_a_pages_path_names_the_next() -> None:
+    """Each file imports the next one or names it in its docstring, so that a reader knows where to go."""
+    files = [re.findall(r"`([^`]+\.py)`", cell)[-1] for cell in first_cells(section("The path of one page"))]
+    assert len(files) <= MOST_FILES
+    for file, following in pairwise(files):
+        docstring = ast.get_docstring(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))) or ""
+        assert following in imports_of(file) or following in docstring, f"{file} does not name {following}"
+
+
+def test_each_file_of_a_questions_path_is_named_by_one_before() -> None:
+    """Each file imports a file above it or is imported by one, so that a reader can guess where to go."""
+    files = [
+        re.findall(r"`([^`]+\.py)`", cell)[-1] for cell in first_cells(section("The path of one question"))
+    ]
     assert len(files) <= MOST_FILES
     for number, file in enumerate(files[1:], start=1):
         before = files[:number]

@@ -1,4 +1,4 @@
-"""Connections with all views and macros, and the query of one question."""
+"""Open a DuckDB connection over a snapshot, run one read-only query on it, and put DuckDB's errors into words."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _DAMAGE: Final = (
 )
 """What DuckDB raises for files that are missing or damaged, whatever the query."""
 _DAMAGED: Final = re.compile(r"Failed to read file|Invalid string encoding found in Parquet")
-"""How messages of errors of other classes say so."""
+"""Messages that mean the same although the error has another class."""
 
 __all__ = ["answer", "name_lake", "open_warehouse", "translate_errors"]
 
@@ -71,7 +71,7 @@ def open_warehouse(
         locked: read only `files` and `allow`, load no extension, change no setting. This does not prevent COPY … TO a
             file that may be read, because DuckDB cannot; use `answer`, which runs nothing but a SELECT.
         allow: further files and folders that a locked connection may read.
-        asked: the SQL that will be asked, if nothing else will be: only the macros that it names are created.
+        asked: the only SQL that will be run on this connection; then only the macros that it names are created.
 
     Raises:
         UsageError: an instant has no time zone.
@@ -128,7 +128,7 @@ def _copy_macros(con: duckdb.DuckDBPyConnection) -> bool:
 
 @functools.cache
 def _compile_macros() -> str:
-    """Write a DuckDB file with all macros into a temporary folder, and return its path; empty if there is no room for it.
+    """Write a DuckDB file with all macros into a temporary folder, and return its path; empty if it cannot be written.
 
     The process removes the folder at its end.
     """
@@ -251,8 +251,7 @@ def name_lake(lake: str | Path) -> Iterator[None]:
     """Add the lake to a LakeError that does not name it; for code that asks a connection over one lake.
 
     Raises:
-        LakeError: as raised inside, or polars panicked: at an instant that no calendar has, as damaged pages may hold, or
-            that Python has no datetime for.
+        LakeError: one was raised inside, or damaged pages hold an instant that Polars or Python cannot represent.
     """
     try:
         yield
@@ -392,7 +391,7 @@ def _explain_column(found: re.Match[str], query: str, suggestions: Sequence[str]
 
 
 def _explain_function(found: re.Match[str], _query: str, suggestions: Sequence[str]) -> str:
-    # The candidates that take as many instants come first: jobs have more instants than anything else.
+    # Candidates that take as many instants as the call has come first: most columns of a job are instants.
     calls = sorted(
         suggestions[1:],
         key=lambda each: -min(each.count(" TIMESTAMP WITH TIME ZONE"), found[2].count("ZONE")),

@@ -1,4 +1,4 @@
-"""OpenLineage events of a run: which list it read, and which lake it wrote, for catalogues that draw where data comes from."""
+"""OpenLineage events of a run: which list it read, and which lake it wrote, for data catalogues that draw lineage."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ VARIABLE: Final = "OPENLINEAGE_API_KEY"
 """The variable with the token of a receiver of events, as OpenLineage's own clients name it."""
 SECONDS: Final = 10.0
 """The timeout of a request."""
-FIGURES: Final = ("mode", "verdict", "requests", "rows", "rejected", "snapshot", "data_as_of", "code")
-"""What of a receipt goes into the event's own facet."""
+FIELDS: Final = ("mode", "verdict", "requests", "rows", "rejected", "snapshot", "data_as_of", "code")
+"""The fields of a receipt that the event's own facet repeats."""
 
 
 def check_sink(sink: str) -> None:
     """Refuse a receiver that cannot be one, before anything is read.
 
     Raises:
-        ConfigurationError: it is neither a URL nor a file in a folder that exists, or the token would travel unencrypted.
+        ConfigurationError: it is neither a URL nor a file in a folder that exists; the URL names a user or no host; or the
+            token would be sent unencrypted.
     """
     try:
         url = urlsplit(sink)
@@ -79,7 +80,7 @@ def send_lineage(sink: str, lake: str | Path, run: LastRun, servers: Iterable[st
         servers: the URLs of the servers that its jobs come from.
 
     Raises:
-        StorageError: the file cannot be written, or the server did not accept an event.
+        StorageError: the file cannot be written, or the receiver did not accept an event.
     """
     events = [json.dumps(event).encode() for event in _make_events(lake, run, servers)]
     if not sink.startswith(("http://", "https://")):
@@ -97,16 +98,16 @@ def send_lineage(sink: str, lake: str | Path, run: LastRun, servers: Iterable[st
                 connection.request("POST", url._replace(scheme="", netloc="").geturl() or "/", event, headers)
                 status = connection.getresponse().status
             if status // 100 != 2:
-                raise StorageError(f"{url.hostname} answered {status} to an event of OpenLineage")
+                raise StorageError(f"{url.hostname} answered {status} to an OpenLineage event")
     except (OSError, HTTPException, ValueError) as exc:
         raise StorageError(
-            f"{url.hostname} took no event of OpenLineage: {exc or type(exc).__name__}"
+            f"{url.hostname} did not take an OpenLineage event: {exc or type(exc).__name__}"
         ) from exc
 
 
 def _make_events(lake: str | Path, run: LastRun, servers: Iterable[str]) -> Iterator[dict[str, Any]]:
     receipt = run.receipt
-    own = {name: receipt.get(name) for name in FIGURES}
+    own = {name: receipt.get(name) for name in FIELDS}
     facets: dict[str, Any] = {"pleo_extract": own | _mark("2-0-2/OpenLineage.json", "RunFacet")}
     if run.code:
         error = {"message": run.error or "", "programmingLanguage": "Python"}
@@ -131,7 +132,7 @@ def _make_events(lake: str | Path, run: LastRun, servers: Iterable[str]) -> Iter
         "producer": PRODUCER,
         "schemaURL": f"{SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent",
     }
-    # An id must be a UUID; the name of a run is none.
+    # A runId must be a UUID, and the name of a run is not one.
     identity = {
         "runId": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{output['namespace']} {output['name']} {run.run}"))
     }

@@ -1,6 +1,7 @@
 """What an answer means: a result, an error of ours, or a failure that may pass.
 
-Every status code and every failure of a transport is translated here and nowhere else.
+Every status code and every failure of a transport is translated here and nowhere else. The body of a page goes to a parser
+that the caller brings, `fetch/driver.py`.
 """
 
 from __future__ import annotations

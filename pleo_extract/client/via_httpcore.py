@@ -7,7 +7,7 @@ list of connections and the stream of an answer are public.
 A `_Stream` does two things beyond its socket. It keeps to the limit of the request that this thread has sent, at every
 read. And it never hands out a byte beyond an answer: a read ends with the first blank line, and in a body whose length is
 known with its last byte. Both are where an answer can end, so what follows it stays in the stream. The pool asks each idle
-connection whether it has something to read, and drops it if so.
+connection whether it has something to read, and drops it if so. `client/wire.py` reads the body of an answer from it.
 """
 
 from __future__ import annotations

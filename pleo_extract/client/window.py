@@ -1,7 +1,7 @@
 """The rate window that all processes of one user share when they use the same credential.
 
 Two schedulers with one key that each keep 500 requests a minute send 1,000 together. So the instants of the last
-requests lie in a small file in the user's cache, named after a hash of server and credential; each process reads and
+requests are kept in a small file in the user's cache, named after a hash of server and credential; each process reads and
 writes it under a lock. The file survives a crash: a window in memory would let twice the rate through after a restart.
 Instants are those of the machine's monotonic clock, which all its processes share.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["SharedRateWindow", "open_window"]
 
 FAR: Final = 300.0
-"""No instant of a window lies this many seconds ahead. One that does is from before a reboot, which resets the clock."""
+"""Seconds. An instant further ahead than this was written before a reboot, which resets the clock."""
 
 _PLAIN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 """Flags that not every system has."""
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class SharedRateWindow:
-    """A `RateWindow` that lies in a file and that processes share.
+    """A `RateWindow` that is kept in a file, so that processes share it.
 
     Args:
         path: the file; it is created if need be.
@@ -109,7 +109,7 @@ def open_window(rate: int, server: str, credential: str | None) -> RateWindow | 
     """Return the rate window for this credential, shared between processes where that is possible.
 
     It is not shared for a credential that is renewed (None), because its hash changes with each token; nor at a rate
-    that Pleo does not allow, because that server is a sandbox; nor where the cache cannot be written.
+    above Pleo's limit, which only a sandbox accepts; nor where the cache cannot be written.
     """
     if credential is None or not isinstance(rate, int) or not 1 <= rate <= RATE_LIMIT:
         del credential  # a traceback may show the locals of this frame

@@ -1,7 +1,7 @@
 """The body of one answer: how many bytes it may have, and how they are unpacked.
 
 *A page takes bounded memory.* `read_body` counts bytes as they arrive and as they unpack, and unpacks slice by slice: one
-chunk of a gzip bomb is 64 MiB. It is the only place where a body is read, whatever transport brings it.
+chunk of a gzip bomb is 64 MiB. It is the only place where a body is read, whatever transport brings it. `client/session.py` asks for it.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ each row decoded by itself: unknown fields are collected, and rows that do not f
 expression whether all UUIDs and instants are in the documented form, and parses any other form column by column.
 Both ways give the same rows.
 
+The pages of several walks come by way of `fetch/workers.py`, and a batch is built of all of them.
+
 A row that does not fit is set aside as `Rejected`, with page, path, reason and its raw JSON. A page that does not fit
 raises PageError.
 

@@ -3,9 +3,9 @@
 Theory of operation. The proof of a walk lies in its pages: `hasNextPage` was false at the end, the order was kept, and
 no gap was left between segments. `total` is a cross-check only, since servers count in many ways: exactly, wrong by a
 constant (deleted jobs are counted), up to a cap (search engines count to 10,000), the rows of the page, or an estimate
-that differs each time. So fewer jobs than `total` do not fail a run at once. They ask for one more pass; if that meets
-the same jobs, `total` is wrong, and the verdict is `complete_with_drift`. Only if the two passes differ is the list
-`incomplete`.
+that differs each time. So fewer jobs than `total` do not fail a run at once: one more pass is due. If it meets the same
+jobs, `total` is wrong, and the verdict is `complete_with_drift`. If the two passes differ, or if rows that came twice can
+explain why jobs are missing from both, the list is `incomplete`.
 
 `learn_total` remembers over the runs which kind of total a server has, so that an incremental sync can compare how much
 `total` has changed with how many jobs it has read, and does not raise the same doubt in every run.
@@ -50,7 +50,7 @@ VERDICTS: Final[tuple[VerdictName, ...]] = get_args(VerdictName)
 """From the best to the worst."""
 MANY_MISSES: Final = 2
 """Doubtful full walks in a row after which `total` is unusable: one may have been unlucky."""
-_OTHERS: Final = "so that others may never have come"
+_OTHERS: Final = "so others may be missing"
 _ROUND: Final = 1_000
 """Caps are multiples of this; search engines count to 10,000."""
 
@@ -105,12 +105,11 @@ def decide_verdict(  # noqa: PLR0913 - the counts of one walk and of the one bef
         doubt = f"{amount(repeated, 'row')} came twice, {_OTHERS}, and {_compare_total(distinct, known)}"
     elif is_moving and not (known and distinct == known[-1]):
         doubt = f"rows of a list without order came twice, {_OTHERS}, and {_compare_total(distinct, known)}"
-    # Two passes can miss the same job by chance, so that the second one confirms no shortfall that such rows of its own
-    # explain.
+    # Both passes can miss the same job by chance, so a second pass with such rows confirms no shortfall that they explain.
     is_explained = repeated > 0 and bool(known) and distinct < max(known)
     if doubt and (is_explained or not confirmed):
         return Verdict("incomplete", doubt, again=previous is None)
-    # With all arrivals read, a total that only grew stands for jobs that the walk has passed.
+    # If arrivals are read too and `total` only grew, a last total above `distinct` counts jobs that the walk passed over.
     is_short = meets_arrivals and not moves[1] and len(known) > 1 and distinct < known[-1]
     again = previous is None and not confirmed and (is_short or is_skip_likely(distinct, totals, moves))
     if not known or distinct == known[0] == known[-1]:
@@ -141,6 +140,8 @@ def _compare_total(distinct: int, known: Sequence[int]) -> str:
 
 def decide_part(moves: tuple[int, int], total: int | None, *, repeated: int) -> Verdict:
     """Decide whether a part of the list, read newest first, may lack a job; `total` counts the whole list.
+
+    A `total` that falls by more than a list loses in this time is an estimate, and proves nothing.
 
     Args:
         moves: by how much `total` rose and fell from page to page: a deleted job may have moved another past the reader.
@@ -181,7 +182,7 @@ def is_skip_likely(distinct: int, totals: tuple[int | None, int | None], moves: 
     if first is None:
         return False
     fallen = max(moves[1], 0 if last is None else first - last)
-    # More jobs than the total ever stood for show that it is too low: then it cannot say that none was skipped.
+    # If more jobs were read than `total` ever counted, it is too low to rule out a skip.
     return fallen > 0 and not is_many(fallen, distinct) and distinct != first + moves[0]
 
 

@@ -1,9 +1,10 @@
 """Reading a whole list: one walk, or a long list in several segments at the same time.
 
 Theory of operation. A cursor leads from page to page, so one walk has one request in flight: at 300 ms a page, that is 200
-of the 500 requests a minute that Pleo allows. But the API also takes offsets. So a long list is cut: an offset gives the first page of a segment, found by one
-*probe*; from there each segment follows its own cursor, to the first job of the next segment. Offsets only find where a
-segment begins, and never which rows are read: jobs that appear or vanish meanwhile shift offsets, but no cursor.
+of the 500 requests a minute that Pleo allows. But the API also takes offsets. So a long list is cut: an offset gives the
+first page of a segment, found by one *probe*; from there each segment follows its own cursor, to the first job of the next
+segment. Offsets decide where a segment begins, never which rows are read: jobs that appear or vanish meanwhile shift
+offsets, not cursors. The rows go to the caller in batches: `sync/full.py` stages them.
 
 What cutting needs, and what happens where it is missing:
 
@@ -54,7 +55,7 @@ WORTH_SECONDS: Final = 0.0015
 USUAL_WINDOW: Final = 10_000
 """Rows that search engines let offsets reach by default; tried where deeper offsets are refused."""
 FEW_PAGES: Final = 8
-"""A list or segment of fewer pages is not worth cutting."""
+"""The fewest pages of a segment. So a list of fewer than twice as many is not cut."""
 
 
 def narrow(query: Query, *, company_id: str | None = None, statuses: tuple[str, ...] = ()) -> Query:
@@ -69,7 +70,7 @@ def totals_of(walks: Sequence[Walk]) -> tuple[int | None, int | None]:
 
 
 def moves_of(walks: Sequence[Walk]) -> tuple[int, int]:
-    """Return by how much `total` rose and fell from page to page, as the walk has seen it that saw the most of either."""
+    """Return by how much `total` rose and fell from page to page, each as counted by the walk that saw most of it."""
     risen, fallen = zip(*(walk.checkpoint.moves for walk in walks), strict=True)
     return max(risen), max(fallen)
 
@@ -80,7 +81,7 @@ def meets_arrivals(walks: Sequence[Walk]) -> bool:
 
 
 def newest_of(walks: Sequence[Walk]) -> Key | None:
-    """Return the newest key of the list, or the first time at which a page showed a job dated in the future."""
+    """Return the newest key of the list; if a job is dated in the future, the time of the first page that showed it."""
     keys = [key for walk in walks if (key := walk.checkpoint.newest) is not None]
     return min((key for key in keys if not key[1]), default=max(keys, default=None))
 

@@ -21,6 +21,8 @@ taking a page from the queue and remembering it. So signals are held for the who
 only sets the session's stop event, the second one ends the process immediately. A consumer may still throw one of the two
 into the generator, as `sync.task` does after an interrupt while it stages: that is a failure like any other.
 
+`fetch/segments.py` starts the walks.
+
 *Gaps.* A checkpoint says that all pages before it were staged. If an exception tears a group out of the sequence, the
 later groups of its segment are dropped, which `PageGroup.number` makes visible. The next run reads them again.
 """

@@ -4,7 +4,7 @@ Theory of operation. Which row wins: a staged row replaces the lake's row of the
 because it was read later (`core.rows.replace_rows`). Servers stamp `last_updated_at` by clocks that differ, or not at all:
 while the later stamp won, a job whose end was stamped before its start stayed open in the lake for ever. Among the staged
 rows of one job, an ended one wins, then the later `last_updated_at`, then the later fetch (`keep_latest`). The same order
-decides against the lake's row if another writer has committed since this run began (`raced`): then that row can be the
+decides between it and the lake's row if another writer has committed since this run began (`raced`): then that row can be the
 later one. Jobs that a server has moved to another month (`leaving`) are dropped from the month that they leave.
 
 A small month, up to two pieces of 25,000 rows, is merged as a whole. A larger one is merged as an external sort, in memory
@@ -23,7 +23,8 @@ A range holds whole days, so all rows of a job are in one range, unless the serv
 month. Then the job would be kept twice: such a month, which step 2 detects by hashes, is merged as a whole.
 
 A month is written only if a row of it has changed. A sync with nothing new asks about a few rows in large months: these are
-looked up (`LOOKUP`) before anything is sorted, which took such a run on a million jobs down to 1.2 times its imports.
+looked up (`LOOKUP`) before anything is sorted, so that such a run on a million jobs takes 1.2 times its imports. What is
+merged goes to the table: `lake/folder/table.py`, or that of Delta.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ Range = tuple[CompanyDay | None, CompanyDay | None]
 
 
 class MonthMerge:
-    """The months of a lake and of staged rows; each is merged when its pieces are asked for.
+    """The months of a lake and of staged rows; each is merged when it is checked or its pieces are asked for.
 
     Args:
         scratch: a folder of this machine for sorted rows.

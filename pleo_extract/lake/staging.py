@@ -10,7 +10,8 @@ the folder to a new name, so that a paused run, which has lost the lake and wake
 nothing more. Then it writes the journal again without what is not whole.
 
 Staged pages save requests and do nothing else: a run that resumes makes its closing reads itself (see `sync.closing`), so
-staging has no age at which it becomes wrong. What nobody has resumed for `KEEP_STAGED` is removed.
+staging has no age at which it becomes wrong. What nobody has resumed for `KEEP_STAGED` is removed. `sync/account.py` stages
+an account and hands its folder on.
 """
 
 from __future__ import annotations

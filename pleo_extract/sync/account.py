@@ -1,4 +1,7 @@
-"""One account of a dump: read into staging by an incremental sync where that suffices, else by a full sync."""
+"""One account of a dump: read into staging by an incremental sync where that suffices, else by a full sync.
+
+`sync/run.py` publishes what the accounts of a run have staged.
+"""
 
 from __future__ import annotations
 

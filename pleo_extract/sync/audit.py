@@ -39,12 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["audit"]
 
 AUDIT_PAGES: Final = 2
-"""Old pages read per incremental sync. Of pairs of one deletion and one insertion at random places, two pages show 58 %."""
+"""Old pages read per incremental sync. If one job is deleted and another inserted at random places, two pages show it in
+58 % of cases."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shift:
-    """How many ranks deeper than expected a page begins.
+    """How many ranks deeper the first job of a page stands in the list than in the lake.
 
     Attributes:
         least: the smallest possible shift. Jobs of one instant may swap places, so the shift is only known as a range.

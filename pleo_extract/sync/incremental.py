@@ -3,13 +3,13 @@
 Theory of operation. A job changes while it is unsettled (pending, in_progress or of an unknown status) and new jobs
 appear at the head of the list. So a handful of requests can bring a lake of any size up to date:
 
-1. the closing reads (see `closing`): the open list, and the list newest first down to the watermark less an hour;
-2. each job that lake or staging holds as unsettled and that 1 did not show, looked up at its rank;
+1. the first two closing reads (see `closing`): the open list, and the newest jobs down to the watermark less an hour;
+2. the third: each job that lake or staging holds as unsettled and that 1 did not show, looked up at its rank;
 3. the audit: a few pages of old jobs at random ranks;
 4. the checks below.
 
-The lake is the expectation, what was read is the evidence. Each of these raises `Mismatch`, and the caller then runs a
-full sync, which is slower but assumes nothing:
+The lake is the expectation, what was read is the evidence. If they differ, `Mismatch` is raised, and the caller runs a
+full sync, which is slower but assumes nothing. The main differences:
 
     a settled job is missing where the head walk passed      a deletion
     a settled job differs from the lake's row                a change that the contract excludes
@@ -20,7 +20,7 @@ full sync, which is slower but assumes nothing:
 
 An *unsettled* job that is gone is no mismatch. It has vanished: its row stays in the lake, marked.
 
-`total` is taken from the first page of the head. A newest-first walk shows no job that came after its first page, so a
+The lake's jobs plus the new ones are compared with the `total` of the first page of the head. A newest-first walk shows no job that came after its first page, so a
 later `total` would let a deleted job hide behind an arrival. For the same reason jobs that only later reads have met are
 not counted (`_find_late`).
 
@@ -71,14 +71,14 @@ class Mismatch(Exception):
 
 
 def sync_incrementally(task: Task) -> SyncState:
-    """Read what can have changed into staging, check it against the lake, and return the account's new state.
+    """Read into staging what can have changed, check it against the lake, and return the account's new state.
 
     Raises:
         Mismatch: a full sync is due.
     """
     head = _read_head(task)
     first_late = len(task.staging.batches)
-    vanished, unlisted = _look_up_settled(task, head)
+    vanished, unlisted = _look_up_missing(task, head)
     problem = audit(task, head, vanished)
     if problem:
         raise Mismatch(problem, kind="ranks")
@@ -108,12 +108,14 @@ def _read_head(task: Task) -> Head:
         raise Mismatch("the list is empty")
     if head.replaced:
         came = amount(head.replaced, "row")
-        raise Mismatch(f"{came} of the newest jobs came twice, so that others may never have come")
+        raise Mismatch(f"{came} of the newest jobs came twice, so others may be missing")
     return head
 
 
-def _look_up_settled(task: Task, head: Head) -> tuple[set[JobKey], set[JobKey]]:
+def _look_up_missing(task: Task, head: Head) -> tuple[set[JobKey], set[JobKey]]:
     """Look up the jobs that were unsettled and that no read has shown, and the jobs whose rows were rejected.
+
+    A settled job that is missing where the walk passed raises `Mismatch`.
 
     Returns:
         The unsettled jobs that have vanished, and the rejected ones that are no longer listed.

@@ -5,7 +5,7 @@
 -- a figure comes first.
 --
 -- Without bounds, b is the last whole period of the grain that was over when the data was read, on the clocks of tz,
--- and a is the one before. compare('quarter') is short for compare(grain := 'quarter'), except in Spark.
+-- and a is the one before. A grain may stand in the place of since_a: compare('quarter') is short for compare(grain := 'quarter'), except in Spark.
 --
 -- With bounds, the grain does not count: a job belongs to a range if its created_at is at or after since and before
 -- until. Null means no bound: compare(until_a := '2026-09-01', since_b := '2026-09-01') compares the time before an
@@ -28,7 +28,7 @@
 -- still_open_a, still_open_b  open jobs: they count neither as failed nor as successful, and are not in the medians
 -- a_begins, a_ends, b_begins, b_ends  the two ranges, each with its end left out; null for no bound
 -- vanished_a, vanished_b  of all jobs in the range, those that the server no longer lists; they count as last seen
--- As in failure_rates, the jobs of a company and day (UTC) are a cluster.
+-- The jobs of a company and day (UTC) are a cluster, as in failure_rates with a grain above a day.
 WITH clusters AS (
     SELECT
         j.company,
@@ -72,7 +72,7 @@ effects AS (
                     / (c.k * (c.n - c.k) / c.n)
                 )
         END AS design_effect,
-        CASE WHEN c.clusters >= 3 THEN 1 / (c.clusters - 1) ELSE 0e0 END AS rarity
+        CASE WHEN c.clusters >= 3 THEN 1 / (c.clusters - 1) ELSE 0e0 END AS inverse_freedom
     FROM counts AS c
 ),
 
@@ -83,8 +83,8 @@ students AS (
         1.959963984540054e0
         + (
             2.372271230298562e0
-            + (2.8224986157396112e0 + (2.555849679507722e0 + 1.5895340533938225e0 * e.rarity) * e.rarity) * e.rarity
-        ) * e.rarity AS t
+            + (2.8224986157396112e0 + (2.555849679507722e0 + 1.5895340533938225e0 * e.inverse_freedom) * e.inverse_freedom) * e.inverse_freedom
+        ) * e.inverse_freedom AS t
     FROM effects AS e
 ),
 
@@ -113,7 +113,7 @@ numbered_bins AS (
     FROM bins AS b
 ),
 
--- The interval of a median reaches from the low_nth to the low_nth last of the sorted durations.
+-- The interval of a median reaches from the low_nth of the sorted durations to the low_nth from the end.
 wanted_ranks AS (
     SELECT
         b.*,
