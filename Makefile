@@ -39,6 +39,7 @@ check-tools: .venv/test.stamp
 	.ci/duckdb
 	.ci/tools
 	.ci/lowest
+	.ci/newest
 	.ci/beside
 	.ci/install
 	$(BIN)/python tests/benchmarks/guard.py
@@ -85,7 +86,7 @@ notebooks: .venv/test.stamp
 	$(BIN)/python notebooks/run_all.py
 
 clean:
-	rm -rf .venv .venv-contract .venv-dask .venv-duckdb .venv-install .venv-lowest .venv-pyright .venv-spark .venv-stores .venv-tools .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-contract .venv-dask .venv-duckdb .venv-install .venv-lowest .venv-newest .venv-pyright .venv-spark .venv-stores .venv-tools .bench demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
