@@ -88,11 +88,13 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
     Raises:
         SystemExit: the process failed; the message has its output.
     """
+    # With this variable set, every process would compile all modules again, and be charged for it.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as told:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _STUB, str(writing), *command],
-            env={**os.environ, **(environment or {})},
+            env={**inherited, **(environment or {})},
             pass_fds=[writing],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
