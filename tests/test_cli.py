@@ -1029,6 +1029,12 @@ def test_no_output_goes_into_a_lake(pleo: Callable[..., Said], tmp_path: Path) -
         ),
         ("from stuck_jobs(as_of = '2026-01-01')", "an argument's name takes :=, as in since := '2026-11-01'"),
         ("from failure_rates('month', since := 'yesterday')", '"yesterday" is no time: write 2026-11-01 or'),
+        (
+            "failure_rates('all')",
+            "a query begins with SELECT or FROM, as in FROM failure_rates(grain := 'month', ",
+        ),
+        ("select perod from failure_rates('all')", 'there is no column perod. Candidate bindings: "period"'),
+        ("select company_name from failure_rates()", "--names adds it to the answer, beside company_id\n"),
         ("drop table export_jobs", "only SELECT is answered, this is DROP\n"),
         (
             "pivot export_jobs on status using count(*)",

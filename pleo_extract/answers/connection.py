@@ -387,7 +387,14 @@ def _explain_column(found: re.Match[str], query: str, suggestions: Sequence[str]
         return f"{there}; if it is a grain, write it in single quotes: '{name}'{near}"
     if any(name == each.name for known in statements().values() for each in known.parameters):
         return f"{there}; if it is an argument of a macro, write := after it, as in {name} := …{near}"
-    return ""
+    if name == "company_name":
+        return f"{there} in the query: --names adds it to the answer, beside company_id"
+    return f"{there}{near}"
+
+
+def _explain_syntax(found: re.Match[str], _query: str, _suggestions: Sequence[str]) -> str:
+    known = statements().get(found[2].lower())
+    return f"{found[1]}; a query begins with SELECT or FROM, as in FROM {known.signature}" if known else ""  # noqa: S608 - a message
 
 
 def _explain_function(found: re.Match[str], _query: str, suggestions: Sequence[str]) -> str:
@@ -423,6 +430,7 @@ _HINTS: Final[Mapping[re.Pattern[str], Callable[[re.Match[str], str, Sequence[st
         f"this query may not read {found[1]}; open it with --allow {found[1]}"
     ),
     re.compile(r'Referenced column "(\w+)" (?:was )?not found'): _explain_column,
+    re.compile(r'(syntax error at or near "(\w+)".*)'): _explain_syntax,
     re.compile(r"Unknown TimeZone '(.*?)'!"): lambda found, *_: describe_unknown_zone(found[1]),
 }
 """What DuckDB says, and what is said instead; an empty text leaves DuckDB's."""

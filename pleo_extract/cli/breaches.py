@@ -126,7 +126,8 @@ class Findings:
         left: companies that have been silent for more than 60 days: they are not judged by their silence any more.
         oldest_seconds: how long ago the account that was read longest ago was read completely; None if the age is not
             checked, or if one never was.
-        highest_rate: the highest failure rate of the companies judged by it; None if none is.
+        highest_rate: the failure rate of the judged company that comes closest to the limit, and the lower end of its
+            interval; None if none is judged.
     """
 
     breaches: tuple[Breach, ...]
@@ -135,7 +136,7 @@ class Findings:
     judged: Mapping[str, int]
     left: tuple[str, ...] = ()
     oldest_seconds: float | None = None
-    highest_rate: float | None = None
+    highest_rate: tuple[float, float] | None = None
 
 
 def find_breaches(
@@ -184,7 +185,7 @@ def find_breaches(
         if (highest := limits.max_failure_rate) is not None:
             rows = [row for row in rates if row["finished"] >= limits.min_jobs]
             judged["max_failure_rate"] = len(rows)
-            highest_rate = max((row["rate"] for row in rows), default=None)
+            highest_rate = next(((row["rate"], row["lower_end"]) for row in rows), None)
             breaches += [_make_rate(row, highest, since) for row in rows if row["lower_end"] > highest]
         if limits.no_incident:
             rows = _ask(con, INCIDENTS, since=since.replace(tzinfo=None))

@@ -126,10 +126,9 @@ def _describe(found: Findings) -> str:
     if found.oldest_seconds is not None:
         text += f"; read completely {format_span(timedelta(seconds=found.oldest_seconds))} ago"
     if found.judged:
-        highest = None if found.highest_rate is None else f" (the highest: {found.highest_rate:.1%})"
-        counts = (
-            f"{count:,} by {JUDGED_BY[name]}{(highest or '') if name == 'max_failure_rate' else ''}"
-            for name, count in found.judged.items()
-        )
+        counts = [f"{count:,} by {JUDGED_BY[name]}" for name, count in found.judged.items()]
+        if found.highest_rate is not None:  # of the first limit
+            rate, certain = found.highest_rate
+            counts[0] += f" (the closest: {rate:.1%}, of which {certain:.1%} is certain)"
         text += f"; of {amount(found.companies, 'company', 'companies')}, judged: {', '.join(counts)}"
     return text

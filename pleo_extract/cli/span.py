@@ -148,7 +148,11 @@ class ShareParam(_Param[float]):
         except ValueError:
             share = math.nan
         if not 0 <= share < 1:
-            self.fail(f"{value!r} is not a share below 100%; write 10% or 0.1", param, ctx)
+            self.fail(
+                f"{value!r} is not a share below 100%; write 10%, or 0.1 (in a crontab, where % ends a command)",
+                param,
+                ctx,
+            )
         return share
 
 
