@@ -1120,7 +1120,8 @@ def test_a_reader_that_has_seen_enough_is_no_failure(form: str) -> None:
 def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     """If stdout cannot be written, the command ends with 74, even if that shows only in its last flush."""
     target = tmp_path / "out"
-    command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "pleo_extract"]
+    # -B: Python itself would write truncated bytecode, and later processes would fail at it.
+    command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-B", "-m", "pleo_extract"]
     with target.open("wb") as out:
         done = subprocess.run([*command, "sql", "--list"], stdout=out, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 74

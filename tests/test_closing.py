@@ -315,6 +315,47 @@ def test_f23_a_delete_and_a_backdated_insert_are_found(tmp_path: Path) -> None:
     assert all(0.45 < chance < 0.65 for chance in chances)
 
 
+@pytest.mark.parametrize("status", ["in_progress", "completed"])
+def test_f23_a_job_that_is_listed_again_is_no_shift(status: str, tmp_path: Path) -> None:
+    """A vanished job that comes back does not end the audit; an open one, which a refresh sees, costs no full sync."""
+    sandbox = make_sandbox(jobs=600)
+    job = sandbox.world.visible()[450]
+    sandbox.world.change(job["id"], job["companyId"], status=status)
+    dump(tmp_path, sandbox)
+    sandbox.world.remove(job["id"], job["companyId"])
+    assert dump(tmp_path, sandbox, full=True).vanished == [(job["companyId"], job["id"])]
+    sandbox.world._find(job["id"], None).deleted_at = 1 << 62
+    sandbox.world.change(
+        job["id"], job["companyId"], status=status
+    )  # the same, but an edit, which the list shows
+    modes = []
+    for seed in range(4):
+        random.seed(seed)
+        receipt = dump(tmp_path, sandbox)
+        modes.append(receipt.mode)
+        assert receipt.verdict == "complete"
+        assert receipt.shift_chance > 0.5 or receipt.mode == "full"
+    assert modes[1:] == ["refresh"] * 3
+    assert status == "completed" or modes[0] == "refresh"
+
+
+def test_f23_the_chance_considers_ties(tmp_path: Path) -> None:
+    """A page looks at a job without a tie; where every job has nine, the chance is lower, and not overstated."""
+    chances = []
+    for ties in (1, 10):
+        sandbox = Sandbox(World(jobs=0, days=30), api_keys={CANARY: None})
+        newest = sandbox.world.now - timedelta(days=1)
+        for number in range(1_000):
+            sandbox.world.insert(newest - timedelta(hours=number // ties))
+        # Among the newest jobs, which are read anyway, none escapes.
+        receipts = [dump(tmp_path / f"{ties}", sandbox) for _ in range(2)]
+        chances.append(receipts[-1].shift_chance)
+        assert receipts[-1].mode == "refresh"
+    least = chance_of_shift(100, 1_000, [])
+    assert chances[0] > 0.5
+    assert least < chances[1] < least + 0.1
+
+
 def test_f23_the_chance_is_what_is_computed() -> None:
     """The audit hits the range between two jobs as often as `chance_of_shift` computes."""
     luck = random.Random(7)

@@ -187,7 +187,8 @@ def test_without_xlsxwriter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("kind", ["xlsx", "excel-csv"])
 def test_a_full_disk(kind: str, tmp_path: Path) -> None:
     """If the disk is full, the message names the file, the command ends with 74, and no part of a file is left."""
-    limited = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", sys.executable, "-m", "pleo_extract"]
+    # -B: Python itself would write truncated bytecode, and later processes would fail at it.
+    limited = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", sys.executable, "-B", "-m", "pleo_extract"]
     asked = ["sql", SAMPLE, "from export_jobs", "--format", kind, "-o", tmp_path / "x"]
     done = subprocess.run([*limited, *map(str, asked)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (74, 1), done.stderr

@@ -8,13 +8,14 @@ Rules of this room: no clock, no randomness, no I/O; chances come in as argument
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
+from math import prod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["chance_of_shift", "group_ranks", "spread_ranks"]
+__all__ = ["chance_of_notice", "chance_of_shift", "group_ranks", "spread_ranks"]
 
 
 def spread_ranks(start: int, jobs: int, *, page: int, count: int, phase: float) -> list[int]:
@@ -39,6 +40,19 @@ def chance_of_shift(start: int, jobs: int, ranks: Sequence[int]) -> float:
         return 1.0
     ends = [min(start, jobs), *sorted(ranks), jobs]
     return 1.0 - sum((high - low) ** 2 for low, high in pairwise(ends)) / jobs**2
+
+
+def chance_of_notice(start: int, jobs: int, pages: Sequence[tuple[int, float]]) -> float:
+    """Return the same probability for pages that show a shift only with a probability of their own: rank and probability."""
+    chance = 0.0
+    for shows in product((True, False), repeat=len(pages)):
+        weight = prod(
+            certainty if is_shown else 1 - certainty
+            for is_shown, (_, certainty) in zip(shows, pages, strict=True)
+        )
+        ranks = [rank for is_shown, (rank, _) in zip(shows, pages, strict=True) if is_shown]
+        chance += weight * chance_of_shift(start, jobs, ranks)
+    return chance
 
 
 def group_ranks(ranks: Sequence[int], *, page: int, slack: int) -> list[tuple[int, int]]:

@@ -330,11 +330,13 @@ class AccountDump:
                 f"{self.evidence.why}. The rows that were read are published as incomplete; the next run reads the whole list again"
             )
         named = zip(staging.names, staging.reasons, strict=False)
-        if reasons := [reason for name, reason in named if name in state.rejected]:
+        if reasons := {
+            name: reason for name, reason in named if name in state.rejected
+        }:  # a row can be read often
             placed = staging.place_rejected(layout.rejected, before.spoiled if before else {})
             files = {row.file for name, row in placed.items() if name in state.rejected}
             where = f"{layout.shown_rejected}/{files.pop()}" if len(files) == 1 else layout.shown_rejected
-            return RejectedRows(reasons, f"They are in {where}; the rest is published")
+            return RejectedRows([*reasons.values()], f"They are in {where}; the rest is published")
         if state.rejected:
             return RejectedRows(
                 [f"{state.rejected[0]} was rejected by an earlier run, and no valid row of it was read since"]

@@ -1,9 +1,10 @@
 """The audit of an incremental sync: a few pages of old jobs, read at random ranks.
 
 Theory of operation. Such a page is checked twice. Its rows must equal the lake's rows (`incremental` compares them).
-And it must *begin* with the job that the lake's ranking puts at that rank. If one job is deleted and another one is
+And one of its jobs must stand at the rank where the lake's ranking puts it. If one job is deleted and another one is
 inserted into the past, `total` stays the same, but every job between the two shifts by one rank. So a few pages show a
-change that no count shows, with a probability that can be computed (`shift_chance` in the receipt).
+change that no count shows, with a probability that can be computed (`shift_chance` in the receipt). It is lower where
+the rank is only known as a range: a page all of whose jobs have ties, rejected rows, forgotten jobs.
 
 Jobs that appear while the sync reads shift every page too. Therefore a page's shift must equal the growth of `total`
 since the head was read. If it does not, the head is read a second time, and the shift must not exceed the number of jobs
@@ -20,7 +21,7 @@ import polars as pl
 
 from pleo_extract.contract import KEY
 from pleo_extract.core.pages import SAFE
-from pleo_extract.core.ranks import chance_of_shift, spread_ranks
+from pleo_extract.core.ranks import chance_of_notice, chance_of_shift, spread_ranks
 from pleo_extract.core.rows import keep_latest
 from pleo_extract.core.walk import NEWEST_FIRST, Walk
 from pleo_extract.errors import CursorRefused, RequestRefused
@@ -45,16 +46,22 @@ AUDIT_PAGES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class _Shift:
-    """How many ranks deeper the first job of a page stands in the list than in the lake.
+    """How many ranks deeper a row of a page stands in the list than in the lake.
+
+    Jobs of one instant may swap places, and rejected rows and forgotten jobs may stand anywhere. So the shift is a range.
 
     Attributes:
-        least: the smallest possible shift. Jobs of one instant may swap places, so the shift is only known as a range.
-        most: the largest possible shift.
+        rank: the rank at which the page was read.
+        ranks: the shift, if none of these stands before the row.
+        below: how much smaller it can be.
+        above: how much larger it can be.
         grown: by how much `total` has grown since the head was read; None if `total` is unusable.
     """
 
-    least: int
-    most: int
+    rank: int
+    ranks: int
+    below: int
+    above: int
     grown: int | None
 
     @property
@@ -62,11 +69,27 @@ class _Shift:
         """Whether the growth of `total` alone explains the shift."""
         return self.least <= (self.grown or 0) <= self.most
 
+    @property
+    def certainty(self) -> float:
+        """How likely a change of this shift by one shows: only at one end of the range, where each place is as likely."""
+        return 1 / (1 + self.below + self.above)
+
+    @property
+    def least(self) -> int:
+        """The smallest possible shift."""
+        return self.ranks - self.below
+
+    @property
+    def most(self) -> int:
+        """The largest possible shift."""
+        return self.ranks + self.above
+
 
 def audit(task: Task, head: Head, vanished: set[JobKey]) -> str:
     """Read some old pages, write to the evidence what they prove, and return what is wrong with their ranks, else ""."""
-    gone = vanished | task.known_vanished()
     fresh = task.staging.frame()
+    # A job that had vanished and is listed again counts.
+    gone = (vanished | task.known_vanished()) - set(fresh.select(KEY).iter_rows())
     jobs = task.count_lake() + task.count_new(fresh) - len(gone) + len(task.list_forgotten())
     evidence = task.evidence
     # Segments of an earlier run may reach the end too, but jobs of theirs may have been deleted since.
@@ -87,7 +110,9 @@ def audit(task: Task, head: Head, vanished: set[JobKey]) -> str:
     if not task.before.has_ranks:
         return ""
     shifts = _find_shifts(task, head, pages, ranks, gone)
-    evidence.shift_chance = round(chance_of_shift(head.rows, jobs, ranks if shifts else []), 4)
+    evidence.shift_chance = round(
+        chance_of_notice(head.rows, jobs, [(shift.rank, shift.certainty) for shift in shifts]), 4
+    )
     unexplained = sum(not shift.is_explained for shift in shifts)
     if not unexplained:
         return ""
@@ -104,30 +129,45 @@ def _find_shifts(
     ranks: Sequence[int],
     gone: set[JobKey],
 ) -> list[_Shift]:
-    """Compare the rank at which each page was read with the lake's rank of its first job.
+    """Compare the rank of a row of each page with the lake's rank of its job.
 
     Returns:
-        One shift per page that has a usable first row; an empty list if the server ignores offsets.
+        One shift per page that has a usable row; an empty list if the server ignores offsets.
     """
-    firsts = [frame["created_at"][0] if frame.height else None for frame, _ in pages]
-    if all(first is None for first in firsts):
+    chosen = [
+        (frame, info, rank, _choose_row(frame, info))
+        for (frame, info), rank in zip(pages, ranks, strict=True)
+    ]
+    chosen = [each for each in chosen if each[0].height]  # no usable row, or beyond the end of the list
+    if not chosen:
         return []
-    newer, same = _count_newer_and_same(task, [first for first in firsts if first is not None], gone)
-    # Rejected rows and forgotten jobs may stand anywhere in the list, so they widen the range.
+    instants = [frame["created_at"][row] for frame, _, _, row in chosen]
+    newer, same = _count_newer_and_same(task, instants, gone)
+    # Rejected rows and forgotten jobs may stand anywhere in the list.
     unplaced = task.count_missing(sorted({*task.before.rejected, *task.staging.names}))
     unplaced += len(task.list_forgotten())
     total = head.totals[1] if task.before.total_kind != "unusable" else None
     shifts: list[_Shift] = []
-    for (frame, info), first, rank in zip(pages, firsts, ranks, strict=True):
-        if first is None:  # no usable row, or beyond the end of the list
-            continue
-        at, ties = newer[first], same[first]
-        if at < head.rows <= rank:  # a page of the head, although a deeper one was asked for
+    for (frame, info, rank, row), instant in zip(chosen, instants, strict=True):
+        before = newer[instant] - row
+        if before < head.rows <= rank:  # a page of the head, although a deeper one was asked for
             return []
-        rejected = info.rows - frame.height
         grown = None if total is None or info.total is None else info.total - total
-        shifts.append(_Shift(rank - at - max(0, ties - 1) - unplaced, rank - at + rejected, grown))
+        ties = max(0, same[instant] - 1)
+        shifts.append(_Shift(rank, rank - before, ties + unplaced, info.rows - frame.height, grown))
     return shifts
+
+
+def _choose_row(frame: pl.DataFrame, info: PageInfo) -> int:
+    """Return the index of a row whose job has no tie; 0 if there is none.
+
+    Ties stand side by side, so those of a row inside the page are in the page, too. Where rows of the page were rejected,
+    only the first one's place is known.
+    """
+    if frame.height < 3 or info.rows != frame.height:
+        return 0
+    inner = frame["created_at"].is_unique()[1:-1].arg_true()
+    return int(inner[0]) + 1 if inner.len() else 0
 
 
 def _count_newer_and_same(

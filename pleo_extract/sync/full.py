@@ -187,8 +187,9 @@ def sync_fully(task: Task, *, accept_vanished: bool, mismatch: str = "") -> Sync
         spoiled={},
         unknown=count_rereads(task),
         data_as_of=closing.as_of,
-        # Ranks that misled the audit although nothing had vanished or been inserted: this server's offsets are no ranks.
-        has_ranks=mismatch != "ranks" or bool(newly_vanished) or _has_inserted(task),
+        # Ranks that misled the audit although no job had vanished, come back or been inserted: this server's offsets are
+        # no ranks.
+        has_ranks=mismatch != "ranks" or vanished != task.known_vanished() or _has_inserted(task),
         forgotten=sorted(task.staging.met_forgotten()),
     )
 

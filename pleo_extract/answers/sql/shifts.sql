@@ -19,7 +19,8 @@
 -- finished      exports whose first attempt has the status failed, completed or completed_with_errors
 -- failed        of these, exports whose first attempt failed
 -- usual_rate    the usual rate
--- evidence      the sum of the logarithms of the likelihood ratio of 1.8 times the usual rate to the usual rate
+-- evidence      the sum of the logarithms of the likelihood ratio of 1.8 times the usual rate to the usual rate; where it
+--               is negative, the next period starts again from 0
 -- is_shift      true if evidence is above 4.4, and the last 14 periods add to it: a shift that has ended is none. Other rows
 --               appear only with every_period, for a chart
 -- began         the period in which the evidence began to grow: the likeliest begin of the shift
