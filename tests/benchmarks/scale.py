@@ -64,6 +64,7 @@ import sys
 from pleo_extract import connect
 con = connect(sys.argv[1])
 con.execute("SET memory_limit = '{LIMIT}'")
+con.execute(f"SET temp_directory = '{{sys.argv[1]}}-spilled'")
 print(con.sql(sys.argv[2]).pl().height)
 """
 LIBRARIES = ("polars", "duckdb", "pyarrow", "deltalake")
