@@ -354,6 +354,10 @@ class Staging:
         self._id_instants.close()
         self._id_instants, self._unnoted = IdInstants(self.folder.parent), []
 
+    def release(self) -> None:
+        """Hold no batch in memory any more; each is on the disk."""
+        HELD.drop(self.folder)
+
     def clear(self) -> None:
         """Remove the folder."""
         HELD.drop(self.folder)

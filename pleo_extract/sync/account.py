@@ -216,8 +216,11 @@ class AccountDump:
                 self.session = None
             self.outcome = Outcome(staging, state, before.spoiled if before else {}, error)
 
-    def drop_traceback(self) -> None:
-        """Drop the traceback of the error: the local variables of thousands of failed accounts would stay in memory."""
+    def free_memory(self) -> None:
+        """Free what thousands of accounts that are read would hold: local variables in tracebacks, and staged pages."""
+        staging = self.outcome.staging
+        if staging is not None and staging.mode == "refresh":
+            staging.release()
         if (error := self.outcome.error) is not None:
             error.__traceback__ = error.__cause__ = error.__context__ = None
 

@@ -57,7 +57,7 @@ def read_all(
                 if stopped.is_set():
                     return
                 account.read(origin, Preload(left, rows.pop(account.company_id, None)))
-                account.drop_traceback()
+                account.free_memory()
                 done.put(account)
 
     threads = min(THREADS, len(accounts))
