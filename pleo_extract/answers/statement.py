@@ -66,8 +66,10 @@ ROW_BY_ROW: Final = frozenset(
         "job_durations",
         "jobs_by_range",
         "jobs_with_duration",
+        "jobs_with_period",
+        "jobs_with_split",
+        "observed_jobs",
     }
-    | {"jobs_with_period", "jobs_with_split", "observed_jobs"}
 )
 """Relations that pass on the rows of `export_jobs` one by one. DuckDB must not keep their rows for a second reader: of ten
 million jobs they fill two gigabytes, and making them again costs less than a second."""

@@ -23,8 +23,7 @@ A range holds whole days, so all rows of a job are in one range, unless the serv
 month. Then the job would be kept twice: such a month, which step 2 detects by hashes, is merged as a whole.
 
 A month is written only if a row of it has changed. A sync with nothing new asks about a few rows in large months: these are
-looked up (`LOOKUP`) before anything is sorted, so that such a run on a million jobs takes 1.2 times its imports. What is
-merged goes to the table: `lake/folder/table.py`, or that of Delta.
+looked up (`LOOKUP`) before anything is sorted. What is merged goes to the table: `lake/folder/table.py`, or that of Delta.
 """
 
 from __future__ import annotations

@@ -350,7 +350,7 @@ class Staging:
         self.batches, self.reasons, self.names = [], [], []
         self.leaving = {}
         self._number = 0
-        HELD.drop(self.folder)
+        self.release()
         self._id_instants.close()
         self._id_instants, self._unnoted = IdInstants(self.folder.parent), []
 
@@ -360,7 +360,7 @@ class Staging:
 
     def clear(self) -> None:
         """Remove the folder."""
-        HELD.drop(self.folder)
+        self.release()
         self._id_instants.close()
         disk.remove_tree(self.folder)
 
