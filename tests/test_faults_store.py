@@ -378,17 +378,17 @@ class TestCrafted:
         lake = staged.parent.parent.parent
         batches = [json.loads(line) for line in (staged / "journal.jsonl").read_bytes().splitlines()]
         path = staged / f"{batches[0]['file']}.arrow"
-        rows = pl.read_ipc(io.BytesIO(path.read_bytes()))
+        rows = pl.read_ipc_stream(io.BytesIO(path.read_bytes()))
         buffer = io.BytesIO()
         if spoil == "no frame":
-            buffer.write(b"ARROW1\0\0" + b"\xff" * 200)
+            buffer.write(path.read_bytes()[:8] + b"\xff" * 200)
         else:
             frames = {
                 "no columns": pl.DataFrame(),
                 "other columns": rows.rename({"status": "state"}),
                 "no keys": rows.with_columns(id=pl.lit(None, pl.String)),
             }
-            frames[spoil].write_ipc(buffer)
+            frames[spoil].write_ipc_stream(buffer)
         path.write_bytes(buffer.getvalue())
         batches[0]["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
         (staged / "journal.jsonl").write_text("".join(json.dumps(each) + "\n" for each in batches))

@@ -126,8 +126,8 @@ def traces(lake: Path, names: list[str]) -> list[str]:
                 texts.append(b32decode(token))
         if data[:4] == b"PAR1":
             texts.append(pl.read_parquet(io.BytesIO(data)).write_ndjson().encode())
-        if data[:6] == b"ARROW1":
-            texts.append(pl.read_ipc(io.BytesIO(data)).write_ndjson().encode())
+        if path.suffix == ".arrow":
+            texts.append(pl.read_ipc_stream(io.BytesIO(data)).write_ndjson().encode())
         if any(not wanted.isdisjoint(ID.findall(text.lower())) for text in texts):
             found.append(path.relative_to(lake).as_posix())
     return found

@@ -925,7 +925,7 @@ def test_nothing_but_disk_changes_a_lake() -> None:
     changing = {
         "chmod", "copy", "copyfile", "copytree", "fdopen", "hardlink_to", "link", "link_to", "makedirs", "mkdir", "move",
         "open", "remove", "removedirs", "rename", "renames", "rmdir", "rmtree", "symlink", "symlink_to", "touch",
-        "truncate", "unlink", "utime", "write_bytes", "write_text", "sink_ipc",
+        "truncate", "unlink", "utime", "write_bytes", "write_text", "sink_ipc", "write_ipc",
     }  # fmt: skip
     for path in sorted([*ROOM.glob("*.py"), *ROOM.glob("folder/*.py")]):
         if path.name == "disk.py":
@@ -935,7 +935,7 @@ def test_nothing_but_disk_changes_a_lake() -> None:
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-            if name in ("write_parquet", "write_ipc", "sink_parquet"):
+            if name in ("write_parquet", "write_ipc_stream", "sink_parquet"):
                 assert ast.unparse(node.args[0]) == "buffer", f"{path.name}:{node.lineno}"
             elif name == "replace":
                 assert owner == "msgspec.structs", f"{path.name}:{node.lineno}"

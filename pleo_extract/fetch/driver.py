@@ -301,7 +301,8 @@ class Driver:
             smaller = sizes.after_failure(limit) if self._is_resumed else None
             tries = None if smaller is None else RESUMED_TRIES
             try:
-                page = ask_exactly(self.session, replace(query, limit=limit), number, tries=tries)
+                asked = query if query.limit == limit else replace(query, limit=limit)
+                page = ask_exactly(self.session, asked, number, tries=tries)
             except PageTooLarge as exc:
                 if (half := sizes.after_flood(limit)) is None:
                     raise

@@ -66,18 +66,22 @@ HELD: Final = Held()
 
 
 def encode_rows(rows: pl.DataFrame, *, whole: bool) -> bytes:
-    """Return the file of a batch. If not `whole`, texts of rows that were removed must not be in it."""
+    """Return the file of a batch. If not `whole`, texts of rows that were removed must not be in it.
+
+    It is an Arrow stream: Polars writes and reads one in a fifth of the time that it takes for an Arrow file, which goes
+    through its query engine.
+    """
     buffer = io.BytesIO()
     # Newer levels write texts as views into shared buffers: the texts of removed rows would be written, too.
     level = None if whole else pl.CompatLevel.oldest()
-    rows.write_ipc(buffer, compression="uncompressed", compat_level=level)
+    rows.write_ipc_stream(buffer, compression="uncompressed", compat_level=level)
     return buffer.getvalue()
 
 
 def decode_rows(data: bytes) -> pl.DataFrame | None:
     """Return the rows of a batch; None for bytes that no run writes."""
     try:
-        frame = pl.read_ipc(io.BytesIO(data))
+        frame = pl.read_ipc_stream(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError):
         return None
     is_ours = frame.schema == POLARS_SCHEMA and not any(frame[name].has_nulls() for name in _NEEDED)

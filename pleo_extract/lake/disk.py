@@ -209,7 +209,7 @@ class ScratchFile:
     def add(self, frame: pl.DataFrame) -> tuple[int, int]:
         """Write a frame; return its place, for `read`."""
         buffer = io.BytesIO()
-        frame.write_ipc(buffer, compression="uncompressed")
+        frame.write_ipc_stream(buffer, compression="uncompressed")
         data = buffer.getvalue()
         place = self._size, len(data)
         with _translate_errors("write to", self._folder, len(data)):
@@ -225,7 +225,7 @@ class ScratchFile:
         with _translate_errors("read from", self._folder):
             self._file.seek(start)
             data = self._file.read(size)
-        return pl.read_ipc(io.BytesIO(data))
+        return pl.read_ipc_stream(io.BytesIO(data))
 
 
 def _write_all(handle: int, data: bytes | memoryview) -> None:

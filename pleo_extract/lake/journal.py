@@ -3,7 +3,7 @@
 Theory of operation. A staging folder holds:
 
     run.json                       the run that began it, and the state of the lake that it began from
-    batch-000000.arrow             rows, as uncompressed Arrow
+    batch-000000.arrow             rows, as an Arrow stream
     batch-000000.rejected.jsonl    the rows of the same pages that do not fit the contract
     journal.jsonl                  one line a batch: sha256, rows, months, and where each segment of the walk stood after it
 

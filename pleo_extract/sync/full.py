@@ -375,7 +375,9 @@ def _count_new(task: Task, batch: int, *, resumed: bool) -> int:
     phases = [each.phase for each in task.staging.batches]
     is_late = [phase != "full" if resumed else n >= batch for n, phase in enumerate(phases)]
     frames = [pl.DataFrame(schema=POLARS_SCHEMA).select(*KEY, "created_at")]
-    frames += [frame.select(*KEY, "created_at") for n, frame in task.staging.numbered() if is_late[n]]
+    first = 0 if resumed else batch
+    late_frames = task.staging.numbered(start=first)
+    frames += [frame.select(*KEY, "created_at") for n, frame in late_frames if is_late[n]]
     late = pl.concat(frames).unique(KEY)
     for n, frame in task.staging.numbered(months=count_months(late)):
         if not is_late[n]:

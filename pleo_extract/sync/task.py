@@ -57,7 +57,7 @@ class Unsettled:
             for key in frame.select(KEY).join(build_key_frame(self._seen), on=KEY, how="semi").iter_rows():
                 self._seen.pop(key, None)
         for company, name, status, created in (
-            frame.filter(is_unsettled()).select(*KEY, "status", "created_at").iter_rows()
+            frame.select(*KEY, "status", "created_at").filter(is_unsettled()).iter_rows()
         ):
             self._seen[company, name] = (status, created, batch)
 
