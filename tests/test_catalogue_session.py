@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from canary import CANARY
 from lakes import SERVER, make_lake
 from warehouse_jobs import START, job
 
-from pleo_extract import connect, dump_accounts, dump_export_jobs, verify_lake
+from pleo_extract import answers, connect, dump_accounts, dump_export_jobs, verify_lake
 from pleo_extract.answers import open_warehouse, statements
 from pleo_extract.answers.definition import literal
 from pleo_extract.answers.doors import renew_catalogue
@@ -206,3 +207,28 @@ def test_a_folder_that_duckdb_cannot_name(
     with connect(lake) as con:
         assert con.sql("SELECT count(*) FROM export_jobs").fetchall() == [(60,)]
     assert (verify_lake(lake).ok, verify_lake(lake).foreign) == (True, ())
+
+
+@pytest.mark.parametrize("scratch", ["usual", "none"])
+def test_the_catalogue_of_a_first_dump_is_compiled_meanwhile(
+    scratch: str, tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first dump compiles it while it reads, the same bytes as later; if that fails, it does so at the end."""
+    late: list[object] = []
+    compile_late = answers.write_catalogue
+
+    def count(*given: Any, **named: Any) -> None:
+        late.append(given)
+        compile_late(*given, **named)
+
+    monkeypatch.setattr(answers, "write_catalogue", count)
+    if scratch == "none":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    lake = tmp_path / "lake"
+    with open_client(Sandbox(World(seed=1, jobs=30))) as client:
+        dump_export_jobs(lake, client=client, progress=False)
+    assert len(late) == (scratch == "none")
+    ahead = (lake / "_jobs.duckdb").read_bytes()
+    (lake / "_jobs.duckdb").unlink()
+    renew_catalogue(lake, run="2")
+    assert (lake / "_jobs.duckdb").read_bytes() == ahead

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from pleo_extract.lazy import attach
 
 if TYPE_CHECKING:
-    from pleo_extract.answers.catalogue import is_readable, write_catalogue
+    from pleo_extract.answers.catalogue import compile_ahead, is_readable, write_catalogue
     from pleo_extract.answers.connection import answer, name_lake, open_warehouse, translate_errors
     from pleo_extract.answers.facts import SnapshotFacts, find_damaged_facts, read_facts, write_facts
     from pleo_extract.answers.output import FORMATS, AnswerTable, read_table, write
@@ -35,6 +35,7 @@ __all__ = [
     "SnapshotFacts",
     "Statement",
     "answer",
+    "compile_ahead",
     "find_damaged_facts",
     "is_readable",
     "name_lake",
@@ -52,7 +53,7 @@ if not TYPE_CHECKING:  # a run that changes no view needs no duckdb, and neither
     __getattr__ = attach(
         __name__,
         {
-            **dict.fromkeys(("is_readable", "write_catalogue"), "catalogue"),
+            **dict.fromkeys(("compile_ahead", "is_readable", "write_catalogue"), "catalogue"),
             **dict.fromkeys(("answer", "name_lake", "open_warehouse", "translate_errors"), "connection"),
             **dict.fromkeys(("SnapshotFacts", "find_damaged_facts", "read_facts", "write_facts"), "facts"),
             **dict.fromkeys(("AnswerTable", "FORMATS", "read_table", "write"), "output"),

@@ -8,12 +8,17 @@ and a client that has the catalogue open sees the change.
 from __future__ import annotations
 
 import glob
+import io
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import polars as pl
+
 from pleo_extract.answers.definition import ROOT, Source, definitions, literal
-from pleo_extract.answers.facts import SnapshotFacts
+from pleo_extract.answers.facts import SnapshotFacts, write_facts
+from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import StorageError
 
 if TYPE_CHECKING:
@@ -26,7 +31,7 @@ else:
     except ImportError:  # the name is duckdb's own affair
         import duckdb
 
-__all__ = ["is_readable", "write_catalogue"]
+__all__ = ["compile_ahead", "is_readable", "write_catalogue"]
 
 _STORAGE_VERSION: Final = "v1.0.0"
 """DuckDB 1 cannot open files of the storage version that DuckDB 2 writes by default."""
@@ -64,11 +69,7 @@ def write_catalogue(  # noqa: PLR0913 - each is a fact about the lake
         StorageError: the file cannot be written.
     """
     target, here = Path(target).absolute(), str(Path(lake).absolute())
-    if "?" in str(target):
-        # DuckDB cuts a path at a question mark, but looks for the log of the file by the whole path.
-        raise StorageError(
-            f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
-        )
+    _refuse_question_mark(target)
     source = Source((), facts or SnapshotFacts(), root or here, has_months, has_objects)
     try:
         # A folder, because DuckDB keeps a log next to the file that it writes; the next run removes both if this one dies.
@@ -79,6 +80,57 @@ def write_catalogue(  # noqa: PLR0913 - each is a fact about the lake
     except (OSError, duckdb.Error) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise StorageError(f"the catalogue {target} cannot be written: {reason}") from exc
+
+
+def compile_ahead(target: Path, lake: Path, mark: str) -> bytes:
+    """Return the catalogue that a lake will need once it has months, snapshots and facts, while it has none of them.
+
+    DuckDB opens the files that a view reads when it creates the view. So this compiles over an empty lake elsewhere; what
+    is written into the catalogue is the path of the real one.
+
+    Args:
+        target: the file that it will be.
+        lake: the folder of the lake.
+        mark: as for `write_catalogue`.
+
+    Raises:
+        StorageError: there is no folder for temporary files, or no room in it.
+    """
+    _refuse_question_mark(target)
+    facts = SnapshotFacts(datetime.fromtimestamp(0, UTC))
+    source = Source((), facts, str(lake.absolute()), has_months=True, has_objects=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="pleo-extract-") as folder:
+            _make_stand_in(Path(folder), facts)
+            new = Path(folder, target.name)
+            _compile(new, folder, source, mark)
+            return new.read_bytes()
+    except (OSError, duckdb.Error) as exc:
+        raise StorageError(f"the catalogue {target} cannot be compiled: {exc}") from exc
+
+
+def _make_stand_in(folder: Path, facts: SnapshotFacts) -> None:
+    """Make the files that the catalogue of a lake reads, without rows."""
+    rows = io.BytesIO()
+    pl.DataFrame(schema=POLARS_SCHEMA).write_parquet(rows)
+    files = {
+        "created_month=1970-01/part-0.parquet": rows.getvalue(),
+        "_lake/objects/part-0.parquet": rows.getvalue(),
+        "_lake/snapshots/1.json": b"{}",
+        "_lake/current": b"1",
+    }
+    for name, data in files.items():
+        Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        Path(folder, name).write_bytes(data)
+    write_facts(folder, facts)
+
+
+def _refuse_question_mark(target: Path) -> None:
+    if "?" in str(target):
+        # DuckDB cuts a path at a question mark, but looks for the log of the file by the whole path.
+        raise StorageError(
+            f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
+        )
 
 
 def _compile(file: Path, lake: str, source: Source, mark: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import polars as pl
 
@@ -23,6 +25,7 @@ from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
     from datetime import datetime
 
     import duckdb
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pleo_extract.lake.store import StoreOptions
 
 __all__ = [
+    "CatalogueAhead",
     "connect",
     "connect_to_ask",
     "list_answers",
@@ -127,7 +131,46 @@ def list_answers() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["name", "kind", "call", "summary", "definition"], orient="row")
 
 
-def renew_catalogue(lake: str | Path, *, run: str) -> None:
+class CatalogueAhead:
+    """The catalogue of a first dump, compiled in a thread while the dump reads.
+
+    DuckDB takes a quarter of a second for it, without holding Python's lock. At the end of a dump, all else would wait for
+    it; while the dump reads, it is the server that is waited for. A block ends when the thread has.
+
+    Args:
+        lake: the folder of the lake.
+    """
+
+    def __init__(self, lake: str | Path) -> None:
+        self._layout = Layout(lake)
+        self._pool = ThreadPoolExecutor(1, "catalogue")
+        self._lock = threading.Lock()
+        self._compiled: Future[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def start(self) -> None:
+        """Begin, unless that was done: called once there is a page, as a run that fails before it needs no catalogue."""
+        from pleo_extract import answers  # noqa: PLC0415 - as above
+
+        with self._lock:
+            if self._compiled is None:
+                target, root = self._layout.catalogue, self._layout.root
+                self._compiled = self._pool.submit(answers.compile_ahead, target, root, _make_mark(target))
+
+    def take(self, mark: str) -> bytes | None:
+        """Return the catalogue if this is its mark; None if it could not be compiled, or if another one is needed."""
+        if self._compiled is None or self._compiled.exception() is not None:
+            return None
+        data = self._compiled.result()
+        return data if mark.encode() in data else None
+
+
+def renew_catalogue(lake: str | Path, *, run: str, ahead: CatalogueAhead | None = None) -> None:
     """Update the catalogue of a lake, ``LAKE/_jobs.duckdb``: the facts that it reads, and the file itself if necessary.
 
     The catalogue has the views and macros of `connect`, for any DuckDB client that opens or attaches it. It contains no
@@ -135,6 +178,11 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
     has it open sees new data. Only a new path, a new version of this library, or the first data changes the file.
 
     The lake is complete without a catalogue. If it cannot be written, this logs a warning and the run does not fail.
+
+    Args:
+        lake: the folder of the lake.
+        run: the name of the run, for the log.
+        ahead: what the run has compiled before.
     """
     layout = Layout(lake)
     target = layout.catalogue
@@ -144,13 +192,18 @@ def renew_catalogue(lake: str | Path, *, run: str) -> None:
         opened = open_snapshot(lake)
         facts = read_snapshot_facts(lake, opened)
         has_months, has_objects = bool(opened and opened.files), _has_objects(layout)
-        mark = _make_mark(f"{target} {has_months} {has_objects} {facts.as_of is None}")
+        mark = _make_mark(
+            target, has_months=has_months, has_objects=has_objects, has_facts=facts.as_of is not None
+        )
         _clear_the_way(layout)
         answers.write_facts(layout.root, facts)
         with suppress(LakeError):
             data = disk.read_file(target)
             if mark.encode() in data and (len(data) - _HEADER) % _BLOCK == 0:
                 return
+        if ahead is not None and (compiled := ahead.take(mark)) is not None:
+            disk.replace_file(target, compiled)
+            return
         answers.write_catalogue(
             target, layout.root, facts=facts, has_months=has_months, has_objects=has_objects, mark=mark
         )
@@ -244,6 +297,9 @@ def _has_objects(layout: Layout) -> bool:
     return any(layout.objects.glob("*"))
 
 
-def _make_mark(content: str) -> str:
+def _make_mark(
+    target: Path, *, has_months: bool = True, has_objects: bool = True, has_facts: bool = True
+) -> str:
     """Return a text that changes whenever the content of the catalogue has to change, apart from the files it reads."""
+    content = f"{target} {has_months} {has_objects} {not has_facts}"
     return f"pleo_extract {__version__} {hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from pleo_extract.answers.doors import renew_catalogue
+from pleo_extract.answers.doors import CatalogueAhead, renew_catalogue
 from pleo_extract.client import Waits
 from pleo_extract.core.pages import PageSize
 from pleo_extract.errors import (
@@ -108,12 +108,14 @@ class DumpRun:
             _log.info(
                 "dump of %s to %s", amount(len(accounts), "account"), self.lake.name, extra={"run": self.name}
             )
-            self._read(accounts, base, update)
-            self._still_held()  # if another run has taken the lake, nothing else matters
-            if manifest := self._publish([each for each in accounts if each.outcome.state is not None]):
-                for each in accounts:  # the receipts of failed accounts show the new snapshot too
-                    each.snapshot = replace(each.snapshot, number=manifest.snapshot, rows=manifest.rows)
-                self._clean_up()
+            is_first = base is None and self.lake.catalogue is not None
+            with CatalogueAhead(self.lake.layout.root) if is_first else nullcontext() as ahead:
+                self._read(accounts, base, update if ahead is None else _starting(ahead, update))
+                self._still_held()  # if another run has taken the lake, nothing else matters
+                if manifest := self._publish([each for each in accounts if each.outcome.state is not None]):
+                    for each in accounts:  # the receipts of failed accounts show the new snapshot too
+                        each.snapshot = replace(each.snapshot, number=manifest.snapshot, rows=manifest.rows)
+                    self._clean_up(ahead)
         except BaseException as exc:
             failure = self._find_cause(exc)
             if numbers := {each.snapshot.number for each in accounts if each.snapshot.is_published}:
@@ -167,13 +169,13 @@ class DumpRun:
                 account.snapshot = replace(account.snapshot, number=manifest.snapshot)
         return manifest
 
-    def _clean_up(self) -> None:
+    def _clean_up(self, ahead: CatalogueAhead | None) -> None:
         """Remove what is no longer kept, and renew the catalogue."""
         self.lake.expire(self._keep)
         before, named = self._rejected_files
         prune_rejected(self.lake.layout.rejected, named=named, before=before, now=datetime.now(UTC))
         if self.lake.catalogue is not None:
-            renew_catalogue(self.lake.layout.root, run=self.name)
+            renew_catalogue(self.lake.layout.root, run=self.name, ahead=ahead)
 
     def build_info(self, accounts: Sequence[AccountDump], change: Change) -> Info:
         """Return what is committed with a change: the receipt of this run and the states of these accounts."""
@@ -279,6 +281,18 @@ class _Publication:
             if account.outcome.staging is not None and account.outcome.state is not None:
                 account.snapshot = CurrentSnapshot.after(change)
                 account.is_committed = True
+
+
+def _starting(
+    ahead: CatalogueAhead, update: Callable[[int, int | None, str], None]
+) -> Callable[[int, int | None, str], None]:
+    """Return `update` as a function that also starts the catalogue."""
+
+    def start_and_update(rows: int, total: int | None, waited: str) -> None:
+        ahead.start()
+        update(rows, total, waited)
+
+    return start_and_update
 
 
 def _name_files(accounts: Mapping[AccountKey, SyncState]) -> set[str]:
