@@ -242,32 +242,49 @@ def test_a_dump_that_is_told_to_stop_begins_no_other_company(
 
 
 def _published(ground: Ground) -> set[str]:
-    """Return the companies whose jobs readers see."""
+    """Return the ids of the jobs that readers see."""
     if not (ground.lake / "_lake/current").exists():
         return set()
-    return set(scan_lake(ground.lake).collect()["company_id"])
+    return set(scan_lake(ground.lake).collect()["id"])
 
 
-def test_f58_one_slow_company_holds_nobody_back(ground: Ground) -> None:
-    """A slow company does not delay the publish of others; the last publish has the receipt of the whole run."""
+def _list_jobs(ground: Ground, *, without: str) -> set[str]:
+    """Return the ids of the jobs of all companies but one."""
+    return {job["id"] for job in ground.world.visible() if job["companyId"] != without}
+
+
+@pytest.mark.parametrize("when", ["every interval", "none is left", "in a group"])
+def test_f58_one_slow_company_holds_nobody_back(
+    when: str, ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow company does not delay the publish of others, nor the reading of those that are read with it.
+
+    The last publish has the receipt of the whole run.
+    """
     slow = ground.world.companies[5]
-    others = {job["companyId"] for job in ground.world.visible()} - {slow}
-    seen: list[set[str]] = []
+    others: set[str] = set()
+    is_published = threading.Event()
+    every = timedelta(seconds=0.2) if when == "every interval" else timedelta(minutes=5)
+    monkeypatch.setattr(many, "SHORTEST_TAIL", 0.1)
 
     def answer(request: RequestLike) -> Response:
         until = time.monotonic() + 60
-        while slow in request.query and not seen and time.monotonic() < until:
-            if (there := _published(ground)) >= others:
-                seen.append(there)
+        while slow in request.query and others and not is_published.is_set() and time.monotonic() < until:
+            if _published(ground) >= others:
+                is_published.set()
             time.sleep(0.05)
         return ground(request)
 
     with serve(answer) as running:  # type: ignore[arg-type]
         accounts = ground.read(running.url, ground.world.companies)
-        whole, receipts = dump_accounts(
-            ground.lake, accounts, progress=False, publish_every=timedelta(seconds=0.2)
-        )
-    assert seen == [others]
+        if when == "in a group":
+            monkeypatch.setattr(many, "THREADS", 2)
+            dump_accounts(ground.lake, accounts, progress=False)
+            ground.world.advance(20 * 86_400)
+            assert not _list_jobs(ground, without=slow) <= _published(ground)
+        others |= _list_jobs(ground, without=slow)
+        whole, receipts = dump_accounts(ground.lake, accounts, progress=False, publish_every=every)
+    assert is_published.is_set()
     assert [each.code for each in receipts] == [0] * COMPANIES
     assert ground.wrong() == []
     assert verify_lake(ground.lake).ok
@@ -282,7 +299,7 @@ def test_f58_one_slow_company_holds_nobody_back(ground: Ground) -> None:
 def test_f58_cut_after_a_publish_on_the_way(ground: Ground) -> None:
     """An interrupted run keeps what it published and staged, and the next run completes it."""
     slow = ground.world.companies[5]
-    others = {job["companyId"] for job in ground.world.visible()} - {slow}
+    others = _list_jobs(ground, without=slow)
     limits = iter([True])
 
     def answer(request: RequestLike) -> Response:

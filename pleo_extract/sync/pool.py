@@ -8,11 +8,11 @@ outcome only, not its client, session or rows.
 from __future__ import annotations
 
 import time
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
-from threading import Event
+from queue import SimpleQueue
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -22,7 +22,7 @@ from pleo_extract.lake.staging import find_resumable
 from pleo_extract.sync.account import FEW_JOBS, Preload, is_small
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from pleo_extract.lake.layout import Manifest
     from pleo_extract.sync.account import AccountDump, Origin
@@ -34,7 +34,52 @@ THREADS: Final = 8
 GROUP: Final = 50
 """Largest number of accounts whose rows are read from the lake together."""
 
-Groups = SimpleQueue["list[AccountDump]"]
+SHORTEST_TAIL: Final = 20.0
+"""Seconds that accounts that are done wait at least for those that are still being read when no other is left."""
+
+
+class _Group:
+    """Accounts whose rows are read from the lake together. Several threads may take accounts from it."""
+
+    def __init__(self, accounts: list[AccountDump]) -> None:
+        self._all = accounts
+        self._left = deque(accounts)
+        self._rows: dict[str | None, pl.DataFrame] | None = None
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def take(self, origin: Origin) -> tuple[AccountDump, pl.DataFrame | None] | None:
+        """Return the next account with its rows, if those were read; None if no account is left."""
+        with self._lock:
+            if not self._left:
+                return None
+            if self._rows is None:
+                self._rows = _read_rows(self._all, origin)
+            account = self._left.popleft()
+            return account, self._rows.pop(account.company_id, None)
+
+
+class _Queue:
+    """The groups of a run: first those that nobody has begun, then what is left of the others.
+
+    So a thread whose company is slow leaves the rest of its group to the other threads.
+    """
+
+    def __init__(self, groups: Iterable[_Group]) -> None:
+        self._waiting = deque(groups)
+        self._begun: list[_Group] = []
+        self._lock = Lock()
+
+    def next_group(self) -> _Group | None:
+        """Return a group with accounts, or None if no account is left."""
+        with self._lock:
+            if self._waiting:
+                self._begun.append(self._waiting.popleft())
+                return self._begun[-1]
+            self._begun = [group for group in self._begun if group]
+            return self._begun[0] if self._begun else None
 
 
 def read_all(
@@ -43,20 +88,20 @@ def read_all(
     """Read these accounts in parallel. If one raises, the others stage what they hold and stop.
 
     Yields:
-        Every `every` seconds, while accounts are still being read, those that were done since the last time. Accounts
-        that are done after the last interval are not yielded.
+        At the intervals of `_tick`, while accounts are still being read, those that were done since the last time.
+        Accounts that are done after the last interval are not yielded.
     """
     # The staging folder is listed once, not by each of thousands of accounts.
     left = find_resumable(origin.lake.layout.staging)
-    todo, done, stopped = _queue_groups(accounts, origin), SimpleQueue["AccountDump"](), Event()
+    todo, done, stopped = _Queue(_make_groups(accounts, origin)), SimpleQueue["AccountDump"](), Event()
 
     def work() -> None:
-        while group := _next_group(todo):
-            rows = _read_rows(group, origin)
-            for account in group:
+        while (group := todo.next_group()) is not None:
+            while (taken := group.take(origin)) is not None:
                 if stopped.is_set():
                     return
-                account.read(origin, Preload(left, rows.pop(account.company_id, None)))
+                account, rows = taken
+                account.read(origin, Preload(left, rows))
                 account.free_memory()
                 done.put(account)
 
@@ -78,13 +123,11 @@ def read_all(
     pool.shutdown()
 
 
-def _queue_groups(accounts: Sequence[AccountDump], origin: Origin) -> Groups:
-    todo = Groups()
-    # Four groups a thread, so that all end together.
-    largest = max(1, min(GROUP, len(accounts) // THREADS // 4))
-    for group in _split_into_groups(_sort_stalest(accounts, origin), origin.base, largest):
-        todo.put(group)
-    return todo
+def _make_groups(accounts: Sequence[AccountDump], origin: Origin) -> Iterator[_Group]:
+    largest = max(
+        1, min(GROUP, len(accounts) // THREADS // 4)
+    )  # four groups a thread, so that all end together
+    return map(_Group, _split_into_groups(_sort_stalest(accounts, origin), origin.base, largest))
 
 
 def _sort_stalest(accounts: Sequence[AccountDump], origin: Origin) -> list[AccountDump]:
@@ -125,25 +168,28 @@ def _split_into_groups(
         yield group
 
 
-def _next_group(todo: Groups) -> list[AccountDump]:
-    """Return the next group; an empty list at the end."""
-    with suppress(Empty):
-        return todo.get_nowait()
-    return []
-
-
 def _tick(futures: set[Future[None]], every: float) -> Iterator[None]:
-    """Yield every `every` seconds until all futures are done; raise what one of them raised."""
+    """Yield from time to time until all futures are done; raise what one of them raised.
+
+    That is every `every` seconds. A thread ends when no account is left to take. From then on those that are done wait for
+    the few that are still being read: half as long as the run has lasted, so that a single slow company cannot hold the
+    others back until the next interval, and companies of ordinary sizes do not cost a second publish.
+    """
     pending = futures
-    due = time.monotonic() + every
+    started = time.monotonic()
+    due = started + every
     while pending:
         left = max(0.0, due - time.monotonic())
-        finished, pending = wait(pending, timeout=left, return_when=FIRST_EXCEPTION)
+        finished, pending = wait(pending, timeout=left, return_when=FIRST_COMPLETED)
         for future in finished:
             future.result()
-        if pending and time.monotonic() >= due:
+        now = time.monotonic()
+        if pending and now >= due:
             yield
-            due = time.monotonic() + every
+            now = time.monotonic()
+            due = now + every
+        if len(pending) < len(futures):
+            due = min(due, now + max(SHORTEST_TAIL, (now - started) / 2))
 
 
 def _read_rows(group: Sequence[AccountDump], origin: Origin) -> dict[str | None, pl.DataFrame]:

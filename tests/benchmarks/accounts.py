@@ -2,11 +2,16 @@
 
     python tests/benchmarks/accounts.py [--companies 10000] [--jobs 50000]
     python tests/benchmarks/accounts.py --guard
+    python tests/benchmarks/accounts.py --slow [--companies 1000]
 
 The server refuses every twentieth company and answers every twentieth request with 503. A signal stops the first dump
 when half of the companies are read; the next dump resumes. Then the lake must have every job of every company that is
 not refused, once; the exit code must report the refused ones; no process may open more than 64 files or 8
 connections. `--guard`, for CI, compares two small numbers of companies and bounds the growth of peak memory.
+
+`--slow` asks how long the healthy companies wait for the others: the server refuses every tenth company, and answers one
+with a byte a second. It measures when readers see all jobs of the others, in a first dump and in a refresh, and how long a
+dump of these alone takes.
 """
 
 from __future__ import annotations
@@ -26,7 +31,11 @@ import polars as pl
 from measure import KEY, Cost, count, measure, serve, table
 from server import company
 
+from pleo_extract import scan_lake
+
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from measure import Server
 
 REFUSED: Final = 20
@@ -34,7 +43,10 @@ REFUSED: Final = 20
 CONNECTIONS: Final = 8
 FILES: Final = 64
 HEAD = ("", "companies", "published", "requests", "connections", "CPU s", "wall s", "peak MB", "exit code")
+SLOW_HEAD = ("", "healthy", "alone: CPU s", "alone: wall s", "among all: seconds until published", "ratio")
 FEW, MANY = 100, 500
+SICK: Final = 10
+"""With `--slow` the server refuses one company in 10."""
 GROWTH: Final = 1.2
 """The largest ratio of the peak memory of MANY companies to that of FEW."""
 
@@ -52,11 +64,12 @@ class Ground:
         """The lake of all companies."""
         return self.folder / "lake"
 
-    def write_accounts(self, url: str) -> None:
+    def write_accounts(self, url: str, without: Collection[int] = ()) -> None:
         """Write the accounts file."""
         entries = (
             f'[[account]]\nname = "Company {n}"\ncompany_id = "{company(n)}"\napi_key_env = "KEY_{n}"\n'
             for n in range(self.companies)
+            if n not in without
         )
         text = f'base_url = "{url}"\n\n' + "\n".join(entries)
         (self.folder / "accounts.toml").write_text(text, encoding="utf-8")
@@ -134,6 +147,49 @@ def run(companies: int, jobs: int) -> list[list[object]]:
     return rows
 
 
+def wait_for_slow(companies: int, jobs: int) -> list[list[object]]:
+    """Return a row for a first dump and one for a refresh; see `--slow`."""
+    slow = companies // 2
+    sick = {n for n in range(companies) if (n + 1) % SICK == 0} | {slow}
+    asked = ["--companies", str(companies), "--refuse", str(1 / SICK), "--keys", KEY, "--slow", company(slow)]
+    rows: list[list[object]] = []
+    with serve(jobs, *asked) as server, tempfile.TemporaryDirectory() as folder:
+        alone, all_ = (Ground(companies, jobs, Path(folder, name)) for name in ("alone", "all"))
+        for ground, without in ((alone, sick), (all_, frozenset[int]())):
+            ground.folder.mkdir()
+            ground.write_accounts(server.url, without)
+        for name in ("first dump", "refresh"):
+            cost, code = alone.dump()
+            assert code == 0, (alone.folder / "errors").read_text()[-2000:]
+            expected = _count_jobs(alone)
+            seconds = _time_until(all_, expected)
+            rows.append([name, companies - len(sick), cost.cpu, cost.wall, seconds, seconds / cost.wall])
+            server.ask("/grow?new=5000&ended=0")
+    return rows
+
+
+def _count_jobs(ground: Ground) -> int:
+    return int(scan_lake(ground.lake).select(pl.len()).collect().item())
+
+
+def _time_until(ground: Ground, expected: int) -> float:
+    """Start a dump, wait until readers see this many jobs, stop it, and return the seconds that it took."""
+    started, seen, current = time.monotonic(), 0, ground.lake / "_lake/current"
+    before = current.read_bytes() if current.exists() else b""
+    with subprocess.Popen(
+        ground.command()[4:], env=os.environ | ground.environment(), stderr=subprocess.DEVNULL
+    ) as process:
+        while seen < expected:
+            time.sleep(0.2)
+            assert process.poll() is None, f"ended with {process.returncode} and {seen} of {expected} jobs"
+            if current.exists() and current.read_bytes() != before:
+                seen = _count_jobs(ground)
+        seconds = time.monotonic() - started
+        process.send_signal(signal.SIGTERM)
+    assert seen == expected, (seen, expected)
+    return seconds
+
+
 def guard() -> int:
     """Measure FEW and MANY companies; return 1 if memory grows beyond the bound."""
     few, many = (run(companies, 5 * companies) for companies in (FEW, MANY))
@@ -149,9 +205,13 @@ def main() -> int:
     parser.add_argument("--companies", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--guard", action="store_true")
+    parser.add_argument("--slow", action="store_true")
     asked = parser.parse_args()
     if asked.guard:
         return guard()
+    if asked.slow:
+        print(table(SLOW_HEAD, wait_for_slow(asked.companies, asked.jobs)))
+        return 0
     print(table(HEAD, run(asked.companies, asked.jobs)))
     return 0
 

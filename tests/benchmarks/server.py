@@ -26,6 +26,7 @@ import threading
 import time
 from base64 import b64encode
 from collections import deque
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -122,7 +123,9 @@ class Jobs:
 class _Gate:
     """Counts requests and connections, and decides which requests are refused."""
 
-    def __init__(self, rate: int | None, refused: float, flaky: float = 0, keys: str = "") -> None:
+    def __init__(
+        self, rate: int | None, refused: float, flaky: float = 0, keys: str = "", slow: str = ""
+    ) -> None:
         self.requests = 0
         self.most = 0
         self.most_connections = 0
@@ -131,6 +134,7 @@ class _Gate:
         self._refused = refused
         self._flaky = flaky
         self._keys = keys
+        self._slow = slow
         self._recent: deque[float] = deque()
         self._lock = threading.Lock()
 
@@ -151,6 +155,10 @@ class _Gate:
         """Return whether the company is refused: every twentieth, with 0.05."""
         number = int(asked.get("company_id", ["1"])[0][:8], 16)
         return self._refused > 0 and number % round(1 / self._refused) == 0
+
+    def is_slow(self, asked: dict[str, list[str]]) -> bool:
+        """Return whether answers about this company come a byte a second."""
+        return bool(self._slow) and self._slow in asked.get("company_id", ())
 
     def is_known(self, asked: dict[str, list[str]], head: bytes) -> bool:
         """Return whether the key is that of the company."""
@@ -205,7 +213,15 @@ class _Handler(socketserver.StreamRequestHandler):
             more = []
             while (line := self.rfile.readline()) not in (b"\r\n", b"\n", b""):
                 more.append(line)
-            self.wfile.write(self._answer(head.split(b" ")[1].decode("ascii"), b"".join(more)))
+            target = head.split(b" ")[1].decode("ascii")
+            data = self._answer(target, b"".join(more))
+            if self._gate.is_slow(parse_qs(urlsplit(target).query)):
+                with suppress(OSError):  # the client gives up
+                    for place in range(len(data)):
+                        time.sleep(1)
+                        self.wfile.write(data[place : place + 1])
+            else:
+                self.wfile.write(data)
 
     def _answer(self, target: str, head: bytes) -> bytes:
         path, asked = urlsplit(target).path, parse_qs(urlsplit(target).query)
@@ -250,11 +266,12 @@ def main() -> None:
     parser.add_argument("--refuse", type=float, default=0)
     parser.add_argument("--flaky", type=float, default=0)
     parser.add_argument("--keys", default="")
+    parser.add_argument("--slow", default="", help="the company whose answers come a byte a second")
     parser.add_argument("--days", type=int, default=DAYS)
     parser.add_argument("--page", type=int, default=100)
     asked = parser.parse_args()
     jobs = Jobs(asked.jobs, asked.companies, asked.days, asked.page)
-    gate = _Gate(asked.rate, asked.refuse, asked.flaky, asked.keys)
+    gate = _Gate(asked.rate, asked.refuse, asked.flaky, asked.keys, asked.slow)
     handler = partial(_Handler, jobs, gate, asked.latency_ms / 1000)
     with _Server(("127.0.0.1", 0), handler) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
