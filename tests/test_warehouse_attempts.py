@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from cases import mostly_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from retries import APRIL, WORLDS, count_wrong_links, draw_world, measure_coverage
@@ -120,7 +121,7 @@ def test_first_pass_counts_exports_by_their_first_attempt(rows: list[Row], grain
 
 
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("grain", ["hour", "day", "week", "month", "all"])
+@pytest.mark.parametrize("grain", mostly_slow(["hour", "month", "day", "week", "all"], quick=2))
 def test_the_spread_between_clusters_is_statsmodels(world: str, grain: str) -> None:
     """The design effect is that of statsmodels' variance by clusters, the interval Wilson's with Student's quantile."""
     jobs = draw_world(np.random.default_rng(15), WORLDS[world], companies=3, days=18)
