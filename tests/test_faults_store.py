@@ -503,7 +503,7 @@ class TestPlanted:
             else:
                 (tmp_path / name).symlink_to(victim)
         pleo("dump", lake, "--base-url", SERVER, "--deadline", 0.2, "--metrics", tmp_path / names[0])
-        assert pleo("report", lake, "-o", tmp_path / names[1]).code == 0
+        assert pleo("report", lake, "-o", tmp_path / names[1], "--since", "2030-01-01").code == 0  # quick
         for name in names[2:]:
             said = pleo("sql", "--lake", lake, "-o", tmp_path / name, "select count(*) as n from export_jobs")
             assert said.code == 0
