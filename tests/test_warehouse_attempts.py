@@ -78,7 +78,7 @@ def test_attempts_are_linked_as_defined(rows: list[Row]) -> None:
         assert (row["is_first"], row["is_last"]) == (number == 1, number == last[export])
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", mostly_slow([1, 2, 3]))
 def test_few_links_are_wrong_where_the_truth_is_known(seed: int) -> None:
     """In the sandbox's companies, whose retries are known, at most 3 % of the links are wrong and 3 % are missing."""
     found = count_wrong_links(seed)
@@ -196,7 +196,7 @@ def test_the_change_of_a_rate_knows_clusters(world: str, *, per_company: bool) -
         assert (row["change"], row["low"], row["high"]) == close(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", mostly_slow(WORLDS, quick=2))
 def test_chance_makes_few_differences(world: str) -> None:
     """Of 150 companies whose rate stays, at most one in twelve differs from one half of a month to the next, by no q.
 
@@ -223,7 +223,7 @@ def student(freedom: int) -> float:
     return found
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", mostly_slow(WORLDS, quick=2))
 def test_intervals_that_know_clusters_contain_the_truth(world: str) -> None:
     """95 % intervals of 100 companies contain the true rate in at least 88; Wilson's do not where exports are retried.
 
