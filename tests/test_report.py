@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 NOW = START + timedelta(days=40, hours=12)
+LATER = date(2030, 1, 1)
+"""After every job: a page without jobs has its head and foot, and is made in a third of the time."""
 VOID = {"meta", "wbr", "br", "link"}
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -296,7 +298,7 @@ def test_it_says_when_companies_were_read(tmp_path: Path) -> None:
         (A, f"data as of {moment(later)}"),
         (B, f"data as of {moment(NOW)}"),
     ):
-        page = Page(write_report(lake, tmp_path / "report.html", company_id=company))
+        page = Page(write_report(lake, tmp_path / "report.html", company_id=company, since=LATER))
         check_page(page)
         assert said.replace(SPACE, " ") in page.text
         assert ("was last read" in page.text) == (company is None)
@@ -308,7 +310,7 @@ def test_a_report_is_put_beside_no_link(tmp_path: Path) -> None:
     other, path = tmp_path / "other", tmp_path / "report.html"
     other.write_text("of somebody else")
     path.symlink_to(other)
-    write_report(SAMPLE, path, since=date(2030, 1, 1))  # without jobs, which is quick
+    write_report(SAMPLE, path, since=LATER)
     assert other.read_text() == "of somebody else"
     assert not path.is_symlink()
 
@@ -547,7 +549,7 @@ def test_a_lake_whose_last_run_failed(tmp_path: Path) -> None:
     lake = make_lake(tmp_path / "lake", some_jobs(), NOW)
     receipt = {"run": "r", "code": 75, "published": False}
     write_last_run(Layout(lake), receipt=receipt, error="<i>503</i>\x1b[31m", complete=False, failed={})
-    page = Page(write_report(lake, tmp_path / "report.html"))
+    page = Page(write_report(lake, tmp_path / "report.html", since=LATER))
     check_page(page)
     assert r"ended with code 75: <i>503</i>\x1b[31m. The data below is older than this run." in page.text
 
@@ -559,7 +561,7 @@ def test_a_run_that_failed_for_one_company(tmp_path: Path, *, published: bool) -
     receipt = {"run": "r", "code": 77, "published": published}
     failed = {"<b>Acme</b>\u202e": [77, "no key"]}
     write_last_run(Layout(lake), receipt=receipt, error="no key", complete=False, failed=failed)
-    page = Page(write_report(lake, tmp_path / "report.html"))
+    page = Page(write_report(lake, tmp_path / "report.html", since=LATER))
     check_page(page)
     assert r"could not read <b>Acme</b>\u202e (code 77: no key)." in page.text
     assert "the others were read" in page.text
@@ -699,7 +701,7 @@ def test_the_file_is_put_in_place_whole(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "folder", tmp_path / "none" / "report.html"):
         with pytest.raises(StorageError, match="cannot write "):
-            write_report(SAMPLE, path, since=date(2030, 1, 1))  # without jobs, which is quick
+            write_report(SAMPLE, path, since=LATER)
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
 
 
@@ -788,7 +790,7 @@ def test_a_report_of_a_time_without_jobs_warns(tmp_path: Path, caplog: pytest.Lo
     """An empty page is written with a warning; a page with jobs is not."""
     write_report(SAMPLE, tmp_path / "full.html")
     assert not caplog.text
-    write_report(SAMPLE, tmp_path / "empty.html", since=date(2030, 1, 1))
+    write_report(SAMPLE, tmp_path / "empty.html", since=LATER)
     assert "has no job created in this time, so the page is empty" in caplog.text
 
 
