@@ -184,7 +184,7 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Trial("refresh", tmp_path_factory.mktemp("dumped") / "lake", FakeClock()).lake
 
 
-@pytest.fixture(params=["first", "refresh"])
+@pytest.fixture(params=[pytest.param("first", marks=pytest.mark.slow), "refresh"])
 def trial(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -192,7 +192,10 @@ def trial(
     dumped: Path,
     read_in_segments: None,
 ) -> Trial:
-    """Return a trial of a first dump in segments, and one of a refresh."""
+    """Return a trial of a refresh, and with the slow tests one of a first dump in segments.
+
+    Both answer a fault by the same rules; a test of what differs asks for the one that it is about.
+    """
     return Trial(request.param, tmp_path / "lake", clock, dumped=dumped)
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from canary import CANARY, found
-from cases import mostly_slow
 from trial import Trial, edit_pages
 
 from pleo_extract import connect, scan_lake, verify_lake
@@ -308,7 +307,6 @@ class TestShown:
         assert "<script>" not in html.replace("<script>\n", "")
         assert "<img" not in html
 
-    @pytest.mark.parametrize("trial", mostly_slow(["refresh", "first"]), indirect=True)
     def test_f52_html_of_a_report(self, trial: Trial, pleo: Callable[..., Said]) -> None:
         """A report has no script and no markup of the server."""
         markup = HOSTILE["script"]
