@@ -169,7 +169,7 @@ def clustered_interval(hit: Any, cluster: Any) -> tuple[float, float, float]:
     return effect, *proportion.proportion_confint(hit.mean() * n / effect, n / effect, alpha, "wilson")
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", mostly_slow(WORLDS, quick=2))
 @pytest.mark.parametrize("per_company", [True, False])
 def test_the_change_of_a_rate_knows_clusters(world: str, *, per_company: bool) -> None:
     """The interval of `compare` joins the clustered intervals of both ranges as Newcombe does."""

@@ -354,7 +354,7 @@ def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: in
             assert row["is_incident"] == (row["rate"] > row["limit_rate"])
 
 
-@pytest.mark.parametrize("grain", ["hour", "day", "week", "month", "quarter", "year"])
+@pytest.mark.parametrize("grain", mostly_slow(["day", "month", "hour", "week", "quarter", "year"], quick=2))
 def test_discoveries_are_benjamini_and_hochbergs(grain: str) -> None:
     """The q is statsmodels' and scipy's over the companies judged in a period, and the clearest comes first."""
     luck = Random(grain)

@@ -137,7 +137,7 @@ def test_periods_without_jobs_have_rows(grain: str, zone: str) -> None:
 
 
 @in_zones("Australia/Lord_Howe")
-@pytest.mark.parametrize("grain", GRAINS)
+@pytest.mark.parametrize("grain", mostly_slow(GRAINS, quick=3))
 def test_an_outage_is_divided_between_its_periods(grain: str, zone: str) -> None:
     """Hours without exports are those of a linear search, each period with its part; open outages last until now."""
     luck, place = Random(f"down {grain} {zone}"), ZoneInfo(zone)
