@@ -25,7 +25,7 @@ from pleo_extract import Client
 from pleo_extract.answers import catalogue
 from pleo_extract.answers.definition import Source
 from pleo_extract.cli import main
-from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
+from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, population
 from pleo_extract.signals import CODES
 
 pytest.register_assert_rewrite("trial")
@@ -87,6 +87,14 @@ def own_environment(
 def own_luck(request: pytest.FixtureRequest) -> None:
     """Give each test random numbers of its own that are the same each time: an audit may miss a change by bad luck."""
     random.seed(request.node.nodeid)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_worlds() -> Iterator[None]:
+    """Weigh each hour once: every world of a year weighs the same 8,760 hours, and most tests make one or more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(population, "_hour_weight", functools.cache(population._hour_weight))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -184,7 +192,7 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Trial("refresh", tmp_path_factory.mktemp("dumped") / "lake", FakeClock()).lake
 
 
-@pytest.fixture(params=["first", "refresh"])
+@pytest.fixture(params=[pytest.param("first", marks=pytest.mark.slow), "refresh"])
 def trial(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -192,7 +200,10 @@ def trial(
     dumped: Path,
     read_in_segments: None,
 ) -> Trial:
-    """Return a trial of a first dump in segments, and one of a refresh."""
+    """Return a trial of a refresh, and with the slow tests one of a first dump in segments.
+
+    Both answer a fault by the same rules; a test of what differs asks for the one that it is about.
+    """
     return Trial(request.param, tmp_path / "lake", clock, dumped=dumped)
 
 

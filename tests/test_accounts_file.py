@@ -44,7 +44,8 @@ def refuse(tmp_path: Path, content: str | bytes) -> str:
     ("content", "says"),
     [
         ("a = " + "[" * 100_000, "nested too deeply"),
-        ("a." * 20_000 + "b = 1", ""),
+        ("a." * 4_000 + "b = 1", ""),
+        pytest.param("a." * 20_000 + "b = 1", "", marks=pytest.mark.slow),  # its parser is quadratic
         ("a = " + "9" * 5_000, "is not TOML"),
         ("\n\nb = ?", "line 3"),
         (entry(rate=str(10**30)), "rate must be a whole number from 1 to 10,000,000"),

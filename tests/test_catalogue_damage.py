@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from cases import mostly_slow
 
 from pleo_extract import Client, Lake, connect, dump_export_jobs, verify_lake
 from pleo_extract.sandbox import API_KEY, Sandbox, World
@@ -69,17 +70,18 @@ def harm(file: Path, how: str) -> None:
         os.utime(file, ns=times)
 
 
-def damages(*catalogue: str) -> list[ParameterSet]:
-    """Return each file with each way to damage it: all for the facts, the given ones for the catalogue."""
+def damages(*quick: str, without: str) -> list[ParameterSet]:
+    """Return each file with each way to damage it; of the catalogue, which is slow to compile, some only if slow."""
     facts = [pytest.param(name, how, id=f"{name}-{how}") for name in FACTS for how in HARMS]
-    return facts + [
-        pytest.param(CATALOGUE, how, id=f"{CATALOGUE}-{how}", marks=pytest.mark.catalogue)
-        for how in catalogue
-    ]
+    harms = [*quick, *(how for how in HARMS if how not in (without, *quick))]
+    return facts + mostly_slow(
+        (pytest.param(CATALOGUE, how, id=f"{CATALOGUE}-{how}", marks=pytest.mark.catalogue) for how in harms),
+        quick=len(quick),
+    )
 
 
 # A lake without a catalogue is whole.
-@pytest.mark.parametrize(("name", "how"), damages(*(how for how in HARMS if how != "deleted")))
+@pytest.mark.parametrize(("name", "how"), damages("bit", "folder", without="deleted"))
 def test_damage_is_named_and_mended(name: str, how: str, lake: Path, pleo: Callable[..., Said]) -> None:
     """`verify` ends with 65 and names the file; after `repair` the lake is whole, and nothing is left to repair."""
     before = (lake / name).read_bytes()
@@ -99,7 +101,7 @@ def test_damage_is_named_and_mended(name: str, how: str, lake: Path, pleo: Calla
         assert [each.read_text() for each in (lake / "_lake/strays").glob("*/notes")] == ["mine"]
 
 
-@pytest.mark.parametrize(("name", "how"), damages(*(how for how in HARMS if how != "bit")))
+@pytest.mark.parametrize(("name", "how"), damages("cut short", "deleted", without="bit"))
 def test_the_next_dump_mends_it(name: str, how: str, lake: Path) -> None:
     """A dump writes the file again. It does not read all of `_jobs.duckdb`, so a bit there waits for `repair`."""
     harm(lake / name, how)
@@ -110,11 +112,12 @@ def test_the_next_dump_mends_it(name: str, how: str, lake: Path) -> None:
 
 
 @pytest.mark.catalogue
-def test_every_bit_of_the_facts_counts(lake: Path) -> None:
+@pytest.mark.parametrize("step", mostly_slow([13, 3]))
+def test_every_bit_of_the_facts_counts(step: int, lake: Path) -> None:
     """Any flipped bit in `now.csv` is found, also in a digit of an instant, which still is an instant then."""
     file = lake / FACTS[0]
     data, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
-    for at in range(0, len(data), 3):
+    for at in range(0, len(data), step):
         file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         os.utime(file, ns=times)
         assert not verify_lake(lake).ok

@@ -137,11 +137,15 @@ def test_an_open_session_sees_jobs_vanish_and_come_back(tmp_path: Path) -> None:
     tell([])
     with session(lake) as opened:
         assert opened.sql("SELECT company_id, id FROM vanished").fetchall() == []
+        expected = {}
         for vanished in ([gone], [], [gone]):
             tell(vanished)
             assert opened.sql("SELECT company_id, id FROM vanished").fetchall() == vanished
-            with session(lake) as fresh:
-                assert answers_of(opened) == answers_of(fresh)
+            if len(vanished) not in expected:
+                with session(lake) as fresh:
+                    expected[len(vanished)] = answers_of(fresh)
+            assert answers_of(opened) == expected[len(vanished)]
+        assert expected[0] != expected[1]
     tell([gone])
     with session(lake) as opened:
         tell([])

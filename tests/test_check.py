@@ -155,12 +155,15 @@ def test_chance_makes_no_breach_among_many_companies(pleo: Callable[..., Said], 
         company(n): [(k := sum(luck.random() < 0.2 for _ in range(10)), 10 - k) for _ in range(40)]
         for n in range(300)
     }
-    lake = make_lake(tmp_path / "lake", history(steady), MADE)
+    rows = history(steady)
+    lake = make_lake(tmp_path / "lake", rows, MADE)
     with connect(lake) as con:
         assert 1 <= len(con.sql("FROM incidents('day')")) <= 10
     assert pleo("check", lake, "--no-incident", "--since", "30d").code == 0
+    rows = [row for row in rows if row["company_id"] != company(7)]
     steady[company(7)][-2] = (10, 0)
-    lake = make_lake(tmp_path / "bad", history(steady), MADE)
+    bad = history({company(7): steady[company(7)]})
+    lake = make_lake(tmp_path / "bad", rows + bad, MADE)
     said = pleo("check", lake, "--no-incident", "--since", "30d", "--json")
     (found,) = json.loads(said.out)["breaches"]
     assert (found["company_id"], found["figures"]["failed"]) == (company(7), 10)

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import polars as pl
 import pytest
 from canary import CANARY
+from cases import mostly_slow
 
 from pleo_extract import (
     Client,
@@ -373,7 +374,7 @@ def test_f23_the_chance_is_what_is_computed() -> None:
     assert spread_ranks(100, 100, page=100, count=3, phase=0.5) == []
 
 
-@pytest.mark.parametrize(("jobs", "page"), [(150, 100), (190, 100), (100, 10)])
+@pytest.mark.parametrize(("jobs", "page"), mostly_slow([(150, 100), (100, 10), (190, 100)], quick=2))
 def test_f23_a_short_list_is_audited_too(jobs: int, page: int, tmp_path: Path) -> None:
     """Where fewer than a page of jobs lie below the head, one page shows them all, and a swap among them."""
     random.seed(1)

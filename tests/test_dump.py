@@ -17,6 +17,7 @@ import duckdb
 import polars as pl
 import pytest
 from canary import CANARY
+from cases import mostly_slow
 from lakes import list_months, lose_month, spoil_month
 
 from pleo_extract import Client, connect, dump_export_jobs, load_export_jobs, scan_lake, verify_lake
@@ -84,7 +85,7 @@ def test_nothing_new_costs_a_handful_of_requests(
     assert wrong(sandbox, tmp_path) == []
 
 
-@pytest.mark.parametrize("days", [0.02, 0.5, 3, 40])
+@pytest.mark.parametrize("days", mostly_slow([0.5, 40, 0.02, 3], quick=2))
 def test_a_refresh_brings_what_is_new_and_what_changed(
     days: float, refresh: Callable[..., Receipt], make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:

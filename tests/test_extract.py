@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow.dataset as pads
 import pytest
 from canary import CANARY
+from cases import mostly_slow
 from lakes import list_months
 
 from pleo_extract import (
@@ -103,7 +104,7 @@ def test_iterate_brings_every_job_once(
     assert max(frame.height for frame in frames) <= 20 * rules["max_limit"]
 
 
-@pytest.mark.parametrize("rules", SOME, ids=str)
+@pytest.mark.parametrize("rules", mostly_slow(SOME, quick=6), ids=str)
 def test_dump_brings_every_job_once(
     rules: dict[str, Any], open_client: OpenClient, make_sandbox: MakeSandbox, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from canary import CANARY
+from cases import mostly_slow
 
 from pleo_extract import Client, dump_export_jobs, merge_lakes, scan_lake, verify_lake
 from pleo_extract.core.rows import keep_latest
@@ -75,7 +76,9 @@ def read_manifest(lake: Path) -> Manifest:
 class TestJobsOfTheFuture:
     """F29: a job whose createdAt is later than now, which stands before all others in the newest-first list for days."""
 
-    @pytest.mark.parametrize("rules", [{"total": False, "offsets": "refuse"}, {"total": False}, {}])
+    @pytest.mark.parametrize(
+        "rules", mostly_slow([{"total": False, "offsets": "refuse"}, {"total": False}, {}])
+    )
     @pytest.mark.parametrize("cut", [False, True])
     def test_f29_later_jobs_are_read_below_it(
         self, rules: dict[str, Any], dump: Callable[..., Receipt], lake: Path, *, cut: bool

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from cases import mostly_slow
 
 from pleo_extract import Client, connect, dump_export_jobs, merge_lakes, scan_lake, verify_lake
 from pleo_extract.errors import (
@@ -285,7 +286,7 @@ class TestFlippedBits:
         assert repair_lake(lake).problems == ()
         assert is_true(lake, make_sandbox())
 
-    @pytest.mark.parametrize("bit", range(8))
+    @pytest.mark.parametrize("bit", mostly_slow(range(8), quick=3))
     def test_f67_a_flipped_bit_in_the_pointer(self, bit: int, lake: Path) -> None:
         """A flipped bit in the pointer gives 65 or the same number, and repair corrects it."""
         flip(lake / "_lake/current", bit)
@@ -454,7 +455,10 @@ class TestCrafted:
         assert other.read_text() == SECRET
 
     @pytest.mark.parametrize(
-        "name", ["0000013", "000013x", "9" * 40, "000000", "٠٠٠٠٠٩", "0000001", "000009 ", "12345"]
+        "name",
+        mostly_slow(
+            ["0000013", "٠٠٠٠٠٩", "9" * 40, "000000", "000013x", "0000001", "000009 ", "12345"], quick=4
+        ),
     )
     def test_f68_odd_names_of_snapshots(self, name: str, lake: Path) -> None:
         """A manifest or an object whose name is almost one of ours stays, and disturbs nothing."""
@@ -503,7 +507,7 @@ class TestPlanted:
             else:
                 (tmp_path / name).symlink_to(victim)
         pleo("dump", lake, "--base-url", SERVER, "--deadline", 0.2, "--metrics", tmp_path / names[0])
-        assert pleo("report", lake, "-o", tmp_path / names[1]).code == 0
+        assert pleo("report", lake, "-o", tmp_path / names[1], "--since", "2030-01-01").code == 0  # quick
         for name in names[2:]:
             said = pleo("sql", "--lake", lake, "-o", tmp_path / name, "select count(*) as n from export_jobs")
             assert said.code == 0

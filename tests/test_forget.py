@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from canary import CANARY
+from cases import mostly_slow
 from click.testing import CliRunner
 from lakes import Killed, dump, killed_at
 
@@ -657,12 +658,13 @@ class TestDeltaTable:
         assert (receipt.mode, receipt.verdict) == ("refresh", "complete")
         assert traces(path, chosen.everything) == []
 
+    @pytest.mark.parametrize("stride", mostly_slow([3, 1]))
     def test_killed_anywhere_it_is_finished(
-        self, table: tuple[Path, Interrupted, Chosen], tmp_path: Path
+        self, stride: int, table: tuple[Path, Interrupted, Chosen], tmp_path: Path
     ) -> None:
         """Killed before or after any step, it is finished by the next dump or by the same command again."""
         source, sandbox, chosen = table
-        for step in range(1, 40):
+        for step in range(1, 40, stride):
             path = copy(source, tmp_path / f"{step}")
             with stopped_at_step(step) as made:
                 forget(path, jobs=chosen.jobs, people=[chosen.person])

@@ -18,6 +18,7 @@ import httpx
 import polars as pl
 import pytest
 from canary import CANARY
+from cases import mostly_slow
 from habits import COMPANY, Habits, Server
 
 from pleo_extract import Client, dump_export_jobs, iter_export_jobs, load_export_jobs, scan_lake, verify_lake
@@ -126,7 +127,7 @@ def live(server: Heard) -> None:
 class TestLargePages:
     """F11: a server that refuses, or fails at, more than 100 rows at a time, instead of giving fewer."""
 
-    @pytest.mark.parametrize("large", ["lowered", "400", "413", "422", "500"])
+    @pytest.mark.parametrize("large", mostly_slow(["400", "500", "lowered", "413", "422"], quick=3))
     def test_f11_pages_of_100_are_found(self, large: str, dump: Callable[..., Receipt]) -> None:
         """The first dump asks once or twice too much, and later ones take the usual requests."""
         server = Heard(Habits(page=100, large=large), 2_000)
@@ -139,7 +140,7 @@ class TestLargePages:
             assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
             assert receipt.requests <= PLAIN
 
-    @pytest.mark.parametrize("total", ["exact", "absent"])
+    @pytest.mark.parametrize("total", mostly_slow(["absent", "exact"]))
     @pytest.mark.parametrize("deepest", [0, 10_000])
     def test_f17_a_cursor_goes_with_its_limit(
         self, total: str, deepest: int, dump: Callable[..., Receipt]
@@ -159,7 +160,7 @@ class TestLargePages:
         assert len({*map(tuple, chains)}) == 1
 
     @pytest.mark.parametrize("failing", [(3, 4), (3, 400)])
-    @pytest.mark.parametrize("total", ["exact", "absent"])
+    @pytest.mark.parametrize("total", mostly_slow(["absent", "exact"]))
     def test_f17_large_pages_that_fail_under_way(
         self, failing: tuple[int, int], total: str, dump: Callable[..., Receipt]
     ) -> None:
@@ -386,7 +387,7 @@ class TestOrder:
         receipt = dump(server)
         assert (receipt.mode, receipt.code) == ("refresh", 0), receipt.why_full
 
-    @pytest.mark.parametrize("total", ["absent", "capped", "page", "low"])
+    @pytest.mark.parametrize("total", mostly_slow(["absent", "low", "capped", "page"], quick=2))
     @pytest.mark.parametrize("read", ["dump", "load", "iterate", "cut", "refused"])
     def test_f22_ties_in_another_order_at_each_request(
         self, read: str, total: str, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -405,7 +406,7 @@ class TestOrder:
                 read_all(read, client, tmp_path)
 
     @pytest.mark.parametrize("read", ["dump", "load", "iterate", "load since", "iterate since"])
-    @pytest.mark.parametrize("salt", range(8))
+    @pytest.mark.parametrize("salt", mostly_slow(range(8), quick=3))
     def test_f22_two_passes_that_miss_the_same_job(
         self, read: str, salt: int, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -819,7 +820,7 @@ def test_f23_an_open_job_that_vanished_hides_no_deleted_one(tmp_path: Path, cloc
     assert sorted(receipt.vanished) == sorted((COMPANY, job.id) for job in (is_open, settled))
 
 
-@pytest.mark.parametrize("arrivals", [0, 1, 2])
+@pytest.mark.parametrize("arrivals", mostly_slow([0, 1, 2], quick=2))
 @pytest.mark.parametrize("read", ["dump", "cut dump", "load", "iterate"])
 def test_f23_a_deletion_hides_no_job_from_cursors_that_are_positions(
     read: str, arrivals: int, tmp_path: Path, clock: Clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -79,7 +79,8 @@ def test_the_doors_of_a_lake_say_what_the_functions_say(lake: Path, tmp_path: Pa
     assert found.verify() == verify_lake(lake)
     assert found.status().rows == read_status(lake).rows == 152
     one, two = (tmp_path / f"{n}.html" for n in range(2))
-    assert found.report(one).read_bytes() == write_report(lake, two).read_bytes()
+    since = date(2030, 1, 1)  # a time without jobs, which is quick
+    assert found.report(one, since=since).read_bytes() == write_report(lake, two, since=since).read_bytes()
     assert repr(found) == f"Lake({str(lake)!r})"
 
 
@@ -201,7 +202,8 @@ def test_changes_after_a_repair_name_what_is_gone(lake: Path) -> None:
 def ask_catalogue(lake: Path, arguments: str) -> pl.DataFrame:
     """Return the answer of the catalogue's macro `changes`, with the types of `Lake.changes`."""
     target = lake.parent / "catalogue.duckdb"
-    write_catalogue(lake, target)
+    if not target.exists():  # it reads the lake as it is when it is asked
+        write_catalogue(lake, target)
     with duckdb.connect(str(target), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
         found: pl.DataFrame = con.sql(f"FROM changes({arguments})").pl()

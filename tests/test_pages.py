@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from canary import CANARY
+from cases import mostly_slow
 
 from pleo_extract import (
     Client,
@@ -109,7 +110,7 @@ class TestFullWalk:
         assert load_export_jobs(client=open_client(sandbox)).height == JOBS
         assert limits(sandbox) == [MOST] * -(-JOBS // most)
 
-    @pytest.mark.parametrize("status", REFUSALS)
+    @pytest.mark.parametrize("status", mostly_slow(REFUSALS))
     def test_a_server_that_refuses_the_limit_costs_one_request_once_a_lake(
         self, make: Callable[..., Sandbox], dump: Callable[..., list[int]], tmp_path: Path, status: int
     ) -> None:

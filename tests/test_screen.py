@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,12 +12,22 @@ from pleo_extract import connect
 from pleo_extract.answers import answer, read_table
 from pleo_extract.cli.answer import format_answer
 
+if TYPE_CHECKING:
+    import duckdb
+
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 
 
+@cache
+def sample() -> duckdb.DuckDBPyConnection:
+    """Open the sample once."""
+    return connect(SAMPLE)
+
+
+@cache
 def ask(query: str, width: int | None = None) -> str:
     """Return the sample's answer as a table."""
-    return format_answer(read_table(answer(connect(SAMPLE), query)), width)
+    return format_answer(read_table(answer(sample(), query)), width)
 
 
 def test_a_table_that_fits_stays_as_it_is() -> None:

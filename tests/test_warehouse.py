@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 import pytest
+from cases import mostly_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from warehouse_jobs import START, A, B, ask, job, make_catalogue, parquet, rows_of, warehouse
@@ -352,7 +353,7 @@ def test_a_wrong_question_is_a_usage_error(sql: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
-@pytest.mark.parametrize("grain", ["fortnight", "decade", "Month", "", "month'", None])
+@pytest.mark.parametrize("grain", mostly_slow(["Month", None, "fortnight", "decade", "", "month'"], quick=2))
 def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | None) -> None:
     """Every macro with a grain refuses an unknown one with the valid ones, also without jobs."""
     dated = [s for s in statements().values() if any(p.name == "grain" for p in s.parameters)]
@@ -368,7 +369,7 @@ def test_an_unknown_grain_is_an_error(jobs: list[dict[str, Any]], grain: str | N
 
 
 @pytest.mark.parametrize("jobs", [[], [job(1)]], ids=["empty", "one"])
-@pytest.mark.parametrize("until", ["2026-01-02", "2026-01-01", "2000-01-01"])
+@pytest.mark.parametrize("until", mostly_slow(["2026-01-02", "2026-01-01", "2000-01-01"]))
 def test_a_span_that_ends_before_it_begins_is_an_error(jobs: list[dict[str, Any]], until: str) -> None:
     """Every macro refuses a reversed or empty span, also without jobs."""
     spanned = [s for s in statements().values() if any(p.name.startswith("since") for p in s.parameters)]
@@ -464,7 +465,9 @@ def test_a_name_that_does_not_exist() -> None:
 
 
 @pytest.mark.catalogue
-@pytest.mark.parametrize("jobs", [[], [job(1), job(2, "failed"), job(3, "pending")]], ids=["empty", "some"])
+@pytest.mark.parametrize(
+    "jobs", mostly_slow([[job(1), job(2, "failed"), job(3, "pending")], []]), ids=["some", "empty"]
+)
 def test_the_catalogue_works_opened_and_attached(tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
     """Every view and macro of the catalogue gives another client the same as `open_warehouse`."""
     folder = tmp_path / "it's [a]"
@@ -681,11 +684,14 @@ def test_errors_while_rows_are_read_are_ours() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    [
-        "read_table(answer(con, SLOW))",
-        "write(answer(con, SLOW), sys.argv[1], 'csv')",
-        "read_table(answer(con, SLOW + ' WHERE range <> $one', {'one': 1}))",
-    ],
+    mostly_slow(
+        [
+            "read_table(answer(con, SLOW))",
+            "write(answer(con, SLOW), sys.argv[1], 'csv')",
+            "read_table(answer(con, SLOW + ' WHERE range <> $one', {'one': 1}))",
+        ],
+        quick=2,
+    ),
 )
 def test_f36_ctrl_c_stops_a_long_question(tmp_path: Path, code: str) -> None:
     """F36: Ctrl-C ends a long query immediately and leaves no file."""

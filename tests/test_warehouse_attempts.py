@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from cases import mostly_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from retries import APRIL, WORLDS, count_wrong_links, draw_world, measure_coverage
@@ -77,7 +78,7 @@ def test_attempts_are_linked_as_defined(rows: list[Row]) -> None:
         assert (row["is_first"], row["is_last"]) == (number == 1, number == last[export])
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", mostly_slow([1, 2, 3]))
 def test_few_links_are_wrong_where_the_truth_is_known(seed: int) -> None:
     """In the sandbox's companies, whose retries are known, at most 3 % of the links are wrong and 3 % are missing."""
     found = count_wrong_links(seed)
@@ -120,7 +121,7 @@ def test_first_pass_counts_exports_by_their_first_attempt(rows: list[Row], grain
 
 
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("grain", ["hour", "day", "week", "month", "all"])
+@pytest.mark.parametrize("grain", mostly_slow(["hour", "month", "day", "week", "all"], quick=2))
 def test_the_spread_between_clusters_is_statsmodels(world: str, grain: str) -> None:
     """The design effect is that of statsmodels' variance by clusters, the interval Wilson's with Student's quantile."""
     jobs = draw_world(np.random.default_rng(15), WORLDS[world], companies=3, days=18)
@@ -168,7 +169,7 @@ def clustered_interval(hit: Any, cluster: Any) -> tuple[float, float, float]:
     return effect, *proportion.proportion_confint(hit.mean() * n / effect, n / effect, alpha, "wilson")
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", mostly_slow(WORLDS, quick=2))
 @pytest.mark.parametrize("per_company", [True, False])
 def test_the_change_of_a_rate_knows_clusters(world: str, *, per_company: bool) -> None:
     """The interval of `compare` joins the clustered intervals of both ranges as Newcombe does."""
@@ -195,7 +196,7 @@ def test_the_change_of_a_rate_knows_clusters(world: str, *, per_company: bool) -
         assert (row["change"], row["low"], row["high"]) == close(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", mostly_slow(WORLDS, quick=2))
 def test_chance_makes_few_differences(world: str) -> None:
     """Of 150 companies whose rate stays, at most one in twelve differs from one half of a month to the next, by no q.
 
@@ -222,7 +223,7 @@ def student(freedom: int) -> float:
     return found
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", mostly_slow(WORLDS, quick=2))
 def test_intervals_that_know_clusters_contain_the_truth(world: str) -> None:
     """95 % intervals of 100 companies contain the true rate in at least 88; Wilson's do not where exports are retried.
 

@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from cases import mostly_slow
+from clocks import in_zones
 from drifts import make_days
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,12 +57,12 @@ def count_back(instant: datetime, grain: str) -> datetime:
     }[grain]
 
 
-@pytest.mark.parametrize("tz", ["UTC", "Europe/Copenhagen", "America/St_Johns", "Asia/Kathmandu"])
+@in_zones("America/St_Johns")
 @pytest.mark.parametrize("grain", ["hour", "day", "week", "month", "quarter", "year"])
 @pytest.mark.parametrize("now", [datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 3, 30, 12, 20, tzinfo=UTC)])
-def test_compare_takes_the_last_two_whole_periods(grain: str, tz: str, now: datetime) -> None:
+def test_compare_takes_the_last_two_whole_periods(grain: str, zone: str, now: datetime) -> None:
     """`compare('quarter')` equals `compare` with four bounds, computed with zoneinfo."""
-    luck = Random(grain + tz)
+    luck = Random(grain + zone)
     days = {"hour": 0.25, "day": 4, "week": 24, "month": 100, "quarter": 300, "year": 1200}[grain]
     rows = [
         job(
@@ -71,19 +73,19 @@ def test_compare_takes_the_last_two_whole_periods(grain: str, tz: str, now: date
         )
         for n in range(400)
     ]
-    zone = ZoneInfo(tz)
-    local = now.astimezone(zone).replace(tzinfo=None)
+    place = ZoneInfo(zone)
+    local = now.astimezone(place).replace(tzinfo=None)
     ends = count_back(local + timedelta(microseconds=1), grain)
     begins = count_back(ends, grain)
-    bounds = [each.replace(tzinfo=zone) for each in (count_back(begins, grain), begins, ends)]
+    bounds = [each.replace(tzinfo=place) for each in (count_back(begins, grain), begins, ends)]
     a, b, c = (each.astimezone(UTC) for each in bounds)
     expected = ask("FROM compare($a, $b, $b, $c)", rows, now, a=a, b=b, c=c)
     assert expected.height == 8
-    found = ask(f"FROM compare('{grain}', tz := '{tz}')", rows, now)
+    found = ask(f"FROM compare('{grain}', tz := '{zone}')", rows, now)
     assert found.equals(expected)
     assert found.select("a_begins", "a_ends", "b_begins", "b_ends").unique().rows() == [(a, b, b, c)]
     if grain == "month":
-        for call in (f"compare(tz := '{tz}')", f"compare(tz := '{tz}', grain := 'month')"):
+        for call in (f"compare(tz := '{zone}')", f"compare(tz := '{zone}', grain := 'month')"):
             assert ask(f"FROM {call}", rows, now).equals(expected)
 
 
@@ -176,7 +178,7 @@ def test_compare_medians_joins_order_statistics(first: list[int], second: list[i
             )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", mostly_slow(range(4)))
 def test_changes_of_many_companies_have_a_false_discovery_rate(seed: int) -> None:
     """The q of a figure is scipy's over the companies; alone, it is below 0.05 exactly where `differs` is true."""
     luck = Random(seed)
@@ -241,7 +243,7 @@ def sandbox_year(
     return recorded(world.visible()), world.outage, world.companies[::2]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", mostly_slow([1, 2, 3]))
 def test_the_sandboxs_outage_is_found(seed: int) -> None:
     """The outage is an incident of the affected companies, with accounting-system reasons."""
     jobs, (began, ceased), hit = sandbox_year(seed)
@@ -352,7 +354,7 @@ def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: in
             assert row["is_incident"] == (row["rate"] > row["limit_rate"])
 
 
-@pytest.mark.parametrize("grain", ["hour", "day", "week", "month", "quarter", "year"])
+@pytest.mark.parametrize("grain", mostly_slow(["day", "month", "hour", "week", "quarter", "year"], quick=2))
 def test_discoveries_are_benjamini_and_hochbergs(grain: str) -> None:
     """The q is statsmodels' and scipy's over the companies judged in a period, and the clearest comes first."""
     luck = Random(grain)

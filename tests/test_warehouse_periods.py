@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from cases import mostly_slow
 from clocks import begin, in_zones
 from lakes import SERVER
 from polars.testing import assert_frame_equal
@@ -45,7 +46,7 @@ def find_bounds(instant: datetime, grain: str, zone: ZoneInfo) -> tuple[datetime
 
 
 @in_zones()
-@pytest.mark.parametrize("grain", GRAINS)
+@pytest.mark.parametrize("grain", mostly_slow(GRAINS, quick=3))
 def test_when_periods_begin_and_whether_they_are_over(grain: str, zone: str) -> None:
     """starts_at is the instant at which the period begins; it is partial if now, since or until lie within it."""
     luck, place = Random(f"{grain} {zone}"), ZoneInfo(zone)
@@ -85,7 +86,7 @@ def test_when_periods_begin_and_whether_they_are_over(grain: str, zone: str) -> 
 
 
 @in_zones("Australia/Lord_Howe")
-@pytest.mark.parametrize("grain", [*GRAINS, "all"])
+@pytest.mark.parametrize("grain", mostly_slow(["day", "all", *(g for g in GRAINS if g != "day")], quick=3))
 def test_periods_without_jobs_have_rows(grain: str, zone: str) -> None:
     """Between a company's first job and its now or until, each period has a row; those without jobs have zeros and nulls."""
     luck, place = Random(f"{grain} {zone}"), ZoneInfo(zone)
@@ -136,7 +137,7 @@ def test_periods_without_jobs_have_rows(grain: str, zone: str) -> None:
 
 
 @in_zones("Australia/Lord_Howe")
-@pytest.mark.parametrize("grain", GRAINS)
+@pytest.mark.parametrize("grain", mostly_slow(GRAINS, quick=3))
 def test_an_outage_is_divided_between_its_periods(grain: str, zone: str) -> None:
     """Hours without exports are those of a linear search, each period with its part; open outages last until now."""
     luck, place = Random(f"down {grain} {zone}"), ZoneInfo(zone)

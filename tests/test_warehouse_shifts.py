@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from cases import mostly_slow
 from drifts import (
     count_alarms,
     draw_days,
@@ -56,7 +57,7 @@ def chart(counts: list[tuple[int, int]]) -> list[tuple[float, float, bool, int |
     return rows
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", mostly_slow(range(4)))
 def test_the_chart_is_pages_recursion(seed: int) -> None:
     """Usual rate, evidence, begin and rate since equal a recursion over the periods, with outages and shifts, to 1e-9."""
     luck = np.random.default_rng(seed)
@@ -111,7 +112,9 @@ def test_counts_are_judged_as_their_jobs_are() -> None:
         assert_frame_equal(rows, same, abs_tol=1e-9)
 
 
-@pytest.mark.parametrize(("daily", "rate", "companies"), [(12, 0.02, 400), (30, 0.1, 400), (40, 0.04, 2000)])
+@pytest.mark.parametrize(
+    ("daily", "rate", "companies"), mostly_slow([(12, 0.02, 400), (30, 0.1, 400), (40, 0.04, 2000)], quick=2)
+)
 def test_chance_alarms_no_more_often_than_stated(daily: int, rate: float, companies: int) -> None:
     """Where the rate stays, chance alone makes at most one shift or incident in 740 judged days.
 
@@ -133,7 +136,7 @@ def test_the_stated_alarms_keep_the_promise() -> None:
         assert each["alarms"] <= each["judged"] / 740
 
 
-@pytest.mark.parametrize("world", ["clustered", "month-end", "Mondays"])
+@pytest.mark.parametrize("world", mostly_slow(["clustered", "month-end", "Mondays"]))
 def test_failures_that_come_together_raise_more_alarms(world: str) -> None:
     """Where failures are not independent, chance raises more alarms than promised: as often as docs/answers.md says."""
     stated = next(

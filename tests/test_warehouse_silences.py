@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from cases import mostly_slow
 from clocks import in_zones
 from rhythms import (
     EPOCH,
@@ -110,7 +111,7 @@ def measure_silence(times: Any, now: float, zone: ZoneInfo) -> dict[str, Any] | 
     }
 
 
-@pytest.mark.parametrize("rhythm", RHYTHMS)
+@pytest.mark.parametrize("rhythm", mostly_slow(reversed(RHYTHMS), quick=3))
 def test_how_unusual_a_gap_is_said_to_be_is_how_often_it_comes(rhythm: str) -> None:
     """Of gaps of companies that are not silent, no more than a share p is said to have a chance below p.
 
@@ -133,7 +134,7 @@ def test_how_unusual_a_gap_is_said_to_be_is_how_often_it_comes(rhythm: str) -> N
     assert (chances <= 0.2).sum() >= 10
 
 
-@pytest.mark.parametrize("rhythm", [OFFICE, "2 a day, in office hours"])
+@pytest.mark.parametrize("rhythm", mostly_slow(["2 a day, in office hours", OFFICE]))
 def test_a_silence_from_a_weekday_on_is_named_within_three_usual_gaps(rhythm: str) -> None:
     """A company that stops on a weekday is named before three times its usual gap has passed, by its own rhythm."""
     delays = find_delays(np.random.default_rng(15), rhythm, 5)

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from cases import mostly_slow
 from clocks import in_zones
 from hypothesis import given, settings
 from polars.testing import assert_frame_equal
@@ -61,14 +62,15 @@ def value_of(row: Row, split_by: str, zone: str) -> str | None:
 
 @in_zones()
 @pytest.mark.parametrize("split_by", SPLITS)
-def test_a_split_answers_as_a_lake_with_only_its_jobs(split_by: str, zone: str) -> None:
+@pytest.mark.parametrize("grains", mostly_slow([3, len(GRAINS)]))
+def test_a_split_answers_as_a_lake_with_only_its_jobs(grains: int, split_by: str, zone: str) -> None:
     """Each value's rows are the answer about its jobs alone, at each grain; no job is in none or in two of them."""
     luck = Random(f"{split_by} {zone}")
     rows = draw_jobs(luck)
     values = {row["id"]: value_of(row, split_by, zone) for row in rows}
     # An export counts where it was first tried, so that it needs all its attempts.
     exports = dict(ask("SELECT id, export_id FROM attempts", rows, NOW).iter_rows())
-    for grain in luck.sample(GRAINS, len(GRAINS)):
+    for grain in luck.sample(GRAINS, grains):
         call = f"(grain := $g, tz := $z, per_company := {luck.choice(('TRUE', 'FALSE'))}"
         macro, value = luck.choice(WITH_SPLITS), luck.choice(sorted(set(values.values()), key=str))
         owner = exports if macro == "first_pass" else dict(zip(values, values, strict=True))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 from warehouse_jobs import START, A, B, Row, job, parquet, rows_of
@@ -80,14 +80,19 @@ def make_jobs() -> list[Row]:
 ROWS: Final = make_jobs()
 
 
+HALF: Final = Random(15).sample(ROWS, len(ROWS) // 2)
+"""The jobs that have vanished where some have."""
+OTHERS: Final = [row for row in ROWS if row not in HALF]
+
+
 @contextmanager
 def connected(
-    folder: Path, rows: Sequence[Row], vanished: Sequence[Row], asked: str | None = None
+    folder: Path, rows: Sequence[Row], vanished: Sequence[Row]
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a warehouse of these jobs, of which some have vanished; `asked` names the only macros to create."""
+    """Yield a warehouse of these jobs, of which some have vanished."""
     keys = [(row["company_id"], row["id"]) for row in vanished]
     with open_warehouse(
-        [parquet(folder / "jobs.parquet", rows)], facts=SnapshotFacts(MADE, vanished=keys), asked=asked
+        [parquet(folder / "jobs.parquet", rows)], facts=SnapshotFacts(MADE, vanished=keys)
     ) as con:
         yield con
 
@@ -103,36 +108,46 @@ def total(con: duckdb.DuckDBPyConnection, name: str, column: str) -> int:
     return found
 
 
+class Opened(NamedTuple):
+    """Warehouses of the same jobs, by which of them have vanished."""
+
+    all: duckdb.DuckDBPyConnection
+    none: duckdb.DuckDBPyConnection
+    half: duckdb.DuckDBPyConnection
+    others: duckdb.DuckDBPyConnection
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    """Open four warehouses once, because opening one takes as long as asking several answers."""
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("vanished")
+        yield Opened(
+            *(stack.enter_context(connected(folder, ROWS, gone)) for gone in (ROWS, (), HALF, OTHERS))
+        )
+
+
 @pytest.mark.parametrize("name", statements())
-def test_every_answer_says_how_many_of_its_jobs_have_vanished(name: str, tmp_path: Path) -> None:
+def test_every_answer_says_how_many_of_its_jobs_have_vanished(name: str, opened: Opened) -> None:
     """Every answer counts the vanished jobs among those that it includes, or marks them, or has a reason not to."""
     assert INCLUDED.keys() | WITHOUT.keys() <= statements().keys()
-    luck = Random(name)
-    some = luck.sample(ROWS, len(ROWS) // 2)
-    others = [row for row in ROWS if row not in some]
-    with connected(tmp_path, ROWS, ROWS, name) as con:
-        asked = f"FROM {call(name)}"
-        columns = rows_of(con, f"{asked} LIMIT 0").columns
-        if name in WITHOUT:
-            assert not {"vanished", "is_vanished"} & set(columns)
-            return
-        if "is_vanished" in columns:
-            assert rows_of(con, f"SELECT DISTINCT is_vanished {asked}").rows() == [(True,)]
-        else:
-            counted = "vanished_a + vanished_b" if name == "compare" else "vanished"
-            figures = rows_of(con, f"SELECT {counted} AS counted, {INCLUDED[name]} AS included {asked}")
-            assert figures["counted"].to_list() == figures["included"].to_list()
-            assert (whole := figures["counted"].sum()) > 0
-    if "is_vanished" in columns:
-        with connected(tmp_path, ROWS, some, name) as con:
-            flags = rows_of(con, f"SELECT id, is_vanished {asked}").rows()
-        assert {flag for _, flag in flags} == {True, False}
-        assert all(flag == (job_id in {row["id"] for row in some}) for job_id, flag in flags)
+    asked = f"FROM {call(name)}"
+    columns = rows_of(opened.all, f"{asked} LIMIT 0").columns
+    if name in WITHOUT:
+        assert not {"vanished", "is_vanished"} & set(columns)
         return
-    parts = []
-    for gone in ((), some, others):
-        with connected(tmp_path, ROWS, gone, name) as con:
-            parts.append(total(con, name, counted))
+    if "is_vanished" in columns:
+        assert rows_of(opened.all, f"SELECT DISTINCT is_vanished {asked}").rows() == [(True,)]
+        flags = rows_of(opened.half, f"SELECT id, is_vanished {asked}").rows()
+        assert {flag for _, flag in flags} == {True, False}
+        lost = {row["id"] for row in HALF}
+        assert all(flag == (job_id in lost) for job_id, flag in flags)
+        return
+    counted = "vanished_a + vanished_b" if name == "compare" else "vanished"
+    figures = rows_of(opened.all, f"SELECT {counted} AS counted, {INCLUDED[name]} AS included {asked}")
+    assert figures["counted"].to_list() == figures["included"].to_list()
+    assert (whole := figures["counted"].sum()) > 0
+    parts = [total(con, name, counted) for con in (opened.none, opened.half, opened.others)]
     assert parts[0] == 0
     assert parts[1] + parts[2] == whole
     assert min(parts[1:]) > 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from cases import mostly_slow
 from clocks import begin, in_zones
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,7 +88,7 @@ class Curve:
 
 
 @in_zones()
-@pytest.mark.parametrize("grain", GRAINS)
+@pytest.mark.parametrize("grain", mostly_slow(GRAINS, quick=3))
 def test_a_share_within_a_time_is_kaplan_meiers(grain: str, zone: str) -> None:
     """Counts add up; share and interval are lifelines' and statsmodels', also where open jobs are too young to tell."""
     luck = Random(f"{grain} {zone}")

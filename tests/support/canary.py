@@ -39,10 +39,13 @@ _NULS: Final = ("\0", "\0" * 3, r"\x00", r"\x00" * 3, r"\u0000", r"\u0000" * 3)
 """What UTF-16 and UTF-32 put between two characters, as it is, as Python and as JSON write it."""
 _FORMS: Final = (*SPELLINGS, *(nuls.join(spelling) for nuls in _NULS for spelling in SPELLINGS))
 _FORMS_IN_BYTES: Final = tuple(form.encode() for form in _FORMS)
+_SHORTEST: Final = min(map(len, _FORMS))  # longer than most names of files, of which there are many
 
 
 def found(text: str | bytes) -> bool:
     """Return whether the text contains the canary in any form, also with NULs between its characters."""
+    if len(text) < _SHORTEST:
+        return False
     if isinstance(text, bytes):
         return any(form in text for form in _FORMS_IN_BYTES)
     return any(form in text for form in _FORMS)

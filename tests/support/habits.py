@@ -444,7 +444,7 @@ class Server(httpx.BaseTransport):
         return row
 
     def _describe(self, job: Job) -> dict[str, Any]:
-        created = job.created.strftime("%Y-%m-%dT%H:%M:%S")
+        created = job.created.replace(tzinfo=None).isoformat(timespec="seconds")
         created += f".{job.nanos:09d}Z" if self.habits.nanoseconds else "Z"
         return {
             "id": job.id,
@@ -474,4 +474,5 @@ def _numbers(job_id: str) -> tuple[int, tuple[int, ...]]:
 
 
 def _format_time(instant: datetime | None) -> str | None:
-    return None if instant is None else instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime, which is ten times slower: every request formats all of its rows.
+    return None if instant is None else f"{instant.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
