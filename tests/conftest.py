@@ -25,7 +25,7 @@ from pleo_extract import Client
 from pleo_extract.answers import catalogue
 from pleo_extract.answers.definition import Source
 from pleo_extract.cli import main
-from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World, population
+from pleo_extract.sandbox import API_KEY, Rules, Sandbox, World
 from pleo_extract.signals import CODES
 
 pytest.register_assert_rewrite("trial")
@@ -87,14 +87,6 @@ def own_environment(
 def own_luck(request: pytest.FixtureRequest) -> None:
     """Give each test random numbers of its own that are the same each time: an audit may miss a change by bad luck."""
     random.seed(request.node.nodeid)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_worlds() -> Iterator[None]:
-    """Weigh each hour once: every world of a year weighs the same 8,760 hours, and most tests make one or more."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(population, "_hour_weight", functools.cache(population._hour_weight))
-        yield
 
 
 @pytest.fixture(scope="session")
