@@ -140,7 +140,8 @@ def dump_accounts(  # noqa: PLR0913 - as above
         lake: the lake's folder, or the URL of a Delta table; created if it does not exist.
         accounts: the accounts file, or the accounts that `client.read_accounts` returns; all of one server.
         shard: dump one part of the accounts only: ``(1, 4)`` is the first of four. A company is always in the same part.
-        publish_every: how often a long run publishes the companies that are done (5 minutes).
+        publish_every: how often a long run publishes the companies that are done (5 minutes). When only slow ones are left,
+            it publishes after half of the time that the run has lasted.
         progress: show a progress bar; by default on a terminal and in a notebook.
         full: see `dump_export_jobs`.
         full_every: see `dump_export_jobs`.
