@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -236,3 +238,24 @@ def test_the_catalogue_of_a_first_dump_is_compiled_meanwhile(
     (lake / "_jobs.duckdb").unlink()
     renew_catalogue(lake, run="2")
     assert (lake / "_jobs.duckdb").read_bytes() == ahead
+
+
+def test_ctrl_c_cannot_interrupt_the_import_of_duckdb(tmp_path: Path) -> None:
+    """The thread that compiles imports DuckDB, which aborts the process if an interrupted import is repeated."""
+    script = """
+import sys, threading
+
+class Spy:
+    def find_spec(self, name, *_):
+        if name == "_duckdb":
+            print(threading.current_thread().name)
+
+sys.meta_path.insert(0, Spy())
+from pleo_extract.answers.doors import CatalogueAhead
+with CatalogueAhead(sys.argv[1]) as ahead:
+    ahead.start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "lake")], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "catalogue_0\n"

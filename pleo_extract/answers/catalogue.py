@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pleo_extract.answers.definition import ROOT, Source, definitions, literal
-from pleo_extract.answers.facts import SnapshotFacts, write_facts
+from pleo_extract.answers.facts import INSTANTS, VANISHED, SnapshotFacts
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import StorageError
 
@@ -118,11 +118,12 @@ def _make_stand_in(folder: Path, facts: SnapshotFacts) -> None:
         "_lake/objects/part-0.parquet": rows.getvalue(),
         "_lake/snapshots/1.json": b"{}",
         "_lake/current": b"1",
+        INSTANTS.lstrip("/"): facts.encode_instants(),
+        VANISHED.lstrip("/"): facts.encode_vanished(),
     }
     for name, data in files.items():
         Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
         Path(folder, name).write_bytes(data)
-    write_facts(folder, facts)
 
 
 def _refuse_question_mark(target: Path) -> None:

@@ -155,12 +155,17 @@ class CatalogueAhead:
 
     def start(self) -> None:
         """Begin, unless that was done: called once there is a page, as a run that fails before it needs no catalogue."""
-        from pleo_extract import answers  # noqa: PLC0415 - as above
-
         with self._lock:
             if self._compiled is None:
-                target, root = self._layout.catalogue, self._layout.root
-                self._compiled = self._pool.submit(answers.compile_ahead, target, root, _make_mark(target))
+                self._compiled = self._pool.submit(self._compile)
+
+    def _compile(self) -> bytes:
+        # Imported in this thread, which no Ctrl-C reaches: DuckDB aborts the process if its import is interrupted and then
+        # repeated.
+        from pleo_extract import answers  # noqa: PLC0415 - as above
+
+        target, root = self._layout.catalogue, self._layout.root
+        return answers.compile_ahead(target, root, _make_mark(target))
 
     def take(self, mark: str) -> bytes | None:
         """Return the catalogue if this is its mark; None if it could not be compiled, or if another one is needed."""
