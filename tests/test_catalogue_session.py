@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from pleo_extract.contract import DUCKDB_SCHEMA
 from pleo_extract.core.state import SyncState
 from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Sandbox, World, serve
+from pleo_extract.sync import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,7 +221,7 @@ def test_a_folder_that_duckdb_cannot_name(
 def test_the_catalogue_of_a_first_dump_is_compiled_meanwhile(
     scratch: str, tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A first dump compiles it while it reads, the same bytes as later; if that fails, it does so at the end."""
+    """A first dump that waits compiles it meanwhile, the same bytes as later; if that fails, it does so at the end."""
     late: list[object] = []
     compile_late = answers.write_catalogue
 
@@ -228,6 +230,8 @@ def test_the_catalogue_of_a_first_dump_is_compiled_meanwhile(
         compile_late(*given, **named)
 
     monkeypatch.setattr(answers, "write_catalogue", count)
+    monkeypatch.setattr(run, "LOOKED_AT", 0)
+    monkeypatch.setattr(run, "BUSY", math.inf)
     if scratch == "none":
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
     lake = tmp_path / "lake"
