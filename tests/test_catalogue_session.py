@@ -19,14 +19,13 @@ from lakes import SERVER, make_lake
 from warehouse_jobs import START, job
 
 from pleo_extract import answers, connect, dump_accounts, dump_export_jobs, verify_lake
-from pleo_extract.answers import open_warehouse, statements
+from pleo_extract.answers import doors, open_warehouse, statements
 from pleo_extract.answers.definition import literal
 from pleo_extract.answers.doors import renew_catalogue
 from pleo_extract.contract import DUCKDB_SCHEMA
 from pleo_extract.core.state import SyncState
 from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Sandbox, World, serve
-from pleo_extract.sync import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -230,8 +229,8 @@ def test_the_catalogue_of_a_first_dump_is_compiled_meanwhile(
         compile_late(*given, **named)
 
     monkeypatch.setattr(answers, "write_catalogue", count)
-    monkeypatch.setattr(run, "LOOKED_AT", 0)
-    monkeypatch.setattr(run, "BUSY", math.inf)
+    monkeypatch.setattr(doors, "LOOKED_AT", 0)
+    monkeypatch.setattr(doors, "BUSY", math.inf)
     if scratch == "none":
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
     lake = tmp_path / "lake"
@@ -255,9 +254,10 @@ class Spy:
             print(threading.current_thread().name)
 
 sys.meta_path.insert(0, Spy())
-from pleo_extract.answers.doors import CatalogueAhead
-with CatalogueAhead(sys.argv[1]) as ahead:
-    ahead.start()
+from pleo_extract.answers import doors
+doors.LOOKED_AT, doors.BUSY = 0, float("inf")
+with doors.CatalogueAhead(sys.argv[1]) as ahead:
+    ahead.note_page()
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "lake")], check=True, capture_output=True, text=True

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import secrets
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,10 @@ __all__ = [
     "write_catalogue",
 ]
 
+LOOKED_AT: Final = 0.2
+"""Seconds of a first dump after which it is known whether it waits for its server."""
+BUSY: Final = 0.6
+"""CPU seconds of a second in which a process is busy itself."""
 _HEADER: Final = 3 * 4096
 _BLOCK: Final = 256 * 1024
 """A DuckDB file is a header and whole blocks; a file that was cut short is not."""
@@ -135,7 +140,8 @@ class CatalogueAhead:
     """The catalogue of a first dump, compiled in a thread while the dump reads.
 
     DuckDB takes a quarter of a second for it, without holding Python's lock. At the end of a dump, all else would wait for
-    it; while the dump reads, it is the server that is waited for. A block ends when the thread has.
+    it; while the dump reads, it is the server that is waited for. Beside a quick server, which keeps the process busy, a
+    second busy thread gains nothing and costs a tenth more CPU time. A block ends when the thread has.
 
     Args:
         lake: the folder of the lake.
@@ -146,6 +152,7 @@ class CatalogueAhead:
         self._pool = ThreadPoolExecutor(1, "catalogue")
         self._lock = threading.Lock()
         self._compiled: Future[bytes] | None = None
+        self._started, self._worked = time.monotonic(), time.process_time()
 
     def __enter__(self) -> Self:
         return self
@@ -153,8 +160,14 @@ class CatalogueAhead:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def start(self) -> None:
-        """Begin, unless that was done: called once there is a page, as a run that fails before it needs no catalogue."""
+    def note_page(self) -> None:
+        """Begin, unless that was done, if the dump waits for its server more than it works.
+
+        Called once there is a page: a run that fails before needs no catalogue.
+        """
+        seconds = time.monotonic() - self._started
+        if seconds < LOOKED_AT or time.process_time() - self._worked >= BUSY * seconds:
+            return
         with self._lock:
             if self._compiled is None:
                 self._compiled = self._pool.submit(self._compile)

@@ -42,7 +42,6 @@ class _Group:
     """Accounts whose rows are read from the lake together. Several threads may take accounts from it."""
 
     def __init__(self, accounts: list[AccountDump]) -> None:
-        self._all = accounts
         self._left = deque(accounts)
         self._rows: dict[str | None, pl.DataFrame] | None = None
         self._lock = Lock()
@@ -56,7 +55,7 @@ class _Group:
             if not self._left:
                 return None
             if self._rows is None:
-                self._rows = _read_rows(self._all, origin)
+                self._rows = _read_rows(self._left, origin)
             account = self._left.popleft()
             return account, self._rows.pop(account.company_id, None)
 
@@ -124,9 +123,8 @@ def read_all(
 
 
 def _make_groups(accounts: Sequence[AccountDump], origin: Origin) -> Iterator[_Group]:
-    largest = max(
-        1, min(GROUP, len(accounts) // THREADS // 4)
-    )  # four groups a thread, so that all end together
+    # Four groups a thread, so that all end together.
+    largest = max(1, min(GROUP, len(accounts) // THREADS // 4))
     return map(_Group, _split_into_groups(_sort_stalest(accounts, origin), origin.base, largest))
 
 

@@ -52,10 +52,6 @@ __all__ = ["PUBLISH_EVERY", "DumpRun"]
 
 _log = logging.getLogger(__name__)
 
-LOOKED_AT: Final = 0.2
-"""Seconds of a first dump after which it is known whether it waits for its server."""
-BUSY: Final = 0.6
-"""CPU seconds of a second in which a process is busy itself."""
 PUBLISH_EVERY: Final = timedelta(minutes=5)
 """How often a run of many companies publishes the finished ones while it still reads others."""
 
@@ -114,7 +110,7 @@ class DumpRun:
             )
             is_first = base is None and self.lake.catalogue is not None
             with CatalogueAhead(self.lake.layout.root) if is_first else nullcontext() as ahead:
-                self._read(accounts, base, update if ahead is None else _starting(ahead, update))
+                self._read(accounts, base, update if ahead is None else _noting(ahead, update))
                 self._still_held()  # if another run has taken the lake, nothing else matters
                 if manifest := self._publish([each for each in accounts if each.outcome.state is not None]):
                     for each in accounts:  # the receipts of failed accounts show the new snapshot too
@@ -287,22 +283,16 @@ class _Publication:
                 account.is_committed = True
 
 
-def _starting(
+def _noting(
     ahead: CatalogueAhead, update: Callable[[int, int | None, str], None]
 ) -> Callable[[int, int | None, str], None]:
-    """Return `update` as a function that also starts the catalogue, once the run waits for its server more than it works.
+    """Return `update` as a function that also tells the catalogue of the page."""
 
-    Beside a quick server, which keeps the process busy, a second busy thread gains nothing and costs a tenth more CPU time.
-    """
-    started, worked = time.monotonic(), time.process_time()
-
-    def start_and_update(rows: int, total: int | None, waited: str) -> None:
-        seconds = time.monotonic() - started
-        if seconds >= LOOKED_AT and time.process_time() - worked < BUSY * seconds:
-            ahead.start()
+    def note_and_update(rows: int, total: int | None, waited: str) -> None:
+        ahead.note_page()
         update(rows, total, waited)
 
-    return start_and_update
+    return note_and_update
 
 
 def _name_files(accounts: Mapping[AccountKey, SyncState]) -> set[str]:

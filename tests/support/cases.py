@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["mostly_slow"]
 
 
-def mostly_slow(cases: Iterable[Any], *, quick: int = 1) -> list[ParameterSet]:
+def mostly_slow(cases: Iterable[Any], *, quick: int = 1) -> list[pytest.ParameterSet]:
     """Return all cases as parameters: the first ones for the fast tests, the others for the slow ones.
 
     For tables whose cases take the same way through the code. A case is a value, a tuple of values, or a `pytest.param`.
@@ -21,12 +20,12 @@ def mostly_slow(cases: Iterable[Any], *, quick: int = 1) -> list[ParameterSet]:
     return [_mark(case) if place >= quick else _unpack(case) for place, case in enumerate(cases)]
 
 
-def _unpack(case: Any) -> ParameterSet:
-    if isinstance(case, ParameterSet):
+def _unpack(case: Any) -> pytest.ParameterSet:
+    if isinstance(case, pytest.ParameterSet):
         return case
     return pytest.param(*case) if isinstance(case, tuple) else pytest.param(case)
 
 
-def _mark(case: Any) -> ParameterSet:
+def _mark(case: Any) -> pytest.ParameterSet:
     plain = _unpack(case)
     return pytest.param(*plain.values, id=plain.id, marks=[*plain.marks, pytest.mark.slow])
