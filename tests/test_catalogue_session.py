@@ -263,3 +263,24 @@ with doors.CatalogueAhead(sys.argv[1]) as ahead:
         [sys.executable, "-c", script, str(tmp_path / "lake")], check=True, capture_output=True, text=True
     )
     assert done.stdout == "catalogue_0\n"
+
+
+@pytest.mark.parametrize("when", ["meanwhile", "at the end"])
+@pytest.mark.parametrize("name", ["a?b", "a\\b"])
+def test_no_catalogue_is_written_where_duckdb_opens_none(
+    name: str,
+    when: str,
+    tmp_path: Path,
+    open_client: OpenClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A first dump to such a path warns and leaves no file, whenever it compiles the catalogue."""
+    if when == "meanwhile":
+        monkeypatch.setattr(doors, "LOOKED_AT", 0)
+        monkeypatch.setattr(doors, "BUSY", math.inf)
+    lake = tmp_path / name
+    with open_client(Sandbox(World(seed=1, jobs=30))) as client:
+        dump_export_jobs(lake, client=client, progress=False)
+    assert "DuckDB opens no file with a" in caplog.text
+    assert not (lake / "_jobs.duckdb").exists()

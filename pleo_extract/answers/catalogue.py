@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +70,7 @@ def write_catalogue(  # noqa: PLR0913 - each is a fact about the lake
         StorageError: the file cannot be written.
     """
     target, here = Path(target).absolute(), str(Path(lake).absolute())
-    _refuse_question_mark(target)
+    _refuse_odd_path(target)
     source = Source((), facts or SnapshotFacts(), root or here, has_months, has_objects)
     try:
         # A folder, because DuckDB keeps a log next to the file that it writes; the next run removes both if this one dies.
@@ -96,7 +97,7 @@ def compile_ahead(target: Path, lake: Path, mark: str) -> bytes:
     Raises:
         StorageError: there is no folder for temporary files, or no room in it.
     """
-    _refuse_question_mark(target)
+    _refuse_odd_path(target)
     facts = SnapshotFacts(datetime.fromtimestamp(0, UTC))
     source = Source((), facts, str(lake.absolute()), has_months=True, has_objects=True)
     try:
@@ -126,12 +127,15 @@ def _make_stand_in(folder: Path, facts: SnapshotFacts) -> None:
         Path(folder, name).write_bytes(data)
 
 
-def _refuse_question_mark(target: Path) -> None:
-    if "?" in str(target):
-        # DuckDB cuts a path at a question mark, but looks for the log of the file by the whole path.
-        raise StorageError(
-            f"the catalogue {target} cannot be written: DuckDB opens no file with a question mark in its path"
-        )
+def _refuse_odd_path(target: Path) -> None:
+    """Raise StorageError for a path at which DuckDB opens no file, wherever the file was written before."""
+    # DuckDB cuts a path at a question mark, but looks for the log of the file by the whole path. It takes a backslash for a
+    # separator, also where that is a character of a name.
+    for character, name in (("?", "a question mark"), ("\\", "a backslash")):
+        if character in str(target) and character != os.sep:
+            raise StorageError(
+                f"the catalogue {target} cannot be written: DuckDB opens no file with {name} in its path"
+            )
 
 
 def _compile(file: Path, lake: str, source: Source, mark: str) -> None:
