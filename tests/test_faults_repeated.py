@@ -8,12 +8,14 @@ and written. The stars in its place prove that the server did repeat it.
 from __future__ import annotations
 
 import base64
+import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import pytest
 from canary import CANARY, found
+from polars.testing import assert_frame_equal
 from test_client import PAGE, client_of, fail, http, listen
 from trial import edit_pages
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    import polars as pl
     from conftest import Said
 
     from pleo_extract.sandbox import RequestLike, Response
@@ -170,6 +173,32 @@ class TestCommandLine:
                 return answer
 
             assert "***" in talk(make)
+
+
+@pytest.mark.parametrize("key", ["plainKey12345678", CANARY])
+@pytest.mark.parametrize("written", ["C:\\\\/dir", "\\\\u006e \\\\u0041+", "a\\u0000b", "text \\\\u0061 \\/"])
+def test_f69_the_other_rows_of_a_page_stay_as_they_are(key: str, written: str) -> None:
+    """A page in which one row repeats the credential gives the same rows as one without it, but for three stars."""
+    sandbox = Sandbox(World(jobs=60), api_keys={key: None})
+
+    def load(said: str) -> pl.DataFrame:
+        def edit(page: dict[str, Any], _: int) -> None:
+            for row, text in zip(page["data"], [said, "OTHER"], strict=False):
+                row.update(status="failed", failureReason=text, failureReasonType="TYPE")
+
+        edited = edit_pages(sandbox, edit)
+
+        def answer(request: RequestLike) -> Response:
+            given = edited(request)
+            body = given.body.replace(b"OTHER", written.encode()).replace(b"TYPE", f"t {written}".encode())
+            return type(given)(given.status, given.headers, body)
+
+        with client_of(answer, api_key=key) as client:
+            return load_export_jobs(client=client)
+
+    repeated, plain = load(f"no access for {key}!"), load("no access for ***!")
+    assert_frame_equal(repeated, plain)
+    assert f"t {json.loads(f'{chr(34)}{written}{chr(34)}')}" in set(plain["failure_reason_type"])
 
 
 class TestClient:

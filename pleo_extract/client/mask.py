@@ -1,24 +1,37 @@
-"""Removing the credential from what a server sends, before anybody reads it.
+r"""Removing the credential from what a server sends, before anybody reads it.
 
 A server, or a proxy in front of it, may repeat the credential in a header, an error page, a row or a cursor. Masking it
 wherever a message is made does not work: there are many such places, and most of them were missed. So every answer
 passes through `Mask` once, where it comes off the wire, headers and body alike; so does the text of every network error,
 which may quote the answer. Therefore no message, record, receipt, manifest or rejected row can hold the credential,
-whoever makes it: neither as it is, nor in base64 (the form in which Basic authentication sends it), nor URL-encoded, nor
-escaped as JSON or HTML does it, nor with the NULs that UTF-16 and UTF-32 put between its characters.
+whoever makes it.
+
+These forms of the secret are found:
+
+- *Characters*: each one as it is, or escaped as JSON, Python, URLs or HTML can escape it (``\/``, ``\u002f``, ``\x2F``,
+  ``%2f``, ``&#47;``, ``&#x2F;``, ``&sol;``), alone or mixed, escaped up to three times over, and with the NULs that UTF-16
+  and UTF-32 put between characters.
+- *Base64*, standard or for URLs, of text that holds the secret, whatever stands before and after it, also with line
+  breaks, and with characters escaped as above.
+
+Other encodings are not: hexadecimal digits, base64 of base64 or of UTF-16, compressed or encrypted data.
+
+Only the bytes that spell the secret are replaced, with the escapes that they share with their neighbours. All others stay,
+and valid JSON stays valid. The one exception: where the secret is found, the NULs of UTF-16 go, which no valid JSON has.
 """
 
 from __future__ import annotations
 
 import base64
-import html
-import json
 import re
+from functools import cache
+from html.entities import html5
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    Spans = Iterator[tuple[int, int]]
 
 __all__ = ["Mask"]
 
@@ -28,12 +41,30 @@ SHORTEST: Final = 8
 
 A shorter one may be a word of the data, or a part of a word: the key ``x`` turned "expired" into "e***pired".
 """
+SHORTEST_BASE64: Final = 6
+"""The fewest characters of base64 that are looked for, for the same reason."""
 
-_NUL: Final = b"\0"
-_WRITTEN_NULS: Final = (rb"\u0000", rb"\x00")
-"""A NUL as JSON and Python write it."""
-_TAIL: Final = rb"[A-Za-z0-9+/_=-]*"
-"""The base64 characters after a match: in them stands what was encoded together with the credential."""
+_BACKSLASHES: Final = rb"\\{1,8}"
+r"""The backslashes of one escape. Escaping twice doubles them. A bound keeps the search linear in a body of backslashes."""
+_NUL: Final = _BACKSLASHES + rb"(?:u00|x)00|%(?:25){0,3}00|&(?:amp;){0,3}#0;"
+_BREAK: Final = (
+    rb"[\r\n]|" + _BACKSLASHES + rb"[rn]|%(?:25){0,3}0[AaDd]|&(?:amp;){0,3}#(?:1[03]|[xX]0?[AaDd]);"
+)
+_BETWEEN: Final = b"(?:" + _NUL + b"){0,4}"
+_BETWEEN_BASE64: Final = b"(?:" + _NUL + b"|" + _BREAK + b"|[ \\t]){0,6}"
+_ESCAPES: Final = (
+    (b"\\", (rb"\u0000", rb"\x00"), (re.compile(rb"\\u00[3-7]"), re.compile(rb"\\x[3-7]"))),
+    (b"%", (b"%00",), (re.compile(b"%(?:25|[3-7])"),)),
+    (b"&", (b"&#0;",), (re.compile(b"&(?:amp;|#[xX014-9])"),)),
+)
+"""Of each kind of escape the first byte, an escaped NUL, and the start of an escaped letter or digit.
+
+Few pages have one of the last, as nothing requires it. To search for single bytes first costs next to nothing.
+"""
+_FOR_URLS: Final = str.maketrans("+/", "-_")
+_HALF_ESCAPE: Final = re.compile(rb"\\u[0-9A-Fa-f]{0,3}\Z")
+_BACKSLASH: Final = ord("\\")
+_ALPHABET: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-")
 
 
 class Mask:
@@ -61,92 +92,134 @@ class Mask:
 
 
 def _compile(secret: str) -> Callable[[bytes], bytes]:
-    # Longest first, so that a form that contains a shorter one is removed as a whole and leaves no part behind.
-    written = sorted(set(_list_written(secret)), key=len, reverse=True)
-    encoded = sorted(set(_list_encoded(secret)), key=len, reverse=True)
-    may_be_part = len(secret) < SHORTEST
-    before, after = (rb"(?<![A-Za-z0-9])", rb"(?![A-Za-z0-9])") if may_be_part else (b"", b"")
-    parts = [before + _build_pattern(form) + after for form in written]
-    parts += [re.escape(form) + _TAIL for form in encoded]
-    pattern = re.compile(b"|".join(parts))
-    # A pattern with all forms is slow, and there are many pages. So plain searches come first: every written form holds
-    # the longest alphanumeric run of the secret, which no escaping changes.
-    core = max(re.findall(r"[A-Za-z0-9]+", secret) or [secret], key=len).encode()
-    hints = [(hint, _rarest_first(hint)) for hint in (core, *encoded)]
-    characters = sorted(set(b"".join((*written, *encoded))) - set(b'"\\'))
+    searches = [_search_written(secret), *map(_search_base64, sorted(set(_list_encoded(secret))))]
 
     def substitute(data: bytes) -> bytes:
-        plain = _unescape(data, characters)
-        # No JSON in UTF-8 has a NUL, and few pages have a backslash: searching for one byte costs next to nothing.
-        if _NUL in data or (b"\\" in data and any(nul in data for nul in _WRITTEN_NULS)):
-            packed = _unescape(_drop_nuls(data), characters)
-            plain = packed if _may_hold(packed, hints) else plain
-        if not _may_hold(plain, hints):
-            return data
-        cleaned = pattern.sub(STARS, plain)
-        return data if cleaned == plain else cleaned
+        # UTF-16 and UTF-32 write each byte of ASCII, also those of an escape, beside one or three NULs.
+        packed = bare = data.replace(b"\0", b"")
+        is_escaped = False
+        for first, nuls, words in _ESCAPES:
+            if first in packed:
+                for nul in nuls:
+                    bare = bare.replace(nul, b"")
+                is_escaped = is_escaped or any(word.search(bare) for word in words)
+        spans = sorted(span for search in searches for span in search(packed, bare, is_escaped))
+        return _replace(packed, spans) if spans else data
 
     return substitute
 
 
-def _rarest_first(hint: bytes) -> list[int]:
-    """Return the bytes of a hint, capital letters first: these are the rarest in pages."""
-    return sorted(set(hint), key=lambda byte: (not chr(byte).isupper(), byte))
+def _replace(data: bytes, spans: Iterable[tuple[int, int]]) -> bytes:
+    """Return the bytes with stars for each of these places, which may overlap."""
+    pieces, done = [], 0
+    for start, end in spans:
+        if start >= done:
+            pieces += [data[done:start], STARS]
+        done = max(done, end)
+    return b"".join([*pieces, data[done:]])
 
 
-def _may_hold(data: bytes, hints: Sequence[tuple[bytes, Sequence[int]]]) -> bool:
-    """Return whether the bytes hold a hint.
+def _search_written(secret: str) -> Callable[[bytes, bytes, bool], Spans]:
+    """Return a search for the secret, each character as it is or escaped; a short one's letters only as they are."""
 
-    Most pages lack some byte of it. Finding that out takes a microsecond, and searching 40 kB for the hint itself 16.
+    def write() -> bytes:
+        if len(secret) >= SHORTEST:
+            return _BETWEEN.join(map(_spell, secret))
+        letters = [letter.encode() if letter.isalnum() else _spell(letter) for letter in secret]
+        return rb"(?<![A-Za-z0-9])" + _BETWEEN.join(letters) + rb"(?![A-Za-z0-9])"
+
+    return _build_search(secret, [_find_core(secret)], write)
+
+
+def _search_base64(form: str) -> Callable[[bytes, bytes, bool], Spans]:
+    """Return a search for these base64 characters and those around them, which were encoded together with them."""
+    core = _find_core(form)[:32]
+    # It may be broken into lines, which are longer than both halves together: one of them is whole.
+    halves = (core[: len(core) // 2], core[len(core) // 2 :])
+    return _build_search(
+        form,
+        halves,
+        lambda: _BETWEEN_BASE64.join(map(_spell, form)) + rb"[A-Za-z0-9+/_=-]*",
+        before=_ALPHABET,
+    )
+
+
+def _build_search(
+    text: str, hints: Sequence[bytes], write: Callable[[], bytes], *, before: frozenset[int] = frozenset()
+) -> Callable[[bytes, bytes, bool], Spans]:
+    """Return a search for a text.
+
+    Args:
+        text: what is searched.
+        hints: parts of it without other characters than letters and digits. One of them is enough to suspect a match.
+        write: returns the pattern. It is called when there is something to search: few servers repeat a credential, and the
+            pattern of a long one is large.
+        before: the bytes before a match that belong to it.
+
+    Returns:
+        a function of the data without NULs, of the data without escaped NULs too, and whether that has escaped letters or
+        digits; it returns the places to replace.
     """
-    return any(all(byte in data for byte in letters) and hint in data for hint, letters in hints)
+    # Most pages lack some letter of the text. Finding that out takes a microsecond, and searching 40 kB for a hint 10.
+    # Capital letters are the rarest.
+    letters = sorted(
+        {letter for letter in text if letter.isalnum()}, key=lambda letter: (not letter.isupper(), letter)
+    )
+    codes = "".join(letters).encode()
+    pattern = cache(lambda: re.compile(write()))
+
+    def search(packed: bytes, bare: bytes, is_escaped: bool) -> Spans:  # noqa: FBT001
+        if not is_escaped and not (
+            all(code in bare for code in codes) and any(hint in bare for hint in hints)
+        ):
+            return
+        done = 0
+        for match in pattern().finditer(packed):
+            start, end = max(match.start(), done), match.end()
+            while start > done and packed[start - 1] in before:
+                start -= 1
+            # Half of an escape would make a page invalid: `\`, `\u00e` and, at the end, the `\` before a `"`.
+            if half := _HALF_ESCAPE.search(packed, max(start - 5, done), start):
+                start = half.start()
+            while start > done and packed[start - 1] == _BACKSLASH:
+                start -= 1
+            text = packed[start:end]
+            end += (len(text) - len(text.rstrip(b"\\"))) % 2
+            done = min(end, len(packed))
+            yield start, done
+
+    return search
 
 
-def _drop_nuls(data: bytes) -> bytes:
-    """Return the bytes without NULs, however they are written.
+def _find_core(text: str) -> bytes:
+    """Return the longest run of letters and digits, which no escape has to change; nothing if there is none."""
+    return max(re.findall(r"[A-Za-z0-9]+", text), key=len, default="").encode()
 
-    UTF-16 and UTF-32 write an ASCII character as its byte and one or three NULs. Without these, the secret stands in the
-    bytes as it is.
+
+@cache
+def _spell(letter: str) -> bytes:
+    """Return a pattern of all ways to write an ASCII character."""
+    code = ord(letter)
+    names = sorted({name.rstrip(";").encode() for name, text in html5.items() if text == letter})
+    entity = b"|".join([b"#0{0,6}%d" % code, b"#[xX]0{0,6}(?i:%x)" % code, *names])
+    ways = [
+        re.escape(letter.encode()) if letter.isalnum() else rb"\\{0,8}" + re.escape(letter.encode()),
+        _BACKSLASHES + b"(?:u00|x)(?i:%02x)" % code,
+        b"%%(?:25){0,3}(?i:%02x)" % code,
+        b"&(?:amp;){0,3}(?:" + entity + b");?",
+    ]
+    return b"(?:" + b"|".join(ways) + b")"
+
+
+def _list_encoded(secret: str) -> Iterator[str]:
+    """Yield the base64 characters that the secret alone determines, for each place in a group of three bytes.
+
+    Base64 writes three bytes as four characters of six bits. Those at the edges depend on the neighbours too, and are
+    left out; the rest is the same whatever stands before and behind the secret.
     """
-    for nul in (_NUL, *_WRITTEN_NULS):
-        data = data.replace(nul, b"")
-    return data
-
-
-def _build_pattern(form: bytes) -> bytes:
-    """Return a pattern that matches this form, whatever the case of the digits in its URL escapes (%2F, %2f)."""
-    return re.sub(rb"%[0-9A-F]{2}", rb"(?i:\g<0>)", re.escape(form))
-
-
-def _unescape(data: bytes, characters: Sequence[int]) -> bytes:
-    r"""Return the bytes with JSON's escapes of these characters undone.
-
-    JSON may write any character as ``\u0041``, so that the secret has more forms than can be listed. One `replace` for
-    each character is faster than any pattern.
-    """
-    if b"\\" not in data:  # as a rule; the search for one byte costs next to nothing
-        return data
-    if b"\\u00" in data:
-        for code in characters:
-            for escaped in {b"\\u%04x" % code, b"\\u%04X" % code}:
-                data = data.replace(escaped, b"%c" % code)
-    return data.replace(b"\\/", b"/")
-
-
-def _list_written(secret: str) -> Iterator[bytes]:
-    """Yield the secret as it is and as URLs, JSON, HTML and Python's `repr` write it."""
-    in_urls = (quote(secret), quote(secret, safe=""), quote_plus(secret))
-    for text in (secret, *in_urls, json.dumps(secret)[1:-1], html.escape(secret), repr(secret)[1:-1]):
-        yield text.encode()
-
-
-def _list_encoded(secret: str) -> Iterator[bytes]:
-    """Yield the start of the secret's base64: alone or as a user name, and as a password.
-
-    Base64 turns three bytes into four characters, so only whole groups of three are the same whatever follows.
-    """
-    for text in (secret.encode(), b":" + secret.encode()):
-        whole = text[: len(text) // 3 * 3]
-        if len(whole) > 3:
-            yield base64.b64encode(whole)
-            yield base64.urlsafe_b64encode(whole)
+    for place in range(3):
+        form = base64.b64encode(b"\0" * place + secret.encode()).decode()
+        inner = form[-(-8 * place // 6) : 8 * (place + len(secret)) // 6]
+        if len(inner) >= SHORTEST_BASE64:
+            yield inner
+            yield inner.translate(_FOR_URLS)

@@ -9,10 +9,15 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from _pytest.mark import ParameterSet
+
 __all__ = ["mostly_slow"]
 
+_PARAMETERS = type(pytest.param())
+"""Old releases of pytest do not export its name."""
 
-def mostly_slow(cases: Iterable[Any], *, quick: int = 1) -> list[pytest.ParameterSet]:
+
+def mostly_slow(cases: Iterable[Any], *, quick: int = 1) -> list[ParameterSet]:
     """Return all cases as parameters: the first ones for the fast tests, the others for the slow ones.
 
     For tables whose cases take the same way through the code. A case is a value, a tuple of values, or a `pytest.param`.
@@ -20,12 +25,12 @@ def mostly_slow(cases: Iterable[Any], *, quick: int = 1) -> list[pytest.Paramete
     return [_mark(case) if place >= quick else _unpack(case) for place, case in enumerate(cases)]
 
 
-def _unpack(case: Any) -> pytest.ParameterSet:
-    if isinstance(case, pytest.ParameterSet):
+def _unpack(case: Any) -> ParameterSet:
+    if isinstance(case, _PARAMETERS):
         return case
     return pytest.param(*case) if isinstance(case, tuple) else pytest.param(case)
 
 
-def _mark(case: Any) -> pytest.ParameterSet:
+def _mark(case: Any) -> ParameterSet:
     plain = _unpack(case)
     return pytest.param(*plain.values, id=plain.id, marks=[*plain.marks, pytest.mark.slow])
