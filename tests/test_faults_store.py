@@ -664,7 +664,7 @@ class TestOddDisks:
             os.mkfifo(lake / "_jobs.duckdb")
         elif how == "no folder":
             # the folder of a thread that compiles meanwhile, and then the one beside the file
-            scratch = (".catalogue-", "pleo-extract-")
+            scratch = (".catalogue-", ".pleo-extract-")
             failing("mkdir", errno.EROFS, lambda path: any(each in path for each in scratch), monkeypatch)
         sandbox = make_sandbox()
         with not_blocking():

@@ -21,6 +21,7 @@ from pleo_extract.answers.definition import ROOT, Source, definitions, literal
 from pleo_extract.answers.facts import INSTANTS, VANISHED, SnapshotFacts
 from pleo_extract.contract import POLARS_SCHEMA
 from pleo_extract.errors import StorageError
+from pleo_extract.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -101,7 +102,7 @@ def compile_ahead(target: Path, lake: Path, mark: str) -> bytes:
     facts = SnapshotFacts(datetime.fromtimestamp(0, UTC))
     source = Source((), facts, str(lake.absolute()), has_months=True, has_objects=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="pleo-extract-") as folder:
+        with temporary_folder() as folder:
             _make_stand_in(Path(folder), facts)
             new = Path(folder, target.name)
             _compile(new, folder, source, mark)
@@ -156,7 +157,7 @@ def is_readable(data: bytes) -> bool:
 
     It reads a copy, because a client that has the file open to write would lock us out.
     """
-    with tempfile.TemporaryDirectory(prefix="catalogue-") as folder:
+    with temporary_folder() as folder:
         copy = Path(folder, "jobs.duckdb")
         copy.write_bytes(data)
         try:

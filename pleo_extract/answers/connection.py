@@ -10,7 +10,6 @@ import itertools
 import os
 import re
 import shutil
-import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from pleo_extract.answers.facts import SnapshotFacts
 from pleo_extract.answers.statement import GRAINS, describe_unknown, statements
 from pleo_extract.contract import STATUSES
 from pleo_extract.errors import LakeError, PleoExtractError, StorageError, UsageError, escape
+from pleo_extract.temporary import make_temporary_folder
 from pleo_extract.zones import describe_unknown_zone, to_utc
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _compile_macros() -> str:
     The process removes the folder at its end.
     """
     try:
-        folder = tempfile.mkdtemp(prefix="pleo-extract-")
+        folder = make_temporary_folder()
     except OSError:
         return ""
     file = str(Path(folder, "macros.duckdb"))

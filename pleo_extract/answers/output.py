@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pleo_extract.answers.definition import literal
 from pleo_extract.answers.spreadsheet import MOST_ROWS, write_excel_csv, write_workbook
 from pleo_extract.errors import StorageError, UsageError, amount, escape
 from pleo_extract.lake import disk
+from pleo_extract.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,7 +101,7 @@ def write(
     if isinstance(target, str | Path):
         with disk.open_output(Path(target)) as file:
             return _write_file(relation, file, kind, names, formula_safe=formula_safe, separator=separator)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         file = Path(folder, "answer")
         rows = _write_file(relation, file, kind, names, formula_safe=formula_safe, separator=separator)
         with file.open("rb") as source:

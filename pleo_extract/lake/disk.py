@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pleo_extract.errors import LakeError, StorageError
 from pleo_extract.system import IS_WINDOWS, sync
+from pleo_extract.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -314,7 +315,7 @@ def open_output(path: Path) -> Iterator[Path]:
         raise StorageError(f"cannot write {path}: the folder {path.parent} {what}")
     try:
         if path.exists() and not path.is_file():
-            with tempfile.TemporaryDirectory() as folder, path.open("wb") as device:
+            with temporary_folder() as folder, path.open("wb") as device:
                 yield Path(folder, "output")
                 with Path(folder, "output").open("rb") as written:
                     shutil.copyfileobj(written, device)
