@@ -20,6 +20,7 @@ from canary import (
     pytest_unconfigure,
     search_later,
 )
+from hypothesis import HealthCheck, settings
 
 from pleo_extract import Client
 from pleo_extract.answers import catalogue
@@ -30,6 +31,10 @@ from pleo_extract.signals import CODES
 
 pytest.register_assert_rewrite("trial")
 from trial import Trial  # noqa: E402 - after the registration, so that its assertions show what they compare
+
+# Hypothesis' own limits of time would fail a correct test on a busy machine.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -30,7 +30,7 @@ import httpx
 import httpx2
 import pytest
 from canary import CANARY, SPELLINGS
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pleo_extract import Client
@@ -985,7 +985,6 @@ class TestRedirects:
         st.text(st.characters(codec="ascii"), max_size=60)
         | st.sampled_from(["https://xn--", "//[", "http://a..b/"])
     )
-    @settings(deadline=None)
     def test_f12_any_location(self, location: str) -> None:
         """F12: any Location gives 76 and one printable line."""
         error, _ = fail(client_of(says(302, b"", location=location.replace("\n", "").replace("\r", ""))))
@@ -1083,7 +1082,6 @@ class TestServer:
         assert CANARY not in str(caught.value)
 
     @given(st.text(max_size=40) | st.from_regex(r"https?://[\w.:@/?#\[\]%-]{0,30}"))
-    @settings(deadline=None)
     def test_any_text_is_a_server_or_refused(self, text: str) -> None:
         """Any text is a server or raises ConfigurationError."""
         try:
@@ -1097,7 +1095,6 @@ class TestServer:
     @example("https://pleo.example/v3/")
     @example("http://127.0.0.1:8080/base")
     @example("http://localhost:8080")
-    @settings(deadline=None)
     def test_a_server_is_what_httpx_takes_it_for(self, text: str) -> None:
         """Every part of a server's URL is the one that httpx finds, whether httpx was asked or not."""
         try:

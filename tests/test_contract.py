@@ -13,7 +13,7 @@ import httpx
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pleo_extract.contract import (
@@ -322,7 +322,6 @@ class TestQuery:
         assert Query(offset=0).params() == [("offset", "0")]
 
     @given(queries())
-    @settings(deadline=None)
     def test_params_round_trip(self, query: Query) -> None:
         """A query string parses back to the same query."""
         sent = str(httpx.URL("http://127.0.0.1/").copy_with(params=query.params()).query, "ascii")
@@ -335,7 +334,6 @@ class TestQuery:
         assert Query(**whole, **text, **lists) == query  # type: ignore[arg-type]
 
     @given(queries())
-    @settings(deadline=None)
     def test_what_is_valid_is_never_refused_for_its_form(self, query: Query) -> None:
         """A server that keeps the contract accepts every query, except unknown cursors and companies."""
         sent = str(httpx.URL("http://127.0.0.1/").copy_with(params=query.params()).query, "ascii")
@@ -371,7 +369,6 @@ class TestSmallFacts:
     """Cursors, UUIDs and PageInfo."""
 
     @given(st.text(max_size=12) | st.text("ABYZ27=~01a\n", max_size=6))
-    @settings(deadline=None)
     def test_is_cursor(self, text: str) -> None:
         """A cursor is one or more of A-Z, 2-7, = and ~, without a trailing line break."""
         letters = set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567=~")
@@ -383,7 +380,6 @@ class TestSmallFacts:
         assert is_cursor(value) is False
 
     @given(st.uuids(), st.booleans())
-    @settings(deadline=None)
     def test_uuid_becomes_lower_case(self, value: uuid.UUID, upper: bool) -> None:  # noqa: FBT001 - drawn
         """A UUID in upper case is the same UUID, in lower case."""
         text = str(value).upper() if upper else str(value)

@@ -677,7 +677,7 @@ class TestAnything:
     """Any input."""
 
     @given(st.lists(jobs(), max_size=4), st.booleans())
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_jobs_round_trip(self, drawn: list[tuple[dict[str, Any], dict[str, Any]]], ascii_: bool) -> None:  # noqa: FBT001 - drawn
         """Every valid job, in any format and field order, gives the intended row."""
         rows = [json.dumps(sent, ensure_ascii=ascii_).encode() for sent, _ in drawn]
@@ -698,7 +698,6 @@ class TestAnything:
     @given(JSONISH.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
     @example(b'{"data":[],"pagination":{"hasNextPage":true}}')
     @example(b'{"data":[{}],"pagination":{"hasNextPage":true}}')
-    @settings(deadline=None)
     def test_f10_only_two_outcomes(self, body: bytes) -> None:
         """F10: any bytes give a page or a PageError, and every row of a page is kept or rejected."""
         check_outcome(body)
@@ -709,7 +708,6 @@ class TestAnything:
         st.integers(0, 2**20),
         st.binary(max_size=3),
     )
-    @settings(deadline=None)
     def test_f10_only_two_outcomes_near_a_page(
         self, rows: list[Any], total: Any, place: int, splice: bytes
     ) -> None:
@@ -720,7 +718,6 @@ class TestAnything:
         check_outcome(body[:place] + splice + body[place + len(splice) :])
 
     @given(st.lists(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)), min_size=2, max_size=6))  # noqa: DTZ001
-    @settings(deadline=None)
     def test_instant_keys_sort_as_instants(self, moments: list[datetime]) -> None:
         """Keys sort like their instants, and equal keys are equal instants."""
         aware = sorted(moment.replace(tzinfo=UTC) for moment in moments)

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pleo_extract import errors
@@ -177,7 +177,6 @@ def test_f54_escape(text: str, shown: str) -> None:
 
 
 @given(st.text(st.characters(codec=None), max_size=200), st.integers(1, 100))
-@settings(deadline=None)
 def test_escape_is_always_printable(text: str, limit: int) -> None:
     """`escape` returns one printable, encodable line of bounded length for any input."""
     shown = escape(text, limit)

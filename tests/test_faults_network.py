@@ -214,7 +214,8 @@ class TestTrouble:
             trial.fails(TryLater, at_most=2 + 3, client={"patience": BRIEF})
             staged = trial.staged()
             trial.strike(f"2:{fault}")
-            receipt = trial.survives(client={"patience": BRIEF})
+            # On a busy machine a good response may be late too: this run may ask as often as any run.
+            receipt = trial.survives(client={"patience": replace(BRIEF, attempts=TRIES)})
             assert receipt.faults.keys() == {"timeout"}
             assert receipt.resumed == (staged > 0)
 

@@ -213,7 +213,6 @@ TestLakeModel = LakeMachine.TestCase
 TestLakeModel.settings = settings(
     max_examples=12,
     stateful_step_count=12,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )

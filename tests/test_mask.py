@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 from cases import mostly_slow
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pleo_extract.client.mask import Mask
@@ -81,7 +81,6 @@ def mask_page(secret: str, text: str, others: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("spelling", mostly_slow(SPELLINGS, quick=4))
-@settings(deadline=None)
 @given(secret=SECRETS, before=TEXTS, after=TEXTS)
 def test_f69_spellings(spelling: str, secret: str, before: str, after: str) -> None:
     """Each spelling of each secret goes as a whole; what stands around it, and the rest of the page, stays.
@@ -95,7 +94,6 @@ def test_f69_spellings(spelling: str, secret: str, before: str, after: str) -> N
     assert secret not in text
 
 
-@settings(deadline=None)
 @given(secret=SECRETS, data=st.data())
 def test_f69_mixed_spellings(secret: str, data: st.DataObject) -> None:
     """Each character may be spelled in another way."""
@@ -107,7 +105,6 @@ def test_f69_mixed_spellings(secret: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("coat", mostly_slow(COATS, quick=3))
-@settings(deadline=None)
 @given(secret=SECRETS, before=st.text("xyz ", max_size=80), after=st.text("xyz ", max_size=80))
 def test_f69_base64(coat: str, secret: str, before: str, after: str) -> None:
     """Base64 of a text with the secret goes, wherever the secret stands in it; a few bits of its edges may stay."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lakes import killed_at, list_months, publish_staged, spoil_month
 from warehouse_jobs import frame, job
@@ -189,7 +189,6 @@ VERSIONS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(lake=VERSIONS, rows=VERSIONS, later=st.booleans())
 def test_what_is_taken_is_what_the_rule_of_merging_takes(
     lake: list[Any], rows: list[Any], *, later: bool

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pleo_extract.core.pace import (
@@ -42,7 +42,6 @@ class TestWindow:
     """The rate window: at most `rate` requests in any minute, from all threads."""
 
     @given(st.integers(1, 12), ARRIVALS)
-    @settings(deadline=None)
     def test_never_more_than_the_rate_in_any_minute(
         self, rate: int, arrivals: list[tuple[float, float | None]]
     ) -> None:
@@ -60,7 +59,6 @@ class TestWindow:
         assert dues == sorted(dues)
 
     @given(st.integers(1, 12), st.lists(st.floats(0, 90, allow_nan=False), max_size=60))
-    @settings(deadline=None)
     def test_nobody_waits_longer_than_needed(self, rate: int, gaps: list[float]) -> None:
         """A request is due now, a minute after the one `rate` places before, or with the previous one."""
         window, now = RateWindow(rate), 0.0
@@ -75,7 +73,6 @@ class TestWindow:
             dues.append(due)
 
     @given(st.integers(1, 5), ARRIVALS)
-    @settings(deadline=None)
     def test_nothing_within_a_pause(self, rate: int, arrivals: list[tuple[float, float | None]]) -> None:
         """No request is due within a pause, and a shorter pause does not end a longer one."""
         window, now, until = RateWindow(rate), 0.0, 0.0
@@ -89,7 +86,6 @@ class TestWindow:
         assert not window.is_paused(until)
 
     @given(st.integers(1, 6), ARRIVALS, st.integers(0, 60), st.sampled_from([0.0, 0.5, 12.0, 40.0]))
-    @settings(deadline=None)
     def test_what_is_foreseen_comes_true(
         self, rate: int, arrivals: list[tuple[float, float | None]], requests: int, gap: float
     ) -> None:
@@ -212,7 +208,6 @@ class TestInFlight:
         assert not at_once.is_served(160.0)
 
     @given(st.integers(1, 20), st.lists(st.sampled_from(["begin", "page", "refused", "lost"]), max_size=300))
-    @settings(deadline=None)
     def test_f63_always_between_one_and_the_most(self, most: int, events: list[str]) -> None:
         """F63: the number in flight stays between one and its start."""
         at_once, flights = InFlight(most), []
@@ -263,7 +258,6 @@ class TestBudget:
         assert budget.spend(timeout=False)
 
     @given(st.lists(st.sampled_from(["retry", "timeout", "success"]), max_size=400), st.integers(0, 60))
-    @settings(deadline=None)
     def test_what_is_spent_was_there(self, events: list[str], tokens: int) -> None:
         """Retries never cost more than the start and the earned tokens."""
         budget, spent = Budget(tokens), 0
@@ -280,7 +274,6 @@ class TestBackoff:
     """Back-off with full jitter, doubling from the first to the last bound."""
 
     @given(st.integers(1, 10**6), st.floats(0, 1, exclude_max=True))
-    @settings(deadline=None)
     def test_within_its_bounds(self, attempt: int, chance: float) -> None:
         """A wait is between 0 and the doubled first bound, at most the last."""
         patience = Patience(first_backoff=1, last_backoff=60)
@@ -369,7 +362,6 @@ class TestRetryAfter:
         | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} (Nov|Feb|Xyz) \d{1,6} \d{1,3}:\d{1,3}:\d{1,3} [-+]?\w{1,8}"),
         st.text(max_size=30) | st.just(http_date(0)),
     )
-    @settings(deadline=None)
     def test_f3_anything(self, text: str, date: str) -> None:
         """F3: any header gives None or a finite number of seconds from 0."""
         seconds = retry_after({"retry-after": text, "date": date})

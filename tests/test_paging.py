@@ -1021,7 +1021,6 @@ class TestAnyServer:
         st.none() | st.integers(0, 40),
         st.booleans(),
     )
-    @settings(deadline=None)
     def test_a_walk_always_ends(
         self,
         graph: dict[str, list[PageInfo | None]],
@@ -1080,7 +1079,7 @@ class TestAnyServer:
         changes={4: [15, 14, 13, 12, 11, 10, 9]},
         until=None,
     )
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     def test_what_stays_is_read(  # noqa: PLR0917 - drawn
         self,
         jobs: set[int],
@@ -1131,7 +1130,6 @@ class TestAnyServer:
     @given(
         st.sets(st.integers(0, 500), max_size=80), st.integers(1, 20), st.sets(st.integers(2, 60), max_size=5)
     )
-    @settings(deadline=None)
     def test_distinct_counts_jobs(self, jobs: set[int], cap: int, lost: set[int]) -> None:
         """On a constant list `distinct` equals the number of jobs, however often a cursor was lost."""
         shelf, requests = Shelf(jobs, cap=cap, dies=False), 0
@@ -1243,7 +1241,6 @@ class TestTotals:
         st.none() | st.integers(0, 20),
         st.none() | st.integers(0, 20),
     )
-    @settings(deadline=None)
     def test_a_second_pass_is_the_last(
         self, distinct: int, first: int | None, last: int | None, previous: int | None
     ) -> None:

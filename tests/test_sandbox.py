@@ -110,7 +110,7 @@ class TestWorld:
         assert (first["id"], first["createdAt"]) == FIRST
 
     @given(jobs=st.integers(0, 400), days=st.integers(1, 400), companies=st.integers(1, 9))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def test_exact_count(self, jobs: int, days: int, companies: int) -> None:
         """A world lists exactly `jobs` jobs, all created within `days` before now."""
         rows = World(jobs=jobs, days=days, companies=companies).visible()
@@ -321,7 +321,7 @@ class TestPaging:
             st.tuples(st.integers(0, 20), st.sampled_from(["remove", "insert", "change"])), max_size=5
         ),
     )
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_each_job_once_while_the_world_moves(
         self, limit: int, pace: int, sort: list[tuple[str, str]], meddle: list[tuple[int, str]]
     ) -> None:
@@ -350,7 +350,7 @@ class TestPaging:
         ),
         statuses=st.sets(st.sampled_from(["failed", "completed", "pending"])),
     )
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_three_ways_agree(
         self, still: World, limit: int, sort: list[tuple[str, str]], statuses: set[str]
     ) -> None:

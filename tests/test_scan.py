@@ -205,7 +205,7 @@ def predicates() -> st.SearchStrategy[pl.Expr]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(predicate=predicates(), head=st.none() | st.integers(0, 300), head_first=st.booleans())
 def test_any_query_is_right(predicate: pl.Expr, head: int | None, *, head_first: bool) -> None:
     """Any predicate with a `head` before or after it gives the rows of the full frame."""

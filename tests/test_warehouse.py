@@ -645,7 +645,7 @@ def test_a_device_is_written_to_not_replaced() -> None:
 
 
 @given(text=st.text(max_size=8), rows=st.integers(0, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_f54_a_table_has_one_line_a_row(text: str, rows: int) -> None:
     """F54: a table has header, rule, one line per row and foot, and no control character."""
     with warehouse([]) as con:

@@ -161,7 +161,7 @@ def test_an_empty_lake_answers_with_no_rows(macro: str) -> None:
 
 @pytest.mark.slow
 @given(rows=histories())
-@settings(max_examples=5, deadline=None)  # each asks nearly every macro
+@settings(max_examples=5)  # each asks nearly every macro
 def test_company_id_chooses_a_company(rows: list[Row]) -> None:
     """company_id in any case gives that company's rows of the answer for all."""
     with warehouse(rows, NOW) as con:
@@ -174,7 +174,7 @@ def test_company_id_chooses_a_company(rows: list[Row]) -> None:
 
 
 @given(rows=histories(), since=st.integers(0, 12), days=st.integers(1, 12))
-@settings(max_examples=5, deadline=None)  # each asks nearly every macro
+@settings(max_examples=5)  # each asks nearly every macro
 def test_since_and_until_choose_by_created_at(rows: list[Row], since: int, days: int) -> None:
     """`since` and `until` choose jobs created from since up to, but not at, until."""
     first, last = (START + timedelta(seconds=10 + 7200 * n) for n in (since, since + days))
@@ -197,7 +197,7 @@ def test_since_and_until_choose_by_created_at(rows: list[Row], since: int, days:
 
 
 @given(rows=histories())
-@settings(max_examples=5, deadline=None)  # each asks nearly every macro
+@settings(max_examples=5)  # each asks nearly every macro
 def test_companies_together(rows: list[Row]) -> None:
     """per_company false gives the answer of one company with all jobs, without an id."""
     one = [row | {"company_id": A} for row in rows]
@@ -213,7 +213,7 @@ def test_companies_together(rows: list[Row]) -> None:
 
 
 @given(rows=histories())
-@settings(max_examples=5, deadline=None)  # each asks nearly every macro
+@settings(max_examples=5)  # each asks nearly every macro
 def test_no_job_is_dropped_in_silence(rows: list[Row]) -> None:
     """Every answer over periods counts each job as ended, open, or of unknown end."""
     total, parts = len(rows), ("n", "still_running", "unknown")
@@ -247,7 +247,7 @@ def end(row: Row) -> datetime | None:
 
 
 @given(rows=histories(most=60), grain=st.sampled_from(("hour", "day", "month")))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_failure_rates_are_wilsons(rows: list[Row], grain: str) -> None:
     """Counts equal Polars', rate and interval statsmodels', to 1e-9; without finished jobs there is no rate."""
     every = {"hour": "1h", "day": "1d", "month": "1mo"}[grain]
@@ -282,7 +282,7 @@ def test_failure_rates_are_wilsons(rows: list[Row], grain: str) -> None:
 
 
 @given(rows=histories(most=60))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_failure_reasons_add_up(rows: list[Row]) -> None:
     """Each reason has one row, and both shares have Wilson's interval."""
     reasons = ask("FROM failure_reasons('all', per_company := FALSE)", rows)
@@ -306,7 +306,7 @@ def test_failure_reasons_add_up(rows: list[Row]) -> None:
 
 
 @given(rows=histories(most=60))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_duration_stats_are_exact(rows: list[Row]) -> None:
     """n, mean, percentiles and maximum equal numpy's and Polars' to 1e-9 for all durations."""
     stats = ask("FROM duration_stats('all')", rows)
@@ -337,7 +337,7 @@ def duration(row: Row, which: str) -> float | None:
 
 
 @given(rows=histories(most=60), step=st.sampled_from((0, 1, 30)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_survival_is_kaplan_meiers(rows: list[Row], step: int) -> None:
     """Curve, numbers at risk and log-log band equal lifelines' to 1e-9 at every row and step."""
     as_of = START + timedelta(seconds=3600)
@@ -395,7 +395,7 @@ def test_survival_counts_open_jobs() -> None:
 
 
 @given(rows=histories(most=60))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_throughput_is_of_exported_jobs(rows: list[Row]) -> None:
     """Throughput counts only exported jobs with a known run time."""
     found = ask("FROM throughput('all')", rows)
@@ -414,7 +414,7 @@ def test_throughput_is_of_exported_jobs(rows: list[Row]) -> None:
 
 
 @given(rows=histories())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_recoveries_find_the_next_success(rows: list[Row]) -> None:
     """For each failed job the next success of the company is found, as a linear search finds it."""
     expected = []
@@ -481,7 +481,7 @@ def test_stuck_jobs_are_overdue_at_the_instant() -> None:
     which=st.sampled_from(("total", "queue", "run")),
     q=st.sampled_from((0, 0.5, 0.95, 1)),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_slow_jobs_are_above_their_companys_quantile(rows: list[Row], which: str, q: float) -> None:
     """Slow are exactly the jobs above numpy's quantile, open ones by their age."""
     expected = {}
@@ -536,7 +536,7 @@ def test_slow_jobs_lists_what_is_unusual(spread: float) -> None:
     rows=histories(most=120),
     which=st.sampled_from(("total", "queue", "run")),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_slow_jobs_are_beyond_the_outer_fence(rows: list[Row], which: str) -> None:
     """The limit is Tukey's outer fence of the logarithms, from numpy's quartiles, and needs 20 known durations."""
     found = ask("FROM slow_jobs(duration := $d)", rows, NOW, d=which)

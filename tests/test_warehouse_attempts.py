@@ -46,7 +46,7 @@ def retried_histories(draw: st.DrawFn) -> list[Row]:
 
 
 @given(rows=retried_histories())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_attempts_are_linked_as_defined(rows: list[Row]) -> None:
     """A linear search over each company's jobs finds the same exports, numbers and gaps."""
     expected: dict[str, tuple[Row, str, int, float | None]] = {}
@@ -88,7 +88,7 @@ def test_few_links_are_wrong_where_the_truth_is_known(seed: int) -> None:
 
 
 @given(rows=retried_histories(), grain=st.sampled_from(("hour", "day", "month", "all")))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_first_pass_counts_exports_by_their_first_attempt(rows: list[Row], grain: str) -> None:
     """Counts equal those that Polars makes of the view `attempts`; open first attempts are counted, not dropped."""
     every = {"hour": "1h", "day": "1d", "month": "1mo", "all": "100y"}[grain]

@@ -112,7 +112,7 @@ def test_compare_without_sense(call: str, says: str) -> None:
 
 
 @given(counts=st.tuples(*[st.integers(0, 60)] * 4), opened=st.integers(0, 3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_compare_rates_is_newcombes(counts: tuple[int, int, int, int], opened: int) -> None:
     """The interval of the rate's change equals statsmodels' for two proportions, to 1e-9."""
     failed_a, done_a, failed_b, done_b = counts
@@ -145,7 +145,7 @@ def stretch(month: int, failed: int, done: int, opened: int = 0) -> list[Row]:
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.lists(st.integers(1, 50), max_size=40))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_compare_medians_joins_order_statistics(first: list[int], second: list[int]) -> None:
     """Medians equal numpy's, with a binomial 95 % interval each from six jobs on, joined by squares."""
     rows = [
@@ -333,7 +333,7 @@ def quick(rows: list[tuple[str, datetime, str]]) -> pl.DataFrame:
     | st.lists(st.sampled_from([(0, 12), (1, 11), (0, 14), (12, 1), (9, 3)]), min_size=10, max_size=75),
     at_least=st.sampled_from((1, 10)),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_control_limits_are_as_defined(days: list[tuple[int, int]], at_least: int) -> None:
     """Baseline, score, spread and limit equal a plain Python computation over the 60 periods before."""
     rows = [

@@ -113,7 +113,7 @@ def test_sizes_and_hours_are_in_order() -> None:
 
 
 @given(rows=histories(most=60))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_failures_per_entry_have_the_interval_of_a_poisson_rate(rows: list[Row]) -> None:
     """Entries are those of finished jobs; the rate for each 1,000 and its interval equal statsmodels' to 1e-9."""
     found = ask("FROM failure_rates('day')", rows)

@@ -163,7 +163,7 @@ def check_time(row: Row, curve: Curve, share: float) -> None:
 
 
 @given(rows=histories(most=60), share=st.sampled_from((0.25, 0.5, 0.9)))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_time_is_the_one_of_survival(rows: list[Row], share: float) -> None:
     """`survival` reaches the share at the same second as `time_to_done`."""
     now = START + timedelta(days=30)
@@ -210,7 +210,7 @@ def test_a_vanished_job_is_observed_until_its_last_action(tmp_path: Path) -> Non
 
 
 @given(rows=histories(most=60), hours=st.integers(0, 30), per_company=st.sampled_from(("TRUE", "FALSE")))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_backlog_is_what_had_begun_and_not_ended(rows: list[Row], hours: int, per_company: str) -> None:
     """At any instant, the backlog is what a linear search finds, and running are those that had started."""
     at = START + timedelta(seconds=10 + hours * 3600)

@@ -29,7 +29,6 @@ def test_any_sequence(tally: Callable[[str], Tally]) -> None:
     profile = settings(
         max_examples=600 if FULL else 6,
         stateful_step_count=40 if FULL else 16,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )
