@@ -1420,7 +1420,7 @@ def test_the_audit_is_shown_of_complete_runs_alone(
 ) -> None:
     """A full sync of one run is certain; a run that was cut or refused, or an empty lake, has no line of the audit."""
     lake, metrics = tmp_path / "lake", tmp_path / "metrics.prom"
-    words = "chance that the last run would have noticed a deletion hidden by a backdated job: 100 %"
+    words = "100 % chance that the last run would have noticed a deletion that a backdated job hides"
     assert pleo("dump", lake, "--metrics", metrics).code == 0
     assert words in pleo("status", lake).out
     assert "last_run_shift_chance{" in metrics.read_text()
@@ -1430,10 +1430,60 @@ def test_the_audit_is_shown_of_complete_runs_alone(
     monkeypatch.setenv("PLEO_API_KEY", "plp_of_nobody")
     assert pleo("dump", lake).code == 77
     assert "chance that" not in pleo("status", lake).out
+    monkeypatch.setenv("PLEO_API_KEY", API_KEY)
+    assert pleo("dump", lake).code == 0
+    resumed = "0 % chance that the last run would have noticed a deletion that a backdated job hides: it continued pages"
+    assert resumed in pleo("status", lake).out
     with serve(Sandbox(World(jobs=0))) as empty:
         monkeypatch.setenv("PLEO_API_KEY", API_KEY)
         assert pleo("dump", tmp_path / "none", "--base-url", empty.url).code == 0
     assert "chance that" not in pleo("status", tmp_path / "none").out
+
+
+@pytest.mark.parametrize("lost", ["key", "both", "accounts"])
+def test_a_run_without_a_credential_is_recorded(
+    lost: str, pleo: Callable[..., Said], served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run without a usable credential or accounts file is in `status` and in the metrics; it makes no lake."""
+    lake, metrics = tmp_path / "lake", tmp_path / "metrics.prom"
+    assert pleo("dump", lake).code == 0
+    before = Lake(lake).status()
+    words: list[object] = []
+    if lost == "key":
+        monkeypatch.delenv("PLEO_API_KEY")
+    elif lost == "both":
+        monkeypatch.setenv("PLEO_ACCESS_TOKEN", "another")
+    else:
+        words = ["--accounts", tmp_path / "none.toml"]
+    said = pleo("dump", lake, "--metrics", metrics, *words)
+    code = 78 if lost == "accounts" else 77
+    assert said.code == code
+    after = Lake(lake).status()
+    assert after.last_run is not None
+    assert before.last_run is not None
+    assert (after.last_run.code, after.last_run.published) == (code, False)
+    assert after.last_run.error is not None
+    assert after.last_run.error in said.err
+    assert after.last_run.last_complete_at == before.last_run.last_complete_at
+    assert f"code {code}: {after.last_run.error}" in pleo("status", lake).out
+    text = metrics.read_text()
+    assert re.search(rf"^pleo_extract_last_run_exit_code\{{.*\}} {code}$", text, re.MULTILINE)
+    assert re.search(r"^pleo_extract_lake_rows\{.*\} 1000$", text, re.MULTILINE)
+    assert pleo("dump", tmp_path / "new", *words).code == code
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_refusal_beside_a_run_is_not_recorded(
+    pleo: Callable[..., Said], served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a run is at work, its record is the one to come; a run without a credential leaves it alone."""
+    assert pleo("dump", tmp_path).code == 0
+    monkeypatch.delenv("PLEO_API_KEY")
+    with hold_lock(Layout(tmp_path)):
+        assert pleo("dump", tmp_path).code == 77
+    last = Lake(tmp_path).status().last_run
+    assert last is not None
+    assert last.code == 0
 
 
 HOME = "~/pleo/file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
@@ -71,6 +72,51 @@ def test_staged_pages_are_counted_until_they_are_published(tmp_path: Path) -> No
         assert Lake(tmp_path).status().staged == plan_dump(tmp_path, client=client).staged == 0
         again = dump_export_jobs(tmp_path, client=client, progress=False)
         assert (again.resumed_rows, "interrupted" in str(again)) == (0, False)
+
+
+def test_an_interrupted_full_sync_is_planned(tmp_path: Path) -> None:
+    """Where the next run continues a full sync, the plan is of a full sync, less what is staged."""
+    with client_of(World(jobs=5_000)) as client:
+        dump_export_jobs(tmp_path, client=client, progress=False)
+        with pytest.raises(RequestsExceeded):
+            dump_export_jobs(tmp_path, client=client, progress=False, max_requests=25, full=True)
+        for asked in (False, True):
+            planned = plan_dump(tmp_path, client=client, full=asked)
+            assert (planned.mode, planned.staged) == ("full", Lake(tmp_path).status().staged)
+            assert planned.requests is not None
+            assert planned.requests[0] == 50 - planned.staged // 100
+            why = "asked for" if asked else "continued from an interrupted run"
+            assert f"full sync ({why}): 5,000 jobs at the server" in _format_plan(planned)
+        assert dump_export_jobs(tmp_path, client=client, progress=False).mode == "full"
+        assert plan_dump(tmp_path, client=client).mode == "refresh"
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_what_no_run_continues_is_not_planned(tmp_path: Path, *, forgets: bool) -> None:
+    """Pages staged before the lake changed, or by an incremental sync that a full one follows, save no request."""
+    world = World(jobs=5_000)
+    with client_of(world) as client:
+        dump_export_jobs(tmp_path, client=client, progress=False)
+        if forgets:
+            Lake(tmp_path).forget(jobs=[load_export_jobs(client=client)["id"][0]])
+        with pytest.raises(RequestsExceeded):
+            dump_export_jobs(tmp_path, client=client, progress=False, max_requests=25, full=True)
+        assert plan_dump(tmp_path, client=client).staged > 0
+        state = next(tmp_path.glob("_lake/staging/*/")) / "run.json"
+        header = json.loads(state.read_bytes())
+        state.write_text(json.dumps(header | {"base": header["base"] + 1}))
+        assert (plan_dump(tmp_path, client=client).mode, plan_dump(tmp_path, client=client).staged) == (
+            "refresh",
+            0,
+        )
+        state.write_text(json.dumps(header | {"mode": "refresh"}))
+        assert (
+            plan_dump(tmp_path, client=client).mode,
+            plan_dump(tmp_path, client=client, full=True).staged,
+        ) == (
+            "refresh",
+            0,
+        )
 
 
 def test_pages_of_another_company_are_not_this_ones(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def dump(
     readers can go on reading. If a run is cut short, the next one continues from its pages.
     """
     from pleo_extract.client import Client
-    from pleo_extract.sync.dump import dump_export_jobs
+    from pleo_extract.sync.dump import dump_export_jobs, recording_refusal
 
     set_up_log(log_format, log_level)
     if metrics is not None and not metrics.absolute().parent.is_dir():
@@ -196,20 +196,23 @@ def dump(
                 "--ca-file": ca_file,
                 "--proxy": proxy,
             }
-            companies = read_companies(accounts, single, page_size=page_size)
+            with recording_refusal(lake, store):
+                companies = read_companies(accounts, single, page_size=page_size)
             _dump_many(lake, companies, shard, options, quiet=quiet, progress=progress)
             return
         if shard is not None:
             raise UsageError("--shard needs --accounts: it divides the companies of that file")
-        with Client(
-            base_url,
-            company_id=company_id,
-            rate=rate,
-            in_flight=in_flight,
-            page_size=page_size,
-            ca_file=ca_file,
-            proxy=proxy,
-        ) as client:
+        with recording_refusal(lake, store):
+            client = Client(
+                base_url,
+                company_id=company_id,
+                rate=rate,
+                in_flight=in_flight,
+                page_size=page_size,
+                ca_file=ca_file,
+                proxy=proxy,
+            )
+        with client:
             receipt = dump_export_jobs(lake, client=client, progress=progress, **options)
         if not quiet:
             click.echo(receipt)

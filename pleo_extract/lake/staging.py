@@ -55,10 +55,20 @@ if TYPE_CHECKING:
     Left = Mapping[str, Sequence[Path]]
     """The staging folders that earlier runs left, by the hash of their owner."""
 
-__all__ = ["KEEP_STAGED", "Staging", "find_resumable", "name_run"]
+__all__ = [
+    "KEEP_STAGED",
+    "Staging",
+    "count_staged",
+    "count_staged_full",
+    "find_resumable",
+    "may_continue",
+    "name_run",
+]
 
 KEEP_STAGED: Final = timedelta(days=30)
 """How long staged pages are kept after a run last added to them."""
+SHORT: Final = 2
+"""Pages of a whole list that is read again rather than continued."""
 
 
 def name_run() -> str:
@@ -195,7 +205,7 @@ class Staging:
 
     def is_done(self, phase: str) -> bool:
         """Return whether the phase has ended, in this run or in the one that it resumes."""
-        return any(batch.done for batch in self.batches if batch.phase == phase)
+        return _has_ended(self.batches, phase)
 
     def count_rows(self, phase: str) -> int:
         """Return how many rows the phase has read, rejected and forgotten ones included."""
@@ -209,8 +219,7 @@ class Staging:
 
     def checkpoints(self, phase: str) -> dict[int, Checkpoint]:
         """Return where the walk of this phase stood, by segment."""
-        batches = [batch for batch in self.batches if batch.phase == phase]
-        return {number: each for batch in batches for number, each in batch.checkpoints.items()}
+        return _find_checkpoints(self.batches, phase)
 
     @property
     def rejected(self) -> int:
@@ -403,21 +412,59 @@ def find_resumable(staging: Path) -> Left:
     return left
 
 
-def count_staged(staging: Path, owner: str | None = None) -> dict[str, int]:
-    """Return how many rows lie there for each mode of a run, for one owner or for all. No batch is read.
+def count_staged(staging: Path, owner: str | None = None) -> int:
+    """Return how many rows lie there, for one owner or for all. No batch is read.
 
     Staging is private: a user who may not read it counts nothing.
     """
-    rows: dict[str, int] = {}
     try:
         left = find_resumable(staging)
     except StorageError:
-        return rows
-    for folder in chain.from_iterable(left.values() if owner is None else [left.get(_hash_owner(owner), ())]):
-        if (header := read_header(folder)) is not None:
-            found = sum(batch.rows for batch in read_lines(folder))
-            rows[header.mode] = rows.get(header.mode, 0) + found
-    return rows
+        return 0
+    owned = left.values() if owner is None else [left.get(_hash_owner(owner), ())]
+    folders = [folder for folder in chain.from_iterable(owned) if read_header(folder) is not None]
+    return sum(batch.rows for folder in folders for batch in read_lines(folder))
+
+
+def count_staged_full(staging: Path, owner: str, *, base: int, mode: str) -> int | None:
+    """Return how many rows of a full sync a run in this mode would continue; None if there is none. No batch is read.
+
+    An incremental sync that gave way to a full one is a full sync.
+    """
+    try:
+        folders = _find_folders(staging, owner, None)
+    except StorageError:
+        return None
+    for folder in folders:
+        header, batches = read_header(folder), list(read_lines(folder))
+        if header is None or header.base != base or not batches:
+            continue
+        is_full = header.mode == "full" or _has_ended(batches, "refresh")
+        is_continued = is_full and may_continue(header.mode, batches, mode)
+        return sum(batch.rows for batch in batches) if is_continued else None
+    return None
+
+
+def may_continue(mode: str, batches: Sequence[StagedBatch], next_mode: str) -> bool:
+    """Return whether a run in `next_mode` is to continue what a run in `mode` has staged.
+
+    What an incremental sync staged cannot stand in for a full sync. A list of a page or two is read again, which costs no
+    more than the closing reads over it.
+    """
+    if mode == "refresh" and next_mode == "full":
+        return False
+    checkpoints = _find_checkpoints(batches, "full").values()
+    is_whole = bool(checkpoints) and all(each.at_end for each in checkpoints)
+    return not is_whole or sum(each.pages for each in checkpoints) > SHORT
+
+
+def _has_ended(batches: Sequence[StagedBatch], phase: str) -> bool:
+    return any(batch.done for batch in batches if batch.phase == phase)
+
+
+def _find_checkpoints(batches: Sequence[StagedBatch], phase: str) -> dict[int, Checkpoint]:
+    own = [batch for batch in batches if batch.phase == phase]
+    return {number: each for batch in own for number, each in batch.checkpoints.items()}
 
 
 def _find_folders(staging: Path, owner: str, left: Left | None) -> Sequence[Path]:

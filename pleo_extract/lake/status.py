@@ -131,8 +131,10 @@ class LakeStatus:
             ]
         chance = self.last_run.shift_chance if self.last_run else None
         if chance is not None and self.rows:
-            what = "chance that the last run would have noticed a deletion hidden by a backdated job"
-            lines.append(("audit", f"{what}: {chance * 100:.0f} %"))
+            what = "chance that the last run would have noticed a deletion that a backdated job hides"
+            is_resumed = not chance and self.last_run.receipt.get("resumed")
+            why = ": it continued pages of an interrupted run" if is_resumed else ""
+            lines.append(("audit", f"{chance * 100:.0f} % {what}{why}"))
         if self.running is not None:
             lines.append(("at work", f"a run ({format_holder(self.running)})"))
         if self.staged:
@@ -145,10 +147,12 @@ class LakeStatus:
             lines.append(("folder", f"{months} not up to date for programs that read the files; dump again"))
         due = [each.next_full_at for each in self.accounts if each.next_full_at is not None]
         lines.append(("next full sync", f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "with the next run"))
+        never = self._count_never_read()
+        if (total := len(self.accounts) + never) > 1:
+            lines.append(("accounts", f"{total}, {never} of them never read" if never else f"{total}"))
         lines += [
             (name, f"{count}")
             for name, count in (
-                ("accounts", len(self.accounts) if len(self.accounts) > 1 else 0),
                 ("vanished", sum(each.vanished for each in self.accounts)),
                 ("rejected", sum(each.rejected for each in self.accounts)),
             )
@@ -174,6 +178,11 @@ class LakeStatus:
     def _repr_html_(self) -> str:
         return format_html(self.lake, self.describe())
 
+    def _count_never_read(self) -> int:
+        """Return how many companies failed in the last run and were never in the lake."""
+        known = {each.name or each.account for each in self.accounts}
+        return len(self.last_run.failed.keys() - known) if self.last_run else 0
+
     def format_verdict(self) -> str:
         """Return the worst verdict of the lake's accounts; if the last run failed for some, also for how many, and which.
 
@@ -186,9 +195,7 @@ class LakeStatus:
         worst = max((each.verdict for each in good), key=VERDICTS.index, default="complete")
         if not failed:
             return worst
-        known = {each.name or each.account for each in self.accounts}
-        # Some of those that failed may never have been in the lake.
-        total = len(self.accounts) + len(failed.keys() - known)
+        total = len(self.accounts) + self._count_never_read()
         named = [f"{name} failed with {code}" for name, (code, _) in list(failed.items())[:MOST_NAMED]]
         more = f" and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
         count = f"{len(good):,}" if good else "none"
@@ -216,7 +223,7 @@ def read_status(
     """
     store = open_lake(lake, storage_options=storage_options, workspace=workspace)
     opened, last_run = store.open(), _count_from_now(store.last_run())
-    running, staged = find_holder(store.layout), sum(count_staged(store.layout.staging).values())
+    running, staged = find_holder(store.layout), count_staged(store.layout.staging)
     if opened is None:
         return LakeStatus(lake=str(lake), last_run=last_run, running=running, staged=staged)
     manifest = opened.manifest

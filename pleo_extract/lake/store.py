@@ -65,7 +65,7 @@ class Store(Table, Protocol):
         layout: the folders of a run on this machine: staging, rejected rows, its record, its lock.
         catalogue: the DuckDB file that leads other programs to it, or None.
         counts_snapshots: True if `expire` can keep a number of snapshots; else it keeps them by age alone.
-        forgotten: the jobs and people that it has forgotten.
+        forgotten: the jobs and people that it has forgotten, once a run has begun.
     """
 
     name: str
@@ -110,6 +110,10 @@ class Store(Table, Protocol):
 
     def forget(self, jobs: Sequence[str], people: Sequence[str]) -> Erasure:
         """Erase these jobs, and what identifies these people, and keep them from coming back."""
+        ...
+
+    def read_forgotten(self) -> Forgotten:
+        """Return the jobs and people that it has forgotten, before a run begins."""
         ...
 
     def begin(self) -> Manifest | None:
@@ -187,7 +191,7 @@ def open_to_read(store: Store, as_of: datetime | int | None = None) -> Opened | 
     opened = store.open(as_of)
     if opened is not None or (isinstance(store, FolderLake) and not store.layout.own.is_dir()):
         return opened
-    staged = sum(count_staged(store.layout.staging).values())
+    staged = count_staged(store.layout.staging)
     kept = f" ({amount(staged, 'row')} staged)" if staged else ""
     running = find_holder(store.layout)
     way = (

@@ -29,7 +29,7 @@ from pleo_extract.errors import (
 from pleo_extract.fetch.segments import RowCount
 from pleo_extract.fetch.selection import check_amount
 from pleo_extract.lake.journal import Header
-from pleo_extract.lake.staging import Staging, count_staged
+from pleo_extract.lake.staging import Staging, count_staged, may_continue
 from pleo_extract.sync.full import sync_fully
 from pleo_extract.sync.incremental import Mismatch, sync_incrementally
 from pleo_extract.sync.receipt import CurrentSnapshot, Evidence
@@ -52,8 +52,6 @@ _log = logging.getLogger(__name__)
 
 FEW_JOBS: Final = 10_000
 """Up to this many jobs, as of its last full sync, the lake's rows of a company are held in memory while it is read."""
-SHORT: Final = 2
-"""A list of at most this many pages costs no more than its closing reads would."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +198,7 @@ class AccountDump:
             error.__cause__ = exc
         finally:
             if isinstance(error, DeadlineExceeded):
-                staged = sum(count_staged(origin.lake.layout.staging, self.key).values())
+                staged = count_staged(origin.lake.layout.staging, self.key)
                 if staged:
                     them = "it" if staged == 1 else "them"
                     error.advice = (
@@ -295,13 +293,9 @@ class AccountDump:
         )
 
     def _open_staging(self, layout: Layout, header: Header, left: Left | None) -> Staging:
-        """Resume what an earlier run staged, or start a new staging folder.
-
-        What an incremental sync staged cannot stand in for a full sync. A list of a page or two is read again, which
-        costs no more than the closing reads over it.
-        """
+        """Resume what an earlier run staged, or start a new staging folder."""
         found = Staging.resume(layout.staging, self.key, base=header.base, left=left)
-        if found is not None and ((found.mode == "refresh" and header.mode == "full") or _is_short(found)):
+        if found is not None and not may_continue(found.mode, found.batches, header.mode):
             found.clear()
             found = None
         if found is None:
@@ -345,10 +339,3 @@ class AccountDump:
                 [f"{state.rejected[0]} was rejected by an earlier run, and no valid row of it was read since"]
             )
         return None
-
-
-def _is_short(staging: Staging) -> bool:
-    """Return whether staging holds a whole list of a page or two."""
-    checkpoints = staging.checkpoints("full").values()
-    is_whole = bool(checkpoints) and all(each.at_end for each in checkpoints)
-    return is_whole and sum(each.pages for each in checkpoints) <= SHORT

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.state import FULL_EVERY, AccountKey
-from pleo_extract.errors import ConfigurationError, UsageError, check_path
+from pleo_extract.errors import (
+    ConfigurationError,
+    CredentialsError,
+    PleoExtractError,
+    UsageError,
+    check_path,
+)
 from pleo_extract.fetch.load import open_client
 from pleo_extract.keywords import check_keywords
+from pleo_extract.lake.record import write_last_run
+from pleo_extract.lake.staging import name_run
 from pleo_extract.lake.store import open_lake
 from pleo_extract.lake.table import KEEP, KEEP_COUNT, Keep
 from pleo_extract.progress import show_progress
@@ -21,12 +29,12 @@ from pleo_extract.sync.receipt import Receipt
 from pleo_extract.sync.run import PUBLISH_EVERY, DumpRun
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pleo_extract.client import AccountEntry, Client
     from pleo_extract.lake.store import Format, Store, StoreOptions
 
-__all__ = ["dump_accounts", "dump_export_jobs"]
+__all__ = ["dump_accounts", "dump_export_jobs", "recording_refusal"]
 
 
 @check_keywords
@@ -94,7 +102,9 @@ def dump_export_jobs(  # noqa: PLR0913 - each is a choice of its own, and all ha
     check_path(lake, "the lake's folder")
     keeping = _check_keep(keep_for, keep_count, every=keep_all)
     store: StoreOptions = {"storage_options": storage_options, "workspace": workspace}
-    with open_client(client) as source:
+    with ExitStack() as stack:
+        with recording_refusal(lake, store):
+            source = stack.enter_context(open_client(client))
         server = str(source.server).rstrip("/")
         company = canonical_uuid(company_id) if company_id is not None else source.company_id
         account = AccountDump(AccountKey.of(server, company), lambda: nullcontext(source), options)
@@ -179,7 +189,8 @@ def dump_accounts(  # noqa: PLR0913 - as above
     if shard is not None:
         _check_shard(shard)
     if isinstance(accounts, str | Path):
-        accounts = read_accounts(accounts)
+        with recording_refusal(lake, store):
+            accounts = read_accounts(accounts)
     _check_accounts(accounts)
     if shard is not None and not (accounts := choose_shard(accounts, *shard)):
         return Receipt(lake=str(lake), account="0 accounts", verdict="complete"), []
@@ -203,6 +214,39 @@ def dump_accounts(  # noqa: PLR0913 - as above
             for entry in accounts:
                 entry.shared.close()
     return run.sum_receipts(receipts), receipts
+
+
+@contextmanager
+def recording_refusal(lake: str | Path, store: StoreOptions) -> Iterator[None]:
+    """Record an unusable credential or setting as how the last run ended, like a credential that the server refuses.
+
+    A scheduler that has lost its key would otherwise leave the record of the last good run in place. Only a lake that has
+    such a record gets one. While another run is at work it is left alone: that run writes its own.
+    """
+    try:
+        yield
+    except (ConfigurationError, CredentialsError) as exc:
+        with suppress(PleoExtractError):  # the error itself is what the caller must see
+            _record_refusal(open_lake(lake, **store), exc)
+        raise
+
+
+def _record_refusal(lake: Store, error: PleoExtractError) -> None:
+    if lake.last_run() is None:
+        return
+    with lake.hold():
+        if (before := lake.last_run()) is None:
+            return
+        receipt = Receipt(run=name_run(), lake=lake.name).with_error(error)
+        kept = ("account", "snapshot", "lake_rows", "data_as_of")  # what the lake has is as it was
+        write_last_run(
+            lake.layout,
+            receipt=receipt.to_dict()
+            | {name: before.receipt[name] for name in kept if name in before.receipt},
+            error=receipt.error,
+            complete=False,
+            failed={},
+        )
 
 
 def _open(

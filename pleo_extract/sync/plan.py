@@ -12,7 +12,7 @@ import polars as pl
 from pleo_extract.contract import canonical_uuid
 from pleo_extract.core.pages import MOST, SAFE
 from pleo_extract.core.rows import created_month
-from pleo_extract.core.state import FULL_EVERY, AccountKey, choose_mode
+from pleo_extract.core.state import FULL_EVERY, AccountKey, binding_of, choose_mode
 from pleo_extract.core.walk import NEWEST_FIRST
 from pleo_extract.errors import RequestRefused
 from pleo_extract.fetch.driver import ask
@@ -22,7 +22,7 @@ from pleo_extract.keywords import check_keywords
 from pleo_extract.lake.folder.opening import refuse_other_server
 from pleo_extract.lake.layout import scan_files
 from pleo_extract.lake.lock import find_holder
-from pleo_extract.lake.staging import count_staged
+from pleo_extract.lake.staging import count_staged_full
 from pleo_extract.lake.store import open_lake
 
 if TYPE_CHECKING:
@@ -115,9 +115,13 @@ def plan_dump(  # noqa: PLR0913 - each is a choice of its own, and all have defa
         rows = rows if company is None else rows.filter(pl.col("company_id") == company)
         known = int(rows.select(pl.len()).collect().item())
         total = info.total if info.total is not None and info.total >= 0 else None
-        # What an incremental sync staged cannot stand in for a full sync.
-        found = count_staged(store.layout.staging, AccountKey.of(server, company))
-        staged = min(found.get("full", 0) if mode == "full" else 0, total or 0)
+        binding = binding_of(account) ^ (store.read_forgotten().number() if opened else 0)
+        found = count_staged_full(
+            store.layout.staging, AccountKey.of(server, company), base=binding, mode=mode
+        )
+        if found is not None and mode == "refresh":
+            mode, why = "full", "continued from an interrupted run"
+        staged = min(found or 0, total or 0)
         requests = None if total is None else _count_requests(mode, total - staged, known, page=size)
         return DumpPlan(
             mode=mode,

@@ -181,12 +181,16 @@ class DeltaLake:
         """See `Table`."""
         return self.layout.staging
 
+    def read_forgotten(self) -> Forgotten:
+        """See `Store`."""
+        return read_table_forgotten(self._require_version())
+
     def begin(self) -> Manifest | None:
         """See `Store`."""
         sweep(self.layout, None, now=datetime.now(UTC))
         if not self.exists():
             return None
-        if (forgotten := read_table_forgotten(self._require_version())).pending:
+        if (forgotten := self.read_forgotten()).pending:
             finish_erasure(self._address, held=self.layout)
             self._version, forgotten = Version(self._address), forgotten.settle()
         forget_on_this_machine(self._require_version(), forgotten, held=self.layout)

@@ -82,10 +82,13 @@ class FolderLake(FolderTable):
         """See `Store`."""
         return scan_files(self.layout.paths_of(base) if base else ())
 
+    def read_forgotten(self) -> Forgotten:
+        """See `Store`."""
+        return read_forgotten(self.layout)
+
     def begin(self) -> Manifest | None:
         """See `Store`."""
-        base = super().begin()
-        known = read_forgotten(self.layout)
+        base, known = super().begin(), self.read_forgotten()
         self.forgotten = require_forgotten(known, base.accounts.values() if base else (), self.name)
         return base
 
