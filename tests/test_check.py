@@ -74,7 +74,7 @@ def test_a_rate_is_judged_by_the_lower_end_of_its_interval(pleo: Callable[..., S
     assert said.err == f"pleo-extract: {lake}: {len(lines)} breaches\n"
     quiet = pleo("check", lake, "--max-failure-rate", "0.99", "--min-jobs", 90)
     closest = enough.sort("clustered_low")[-1]
-    highest = f"the closest: {closest['rate'][0]:.1%}, of which {closest['clustered_low'][0]:.1%} is certain"
+    highest = f"the highest rate: {closest['rate'][0]:.1%}, at least {closest['clustered_low'][0]:.1%} without chance"
     judged = f"of 40 companies, judged: {40 - few} by failure rate ({highest})"
     assert (quiet.code, quiet.out, quiet.err) == (0, f"{lake}: no breach; {judged}\n", "")
     assert pleo("check", lake, "--max-failure-rate", "0.99", "--quiet") == (0, "", "")

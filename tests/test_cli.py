@@ -179,7 +179,7 @@ def test_one_is_one(
 ) -> None:
     """A count of one has a singular noun, and no message says to come back in 0 s."""
     said = pleo("dump", tmp_path / "lake", "--max-requests", 1)
-    assert "request limit of 1 reached" in said.err
+    assert "limit of 1 request is reached" in said.err
     with serve(Sandbox(World(jobs=1, companies=1))) as running:
         monkeypatch.setenv("PLEO_API_KEY", API_KEY)
         said = pleo("dump", tmp_path / "one", "--base-url", running.url, "--rate", 100_000)

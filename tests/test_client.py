@@ -620,7 +620,7 @@ class TestWaiting:
         run = client_of(app).start_session(max_requests=3)
         run.fetch(Query(), parse_page)
         run.fetch(Query(), parse_page)
-        with pytest.raises(RequestsExceeded, match="request limit of 3 reached"):
+        with pytest.raises(RequestsExceeded, match="limit of 3 requests is reached"):
             run.fetch(Query(), parse_page)
         assert len(app.requests) == run.requests == 3
 

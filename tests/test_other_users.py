@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -19,7 +20,9 @@ from pleo_extract.lake.layout import Layout
 from pleo_extract.sandbox import Sandbox, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from conftest import Said
 
 NOBODY = 65_534
 # Other users may not be able to read Python itself, so one call loads all modules before the user changes.
@@ -150,3 +153,33 @@ def test_what_is_lost_for_another_user_is_said(lake: Path, ground: Path) -> None
     )
     assert "StorageError" in asked.stderr.splitlines()[-1]
     assert "Permission denied" in asked.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("closed", [".", "_lake"])
+def test_a_folder_that_this_user_may_not_read(
+    closed: str, lake: Path, ground: Path, pleo: Callable[..., Said]
+) -> None:
+    """A lake that another user may not look into is a fault of the disk, not of the command."""
+    commands = (
+        ("status", lake),
+        ("verify", lake),
+        ("sql", lake, "from export_jobs"),
+        ("report", lake, "-o", ground / "report.html"),
+        ("check", lake, "--no-incident"),
+        ("changes", lake),
+        ("repair", lake),
+    )
+    for command in commands:  # loads every module: another user may not be able to read Python itself
+        pleo(*command)
+    (lake / closed).chmod(0o000)
+    os.seteuid(NOBODY)
+    try:
+        said = {command[0]: pleo(*command) for command in commands}
+    finally:
+        os.seteuid(0)
+        (lake / closed).chmod(0o755)
+    for name, each in said.items():
+        shown = (name, each.code, each.err)
+        assert each.code == 74, shown
+        assert re.match(f"pleo-extract: cannot (read|use) {lake}.*: Permission denied", each.err), shown

@@ -375,6 +375,26 @@ def test_another_time_zone(tz: str, report: Callable[..., Page]) -> None:
     assert "UTC" not in page.text
 
 
+def test_a_bad_day_of_a_week_that_goes_on(report: Callable[..., Page]) -> None:
+    """A day that `check --no-incident` names is on the page although charts are weekly, with its day and its share."""
+    first, rows = datetime(2026, 1, 5, 9, tzinfo=UTC), list[Row]()
+    for days in range(200):
+        created = first + timedelta(days=days)
+        failed = 14 if days == 197 else 1
+        rows += [
+            job(len(rows) + n, each, created_at=created, started_at=created, completed_at=created)
+            for n, each in enumerate(["failed"] * failed + ["completed"] * (20 - failed))
+        ]
+    page = report(rows, rows[-1]["created_at"])
+    check_page(page)
+    bad = [row for row in page.rows if row[0] == "21 July 2026" and "14 of 20" in row[2]]
+    assert len(bad) == 1
+    assert "Single days of the last seven with more failures than their past explains" in page.text
+    calm = report(rows, rows[-1]["created_at"], until=first + timedelta(days=197))
+    assert "Single days" not in calm.text
+    assert "Single days" not in report(rows, rows[-1]["created_at"], since=first + timedelta(days=180)).text
+
+
 def test_the_hour_that_comes_twice(report: Callable[..., Page]) -> None:
     """In autumn two hours show the same time: each has its own row, offset, place and verdict."""
     back = datetime(2025, 10, 26, 1, tzinfo=UTC)  # Copenhagen: 02:00 comes twice, and the second one is bad

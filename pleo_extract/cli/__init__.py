@@ -170,7 +170,8 @@ def main() -> NoReturn:
         _print_error(f"pleo-extract: {exc.tell()}")
     except OSError as exc:
         code = StorageError.code
-        _print_error(f"pleo-extract: {escape(str(exc), 500)}")
+        text = f"cannot use {exc.filename}: {exc.strerror}" if exc.filename and exc.strerror else f"{exc}"
+        _print_error(f"pleo-extract: {escape(text, 500)}")
     except (KeyboardInterrupt, click.Abort) as exc:
         code, notes = INTERRUPTED, _read_notes(exc)
     except SystemExit as exc:

@@ -129,6 +129,6 @@ def _describe(found: Findings) -> str:
         counts = [f"{count:,} by {JUDGED_BY[name]}" for name, count in found.judged.items()]
         if found.highest_rate is not None:  # of the first limit
             rate, certain = found.highest_rate
-            counts[0] += f" (the closest: {rate:.1%}, of which {certain:.1%} is certain)"
+            counts[0] += f" (the highest rate: {rate:.1%}, at least {certain:.1%} without chance)"
         text += f"; of {amount(found.companies, 'company', 'companies')}, judged: {', '.join(counts)}"
     return text

@@ -20,7 +20,10 @@ class FilePathParam(click.Path):
     """
 
     def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
-        super().__init__(path_type=Path, exists=exists, file_okay=file_okay, dir_okay=dir_okay)
+        # Whether it can be read is for whoever reads it to say: click would call a fault of the disk a wrong word.
+        super().__init__(
+            path_type=Path, exists=exists, file_okay=file_okay, dir_okay=dir_okay, readable=False
+        )
 
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None

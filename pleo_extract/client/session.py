@@ -380,7 +380,7 @@ class Session:
         with self.channel.lock:
             if self._max_requests is not None and self.requests >= self._max_requests:
                 raise RequestsExceeded(
-                    f"request limit of {self._max_requests:,} reached; fetched pages are kept, run again to continue"
+                    f"this run's limit of {amount(self._max_requests, 'request')} is reached; fetched pages are kept, run again to continue"
                 )
             self.requests += 1
 

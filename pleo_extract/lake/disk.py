@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ScratchFile",
     "append_line",
+    "has_folder",
     "hash_file",
     "is_plain",
     "is_same",
@@ -139,9 +140,11 @@ def _translate_errors(verb: str, path: Path, size: int | None = None) -> Iterato
         amount = f" ({size} bytes)" if size is not None else ""
         reason = exc.strerror or type(exc).__name__
         advice = _ADVICE.get(exc.errno or 0, "Repair the disk and run again")
-        raise StorageError(
-            f"cannot {verb} {path}{amount}: {reason}. {advice}; what was published stays"
-        ) from exc
+        is_read = verb.startswith("read")
+        if is_read and advice == _FORBIDDEN:
+            advice = "Give this user the right to read there"
+        kept = "" if is_read else "; what was published stays"
+        raise StorageError(f"cannot {verb} {path}{amount}: {reason}. {advice}{kept}") from exc
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:
@@ -509,6 +512,20 @@ def list_folder(path: Path) -> list[Path]:
     """Return what lies in a folder, sorted by name; an empty list if there is no folder."""
     with _translate_errors("read", path):
         return sorted(path.iterdir()) if path.is_dir() else []
+
+
+def has_folder(path: Path, *names: str) -> bool:
+    """Return whether one of these folders lies in a folder; False if there is no such folder.
+
+    Raises:
+        StorageError: this user may not look into it; `Path.is_dir` raises or returns False, by the version of Python.
+    """
+    with _translate_errors("read", path):
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if stat.S_ISDIR((path / name).stat().st_mode):
+                    return True
+    return False
 
 
 def remove_file(path: Path) -> None:

@@ -129,10 +129,9 @@ class LakeStatus:
                 ("failed", f"{escape(name)}: {code}, {escape(str(error), 200)}")
                 for name, (code, error) in last.failed.items()
             ]
-        chance = self.last_run.shift_chance if self.last_run else None
-        if chance is not None and self.rows:
+        if last is not None and (chance := last.shift_chance) is not None and self.rows:
             what = "chance that the last run would have noticed a deletion that a backdated job hides"
-            is_resumed = not chance and self.last_run.receipt.get("resumed")
+            is_resumed = not chance and last.receipt.get("resumed")
             why = ": it continued pages of an interrupted run" if is_resumed else ""
             lines.append(("audit", f"{chance * 100:.0f} % {what}{why}"))
         if self.running is not None:

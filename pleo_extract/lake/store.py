@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pleo_extract.errors import ConfigurationError, TryLater, UsageError, amount, check_path
 from pleo_extract.keywords import check_keywords
+from pleo_extract.lake import disk
 from pleo_extract.lake.folder.lake import FolderLake
 from pleo_extract.lake.layout import Layout, scan_files
 from pleo_extract.lake.lock import find_holder, format_holder
@@ -130,7 +131,7 @@ class Store(Table, Protocol):
 
 def is_delta(lake: str | Path) -> bool:
     """Return whether this is a Delta table: a URL, or a folder with a log or with what a first run has begun."""
-    return "://" in str(lake) or any((Path(lake) / name).is_dir() for name in ("_delta_log", "_pleo_extract"))
+    return "://" in str(lake) or disk.has_folder(Path(lake), "_delta_log", "_pleo_extract")
 
 
 def open_lake(

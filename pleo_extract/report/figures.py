@@ -73,6 +73,11 @@ from (
 )
 where starts_at >= $since
 order by starts_at, company_id nulls first"""
+# A bad day can drown in its week, and the week that runs is not judged to its end. `check --no-incident` names such days.
+BAD_DAYS = """
+from incidents('day', tz := $tz, company_id := $company_id, until := $until)
+where starts_at + interval 1 day > $last_days and q <= 0.01 and $grain in ('week', 'month', 'year')
+order by starts_at, company_id"""
 SURVIVAL = "from survival(company_id := $company_id, since := $since, until := $until, per_company := false)"
 REASONS = """
 select r.*, e.example
@@ -244,6 +249,7 @@ def ask_lake(  # noqa: PLR0913 - all are independent
             "durations": ask(BY_PERIOD.format(DURATIONS)),
             "limits": ask(BY_PERIOD.format(LIMITS)),
             "incidents": ask(BY_PERIOD.format(INCIDENTS)),
+            "bad_days": ask(BAD_DAYS, last_days=window.last_days),
             "survival": ask(SURVIVAL),
             "reasons": ask(REASONS),
             "recoveries": ask(RECOVERIES),

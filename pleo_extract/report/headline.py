@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pleo_extract.report.words import count, day, duration, interval, percent, plural
+from pleo_extract.report.words import count, day, duration, interval, percent, plural, unended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,9 +97,7 @@ def _slowest(figures: Headline) -> Tile:
         duration(now.get("p95")),
         [
             f"{duration(before['p95'])} before" if before.get("p95") is not None else "",
-            f"not counting {count(now['still_running'])} that have not ended"
-            if now.get("still_running")
-            else "",
+            f"not counting {unended(now['still_running'])}" if now.get("still_running") else "",
         ],
     )
 

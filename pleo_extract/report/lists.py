@@ -250,7 +250,7 @@ LISTS: Final = {
     "shifts": ListSection(
         head="Failure rates that have crept up",
         empty="No company's failure rate has crept up.",
-        caption="Companies whose exports have failed at the first try more often than usual for weeks, current ones first",
+        caption="Companies whose exports failed at the first try more often than usual, day after day; those that go on come first, then the clearest",
         columns=lambda figures: (
             Column("Company", lambda row: name_company(row["company_id"], figures)),
             Column("Since about", lambda row: day(row["began"])),

@@ -33,7 +33,17 @@ from pleo_extract.report.markup import (
     section,
     table,
 )
-from pleo_extract.report.words import count, duration, interval, moment, percent, plural, untrusted
+from pleo_extract.report.words import (
+    count,
+    day,
+    duration,
+    interval,
+    moment,
+    percent,
+    plural,
+    unended,
+    untrusted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,23 +166,45 @@ def number_incidents(incidents: pl.DataFrame) -> dict[datetime, tuple[int, str]]
 
 def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) -> str:
     head, grain = "<h3>Incidents</h3>", window.grain
-    unjudged = _unjudged(figures, window)
+    rest = _bad_days(figures, window) + _unjudged(figures, window)
     if incidents.is_empty():
         needs = (
             f" The next {grain} can be judged after eight {grain}s with at least ten finished exports each."
         )
         more = "" if figures.frame("limits").height else needs
-        return f"{head}<p>No {grain} had more failures than its past explains.{more}</p>{unjudged}"
+        return f"{head}<p>No {grain} had more failures than its past explains.{more}</p>{rest}"
+    number_of = Column("No.", lambda row: f"{row['number']}", "n")
+    when = Column(
+        "When",
+        lambda row: name_period(row["starts_at"], window) + detail("" if row["whole"] else "incomplete"),
+    )
+    left_out = (
+        f"; the last {MOST_INCIDENTS} of {incidents.height}" if incidents.height > MOST_INCIDENTS else ""
+    )
+    caption = f"{grain.capitalize()}s with more failures than their past explains, by 3.2 standard deviations{left_out}"
+    rows = incidents.tail(MOST_INCIDENTS).with_columns(whole=window.is_whole())
+    columns = (number_of, when, *_incident_columns(figures))
+    return head + table(caption, columns, rows.iter_rows(named=True)) + rest
+
+
+def _bad_days(figures: Figures, window: ReportPeriod) -> str:
+    """Return a table of the single days of the last week with more failures than their past explains, if there are any."""
+    days = figures.frame("bad_days")
+    if days.is_empty():
+        return ""
+    when = Column("When", lambda row: day(row["starts_at"].astimezone(window.end.tzinfo)))
+    shown = days.tail(MOST_INCIDENTS)
+    left_out = f"; the last {shown.height} of {days.height}" if days.height > shown.height else ""
+    caption = f"Single days of the last seven with more failures than their past explains{left_out}"
+    return table(caption, (when, *_incident_columns(figures)), shown.iter_rows(named=True))
+
+
+def _incident_columns(figures: Figures) -> tuple[Column, ...]:
     if figures.company_id is None:
         who = Column("Company", lambda row: name_company(row["company_id"], figures))
     else:
         who = Column("Limit", lambda row: percent(row["limit_rate"]))
-    columns = (
-        Column("No.", lambda row: f"{row['number']}", "n"),
-        Column(
-            "When",
-            lambda row: name_period(row["starts_at"], window) + detail("" if row["whole"] else "incomplete"),
-        ),
+    return (
         who,
         Column(
             "Failed",
@@ -182,12 +214,6 @@ def _incidents(incidents: pl.DataFrame, figures: Figures, window: ReportPeriod) 
         number("Usual", "usual_rate", percent, "n less"),
         Column("Main reasons", lambda row: untrusted(row["reasons"] or "", 300), "less"),
     )
-    left_out = (
-        f"; the last {MOST_INCIDENTS} of {incidents.height}" if incidents.height > MOST_INCIDENTS else ""
-    )
-    caption = f"{grain.capitalize()}s with more failures than their past explains, by 3.2 standard deviations{left_out}"
-    rows = incidents.tail(MOST_INCIDENTS).with_columns(whole=window.is_whole())
-    return head + table(caption, columns, rows.iter_rows(named=True)) + unjudged
 
 
 def _unjudged(figures: Figures, window: ReportPeriod) -> str:
@@ -208,9 +234,7 @@ def _durations(figures: Figures, window: ReportPeriod) -> str:
         few = f"<p>There are not yet two complete {window.grain}s with exports that ended.</p>"
         return section("durations", "How long exports take", few)
     running = sum(durations["still_running"])
-    open_jobs = (
-        f" Without {count(running)} that have not ended: the next chart includes them." if running else ""
-    )
+    open_jobs = f" Without {unended(running)}: the next chart includes them." if running else ""
     return section(
         "durations",
         f"How long exports take, by {window.grain}",

@@ -17,6 +17,7 @@ __all__ = ["ReportPeriod", "choose_window", "read_bound"]
 
 YEAR: Final = timedelta(days=365)
 RECENT: Final = timedelta(days=30)
+WEEK: Final = timedelta(days=7)
 _PERIODS: Final = {
     "hour": ("1h", timedelta(hours=1)),
     "day": ("1d", timedelta(days=1)),
@@ -55,6 +56,11 @@ class ReportPeriod:
     def is_over(self) -> bool:
         """Return whether it ends before the lake was last read, so that what is open now belongs to a later time."""
         return self.until is not None and self.end == self.until
+
+    @property
+    def last_days(self) -> datetime:
+        """Return when the last seven days begin."""
+        return self.end - WEEK
 
     @property
     def zone(self) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "moment",
     "percent",
     "plural",
+    "unended",
     "untrusted",
 ]
 
@@ -56,6 +57,11 @@ def count(number: float | None) -> str:
 def plural(number: int, noun: str, nouns: str = "") -> str:
     """Format a number of things: 1 job, 2 jobs."""
     return f"{count(number)} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def unended(number: int) -> str:
+    """Return a number of jobs that have not ended, in words."""
+    return f"{count(number)} that {'has' if number == 1 else 'have'} not ended"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -18,6 +18,7 @@ __all__ = ["draw_sheets"]
 SHEETS: Final = {
     "rates": "Failure rates",
     "incidents": "Incidents",
+    "bad_days": "Bad days",
     "durations": "Durations",
     "survival": "Time until done",
     "reasons": "Reasons",
