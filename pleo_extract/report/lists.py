@@ -264,7 +264,7 @@ LISTS: Final = {
     "stuck": ListSection(
         head="Stuck jobs",
         empty="No open job is overdue.",
-        caption="Open jobs that should have expired, the longest overdue first",
+        caption="Open jobs that should have expired, whenever they were created, the longest overdue first",
         columns=lambda figures: (
             _job_column(figures),
             Column("Status", lambda row: untrusted(row["status"]), "less"),
