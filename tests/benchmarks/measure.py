@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Cost", "Server", "count", "make_venv", "measure", "medians", "serve", "table", "tell"]
+__all__ = ["Cost", "Killed", "Server", "count", "make_venv", "measure", "medians", "serve", "table", "tell"]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -82,10 +82,15 @@ os.write(tell, json.dumps(told).encode())
 """A small process that starts the measured one: the peak memory of a child starts at that of its parent."""
 
 
+class Killed(SystemExit):
+    """A signal has ended a measured process."""
+
+
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
     """Run one process to its end and return its cost.
 
     Raises:
+        Killed: a signal has ended the process, such as that of an abort.
         SystemExit: the process failed; the message has its output.
     """
     # With this variable set, every process would compile all modules again, and be charged for it.
@@ -103,7 +108,9 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
         os.close(writing)
         code, cpu, wall, peak = json.load(told)
     if code:
-        raise SystemExit(f"{command} ended with {code}: {done.stdout.decode(errors='replace')[-3000:]}")
+        raise (Killed if code < 0 else SystemExit)(
+            f"{command} ended with {code}: {done.stdout.decode(errors='replace')[-3000:]}"
+        )
     return Cost(cpu, wall, peak / 1024)
 
 

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measure import HERE, KEY, ROOT, Cost, count, make_venv, measure, medians, serve, table
+from measure import HERE, KEY, ROOT, Cost, Killed, count, make_venv, measure, medians, serve, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +98,15 @@ def race(
             for name, (_, python) in prepared.items():
                 out = Path(folder, f"{name}-{number}")
                 command = [python, str(HERE / "contenders" / f"{name}.py"), server.url, KEY, str(out)]
-                cost = measure([*command, *(more if name in OURS else _arguments(name, page, threads))])
+                command += more if name in OURS else _arguments(name, page, threads)
+                try:
+                    cost = measure(command)
+                except Killed as exc:  # pandas or pyarrow has aborted once, without a word
+                    if name in OURS:
+                        raise
+                    print(f"once more: {exc}", file=sys.stderr)
+                    measure(["rm", "-rf", str(out), f"{out}-state"])
+                    cost = measure(command)
                 if number or not warm:
                     costs[name].append(cost)
                 if not number:
