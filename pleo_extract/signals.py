@@ -1,4 +1,10 @@
-"""Signals held back for a while, so that a commit is not cut in two and no fetched page is lost."""
+"""Signals: how soon each thread notices one, and how to hold them back while a commit or a fetched page would be lost.
+
+Python runs the handler of a signal in the main thread, and only when that thread runs. A signal interrupts the main thread's
+wait if the kernel delivers it to this thread, and while it waits: one that comes to another thread, or a moment before the
+wait begins, is noticed when the wait ends. On a busy machine that happened in one dump of a hundred, which then went on for
+minutes. So nothing here waits longer than `TICK` at a time.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["CODES", "HUNG_UP", "INTERRUPTED", "TERMINATED", "WORDS", "hold_signals"]
+__all__ = ["CODES", "HUNG_UP", "INTERRUPTED", "TERMINATED", "TICK", "WORDS", "hold_signals"]
 
 HUNG_UP: Final = 129
 INTERRUPTED: Final = 130
@@ -24,6 +30,9 @@ CODES: Final[dict[int, int]] = {
 """The signals that end a run, each with the exit code of that run."""
 WORDS: Final = {HUNG_UP: "hung up", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 """What each of these exit codes means."""
+
+TICK: Final = 0.25
+"""Seconds after which a thread that waits looks again whether a signal has come, or its session was stopped."""
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -247,7 +249,12 @@ class Ended:
     seconds: float
 
 
-def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> Ended:
+def tell(
+    command: list[str],
+    folder: Path,
+    is_reached: Callable[[], bool],
+    send: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.terminate,
+) -> Ended:
     """Start a dump, wait until it is waiting, send SIGTERM, and return how it ended."""
     environment = os.environ | {
         "PLEO_API_KEY": CANARY,
@@ -265,13 +272,23 @@ def tell(command: list[str], folder: Path, is_reached: Callable[[], bool]) -> En
             time.sleep(0.3)  # an answer has been read by now, and what it asks for is being done
             assert process.poll() is None, errors.read_text()
             began = time.monotonic()
-            process.send_signal(signal.SIGTERM)
+            send(process)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(SOON)
             return Ended(process.poll() or 0, errors.read_text(), time.monotonic() - began)
         finally:
             process.kill()
             process.wait()
+
+
+def send_to_worker(process: subprocess.Popen[bytes]) -> None:
+    """Send SIGTERM to a thread other than the main one, as the kernel may: nothing wakes the main thread then."""
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        blocked = int(re.findall(r"SigBlk:\s*(\w+)", (task / "status").read_text())[0], 16)
+        if int(task.name) != process.pid and not blocked >> (signal.SIGTERM - 1) & 1:
+            ctypes.CDLL(None).tgkill(process.pid, int(task.name), signal.SIGTERM)
+            return
+    raise AssertionError("no other thread takes this signal")
 
 
 def check(reported: Ended, lake: Path) -> None:
@@ -306,6 +323,32 @@ def test_f36_in_every_phase_of_many_accounts(phase: str, tmp_path: Path) -> None
         command = [*PROGRAM, "dump", str(lake), "--accounts", str(accounts), "--quiet"]
         reported = tell(command, tmp_path, lambda: server.is_reached(PHASES[phase][2]))
     check(reported, lake)
+
+
+@pytest.mark.parametrize("phase", ["retry-after", "backoff", "head", "gate"])
+@pytest.mark.parametrize(("accounts", "answered"), [("one", 0), ("one", 1), ("one", 12), ("many", 7)])
+def test_f36_if_another_thread_gets_the_signal(
+    phase: str, accounts: str, answered: int, tmp_path: Path
+) -> None:
+    """SIGTERM ends a dump although the kernel did not deliver it to the thread that handles it."""
+    lake = tmp_path / "lake"
+    with stall(phase, answered) as server:
+        where = (
+            ["--accounts", str(write_accounts(tmp_path, server))]
+            if accounts == "many"
+            else ["--base-url", server.url, "--in-flight", "4"]
+        )
+        command = [*PROGRAM, "dump", str(lake), *where, "--quiet"]
+        reported = tell(command, tmp_path, lambda: server.is_reached(PHASES[phase][2]), send_to_worker)
+    check(reported, lake)
+
+
+def test_f36_of_a_sandbox_if_another_thread_gets_the_signal(tmp_path: Path) -> None:
+    """SIGTERM ends a sandbox likewise, whose main thread only waits."""
+    command = [*PROGRAM, "sandbox", "--port", "0", "--jobs", "10"]
+    said = tmp_path / "stderr"
+    reported = tell(command, tmp_path, lambda: "pleo-extract dump" in said.read_text(), send_to_worker)
+    assert (reported.code, reported.said.splitlines()[-1]) == (143, "pleo-extract: terminated")
 
 
 def write_accounts(folder: Path, server: Stalling, rate: int = 500) -> Path:

@@ -19,6 +19,7 @@ from pleo_extract.answers.definition import literal
 from pleo_extract.answers.spreadsheet import MOST_ROWS, write_excel_csv, write_workbook
 from pleo_extract.errors import StorageError, UsageError, amount, escape
 from pleo_extract.lake import disk
+from pleo_extract.signals import TICK
 from pleo_extract.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -207,9 +208,8 @@ def _run_interruptibly(work: Callable[[], Any], connections: Sequence[duckdb.Duc
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(work)
         try:
-            # A timeout, because the signal may arrive in another thread, which does not end a wait of this one.
             while not running.done():
-                wait([running], timeout=0.2)
+                wait([running], timeout=TICK)
             return running.result()
         except KeyboardInterrupt:
             for con in connections:

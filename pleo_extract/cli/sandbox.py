@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import threading
+import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -12,6 +12,7 @@ import click
 from pleo_extract.cli.options import now_option
 from pleo_extract.cli.span import CountParam
 from pleo_extract.errors import ConfigurationError, UsageError, amount
+from pleo_extract.signals import TICK
 
 __all__ = ["sandbox"]
 
@@ -135,7 +136,8 @@ def sandbox(
         )
         click.echo(f"  export PLEO_API_KEY={API_KEY} PLEO_BASE_URL={running.url}")
         click.echo("  pleo-extract dump data/export_jobs\n")
-        threading.Event().wait()
+        while True:
+            time.sleep(TICK)
 
 
 def _explain_port(port: int, failure: OSError) -> str:

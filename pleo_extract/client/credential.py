@@ -25,8 +25,9 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from pleo_extract.client.mask import Mask
-from pleo_extract.client.transport import TICK, Failure
+from pleo_extract.client.transport import Failure
 from pleo_extract.errors import CredentialsError, escape
+from pleo_extract.signals import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

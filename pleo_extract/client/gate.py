@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pleo_extract.core.pace import InFlight
+from pleo_extract.signals import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from pleo_extract.core.pace import Flight
 
 __all__ = ["Gate"]
-
-TICK: Final = 0.25
-"""Seconds after which a waiting thread checks again whether its session was stopped or is out of time."""
 
 
 class Gate:

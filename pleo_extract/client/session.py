@@ -66,6 +66,7 @@ from pleo_extract.errors import (
     escape,
     span,
 )
+from pleo_extract.signals import TICK
 from pleo_extract.version import __version__
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ class RealClock:
     @staticmethod
     def wait(seconds: float, stop: threading.Event) -> None:
         """Return after this many seconds, or as soon as `stop` is set."""
-        stop.wait(seconds)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not stop.wait(min(left, TICK)):
+            pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ two (`each_transport` in tests/conftest.py). What each must do:
 - *Send exactly this request* to the one server, or through the one proxy, that it was opened with. No redirect, no
   cookie, no `.netrc`, and nothing from the environment.
 - *Keep the limit in every phase*: look-up, connection, TLS, head with any number of 1xx answers, body and trailers. A
-  timeout of the socket does not do that, since it begins again with each byte. So `Limit` is checked every `TICK`.
+  timeout of the socket does not do that, since it begins again with each byte. So `Limit` is checked every `signals.TICK`.
 - *Hand out the body as it arrives*, not decompressed, so that its reader can bound it.
 - *Take no answer for another one*: a connection that holds bytes after a complete answer carries no further request.
 - *Fail with `Failure` only*, in httpx's words for what happened, without the request and its credential. A `Failure` is
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEPT_SECONDS",
-    "TICK",
     "Failure",
     "Limit",
     "Reply",
@@ -50,8 +49,6 @@ T = TypeVar("T")
 
 SHORTEST: Final = 0.05
 """The shortest timeout in seconds: a socket takes 0 for "do not block" and refuses less, which would be no timeout error."""
-TICK: Final = 0.25
-"""Seconds after which a thread that waits for bytes checks whether its session was stopped."""
 KEPT_SECONDS: Final = 30
 """The longest that an idle connection is kept."""
 LAST_CALL: Final = 1.5

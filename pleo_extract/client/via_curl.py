@@ -32,7 +32,8 @@ from urllib.parse import unquote
 import certifi
 import pycurl
 
-from pleo_extract.client.transport import KEPT_SECONDS, TICK, Failure, join_headers
+from pleo_extract.client.transport import KEPT_SECONDS, Failure, join_headers
+from pleo_extract.signals import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,7 +25,8 @@ from urllib.parse import unquote
 import certifi
 import httpcore
 
-from pleo_extract.client.transport import KEPT_SECONDS, TICK, join_headers, translated
+from pleo_extract.client.transport import KEPT_SECONDS, join_headers, translated
+from pleo_extract.signals import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

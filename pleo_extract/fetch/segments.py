@@ -29,6 +29,7 @@ from pleo_extract.core.walk import Checkpoint, Walk
 from pleo_extract.errors import CursorRefused, PleoExtractError, RequestRefused, span
 from pleo_extract.fetch.driver import BATCH_ROWS, Driver, drive
 from pleo_extract.fetch.workers import drive_together
+from pleo_extract.signals import TICK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -278,7 +279,8 @@ def _probe(opening: Driver, offsets: Sequence[int]) -> list[Driver]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(TICK)
     if failures:
         raise failures[0]
     return [driver for driver in drivers if driver.walk.checkpoint.first is not None]

@@ -44,7 +44,7 @@ from pleo_extract.fetch.driver import (
     build_batch,
     is_full,
 )
-from pleo_extract.signals import hold_signals
+from pleo_extract.signals import TICK, hold_signals
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -58,8 +58,6 @@ PATIENCE: Final = 2.0
 """Seconds to wait, after a failure, for other threads to hand over what they have read."""
 ROOM_BYTES: Final = 256 * 2**20
 """The most bytes of pages that are read and not yet staged."""
-TICK: Final = 0.25
-"""Seconds after which a thread that waits for pages checks whether the session was stopped."""
 
 
 def drive_together(session: Session, drivers: Sequence[Driver]) -> Generator[Batch, None, None]:

@@ -19,6 +19,7 @@ import polars as pl
 
 from pleo_extract.fetch.workers import PATIENCE
 from pleo_extract.lake.staging import find_resumable
+from pleo_extract.signals import TICK
 from pleo_extract.sync.account import FEW_JOBS, Preload, is_small
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _tick(futures: set[Future[None]], every: float) -> Iterator[None]:
     due = started + every
     while pending:
         left = max(0.0, due - time.monotonic())
-        finished, pending = wait(pending, timeout=left, return_when=FIRST_COMPLETED)
+        finished, pending = wait(pending, timeout=min(left, TICK), return_when=FIRST_COMPLETED)
         for future in finished:
             future.result()
         now = time.monotonic()
